@@ -1,0 +1,42 @@
+"""anomaly-ae: train an autoencoder on images of what is normal, and know which new ones are not.
+
+    import anomaly_ae
+    detector = anomaly_ae.load("mlruns/runs/<run id>/detector")
+    scores = detector.score(images)           # uint8 or float in [0, 1], (N, C, H, W)
+    anomalous = scores > detector.threshold
+
+The names below are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anomaly_ae.config import RunConfig as RunConfig
+    from anomaly_ae.detector import Detector as Detector
+    from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
+    from anomaly_ae.pipeline import evaluate as evaluate
+    from anomaly_ae.pipeline import load as load
+    from anomaly_ae.pipeline import train as train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AnomalyAEError": "errors",
+    "Detector": "detector",
+    "RunConfig": "config",
+    "evaluate": "pipeline",
+    "load": "pipeline",
+    "train": "pipeline",
+}
+__all__ = [*sorted(_HOMES), "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

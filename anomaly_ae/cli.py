@@ -1,0 +1,288 @@
+"""The command line: parse, call, print."""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
+
+app = typer.Typer(
+    name="anomaly-ae",
+    help="Train an autoencoder on images of what is normal, and know which new ones are not.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, and nothing else.")]
+Mlruns = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Where runs are kept [ANOMALY_AE_MLRUNS, MLFLOW_TRACKING_URI, ./mlruns]."),
+]
+DataDir = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Where data sets lie [ANOMALY_AE_DATA_DIR, ./data].")
+]
+Model = Annotated[str, typer.Argument(metavar="[MODEL]", help="latest, a run id, or a saved detector's folder.")]
+
+
+@app.command()
+def train(
+    normal: Annotated[
+        str | None, typer.Option(metavar="CLASSES", help="Normal classes: 0,1,2 or 0-4 or all-but:7.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="NAME", help="See: anomaly-ae datasets [digits].")] = None,
+    data_dir: DataDir = None,
+    autoencoder: Annotated[
+        str | None, typer.Option(metavar="NAME", help="See: anomaly-ae autoencoders [conv].")
+    ] = None,
+    latent: Annotated[int | None, typer.Option(metavar="N", help="Latent dimensions [12].")] = None,
+    objective: Annotated[str | None, typer.Option(metavar="NAME", help="mse, bce or ssim [mse].")] = None,
+    scorer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="See: anomaly-ae scorers [relative+latent-knn].")
+    ] = None,
+    target_fpr: Annotated[float | None, typer.Option(metavar="F", help="False-alarm rate to hold [0.05].")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs [as many as the data need].")] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Images per step [128].")] = None,
+    learning_rate: Annotated[float | None, typer.Option(metavar="F", help="Peak learning rate [0.004].")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Same seed, same weights [0].")] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps [auto].")] = None,
+    experiment: Annotated[str | None, typer.Option(metavar="NAME", help="MLflow experiment [anomaly-ae].")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings as YAML; flags win over it.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, also those without a flag."),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run: its id, or latest.")
+    ] = None,
+    save_to: Annotated[str | None, typer.Option(metavar="DIR", help="Save a copy of the detector there.")] = None,
+    no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Train a detector on the normal classes of a data set."""
+    asked_for = dict(locals())
+    from anomaly_ae.config import TYPES, RunConfig, parse_setting, read_config_file
+
+    given = {key: value for key, value in asked_for.items() if key in TYPES and value is not None}
+    layers = [read_config_file(config) if config else {}, dict(map(parse_setting, settings or [])), given]
+    asked = RunConfig.build(*layers)
+    from anomaly_ae import pipeline
+    from anomaly_ae.runs import Home
+
+    home = Home.find(mlruns)
+    if resume:
+        result = pipeline.resume(resume, layers, home=home, save_to=save_to)
+    else:
+        result = pipeline.train(asked, home=home, save_to=save_to, tracking=not no_tracking)
+    _print(dataclasses.asdict(result), as_json, _trained)
+
+
+@app.command()
+def evaluate(
+    model: Model = "latest",
+    data_dir: DataDir = None,
+    target_fpr: Annotated[
+        float | None,
+        typer.Option(metavar="F", help="Another false-alarm rate; printed only, the run keeps its own."),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a detector on held-out test images, normal and novel."""
+    from anomaly_ae import pipeline
+    from anomaly_ae.runs import Home
+
+    home = Home.find(mlruns)
+    evaluation = pipeline.evaluate(model, data_dir=data_dir, target_fpr=target_fpr, home=home, device=device)
+    _print(evaluation.to_dict(), as_json, _evaluated)
+
+
+@app.command()
+def runs(
+    sync: Annotated[bool, typer.Option("--sync", help="Log to MLflow what could not be logged before.")] = False,
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs, the newest first."""
+    from anomaly_ae import pipeline
+    from anomaly_ae.runs import Home
+
+    home = Home.find(mlruns)
+    if sync:
+        pipeline.sync(home)
+    records = [dataclasses.asdict(run.record) for run in home.runs()]
+    _print({"runs": records}, as_json, _listed_runs)
+
+
+@app.command()
+def datasets(as_json: Json = False) -> None:
+    """List the data sets."""
+    from anomaly_ae.data.named import DATASETS
+
+    _print({name: entry.about for name, entry in DATASETS.items()}, as_json, _listed)
+
+
+@app.command()
+def autoencoders(as_json: Json = False) -> None:
+    """List the autoencoders."""
+    from anomaly_ae.autoencoders import AUTOENCODERS
+
+    _print({name: entry.about for name, entry in AUTOENCODERS.items()}, as_json, _listed)
+
+
+@app.command()
+def scorers(as_json: Json = False) -> None:
+    """List the scorers; several can be joined by +."""
+    from anomaly_ae.scorers import SCORERS
+
+    _print({name: entry.about for name, entry in SCORERS.items()}, as_json, _listed)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="Port on this machine.")] = 5000,
+    mlruns: Mlruns = None,
+) -> None:
+    """Browse all runs in MLflow's own pages, on this machine only, until Ctrl-C."""
+    from anomaly_ae.runs import Home
+    from anomaly_ae.tracking import browse
+
+    browse(Home.find(mlruns), port)
+
+
+def main() -> None:
+    """Run the command line; an error is one line on standard error, and the exit code says whose it is."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = typer.main.get_command(app).main(standalone_mode=False)
+        if code == Interrupted.exit_code:  # Typer's word for Ctrl-C before or after the work itself
+            _fail("interrupted", code)
+    except AnomalyAEError as error:
+        code = _fail(one_line(error), error.exit_code)
+    except typer.TyperException as error:
+        code = _fail(one_line_of(error), error.exit_code)
+    except KeyboardInterrupt:
+        code = _fail("interrupted", Interrupted.exit_code)
+    except BrokenPipeError:  # the reader of our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        code = _fail(f"{error.strerror or error}: {error.filename or 'a file'}", 1)
+    except MemoryError:
+        code = _fail("out of memory; close other programs, or give a smaller --batch-size", 1)
+    sys.exit(code)
+
+
+def one_line_of(error: typer.TyperException) -> str:
+    """Typer's message as one line, ending with where to read on."""
+    return " ".join(error.format_message().split()).rstrip(".") + "; see: anomaly-ae --help"
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _print(result: Mapping[str, Any], as_json: bool, render: Callable[[Mapping[str, Any]], str]) -> None:
+    """One JSON object, or text for people, on standard output."""
+    print(json.dumps(result, allow_nan=False) if as_json else render(result), flush=True)
+
+
+def _trained(result: Mapping[str, Any]) -> str:
+    return "\n".join(
+        [
+            f"run           {result['run_id']}",
+            f"trained       {result['epochs']} epochs in {result['train_seconds']:.1f} s on {result['device']}, "
+            f"{result['images_per_second']:,.0f} images/s, {result['parameters']:,} parameters",
+            f"loss          {result['final_loss']:.5f} · validation {result['validation_loss']:.5f} "
+            f"(best, epoch {result['best_epoch']})",
+            f"threshold     {result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g}, "
+            f"from {result['calibration_images']:,} normal images ({result['scorer']})",
+            f"kept in       {result['run_folder']}",
+            "next          anomaly-ae evaluate · anomaly-ae ui",
+        ]
+    )
+
+
+def _evaluated(result: Mapping[str, Any]) -> str:
+    low, high = result["auroc_ci"]
+    rows = [
+        (
+            "AUROC",
+            f"{result['auroc']:.4f}   95 % interval {low:.4f} to {high:.4f} ({result['auroc_ci_method']})",
+        ),
+        ("average precision", f"{result['average_precision']:.4f}"),
+        ("FPR@95TPR", f"{result['fpr_at_95_tpr']:.4f}"),
+        ("partial AUROC", f"{result['partial_auroc']:.4f}   to 10 % FPR, standardised"),
+        ("", ""),
+        (
+            "threshold",
+            f"{result['threshold']:.4f}   for a false-alarm rate of {result['target_fpr']:g}, "
+            f"{result['calibration']} calibration",
+        ),
+        ("false-alarm rate", _percent(result["false_positive_rate"])),
+        ("detection rate", _percent(result["true_positive_rate"])),
+        ("precision", _percent(result["precision"])),
+        ("F1", _percent(result["f1"])),
+    ]
+    heading = f"{result['dataset']}: normal {', '.join(result['normal'])} · {result['images']:,} test images"
+    lines = [
+        f"{heading} · scorer {result['scorer']}",
+        "",
+        *(f"  {name:<18} {text}".rstrip() for name, text in rows),
+    ]
+    return "\n".join([*lines, "", *_by_class(result["per_class"])])
+
+
+def _by_class(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table by class, normal classes first."""
+    width = max(len("class"), *(len(row["class"]) for row in rows))
+    head = f"  {'class':<{width}}  {'role':<6}  {'images':>7}  {'AUROC':>7}  {'detected':>9}  {'false alarms':>12}"
+    ordered = sorted(rows, key=lambda row: row["role"] != "normal")
+    return [
+        head,
+        *(
+            f"  {row['class']:<{width}}  {row['role']:<6}  {row['images']:>7,}  "
+            f"{'' if row['auroc'] is None else format(row['auroc'], '.4f'):>7}  "
+            f"{_percent(row['detection_rate']):>9}  {_percent(row['false_alarm_rate']):>12}".rstrip()
+            for row in ordered
+        ),
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
+
+
+def _listed(entries: Mapping[str, Any]) -> str:
+    width = max(map(len, entries))
+    return "\n".join(f"{name:<{width}}  {about}" for name, about in entries.items())
+
+
+def _listed_runs(result: Mapping[str, Any]) -> str:
+    if not result["runs"]:
+        return "no runs yet; train with: anomaly-ae train --normal 0,1,2"
+    return "\n".join(
+        f"{run['id']}  {run['started'][:16].replace('T', ' ')}  {run['status']:<8}  {run['name']}"
+        + ("  (not all of it in MLflow: anomaly-ae runs --sync)" if run["unlogged"] else "")
+        for run in result["runs"]
+    )
+
+
+if __name__ == "__main__":
+    main()

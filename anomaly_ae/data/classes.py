@@ -1,0 +1,48 @@
+"""What `--normal` says: `0,1,2`, ranges `0-4`, class names, and `all-but:7`."""
+
+import re
+from collections.abc import Sequence
+
+from anomaly_ae.errors import UnknownName, UsageError
+
+ALL_BUT = "all-but:"
+FORMS = "give e.g. --normal 0,1,2, --normal 0-4 or --normal all-but:7"
+
+
+def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
+    """The positions in `classes` of the classes that `text` calls normal, ascending.
+
+    Raises `UsageError` for a class that does not exist, for none at all and for all of them.
+    """
+    body = text.strip()
+    but = body.lower().startswith(ALL_BUT)
+    named = _positions(body[len(ALL_BUT) :] if but else body, classes)
+    if not named:
+        raise UsageError(f"--normal names no class, and was given {text!r}; {FORMS}")
+    normal = set(range(len(classes))) - named if but else named
+    if len(normal) == len(classes):
+        raise UsageError(f"--normal {text} calls all {len(classes)} classes normal, so nothing is left to detect")
+    if not normal:
+        raise UsageError(f"--normal {text} leaves no class that is normal; {FORMS}")
+    return tuple(sorted(normal))
+
+
+def _positions(text: str, classes: Sequence[str]) -> set[int]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return {position for part in parts for position in _part(part, classes)}
+
+
+def _part(part: str, classes: Sequence[str]) -> range:
+    """The positions of one part between commas: a name, a number or a range of numbers."""
+    names = [name.lower() for name in classes]
+    if part.lower() in names:
+        position = names.index(part.lower())
+        return range(position, position + 1)
+    if not (numbers := re.fullmatch(r"(\d+)(?:-(\d+))?", part)):
+        raise UnknownName("class", part, classes)
+    first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+    if last < first:
+        raise UsageError(f"the range {part} runs backwards; write {last}-{first}")
+    if last >= len(classes):
+        raise UsageError(f"there is no class {last}; the classes are 0 to {len(classes) - 1}: {', '.join(classes)}")
+    return range(first, last + 1)

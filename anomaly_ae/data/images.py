@@ -1,0 +1,59 @@
+"""`ImageSet`: labelled images in memory; `Dataset`: the files of one data set."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anomaly_ae.files import sha256
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with a class each.
+
+    images: uint8 `(N, C, H, W)`, values 0 to 255, on the CPU
+    labels: int64 `(N,)`, positions in the data set's `classes`
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: Tensor) -> "ImageSet":
+        """The images at `indices`, int64 `(M,)`, in that order."""
+        return ImageSet(self.images[indices], self.labels[indices])
+
+    def digest(self) -> str:
+        """SHA-256 of shape, pixels and labels: equal exactly when the content is."""
+        shape = repr(tuple(self.images.shape)).encode()
+        return sha256(shape, self.images.contiguous().numpy().data, self.labels.contiguous().numpy().data)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: its class names and its files.
+
+    `files` holds "train" and, where there is an official test split, "test".
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    files: dict[str, ImageSet]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of its images."""
+        channels, height, width = self.files["train"].images.shape[1:]
+        return channels, height, width
+
+    def digest(self) -> str:
+        """SHA-256 over the digests of all its files."""
+        return sha256(*(self.files[file].digest().encode() for file in sorted(self.files)))
+
+
+def as_float(images: Tensor) -> Tensor:
+    """uint8 0 to 255, or float already in [0, 1], to float32 in [0, 1], on the device where it is."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()

@@ -1,0 +1,149 @@
+"""The named data sets: one bundled with scikit-learn, four in torchvision's layout."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomaly_ae.data.idx import find_idx, read_idx
+from anomaly_ae.data.images import Dataset, ImageSet
+from anomaly_ae.errors import DataDamaged, DataMissing, UnknownName, one_line
+from anomaly_ae.progress import say
+
+DIGITS = tuple("0123456789")
+FASHION = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+HIRAGANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+IDX_FILES = {"train": "train", "test": "t10k"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the catalogue: `torchvision` is the class that can download it, None if it is bundled."""
+
+    about: str
+    classes: tuple[str, ...]
+    torchvision: str | None
+    read: "Callable[[Path, Entry], dict[str, ImageSet] | None]"
+
+
+def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
+    """Load a data set by name; files already under `data_dir` are used as they lie, absent ones downloaded.
+
+    Raises `UnknownName`, `DataMissing` when it is neither there nor to be had, `DataDamaged`.
+    """
+    if name not in DATASETS:
+        raise UnknownName("data set", name, DATASETS)
+    entry, root = DATASETS[name], data_root(data_dir)
+    files = entry.read(root, entry)
+    if files is None:
+        _download(name, entry, root)
+        files = entry.read(root, entry)
+    if files is None:
+        raise DataMissing(f"{name} was downloaded to {root} and is not complete; remove it and try again")
+    return Dataset(name, entry.classes, files)
+
+
+def data_root(data_dir: str | None) -> Path:
+    """The folder where data sets lie: the one named, else ANOMALY_AE_DATA_DIR, else ./data."""
+    return Path(data_dir or os.environ.get("ANOMALY_AE_DATA_DIR") or "data").expanduser()
+
+
+def _read_digits(root: Path, entry: Entry) -> dict[str, ImageSet]:
+    """1,797 handwritten digits, 8×8, sixteen levels of gray (https://doi.org/10.24432/C50P49)."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.from_numpy(np.rint(pixels * (255 / 16)).astype(np.uint8))
+    return {"train": ImageSet(images.reshape(-1, 1, 8, 8), torch.from_numpy(labels).long())}
+
+
+def _read_idx_pair(root: Path, entry: Entry) -> dict[str, ImageSet] | None:
+    """Both files of an IDX data set, or None where one of the four parts is absent."""
+    folder = root / str(entry.torchvision) / "raw"
+    files = {}
+    for file, prefix in IDX_FILES.items():
+        images, labels = (find_idx(folder, f"{prefix}-{part}-ubyte") for part in ("images-idx3", "labels-idx1"))
+        if images is None or labels is None:
+            return None
+        files[file] = _checked(images, read_idx(images, 3).unsqueeze(1), read_idx(labels, 1), entry)
+    return files
+
+
+def _checked(path: Path, images: Tensor, labels: Tensor, entry: Entry) -> ImageSet:
+    """Images and labels as one set, if they belong together."""
+    if len(images) != len(labels):
+        raise DataDamaged(f"{path} holds {len(images):,} images for {len(labels):,} labels; get both again")
+    if int(labels.max()) >= len(entry.classes):
+        raise DataDamaged(f"the labels beside {path} go beyond {len(entry.classes)} classes; get them again")
+    return ImageSet(images, labels.long())
+
+
+def _read_cifar10(root: Path, entry: Entry) -> dict[str, ImageSet] | None:
+    """CIFAR-10 through torchvision, which unpacks its batches only after comparing their checksums."""
+    if not (root / "cifar-10-batches-py").is_dir():
+        return None
+    from torchvision.datasets import CIFAR10
+
+    try:
+        parts = {file: CIFAR10(root, train=file == "train") for file in IDX_FILES}
+    except (RuntimeError, OSError) as error:
+        folder = root / "cifar-10-batches-py"
+        raise DataDamaged(
+            f"{folder} is incomplete or damaged ({one_line(error)}); remove it and try again"
+        ) from error
+    return {
+        file: ImageSet(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
+        for file, part in parts.items()
+    }
+
+
+def _download(name: str, entry: Entry, root: Path) -> None:
+    """Download through torchvision (progress bar, checksums) to a folder aside, then move it in place."""
+    import torchvision.datasets
+
+    say(f"{name} is not in {root.resolve()}: downloading it there")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=".download-", dir=root) as aside,
+            contextlib.redirect_stdout(sys.stderr),  # standard output is for results
+        ):
+            getattr(torchvision.datasets, str(entry.torchvision))(aside, download=True)
+            for path in [path for path in Path(aside).rglob("*") if path.is_file()]:
+                target = root / path.relative_to(aside)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+    except (RuntimeError, OSError) as error:
+        raise DataMissing(
+            f"{name} is not in {root.resolve()} and could not be downloaded ({one_line(error)}); "
+            f"put torchvision's {entry.torchvision} files there, name their folder with --data-dir, "
+            "or use --dataset digits, which needs no download"
+        ) from error
+
+
+DATASETS: dict[str, Entry] = {
+    "digits": Entry("1,797 handwritten digits, 8×8 gray, bundled with scikit-learn", DIGITS, None, _read_digits),
+    "mnist": Entry("70,000 handwritten digits, 28×28 gray", DIGITS, "MNIST", _read_idx_pair),
+    "fashion-mnist": Entry("70,000 pieces of clothing, 28×28 gray", FASHION, "FashionMNIST", _read_idx_pair),
+    "kmnist": Entry("70,000 cursive Japanese letters, 28×28 gray", HIRAGANA, "KMNIST", _read_idx_pair),
+    "cifar10": Entry("60,000 photographs of ten things, 32×32 colour", CIFAR, "CIFAR10", _read_cifar10),
+}

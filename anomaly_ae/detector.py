@@ -1,0 +1,239 @@
+"""`Detector`: preprocessing, network, scorer and calibration as one thing that is saved, loaded and used."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from anomaly_ae.autoencoders import Autoencoder, build_autoencoder
+from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, pick_device
+from anomaly_ae.calibration import METHOD, Calibration
+from anomaly_ae.data.images import ImageSet
+from anomaly_ae.data.preprocessing import Preprocessing
+from anomaly_ae.data.splits import Split
+from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, one_line
+from anomaly_ae.files import sha256, write_bytes, write_folder, write_json
+from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
+
+FORMAT = 1
+JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a detector is made of, by name.
+
+    dataset, classes: the data set it was trained on and its class names
+    normal:           the names of the normal classes
+    autoencoder, latent, scorer: as in `RunConfig`
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    normal: tuple[str, ...]
+    autoencoder: str
+    latent: int
+    scorer: str
+
+    def normal_positions(self) -> list[int]:
+        """Positions of the normal classes in `classes`."""
+        return [self.classes.index(name) for name in self.normal]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Scores images and says which are anomalous.
+
+    Images are uint8, or float in [0, 1], (N, C, H, W), of the size in `preprocessing`; other images raise
+    `DataError`. Results are on the CPU.
+    """
+
+    recipe: Recipe
+    preprocessing: Preprocessing
+    network: Autoencoder
+    scorer: Scorer
+    calibration: Calibration
+    split: Split
+
+    @property
+    def threshold(self) -> float:
+        """The score above which an image is called anomalous."""
+        return self.calibration.threshold
+
+    def score(self, images: Tensor) -> Tensor:
+        """Scores, float32 (N,); higher is more anomalous."""
+        return score_images(self.network, self.scorer, self.preprocessing.check(images))
+
+    def p_values(self, scores: Tensor) -> Tensor:
+        """p-values, float64 (N,), of scores (N,): how often a normal image scores at least so high."""
+        return self.calibration.p_values(scores)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Whether each image is anomalous, bool (N,): its score is above the threshold."""
+        return self.score(images) > self.threshold
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Reconstructions, float32 (N, C, H, W), in [0, 1]."""
+        batches = forward_batches(self.network, self.preprocessing.check(images))
+        return _joined((outputs.reconstruction for _, outputs in batches), self.preprocessing.shape)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents, float32 (N, D)."""
+        batches = forward_batches(self.network, self.preprocessing.check(images))
+        return _joined((outputs.latent for _, outputs in batches), (self.recipe.latent,))
+
+    def heat_map(self, images: Tensor) -> Tensor | None:
+        """The part of each pixel in the score, float32 (N, H, W); for a combination, in its first part with a map.
+
+        None when the scorer has no heat map.
+        """
+        scorer = next((part for part in self.scorer.each() if isinstance(part, MapScorer)), None)
+        if scorer is None:
+            return None
+        batches = forward_batches(self.network, self.preprocessing.check(images))
+        return _joined((scorer.heat_map(*batch) for batch in batches), self.preprocessing.shape[1:])
+
+    def save(self, folder: str | Path) -> None:
+        """Write `detector.json` and `weights.safetensors`; a detector that was there is replaced.
+
+        Raises `StorageError` when the folder holds something else or cannot be written.
+        """
+        refuse_foreign(Path(folder))
+        write_folder(Path(folder), self._write)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto") -> "Detector":
+        """Read a detector that `save` wrote; nothing in it is executed.
+
+        Raises `ModelNotFound` when there is none, `DetectorDamaged` when it is incomplete, truncated or was
+        changed, `UsageError` when the device is not there.
+        """
+        folder = Path(folder)
+        about, weights = _read(folder)
+        try:
+            return cls._assemble(about, load_tensors(weights), pick_device(device))
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise DetectorDamaged(f"the detector in {folder} cannot be put together: {one_line(error)}") from error
+
+    def _write(self, folder: Path) -> None:
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"scorer.{name}": value for name, value in self.scorer.state().items()}
+        tensors |= {f"split.{name}": value for name, value in self.split.tensors().items()}
+        tensors["calibration.scores"] = self.calibration.scores
+        weights = save_tensors({name: value.cpu().contiguous() for name, value in tensors.items()})
+        calibration = {
+            "method": METHOD,
+            "target_fpr": self.calibration.target_fpr,
+            "threshold": self.threshold,
+            "images": len(self.calibration.scores),
+        }
+        about = {
+            "format": FORMAT,
+            "recipe": dataclasses.asdict(self.recipe),
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "calibration": calibration,
+            "split": self.split.summary(),
+            "weights_sha256": sha256(weights),
+        }
+        write_bytes(folder / WEIGHTS_FILE, weights)
+        write_json(folder / JSON_FILE, about | {"sha256": _digest(about)})
+
+    @classmethod
+    def _assemble(cls, about: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> "Detector":
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
+
+        named = about["recipe"]
+        recipe = Recipe(**named | {"classes": tuple(named["classes"]), "normal": tuple(named["normal"])})
+        preprocessing = Preprocessing(**about["preprocessing"])
+        network = build_autoencoder(recipe.autoencoder, preprocessing.shape, recipe.latent)
+        network.load_state_dict(under("network."))
+        scorer = build_scorer(recipe.scorer)
+        scorer.load_state({name: value.to(device) for name, value in under("scorer.").items()})
+        calibration = Calibration(tensors["calibration.scores"], about["calibration"]["target_fpr"])
+        split = Split.from_record(about["split"], under("split."))
+        return cls(recipe, preprocessing, network.to(device).eval(), scorer, calibration, split)
+
+
+def fit_detector(
+    recipe: Recipe,
+    weights: dict[str, Tensor],
+    images: dict[str, ImageSet],
+    split: Split,
+    target_fpr: float,
+    device: torch.device,
+) -> Detector:
+    """Make a detector of trained weights: fit the scorer on `images["fit"]` and `["validation"]`, calibrate on
+    `["calibration"]`.
+
+    Raises `CalibrationError` when there are too few calibration images for `target_fpr`.
+    """
+    preprocessing = Preprocessing.for_shape(images["fit"].images.shape[1:])
+    network = build_autoencoder(recipe.autoencoder, preprocessing.shape, recipe.latent)
+    network.load_state_dict(weights)
+    network.to(device).eval()
+    scorer = build_scorer(recipe.scorer)
+    with torch.inference_mode(), exact_float32():
+        scorer.fit(
+            lambda: forward_batches(network, images["fit"].images),
+            lambda: forward_batches(network, images["validation"].images),
+        )
+    scores = score_images(network, scorer, images["calibration"].images)
+    return Detector(recipe, preprocessing, network, scorer, Calibration(scores, target_fpr), split)
+
+
+@torch.inference_mode()
+def score_images(network: Autoencoder, scorer: Scorer, images: Tensor) -> Tensor:
+    """Scores, float32 (N,), on the CPU, of images (N, C, H, W)."""
+    with exact_float32():
+        return _joined((scorer.score(*batch) for batch in forward_batches(network, images)), ())
+
+
+def is_detector(folder: Path) -> bool:
+    """Whether a folder looks like one that `Detector.save` wrote."""
+    return (folder / JSON_FILE).is_file()
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise `StorageError` when a detector saved to `folder` would replace something that is none."""
+    if not folder.exists() or (folder.is_dir() and (is_detector(folder) or not any(folder.iterdir()))):
+        return
+    raise StorageError(f"{folder} exists and is no detector; name a new or an empty folder")
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """Both files of a saved detector, if they are whole and as they were written."""
+    if not is_detector(folder):
+        raise ModelNotFound(f"there is no detector in {folder}: it has no {JSON_FILE}; name a folder that has one")
+    try:
+        about = json.loads((folder / JSON_FILE).read_bytes())
+        weights = (folder / WEIGHTS_FILE).read_bytes()
+    except FileNotFoundError as error:
+        raise DetectorDamaged(f"the detector in {folder} lacks {WEIGHTS_FILE}; copy both of its files") from error
+    except OSError as error:
+        raise StorageError(f"cannot read the detector in {folder}: {error.strerror}") from error
+    except ValueError as error:
+        raise DetectorDamaged(f"{folder / JSON_FILE} is damaged ({one_line(error)}); copy it again") from error
+    if isinstance(about, dict) and isinstance(about.get("format"), int) and about["format"] > FORMAT:
+        raise DetectorDamaged(f"the detector in {folder} is of a later format; install a later anomaly-ae")
+    if not isinstance(about, dict) or about.pop("sha256", None) != _digest(about):
+        raise DetectorDamaged(f"{folder / JSON_FILE} was changed after it was saved; copy it again or train anew")
+    if sha256(weights) != about["weights_sha256"]:
+        raise DetectorDamaged(f"{folder / WEIGHTS_FILE} is truncated or was changed; copy it again or train anew")
+    return about, weights
+
+
+def _digest(about: dict[str, Any]) -> str:
+    return sha256(json.dumps(about, sort_keys=True).encode())
+
+
+def _joined(parts: Iterable[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """All parts as one tensor on the CPU; (0, *shape) when there are none."""
+    return torch.cat([torch.zeros(0, *shape), *(part.cpu() for part in parts)])

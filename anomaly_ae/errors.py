@@ -1,0 +1,87 @@
+"""What a user can get wrong, each with its remedy.
+
+Every message is one line that says what was wrong, what was given and what to do; the command line
+prints it as it is. `UsageError` and its kin end with exit code 2 (used wrongly), the others with 1.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AnomalyAEError(Exception):
+    """The root of all errors raised on purpose; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(AnomalyAEError):
+    """The call itself is wrong: an unknown name, a value out of range, flags that contradict each other."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """A name that no catalogue has."""
+
+    def __init__(self, kind: str, given: str, known: Iterable[str]) -> None:
+        known = list(known)
+        close = get_close_matches(given.lower(), [name.lower() for name in known], n=1, cutoff=0.5)
+        near = next((name for name in known if close and name.lower() == close[0]), None)
+        hint = f"did you mean {near!r}? " if near else ""
+        super().__init__(f"unknown {kind} {given!r}; {hint}known: {', '.join(known)}")
+
+
+class DataError(AnomalyAEError):
+    """The data are missing, damaged, or not what the detector was made for."""
+
+
+class DataMissing(DataError):
+    """A data set is not where it was looked for and could not be downloaded."""
+
+
+class DataDamaged(DataError):
+    """A data file is cut short or is not what its header says."""
+
+
+class DataChanged(DataError):
+    """The data no longer match the record of what a detector was trained on."""
+
+
+class TrainingError(AnomalyAEError):
+    """Training cannot go on, e.g. since the loss is no longer a finite number."""
+
+
+class Interrupted(AnomalyAEError):
+    """Stopped by Ctrl-C or a signal, with everything in order."""
+
+    exit_code = 130  # as shells and Typer have it
+
+
+class CalibrationError(UsageError):
+    """There are too few calibration images for the false-alarm rate asked, or their scores are unusable."""
+
+
+class ModelError(AnomalyAEError):
+    """A model that is missing, unfinished or damaged."""
+
+
+class ModelNotFound(ModelError):
+    """No run, detector folder or name fits what was given."""
+
+
+class DetectorDamaged(ModelError):
+    """A detector's files are incomplete, truncated or were changed after it was saved."""
+
+
+class RunBusy(AnomalyAEError):
+    """Another process is working on the same run."""
+
+
+class StorageError(AnomalyAEError):
+    """A file could not be written or read: a full disk, missing permission, a folder in the way."""
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type's name where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(":") if text else type(error).__name__

@@ -1,0 +1,153 @@
+"""Measuring a detector on labelled test images: the figures, the tables and the pictures."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from anomaly_ae import figures
+from anomaly_ae.calibration import METHOD
+from anomaly_ae.data.images import ImageSet, as_float
+from anomaly_ae.detector import Detector
+from anomaly_ae.files import write_csv, write_json
+from anomaly_ae.metrics import Bools, Floats, ranking, verdicts
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured on the test images; rates and areas in [0, 1], None where undefined.
+
+    per_class: a row for each class: its AUROC against all normal test images and its detection rate if it is
+    novel, its false-alarm rate if it is normal
+    """
+
+    run_id: str | None
+    dataset: str
+    normal: list[str]
+    scorer: str
+    images: int
+    auroc: float
+    auroc_ci: list[float]
+    auroc_ci_method: str
+    average_precision: float
+    fpr_at_95_tpr: float
+    partial_auroc: float
+    threshold: float
+    target_fpr: float
+    calibration: str
+    false_positive_rate: float | None
+    true_positive_rate: float | None
+    precision: float | None
+    f1: float | None
+    per_class: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def measure(detector: Detector, test: ImageSet, scores: Tensor, run_id: str | None) -> Evaluation:
+    """Measure scores, float32 (N,), of the labelled test images."""
+    novel, values = novelty(detector, test), scores.numpy()
+    alarms = (scores > detector.threshold).numpy()
+    ranked = ranking(values, novel)
+    return Evaluation(
+        run_id=run_id,
+        dataset=detector.recipe.dataset,
+        normal=list(detector.recipe.normal),
+        scorer=detector.recipe.scorer,
+        images=len(test),
+        auroc=ranked.auroc,
+        auroc_ci=[ranked.auroc_ci.low, ranked.auroc_ci.high],
+        auroc_ci_method=ranked.auroc_ci.method,
+        average_precision=ranked.average_precision,
+        fpr_at_95_tpr=ranked.fpr_at_95_tpr,
+        partial_auroc=ranked.partial_auroc,
+        threshold=detector.threshold,
+        target_fpr=detector.calibration.target_fpr,
+        calibration=METHOD,
+        **dataclasses.asdict(verdicts(alarms, novel)),
+        per_class=[
+            _measure_class(name, values, alarms, novel, chosen)
+            for position, name in enumerate(detector.recipe.classes)
+            if (chosen := (test.labels == position).numpy()).any()
+        ],
+    )
+
+
+def _measure_class(name: str, scores: Floats, alarms: Bools, novel: Bools, chosen: Bools) -> dict[str, Any]:
+    """A row of the table by class."""
+    is_novel, alarm_rate = bool(novel[chosen][0]), float(alarms[chosen].mean())
+    against = chosen | ~novel
+    return {
+        "class": name,
+        "role": "novel" if is_novel else "normal",
+        "images": int(chosen.sum()),
+        "auroc": ranking(scores[against], chosen[against]).auroc if is_novel else None,
+        "detection_rate": alarm_rate if is_novel else None,
+        "false_alarm_rate": None if is_novel else alarm_rate,
+    }
+
+
+def write_tables(folder: Path, detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation) -> None:
+    """Write what was measured as JSON and CSV, and the score of every test image."""
+    whole = evaluation.to_dict()
+    single = {key: value for key, value in whole.items() if not isinstance(value, list)}
+    columns = {
+        "index": detector.split.test.indices.tolist(),
+        "class": class_names(detector, test),
+        "is_novel": novelty(detector, test).tolist(),
+        "score": scores.tolist(),
+        "p_value": detector.p_values(scores).tolist(),
+        "is_anomaly": (scores > detector.threshold).tolist(),
+    }
+    write_json(folder / "metrics.json", whole)
+    write_csv(folder / "metrics.csv", [{"metric": key, "value": value} for key, value in single.items()])
+    write_csv(folder / "per_class.csv", evaluation.per_class)
+    rows = zip(*columns.values(), strict=True)
+    write_csv(folder / "scores.csv", [dict(zip(columns, row, strict=True)) for row in rows])
+
+
+def draw(detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation) -> dict[str, Figure]:
+    """The figures of an evaluation, by name."""
+    novel, values, names = novelty(detector, test), scores.numpy(), class_names(detector, test)
+    threshold, operating = detector.threshold, (evaluation.false_positive_rate, evaluation.true_positive_rate)
+    areas = evaluation.auroc, evaluation.average_precision
+    order = scores.argsort(descending=True, stable=True)
+    mapped = torch.linspace(0, len(test) - 1, min(len(test), figures.MAPPED)).long()
+    latents = detector.encode(test.images[mapped]).numpy()
+    return {
+        "score_histogram": figures.score_histogram(values, novel, threshold, evaluation.target_fpr),
+        "roc_and_precision_recall": figures.roc_and_precision_recall(values, novel, *areas, operating),
+        "score_by_class": figures.score_by_class(values, names, novel, threshold),
+        "most_anomalous": _extremes(detector, test, scores, order, "The most anomalous test images"),
+        "least_anomalous": _extremes(detector, test, scores, order.flip(0), "The least anomalous test images"),
+        "latent_map": figures.latent_map(latents, [names[i] for i in mapped.tolist()], novel[mapped.numpy()]),
+    }
+
+
+def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, heading: str) -> Figure:
+    """The first images of an order, with class and score above each."""
+    chosen = test.take(order[: figures.SHOWN])
+    titles = [
+        f"{name}\n{score:.2f}"
+        for name, score in zip(class_names(detector, chosen), scores[order].tolist(), strict=False)
+    ]
+    images = as_float(chosen.images).numpy()
+    rebuilt, heat = detector.reconstruct(chosen.images).numpy(), detector.heat_map(chosen.images)
+    return figures.image_rows(images, rebuilt, None if heat is None else heat.numpy(), titles, heading)
+
+
+def novelty(detector: Detector, images: ImageSet) -> Bools:
+    """Whether each image is of a class that is not normal, bool (N,)."""
+    return ~np.isin(images.labels.numpy(), detector.recipe.normal_positions())
+
+
+def class_names(detector: Detector, images: ImageSet) -> list[str]:
+    """The class of each image, by name."""
+    return [detector.recipe.classes[label] for label in images.labels.tolist()]

@@ -1,0 +1,212 @@
+"""Every picture: what `train` and `evaluate` draw, as matplotlib figures and as image grids."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from anomaly_ae.files import write_with
+from anomaly_ae.training import Epoch
+
+Array = npt.NDArray[Any]
+
+DPI = 130
+GRID_PIXELS = 84  # the least height of one image in a grid
+NORMAL, NOVEL, LINE = "#4477aa", "#ee6677", "#222222"
+ROLES = {"normal": NORMAL, "novel": NOVEL}  # Paul Tol's bright scheme, told apart by the colour-blind
+SHOWN = 10  # images in a row
+MAPPED = 1_000  # latents in the map, at most
+
+
+def save_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
+    """Write each figure as a PNG under its name."""
+    for name, figure in figures.items():
+        write_with(folder / f"{name}.png", lambda path, f=figure: f.savefig(path, dpi=DPI, format="png"))  # type: ignore[misc]
+
+
+def save_image(path: Path, pixels: Array) -> None:
+    """Write uint8 pixels, (H, W) or (H, W, 3), as PNG."""
+    from PIL import Image
+
+    write_with(path, lambda temporary: Image.fromarray(pixels).save(temporary, format="PNG"))
+
+
+def loss_curves(history: Sequence[Epoch]) -> Figure:
+    """Training and validation loss by epoch, with the best epoch marked."""
+    figure, (axes,) = _figure(1, (7, 4.2))
+    epochs = [epoch.epoch for epoch in history]
+    axes.plot(epochs, [epoch.train_loss for epoch in history], color=NORMAL, marker=".", label="training")
+    axes.plot(epochs, [epoch.validation_loss for epoch in history], color=NOVEL, marker=".", label="validation")
+    best = min(history, key=lambda epoch: epoch.validation_loss)
+    label = f"best epoch: {best.epoch}"
+    axes.plot(best.epoch, best.validation_loss, "o", color=LINE, fillstyle="none", markersize=11, label=label)
+    axes.set(xlabel="epoch", ylabel="loss (log scale)", yscale="log", title="Loss by epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    return figure
+
+
+def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: float) -> Figure:
+    """Distribution of the scores of normal and novel test images, with the threshold."""
+    figure, (axes,) = _figure(1, (7, 4.2))
+    low, high = np.quantile(scores, [0, 0.995])
+    bins = np.linspace(low, max(high, threshold) + 1e-9, 60)
+    for role, chosen in (("normal", ~novel), ("novel", novel)):
+        label = f"{role} ({int(chosen.sum()):,})"
+        clipped = np.minimum(scores[chosen], bins[-1])
+        sns.histplot(x=clipped, bins=bins, stat="density", color=ROLES[role], alpha=0.5, ax=axes, label=label)
+    axes.axvline(threshold, color=LINE, linestyle="--", label=f"threshold for {target_fpr:.3g} false alarms")
+    title = "Scores of the test images (the highest 0.5 % in the last bar)"
+    axes.set(xlabel="score (higher is more anomalous)", ylabel="density", title=title)
+    axes.legend()
+    return figure
+
+
+def roc_and_precision_recall(
+    scores: Array,
+    novel: Array,
+    auroc: float,
+    average_precision: float,
+    operating: tuple[float | None, float | None],
+) -> Figure:
+    """ROC and precision–recall curves; `operating` is FPR and TPR at the threshold."""
+    figure, (left, right) = _figure(2, (10, 4.6))
+    fpr, tpr, _ = roc_curve(novel, scores)
+    left.plot(fpr, tpr, color=NORMAL, label=f"AUROC {auroc:.4f}")
+    left.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="chance")
+    if None not in operating:
+        left.plot(*operating, "o", color=NOVEL, label="threshold")  # type: ignore[arg-type]
+    left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+    precision, recall, _ = precision_recall_curve(novel, scores)
+    right.plot(recall, precision, color=NORMAL, label=f"average precision {average_precision:.4f}")
+    right.axhline(novel.mean(), color="0.6", linestyle=":", label="chance")
+    right.set(xlabel="recall (true positive rate)", ylabel="precision", title="Precision and recall")
+    for axes in (left, right):
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.legend(loc="lower right" if axes is left else "lower left")
+    return figure
+
+
+def score_by_class(scores: Array, names: Sequence[str], novel: Array, threshold: float) -> Figure:
+    """Scores of the test images of each class, normal and novel."""
+    order = sorted(set(names))
+    figure, (axes,) = _figure(1, (max(7.0, 0.9 * len(order)), 4.6))
+    table = pd.DataFrame({"class": names, "score": scores, "role": np.where(novel, "novel", "normal")})
+    sns.boxplot(
+        table,
+        x="class",
+        y="score",
+        hue="role",
+        order=order,
+        palette=ROLES,
+        fliersize=1.5,
+        linewidth=1,
+        ax=axes,
+    )
+    axes.axhline(threshold, color=LINE, linestyle="--", label="threshold")
+    axes.set(xlabel="class", ylabel="score (higher is more anomalous)", title="Scores by class")
+    axes.tick_params(axis="x", rotation=30 if max(map(len, order)) > 3 else 0)
+    axes.legend(title=None)
+    return figure
+
+
+def image_rows(images: Array, rebuilt: Array, heat: Array | None, titles: Sequence[str], heading: str) -> Figure:
+    """Originals, reconstructions, error maps and heat maps as rows, a few words above each column.
+
+    images, rebuilt: float (N, C, H, W) in [0, 1]; heat: float (N, H, W), or None for a scorer without any
+    """
+    rows = {
+        "original": images,
+        "reconstruction": rebuilt,
+        "absolute\nerror": np.abs(images - rebuilt).mean(axis=1),
+    }
+    if heat is not None:
+        rows["heat map"] = heat
+    columns = len(images)
+    size = (1.1 * columns + 1.4, 1.2 * len(rows) + 1.0)
+    with sns.axes_style("white"):
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        grid_axes = figure.subplots(len(rows), columns, squeeze=False)
+    for axes_row, (name, shown) in zip(grid_axes, rows.items(), strict=True):
+        axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+        for axes, image in zip(axes_row, shown, strict=True):
+            _show(axes, image, float(shown.max()))
+    for axes, title in zip(grid_axes[0], titles, strict=False):
+        axes.set_title(title, fontsize=9)
+    figure.suptitle(heading)
+    return figure
+
+
+def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
+    """Latents (N, D) laid out in the plane by t-SNE, a colour for each class.
+
+    van der Maaten and Hinton 2008, https://www.jmlr.org/papers/v9/vandermaaten08a.html
+    """
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, max(1.0, (len(latents) - 1) / 3))
+    plane = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(latents)
+    table = pd.DataFrame({"x": plane[:, 0], "y": plane[:, 1], "class": names})
+    table["role"] = np.where(novel, "novel", "normal")
+    figure, (axes,) = _figure(1, (8.2, 6))
+    order = sorted(set(table["class"]))
+    markers = {"normal": "o", "novel": "X"}
+    sns.scatterplot(
+        table,
+        x="x",
+        y="y",
+        hue="class",
+        hue_order=order,
+        style="role",
+        markers=markers,
+        s=28,
+        linewidth=0.3,
+        ax=axes,
+    )
+    axes.set(
+        xlabel="t-SNE 1",
+        ylabel="t-SNE 2",
+        title=f"Latents of {len(latents):,} test images, laid out by t-SNE",
+    )
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return figure
+
+
+def grid(images: Array, rebuilt: Array) -> Array:
+    """Originals above reconstructions, float (N, C, H, W) in [0, 1], as one uint8 picture, (H', W') or (H', W', 3)."""
+    height, width = images.shape[-2:]
+    scale = max(1, round(GRID_PIXELS / min(height, width)))
+    rows = [np.concatenate([_pixels(image, scale) for image in row], axis=1) for row in (images, rebuilt)]
+    return np.concatenate(rows, axis=0)
+
+
+def _pixels(image: Array, scale: int) -> Array:
+    """float (C, H, W) in [0, 1] to uint8 (H, W) or (H, W, 3), enlarged, with a thin gray frame."""
+    large = np.rint(image * 255).astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
+    padded = np.pad(large, ((0, 0), (1, 1), (1, 1)), constant_values=96)
+    return padded[0] if len(padded) == 1 else padded[:3].transpose(1, 2, 0)
+
+
+def _show(axes: Axes, image: Array, most: float) -> None:
+    """One image, (C, H, W) in [0, 1], or one map, (H, W) from 0 to `most`."""
+    if image.ndim == 2:
+        axes.imshow(image, cmap="magma", vmin=0, vmax=most or 1)
+    else:
+        gray = image.shape[0] != 3
+        axes.imshow(image[0] if gray else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+
+
+def _figure(columns: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
+    """A white figure with axes side by side, none of it known to pyplot."""
+    with sns.axes_style("whitegrid"):
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        return figure, list(figure.subplots(1, columns, squeeze=False)[0])

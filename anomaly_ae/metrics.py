@@ -1,0 +1,114 @@
+"""How well scores rank and what a threshold lets through, measured on labelled test images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm, rankdata
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+Floats = npt.NDArray[np.floating]
+Bools = npt.NDArray[np.bool_]
+
+DELONG = "DeLong, on the logit scale"
+PERFECT = "one-sided bound at perfect separation"
+UNKNOWN = "none: fewer than two images on one side"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval and the method it was made by."""
+
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Quality of the ranking alone, free of any threshold; all but the interval in [0, 1].
+
+    partial_auroc is the area to 10 % FPR, standardised so that 0.5 is chance (McClish 1989,
+    https://doi.org/10.1177/0272989X8900900307).
+    """
+
+    auroc: float
+    auroc_ci: Interval
+    average_precision: float
+    fpr_at_95_tpr: float
+    partial_auroc: float
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What the verdicts at a threshold come to; None where there is nothing to divide by."""
+
+    false_positive_rate: float | None
+    true_positive_rate: float | None
+    precision: float | None
+    f1: float | None
+
+
+def ranking(scores: Floats, novel: Bools, confidence: float = 0.95) -> Ranking:
+    """Measure scores (N,), higher for more anomalous, against labels (N,), True for novel; both must occur."""
+    fpr, tpr, _ = roc_curve(novel, scores, drop_intermediate=False)
+    return Ranking(
+        auroc=float(roc_auc_score(novel, scores)),
+        auroc_ci=auroc_interval(scores[novel], scores[~novel], confidence),
+        average_precision=float(average_precision_score(novel, scores)),
+        fpr_at_95_tpr=float(fpr[np.argmax(tpr >= 0.95)]),
+        partial_auroc=float(roc_auc_score(novel, scores, max_fpr=0.1)),
+    )
+
+
+def verdicts(alarms: Bools, novel: Bools) -> Verdicts:
+    """Count alarms (N,) against labels (N,), True for novel."""
+    caught, false = int((alarms & novel).sum()), int((alarms & ~novel).sum())
+    missed = int(novel.sum()) - caught
+    return Verdicts(
+        false_positive_rate=_share(false, int((~novel).sum())),
+        true_positive_rate=_share(caught, int(novel.sum())),
+        precision=_share(caught, caught + false),
+        f1=_share(2 * caught, 2 * caught + false + missed),
+    )
+
+
+def auroc_interval(novel: Floats, normal: Floats, confidence: float = 0.95) -> Interval:
+    """Confidence interval of the AUROC of scores of novel (M,) and normal (N,) images.
+
+    DeLong's variance, taken to the logit scale so that the interval stays inside (0, 1). DeLong, DeLong and
+    Clarke-Pearson 1988, https://doi.org/10.2307/2531595
+
+    At perfect separation that variance is zero and says nothing. Then min(M, N) disjoint pairs were all in
+    order, which an AUROC of θ brings about with probability θ^min(M, N) at the most likely: the one-sided
+    bound is (1 - confidence)^(1 / min(M, N)).
+    """
+    auroc, variance = delong(novel, normal)
+    if auroc in (0.0, 1.0):
+        bound = (1 - confidence) ** (1 / min(len(novel), len(normal)))
+        return Interval(bound, 1.0, PERFECT) if auroc == 1.0 else Interval(0.0, 1 - bound, PERFECT)
+    if min(len(novel), len(normal)) < 2:
+        return Interval(0.0, 1.0, UNKNOWN)
+    half = norm.ppf(0.5 + confidence / 2) * np.sqrt(variance) / (auroc * (1 - auroc))
+    centre = np.log(auroc / (1 - auroc))
+    low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]))))
+    return Interval(float(low), float(high), DELONG)
+
+
+def delong(novel: Floats, normal: Floats) -> tuple[float, float]:
+    """AUROC and DeLong's variance of it, by ranks.
+
+    Sun and Xu 2014, https://doi.org/10.1109/LSP.2014.2337313; the variance is NaN with fewer than two images
+    on one side.
+    """
+    m, n = len(novel), len(normal)
+    ranks = rankdata(np.concatenate([novel, normal]))  # midranks, so that ties count half
+    above = (ranks[:m] - rankdata(novel)) / n  # share of normals each novel image is above, (M,)
+    below = 1 - (ranks[m:] - rankdata(normal)) / m  # share of novel images above each normal, (N,)
+    if min(m, n) < 2:
+        return float(above.mean()), float("nan")
+    return float(above.mean()), float(above.var(ddof=1) / m + below.var(ddof=1) / n)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

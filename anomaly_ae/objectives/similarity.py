@@ -1,0 +1,38 @@
+"""Gaussian windows, and the structural similarity made of them."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # an 11×11 window
+C1, C2 = 0.01**2, 0.03**2  # for a data range of 1
+
+
+def blur(maps: Tensor, sigma: float, radius: int) -> Tensor:
+    """Gaussian blur of (N, C, H, W), `sigma` in pixels, cut off at `radius`; the border is reflected.
+
+    The radius shrinks to what the smaller side allows, so that images from 2×2 up can be blurred.
+    """
+    radius = min(radius, (min(maps.shape[-2:]) - 1) // 2)
+    offsets = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+    window = torch.exp(-(offsets**2) / (2 * sigma**2))
+    window = window / window.sum()  # (2·radius + 1,)
+    channels = maps.shape[1]
+    kernel = window.expand(channels, 1, -1)  # (C, 1, 2·radius + 1)
+    padded = functional.pad(maps, (radius, radius, radius, radius), mode="reflect")
+    rows = functional.conv2d(padded, kernel.unsqueeze(2), groups=channels)
+    return functional.conv2d(rows, kernel.unsqueeze(3), groups=channels)  # (N, C, H, W)
+
+
+def ssim_map(images: Tensor, others: Tensor) -> Tensor:
+    """Structural similarity at each pixel, float (N, C, H, W), in [-1, 1], of two sets of images in [0, 1].
+
+    Gaussian window of σ = 1.5 pixels, 11×11 where the image is large enough; K1 = 0.01, K2 = 0.03.
+    Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861
+    """
+    stacked = torch.cat([images, others, images * images, others * others, images * others])
+    mean_x, mean_y, xx, yy, xy = blur(stacked, SSIM_SIGMA, SSIM_RADIUS).chunk(5)
+    variances = (xx - mean_x**2) + (yy - mean_y**2)
+    covariance = xy - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
+    return luminance * (2 * covariance + C2) / (variances + C2)

@@ -1,0 +1,339 @@
+"""The stages in order: train, resume, evaluate."""
+
+import dataclasses
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from anomaly_ae import figures
+from anomaly_ae.autoencoders import build_autoencoder
+from anomaly_ae.autoencoders.inference import forward_batches, pick_device
+from anomaly_ae.calibration import require_enough
+from anomaly_ae.config import RunConfig
+from anomaly_ae.data.classes import parse_normal
+from anomaly_ae.data.images import ImageSet, as_float
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.data.splits import PARTS, Split, split_dataset
+from anomaly_ae.detector import Detector, Recipe, fit_detector, is_detector, refuse_foreign
+from anomaly_ae.errors import DataChanged, Interrupted, ModelNotFound, UsageError
+from anomaly_ae.evaluation import Evaluation, draw, measure, write_tables
+from anomaly_ae.figures import Array
+from anomaly_ae.files import write_json
+from anomaly_ae.objectives import Objective, find_objective
+from anomaly_ae.progress import display, say
+from anomaly_ae.runs import FAILED, FINISHED, KILLED, LATEST, RUNNING, Home, Record, RunFolder, conflicts, now
+from anomaly_ae.scorers import build_scorer
+from anomaly_ae.tracking import Tracker, download_detector, upload
+from anomaly_ae.training import Training, epoch_count, train_epochs
+
+GRIDS = 8  # reconstruction grids of a training, about
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to; losses by the objective, the validation loss that of the best epoch."""
+
+    run_id: str
+    epochs: int
+    best_epoch: int
+    train_seconds: float
+    images_per_second: float
+    final_loss: float
+    validation_loss: float
+    parameters: int
+    scorer: str
+    threshold: float
+    target_fpr: float
+    calibration_images: int
+    device: str
+    run_folder: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that has passed every check: nothing is written before there is one."""
+
+    config: RunConfig
+    recipe: Recipe
+    split: Split
+    split_record: dict[str, Any]
+    images: dict[str, ImageSet]  # by part of the split
+    objective: Objective
+    device: torch.device
+
+    @classmethod
+    def prepare(cls, config: RunConfig) -> "Job":
+        """Look up every name, load and divide the data. Raises whatever is wrong with them."""
+        objective, device = find_objective(config.objective), pick_device(config.device)
+        build_scorer(config.scorer)
+        dataset = load_dataset(config.dataset, config.data_dir)
+        normal = parse_normal(config.normal, dataset.classes)
+        split = split_dataset(dataset, normal, config.seed)
+        require_enough(len(split.calibration.indices), config.target_fpr)
+        build_autoencoder(config.autoencoder, dataset.shape, config.latent)
+        names = tuple(dataset.classes[position] for position in normal)
+        recipe = Recipe(config.dataset, dataset.classes, names, config.autoencoder, config.latent, config.scorer)
+        images = {part: getattr(split, part).take(dataset) for part in PARTS}
+        record = {"digest": dataset.digest(), "parts": split.summary()}
+        return cls(config, recipe, split, record, images, objective, device)
+
+
+def train(
+    config: RunConfig, *, home: Home | None = None, save_to: str | Path | None = None, tracking: bool = True
+) -> TrainResult:
+    """Train a detector: network, scorer, calibration. Everything is kept in the run folder and in MLflow.
+
+    save_to: a folder that gets a copy of the detector. Raises `AnomalyAEError` of many kinds, `Interrupted`
+    on Ctrl-C; the run can then be resumed.
+    """
+    home = home or Home.find()
+    mark_dead_runs(home)
+    job = Job.prepare(config)
+    refuse_foreign(Path(save_to or home.root / "none"))
+    name = f"{config.dataset} {config.normal} · {config.autoencoder} · {config.scorer}"
+    tracker = Tracker.begin(home, config.experiment, name) if tracking else Tracker(home, None)
+    record = Record(tracker.run_id or secrets.token_hex(16), tracker.run_id, name, now(), tracked=tracking)
+    run = RunFolder(home.root / "runs" / record.id)
+    with run.lock(), _marked(run, tracker):
+        run.write_record(record)
+        run.write_start(config, job.split_record)
+        tracker.log_start(run)
+        return _train(job, run, tracker, save_to)
+
+
+def resume(
+    name: str,
+    asked: Sequence[Mapping[str, Any]] = (),
+    *,
+    home: Home | None = None,
+    save_to: str | Path | None = None,
+) -> TrainResult:
+    """Go on with the interrupted run `name`, to the same end as if it had not been interrupted.
+
+    asked: layers of settings; any that differs from the run's own, but for `data_dir`, is a `UsageError`.
+    """
+    home = home or Home.find()
+    mark_dead_runs(home)
+    run = home.latest_unfinished() if name == LATEST else home.find_run(name)
+    config = RunConfig.build(run.config.to_dict(), *asked)
+    if clashes := conflicts(run.config, config):
+        raise UsageError(f"run {run.record.id} cannot be resumed with other settings: {'; '.join(clashes)}")
+    with run.lock():
+        record = run.record
+        if record.status == FINISHED:
+            raise UsageError(f"run {record.id} is finished; there is nothing to resume")
+        job = Job.prepare(config)
+        if job.split_record != run.split:
+            raise DataChanged(f"the data are not those that run {record.id} was started with; use that data")
+        tracker = Tracker(home, record.mlflow_run_id)
+        with _marked(run, tracker):
+            run.update(status=RUNNING)
+            tracker.set_status(RUNNING)
+            return _train(job, run, tracker, save_to)
+
+
+def _train(job: Job, run: RunFolder, tracker: Tracker, save_to: str | Path | None) -> TrainResult:
+    """Train, make the detector, draw, and mirror it all to MLflow."""
+    training = _fit(job, run, tracker)
+    fitting = (job.recipe, training.best, job.images, job.split, job.config.target_fpr, job.device)
+    detector = fit_detector(*fitting)
+    detector.save(run.path / "detector")
+    figures.save_figures(run.path / "figures", _training_figures(training, detector, job.images["validation"].images))
+    result = _result(training, detector, run, job.device)
+    write_json(run.path / "result.json", dataclasses.asdict(result))
+    if save_to:
+        detector.save(save_to)
+    run.update(status=FINISHED)
+    tracker.log_results(run)
+    tracker.set_status(FINISHED)
+    _retry_upload(run, tracker)
+    return result
+
+
+def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
+    """Train the network, from the checkpoint if there is one."""
+    config, fit, validation = job.config, job.images["fit"].images, job.images["validation"].images
+    torch.manual_seed(config.seed)
+    network = build_autoencoder(config.autoencoder, tuple(fit.shape[1:]), config.latent)  # type: ignore[arg-type]
+    training = Training(network.to(job.device), config)
+    if run.checkpoint.exists():
+        training.load(run.checkpoint)
+        run.write_history(training.history)
+        tracker.log_missing(run)
+        say(f"going on with run {run.record.id} after epoch {len(training.history)}")
+    total = epoch_count(config, len(fit))
+    say(f"run {run.record.id}: {len(fit):,} images of {job.recipe.dataset} {config.normal} on {job.device}")
+    with display(total * len(fit), len(training.history) * len(fit)) as shown:
+        for epoch in train_epochs(training, job.objective, fit, validation, run.checkpoint, shown):
+            run.write_history(training.history)
+            tracker.log_epochs([epoch])
+            if epoch.epoch == 1 or epoch.epoch % max(1, total // GRIDS) == 0:
+                path = run.path / "images" / f"epoch-{epoch.epoch:05}.png"
+                figures.save_image(path, _grid(training, validation))
+                tracker.log_grid(path)
+            shown.line(
+                f"epoch {epoch.epoch}/{total} · loss {epoch.train_loss:.5f} · validation loss "
+                f"{epoch.validation_loss:.5f} · {epoch.images_per_second:,.0f} images/s",
+                last=epoch.epoch == total or training.stops_early(),
+            )
+    return training
+
+
+def evaluate(
+    model: str = LATEST,
+    *,
+    data_dir: str | None = None,
+    target_fpr: float | None = None,
+    home: Home | None = None,
+    device: str = "auto",
+) -> Evaluation:
+    """Measure a detector on the test images recorded with it.
+
+    The run that trained it gets the figures, tables and metrics, unless `target_fpr` is another than its own.
+    Raises `DataChanged` when the data no longer match the record, and what `find_model` raises.
+    """
+    home = home or Home.find()
+    mark_dead_runs(home)
+    folder, run = find_model(home, model)
+    detector = Detector.load(folder, device)
+    dataset = load_dataset(detector.recipe.dataset, data_dir or (run.config.data_dir if run else None))
+    test = detector.split.test.take(dataset)
+    calibration = detector.calibration.at(target_fpr) if target_fpr is not None else detector.calibration
+    own_rate = calibration.target_fpr == detector.calibration.target_fpr
+    detector = dataclasses.replace(detector, calibration=calibration)
+    scores = detector.score(test.images)
+    evaluation = measure(detector, test, scores, run.record.id if run else None)
+    if run and own_rate:
+        with run.lock():
+            write_tables(run.path / "evaluation", detector, test, scores, evaluation)
+            figures.save_figures(run.path / "figures", draw(detector, test, scores, evaluation))
+            tracker = Tracker(home, run.record.mlflow_run_id)
+            tracker.log_results(run)
+            _retry_upload(run, tracker)
+    return evaluation
+
+
+def sync(home: Home) -> None:
+    """Log to MLflow whatever runs have that could not be logged before."""
+    mark_dead_runs(home)
+    waiting = [run for run in home.runs() if run.record.unlogged]
+    for run in waiting:
+        with run.lock():
+            done = upload(home, run)
+        say(f"run {run.record.id}: {'logged to MLflow' if done else 'still not logged; try again later'}")
+    if not waiting:
+        say("nothing is waiting to be logged")
+
+
+def load(model: str | Path = LATEST, *, mlruns: str | None = None, device: str = "auto") -> Detector:
+    """Load a detector: `latest`, a run id, or a saved detector's folder. Raises what `find_model` raises."""
+    return Detector.load(find_model(Home.find(mlruns), str(model))[0], device)
+
+
+def find_model(home: Home, model: str) -> tuple[Path, RunFolder | None]:
+    """The detector's folder, and the run folder it lies in if it is one of `home`.
+
+    Raises `ModelNotFound`, or `ModelError` when the training is not finished.
+    """
+    if model == LATEST:
+        run = home.latest()
+        return run.detector_folder(), run
+    path = Path(model).expanduser()
+    if path.is_dir() and (is_detector(path) or path.resolve().parent != home.root.resolve() / "runs"):
+        return path, None
+    if path.is_file():
+        raise ModelNotFound(f"{model} is a file; a saved detector is a folder that holds detector.json")
+    try:
+        run = home.find_run(path.name if path.is_dir() else model)
+    except ModelNotFound:
+        if home.is_local:
+            raise
+        return download_detector(home, model), None
+    return run.detector_folder(), run
+
+
+def mark_dead_runs(home: Home) -> None:
+    """Mark runs that a process which is gone has left RUNNING as KILLED, here and in MLflow."""
+    for run in home.dead_runs():
+        with run.lock():
+            run.update(status=KILLED)
+            tracker = Tracker(home, run.record.mlflow_run_id)
+            tracker.set_status(KILLED)
+            run.update(unlogged=run.record.unlogged or tracker.failure is not None)
+        say(f"run {run.record.id} was left by a process that is gone: now KILLED; go on with it: {run.resume}")
+
+
+@contextmanager
+def _marked(run: RunFolder, tracker: Tracker) -> Iterator[None]:
+    """Mark the run KILLED on Ctrl-C and FAILED on an error, in the folder and in MLflow."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _end(run, tracker, KILLED)
+        weights = f"best weights so far: {run.checkpoint}; " if run.checkpoint.exists() else ""
+        raise Interrupted(f"interrupted; {weights}go on with: {run.resume}") from None
+    except BaseException:
+        _end(run, tracker, FAILED)
+        raise
+
+
+def _end(run: RunFolder, tracker: Tracker, status: str) -> None:
+    """Keep a status other than FINISHED; MLflow hears of it even when the disk is full."""
+    tracker.set_status(status)
+    run.update(status=status, unlogged=run.record.tracked and tracker.failure is not None)
+
+
+def _retry_upload(run: RunFolder, tracker: Tracker) -> None:
+    """If MLflow failed on the way, try once more, and say where everything is kept if it still does."""
+    missing = run.record.unlogged or tracker.failure is not None
+    if not (run.record.tracked and missing) or upload(tracker.home, run):
+        return
+    say(f"everything is kept in {run.path}; once MLflow answers again, log it with: anomaly-ae runs --sync")
+
+
+def _training_figures(training: Training, detector: Detector, validation: Tensor) -> dict[str, Figure]:
+    some, heading = _some(validation), "Normal validation images and their reconstructions"
+    rebuilt = detector.reconstruct(some).numpy()
+    return {
+        "loss_curves": figures.loss_curves(training.history),
+        "reconstructions": figures.image_rows(as_float(some).numpy(), rebuilt, None, (), heading),
+    }
+
+
+def _grid(training: Training, validation: Tensor) -> Array:
+    """Some validation images above what the network makes of them now, uint8 (H, W) or (H, W, 3)."""
+    ((images, outputs),) = forward_batches(training.network, _some(validation))
+    return figures.grid(images.cpu().numpy(), outputs.reconstruction.cpu().numpy())
+
+
+def _some(images: Tensor) -> Tensor:
+    """A row's worth of images, evenly spread."""
+    return images[torch.linspace(0, len(images) - 1, min(figures.SHOWN, len(images))).long()]
+
+
+def _result(training: Training, detector: Detector, run: RunFolder, device: torch.device) -> TrainResult:
+    history = training.history
+    seconds = sum(epoch.seconds for epoch in history)
+    return TrainResult(
+        run_id=run.record.id,
+        epochs=len(history),
+        best_epoch=training.best_epoch.epoch,
+        train_seconds=seconds,
+        images_per_second=sum(epoch.images_per_second * epoch.seconds for epoch in history) / seconds,
+        final_loss=history[-1].train_loss,
+        validation_loss=training.best_epoch.validation_loss,
+        parameters=training.network.parameter_count(),
+        scorer=detector.recipe.scorer,
+        threshold=detector.threshold,
+        target_fpr=detector.calibration.target_fpr,
+        calibration_images=len(detector.calibration.scores),
+        device=str(device),
+        run_folder=str(run.path),
+    )

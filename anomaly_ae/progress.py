@@ -1,0 +1,90 @@
+"""What long work shows: a live line on a terminal, plain lines elsewhere. Always on standard error."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID as TaskID
+
+PLAIN_EVERY = 5.0  # seconds between plain lines, so that a log stays short
+
+
+class Display(Protocol):
+    """What the training loop tells: images done, and a line of text at the end of an epoch."""
+
+    def advance(self, images: int, text: str) -> None:
+        """Say that `images` more have been worked on; `text` is the state in a few words."""
+
+    def line(self, text: str, *, last: bool = False) -> None:
+        """Say what an epoch came to; `last` lines are always shown."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def advance(self, images: int, text: str) -> None:
+        pass
+
+    def line(self, text: str, *, last: bool = False) -> None:
+        pass
+
+
+@dataclass
+class Plain:
+    """A line now and then, for logs and pipes."""
+
+    shown: float = field(default=-PLAIN_EVERY)
+
+    def advance(self, images: int, text: str) -> None:
+        pass
+
+    def line(self, text: str, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if last or now - self.shown >= PLAIN_EVERY:
+            print(text, file=sys.stderr, flush=True)
+            self.shown = now
+
+
+@dataclass
+class Live:
+    """A bar with the state in words, images/s and the time left."""
+
+    progress: Progress
+    task: TaskID
+    started: float = field(default_factory=time.monotonic)
+    done: int = 0
+
+    def advance(self, images: int, text: str) -> None:
+        self.done += images
+        rate = self.done / max(time.monotonic() - self.started, 1e-9)
+        self.progress.update(self.task, advance=images, state=f"{text} · {rate:,.0f} images/s")
+
+    def line(self, text: str, *, last: bool = False) -> None:
+        if last:
+            self.progress.console.print(text, highlight=False)
+
+
+@contextmanager
+def display(total: int, done: int = 0) -> Iterator[Display]:
+    """A display for `total` images, `done` of which were worked on before."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Plain()
+        return
+    columns = (
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[state]} ·"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, TextColumn("left"), console=console, transient=True) as progress:
+        yield Live(progress, progress.add_task("", total=total, completed=done, state=""))
+
+
+def say(text: str) -> None:
+    """A message for people, on standard error."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,236 @@
+"""The run folder, `mlruns/runs/<run id>/`: what a training writes first, and how it is found again.
+
+run.json                state: RUNNING, FINISHED, KILLED or FAILED, and what MLflow lacks
+config.json             the `RunConfig`
+split.json              the data's digest, how many images went where, and their digests
+metrics.csv             losses, learning rate and speed by epoch
+checkpoint.safetensors  the last epoch's state
+detector/               the finished detector
+evaluation/             what `evaluate` measured
+figures/  images/       what `train` and `evaluate` drew
+"""
+
+import csv
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from anomaly_ae.config import RunConfig
+from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
+from anomaly_ae.files import storage_errors, write_csv, write_json
+from anomaly_ae.training import Epoch
+
+RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
+LATEST = "latest"
+SHORTEST_ID = 4  # characters of a run id that may stand for the whole
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where runs are kept: `root` holds the run folders, `tracking_uri` is MLflow's store."""
+
+    root: Path
+    tracking_uri: str
+
+    @classmethod
+    def find(cls, mlruns: str | None = None) -> "Home":
+        """`mlruns` if given, else ANOMALY_AE_MLRUNS, else the server at MLFLOW_TRACKING_URI, else ./mlruns."""
+        named = mlruns or os.environ.get("ANOMALY_AE_MLRUNS")
+        root = Path(named or "mlruns").expanduser().absolute()
+        if root.exists() and not root.is_dir():
+            raise UsageError(f"runs are kept in a folder, and {root} is a file; name a folder with --mlruns")
+        server = None if named else os.environ.get("MLFLOW_TRACKING_URI")
+        return cls(root, server or f"sqlite:///{root / 'mlflow.db'}")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether MLflow's store is the database in `root`."""
+        return self.tracking_uri == f"sqlite:///{self.root / 'mlflow.db'}"
+
+    def runs(self) -> "list[RunFolder]":
+        """All run folders, the newest first."""
+        folders = [RunFolder(path.parent) for path in (self.root / "runs").glob("*/run.json")]
+        return sorted(folders, key=lambda run: (run.record.started, run.record.id), reverse=True)
+
+    def dead_runs(self) -> "list[RunFolder]":
+        """Runs still called RUNNING whose process is gone."""
+        return [run for run in self.runs() if run.record.status == RUNNING and not run.is_locked()]
+
+    def find_run(self, name: str) -> "RunFolder":
+        """The run called `name`: an id or a unique beginning of one. Raises `ModelNotFound`."""
+        runs = self.runs()
+        exact = [run for run in runs if name in (run.record.id, run.record.mlflow_run_id)]
+        begins = [run for run in runs if len(name) >= SHORTEST_ID and run.record.id.startswith(name)]
+        found = exact or begins
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(f"{len(found)} runs begin with {name!r}; give more of the id")
+        raise ModelNotFound(
+            f"there is no run {name!r} in {self.root}; list the runs with: anomaly-ae runs, "
+            "or name another place with --mlruns"
+        )
+
+    def latest(self) -> "RunFolder":
+        """The newest finished training. Raises `ModelNotFound` when there is none."""
+        runs = self.runs()
+        for run in runs:
+            if run.record.status == FINISHED:
+                return run
+        if runs:
+            raise ModelNotFound(f"no training in {self.root} is finished; resume the last one with: {runs[0].resume}")
+        raise ModelNotFound(f"there is no model in {self.root} yet; train one with: anomaly-ae train --normal 0,1,2")
+
+    def latest_unfinished(self) -> "RunFolder":
+        """The newest training that was interrupted or failed. Raises `ModelNotFound` when there is none."""
+        for run in self.runs():
+            if run.record.status in (KILLED, FAILED):
+                return run
+        raise ModelNotFound(f"no training in {self.root} was interrupted; there is nothing to resume")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The content of run.json. `mlflow_run_id` is None while MLflow knows nothing of the run."""
+
+    id: str
+    mlflow_run_id: str | None
+    name: str
+    started: str  # ISO 8601, UTC
+    status: str = RUNNING
+    tracked: bool = True  # False: --no-tracking was asked for
+    unlogged: bool = False  # MLflow lacks something that the folder has
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk."""
+
+    path: Path
+
+    def write_start(self, config: RunConfig, split: dict[str, Any]) -> None:
+        """Write what is known before training: settings and split record."""
+        write_json(self.path / "config.json", config.to_dict())
+        write_json(self.path / "split.json", split)
+
+    @property
+    def record(self) -> Record:
+        """State as it is on disk now. Raises `ModelError` when it cannot be read."""
+        try:
+            return Record(**json.loads((self.path / "run.json").read_text()))
+        except (OSError, TypeError, ValueError) as error:
+            raise ModelError(f"{self.path / 'run.json'} is damaged; remove the folder {self.path}") from error
+
+    def write_record(self, record: Record) -> None:
+        """Replace the state."""
+        write_json(self.path / "run.json", dataclasses.asdict(record))
+
+    def update(self, **changes: Any) -> None:
+        """Change some of the state."""
+        self.write_record(dataclasses.replace(self.record, **changes))
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings it was started with. Raises `ModelError` when they cannot be read."""
+        try:
+            return RunConfig.build(json.loads((self.path / "config.json").read_text()))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.path / 'config.json'} is damaged; train anew") from error
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """The split record. Raises `ModelError` when it cannot be read."""
+        try:
+            return dict(json.loads((self.path / "split.json").read_text()))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.path / 'split.json'} is damaged; train anew") from error
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def resume(self) -> str:
+        """The command that goes on with this run."""
+        return f"anomaly-ae train --resume {self.record.id}"
+
+    def detector_folder(self) -> Path:
+        """Where its detector is. Raises `ModelError` when the training is not finished."""
+        status = self.record.status
+        if status == FINISHED:
+            return self.path / "detector"
+        if status == RUNNING and self.is_locked():
+            raise ModelError(
+                f"run {self.record.id} is still training and has no threshold yet; wait until it is done"
+            )
+        raise ModelError(f"run {self.record.id} was interrupted and has no threshold; resume it with: {self.resume}")
+
+    def write_history(self, history: Sequence[Epoch]) -> None:
+        """Write metrics.csv anew."""
+        write_csv(self.path / "metrics.csv", [dataclasses.asdict(epoch) for epoch in history])
+
+    def history(self) -> list[Epoch]:
+        """The epochs in metrics.csv."""
+        path = self.path / "metrics.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return [
+                Epoch(epoch=int(row.pop("epoch")), **{k: float(v) for k, v in row.items()})
+                for row in csv.DictReader(file)
+            ]
+
+    def grids(self) -> list[Path]:
+        """The reconstruction grids, by epoch."""
+        return sorted((self.path / "images").glob("epoch-*.png"))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run; the system lets go of it when the process ends, however it ends.
+
+        Raises `RunBusy` when another process holds it.
+        """
+        with storage_errors(f"make {self.path}"):
+            self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / "run.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunBusy(
+                f"run {self.path.name} is in the hands of another process; wait for it or stop it"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_locked(self) -> bool:
+        """Whether a living process holds the run."""
+        try:
+            with self.lock():
+                return False
+        except RunBusy:
+            return True
+
+
+def now() -> str:
+    """The time as run.json has it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def conflicts(recorded: RunConfig, asked: RunConfig) -> list[str]:
+    """Where a resumed run was asked for something else than it was started with; data may have moved."""
+    before, after = recorded.to_dict(), asked.to_dict()
+    return [
+        f"{key} is {before[key]} and {after[key]} was asked"
+        for key in before
+        if key != "data_dir" and before[key] != after[key]
+    ]

@@ -1,0 +1,48 @@
+"""What every scorer is. A score is higher for the more anomalous image, and has no upper bound."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+
+from torch import Tensor
+
+from anomaly_ae.autoencoders import Outputs
+
+# Calling it starts a fresh pass over a set of images: batches of images, float (B, C, H, W), and outputs.
+Passes = Callable[[], Iterable[tuple[Tensor, Outputs]]]
+
+
+class Scorer(ABC):
+    """Turns images and what the network made of them into scores."""
+
+    def __init__(self) -> None:
+        self.learned: dict[str, Tensor] = {}
+
+    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+        """Learn from normal images: memories from the fit set, scales from the validation set."""
+
+    @abstractmethod
+    def score(self, images: Tensor, outputs: Outputs) -> Tensor:
+        """Scores, float32 (N,), of images, float (N, C, H, W) in [0, 1], and their outputs."""
+
+    def each(self) -> "Iterator[Scorer]":
+        """This scorer, or for a combination each of its parts."""
+        yield self
+
+    def state(self) -> dict[str, Tensor]:
+        """What `fit` has learned, to be saved."""
+        return dict(self.learned)
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what another scorer of this kind has learned."""
+        self.learned = dict(state)
+
+
+class MapScorer(Scorer):
+    """A scorer whose score is the mean of its heat map."""
+
+    @abstractmethod
+    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+        """The part of each pixel in the score, float32 (N, H, W)."""
+
+    def score(self, images: Tensor, outputs: Outputs) -> Tensor:
+        return self.heat_map(images, outputs).mean(dim=(1, 2))

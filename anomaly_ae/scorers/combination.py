@@ -1,0 +1,48 @@
+"""Several scorers as one."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.scorers.base import Passes, Scorer
+
+TINY = 1e-12  # keeps the log of a perfect reconstruction finite
+
+
+class Combination(Scorer):
+    """`a+b`: mean over the parts of (log s - μ) / σ, with μ and σ those of log s on the validation normals."""
+
+    def __init__(self, parts: Sequence[Scorer]) -> None:
+        super().__init__()
+        self.parts = list(parts)
+
+    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+        for part in self.parts:
+            part.fit(fit_set, validation_set)
+        logs = torch.cat([self._logs(images, outputs) for images, outputs in validation_set()])  # (N, parts)
+        spread = logs.std(dim=0, correction=0)
+        self.learned = {"centre": logs.mean(dim=0), "spread": torch.where(spread > 0, spread, 1.0)}
+
+    def score(self, images: Tensor, outputs: Outputs) -> Tensor:
+        standardised = (self._logs(images, outputs) - self.learned["centre"]) / self.learned["spread"]
+        return standardised.mean(dim=1)
+
+    def _logs(self, images: Tensor, outputs: Outputs) -> Tensor:
+        """log s of each part, (N, parts)."""
+        return torch.stack([part.score(images, outputs) for part in self.parts], dim=1).clamp_min(TINY).log()
+
+    def each(self) -> Iterator[Scorer]:
+        for part in self.parts:
+            yield from part.each()
+
+    def state(self) -> dict[str, Tensor]:
+        parts = {f"{i}.{key}": v for i, part in enumerate(self.parts) for key, v in part.state().items()}
+        return self.learned | parts
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.learned = {key: value for key, value in state.items() if "." not in key}
+        for i, part in enumerate(self.parts):
+            prefix = f"{i}."
+            part.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

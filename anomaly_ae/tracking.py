@@ -1,0 +1,342 @@
+"""MLflow, all of it, and nowhere else: a mirror of the run folder.
+
+Nothing here may stop a training. What could not be logged stays in the run folder, is said once, and is
+uploaded by `anomaly-ae runs --sync`.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from anomaly_ae.errors import ModelNotFound, StorageError, UsageError, one_line
+from anomaly_ae.progress import say
+from anomaly_ae.runs import RUNNING, Home, RunFolder
+from anomaly_ae.training import Epoch
+
+FOLDERS = ("figures", "evaluation", "detector")
+FILES = ("config.json", "split.json", "metrics.csv", "result.json")
+GRIDS = "reconstructions"  # key of the images with a step slider
+MOST_METRICS = 1_000  # that MLflow takes at once
+DIGEST_LENGTH = 36  # the most that MLflow keeps of a data set's digest
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # no network unless asked for
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a server that is away is soon known to be
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+LOOPBACK = "127.0.0.1"
+TRAINING_VIEW = "?workflowType=machine_learning"  # not the view for language models
+EVALUATION_METRICS = (
+    *("auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc", "threshold"),
+    *("false_positive_rate", "true_positive_rate", "precision", "f1"),
+)
+
+
+class Tracker:
+    """A run in MLflow, or nothing at all when `run_id` is None. After the first failure it stays away."""
+
+    def __init__(self, home: Home, run_id: str | None) -> None:
+        self.home = home
+        self.run_id = run_id
+        self.failure: str | None = None
+
+    @classmethod
+    def begin(cls, home: Home, experiment: str, name: str) -> "Tracker":
+        """Open a new run in MLflow; its `run_id` stays None when MLflow cannot be reached."""
+        tracker = cls(home, None)
+        tags = {"mlflow.source.name": "anomaly-ae", "mlflow.source.type": "LOCAL"}
+
+        def create(client: Any) -> None:
+            experiment_id = _experiment(client, home, experiment)
+            tracker.run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+
+        tracker._attempt(create)
+        return tracker
+
+    def log_start(self, run: RunFolder) -> None:
+        """Parameters, code version, the data set as input, settings and split."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+
+        config, split = run.config, run.split
+        images = {f"{part}_images": about["images"] for part, about in split["parts"].items()}
+        params = [Param(key, str(value)) for key, value in (config.to_dict() | images).items()]
+        dataset = Dataset(
+            name=config.dataset,
+            digest=split["digest"][:DIGEST_LENGTH],
+            source_type="local",
+            source=json.dumps({"dataset": config.dataset, "normal": config.normal}),
+            profile=json.dumps(images),
+        )
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+
+        def log(client: Any, run_id: str) -> None:
+            client.log_batch(run_id, params=params, tags=[RunTag(k, v) for k, v in code_version().items()])
+            client.log_inputs(run_id, inputs)
+
+        self._on_run(log)
+
+    def log_epochs(self, epochs: Sequence[Epoch]) -> None:
+        """Losses, learning rate and speed, the epoch as step."""
+        self._log_metrics(
+            (key, value, epoch.epoch)
+            for epoch in epochs
+            for key, value in {
+                "train/loss": epoch.train_loss,
+                "val/loss": epoch.validation_loss,
+                "train/learning_rate": epoch.learning_rate,
+                "train/images_per_second": epoch.images_per_second,
+            }.items()
+        )
+
+    def log_grid(self, path: Path) -> None:
+        """A grid of reconstructions, for the step slider; its file name ends with the epoch."""
+        import numpy as np
+        from PIL import Image
+
+        pixels = np.asarray(Image.open(path))
+        self._on_run(lambda client, run_id: client.log_image(run_id, pixels, key=GRIDS, step=_epoch_of(path)))
+
+    def log_results(self, run: RunFolder) -> None:
+        """All files and final figures that the run folder has, and a description made of them."""
+        result, evaluation = _read(run.path / "result.json"), _read(run.path / "evaluation" / "metrics.json")
+        final = {"train/seconds": result.get("train_seconds"), "train/best_epoch": result.get("best_epoch")}
+        final |= {f"test/{name}": evaluation.get(name) for name in EVALUATION_METRICS}
+        self._log_metrics((key, float(value), 0) for key, value in final.items() if value is not None)
+
+        def log(client: Any, run_id: str) -> None:
+            for name in FILES:
+                if (run.path / name).exists():
+                    client.log_artifact(run_id, str(run.path / name))
+            for name in FOLDERS:
+                if (run.path / name).exists():
+                    client.log_artifacts(run_id, str(run.path / name), name)
+            client.set_tag(run_id, "mlflow.note.content", describe(run, result, evaluation))
+
+        self._on_run(log)
+
+    def log_missing(self, run: RunFolder) -> None:
+        """The epochs and grids that the run folder has and MLflow has not."""
+
+        def log(client: Any, run_id: str) -> None:
+            steps = {metric.step for metric in client.get_metric_history(run_id, "val/loss")}
+            self.log_epochs([epoch for epoch in run.history() if epoch.epoch not in steps])
+            there = " ".join(artifact.path for artifact in client.list_artifacts(run_id, "images"))
+            for path in run.grids():
+                if f"step%{_epoch_of(path)}%" not in there:
+                    self.log_grid(path)
+
+        self._on_run(log)
+
+    def set_status(self, status: str) -> None:
+        """RUNNING, FINISHED, KILLED or FAILED."""
+        if status == RUNNING:
+            self._on_run(lambda client, run_id: client.update_run(run_id, status=status))
+        else:
+            self._on_run(lambda client, run_id: client.set_terminated(run_id, status))
+
+    def _log_metrics(self, metrics: Iterable[tuple[str, float, int]]) -> None:
+        """Metrics as name, value and step."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        entities = [Metric(key, value, now, step) for key, value, step in metrics]
+        for start in range(0, len(entities), MOST_METRICS):
+            part = entities[start : start + MOST_METRICS]
+            self._on_run(lambda client, run_id, part=part: client.log_batch(run_id, part))  # type: ignore[misc]
+
+    def _on_run(self, do: Callable[[Any, str], object]) -> None:
+        if (run_id := self.run_id) is not None:
+            self._attempt(lambda client: do(client, run_id))
+
+    def _attempt(self, do: Callable[[Any], object]) -> None:
+        """Call `do` with MLflow's client, unless it failed before."""
+        if self.failure:
+            return
+        try:
+            do(_client(self.home))
+        except Exception as error:  # noqa: BLE001 (whatever MLflow raises, the training goes on)
+            self.failure = one_line(error)[:160]
+            say(f"warning: MLflow at {self.home.tracking_uri} does not answer ({self.failure}); going on without it")
+
+
+def upload(home: Home, run: RunFolder) -> bool:
+    """Bring MLflow up to what the run folder has; whether that worked is kept in the folder, and returned."""
+    record = run.record
+    tracker = Tracker(home, record.mlflow_run_id)
+    if record.mlflow_run_id is None:
+        tracker = Tracker.begin(home, run.config.experiment, record.name)
+        run.update(mlflow_run_id=tracker.run_id)
+    tracker.log_start(run)
+    tracker.log_missing(run)
+    tracker.log_results(run)
+    tracker.set_status(record.status)
+    run.update(unlogged=tracker.failure is not None)
+    return tracker.failure is None
+
+
+def download_detector(home: Home, run_id: str) -> Path:
+    """Fetch the detector of a run that only the server has. Raises `ModelNotFound` when it has none."""
+    try:
+        _client(home)
+        from mlflow.artifacts import download_artifacts
+
+        uri = home.tracking_uri
+        return Path(download_artifacts(run_id=run_id, artifact_path="detector", tracking_uri=uri))
+    except Exception as error:
+        raise ModelNotFound(f"there is no run {run_id!r} with a detector at {home.tracking_uri}") from error
+
+
+def describe(run: RunFolder, result: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    """The run in a few lines of Markdown, with the headline figures as a table."""
+    config = run.config
+    lines = [
+        f"Normal: **{config.normal}** of **{config.dataset}** · autoencoder `{config.autoencoder}` "
+        f"· scorer `{config.scorer}` · false-alarm rate asked: {config.target_fpr:g}"
+    ]
+    if evaluation:
+        low, high = evaluation["auroc_ci"]
+        lines += [
+            "",
+            "| AUROC (95 % interval) | average precision | FPR@95TPR | false alarms | detected |",
+            "|---|---|---|---|---|",
+            f"| {evaluation['auroc']:.4f} ({low:.4f} to {high:.4f}) | {evaluation['average_precision']:.4f} "
+            f"| {evaluation['fpr_at_95_tpr']:.4f} | {evaluation['false_positive_rate']:.2%} "
+            f"| {evaluation['true_positive_rate']:.2%} |",
+        ]
+    if result:
+        lines += ["", f"Trained {result['epochs']} epochs in {result['train_seconds']:.1f} s."]
+    return "\n".join(lines)
+
+
+def code_version() -> dict[str, str]:
+    """Tags that say which code ran: the package's version, and its commit where it runs from a checkout."""
+    from anomaly_ae import __version__
+
+    checkout = Path(__file__).parent.parent
+    tags = {"anomaly_ae.version": __version__}
+    if not (checkout / ".git").exists():
+        return tags
+    try:
+        commit = _git(checkout, "rev-parse", "HEAD")
+        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return tags
+    return tags | {"mlflow.source.git.commit": commit, "anomaly_ae.uncommitted_changes": str(bool(changed))}
+
+
+def browse(home: Home, port: int) -> None:
+    """Run MLflow's server for this home on the loopback address until Ctrl-C.
+
+    Raises `UsageError` when the port is taken or the home is a server that is there already.
+    """
+    if not home.tracking_uri.startswith("sqlite:"):
+        raise UsageError(f"the runs are kept at {home.tracking_uri}; open that address in a browser")
+    if not _is_free(port):
+        near = next(other for other in range(port + 1, port + 1000) if _is_free(other))
+        raise UsageError(f"port {port} is taken by another program; try: anomaly-ae ui --port {near}")
+    _client(home).search_experiments(max_results=1)  # makes the database, so that an empty one opens too
+    server = subprocess.Popen(_server_command(home, port), env=_server_environment(), start_new_session=True)
+    try:
+        _wait_until_up(server, port)
+        say(f"MLflow is at http://{LOOPBACK}:{port}/{TRAINING_VIEW} (stop it with Ctrl-C)")
+        server.wait()
+    except KeyboardInterrupt:
+        say("stopping")
+    finally:
+        _stop(server)
+
+
+def _server_command(home: Home, port: int) -> list[str]:
+    """MLflow's own server: loopback only, one worker."""
+    return [
+        *(
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            LOOPBACK,
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ),
+        *("--backend-store-uri", home.tracking_uri),
+        *("--default-artifact-root", (home.root / "artifacts").as_uri()),
+        *("--uvicorn-opts", "--log-level warning"),
+    ]
+
+
+def _server_environment() -> dict[str, str]:
+    """The environment in which that server stays light and tells nobody of itself."""
+    return os.environ | ENVIRONMENT | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def _wait_until_up(server: "subprocess.Popen[bytes]", port: int) -> None:
+    """Return when the port answers. Raises `StorageError` when the server has given up."""
+    while _is_free(port):
+        if server.poll() is not None:
+            raise StorageError("MLflow's server did not start; its own words are above")
+        time.sleep(0.1)
+
+
+def _stop(server: "subprocess.Popen[bytes]") -> None:
+    """End the server and what it has started."""
+    if server.poll() is None:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=10)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((LOOPBACK, port)) != 0
+
+
+def _client(home: Home) -> Any:
+    """MLflow's client, imported only here since that takes a second or two."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    if home.is_local:
+        home.root.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(home.tracking_uri)
+
+
+def _experiment(client: Any, home: Home, name: str) -> str:
+    """The experiment's id; it is made when it is not there yet."""
+    from mlflow.exceptions import MlflowException
+
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    place = (home.root / "artifacts").as_uri() if home.is_local else None
+    try:
+        return str(client.create_experiment(name, artifact_location=place))
+    except MlflowException:  # another process was faster
+        if found := client.get_experiment_by_name(name):
+            return str(found.experiment_id)
+        raise
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
+
+def _epoch_of(grid: Path) -> int:
+    return int(grid.stem.rpartition("-")[2])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no file."""
+    return dict(json.loads(path.read_text())) if path.exists() else {}

@@ -1,0 +1,200 @@
+"""The one loop that trains every autoencoder, and its checkpoints."""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from anomaly_ae.autoencoders import Autoencoder, Outputs
+from anomaly_ae.config import RunConfig
+from anomaly_ae.data.images import as_float
+from anomaly_ae.errors import ModelError, TrainingError
+from anomaly_ae.files import write_bytes
+from anomaly_ae.objectives import Objective
+from anomaly_ae.progress import Display
+
+STEPS = 1_500  # optimiser steps of a training whose number of epochs was not said
+MOST_EPOCHS = 200  # and its limit, for small data sets
+WARM_UP = 0.1  # share of the steps in which the learning rate rises
+SHOW_EVERY = 20  # batches between updates of the display
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to: losses by the objective, and images trained on per second."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    learning_rate: float
+    images_per_second: float
+    seconds: float
+
+
+@dataclass
+class Training:
+    """A training under way: everything that is needed to go on with it."""
+
+    network: Autoencoder
+    config: RunConfig
+    history: list[Epoch] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)  # the weights of the best epoch
+
+    def __post_init__(self) -> None:
+        self.network.to(memory_format=torch.channels_last)  # faster for strided convolutions
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=rate, weight_decay=decay, fused=True)
+
+    @property
+    def best_epoch(self) -> Epoch:
+        """The epoch with the lowest validation loss, the first of several."""
+        return min(self.history, key=lambda epoch: epoch.validation_loss)
+
+    def stops_early(self) -> bool:
+        """Whether the last `patience` epochs brought nothing better."""
+        return bool(self.history) and len(self.history) - self.best_epoch.epoch >= self.config.patience
+
+    def save(self, path: Path) -> None:
+        """Write network, best weights, optimiser and history as one safetensors file, in one step."""
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for name, parameter in self.network.named_parameters():
+            state = self.optimizer.state.get(parameter, {})
+            tensors |= {f"optimizer.{key}.{name}": value for key, value in state.items()}
+        history = json.dumps([dataclasses.asdict(epoch) for epoch in self.history])
+        contiguous = {name: value.contiguous() for name, value in tensors.items()}
+        write_bytes(path, save(contiguous, {"history": history}))
+
+    def load(self, path: Path) -> None:
+        """Go on from a file that `save` wrote. Raises `ModelError` if it is damaged or of another network."""
+        device = next(self.network.parameters()).device
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                self.history = [Epoch(**epoch) for epoch in json.loads(file.metadata()["history"])]
+            self.network.load_state_dict(_under("network.", tensors))
+        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"the checkpoint {path} is damaged or not of this run; train anew") from error
+        self.best = _under("best.", tensors)
+        for name, parameter in self.network.named_parameters():
+            found = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            self.optimizer.state[parameter] = {
+                # in the parameter's own memory layout, as if it had never been away
+                key: value if key == "step" else torch.empty_like(parameter).copy_(value)
+                for key, value in found.items()
+                if value is not None
+            }
+
+
+def train_epochs(
+    training: Training,
+    objective: Objective,
+    fit: Tensor,
+    validation: Tensor,
+    checkpoint: Path,
+    display: Display,
+) -> Iterator[Epoch]:
+    """Train until the last epoch or until stopped early, writing a checkpoint before each epoch is yielded.
+
+    fit, validation: normal images, uint8 (N, C, H, W). Every epoch draws its random numbers from (seed, epoch) alone,
+    so a training that goes on from a checkpoint ends as one that was never interrupted.
+    Raises `TrainingError` when the loss is no longer finite.
+    """
+    config, device = training.config, next(training.network.parameters()).device
+    fit, validation = fit.to(device), validation.to(device)  # moved once, as uint8
+    total = epoch_count(config, len(fit))
+    while len(training.history) < total and not training.stops_early():
+        number = len(training.history) + 1
+        torch.manual_seed(config.seed * 1_000_003 + number)
+        started = time.perf_counter()
+        train_loss, trained = _train(training, objective, fit, number, total, display)
+        seconds = time.perf_counter() - started
+        validation_loss = _validate(training, objective, validation)
+        if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
+            raise TrainingError(
+                f"the loss is no longer a finite number in epoch {number}; "
+                f"try a --learning-rate below {config.learning_rate:g}"
+            )
+        rate = training.optimizer.param_groups[0]["lr"]
+        epoch = Epoch(number, train_loss, validation_loss, rate, trained / seconds, seconds)
+        training.history.append(epoch)
+        if training.best_epoch is epoch:
+            training.best = {name: value.clone() for name, value in training.network.state_dict().items()}
+        training.save(checkpoint)
+        yield epoch
+
+
+def _train(
+    training: Training, objective: Objective, images: Tensor, number: int, total: int, display: Display
+) -> tuple[float, int]:
+    """One epoch over the images in random order; mean loss, and images trained on."""
+    network, optimizer, config = training.network, training.optimizer, training.config
+    batches = batch_count(config, len(images))
+    size = min(config.batch_size, len(images))
+    order = torch.randperm(len(images)).to(images.device)[: batches * size].view(batches, size)
+    loss_sum = torch.zeros((), device=images.device)
+    network.train()
+    for i, chosen in enumerate(order):
+        optimizer.param_groups[0]["lr"] = learning_rate(config, (number - 1) * batches + i, total * batches)
+        batch = as_float(images[chosen])  # (B, C, H, W) in [0, 1]
+        loss = objective(batch, _forward(network, batch, config.precision))
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        loss_sum += loss.detach()
+        if (i + 1) % SHOW_EVERY == 0 or i + 1 == batches:
+            shown = i % SHOW_EVERY + 1
+            display.advance(shown * size, f"epoch {number}/{total} · loss {loss_sum.item() / (i + 1):.5f}")
+    return loss_sum.item() / batches, batches * size
+
+
+@torch.no_grad()
+def _validate(training: Training, objective: Objective, images: Tensor) -> float:
+    """Mean loss over the validation images, in float32."""
+    training.network.eval()
+    parts = torch.split(images, max(training.config.batch_size, 256))
+    losses = [objective(batch := as_float(part), training.network(batch)) * len(part) for part in parts]
+    return float(torch.stack(losses).sum()) / len(images)
+
+
+def _forward(network: Autoencoder, batch: Tensor, precision: str) -> Outputs:
+    """The network's outputs in float32, computed in `precision`."""
+    if precision == "float32":
+        return network(batch)  # type: ignore[no-any-return]
+    with torch.autocast(batch.device.type, torch.bfloat16):
+        outputs: Outputs = network(batch)
+    return outputs._replace(reconstruction=outputs.reconstruction.float(), latent=outputs.latent.float())
+
+
+def batch_count(config: RunConfig, images: int) -> int:
+    """Whole batches in an epoch; what is left over waits for another epoch's order."""
+    return max(1, images // config.batch_size)
+
+
+def epoch_count(config: RunConfig, images: int) -> int:
+    """The epochs asked for, else as many as come nearest to `STEPS` optimiser steps, `MOST_EPOCHS` at most."""
+    return config.epochs or min(MOST_EPOCHS, max(1, round(STEPS / batch_count(config, images))))
+
+
+def learning_rate(config: RunConfig, step: int, steps: int) -> float:
+    """One cycle: a linear rise to the peak in the first tenth, then half a cosine down to zero.
+
+    Smith and Topin 2017, https://arxiv.org/abs/1708.07120
+    """
+    rise = max(1, round(WARM_UP * steps))
+    if step < rise:
+        return config.learning_rate * (step + 1) / rise
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with `prefix`, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
