@@ -115,12 +115,14 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List the runs, the newest first."""
-    from anomaly_ae import pipeline
+    from anomaly_ae import tracking
     from anomaly_ae.runs import Home
 
     home = Home.find(mlruns)
     if sync:
-        pipeline.sync(home)
+        tracking.sync(home)
+    else:
+        tracking.mark_dead_runs(home)
     records = [dataclasses.asdict(run.record) for run in home.runs()]
     _print({"runs": records}, as_json, _listed_runs)
 

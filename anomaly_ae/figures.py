@@ -58,11 +58,13 @@ def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: f
     """Distribution of the scores of normal and novel test images, with the threshold."""
     figure, (axes,) = _figure(1, (7, 4.2))
     low, high = np.quantile(scores, [0, 0.995])
-    bins = np.linspace(low, max(high, threshold) + 1e-9, 60)
+    bins = np.linspace(low, max(high, threshold) + 1e-9, 45)
     for role, chosen in (("normal", ~novel), ("novel", novel)):
         label = f"{role} ({int(chosen.sum()):,})"
         clipped = np.minimum(scores[chosen], bins[-1])
-        sns.histplot(x=clipped, bins=bins, stat="density", color=ROLES[role], alpha=0.5, ax=axes, label=label)
+        sns.histplot(
+            x=clipped, bins=bins, stat="density", color=ROLES[role], alpha=0.5, linewidth=0, ax=axes, label=label
+        )
     axes.axvline(threshold, color=LINE, linestyle="--", label=f"threshold for {target_fpr:.3g} false alarms")
     title = "Scores of the test images (the highest 0.5 % in the last bar)"
     axes.set(xlabel="score (higher is more anomalous)", ylabel="density", title=title)
@@ -181,7 +183,7 @@ def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
 
 
 def grid(images: Array, rebuilt: Array) -> Array:
-    """Originals above reconstructions, float (N, C, H, W) in [0, 1], as one uint8 picture, (H', W') or (H', W', 3)."""
+    """Originals above reconstructions, float (N, C, H, W) in [0, 1], as one uint8 picture (H', W'[, 3])."""
     height, width = images.shape[-2:]
     scale = max(1, round(GRID_PIXELS / min(height, width)))
     rows = [np.concatenate([_pixels(image, scale) for image in row], axis=1) for row in (images, rebuilt)]

@@ -30,7 +30,7 @@ from anomaly_ae.objectives import Objective, find_objective
 from anomaly_ae.progress import display, say
 from anomaly_ae.runs import FAILED, FINISHED, KILLED, LATEST, RUNNING, Home, Record, RunFolder, conflicts, now
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.tracking import Tracker, download_detector, upload
+from anomaly_ae.tracking import Tracker, download_detector, mark_dead_runs, upload
 from anomaly_ae.training import Training, epoch_count, train_epochs
 
 GRIDS = 8  # reconstruction grids of a training, about
@@ -220,18 +220,6 @@ def evaluate(
     return evaluation
 
 
-def sync(home: Home) -> None:
-    """Log to MLflow whatever runs have that could not be logged before."""
-    mark_dead_runs(home)
-    waiting = [run for run in home.runs() if run.record.unlogged]
-    for run in waiting:
-        with run.lock():
-            done = upload(home, run)
-        say(f"run {run.record.id}: {'logged to MLflow' if done else 'still not logged; try again later'}")
-    if not waiting:
-        say("nothing is waiting to be logged")
-
-
 def load(model: str | Path = LATEST, *, mlruns: str | None = None, device: str = "auto") -> Detector:
     """Load a detector: `latest`, a run id, or a saved detector's folder. Raises what `find_model` raises."""
     return Detector.load(find_model(Home.find(mlruns), str(model))[0], device)
@@ -257,17 +245,6 @@ def find_model(home: Home, model: str) -> tuple[Path, RunFolder | None]:
             raise
         return download_detector(home, model), None
     return run.detector_folder(), run
-
-
-def mark_dead_runs(home: Home) -> None:
-    """Mark runs that a process which is gone has left RUNNING as KILLED, here and in MLflow."""
-    for run in home.dead_runs():
-        with run.lock():
-            run.update(status=KILLED)
-            tracker = Tracker(home, run.record.mlflow_run_id)
-            tracker.set_status(KILLED)
-            run.update(unlogged=run.record.unlogged or tracker.failure is not None)
-        say(f"run {run.record.id} was left by a process that is gone: now KILLED; go on with it: {run.resume}")
 
 
 @contextmanager

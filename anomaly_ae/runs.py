@@ -19,14 +19,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
 from anomaly_ae.files import storage_errors, write_csv, write_json
-from anomaly_ae.training import Epoch
+
+if TYPE_CHECKING:
+    from anomaly_ae.training import Epoch
 
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 LATEST = "latest"
@@ -173,12 +175,14 @@ class RunFolder:
             )
         raise ModelError(f"run {self.record.id} was interrupted and has no threshold; resume it with: {self.resume}")
 
-    def write_history(self, history: Sequence[Epoch]) -> None:
+    def write_history(self, history: "Sequence[Epoch]") -> None:
         """Write metrics.csv anew."""
         write_csv(self.path / "metrics.csv", [dataclasses.asdict(epoch) for epoch in history])
 
-    def history(self) -> list[Epoch]:
+    def history(self) -> "list[Epoch]":
         """The epochs in metrics.csv."""
+        from anomaly_ae.training import Epoch  # here, so that listing runs needs no torch
+
         path = self.path / "metrics.csv"
         if not path.exists():
             return []

@@ -7,6 +7,7 @@ uploaded by `anomaly-ae runs --sync`.
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,12 +15,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anomaly_ae.errors import ModelNotFound, StorageError, UsageError, one_line
 from anomaly_ae.progress import say
-from anomaly_ae.runs import RUNNING, Home, RunFolder
-from anomaly_ae.training import Epoch
+from anomaly_ae.runs import KILLED, RUNNING, Home, RunFolder
+
+if TYPE_CHECKING:
+    from anomaly_ae.training import Epoch
 
 FOLDERS = ("figures", "evaluation", "detector")
 FILES = ("config.json", "split.json", "metrics.csv", "result.json")
@@ -33,7 +36,7 @@ ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 LOOPBACK = "127.0.0.1"
-TRAINING_VIEW = "?workflowType=machine_learning"  # not the view for language models
+TRAINING_VIEW = "#/experiments?workflowType=machine_learning"  # not the view for language models
 EVALUATION_METRICS = (
     *("auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc", "threshold"),
     *("false_positive_rate", "true_positive_rate", "precision", "f1"),
@@ -83,7 +86,7 @@ class Tracker:
 
         self._on_run(log)
 
-    def log_epochs(self, epochs: Sequence[Epoch]) -> None:
+    def log_epochs(self, epochs: "Sequence[Epoch]") -> None:
         """Losses, learning rate and speed, the epoch as step."""
         self._log_metrics(
             (key, value, epoch.epoch)
@@ -128,9 +131,10 @@ class Tracker:
         def log(client: Any, run_id: str) -> None:
             steps = {metric.step for metric in client.get_metric_history(run_id, "val/loss")}
             self.log_epochs([epoch for epoch in run.history() if epoch.epoch not in steps])
-            there = " ".join(artifact.path for artifact in client.list_artifacts(run_id, "images"))
+            paths = " ".join(artifact.path for artifact in client.list_artifacts(run_id, "images"))
+            drawn = {int(step) for step in re.findall(rf"{GRIDS}[%+]step[%+](\d+)[%+]", paths)}
             for path in run.grids():
-                if f"step%{_epoch_of(path)}%" not in there:
+                if _epoch_of(path) not in drawn:
                     self.log_grid(path)
 
         self._on_run(log)
@@ -180,6 +184,29 @@ def upload(home: Home, run: RunFolder) -> bool:
     tracker.set_status(record.status)
     run.update(unlogged=tracker.failure is not None)
     return tracker.failure is None
+
+
+def sync(home: Home) -> None:
+    """Log to MLflow whatever runs have that could not be logged before."""
+    mark_dead_runs(home)
+    waiting = [run for run in home.runs() if run.record.unlogged]
+    for run in waiting:
+        with run.lock():
+            done = upload(home, run)
+        say(f"run {run.record.id}: {'logged to MLflow' if done else 'still not logged; try again later'}")
+    if not waiting:
+        say("nothing is waiting to be logged")
+
+
+def mark_dead_runs(home: Home) -> None:
+    """Mark runs that a process which is gone has left RUNNING as KILLED, here and in MLflow."""
+    for run in home.dead_runs():
+        with run.lock():
+            run.update(status=KILLED)
+            tracker = Tracker(home, run.record.mlflow_run_id)
+            tracker.set_status(KILLED)
+            run.update(unlogged=run.record.unlogged or tracker.failure is not None)
+        say(f"run {run.record.id} was left by a process that is gone: now KILLED; go on with it: {run.resume}")
 
 
 def download_detector(home: Home, run_id: str) -> Path:
@@ -242,7 +269,7 @@ def browse(home: Home, port: int) -> None:
     if not _is_free(port):
         near = next(other for other in range(port + 1, port + 1000) if _is_free(other))
         raise UsageError(f"port {port} is taken by another program; try: anomaly-ae ui --port {near}")
-    _client(home).search_experiments(max_results=1)  # makes the database, so that an empty one opens too
+    home.root.mkdir(parents=True, exist_ok=True)
     server = subprocess.Popen(_server_command(home, port), env=_server_environment(), start_new_session=True)
     try:
         _wait_until_up(server, port)
