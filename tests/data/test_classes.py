@@ -1,0 +1,48 @@
+import pytest
+
+from anomaly_ae.data.classes import parse_normal
+from anomaly_ae.data.named import DIGITS, FASHION
+from anomaly_ae.errors import UnknownName, UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0,1,2", (0, 1, 2)),
+        ("2, 0 ,2", (0, 2)),
+        ("0-4", (0, 1, 2, 3, 4)),
+        ("0-2,8", (0, 1, 2, 8)),
+        ("all-but:7", (0, 1, 2, 3, 4, 5, 6, 8, 9)),
+        ("all-but:0-7", (8, 9)),
+    ],
+)
+def test_what_normal_may_say(text: str, expected: tuple[int, ...]) -> None:
+    assert parse_normal(text, DIGITS) == expected
+
+
+def test_class_names_with_dashes_slashes_and_spaces() -> None:
+    assert parse_normal("t-shirt/top, Ankle boot,1", FASHION) == (0, 1, 9)
+
+
+@pytest.mark.parametrize("text", ["", " , ", "all-but:"])
+def test_an_empty_set_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="names no class"):
+        parse_normal(text, DIGITS)
+
+
+def test_all_classes_are_refused_for_nothing_would_be_left() -> None:
+    with pytest.raises(UsageError, match="nothing is left to detect"):
+        parse_normal("0-9", DIGITS)
+    with pytest.raises(UsageError, match="leaves no class"):
+        parse_normal("all-but:0-9", DIGITS)
+
+
+@pytest.mark.parametrize(("text", "reason"), [("10", "no class 10"), ("3-12", "no class 12"), ("4-2", "write 2-4")])
+def test_numbers_beyond_the_classes_and_ranges_backwards(text: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        parse_normal(text, DIGITS)
+
+
+def test_an_unknown_class_name_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'Sandal'"):
+        parse_normal("sandals", FASHION)

@@ -1,0 +1,113 @@
+import gzip
+import hashlib
+import pickle
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.errors import DataDamaged, DataMissing, UnknownName
+from tests.data.test_idx import idx_bytes
+
+
+def write_mnist(root: Path, *, packed: bool = False, name: str = "MNIST") -> None:
+    raw = root / name / "raw"
+    raw.mkdir(parents=True)
+    for prefix, count in (("train", 40), ("t10k", 20)):
+        images, labels = np.arange(count * 784).reshape(count, 28, 28) % 256, np.arange(count) % 10
+        for part, values in (("images-idx3", images), ("labels-idx1", labels)):
+            content = idx_bytes(values)
+            path = raw / f"{prefix}-{part}-ubyte{'.gz' if packed else ''}"
+            path.write_bytes(gzip.compress(content) if packed else content)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name resolves, as on a machine without network."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise socket.gaierror("Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_digits_are_bundled() -> None:
+    digits = load_dataset("digits")
+    images = digits.files["train"].images
+    assert images.shape == (1797, 1, 8, 8)
+    assert images.dtype == torch.uint8
+    assert (int(images.min()), int(images.max())) == (0, 255)
+    assert "test" not in digits.files
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_are_used_as_they_lie_and_nothing_is_written(tmp_path: Path, packed: bool) -> None:
+    write_mnist(tmp_path, packed=packed)
+    before = sorted(tmp_path.rglob("*"))
+    dataset = load_dataset("mnist", str(tmp_path))
+    assert dataset.files["train"].images.shape == (40, 1, 28, 28)
+    assert dataset.files["test"].labels.tolist() == [i % 10 for i in range(20)]
+    assert int(dataset.files["train"].images[0, 0, 0, 5]) == 5
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_folder_can_be_named_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_mnist(tmp_path, name="KMNIST")
+    monkeypatch.setenv("ANOMALY_AE_DATA_DIR", str(tmp_path))
+    assert load_dataset("kmnist").classes[1] == "ki"
+
+
+@pytest.mark.usefixtures("offline")
+def test_absent_and_offline_names_the_folder_and_what_else_there_is(tmp_path: Path) -> None:
+    with pytest.raises(DataMissing) as caught:
+        load_dataset("fashion-mnist", str(tmp_path / "data"))
+    for part in (str(tmp_path / "data"), "could not be downloaded", "--data-dir", "--dataset digits"):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    (tmp_path / "MNIST/raw/train-labels-idx1-ubyte").write_bytes(idx_bytes(np.full(40, 11)))
+    with pytest.raises(DataDamaged, match="beyond 10 classes"):
+        load_dataset("mnist", str(tmp_path))
+    (tmp_path / "MNIST/raw/train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(39)))
+    with pytest.raises(DataDamaged, match="40 images for 39 labels"):
+        load_dataset("mnist", str(tmp_path))
+
+
+def test_cifar10_is_read_in_colour_and_only_with_the_right_checksums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    pixels = np.arange(2 * 3072).reshape(2, 3072).astype(np.uint8)
+    sums = {}
+    for name, content in {
+        "data_batch_1": {"data": pixels, "labels": [3, 9]},
+        "test_batch": {"data": pixels, "labels": [0, 1]},
+        "batches.meta": {"label_names": list("abcdefghij")},
+    }.items():
+        (folder / name).write_bytes(pickle.dumps(content))
+        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    with pytest.raises(DataDamaged, match="incomplete or damaged"):
+        load_dataset("cifar10", str(tmp_path))
+    monkeypatch.setattr(CIFAR10, "train_list", [["data_batch_1", sums["data_batch_1"]]])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"]})
+    train = load_dataset("cifar10", str(tmp_path)).files["train"]
+    assert train.images.shape == (2, 3, 32, 32)
+    assert train.labels.tolist() == [3, 9]
+    # CIFAR's rows hold all of red, then green, then blue
+    np.testing.assert_array_equal(train.images[1].numpy().ravel(), pixels[1])
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'fashion-mnist'"):
+        load_dataset("fashion_mnist")

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from anomaly_ae.data.images import as_float
+from anomaly_ae.data.preprocessing import Preprocessing
+from anomaly_ae.errors import DataError
+
+PREPROCESSING = Preprocessing(channels=1, height=8, width=9)
+
+
+@pytest.mark.parametrize(
+    "images", [torch.zeros(2, 1, 8, 9, dtype=torch.uint8), torch.rand(0, 1, 8, 9), torch.ones(1, 1, 8, 9)]
+)
+def test_fitting_images_pass(images: torch.Tensor) -> None:
+    assert PREPROCESSING.check(images) is images
+
+
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        (torch.zeros(2, 1, 9, 8), "N×1×8×9"),
+        (torch.zeros(8, 9), "given 8×9"),
+        (torch.zeros(2, 1, 8, 9, dtype=torch.int64), "torch.int64"),
+        (torch.full((2, 1, 8, 9), 255.0), "divide by 255"),
+        (torch.full((2, 1, 8, 9), float("nan")), "clean"),
+    ],
+)
+def test_others_are_refused_with_the_reason(images: torch.Tensor, reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        PREPROCESSING.check(images)
+
+
+def test_bytes_become_floats_from_0_to_1() -> None:
+    assert as_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])
+    assert as_float(torch.tensor([0.25])).tolist() == [0.25]

@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from anomaly_ae.data.images import Dataset, ImageSet
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.data.splits import PARTS, Split, split_dataset
+from anomaly_ae.errors import DataChanged, DataError
+
+
+def dataset(count: int, test: int = 0) -> Dataset:
+    def images(n: int) -> ImageSet:
+        return ImageSet(torch.arange(n * 64).remainder(251).reshape(n, 1, 8, 8).to(torch.uint8), torch.arange(n) % 4)
+
+    files = {"train": images(count)} | ({"test": images(test)} if test else {})
+    return Dataset("made", ("a", "b", "c", "d"), files)
+
+
+def test_the_sets_are_disjoint_and_hold_normals_only_but_for_the_test() -> None:
+    digits = load_dataset("digits")
+    split = split_dataset(digits, (0, 1, 2), seed=0)
+    parts = [set(getattr(split, part).indices.tolist()) for part in PARTS]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 1797
+    labels = digits.files["train"].labels
+    for part in ("fit", "validation", "calibration"):
+        assert set(labels[getattr(split, part).indices].tolist()) == {0, 1, 2}
+    assert set(labels[split.test.indices].tolist()) == set(range(10))
+
+
+def test_shares_hold_in_each_class() -> None:
+    split = split_dataset(dataset(400), (1, 3), seed=0)
+    assert [len(getattr(split, part).indices) for part in PARTS] == [100, 20, 40, 240]
+    labels = dataset(400).files["train"].labels
+    assert labels[split.calibration.indices].bincount().tolist() == [0, 20, 0, 20]
+
+
+def test_with_an_official_test_split_it_is_the_test_whole() -> None:
+    split = split_dataset(dataset(400, test=40), (0, 1), seed=0)
+    assert [len(getattr(split, part).indices) for part in PARTS] == [160, 20, 20, 40]
+    assert (split.test.file, split.fit.file) == ("test", "train")
+
+
+def test_the_seed_decides() -> None:
+    digits = dataset(400)
+    first, again, other = (split_dataset(digits, (0,), seed) for seed in (0, 0, 1))
+    assert first.summary() == again.summary()
+    assert first.fit.digest != other.fit.digest
+
+
+def test_other_data_are_refused() -> None:
+    split = split_dataset(dataset(400), (0,), seed=0)
+    changed = dataset(400)
+    changed.files["train"].images[int(split.test.indices[0])] += 1
+    split.fit.take(changed)
+    with pytest.raises(DataChanged, match="not those the detector was trained on"):
+        split.test.take(changed)
+    with pytest.raises(DataChanged, match="fewer images"):
+        split.test.take(dataset(100))
+
+
+def test_labels_belong_to_the_digest() -> None:
+    data = dataset(8).files["train"]
+    assert data.digest() != ImageSet(data.images, data.labels.flip(0)).digest()
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(DataError, match="too few"):
+        split_dataset(dataset(8), (0,), seed=0)
+
+
+def test_a_split_survives_its_record() -> None:
+    split = split_dataset(dataset(400), (0, 2), seed=5)
+    assert Split.from_record(split.summary(), split.tensors()).summary() == split.summary()

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import structural_similarity
+from sklearn.neighbors import NearestNeighbors
+
+from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.errors import UnknownName
+from anomaly_ae.scorers import SCORERS, MapScorer, build_scorer, neighbours
+
+Batch = tuple[torch.Tensor, Outputs]
+
+
+def batch(count: int, seed: int, size: int = 28, channels: int = 1, latent: int = 3) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, channels, size, size, generator=g)
+    rebuilt = (images + 0.3 * torch.randn(images.shape, generator=g)).clamp(0, 1)
+    return images, Outputs(rebuilt, torch.randn(count, latent, generator=g))
+
+
+def test_mse_and_mae_by_hand() -> None:
+    images = torch.tensor([[[[0.0, 1.0]], [[0.5, 0.5]]]])  # one image, two channels, 1×2
+    outputs = Outputs(torch.tensor([[[[0.5, 1.0]], [[0.5, 0.0]]]]), torch.zeros(1, 1))
+    assert build_scorer("mse").score(images, outputs).tolist() == pytest.approx([(0.25 + 0.25) / 4])
+    assert build_scorer("mae").score(images, outputs).tolist() == pytest.approx([(0.5 + 0.5) / 4])
+
+
+def test_ssim_is_one_minus_the_mean_map(generator: torch.Generator) -> None:
+    images, outputs = batch(1, seed=1, size=64)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    theirs = structural_similarity(images[0, 0].numpy(), outputs.reconstruction[0, 0].numpy(), **options)
+    # scikit-image leaves the border out of its mean, we do not
+    assert build_scorer("ssim").score(images, outputs).item() == pytest.approx(1 - theirs, abs=0.02)
+
+
+def test_relative_agrees_with_scipy_s_filter() -> None:
+    images, outputs = batch(2, seed=2)
+    scores = build_scorer("relative").score(images, outputs)
+    for image, rebuilt, score in zip(images[:, 0], outputs.reconstruction[:, 0], scores, strict=True):
+        error = gaussian_filter((image - rebuilt).double().numpy(), sigma=1, mode="mirror", truncate=4)
+        expected = (error**2).mean() / (float((image.double() ** 2).mean()) + 5 / 784)
+        assert score.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_relative_does_not_grow_with_ink() -> None:
+    images, outputs = batch(1, seed=3)
+    half = Outputs(outputs.reconstruction / 2, outputs.latent)
+    scorer = build_scorer("relative")
+    assert scorer.score(images / 2, half).item() == pytest.approx(scorer.score(images, outputs).item(), rel=0.06)
+
+
+def test_latent_knn_agrees_with_scikit_learn() -> None:
+    memory, query = batch(500, seed=4), batch(50, seed=5)
+    scorer = build_scorer("latent-knn")
+    scorer.fit(lambda: [memory], list)
+    expected, _ = NearestNeighbors(n_neighbors=1).fit(memory[1].latent.numpy()).kneighbors(query[1].latent.numpy())
+    np.testing.assert_allclose(scorer.score(*query).numpy(), expected[:, 0], rtol=1e-5)
+    assert scorer.score(*memory).max().item() == 0  # a remembered latent is at no distance
+
+
+def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "MOST_MEMORIES", 100)
+    scorer = build_scorer("latent-knn")
+    memory = batch(1000, seed=6)
+    scorer.fit(lambda: [memory], list)
+    assert scorer.state()["memory"].shape == (100, 3)
+    assert len(scorer.state()["memory"].unique(dim=0)) == 100
+
+
+def test_a_combination_is_the_mean_of_standardised_logs() -> None:
+    fit, validation, query = batch(200, seed=7), batch(60, seed=8), batch(20, seed=9)
+    scorer = build_scorer("mse+latent-knn")
+    scorer.fit(lambda: [fit], lambda: [validation])
+    neighbour = build_scorer("latent-knn")
+    neighbour.fit(lambda: [fit], lambda: [validation])
+    expected = np.zeros(20)
+    for part in (build_scorer("mse"), neighbour):
+        normal, new = np.log(part.score(*validation).numpy()), np.log(part.score(*query).numpy())
+        expected += (new - normal.mean()) / normal.std() / 2
+    np.testing.assert_allclose(scorer.score(*query).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_combination_stays_finite_when_a_part_is_constant_or_zero() -> None:
+    images, outputs = batch(30, seed=10)
+    perfect = (images, outputs._replace(reconstruction=images))
+    scorer = build_scorer("mse+latent-knn")
+    scorer.fit(lambda: [perfect], lambda: [perfect])
+    assert bool(torch.isfinite(scorer.score(*perfect)).all())
+    assert bool(torch.isfinite(scorer.score(images, outputs)).all())
+
+
+@pytest.mark.parametrize("name", [*SCORERS, "relative+latent-knn", "ssim+mae+latent-knn"])
+def test_what_was_learned_can_be_carried_over(name: str) -> None:
+    fit, query = batch(40, seed=11), batch(10, seed=12)
+    scorer, other = build_scorer(name), build_scorer(name)
+    scorer.fit(lambda: [fit], lambda: [fit])
+    other.load_state(scorer.state())
+    assert torch.equal(other.score(*query), scorer.score(*query))
+
+
+@pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (33, 3)])
+def test_scores_and_maps_have_their_shapes_at_any_size(name: str, size: int, channels: int) -> None:
+    images, outputs = batch(6, seed=13, size=size, channels=channels)
+    scorer = build_scorer(name)
+    scorer.fit(lambda: [(images, outputs)], lambda: [(images, outputs)])
+    assert scorer.score(images, outputs).shape == (6,)
+    if isinstance(scorer, MapScorer):
+        assert scorer.heat_map(images, outputs).shape == (6, size, size)
+
+
+@pytest.mark.parametrize("name", ["mse", "mae", "ssim", "relative"])
+def test_a_worse_reconstruction_scores_higher(name: str) -> None:
+    images, outputs = batch(5, seed=14)
+    worse = outputs._replace(reconstruction=1 - images)
+    scorer = build_scorer(name)
+    assert bool((scorer.score(images, worse) > scorer.score(images, outputs)).all())
+
+
+def test_unknown_parts_are_refused() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'latent-knn'"):
+        build_scorer("relative+latent-nn")
+    with pytest.raises(UnknownName):
+        build_scorer("mse+")

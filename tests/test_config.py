@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from anomaly_ae.config import RunConfig, parse_setting, read_config_file
+from anomaly_ae.errors import StorageError, UnknownName, UsageError
+
+
+def test_later_layers_win_and_strings_become_their_field_s_type() -> None:
+    config = RunConfig.build(
+        {"latent": 8, "normal": [0, 1, 2]}, {"latent": "16", "learning-rate": "1e-3"}, {"seed": 3}
+    )
+    assert (config.latent, config.learning_rate, config.seed, config.normal) == (16, 1e-3, 3, "0,1,2")
+
+
+def test_a_config_survives_a_round_trip() -> None:
+    config = RunConfig(normal="0-4", epochs=3, data_dir="somewhere")
+    assert RunConfig.build(config.to_dict()) == config
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        RunConfig(target_fpr=-0.1, latent=0, device="gpu")
+    for part in ("target_fpr", "-0.1", "latent", "device", "cuda"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("latent", "twelve"), ("latent", 1.5), ("target_fpr", "nan"), ("seed", True), ("seed", None)]
+)
+def test_a_value_of_the_wrong_kind_is_refused_with_its_name(key: str, value: object) -> None:
+    with pytest.raises(UsageError, match=key):
+        RunConfig.build({key: value})
+
+
+def test_an_unknown_key_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'learning_rate'"):
+        RunConfig.build({"learning_rat": 1})
+
+
+def test_a_config_file_is_a_mapping_in_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("normal: 0,1,2\nlearning_rate: 0.002\nepochs: null\n")
+    config = RunConfig.build(read_config_file(file))
+    assert (config.normal, config.learning_rate, config.epochs) == ("0,1,2", 0.002, None)
+    file.write_text("- a list\n")
+    with pytest.raises(UsageError, match="list"):
+        read_config_file(file)
+    file.write_text("a: [\n")
+    with pytest.raises(UsageError, match="not valid YAML"):
+        read_config_file(file)
+
+
+def test_a_folder_where_a_config_file_was_wanted(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot read the config file"):
+        read_config_file(tmp_path)
+
+
+def test_a_setting_without_equals_is_refused() -> None:
+    assert parse_setting("latent=3") == ("latent", "3")
+    with pytest.raises(UsageError, match="KEY=VALUE"):
+        parse_setting("latent")

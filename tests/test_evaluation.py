@@ -1,0 +1,93 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from anomaly_ae import pipeline
+from anomaly_ae.calibration import Calibration
+from anomaly_ae.data.named import load_dataset
+from tests.conftest import Trained
+
+KEYS = {
+    *("run_id", "dataset", "normal", "scorer", "auroc", "auroc_ci", "average_precision", "fpr_at_95_tpr"),
+    *("threshold", "target_fpr", "false_positive_rate", "true_positive_rate", "per_class"),
+}
+
+
+def test_digits_are_told_apart(trained: Trained) -> None:
+    assert trained.evaluation.auroc > 0.98
+    low, high = trained.evaluation.auroc_ci
+    assert low < trained.evaluation.auroc < high
+
+
+def test_the_numbers_are_those_of_the_test_images_recorded(trained: Trained) -> None:
+    """All figures again, from the detector, the data and scikit-learn."""
+    detector, evaluation = trained.detector(), trained.evaluation
+    digits = load_dataset("digits").files["train"]
+    test = digits.take(detector.split.test.indices)
+    scores, novel = detector.score(test.images).numpy(), test.labels.numpy() > 2
+    assert evaluation.auroc == roc_auc_score(novel, scores)
+    assert evaluation.average_precision == average_precision_score(novel, scores)
+    calibration = Calibration(detector.score(digits.images[detector.split.calibration.indices]), 0.05)
+    assert evaluation.threshold == calibration.threshold
+    assert evaluation.false_positive_rate == (scores[~novel] > calibration.threshold).mean()
+    assert evaluation.true_positive_rate == (scores[novel] > calibration.threshold).mean()
+    rows = {row["class"]: row for row in evaluation.per_class}
+    eight = test.labels.numpy() == 8
+    assert rows["8"]["auroc"] == roc_auc_score(eight[eight | ~novel], scores[eight | ~novel])
+    assert rows["8"]["detection_rate"] == (scores[eight] > calibration.threshold).mean()
+    assert rows["1"]["false_alarm_rate"] == (scores[test.labels.numpy() == 1] > calibration.threshold).mean()
+    assert (rows["1"]["auroc"], rows["8"]["false_alarm_rate"]) == (None, None)
+
+
+def test_tables_are_kept_with_the_run(trained: Trained) -> None:
+    folder = trained.run.path / "evaluation"
+    kept = json.loads((folder / "metrics.json").read_text())
+    assert kept == json.loads(json.dumps(trained.evaluation.to_dict()))
+    assert KEYS <= kept.keys()
+    with (folder / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == trained.evaluation.images
+    novel = np.array([row["is_novel"] == "True" for row in rows])
+    assert roc_auc_score(novel, [float(row["score"]) for row in rows]) == pytest.approx(trained.evaluation.auroc)
+    above = [float(row["p_value"]) <= 0.05 for row in rows]
+    assert above == [row["is_anomaly"] == "True" for row in rows]
+    with (folder / "per_class.csv").open(newline="") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == list("0123456789")
+
+
+def test_another_rate_is_printed_and_leaves_the_run_alone(trained: Trained) -> None:
+    before = (trained.run.path / "evaluation" / "metrics.json").read_bytes()
+    other = pipeline.evaluate(home=trained.home, target_fpr=0.2)
+    assert (other.target_fpr, other.auroc) == (0.2, trained.evaluation.auroc)
+    assert other.threshold < trained.evaluation.threshold
+    assert (trained.run.path / "evaluation" / "metrics.json").read_bytes() == before
+
+
+def test_a_saved_folder_can_be_evaluated_without_its_run(
+    trained: Trained, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("elsewhere") / "copy"
+    trained.detector().save(folder)
+    evaluation = pipeline.evaluate(str(folder), home=trained.home)
+    assert (evaluation.run_id, evaluation.auroc) == (None, trained.evaluation.auroc)
+    assert sorted(path.name for path in folder.iterdir()) == ["detector.json", "weights.safetensors"]
+
+
+def test_every_figure_is_drawn(trained: Trained) -> None:
+    names = {path.stem for path in (trained.run.path / "figures").iterdir()}
+    assert names == {
+        *("loss_curves", "reconstructions", "score_histogram", "roc_and_precision_recall", "score_by_class"),
+        *("most_anomalous", "least_anomalous", "latent_map"),
+    }
+
+
+def test_the_split_was_held(trained: Trained) -> None:
+    """What calibrates was not trained on, and the memory holds fit images alone."""
+    split = trained.detector().split
+    for one, other in (("fit", "calibration"), ("fit", "test"), ("calibration", "test"), ("validation", "test")):
+        assert not torch.isin(getattr(split, one).indices, getattr(split, other).indices).any()
+    assert len(trained.detector().scorer.state()["1.memory"]) == len(split.fit.indices)

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from anomaly_ae import figures
+from anomaly_ae.training import Epoch
+
+RNG = np.random.default_rng(0)
+SCORES, NOVEL = RNG.normal(size=60), np.arange(60) < 25
+NAMES = [str(i % 3) for i in range(60)]
+HISTORY = [Epoch(i, 1 / i, 1.1 / i, 0.1, 10.0, 1.0) for i in range(1, 6)]
+ROLES = np.array([name == "0" for name in NAMES])
+
+DRAWN = {
+    "loss_curves": lambda: figures.loss_curves(HISTORY),
+    "one_epoch": lambda: figures.loss_curves(HISTORY[:1]),
+    "score_histogram": lambda: figures.score_histogram(SCORES, NOVEL, 0.5, 0.05),
+    "constant_scores": lambda: figures.score_histogram(np.ones(60), NOVEL, 1.0, 0.05),
+    "roc": lambda: figures.roc_and_precision_recall(SCORES, NOVEL, 0.5, 0.4, (0.1, 0.2)),
+    "score_by_class": lambda: figures.score_by_class(SCORES, NAMES, ROLES, 0.5),
+    "latent_map": lambda: figures.latent_map(RNG.normal(size=(60, 4)).astype("float32"), NAMES, ROLES),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_figures_have_labelled_axes_and_can_be_written(name: str, tmp_path: Path) -> None:
+    figure = DRAWN[name]()
+    for axes in figure.axes:
+        assert axes.get_xlabel()
+        assert axes.get_ylabel()
+    figures.save_figures(tmp_path, {name: figure})
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.png"]
+    assert np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")).std() > 5  # something is drawn
+
+
+def test_no_label_is_cut(tmp_path: Path) -> None:
+    figure = figures.score_by_class(SCORES, ["T-shirt/top" if n == "0" else n for n in NAMES], ROLES, 0.5)
+    figure.savefig(tmp_path / "a.png", dpi=figure.dpi)  # which lays it out
+    width, height = figure.canvas.get_width_height()
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert box is not None
+        assert 0 <= box.x0 < box.x1 <= width
+        assert 0 <= box.y0 < box.y1 <= height
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_rows_of_images(channels: int) -> None:
+    images = RNG.random((4, channels, 9, 7))
+    figure = figures.image_rows(images, images**2, images.mean(axis=1), list("abcd"), "heading")
+    assert isinstance(figure, Figure)
+    assert len(figure.axes) == 4 * 4
+    np.testing.assert_allclose(figure.axes[8].images[0].get_array(), np.abs(images - images**2).mean(axis=1)[0])
+    assert figure.axes[0].get_title() == "a"
+    assert len(figures.image_rows(images, images, None, (), "heading").axes) == 3 * 4
+
+
+@pytest.mark.parametrize(("channels", "shape"), [(1, (188, 376)), (3, (188, 376, 3))])
+def test_a_grid_holds_originals_above_reconstructions(channels: int, shape: tuple[int, ...]) -> None:
+    images = np.ones((4, channels, 28, 28))
+    pixels = figures.grid(images, 0.5 * images)
+    assert pixels.shape == (172, 344, *shape[2:])
+    assert pixels.dtype == np.uint8
+    assert (pixels[40, 40].max(), pixels[130, 40].max()) == (255, 128)

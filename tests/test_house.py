@@ -1,0 +1,61 @@
+"""The house: imports go down the floors, never up and never along one, and the public names are the public names."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import anomaly_ae
+
+PACKAGE = Path(anomaly_ae.__file__).parent
+FLOORS = (
+    {"cli"},
+    {"pipeline"},
+    {"tracking", "doors"},
+    {"folder", "report", "evaluation"},
+    {"figures"},
+    {"detector", "runs"},
+    {"calibration", "scorers", "training"},
+    {"objectives", "metrics"},
+    {"autoencoders"},
+    {"data"},
+    {"config", "files", "progress"},
+    {"errors"},
+)
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def rooms_imported(path: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[1] for name in names if name.startswith("anomaly_ae.")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down_the_floors(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for other in rooms_imported(path) - {room}:
+        assert FLOOR_OF[other] > FLOOR_OF[room], f"{room} imports {other}"
+
+
+def test_mlflow_is_imported_in_tracking_alone() -> None:
+    importing = [
+        path.name for path in FILES if "import mlflow" in path.read_text() or "from mlflow" in path.read_text()
+    ]
+    assert importing == ["tracking.py"]
+
+
+def test_every_public_name_can_be_had() -> None:
+    for name in anomaly_ae.__all__:
+        assert getattr(anomaly_ae, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = anomaly_ae.nonsense  # type: ignore[attr-defined]
+
+
+def test_importing_the_package_or_the_command_line_loads_nothing_heavy() -> None:
+    heavy = "{'torch', 'mlflow', 'pandas', 'seaborn', 'sklearn'}"
+    code = f"import sys, anomaly_ae, anomaly_ae.cli, anomaly_ae.tracking; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+
+from anomaly_ae.metrics import DELONG, PERFECT, UNKNOWN, auroc_interval, delong, ranking, verdicts
+
+
+def scores(seed: int, m: int = 80, n: int = 120, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    values = np.round(np.concatenate([rng.normal(shift, 1, m), rng.normal(0, 1, n)]), 1)  # with ties
+    return values, np.arange(m + n) < m
+
+
+def test_ranking_by_hand() -> None:
+    values, novel = np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])
+    ranked = ranking(values, novel)
+    assert ranked.auroc == 0.75  # three of four pairs in order
+    assert ranked.average_precision == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert ranked.fpr_at_95_tpr == 0.5
+
+
+def test_fpr_at_95_tpr_is_the_smallest_rate_that_catches_95_percent() -> None:
+    values, novel = scores(0)
+    candidates = [
+        (values[~novel] >= threshold).mean() for threshold in values if (values[novel] >= threshold).mean() >= 0.95
+    ]
+    assert ranking(values, novel).fpr_at_95_tpr == pytest.approx(min(candidates))
+
+
+def delong_by_pairs(novel: np.ndarray, normal: np.ndarray) -> tuple[float, float]:
+    """The definition, pair by pair."""
+    kernel = (novel[:, None] > normal[None]).astype(float) + 0.5 * (novel[:, None] == normal[None])
+    rows, columns = kernel.mean(axis=1), kernel.mean(axis=0)
+    return kernel.mean(), rows.var(ddof=1) / len(rows) + columns.var(ddof=1) / len(columns)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_delong_by_ranks_is_delong_by_pairs(seed: int) -> None:
+    values, novel = scores(seed)
+    auroc, variance = delong(values[novel], values[~novel])
+    assert (auroc, variance) == pytest.approx(delong_by_pairs(values[novel], values[~novel]))
+    assert auroc == pytest.approx(roc_auc_score(novel, values))
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    truth, hits = 0.760250, 0  # Φ(1/√2), for normals one standard deviation apart
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        interval = auroc_interval(rng.normal(1, 1, 60), rng.normal(0, 1, 60))
+        hits += interval.low <= truth <= interval.high
+    assert interval.method == DELONG
+    assert 0.93 <= hits / 1000 <= 0.97
+
+
+def test_perfect_separation_has_a_one_sided_bound() -> None:
+    interval = auroc_interval(np.arange(10, 40.0), np.arange(0, 10.0))
+    assert (interval.low, interval.high, interval.method) == (pytest.approx(0.05 ** (1 / 10)), 1.0, PERFECT)
+    reverse = auroc_interval(np.arange(0, 10.0), np.arange(10, 40.0))
+    assert (reverse.low, reverse.high) == (0.0, pytest.approx(1 - 0.05 ** (1 / 10)))
+
+
+def test_one_image_on_a_side_knows_nothing() -> None:
+    interval = auroc_interval(np.array([0.5]), np.array([0.1, 0.9]))
+    assert (interval.low, interval.high, interval.method) == (0.0, 1.0, UNKNOWN)
+
+
+def test_verdicts_agree_with_scikit_learn() -> None:
+    values, novel = scores(5)
+    alarms = values > 0.7
+    counted = verdicts(alarms, novel)
+    assert counted.true_positive_rate == pytest.approx(recall_score(novel, alarms))
+    assert counted.precision == pytest.approx(precision_score(novel, alarms))
+    assert counted.f1 == pytest.approx(f1_score(novel, alarms))
+    assert counted.false_positive_rate == pytest.approx(alarms[~novel].mean())
+
+
+def test_no_alarm_at_all_has_no_precision() -> None:
+    counted = verdicts(np.zeros(4, bool), np.array([True, True, False, False]))
+    assert (counted.precision, counted.true_positive_rate, counted.f1) == (None, 0, 0)

@@ -1,0 +1,107 @@
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from anomaly_ae.config import RunConfig
+from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
+from anomaly_ae.runs import FINISHED, KILLED, Home, Record, RunFolder, conflicts, now
+from anomaly_ae.training import Epoch
+
+
+def make(home: Home, name: str, status: str) -> RunFolder:
+    run = RunFolder(home.root / "runs" / name)
+    run.write_record(Record(name, None, "a run", now(), status))
+    run.write_start(RunConfig(normal="0"), {"digest": "d", "parts": {}})
+    time.sleep(0.001)
+    return run
+
+
+def test_where_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("ANOMALY_AE_MLRUNS", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    assert Home.find() == Home(tmp_path / "mlruns", f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
+    assert Home.find() == Home(tmp_path / "mlruns", "http://team:5000")
+    monkeypatch.setenv("ANOMALY_AE_MLRUNS", "there")
+    assert Home.find().tracking_uri == f"sqlite:///{tmp_path}/there/mlflow.db"
+    assert Home.find("given").root == tmp_path / "given"
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        Home.find("file")
+
+
+def test_latest_is_the_newest_finished_one(home: Home) -> None:
+    with pytest.raises(ModelNotFound, match="train one with"):
+        home.latest()
+    make(home, "aaaa1", KILLED)
+    with pytest.raises(ModelNotFound, match="train --resume aaaa1"):
+        home.latest()
+    make(home, "bbbb1", FINISHED)
+    make(home, "cccc1", FINISHED)
+    make(home, "dddd1", KILLED)
+    assert home.latest().record.id == "cccc1"
+    assert home.latest_unfinished().record.id == "dddd1"
+    assert [run.record.id for run in home.runs()] == ["dddd1", "cccc1", "bbbb1", "aaaa1"]
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(home: Home) -> None:
+    make(home, "abcd1234", FINISHED)
+    make(home, "abcd5678", FINISHED)
+    assert home.find_run("abcd1").record.id == "abcd1234"
+    assert home.find_run("abcd5678").record.id == "abcd5678"
+    with pytest.raises(UsageError, match="2 runs begin with"):
+        home.find_run("abcd")
+    with pytest.raises(ModelNotFound, match="anomaly-ae runs"):
+        home.find_run("abc")
+
+
+def test_an_interrupted_run_has_no_detector(home: Home) -> None:
+    with pytest.raises(ModelError, match="resume it with: anomaly-ae train --resume aaaa1"):
+        make(home, "aaaa1", KILLED).detector_folder()
+    assert make(home, "bbbb1", FINISHED).detector_folder().name == "detector"
+
+
+def test_a_run_belongs_to_one_process_and_a_dead_one_lets_go(home: Home) -> None:
+    run = make(home, "aaaa1", "RUNNING")
+    assert [dead.record.id for dead in home.dead_runs()] == ["aaaa1"]
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with run.lock():
+            os.write(writing, b"x")
+            time.sleep(60)
+        os._exit(0)
+    os.read(reading, 1)
+    assert home.dead_runs() == []
+    with pytest.raises(RunBusy, match="another process"), run.lock():
+        pass
+    with pytest.raises(ModelError, match="still training"):
+        run.detector_folder()
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    assert [dead.record.id for dead in home.dead_runs()] == ["aaaa1"]
+
+
+def test_history_survives(home: Home) -> None:
+    run = make(home, "aaaa1", "RUNNING")
+    assert run.history() == []
+    history = [Epoch(1, 0.1, 0.2, 3e-9, 100.5, 1.25), Epoch(2, 1 / 3, 0.1, 0.0, 1e5, 0.5)]
+    run.write_history(history)
+    assert run.history() == history
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"id": 1}'])
+def test_a_damaged_record_names_the_folder(home: Home, content: str) -> None:
+    run = make(home, "aaaa1", FINISHED)
+    (run.path / "run.json").write_text(content)
+    with pytest.raises(ModelError, match="aaaa1"):
+        home.runs()
+
+
+def test_what_a_resumed_run_may_be_asked_for() -> None:
+    config = RunConfig(normal="0", latent=8)
+    assert conflicts(config, RunConfig(normal="0", latent=8, data_dir="moved")) == []
+    assert conflicts(config, RunConfig(normal="0", latent=9)) == ["latent is 8 and 9 was asked"]

@@ -1,0 +1,137 @@
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from anomaly_ae.autoencoders import build_autoencoder
+from anomaly_ae.config import RunConfig
+from anomaly_ae.errors import ModelError, TrainingError
+from anomaly_ae.objectives import find_objective
+from anomaly_ae.progress import Silent
+from anomaly_ae.training import Epoch, Training, epoch_count, learning_rate, train_epochs
+
+CONFIG = RunConfig(normal="0", epochs=6, batch_size=32, latent=4)
+
+
+def images(count: int, seed: int) -> torch.Tensor:
+    """Smooth blobs at random places, uint8."""
+    g = torch.Generator().manual_seed(seed)
+    centre = torch.rand(count, 2, 1, 1, generator=g) * 12
+    y, x = torch.meshgrid(torch.arange(12), torch.arange(12), indexing="ij")
+    distance = (y - centre[:, 0]) ** 2 + (x - centre[:, 1]) ** 2
+    return (255 * torch.exp(-distance / 8)).to(torch.uint8).unsqueeze(1)
+
+
+FIT, VALIDATION = images(150, 0), images(40, 1)
+
+
+def begin(config: RunConfig = CONFIG) -> Training:
+    torch.manual_seed(config.seed)
+    return Training(build_autoencoder("conv", (1, 12, 12), config.latent), config)
+
+
+def epochs(training: Training, checkpoint: Path) -> Iterator[Epoch]:
+    objective = find_objective(training.config.objective)
+    return train_epochs(training, objective, FIT, VALIDATION, checkpoint, Silent())
+
+
+def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    history = list(epochs(begin(RunConfig(normal="0", epochs=30, batch_size=32)), tmp_path / "c"))
+    assert [epoch.epoch for epoch in history] == list(range(1, 31))
+    assert history[-1].train_loss < 0.2 * history[0].train_loss
+    assert history[-1].validation_loss < 0.2 * history[0].validation_loss
+
+
+@pytest.mark.parametrize("objective", ["mse", "bce", "ssim"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_objective_trains_in_every_precision(tmp_path: Path, objective: str, precision: str) -> None:
+    training = begin(RunConfig(normal="0", epochs=8, batch_size=32, objective=objective, precision=precision))
+    history = list(epochs(training, tmp_path / "c"))
+    assert history[-1].train_loss < history[0].train_loss
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
+    one, again, other = begin(), begin(), begin(RunConfig(**CONFIG.to_dict() | {"seed": 1}))
+    for training in (one, again, other):
+        list(epochs(training, tmp_path / "c"))
+    assert_same_weights(one.best, again.best)
+    assert not torch.equal(one.best["to_latent.1.weight"], other.best["to_latent.1.weight"])
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_going_on_from_a_checkpoint_ends_as_if_never_stopped(tmp_path: Path, stop: int) -> None:
+    whole = begin()
+    list(epochs(whole, tmp_path / "whole"))
+    first, running = begin(), tmp_path / "parts"
+    for epoch in epochs(first, running):
+        if epoch.epoch == stop:
+            break
+    torch.rand(99)  # whatever happened to the random numbers in between
+    second = begin()
+    second.load(running)
+    assert [epoch.epoch for epoch in second.history] == list(range(1, stop + 1))
+    list(epochs(second, running))
+    assert_same_weights(second.network.state_dict(), whole.network.state_dict())
+    assert_same_weights(second.best, whole.best)
+    assert [e.validation_loss for e in second.history] == [e.validation_loss for e in whole.history]
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
+    training = begin(RunConfig(normal="0", epochs=12, batch_size=32, learning_rate=0.5))  # too high: ups and downs
+    seen = {epoch.epoch: training.network.to_latent[1].weight.clone() for epoch in epochs(training, tmp_path / "c")}
+    losses = [epoch.validation_loss for epoch in training.history]
+    best = losses.index(min(losses)) + 1
+    assert training.best_epoch.epoch == best
+    assert torch.equal(training.best["to_latent.1.weight"], seen[best])
+
+
+def test_it_stops_early_when_nothing_gets_better(tmp_path: Path) -> None:
+    config = RunConfig(normal="0", epochs=200, batch_size=32, learning_rate=0.5, patience=3)
+    training = begin(config)
+    history = list(epochs(training, tmp_path / "c"))
+    assert len(history) < 200
+    assert len(history) - training.best_epoch.epoch == 3
+    assert list(epochs(training, tmp_path / "c")) == []  # stopped is stopped, also after resuming
+
+
+def test_a_loss_that_is_no_number_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    training = begin()
+    with torch.no_grad():
+        training.network.to_latent[1].weight.fill_(math.inf)
+    with pytest.raises(TrainingError, match=r"epoch 1; try a --learning-rate below 0\.004"):
+        list(epochs(training, tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
+    list(epochs(begin(), tmp_path / "c"))
+    content = (tmp_path / "c").read_bytes()
+    for damaged in (b"", content[:100], content[:-10], b"x" * 500):
+        (tmp_path / "d").write_bytes(damaged)
+        with pytest.raises(ModelError, match="damaged"):
+            begin().load(tmp_path / "d")
+    with pytest.raises(ModelError, match="not of this run"):
+        begin(RunConfig(normal="0", latent=5)).load(tmp_path / "c")
+
+
+def test_the_rate_rises_then_falls_to_almost_nothing() -> None:
+    rates = [learning_rate(CONFIG, step, 100) for step in range(100)]
+    assert rates.index(max(rates)) in (9, 10)
+    assert max(rates) == CONFIG.learning_rate
+    assert rates[0] == pytest.approx(CONFIG.learning_rate / 10)
+    assert rates[-1] < 0.001 * CONFIG.learning_rate
+
+
+def test_small_data_get_more_epochs_than_large() -> None:
+    config = RunConfig(normal="0")
+    assert epoch_count(config, 14_898) == 13  # MNIST 0, 1, 2: about 1,500 steps of 128
+    assert epoch_count(config, 268) == 200
+    assert epoch_count(config, 2_000_000) == 1
+    assert epoch_count(RunConfig(normal="0", epochs=7), 268) == 7
