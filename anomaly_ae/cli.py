@@ -44,16 +44,16 @@ def train(
     autoencoder: Annotated[
         str | None, typer.Option(metavar="NAME", help="See: anomaly-ae autoencoders [conv].")
     ] = None,
-    latent: Annotated[int | None, typer.Option(metavar="N", help="Latent dimensions [12].")] = None,
+    latent: Annotated[str | None, typer.Option(metavar="N", help="Latent dimensions [12].")] = None,
     objective: Annotated[str | None, typer.Option(metavar="NAME", help="mse, bce or ssim [mse].")] = None,
     scorer: Annotated[
         str | None, typer.Option(metavar="NAME", help="See: anomaly-ae scorers [relative+latent-knn].")
     ] = None,
-    target_fpr: Annotated[float | None, typer.Option(metavar="F", help="False-alarm rate to hold [0.05].")] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs [as many as the data need].")] = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Images per step [128].")] = None,
-    learning_rate: Annotated[float | None, typer.Option(metavar="F", help="Peak learning rate [0.004].")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Same seed, same weights [0].")] = None,
+    target_fpr: Annotated[str | None, typer.Option(metavar="F", help="False-alarm rate to hold [0.05].")] = None,
+    epochs: Annotated[str | None, typer.Option(metavar="N", help="Epochs [as many as the data need].")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="N", help="Images per step [128].")] = None,
+    learning_rate: Annotated[str | None, typer.Option(metavar="F", help="Peak learning rate [0.004].")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Same seed, same weights [0].")] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps [auto].")] = None,
     experiment: Annotated[str | None, typer.Option(metavar="NAME", help="MLflow experiment [anomaly-ae].")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings as YAML; flags win over it.")] = None,
@@ -100,11 +100,14 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a detector on held-out test images, normal and novel."""
+    from anomaly_ae.config import convert
+
+    rate = None if target_fpr is None else convert("target_fpr", target_fpr)
     from anomaly_ae import pipeline
     from anomaly_ae.runs import Home
 
     home = Home.find(mlruns)
-    evaluation = pipeline.evaluate(model, data_dir=data_dir, target_fpr=target_fpr, home=home, device=device)
+    evaluation = pipeline.evaluate(model, data_dir=data_dir, target_fpr=rate, home=home, device=device)
     _print(evaluation.to_dict(), as_json, _evaluated)
 
 

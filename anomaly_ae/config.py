@@ -64,7 +64,7 @@ class RunConfig:
             name = str(key).replace("-", "_")
             if name not in TYPES:
                 raise UnknownName("setting", str(key), TYPES)
-            merged[name] = _convert(name, value)
+            merged[name] = convert(name, value)
         return cls(**merged)
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,8 +96,8 @@ def parse_setting(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _convert(name: str, value: Any) -> Any:
-    """Bring a value from a flag, `--set` or YAML to its field's type."""
+def convert(name: str, value: Any) -> Any:
+    """Bring a value from a flag, `--set` or YAML to the type of the field `name`. Raises `UsageError`."""
     kinds = typing.get_args(TYPES[name]) if isinstance(TYPES[name], types.UnionType) else (TYPES[name],)
     if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
         if types.NoneType in kinds:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from anomaly_ae.tracking import Tracker, download_detector, mark_dead_runs, uplo
 from anomaly_ae.training import Training, epoch_count, train_epochs
 
 GRIDS = 8  # reconstruction grids of a training, about
+RETRY_AFTER = 60.0  # seconds after which MLflow, once away, may be back
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
             shown.line(
                 f"epoch {epoch.epoch}/{total} · loss {epoch.train_loss:.5f} · validation loss "
                 f"{epoch.validation_loss:.5f} · {epoch.images_per_second:,.0f} images/s",
-                last=epoch.epoch == total or training.stops_early(),
+                last=epoch.epoch == total or training.stops_early(total),
             )
     return training
 
@@ -269,10 +271,10 @@ def _end(run: RunFolder, tracker: Tracker, status: str) -> None:
 
 def _retry_upload(run: RunFolder, tracker: Tracker) -> None:
     """If MLflow failed on the way, try once more, and say where everything is kept if it still does."""
-    missing = run.record.unlogged or tracker.failure is not None
-    if not (run.record.tracked and missing) or upload(tracker.home, run):
-        return
-    say(f"everything is kept in {run.path}; once MLflow answers again, log it with: anomaly-ae runs --sync")
+    run.update(unlogged=run.record.tracked and (run.record.unlogged or tracker.failure is not None))
+    just_now = tracker.failure and time.monotonic() - tracker.failed_at < RETRY_AFTER
+    if run.record.unlogged and (just_now or not upload(tracker.home, run)):
+        say(f"everything is kept in {run.path}; once MLflow answers again, log it with: anomaly-ae runs --sync")
 
 
 def _training_figures(training: Training, detector: Detector, validation: Tensor) -> dict[str, Figure]:

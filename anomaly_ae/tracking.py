@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ class Tracker:
         self.home = home
         self.run_id = run_id
         self.failure: str | None = None
+        self.failed_at = 0.0
 
     @classmethod
     def begin(cls, home: Home, experiment: str, name: str) -> "Tracker":
@@ -167,7 +169,8 @@ class Tracker:
         try:
             do(_client(self.home))
         except Exception as error:  # noqa: BLE001 (whatever MLflow raises, the training goes on)
-            self.failure = one_line(error)[:160]
+            self.failed_at = time.monotonic()
+            self.failure = textwrap.shorten(one_line(error), 120, placeholder=" …")
             say(f"warning: MLflow at {self.home.tracking_uri} does not answer ({self.failure}); going on without it")
 
 
@@ -334,7 +337,7 @@ def _client(home: Home) -> Any:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it prints tracebacks of errors that we report
     if home.is_local:
         home.root.mkdir(parents=True, exist_ok=True)
     return MlflowClient(home.tracking_uri)

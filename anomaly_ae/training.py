@@ -58,9 +58,10 @@ class Training:
         """The epoch with the lowest validation loss, the first of several."""
         return min(self.history, key=lambda epoch: epoch.validation_loss)
 
-    def stops_early(self) -> bool:
-        """Whether the last `patience` epochs brought nothing better."""
-        return bool(self.history) and len(self.history) - self.best_epoch.epoch >= self.config.patience
+    def stops_early(self, total: int) -> bool:
+        """Whether the last `patience` epochs after the warm-up of `total` epochs brought nothing better."""
+        warm = round(WARM_UP * total)
+        return bool(self.history) and len(self.history) - max(self.best_epoch.epoch, warm) >= self.config.patience
 
     def save(self, path: Path) -> None:
         """Write network, best weights, optimiser and history as one safetensors file, in one step."""
@@ -111,7 +112,7 @@ def train_epochs(
     config, device = training.config, next(training.network.parameters()).device
     fit, validation = fit.to(device), validation.to(device)  # moved once, as uint8
     total = epoch_count(config, len(fit))
-    while len(training.history) < total and not training.stops_early():
+    while len(training.history) < total and not training.stops_early(total):
         number = len(training.history) + 1
         torch.manual_seed(config.seed * 1_000_003 + number)
         started = time.perf_counter()

@@ -1,0 +1,104 @@
+"""Real kills: what is lost is the epoch it was in, and what comes out in the end is the same."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from anomaly_ae.runs import KILLED, Home, RunFolder
+from tests.conftest import COMMAND, Cli, clean_environment
+
+TRAIN = ("train", "--normal", "0,1,2", "--epochs", "150", "--seed", "7")
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [*COMMAND, *arguments]
+    return subprocess.Popen(command, cwd=folder, env=clean_environment(), stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_epochs(folder: Path, count: int) -> RunFolder:
+    """The run, once it has that many epochs behind it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for run in Home.find(str(folder / "mlruns")).runs():
+            if len(run.history()) >= count:
+                return run
+        time.sleep(0.02)
+    raise TimeoutError
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    tensors = load_file(run / "detector" / "weights.safetensors")
+    return {name: value.numpy().tobytes() for name, value in tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    process = start(folder, *TRAIN)
+    assert process.wait(timeout=120) == 0
+    (run,) = (folder / "mlruns" / "runs").iterdir()
+    return run
+
+
+def test_killed_and_resumed_ends_with_the_same_weights(cli: Cli, tmp_path: Path, uninterrupted: Path) -> None:
+    process = start(tmp_path, *TRAIN)
+    run = wait_for_epochs(tmp_path, 40)
+    process.kill()
+    process.wait()
+    assert run.record.status == "RUNNING"
+
+    refused = cli("evaluate")
+    assert refused.code == 1
+    assert f"train --resume {run.record.id}" in refused.err
+    assert run.record.status == KILLED  # marked by the command that saw it
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    assert client.get_run(run.record.id).info.status == KILLED
+
+    done = len(run.history())
+    ended = cli("train", "--resume", run.record.id, "--json")
+    assert ended.json()["epochs"] == 150
+    assert f"after epoch {done}" in ended.err or f"after epoch {done + 1}" in ended.err
+    assert weights(run.path) == weights(uninterrupted)
+    steps = [metric.step for metric in client.get_metric_history(run.record.id, "val/loss")]
+    assert steps == list(range(1, 151))
+    assert client.get_run(run.record.id).info.status == "FINISHED"
+
+
+def test_ctrl_c_keeps_the_best_weights_and_marks_the_run(cli: Cli, tmp_path: Path, uninterrupted: Path) -> None:
+    process = start(tmp_path, *TRAIN)
+    run = wait_for_epochs(tmp_path, 30)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].startswith("error: interrupted; best weights so far")
+    assert "Traceback" not in said
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    assert run.record.status == client.get_run(run.record.id).info.status == KILLED
+    assert any(name.startswith("best.") for name in load_file(run.checkpoint))
+
+    clash = cli("train", "--resume", run.record.id, "--latent", "5", "--seed", "7")
+    assert clash.code == 2
+    assert "latent is 12 and 5 was asked" in clash.err
+    assert "seed" not in clash.err
+
+    assert cli("train", "--resume", "latest", "--normal", "0,1,2").code == 0
+    assert weights(run.path) == weights(uninterrupted)
+    again = cli("train", "--resume", run.record.id)
+    assert again.code == 2
+    assert "finished" in again.err
+
+
+def test_a_run_can_be_in_one_hand_only(cli: Cli, tmp_path: Path) -> None:
+    process = start(tmp_path, *TRAIN[:-4], "--epochs", "100000", "--set", "patience=100000")
+    run = wait_for_epochs(tmp_path, 2)
+    other = cli("train", "--resume", run.record.id)
+    assert other.code == 1
+    assert "another process" in other.err
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 130
+    assert run.record.status == KILLED

@@ -1,0 +1,43 @@
+"""MLflow's own pages, served for real."""
+
+import json
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+
+from tests.conftest import COMMAND, Cli, Trained, clean_environment
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_ui_shows_the_runs_and_stops_with_ctrl_c(trained: Trained, cli: Cli) -> None:
+    port, place = free_port(), ("--mlruns", str(trained.home.root))
+    command = [*COMMAND, "ui", "--port", str(port), *place]
+    process = subprocess.Popen(command, env=clean_environment(), stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        said = next(line for line in process.stderr if "MLflow is at" in line)
+        assert f"http://127.0.0.1:{port}/" in said
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:
+            assert "MLflow" in page.read().decode()
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/get?run_id={trained.run.record.id}"
+        ) as answer:
+            metrics = {m["key"]: m["value"] for m in json.load(answer)["run"]["data"]["metrics"]}
+        assert metrics["test/auroc"] == trained.evaluation.auroc
+
+        taken = cli("ui", "--port", str(port), *place)
+        assert taken.code == 2
+        assert f"port {port} is taken by another program; try: anomaly-ae ui --port" in taken.err
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+    time.sleep(0.2)
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0

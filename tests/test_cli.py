@@ -1,0 +1,156 @@
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from anomaly_ae.cli import main
+from tests.conftest import Cli, Ended, Trained
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run the command line within this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ANOMALY_AE_MLRUNS", "ANOMALY_AE_DATA_DIR", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["anomaly-ae", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+WRONG = [
+    (("train",), 2, "--normal"),
+    (("train", "--normal", "0,11"), 2, "no class 11"),
+    (("train", "--normal", "0-9"), 2, "nothing is left"),
+    (("train", "--normal", "0", "--dataset", "mnits"), 2, "did you mean 'mnist'"),
+    (("train", "--normal", "0", "--autoencoder", "con"), 2, "did you mean 'conv'"),
+    (("train", "--normal", "0", "--scorer", "relativ"), 2, "did you mean 'relative'"),
+    (("train", "--normal", "0", "--objective", "mze"), 2, "did you mean 'mse'"),
+    (("train", "--normal", "0", "--latent", "many"), 2, "many"),
+    (("train", "--normal", "0", "--target-fpr", "-0.1"), 2, "target_fpr"),
+    (("train", "--normal", "0", "--target-fpr", "0.0001"), 2, "smallest rate possible"),
+    (("train", "--normal", "0", "--target-fpr", "nan"), 2, "target_fpr"),
+    (("train", "--normal", "0", "--learning-rate", "0"), 2, "learning_rate"),
+    (("train", "--normal", "0", "--device", "tpu"), 2, "device"),
+    (("train", "--normal", "0", "--set", "latnet=3"), 2, "did you mean 'latent'"),
+    (("train", "--normal", "0", "--set", "latent"), 2, "KEY=VALUE"),
+    (("train", "--normal", "0", "--config", "absent.yaml"), 1, "absent.yaml"),
+    (("train", "--normal", "0", "--config", "."), 1, "config file"),
+    (("train", "--normal", "0", "--mlruns", "a-file"), 2, "is a file"),
+    (("train", "--normal", "0", "--save-to", "full"), 1, "is no detector"),
+    (("train", "--nromal", "0"), 2, "--normal"),
+    (("train", "--resume", "abcdef"), 1, "no run 'abcdef'"),
+    (("trian",), 2, "train"),
+    (("evaluate",), 1, "train one with"),
+    (("evaluate", "nonsense"), 1, "no run 'nonsense'"),
+    (("evaluate", "a-file"), 1, "is a file"),
+    (("evaluate", "full"), 1, "no detector.json"),
+    (("ui", "--port", "99999999"), 2, "port"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, tuple) else None
+)
+def test_wrong_use_is_one_line_and_leaves_nothing_behind(
+    call: Call, tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    (tmp_path / "a-file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "photo.png").write_text("x")
+    before = sorted(tmp_path.rglob("*"))
+    ended = call(*arguments)
+    assert (ended.code, ended.out) == (code, "")
+    assert said in ended.err
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["datasets", "scorers", "autoencoders"])
+def test_catalogues_can_be_listed(call: Call, command: str) -> None:
+    plain, as_json = call(command), json.loads(call(command, "--json").out)
+    assert as_json
+    for name, about in as_json.items():
+        assert name in plain.out
+        assert about in plain.out
+
+
+def test_evaluate_prints_a_table_or_one_json_object(call: Call, trained: Trained) -> None:
+    place = ("--mlruns", str(trained.home.root))
+    ended = call("evaluate", *place, "--json")
+    evaluation = json.loads(ended.out)
+    assert evaluation["auroc"] == trained.evaluation.auroc
+    assert evaluation["run_id"] == trained.run.record.id
+    table = call("evaluate", trained.run.record.id[:8], *place, "--target-fpr", "0.1").out
+    for part in ("AUROC", "95 % interval", "FPR@95TPR", "0.1, marginal", "novel", f"{evaluation['auroc']:.4f}"):
+        assert part in table
+
+
+def test_runs_are_listed(call: Call, trained: Trained) -> None:
+    assert "no runs yet" in call("runs").out
+    ended = call("runs", "--mlruns", str(trained.home.root), "--json")
+    records = {run["id"]: run for run in json.loads(ended.out)["runs"]}
+    assert records[trained.run.record.id]["status"] == "FINISHED"
+
+
+def test_train_as_a_user_calls_it(cli: Cli, tmp_path: Path) -> None:
+    """In a process of its own, settings from a file, a flag that wins, and a saved copy."""
+    (tmp_path / "run.yaml").write_text("normal: all-but:7\nepochs: 9\nlatent: 6\n")
+    ended = cli("train", "--config", "run.yaml", "--epochs", "3", "--save-to", "copy", "--json")
+    result = ended.json()
+    wanted = "run_id, epochs, train_seconds, images_per_second, final_loss, validation_loss, parameters"
+    assert set(wanted.split(", ")) <= result.keys()
+    assert result["epochs"] == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "mlruns", "run.yaml"]
+    config = json.loads((tmp_path / "mlruns" / "runs" / result["run_id"] / "config.json").read_text())
+    assert (config["normal"], config["latent"], config["epochs"]) == ("all-but:7", 6, 3)
+    assert "epoch 3/3" in ended.err  # progress goes to standard error, in plain lines
+    assert "\x1b" not in ended.err
+    assert cli("evaluate", "copy", "--json").json()["normal"] == list("012345689")
+
+
+def test_a_reader_that_has_had_enough_is_no_error(cli: Cli) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert "Traceback" not in cli("datasets").err
+    import subprocess
+
+    from tests.conftest import COMMAND
+
+    done = subprocess.run([*COMMAND, "datasets"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_folder_that_may_not_be_written(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "mlruns").mkdir(mode=0o500)
+    ended = call("train", "--normal", "0", "--epochs", "1", "--no-tracking")
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1].startswith("error: cannot")
+
+
+def test_a_full_disk_ends_the_run_as_failed_with_one_line(cli: Cli, tmp_path: Path) -> None:
+    """A real refusal by the system: no file of the process may grow beyond what one checkpoint needs."""
+    import resource
+
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))  # noqa: E731
+    ended = cli("train", "--normal", "0,1,2", "--epochs", "2", "--no-tracking", preexec_fn=limit)
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1].startswith("error: cannot write")
+    assert "File too large" in ended.err
+    (run,) = (tmp_path / "mlruns" / "runs").iterdir()
+    assert json.loads((run / "run.json").read_text())["status"] == "FAILED"
+    assert [path for path in run.rglob("*") if path.suffix == ".tmp"] == []

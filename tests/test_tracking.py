@@ -1,0 +1,155 @@
+import dataclasses
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from anomaly_ae import pipeline, tracking
+from anomaly_ae.config import RunConfig
+from anomaly_ae.files import sha256
+from anomaly_ae.runs import FINISHED, KILLED, RUNNING, Home, Record, RunFolder, now
+from tests.conftest import Trained
+
+SHORT = RunConfig(normal="0,1", epochs=3)
+
+
+@pytest.fixture(scope="module")
+def client(trained: Trained) -> MlflowClient:
+    return MlflowClient(trained.home.tracking_uri)
+
+
+def artifacts(client: MlflowClient, run_id: str, folder: str) -> set[str]:
+    return {Path(found.path).name for found in client.list_artifacts(run_id, folder)}
+
+
+def test_the_run_is_in_mlflow_under_the_same_id(trained: Trained, client: MlflowClient) -> None:
+    run = client.get_run(trained.run.record.id)
+    assert run.info.status == FINISHED
+    assert run.info.run_name == "digits 0,1,2 · conv · relative+latent-knn"
+    assert client.get_experiment(run.info.experiment_id).name == "anomaly-ae"
+
+
+def test_all_parameters_and_the_data_are_there(trained: Trained, client: MlflowClient) -> None:
+    run = client.get_run(trained.run.record.id)
+    for key, value in trained.run.config.to_dict().items():
+        assert run.data.params[key] == str(value)
+    assert run.data.params["calibration_images"] == "108"
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("digits", trained.run.split["digest"][:36])
+    assert run.data.tags["anomaly_ae.version"] == "0.1.0"
+
+
+def test_every_epoch_is_there_once(trained: Trained, client: MlflowClient) -> None:
+    for key, field in (("train/loss", "train_loss"), ("val/loss", "validation_loss")):
+        logged = client.get_metric_history(trained.run.record.id, key)
+        assert [(m.step, m.value) for m in logged] == [(e.epoch, getattr(e, field)) for e in trained.run.history()]
+    metrics = client.get_run(trained.run.record.id).data.metrics
+    assert {"train/learning_rate", "train/images_per_second"} <= metrics.keys()
+
+
+def test_what_was_evaluated_is_in_the_run_that_trained_the_model(trained: Trained, client: MlflowClient) -> None:
+    run = client.get_run(trained.run.record.id)
+    assert run.data.metrics["test/auroc"] == trained.evaluation.auroc
+    assert run.data.metrics["test/false_positive_rate"] == trained.evaluation.false_positive_rate
+    assert f"{trained.evaluation.auroc:.4f}" in run.data.tags["mlflow.note.content"]
+
+
+def test_pictures_tables_and_the_detector_are_there(trained: Trained, client: MlflowClient, tmp_path: Path) -> None:
+    run_id = trained.run.record.id
+    assert len(artifacts(client, run_id, "figures")) == 8
+    assert {"metrics.json", "scores.csv", "per_class.csv"} <= artifacts(client, run_id, "evaluation")
+    grids = [name for name in artifacts(client, run_id, "images") if name.endswith(".png")]
+    assert len(grids) == len(trained.run.grids()) >= 8
+    folder = Path(client.download_artifacts(run_id, "detector", str(tmp_path)))
+    for file in folder.iterdir():
+        assert sha256(file.read_bytes()) == sha256((trained.run.path / "detector" / file.name).read_bytes())
+
+
+def test_without_tracking_everything_else_works(home: Home) -> None:
+    result = pipeline.train(SHORT, home=home, tracking=False)
+    run = home.find_run(result.run_id)
+    assert (run.record.status, run.record.unlogged) == (FINISHED, False)
+    pipeline.evaluate(home=home)
+    assert (run.path / "evaluation" / "metrics.json").exists()
+    assert not (home.root / "mlflow.db").exists()
+
+
+def assert_logged_whole(home: Home, run: RunFolder) -> None:
+    client, run_id = MlflowClient(home.tracking_uri), run.record.mlflow_run_id
+    assert run_id is not None
+    logged = client.get_run(run_id)
+    assert (logged.info.status, logged.data.params["normal"]) == (FINISHED, "0,1")
+    steps = [metric.step for metric in client.get_metric_history(run_id, "val/loss")]
+    assert steps == [1, 2, 3]
+    assert {"detector.json", "weights.safetensors"} == artifacts(client, run_id, "detector")
+    pngs = [name for name in artifacts(client, run_id, "images") if name.endswith(".png")]
+    assert len(pngs) == len(run.grids())
+
+
+def test_with_the_server_away_training_ends_well_and_is_logged_later(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = dataclasses.replace(home, tracking_uri="http://127.0.0.1:9")
+    result = pipeline.train(SHORT, home=away)
+    run = home.find_run(result.run_id)
+    assert (run.record.status, run.record.unlogged, run.record.mlflow_run_id) == (FINISHED, True, None)
+    assert "anomaly-ae runs --sync" in capsys.readouterr().err
+    tracking.sync(home)
+    assert not home.find_run(result.run_id).record.unlogged
+    assert_logged_whole(home, run)
+    assert home.find_run(str(run.record.mlflow_run_id)).path == run.path
+
+
+@contextmanager
+def locked(home: Home) -> Iterator[None]:
+    """Hold MLflow's database as another program might."""
+    connection = sqlite3.connect(home.root / "mlflow.db", isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
+
+
+def test_a_store_locked_from_the_middle_on_is_brought_up_to_date_later(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, calls = pipeline._fit, []
+
+    def fit_then_lock(*arguments: object) -> object:
+        calls.append(lock := locked(home))
+        training = real(*arguments)  # type: ignore[arg-type]
+        lock.__enter__()
+        return training
+
+    monkeypatch.setattr(pipeline, "_fit", fit_then_lock)
+    result = pipeline.train(SHORT, home=home)
+    run = home.find_run(result.run_id)
+    assert (run.record.status, run.record.unlogged) == (FINISHED, True)
+    assert "Traceback" not in capsys.readouterr().err
+    calls[0].__exit__(None, None, None)
+    tracking.sync(home)
+    assert not run.record.unlogged
+    assert_logged_whole(home, run)
+
+
+def test_a_run_left_by_a_dead_process_is_marked_in_mlflow_too(trained: Trained, client: MlflowClient) -> None:
+    experiment = client.get_experiment_by_name("anomaly-ae")
+    assert experiment is not None
+    run_id = client.create_run(experiment.experiment_id).info.run_id
+    run = RunFolder(trained.home.root / "runs" / run_id)
+    run.write_record(Record(run_id, run_id, "dead", now(), RUNNING))
+    tracking.mark_dead_runs(trained.home)
+    assert run.record.status == client.get_run(run_id).info.status == KILLED
+    assert trained.home.latest().path == trained.run.path
+
+
+def test_a_run_that_only_the_server_has_can_be_loaded(trained: Trained, tmp_path: Path) -> None:
+    elsewhere = Home(tmp_path, trained.home.tracking_uri)
+    folder, run = pipeline.find_model(elsewhere, trained.run.record.id)
+    assert run is None
+    assert (folder / "detector.json").read_bytes() == (trained.run.path / "detector/detector.json").read_bytes()
