@@ -9,6 +9,7 @@ from torch import Tensor
 from anomaly_ae.errors import CalibrationError
 
 METHOD = "marginal"
+SMALLEST_RATE = 1e-9  # nobody has that many images
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def alarms_allowed(n: int, target_fpr: float) -> int:
 
 def require_enough(n: int, target_fpr: float) -> None:
     """Raise `CalibrationError` when n calibration images cannot hold the rate asked for."""
-    if not 0 < target_fpr < 1:
+    if not SMALLEST_RATE <= target_fpr < 1:
         raise CalibrationError(f"a false-alarm rate lies above 0 and below 1, and {target_fpr:g} does not")
     if alarms_allowed(n, target_fpr) >= 1:
         return

@@ -11,12 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
+from anomaly_ae.errors import AnomalyAEError, Interrupted, UsageError, one_line
 
 app = typer.Typer(
     name="anomaly-ae",
-    help="Train an autoencoder on images of what is normal, and know which new ones are not.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -32,6 +31,13 @@ DataDir = Annotated[
     str | None, typer.Option(metavar="DIR", help="Where data sets lie [ANOMALY_AE_DATA_DIR, ./data].")
 ]
 Model = Annotated[str, typer.Argument(metavar="[MODEL]", help="latest, a run id, or a saved detector's folder.")]
+
+
+@app.callback()
+def without_command(context: typer.Context) -> None:
+    """Train an autoencoder on images of what is normal, and know which new ones are not."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -80,6 +86,8 @@ def train(
     from anomaly_ae.runs import Home
 
     home = Home.find(mlruns)
+    if resume and no_tracking:
+        raise UsageError("--no-tracking is said when a run starts; a resumed run goes on as it was started")
     if resume:
         result = pipeline.resume(resume, layers, home=home, save_to=save_to)
     else:
@@ -92,7 +100,7 @@ def evaluate(
     model: Model = "latest",
     data_dir: DataDir = None,
     target_fpr: Annotated[
-        float | None,
+        str | None,
         typer.Option(metavar="F", help="Another false-alarm rate; printed only, the run keeps its own."),
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
@@ -100,9 +108,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a detector on held-out test images, normal and novel."""
-    from anomaly_ae.config import convert
+    from anomaly_ae.config import RunConfig
 
-    rate = None if target_fpr is None else convert("target_fpr", target_fpr)
+    rate = None if target_fpr is None else RunConfig.build({"target_fpr": target_fpr}).target_fpr
     from anomaly_ae import pipeline
     from anomaly_ae.runs import Home
 
@@ -184,8 +192,10 @@ def main() -> None:
         code = 1
     except OSError as error:
         code = _fail(f"{error.strerror or error}: {error.filename or 'a file'}", 1)
-    except MemoryError:
-        code = _fail("out of memory; close other programs, or give a smaller --batch-size", 1)
+    except (MemoryError, RuntimeError) as error:  # torch says lack of memory with a RuntimeError
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        code = _fail("out of memory; close other programs, or give a smaller --batch-size or --latent", 1)
     sys.exit(code)
 
 
@@ -284,7 +294,11 @@ def _listed_runs(result: Mapping[str, Any]) -> str:
         return "no runs yet; train with: anomaly-ae train --normal 0,1,2"
     return "\n".join(
         f"{run['id']}  {run['started'][:16].replace('T', ' ')}  {run['status']:<8}  {run['name']}"
-        + ("  (not all of it in MLflow: anomaly-ae runs --sync)" if run["unlogged"] else "")
+        + (
+            "  (not all of it in MLflow: anomaly-ae runs --sync)"
+            if run["unlogged"] and run["status"] != "RUNNING"
+            else ""
+        )
         for run in result["runs"]
     )
 

@@ -46,7 +46,7 @@ class RunConfig:
     precision: str = field(default="float32", metadata={"choices": PRECISIONS})
     seed: int = field(default=0, metadata=_number(0, 2**31 - 1, text="from 0 to 2147483647"))
     device: str = field(default="auto", metadata={"choices": DEVICES})
-    experiment: str = "anomaly-ae"
+    experiment: str = field(default="anomaly-ae", metadata={"blank": False})
 
     def __post_init__(self) -> None:
         wrong = [problem for f in fields(self) if (problem := _problem(f, getattr(self, f.name)))]
@@ -64,7 +64,7 @@ class RunConfig:
             name = str(key).replace("-", "_")
             if name not in TYPES:
                 raise UnknownName("setting", str(key), TYPES)
-            merged[name] = convert(name, value)
+            merged[name] = _convert(name, value)
         return cls(**merged)
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def parse_setting(text: str) -> tuple[str, str]:
     return key, value
 
 
-def convert(name: str, value: Any) -> Any:
+def _convert(name: str, value: Any) -> Any:
     """Bring a value from a flag, `--set` or YAML to the type of the field `name`. Raises `UsageError`."""
     kinds = typing.get_args(TYPES[name]) if isinstance(TYPES[name], types.UnionType) else (TYPES[name],)
     if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
@@ -107,7 +107,7 @@ def convert(name: str, value: Any) -> Any:
     try:
         if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
             raise ValueError
-        return kind(value) if not isinstance(value, list) else ",".join(map(str, value))
+        return ",".join(map(str, value)) if kind is str and isinstance(value, list) else kind(value)
     except (TypeError, ValueError) as error:
         wanted = {int: "a whole number", float: "a number", str: "text"}[kind]
         raise UsageError(f"{name} must be {wanted}, and is {value!r}") from error
@@ -118,6 +118,8 @@ def _problem(f: "dataclasses.Field[Any]", value: Any) -> str | None:
     rule = f.metadata
     if "choices" in rule and value not in rule["choices"]:
         return f"{f.name} must be one of {', '.join(rule['choices'])}, and is {value!r}"
+    if "blank" in rule and not str(value).strip():
+        return f"{f.name} must not be empty"
     if "low" in rule and value is not None and not rule["low"] <= value <= rule["high"]:
         return f"{f.name} must be {rule['range']}, and is {value}"
     return None

@@ -2,28 +2,30 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder, build_autoencoder
-from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, pick_device
+from anomaly_ae.autoencoders.inference import Read, exact_float32, forward_batches, map_images, pick_device
 from anomaly_ae.calibration import METHOD, Calibration
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.splits import Split
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, one_line
-from anomaly_ae.files import sha256, write_bytes, write_folder, write_json
+from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 
 FORMAT = 1
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
+OWN_FILES = {JSON_FILE, WEIGHTS_FILE}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Detector:
 
     def score(self, images: Tensor) -> Tensor:
         """Scores, float32 (N,); higher is more anomalous."""
-        return score_images(self.network, self.scorer, self.preprocessing.check(images))
+        return self._each(images, self.scorer.score, ())
 
     def p_values(self, scores: Tensor) -> Tensor:
         """p-values, float64 (N,), of scores (N,): how often a normal image scores at least so high."""
@@ -81,13 +83,11 @@ class Detector:
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Reconstructions, float32 (N, C, H, W), in [0, 1]."""
-        batches = forward_batches(self.network, self.preprocessing.check(images))
-        return _joined((outputs.reconstruction for _, outputs in batches), self.preprocessing.shape)
+        return self._each(images, lambda _, outputs: outputs.reconstruction, self.preprocessing.shape)
 
     def encode(self, images: Tensor) -> Tensor:
         """Latents, float32 (N, D)."""
-        batches = forward_batches(self.network, self.preprocessing.check(images))
-        return _joined((outputs.latent for _, outputs in batches), (self.recipe.latent,))
+        return self._each(images, lambda _, outputs: outputs.latent, (self.recipe.latent,))
 
     def heat_map(self, images: Tensor) -> Tensor | None:
         """The part of each pixel in the score, float32 (N, H, W); for a combination, in its first part with a map.
@@ -95,18 +95,20 @@ class Detector:
         None when the scorer has no heat map.
         """
         scorer = next((part for part in self.scorer.each() if isinstance(part, MapScorer)), None)
-        if scorer is None:
-            return None
-        batches = forward_batches(self.network, self.preprocessing.check(images))
-        return _joined((scorer.heat_map(*batch) for batch in batches), self.preprocessing.shape[1:])
+        return None if scorer is None else self._each(images, scorer.heat_map, self.preprocessing.shape[1:])
+
+    def _each(self, images: Tensor, read: Read, shape: tuple[int, ...]) -> Tensor:
+        """What `read` makes of every image, (N, *shape)."""
+        return map_images(self.network, self.preprocessing.check(images), read, shape)
 
     def save(self, folder: str | Path) -> None:
         """Write `detector.json` and `weights.safetensors`; a detector that was there is replaced.
 
         Raises `StorageError` when the folder holds something else or cannot be written.
         """
-        refuse_foreign(Path(folder))
-        write_folder(Path(folder), self._write)
+        target = expand(folder).resolve()
+        check_target(target)
+        write_folder(target, self._write)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> "Detector":
@@ -119,7 +121,7 @@ class Detector:
         about, weights = _read(folder)
         try:
             return cls._assemble(about, load_tensors(weights), pick_device(device))
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise DetectorDamaged(f"the detector in {folder} cannot be put together: {one_line(error)}") from error
 
     def _write(self, folder: Path) -> None:
@@ -158,6 +160,8 @@ class Detector:
         scorer = build_scorer(recipe.scorer)
         scorer.load_state({name: value.to(device) for name, value in under("scorer.").items()})
         calibration = Calibration(tensors["calibration.scores"], about["calibration"]["target_fpr"])
+        if (METHOD, calibration.threshold) != (about["calibration"]["method"], about["calibration"]["threshold"]):
+            raise ValueError("its threshold does not follow from its calibration scores")
         split = Split.from_record(about["split"], under("split."))
         return cls(recipe, preprocessing, network.to(device).eval(), scorer, calibration, split)
 
@@ -180,20 +184,13 @@ def fit_detector(
     network.load_state_dict(weights)
     network.to(device).eval()
     scorer = build_scorer(recipe.scorer)
-    with torch.inference_mode(), exact_float32():
+    with torch.inference_mode(), exact_float32(device.type):
         scorer.fit(
             lambda: forward_batches(network, images["fit"].images),
             lambda: forward_batches(network, images["validation"].images),
         )
-    scores = score_images(network, scorer, images["calibration"].images)
+    scores = map_images(network, images["calibration"].images, scorer.score, ())
     return Detector(recipe, preprocessing, network, scorer, Calibration(scores, target_fpr), split)
-
-
-@torch.inference_mode()
-def score_images(network: Autoencoder, scorer: Scorer, images: Tensor) -> Tensor:
-    """Scores, float32 (N,), on the CPU, of images (N, C, H, W)."""
-    with exact_float32():
-        return _joined((scorer.score(*batch) for batch in forward_batches(network, images)), ())
 
 
 def is_detector(folder: Path) -> bool:
@@ -201,11 +198,14 @@ def is_detector(folder: Path) -> bool:
     return (folder / JSON_FILE).is_file()
 
 
-def refuse_foreign(folder: Path) -> None:
-    """Raise `StorageError` when a detector saved to `folder` would replace something that is none."""
-    if not folder.exists() or (folder.is_dir() and (is_detector(folder) or not any(folder.iterdir()))):
-        return
-    raise StorageError(f"{folder} exists and is no detector; name a new or an empty folder")
+def check_target(folder: Path) -> None:
+    """Raise `StorageError` when a detector cannot be saved to `folder`, or would replace anything but a detector."""
+    with storage_errors(f"save a detector to {folder}"):
+        if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= OWN_FILES):
+            raise StorageError(f"{folder} holds other things than a detector; name a new or an empty folder")
+        above = next(parent for parent in folder.absolute().parents if parent.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK)):
+            raise StorageError(f"a detector cannot be saved to {folder}: {above} is no folder that can be written")
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
@@ -232,8 +232,3 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
 
 def _digest(about: dict[str, Any]) -> str:
     return sha256(json.dumps(about, sort_keys=True).encode())
-
-
-def _joined(parts: Iterable[Tensor], shape: tuple[int, ...]) -> Tensor:
-    """All parts as one tensor on the CPU; (0, *shape) when there are none."""
-    return torch.cat([torch.zeros(0, *shape), *(part.cpu() for part in parts)])

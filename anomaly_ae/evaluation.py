@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from anomaly_ae import figures
+from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.calibration import METHOD
-from anomaly_ae.data.images import ImageSet, as_float
+from anomaly_ae.data.images import ImageSet
 from anomaly_ae.detector import Detector
 from anomaly_ae.files import write_csv, write_json
 from anomaly_ae.metrics import Bools, Floats, ranking, verdicts

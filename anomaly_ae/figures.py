@@ -155,7 +155,8 @@ def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, max(1.0, (len(latents) - 1) / 3))
-    plane = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(latents)
+    start = "pca" if latents.shape[1] > 1 else "random"
+    plane = TSNE(perplexity=perplexity, init=start, random_state=0).fit_transform(latents)
     table = pd.DataFrame({"x": plane[:, 0], "y": plane[:, 1], "class": names})
     table["role"] = np.where(novel, "novel", "normal")
     figure, (axes,) = _figure(1, (8.2, 6))

@@ -12,7 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from anomaly_ae.errors import StorageError
+from anomaly_ae.errors import StorageError, UsageError
+
+
+def expand(path: str | Path) -> Path:
+    """The path with `~` and `~name` filled in. Raises `UsageError` when there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path} names the home folder of a user who does not exist; write the path out") from error
 
 
 @contextmanager
@@ -69,9 +77,10 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
         try:
             temporary.chmod(0o755)  # mkdtemp's own 0700 would shut others out
             write(temporary)
-            if folder.exists():
-                shutil.rmtree(folder)
-            temporary.rename(folder)
+            with tempfile.TemporaryDirectory(prefix=".old.", dir=folder.parent, ignore_cleanup_errors=True) as aside:
+                if folder.exists():
+                    folder.rename(Path(aside) / folder.name)
+                temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

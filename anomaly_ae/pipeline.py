@@ -15,26 +15,27 @@ from torch import Tensor
 
 from anomaly_ae import figures
 from anomaly_ae.autoencoders import build_autoencoder
-from anomaly_ae.autoencoders.inference import forward_batches, pick_device
+from anomaly_ae.autoencoders.inference import as_float, map_images, pick_device
 from anomaly_ae.calibration import require_enough
 from anomaly_ae.config import RunConfig
 from anomaly_ae.data.classes import parse_normal
-from anomaly_ae.data.images import ImageSet, as_float
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.data.images import ImageSet
+from anomaly_ae.data.named import data_root, is_bundled, load_dataset
 from anomaly_ae.data.splits import PARTS, Split, split_dataset
-from anomaly_ae.detector import Detector, Recipe, fit_detector, is_detector, refuse_foreign
-from anomaly_ae.errors import DataChanged, Interrupted, ModelNotFound, UsageError
+from anomaly_ae.detector import Detector, Recipe, check_target, fit_detector
+from anomaly_ae.errors import DataChanged, Interrupted, ModelNotFound, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.evaluation import Evaluation, draw, measure, write_tables
 from anomaly_ae.figures import Array
-from anomaly_ae.files import write_json
+from anomaly_ae.files import expand, storage_errors, write_json
 from anomaly_ae.objectives import Objective, find_objective
 from anomaly_ae.progress import display, say
 from anomaly_ae.runs import FAILED, FINISHED, KILLED, LATEST, RUNNING, Home, Record, RunFolder, conflicts, now
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.tracking import Tracker, download_detector, mark_dead_runs, upload
+from anomaly_ae.tracking import Tracker, fetch_run, mark_dead_runs, upload
 from anomaly_ae.training import Training, epoch_count, train_epochs
 
 GRIDS = 8  # reconstruction grids of a training, about
+LOCK_WAIT = 60.0  # seconds to wait for another evaluation of the same run
 RETRY_AFTER = 60.0  # seconds after which MLflow, once away, may be back
 
 
@@ -69,22 +70,42 @@ class Job:
     images: dict[str, ImageSet]  # by part of the split
     objective: Objective
     device: torch.device
+    parameters: int  # of the network
+    save_to: Path | None
 
     @classmethod
-    def prepare(cls, config: RunConfig) -> "Job":
-        """Look up every name, load and divide the data. Raises whatever is wrong with them."""
+    def prepare(cls, config: RunConfig, save_to: str | Path | None) -> "Job":
+        """Look up every name, load and divide the data. Raises whatever is wrong with them.
+
+        The job's own config says what was left open: the number of epochs, and where the data lie.
+        """
         objective, device = find_objective(config.objective), pick_device(config.device)
+        if save_to:
+            check_target(expand(save_to).resolve())
         build_scorer(config.scorer)
         dataset = load_dataset(config.dataset, config.data_dir)
         normal = parse_normal(config.normal, dataset.classes)
         split = split_dataset(dataset, normal, config.seed)
         require_enough(len(split.calibration.indices), config.target_fpr)
-        build_autoencoder(config.autoencoder, dataset.shape, config.latent)
+        network = build_autoencoder(config.autoencoder, dataset.shape, config.latent)
         names = tuple(dataset.classes[position] for position in normal)
         recipe = Recipe(config.dataset, dataset.classes, names, config.autoencoder, config.latent, config.scorer)
-        images = {part: getattr(split, part).take(dataset) for part in PARTS}
-        record = {"digest": dataset.digest(), "parts": split.summary()}
-        return cls(config, recipe, split, record, images, objective, device)
+        config = dataclasses.replace(
+            config,
+            epochs=epoch_count(config, len(split.fit.indices)),
+            data_dir=None if is_bundled(config.dataset) else str(data_root(config.data_dir).resolve()),
+        )
+        return cls(
+            config=config,
+            recipe=recipe,
+            split=split,
+            split_record={"digest": dataset.digest(), "parts": split.summary()},
+            images={part: getattr(split, part).take(dataset) for part in PARTS},
+            objective=objective,
+            device=device,
+            parameters=network.parameter_count(),
+            save_to=Path(save_to) if save_to else None,
+        )
 
 
 def train(
@@ -97,25 +118,23 @@ def train(
     """
     home = home or Home.find()
     mark_dead_runs(home)
-    job = Job.prepare(config)
-    refuse_foreign(Path(save_to or home.root / "none"))
+    job = Job.prepare(config, save_to)
+    with storage_errors(f"keep runs in {home.root}"):
+        (home.root / "runs").mkdir(parents=True, exist_ok=True)
     name = f"{config.dataset} {config.normal} · {config.autoencoder} · {config.scorer}"
     tracker = Tracker.begin(home, config.experiment, name) if tracking else Tracker(home, None)
-    record = Record(tracker.run_id or secrets.token_hex(16), tracker.run_id, name, now(), tracked=tracking)
-    run = RunFolder(home.root / "runs" / record.id)
-    with run.lock(), _marked(run, tracker):
-        run.write_record(record)
-        run.write_start(config, job.split_record)
+    run_id = tracker.run_id or secrets.token_hex(16)
+    run = RunFolder(home.root / "runs" / run_id)
+    with _marked(run, tracker), run.lock():
+        run.write_start(job.config, job.split_record)
+        record = Record(run_id, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking)
+        run.write_record(dataclasses.replace(record, device=str(job.device), parameters=job.parameters))
         tracker.log_start(run)
-        return _train(job, run, tracker, save_to)
+        return _train(job, run, tracker)
 
 
 def resume(
-    name: str,
-    asked: Sequence[Mapping[str, Any]] = (),
-    *,
-    home: Home | None = None,
-    save_to: str | Path | None = None,
+    name: str, asked: Sequence[Mapping[str, Any]] = (), *, home: Home | None = None, save_to: str | Path | None = None
 ) -> TrainResult:
     """Go on with the interrupted run `name`, to the same end as if it had not been interrupted.
 
@@ -131,17 +150,18 @@ def resume(
         record = run.record
         if record.status == FINISHED:
             raise UsageError(f"run {record.id} is finished; there is nothing to resume")
-        job = Job.prepare(config)
+        job = Job.prepare(config, save_to)
         if job.split_record != run.split:
             raise DataChanged(f"the data are not those that run {record.id} was started with; use that data")
         tracker = Tracker(home, record.mlflow_run_id)
         with _marked(run, tracker):
-            run.update(status=RUNNING)
+            run.write_start(job.config, job.split_record)
+            run.update(status=RUNNING, unlogged=record.tracked)
             tracker.set_status(RUNNING)
-            return _train(job, run, tracker, save_to)
+            return _train(job, run, tracker)
 
 
-def _train(job: Job, run: RunFolder, tracker: Tracker, save_to: str | Path | None) -> TrainResult:
+def _train(job: Job, run: RunFolder, tracker: Tracker) -> TrainResult:
     """Train, make the detector, draw, and mirror it all to MLflow."""
     training = _fit(job, run, tracker)
     fitting = (job.recipe, training.best, job.images, job.split, job.config.target_fpr, job.device)
@@ -150,12 +170,12 @@ def _train(job: Job, run: RunFolder, tracker: Tracker, save_to: str | Path | Non
     figures.save_figures(run.path / "figures", _training_figures(training, detector, job.images["validation"].images))
     result = _result(training, detector, run, job.device)
     write_json(run.path / "result.json", dataclasses.asdict(result))
-    if save_to:
-        detector.save(save_to)
     run.update(status=FINISHED)
     tracker.log_results(run)
     tracker.set_status(FINISHED)
-    _retry_upload(run, tracker)
+    _settle(run, tracker)
+    if job.save_to:
+        detector.save(job.save_to)
     return result
 
 
@@ -205,21 +225,37 @@ def evaluate(
     mark_dead_runs(home)
     folder, run = find_model(home, model)
     detector = Detector.load(folder, device)
-    dataset = load_dataset(detector.recipe.dataset, data_dir or (run.config.data_dir if run else None))
+    dataset = load_dataset(detector.recipe.dataset, data_dir or _recorded_data_dir(run))
     test = detector.split.test.take(dataset)
-    calibration = detector.calibration.at(target_fpr) if target_fpr is not None else detector.calibration
-    own_rate = calibration.target_fpr == detector.calibration.target_fpr
-    detector = dataclasses.replace(detector, calibration=calibration)
+    own = detector.calibration
+    if target_fpr is not None:
+        detector = dataclasses.replace(detector, calibration=own.at(target_fpr))
     scores = detector.score(test.images)
     evaluation = measure(detector, test, scores, run.record.id if run else None)
-    if run and own_rate:
-        with run.lock():
+    if run and detector.calibration.target_fpr == own.target_fpr:
+        _keep(home, run, detector, test, scores, evaluation)
+    return evaluation
+
+
+def _keep(
+    home: Home, run: RunFolder, detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation
+) -> None:
+    """Put what was measured into the run folder and into MLflow; what cannot be kept is said, not raised."""
+    try:
+        with run.lock(wait=LOCK_WAIT):
             write_tables(run.path / "evaluation", detector, test, scores, evaluation)
             figures.save_figures(run.path / "figures", draw(detector, test, scores, evaluation))
             tracker = Tracker(home, run.record.mlflow_run_id)
             tracker.log_results(run)
-            _retry_upload(run, tracker)
-    return evaluation
+            _settle(run, tracker, run.record.unlogged)
+    except (RunBusy, StorageError) as error:
+        say(f"warning: the evaluation is not kept with the run: {one_line(error)}")
+
+
+def _recorded_data_dir(run: RunFolder | None) -> str | None:
+    """Where the run found its data, if they may still be there."""
+    folder = run.config.data_dir if run else None
+    return folder if folder and Path(folder).is_dir() else None
 
 
 def load(model: str | Path = LATEST, *, mlruns: str | None = None, device: str = "auto") -> Detector:
@@ -232,46 +268,59 @@ def find_model(home: Home, model: str) -> tuple[Path, RunFolder | None]:
 
     Raises `ModelNotFound`, or `ModelError` when the training is not finished.
     """
+    path = expand(model)
     if model == LATEST:
         run = home.latest()
-        return run.detector_folder(), run
-    path = Path(model).expanduser()
-    if path.is_dir() and (is_detector(path) or path.resolve().parent != home.root.resolve() / "runs"):
-        return path, None
-    if path.is_file():
+    elif path.is_file():
         raise ModelNotFound(f"{model} is a file; a saved detector is a folder that holds detector.json")
+    elif path.is_dir() and path.resolve().parent != home.root.resolve() / "runs":
+        return path, None
+    else:
+        run = _find_run(home, path.name)
+    return run.detector_folder(), run
+
+
+def _find_run(home: Home, run_id: str) -> RunFolder:
+    """The run, fetched from MLflow's server if only that has it."""
     try:
-        run = home.find_run(path.name if path.is_dir() else model)
+        return home.find_run(run_id)
     except ModelNotFound:
         if home.is_local:
             raise
-        return download_detector(home, model), None
-    return run.detector_folder(), run
+    return fetch_run(home, run_id)
 
 
 @contextmanager
 def _marked(run: RunFolder, tracker: Tracker) -> Iterator[None]:
-    """Mark the run KILLED on Ctrl-C and FAILED on an error, in the folder and in MLflow."""
+    """Mark a run that is not finished KILLED on Ctrl-C and FAILED on an error, in the folder and in MLflow."""
     try:
         yield
     except KeyboardInterrupt:
-        _end(run, tracker, KILLED)
-        weights = f"best weights so far: {run.checkpoint}; " if run.checkpoint.exists() else ""
-        raise Interrupted(f"interrupted; {weights}go on with: {run.resume}") from None
+        raise Interrupted(_end(run, tracker, KILLED)) from None
     except BaseException:
         _end(run, tracker, FAILED)
         raise
 
 
-def _end(run: RunFolder, tracker: Tracker, status: str) -> None:
-    """Keep a status other than FINISHED; MLflow hears of it even when the disk is full."""
+def _end(run: RunFolder, tracker: Tracker, status: str) -> str:
+    """Keep how a run ended; what to tell its user. MLflow hears of it even when the disk is full."""
+    started = (run.path / "run.json").exists()
+    if started and run.record.status == FINISHED:
+        return f"interrupted after the training was finished; log the rest with: anomaly-ae runs --sync ({run.path})"
     tracker.set_status(status)
-    run.update(status=status, unlogged=run.record.tracked and tracker.failure is not None)
+    if not started:
+        return "interrupted before the training began"
+    run.update(status=status, unlogged=run.record.tracked and tracker.lacks_something())
+    weights = f"best weights so far: {run.checkpoint}; " if run.checkpoint.exists() else ""
+    return f"interrupted; {weights}go on with: {run.resume}"
 
 
-def _retry_upload(run: RunFolder, tracker: Tracker) -> None:
-    """If MLflow failed on the way, try once more, and say where everything is kept if it still does."""
-    run.update(unlogged=run.record.tracked and (run.record.unlogged or tracker.failure is not None))
+def _settle(run: RunFolder, tracker: Tracker, behind: bool = False) -> None:
+    """Keep whether MLflow has everything. If not, try once more, and say where it is kept if that fails.
+
+    behind: whether MLflow lacked something before
+    """
+    run.update(unlogged=run.record.tracked and (behind or tracker.lacks_something()))
     just_now = tracker.failure and time.monotonic() - tracker.failed_at < RETRY_AFTER
     if run.record.unlogged and (just_now or not upload(tracker.home, run)):
         say(f"everything is kept in {run.path}; once MLflow answers again, log it with: anomaly-ae runs --sync")
@@ -288,8 +337,9 @@ def _training_figures(training: Training, detector: Detector, validation: Tensor
 
 def _grid(training: Training, validation: Tensor) -> Array:
     """Some validation images above what the network makes of them now, uint8 (H, W) or (H, W, 3)."""
-    ((images, outputs),) = forward_batches(training.network, _some(validation))
-    return figures.grid(images.cpu().numpy(), outputs.reconstruction.cpu().numpy())
+    some = _some(validation)
+    rebuilt = map_images(training.network, some, lambda _, outputs: outputs.reconstruction, tuple(some.shape[1:]))
+    return figures.grid(as_float(some).numpy(), rebuilt.numpy())
 
 
 def _some(images: Tensor) -> Tensor:

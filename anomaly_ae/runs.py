@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from anomaly_ae.config import RunConfig
-from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
-from anomaly_ae.files import storage_errors, write_csv, write_json
+from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError, one_line
+from anomaly_ae.files import expand, storage_errors, write_csv, write_json
+from anomaly_ae.progress import say
 
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
@@ -46,7 +47,11 @@ class Home:
     def find(cls, mlruns: str | None = None) -> "Home":
         """`mlruns` if given, else ANOMALY_AE_MLRUNS, else the server at MLFLOW_TRACKING_URI, else ./mlruns."""
         named = mlruns or os.environ.get("ANOMALY_AE_MLRUNS")
-        root = Path(named or "mlruns").expanduser().absolute()
+        root = expand(named or "mlruns").absolute()
+        if set(str(root)) & set("%?#"):
+            raise UsageError(
+                f"MLflow cannot keep runs in a path with %, ? or #, as in {root}; name another with --mlruns"
+            )
         if root.exists() and not root.is_dir():
             raise UsageError(f"runs are kept in a folder, and {root} is a file; name a folder with --mlruns")
         server = None if named else os.environ.get("MLFLOW_TRACKING_URI")
@@ -59,8 +64,13 @@ class Home:
 
     def runs(self) -> "list[RunFolder]":
         """All run folders, the newest first."""
-        folders = [RunFolder(path.parent) for path in (self.root / "runs").glob("*/run.json")]
-        return sorted(folders, key=lambda run: (run.record.started, run.record.id), reverse=True)
+        found = {}
+        for path in (self.root / "runs").glob("[!.]*/run.json"):
+            try:
+                found[RunFolder(path.parent)] = RunFolder(path.parent).record
+            except ModelError as error:  # one damaged run stops no other
+                say(f"warning: {one_line(error)}")
+        return sorted(found, key=lambda run: (found[run].started, found[run].id), reverse=True)
 
     def dead_runs(self) -> "list[RunFolder]":
         """Runs still called RUNNING whose process is gone."""
@@ -109,7 +119,9 @@ class Record:
     started: str  # ISO 8601, UTC
     status: str = RUNNING
     tracked: bool = True  # False: --no-tracking was asked for
-    unlogged: bool = False  # MLflow lacks something that the folder has
+    unlogged: bool = False  # MLflow may lack something that the folder has
+    device: str = "cpu"  # it was trained on
+    parameters: int = 0  # of its network
 
 
 @dataclass(frozen=True)
@@ -127,9 +139,11 @@ class RunFolder:
     def record(self) -> Record:
         """State as it is on disk now. Raises `ModelError` when it cannot be read."""
         try:
-            return Record(**json.loads((self.path / "run.json").read_text()))
-        except (OSError, TypeError, ValueError) as error:
-            raise ModelError(f"{self.path / 'run.json'} is damaged; remove the folder {self.path}") from error
+            content = json.loads((self.path / "run.json").read_text())
+            known = {field.name for field in dataclasses.fields(Record)}
+            return Record(**{key: value for key, value in content.items() if key in known})
+        except (OSError, AttributeError, TypeError, ValueError) as error:
+            raise ModelError(f"{self.path / 'run.json'} is damaged, so this run is left out") from error
 
     def write_record(self, record: Record) -> None:
         """Replace the state."""
@@ -197,20 +211,20 @@ class RunFolder:
         return sorted((self.path / "images").glob("epoch-*.png"))
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, wait: float = 0) -> Iterator[None]:
         """Hold the run; the system lets go of it when the process ends, however it ends.
 
-        Raises `RunBusy` when another process holds it.
+        Raises `RunBusy` when another process still holds it after `wait` seconds.
         """
-        with storage_errors(f"make {self.path}"):
+        lock = FileLock(self.path / "run.lock", timeout=wait)
+        with storage_errors(f"write to {self.path}"):
             self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / "run.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise RunBusy(
-                f"run {self.path.name} is in the hands of another process; wait for it or stop it"
-            ) from error
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise RunBusy(
+                    f"run {self.path.name} is in another process's hands; wait for it or stop it"
+                ) from error
         try:
             yield
         finally:

@@ -4,6 +4,7 @@ Nothing here may stop a training. What could not be logged stays in the run fold
 uploaded by `anomaly-ae runs --sync`.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -14,13 +15,18 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomaly_ae.errors import ModelNotFound, StorageError, UsageError, one_line
+from filelock import FileLock
+
+from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, UsageError, one_line
+from anomaly_ae.files import write_folder
 from anomaly_ae.progress import say
-from anomaly_ae.runs import KILLED, RUNNING, Home, RunFolder
+from anomaly_ae.runs import KILLED, RUNNING, Home, Record, RunFolder
 
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
@@ -66,13 +72,18 @@ class Tracker:
         tracker._attempt(create)
         return tracker
 
+    def lacks_something(self) -> bool:
+        """Whether MLflow does not have all that it was given."""
+        return self.run_id is None or self.failure is not None
+
     def log_start(self, run: RunFolder) -> None:
         """Parameters, code version, the data set as input, settings and split."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
-        config, split = run.config, run.split
+        config, split, record = run.config, run.split, run.record
         images = {f"{part}_images": about["images"] for part, about in split["parts"].items()}
-        params = [Param(key, str(value)) for key, value in (config.to_dict() | images).items()]
+        network = {"parameters": record.parameters, "device_used": record.device}
+        params = [Param(key, str(value)) for key, value in (config.to_dict() | images | network).items()]
         dataset = Dataset(
             name=config.dataset,
             digest=split["digest"][:DIGEST_LENGTH],
@@ -113,10 +124,11 @@ class Tracker:
         """All files and final figures that the run folder has, and a description made of them."""
         result, evaluation = _read(run.path / "result.json"), _read(run.path / "evaluation" / "metrics.json")
         final = {"train/seconds": result.get("train_seconds"), "train/best_epoch": result.get("best_epoch")}
-        final |= {f"test/{name}": evaluation.get(name) for name in EVALUATION_METRICS}
-        self._log_metrics((key, float(value), 0) for key, value in final.items() if value is not None)
+        final |= _evaluation_metrics(evaluation) if evaluation else {}
 
         def log(client: Any, run_id: str) -> None:
+            known = client.get_run(run_id).data.metrics
+            self._log_metrics((k, float(v), 0) for k, v in final.items() if v is not None and known.get(k) != v)
             for name in FILES:
                 if (run.path / name).exists():
                     client.log_artifact(run_id, str(run.path / name))
@@ -167,11 +179,24 @@ class Tracker:
         if self.failure:
             return
         try:
-            do(_client(self.home))
+            with contextlib.redirect_stdout(sys.stderr):  # MLflow prints addresses; ours is for results
+                do(_client(self.home))
         except Exception as error:  # noqa: BLE001 (whatever MLflow raises, the training goes on)
             self.failed_at = time.monotonic()
             self.failure = textwrap.shorten(one_line(error), 120, placeholder=" …")
             say(f"warning: MLflow at {self.home.tracking_uri} does not answer ({self.failure}); going on without it")
+
+
+def _evaluation_metrics(evaluation: dict[str, Any]) -> dict[str, float | None]:
+    """What `evaluate` measured, by MLflow's names; measures by class are groups of their own."""
+    low, high = evaluation["auroc_ci"]
+    metrics = {f"test/{name}": evaluation[name] for name in EVALUATION_METRICS}
+    by_class = {
+        f"{measure}/{row['class']}": row[measure]
+        for row in evaluation["per_class"]
+        for measure in ("auroc", "detection_rate", "false_alarm_rate")
+    }
+    return metrics | {"test/auroc_low": low, "test/auroc_high": high} | by_class
 
 
 def upload(home: Home, run: RunFolder) -> bool:
@@ -192,11 +217,11 @@ def upload(home: Home, run: RunFolder) -> bool:
 def sync(home: Home) -> None:
     """Log to MLflow whatever runs have that could not be logged before."""
     mark_dead_runs(home)
-    waiting = [run for run in home.runs() if run.record.unlogged]
+    waiting = [run for run in home.runs() if run.record.unlogged and run.record.status != RUNNING]
     for run in waiting:
-        with run.lock():
+        with _held(run):
             done = upload(home, run)
-        say(f"run {run.record.id}: {'logged to MLflow' if done else 'still not logged; try again later'}")
+            say(f"run {run.record.id}: {'logged to MLflow' if done else 'still not logged; try again later'}")
     if not waiting:
         say("nothing is waiting to be logged")
 
@@ -204,24 +229,52 @@ def sync(home: Home) -> None:
 def mark_dead_runs(home: Home) -> None:
     """Mark runs that a process which is gone has left RUNNING as KILLED, here and in MLflow."""
     for run in home.dead_runs():
-        with run.lock():
+        with _held(run):
+            if run.record.status != RUNNING:
+                continue
             run.update(status=KILLED)
-            tracker = Tracker(home, run.record.mlflow_run_id)
-            tracker.set_status(KILLED)
-            run.update(unlogged=run.record.unlogged or tracker.failure is not None)
-        say(f"run {run.record.id} was left by a process that is gone: now KILLED; go on with it: {run.resume}")
+            say(f"run {run.record.id} was left by a process that is gone: now KILLED; go on with it: {run.resume}")
+            if run.record.tracked:
+                upload(home, run)
 
 
-def download_detector(home: Home, run_id: str) -> Path:
-    """Fetch the detector of a run that only the server has. Raises `ModelNotFound` when it has none."""
+@contextmanager
+def _held(run: RunFolder) -> Iterator[None]:
+    """Hold a run among others: one that is busy or damaged stops none of the others."""
     try:
-        _client(home)
-        from mlflow.artifacts import download_artifacts
+        with run.lock():
+            yield
+    except (RunBusy, ModelError) as error:
+        say(f"warning: {one_line(error)}")
 
-        uri = home.tracking_uri
-        return Path(download_artifacts(run_id=run_id, artifact_path="detector", tracking_uri=uri))
-    except Exception as error:
-        raise ModelNotFound(f"there is no run {run_id!r} with a detector at {home.tracking_uri}") from error
+
+def fetch_run(home: Home, run_id: str) -> RunFolder:
+    """Make the run folder of a finished run that only MLflow has.
+
+    Raises `ModelNotFound` when MLflow has no such run or it has no detector, `StorageError` when MLflow is away.
+    """
+    from mlflow.exceptions import MlflowException
+
+    target = RunFolder(home.root / "runs" / run_id)
+    try:
+        client = _client(home)
+        info = client.get_run(run_id).info
+        started = datetime.fromtimestamp(info.start_time / 1000, UTC).isoformat(timespec="microseconds")
+        record = Record(run_id, run_id, info.run_name, started, info.status)
+
+        def download(folder: Path) -> None:
+            for name in ("config.json", "split.json", "metrics.csv", "result.json", "detector"):
+                client.download_artifacts(run_id, name, str(folder))
+            RunFolder(folder).write_record(record)
+
+        write_folder(target.path, download)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise StorageError(f"MLflow at {home.tracking_uri} does not answer; try again later") from error
+        raise ModelNotFound(
+            f"there is no run {run_id!r} at {home.tracking_uri}; list the runs with: anomaly-ae ui"
+        ) from error
+    return target
 
 
 def describe(run: RunFolder, result: dict[str, Any], evaluation: dict[str, Any]) -> str:
@@ -270,7 +323,7 @@ def browse(home: Home, port: int) -> None:
     if not home.tracking_uri.startswith("sqlite:"):
         raise UsageError(f"the runs are kept at {home.tracking_uri}; open that address in a browser")
     if not _is_free(port):
-        near = next(other for other in range(port + 1, port + 1000) if _is_free(other))
+        near = next(other for other in (*range(port + 1, 65_536), *range(5000, port)) if _is_free(other))
         raise UsageError(f"port {port} is taken by another program; try: anomaly-ae ui --port {near}")
     home.root.mkdir(parents=True, exist_ok=True)
     server = subprocess.Popen(_server_command(home, port), env=_server_environment(), start_new_session=True)
@@ -322,7 +375,10 @@ def _stop(server: "subprocess.Popen[bytes]") -> None:
     """End the server and what it has started."""
     if server.poll() is None:
         os.killpg(server.pid, signal.SIGTERM)
+    try:
         server.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
 
 
 def _is_free(port: int) -> bool:
@@ -338,9 +394,11 @@ def _client(home: Home) -> Any:
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it prints tracebacks of errors that we report
-    if home.is_local:
-        home.root.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(home.tracking_uri)
+    if not home.is_local:
+        return MlflowClient(home.tracking_uri)
+    home.root.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.root / "mlflow.lock"):  # two that make the database at once would trip over each other
+        return MlflowClient(home.tracking_uri)
 
 
 def _experiment(client: Any, home: Home, name: str) -> str:

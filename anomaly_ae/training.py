@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder, Outputs
+from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.config import RunConfig
-from anomaly_ae.data.images import as_float
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.files import write_bytes
 from anomaly_ae.objectives import Objective
@@ -116,7 +116,7 @@ def train_epochs(
         number = len(training.history) + 1
         torch.manual_seed(config.seed * 1_000_003 + number)
         started = time.perf_counter()
-        train_loss, trained = _train(training, objective, fit, number, total, display)
+        train_loss = _train(training, objective, fit, number, total, display)
         seconds = time.perf_counter() - started
         validation_loss = _validate(training, objective, validation)
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
@@ -125,7 +125,7 @@ def train_epochs(
                 f"try a --learning-rate below {config.learning_rate:g}"
             )
         rate = training.optimizer.param_groups[0]["lr"]
-        epoch = Epoch(number, train_loss, validation_loss, rate, trained / seconds, seconds)
+        epoch = Epoch(number, train_loss, validation_loss, rate, len(fit) / seconds, seconds)
         training.history.append(epoch)
         if training.best_epoch is epoch:
             training.best = {name: value.clone() for name, value in training.network.state_dict().items()}
@@ -135,15 +135,13 @@ def train_epochs(
 
 def _train(
     training: Training, objective: Objective, images: Tensor, number: int, total: int, display: Display
-) -> tuple[float, int]:
-    """One epoch over the images in random order; mean loss, and images trained on."""
+) -> float:
+    """One epoch over all images in random order; the mean loss."""
     network, optimizer, config = training.network, training.optimizer, training.config
     batches = batch_count(config, len(images))
-    size = min(config.batch_size, len(images))
-    order = torch.randperm(len(images)).to(images.device)[: batches * size].view(batches, size)
-    loss_sum = torch.zeros((), device=images.device)
+    loss_sum, shown = torch.zeros((), device=images.device), 0
     network.train()
-    for i, chosen in enumerate(order):
+    for i, chosen in enumerate(torch.randperm(len(images)).to(images.device).tensor_split(batches)):
         optimizer.param_groups[0]["lr"] = learning_rate(config, (number - 1) * batches + i, total * batches)
         batch = as_float(images[chosen])  # (B, C, H, W) in [0, 1]
         loss = objective(batch, _forward(network, batch, config.precision))
@@ -151,10 +149,11 @@ def _train(
         torch.autograd.backward(loss)
         optimizer.step()
         loss_sum += loss.detach()
+        shown += len(batch)
         if (i + 1) % SHOW_EVERY == 0 or i + 1 == batches:
-            shown = i % SHOW_EVERY + 1
-            display.advance(shown * size, f"epoch {number}/{total} · loss {loss_sum.item() / (i + 1):.5f}")
-    return loss_sum.item() / batches, batches * size
+            display.advance(shown, f"epoch {number}/{total} · loss {loss_sum.item() / (i + 1):.5f}")
+            shown = 0
+    return loss_sum.item() / batches
 
 
 @torch.no_grad()
@@ -176,8 +175,8 @@ def _forward(network: Autoencoder, batch: Tensor, precision: str) -> Outputs:
 
 
 def batch_count(config: RunConfig, images: int) -> int:
-    """Whole batches in an epoch; what is left over waits for another epoch's order."""
-    return max(1, images // config.batch_size)
+    """Batches in an epoch, as even as can be and together all images."""
+    return max(1, round(images / config.batch_size))
 
 
 def epoch_count(config: RunConfig, images: int) -> int:

@@ -48,7 +48,11 @@ WRONG = [
     (("train", "--normal", "0", "--config", "absent.yaml"), 1, "absent.yaml"),
     (("train", "--normal", "0", "--config", "."), 1, "config file"),
     (("train", "--normal", "0", "--mlruns", "a-file"), 2, "is a file"),
-    (("train", "--normal", "0", "--save-to", "full"), 1, "is no detector"),
+    (("train", "--normal", "0", "--save-to", "full"), 1, "holds other things than a detector"),
+    (("train", "--normal", "0", "--save-to", "a-file/x"), 1, "cannot be saved"),
+    (("train", "--normal", "0", "--mlruns", "100%"), 2, "with %, ? or #"),
+    (("train", "--normal", "0", "--mlruns", "~nobody-of-this-name/x"), 2, "does not exist"),
+    (("train", "--normal", "0", "--experiment", " "), 2, "experiment must not be empty"),
     (("train", "--nromal", "0"), 2, "--normal"),
     (("train", "--resume", "abcdef"), 1, "no run 'abcdef'"),
     (("trian",), 2, "train"),
@@ -56,6 +60,10 @@ WRONG = [
     (("evaluate", "nonsense"), 1, "no run 'nonsense'"),
     (("evaluate", "a-file"), 1, "is a file"),
     (("evaluate", "full"), 1, "no detector.json"),
+    (("evaluate", "--target-fpr", "much"), 2, "much"),
+    (("evaluate", "--target-fpr", "5e-324"), 2, "target_fpr"),
+    (("evaluate", "~nobody-of-this-name/x"), 2, "does not exist"),
+    (("train", "--resume", "latest", "--no-tracking"), 2, "--no-tracking"),
     (("ui", "--port", "99999999"), 2, "port"),
 ]
 
@@ -76,6 +84,12 @@ def test_wrong_use_is_one_line_and_leaves_nothing_behind(
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_without_a_command_it_shows_its_help(call: Call) -> None:
+    ended = call()
+    assert (ended.code, ended.err) == (0, "")
+    assert "evaluate" in ended.out
 
 
 @pytest.mark.parametrize("command", ["datasets", "scorers", "autoencoders"])

@@ -26,7 +26,8 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("latent", "twelve"), ("latent", 1.5), ("target_fpr", "nan"), ("seed", True), ("seed", None)]
+    ("key", "value"),
+    [("latent", "twelve"), ("latent", 1.5), ("target_fpr", "nan"), ("seed", True), ("seed", None), ("latent", [12])],
 )
 def test_a_value_of_the_wrong_kind_is_refused_with_its_name(key: str, value: object) -> None:
     with pytest.raises(UsageError, match=key):

@@ -37,6 +37,19 @@ def test_uint8_and_float_images_score_the_same(trained: Trained) -> None:
     assert torch.equal(detector.score(images()[:50]), detector.score(images()[:50].float().div(255)))
 
 
+@pytest.mark.parametrize("count", [1, 3, 256, 300])
+def test_a_score_does_not_depend_on_how_many_images_follow(trained: Trained, count: int) -> None:
+    detector = trained.detector()
+    assert torch.equal(detector.score(images()[:count]), detector.score(images())[:count])
+
+
+def test_the_caller_s_autocast_changes_nothing(trained: Trained) -> None:
+    detector = trained.detector()
+    expected = detector.score(images()[:50])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(detector.score(images()[:50]), expected)
+
+
 def test_shapes_and_ranges(trained: Trained) -> None:
     detector, some = trained.detector(), images()[:5]
     rebuilt, heat = detector.reconstruct(some), detector.heat_map(some)
@@ -111,11 +124,12 @@ def test_saving_replaces_a_detector_and_nothing_else(trained: Trained, copy: Pat
     mine = tmp_path / "mine"
     mine.mkdir()
     trained.detector().save(mine)
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.png").write_bytes(b"precious")
-    with pytest.raises(StorageError, match="is no detector"):
-        trained.detector().save(tmp_path / "photos")
-    assert (tmp_path / "photos" / "a.png").read_bytes() == b"precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "mine"]
+    (copy / "photos").mkdir()
+    (copy / "photos" / "a.png").write_bytes(b"precious")
+    with pytest.raises(StorageError, match="holds other things than a detector"):
+        trained.detector().save(copy)
+    assert (copy / "photos" / "a.png").read_bytes() == b"precious"
 
 
 def test_an_absent_device_is_wrong_use(copy: Path) -> None:

@@ -21,6 +21,7 @@ DRAWN = {
     "constant_scores": lambda: figures.score_histogram(np.ones(60), NOVEL, 1.0, 0.05),
     "roc": lambda: figures.roc_and_precision_recall(SCORES, NOVEL, 0.5, 0.4, (0.1, 0.2)),
     "score_by_class": lambda: figures.score_by_class(SCORES, NAMES, ROLES, 0.5),
+    "one_latent": lambda: figures.latent_map(RNG.normal(size=(60, 1)).astype("float32"), NAMES, ROLES),
     "latent_map": lambda: figures.latent_map(RNG.normal(size=(60, 4)).astype("float32"), NAMES, ROLES),
 }
 

@@ -19,8 +19,7 @@ FLOORS = (
     {"detector", "runs"},
     {"calibration", "scorers", "training"},
     {"objectives", "metrics"},
-    {"autoencoders"},
-    {"data"},
+    {"autoencoders", "data"},
     {"config", "files", "progress"},
     {"errors"},
 )

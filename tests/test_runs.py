@@ -1,3 +1,4 @@
+import json
 import os
 import time
 from pathlib import Path
@@ -94,11 +95,20 @@ def test_history_survives(home: Home) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"id": 1}'])
-def test_a_damaged_record_names_the_folder(home: Home, content: str) -> None:
+def test_a_damaged_record_is_said_and_stops_no_other_run(
+    home: Home, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(home, "bbbb1", FINISHED)
+    damaged = make(home, "aaaa1", FINISHED)
+    (damaged.path / "run.json").write_text(content)
+    assert home.latest().record.id == "bbbb1"
+    assert "aaaa1/run.json is damaged" in capsys.readouterr().err
+
+
+def test_a_record_of_a_later_version_can_be_read(home: Home) -> None:
     run = make(home, "aaaa1", FINISHED)
-    (run.path / "run.json").write_text(content)
-    with pytest.raises(ModelError, match="aaaa1"):
-        home.runs()
+    (run.path / "run.json").write_text(json.dumps(json.loads((run.path / "run.json").read_text()) | {"new": 1}))
+    assert run.record.status == FINISHED
 
 
 def test_what_a_resumed_run_may_be_asked_for() -> None:

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 
 from anomaly_ae import pipeline, tracking
 from anomaly_ae.config import RunConfig
+from anomaly_ae.errors import Interrupted, ModelNotFound
 from anomaly_ae.files import sha256
 from anomaly_ae.runs import FINISHED, KILLED, RUNNING, Home, Record, RunFolder, now
 from tests.conftest import Trained
@@ -36,6 +37,7 @@ def test_all_parameters_and_the_data_are_there(trained: Trained, client: MlflowC
     run = client.get_run(trained.run.record.id)
     for key, value in trained.run.config.to_dict().items():
         assert run.data.params[key] == str(value)
+    assert run.data.params["parameters"] == str(trained.result.parameters)
     assert run.data.params["calibration_images"] == "108"
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("digits", trained.run.split["digest"][:36])
@@ -54,6 +56,11 @@ def test_what_was_evaluated_is_in_the_run_that_trained_the_model(trained: Traine
     run = client.get_run(trained.run.record.id)
     assert run.data.metrics["test/auroc"] == trained.evaluation.auroc
     assert run.data.metrics["test/false_positive_rate"] == trained.evaluation.false_positive_rate
+    low, high = trained.evaluation.auroc_ci
+    assert (run.data.metrics["test/auroc_low"], run.data.metrics["test/auroc_high"]) == (low, high)
+    rows = {row["class"]: row for row in trained.evaluation.per_class}
+    assert run.data.metrics["detection_rate/8"] == rows["8"]["detection_rate"]
+    assert run.data.metrics["false_alarm_rate/1"] == rows["1"]["false_alarm_rate"]
     assert f"{trained.evaluation.auroc:.4f}" in run.data.tags["mlflow.note.content"]
 
 
@@ -142,14 +149,49 @@ def test_a_run_left_by_a_dead_process_is_marked_in_mlflow_too(trained: Trained, 
     assert experiment is not None
     run_id = client.create_run(experiment.experiment_id).info.run_id
     run = RunFolder(trained.home.root / "runs" / run_id)
+    run.write_start(trained.run.config, trained.run.split)
     run.write_record(Record(run_id, run_id, "dead", now(), RUNNING))
+    damaged = RunFolder(trained.home.root / "runs" / "damaged")  # it must not stand in the other's way
+    damaged.write_record(Record("damaged", None, "dead too", now(), RUNNING))
     tracking.mark_dead_runs(trained.home)
     assert run.record.status == client.get_run(run_id).info.status == KILLED
     assert trained.home.latest().path == trained.run.path
 
 
-def test_a_run_that_only_the_server_has_can_be_loaded(trained: Trained, tmp_path: Path) -> None:
+def test_a_run_that_only_the_server_has_is_evaluated_there(
+    trained: Trained, client: MlflowClient, tmp_path: Path
+) -> None:
+    run_id = trained.run.record.id
     elsewhere = Home(tmp_path, trained.home.tracking_uri)
-    folder, run = pipeline.find_model(elsewhere, trained.run.record.id)
-    assert run is None
-    assert (folder / "detector.json").read_bytes() == (trained.run.path / "detector/detector.json").read_bytes()
+    logged = client.get_metric_history(run_id, "test/auroc")
+    evaluation = pipeline.evaluate(run_id, home=elsewhere)
+    assert (evaluation.run_id, evaluation.auroc) == (run_id, trained.evaluation.auroc)
+    assert (tmp_path / "runs" / run_id / "evaluation" / "metrics.json").exists()
+    assert client.get_metric_history(run_id, "test/auroc") == logged  # the same figures are not logged twice
+    with pytest.raises(ModelNotFound, match="no run 'abcdef'"):
+        pipeline.find_model(elsewhere, "abcdef")
+
+
+def test_interrupted_while_mlflow_is_slow_a_finished_training_stays_finished(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking.Tracker, "log_results", interrupt)
+    with pytest.raises(Interrupted, match="runs --sync"):
+        pipeline.train(SHORT, home=home)
+    monkeypatch.undo()
+    (run,) = home.runs()
+    assert (run.record.status, run.record.unlogged) == (FINISHED, True)
+    tracking.sync(home)
+    assert_logged_whole(home, run)
+
+
+def test_an_evaluation_that_cannot_be_kept_is_made_all_the_same(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pipeline, "LOCK_WAIT", 0.01)
+    with trained.run.lock():
+        assert pipeline.evaluate(home=trained.home) == trained.evaluation
+    assert "is not kept with the run" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from anomaly_ae.files import sha256
@@ -52,8 +51,3 @@ class Dataset:
     def digest(self) -> str:
         """SHA-256 over the digests of all its files."""
         return sha256(*(self.files[file].digest().encode() for file in sorted(self.files)))
-
-
-def as_float(images: Tensor) -> Tensor:
-    """uint8 0 to 255, or float already in [0, 1], to float32 in [0, 1], on the device where it is."""
-    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()

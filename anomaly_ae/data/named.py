@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from anomaly_ae.data.idx import find_idx, read_idx
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.errors import DataDamaged, DataMissing, UnknownName, one_line
+from anomaly_ae.files import expand
 from anomaly_ae.progress import say
 
 DIGITS = tuple("0123456789")
@@ -64,7 +66,12 @@ def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
 
 def data_root(data_dir: str | None) -> Path:
     """The folder where data sets lie: the one named, else ANOMALY_AE_DATA_DIR, else ./data."""
-    return Path(data_dir or os.environ.get("ANOMALY_AE_DATA_DIR") or "data").expanduser()
+    return expand(data_dir or os.environ.get("ANOMALY_AE_DATA_DIR") or "data")
+
+
+def is_bundled(name: str) -> bool:
+    """Whether the data set comes with a library, and so lies in no folder of its own."""
+    return DATASETS[name].torchvision is None
 
 
 def _read_digits(root: Path, entry: Entry) -> dict[str, ImageSet]:
@@ -121,6 +128,7 @@ def _download(name: str, entry: Entry, root: Path) -> None:
     import torchvision.datasets
 
     say(f"{name} is not in {root.resolve()}: downloading it there")
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
         with (
@@ -132,7 +140,10 @@ def _download(name: str, entry: Entry, root: Path) -> None:
                 target = root / path.relative_to(aside)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, HTTPException) as error:
+        for folder in filter(Path.is_dir, made):
+            with contextlib.suppress(OSError):  # something else is in it by now
+                folder.rmdir()
         raise DataMissing(
             f"{name} is not in {root.resolve()} and could not be downloaded ({one_line(error)}); "
             f"put torchvision's {entry.torchvision} files there, name their folder with --data-dir, "

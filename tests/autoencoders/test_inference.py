@@ -2,8 +2,19 @@ import pytest
 import torch
 
 from anomaly_ae.autoencoders import build_autoencoder
-from anomaly_ae.autoencoders.inference import batch_size, forward_batches, pick_device
+from anomaly_ae.autoencoders.inference import as_float, batch_size, forward_batches, map_images, pick_device
 from anomaly_ae.errors import UsageError
+
+
+def test_bytes_become_floats_from_0_to_1() -> None:
+    assert as_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])
+    assert as_float(torch.tensor([0.25])).tolist() == [0.25]
+
+
+def test_large_images_are_mapped_whole(generator: torch.Generator) -> None:
+    network = build_autoencoder("conv", (1, 700, 700), 4)
+    images = torch.randint(0, 256, (9, 1, 700, 700), dtype=torch.uint8, generator=generator)
+    assert map_images(network, images, lambda _, outputs: outputs.latent, (4,)).shape == (9, 4)
 
 
 def test_an_image_s_outputs_do_not_depend_on_how_many_follow_it(generator: torch.Generator) -> None:

@@ -63,11 +63,11 @@ def test_the_folder_can_be_named_in_the_environment(tmp_path: Path, monkeypatch:
 @pytest.mark.usefixtures("offline")
 def test_absent_and_offline_names_the_folder_and_what_else_there_is(tmp_path: Path) -> None:
     with pytest.raises(DataMissing) as caught:
-        load_dataset("fashion-mnist", str(tmp_path / "data"))
+        load_dataset("fashion-mnist", str(tmp_path / "data" / "sets"))
     for part in (str(tmp_path / "data"), "could not be downloaded", "--data-dir", "--dataset digits"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert list((tmp_path / "data").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:

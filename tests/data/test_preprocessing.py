@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from anomaly_ae.data.images import as_float
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.errors import DataError
 
@@ -28,8 +27,3 @@ def test_fitting_images_pass(images: torch.Tensor) -> None:
 def test_others_are_refused_with_the_reason(images: torch.Tensor, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         PREPROCESSING.check(images)
-
-
-def test_bytes_become_floats_from_0_to_1() -> None:
-    assert as_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])
-    assert as_float(torch.tensor([0.25])).tolist() == [0.25]
