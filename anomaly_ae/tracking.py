@@ -15,8 +15,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,36 +215,40 @@ def upload(home: Home, run: RunFolder) -> bool:
 
 def sync(home: Home) -> None:
     """Log to MLflow whatever runs have that could not be logged before."""
+
+    def log(run: RunFolder) -> None:
+        done = upload(home, run)
+        say(f"run {run.record.id}: {'logged to MLflow' if done else 'still not logged; try again later'}")
+
     mark_dead_runs(home)
     waiting = [run for run in home.runs() if run.record.unlogged and run.record.status != RUNNING]
-    for run in waiting:
-        with _held(run):
-            done = upload(home, run)
-            say(f"run {run.record.id}: {'logged to MLflow' if done else 'still not logged; try again later'}")
+    _with_each(waiting, log)
     if not waiting:
         say("nothing is waiting to be logged")
 
 
 def mark_dead_runs(home: Home) -> None:
     """Mark runs that a process which is gone has left RUNNING as KILLED, here and in MLflow."""
-    for run in home.dead_runs():
-        with _held(run):
-            if run.record.status != RUNNING:
-                continue
-            run.update(status=KILLED)
-            say(f"run {run.record.id} was left by a process that is gone: now KILLED; go on with it: {run.resume}")
-            if run.record.tracked:
-                upload(home, run)
+
+    def mark(run: RunFolder) -> None:
+        if run.record.status != RUNNING:
+            return  # another command was faster
+        run.update(status=KILLED)
+        say(f"run {run.record.id} was left by a process that is gone: now KILLED; go on with it: {run.resume}")
+        if run.record.tracked:
+            upload(home, run)
+
+    _with_each(home.dead_runs(), mark)
 
 
-@contextmanager
-def _held(run: RunFolder) -> Iterator[None]:
-    """Hold a run among others: one that is busy or damaged stops none of the others."""
-    try:
-        with run.lock():
-            yield
-    except (RunBusy, ModelError) as error:
-        say(f"warning: {one_line(error)}")
+def _with_each(runs: Sequence[RunFolder], do: Callable[[RunFolder], None]) -> None:
+    """Hold each run and do something with it; one that is busy or damaged stops none of the others."""
+    for run in runs:
+        try:
+            with run.lock():
+                do(run)
+        except (RunBusy, ModelError) as error:
+            say(f"warning: {one_line(error)}")
 
 
 def fetch_run(home: Home, run_id: str) -> RunFolder:

@@ -104,8 +104,11 @@ def test_with_the_server_away_training_ends_well_and_is_logged_later(
     run = home.find_run(result.run_id)
     assert (run.record.status, run.record.unlogged, run.record.mlflow_run_id) == (FINISHED, True, None)
     assert "anomaly-ae runs --sync" in capsys.readouterr().err
+    with run.lock():
+        tracking.sync(home)  # busy: said, and left for another time
+    assert run.record.unlogged
     tracking.sync(home)
-    assert not home.find_run(result.run_id).record.unlogged
+    assert not run.record.unlogged
     assert_logged_whole(home, run)
     assert home.find_run(str(run.record.mlflow_run_id)).path == run.path
 
