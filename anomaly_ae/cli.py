@@ -126,14 +126,14 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List the runs, the newest first."""
-    from anomaly_ae import tracking
     from anomaly_ae.runs import Home
+    from anomaly_ae.tracking import mirror
 
     home = Home.find(mlruns)
     if sync:
-        tracking.sync(home)
+        mirror.sync(home)
     else:
-        tracking.mark_dead_runs(home)
+        mirror.mark_dead_runs(home)
     records = [dataclasses.asdict(run.record) for run in home.runs()]
     _print({"runs": records}, as_json, _listed_runs)
 
@@ -169,7 +169,7 @@ def ui(
 ) -> None:
     """Browse all runs in MLflow's own pages, on this machine only, until Ctrl-C."""
     from anomaly_ae.runs import Home
-    from anomaly_ae.tracking import browse
+    from anomaly_ae.tracking.server import browse
 
     browse(Home.find(mlruns), port)
 

@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from anomaly_ae import figures
-from anomaly_ae.autoencoders import build_autoencoder
+from anomaly_ae.autoencoders import build_autoencoder, find_autoencoder
 from anomaly_ae.autoencoders.inference import as_float, map_images, pick_device
 from anomaly_ae.calibration import require_enough
 from anomaly_ae.config import RunConfig
 from anomaly_ae.data.classes import parse_normal
 from anomaly_ae.data.images import ImageSet
-from anomaly_ae.data.named import data_root, is_bundled, load_dataset
+from anomaly_ae.data.named import data_root, find_dataset, load_dataset
 from anomaly_ae.data.splits import PARTS, Split, split_dataset
 from anomaly_ae.detector import Detector, Recipe, check_target, fit_detector
 from anomaly_ae.errors import DataChanged, Interrupted, ModelNotFound, RunBusy, StorageError, UsageError, one_line
@@ -31,7 +31,7 @@ from anomaly_ae.objectives import Objective, find_objective
 from anomaly_ae.progress import display, say
 from anomaly_ae.runs import FAILED, FINISHED, KILLED, LATEST, RUNNING, Home, Record, RunFolder, conflicts, now
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.tracking import Tracker, fetch_run, mark_dead_runs, upload
+from anomaly_ae.tracking.mirror import Tracker, fetch_run, mark_dead_runs, upload
 from anomaly_ae.training import Training, epoch_count, train_epochs
 
 GRIDS = 8  # reconstruction grids of a training, about
@@ -80,11 +80,13 @@ class Job:
         The job's own config says what was left open: the number of epochs, and where the data lie.
         """
         objective, device = find_objective(config.objective), pick_device(config.device)
+        entry = find_dataset(config.dataset)
+        normal = parse_normal(config.normal, entry.classes)
+        find_autoencoder(config.autoencoder)
+        build_scorer(config.scorer)
         if save_to:
             check_target(expand(save_to).resolve())
-        build_scorer(config.scorer)
-        dataset = load_dataset(config.dataset, config.data_dir)
-        normal = parse_normal(config.normal, dataset.classes)
+        dataset = load_dataset(config.dataset, config.data_dir)  # after all that needs no data, for it may download
         split = split_dataset(dataset, normal, config.seed)
         require_enough(len(split.calibration.indices), config.target_fpr)
         network = build_autoencoder(config.autoencoder, dataset.shape, config.latent)
@@ -93,7 +95,7 @@ class Job:
         config = dataclasses.replace(
             config,
             epochs=epoch_count(config, len(split.fit.indices)),
-            data_dir=None if is_bundled(config.dataset) else str(data_root(config.data_dir).resolve()),
+            data_dir=str(data_root(config.data_dir).resolve()) if entry.torchvision else None,
         )
         return cls(
             config=config,

@@ -52,9 +52,7 @@ def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
 
     Raises `UnknownName`, `DataMissing` when it is neither there nor to be had, `DataDamaged`.
     """
-    if name not in DATASETS:
-        raise UnknownName("data set", name, DATASETS)
-    entry, root = DATASETS[name], data_root(data_dir)
+    entry, root = find_dataset(name), data_root(data_dir)
     files = entry.read(root, entry)
     if files is None:
         _download(name, entry, root)
@@ -69,9 +67,11 @@ def data_root(data_dir: str | None) -> Path:
     return expand(data_dir or os.environ.get("ANOMALY_AE_DATA_DIR") or "data")
 
 
-def is_bundled(name: str) -> bool:
-    """Whether the data set comes with a library, and so lies in no folder of its own."""
-    return DATASETS[name].torchvision is None
+def find_dataset(name: str) -> Entry:
+    """The catalogue's line for a data set, without loading it. Raises `UnknownName`."""
+    if name not in DATASETS:
+        raise UnknownName("data set", name, DATASETS)
+    return DATASETS[name]
 
 
 def _read_digits(root: Path, entry: Entry) -> dict[str, ImageSet]:

@@ -1,5 +1,7 @@
 import dataclasses
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,11 +9,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from anomaly_ae import pipeline, tracking
+from anomaly_ae import pipeline
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import Interrupted, ModelNotFound
 from anomaly_ae.files import sha256
 from anomaly_ae.runs import FINISHED, KILLED, RUNNING, Home, Record, RunFolder, now
+from anomaly_ae.tracking import mirror
 from tests.conftest import Trained
 
 SHORT = RunConfig(normal="0,1", epochs=3)
@@ -84,6 +87,17 @@ def test_without_tracking_everything_else_works(home: Home) -> None:
     assert not (home.root / "mlflow.db").exists()
 
 
+def test_without_tracking_mlflow_is_not_even_imported(tmp_path: Path) -> None:
+    """As on a machine that has none."""
+    code = (
+        "import sys; sys.modules['mlflow'] = None\n"
+        "from anomaly_ae import RunConfig, evaluate, train\n"
+        "train(RunConfig(normal='0,1', epochs=2), tracking=False); print(evaluate().auroc)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def assert_logged_whole(home: Home, run: RunFolder) -> None:
     client, run_id = MlflowClient(home.tracking_uri), run.record.mlflow_run_id
     assert run_id is not None
@@ -105,9 +119,9 @@ def test_with_the_server_away_training_ends_well_and_is_logged_later(
     assert (run.record.status, run.record.unlogged, run.record.mlflow_run_id) == (FINISHED, True, None)
     assert "anomaly-ae runs --sync" in capsys.readouterr().err
     with run.lock():
-        tracking.sync(home)  # busy: said, and left for another time
+        mirror.sync(home)  # busy: said, and left for another time
     assert run.record.unlogged
-    tracking.sync(home)
+    mirror.sync(home)
     assert not run.record.unlogged
     assert_logged_whole(home, run)
     assert home.find_run(str(run.record.mlflow_run_id)).path == run.path
@@ -142,7 +156,7 @@ def test_a_store_locked_from_the_middle_on_is_brought_up_to_date_later(
     assert (run.record.status, run.record.unlogged) == (FINISHED, True)
     assert "Traceback" not in capsys.readouterr().err
     calls[0].__exit__(None, None, None)
-    tracking.sync(home)
+    mirror.sync(home)
     assert not run.record.unlogged
     assert_logged_whole(home, run)
 
@@ -156,7 +170,7 @@ def test_a_run_left_by_a_dead_process_is_marked_in_mlflow_too(trained: Trained, 
     run.write_record(Record(run_id, run_id, "dead", now(), RUNNING))
     damaged = RunFolder(trained.home.root / "runs" / "damaged")  # it must not stand in the other's way
     damaged.write_record(Record("damaged", None, "dead too", now(), RUNNING))
-    tracking.mark_dead_runs(trained.home)
+    mirror.mark_dead_runs(trained.home)
     assert run.record.status == client.get_run(run_id).info.status == KILLED
     assert trained.home.latest().path == trained.run.path
 
@@ -181,13 +195,13 @@ def test_interrupted_while_mlflow_is_slow_a_finished_training_stays_finished(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tracking.Tracker, "log_results", interrupt)
+    monkeypatch.setattr(mirror.Tracker, "log_results", interrupt)
     with pytest.raises(Interrupted, match="runs --sync"):
         pipeline.train(SHORT, home=home)
     monkeypatch.undo()
     (run,) = home.runs()
     assert (run.record.status, run.record.unlogged) == (FINISHED, True)
-    tracking.sync(home)
+    mirror.sync(home)
     assert_logged_whole(home, run)
 
 

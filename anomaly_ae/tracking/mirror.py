@@ -1,4 +1,4 @@
-"""MLflow, all of it, and nowhere else: a mirror of the run folder.
+"""A run in MLflow: a mirror of the run folder.
 
 Nothing here may stop a training. What could not be logged stays in the run folder, is said once, and is
 uploaded by `anomaly-ae runs --sync`.
@@ -9,8 +9,6 @@ import json
 import logging
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, UsageError, one_line
+from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, one_line
 from anomaly_ae.files import write_folder
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, RUNNING, Home, Record, RunFolder
@@ -41,8 +39,6 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-LOOPBACK = "127.0.0.1"
-TRAINING_VIEW = "#/experiments?workflowType=machine_learning"  # not the view for language models
 EVALUATION_METRICS = (
     *("auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc", "threshold"),
     *("false_positive_rate", "true_positive_rate", "precision", "f1"),
@@ -76,25 +72,21 @@ class Tracker:
         return self.run_id is None or self.failure is not None
 
     def log_start(self, run: RunFolder) -> None:
-        """Parameters, code version, the data set as input, settings and split."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
-
+        """Parameters, code version, and the data set as input."""
         config, split, record = run.config, run.split, run.record
         images = {f"{part}_images": about["images"] for part, about in split["parts"].items()}
         network = {"parameters": record.parameters, "device_used": record.device}
-        params = [Param(key, str(value)) for key, value in (config.to_dict() | images | network).items()]
-        dataset = Dataset(
-            name=config.dataset,
-            digest=split["digest"][:DIGEST_LENGTH],
-            source_type="local",
-            source=json.dumps({"dataset": config.dataset, "normal": config.normal}),
-            profile=json.dumps(images),
-        )
-        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
 
         def log(client: Any, run_id: str) -> None:
-            client.log_batch(run_id, params=params, tags=[RunTag(k, v) for k, v in code_version().items()])
-            client.log_inputs(run_id, inputs)
+            from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+
+            params = [Param(key, str(value)) for key, value in (config.to_dict() | images | network).items()]
+            tags = [RunTag(key, value) for key, value in code_version().items()]
+            client.log_batch(run_id, params=params, tags=tags)
+            source = json.dumps({"dataset": config.dataset, "normal": config.normal})
+            digest = split["digest"][:DIGEST_LENGTH]
+            dataset = Dataset(config.dataset, digest, "local", source, profile=json.dumps(images))
+            client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
         self._on_run(log)
 
@@ -113,11 +105,13 @@ class Tracker:
 
     def log_grid(self, path: Path) -> None:
         """A grid of reconstructions, for the step slider; its file name ends with the epoch."""
-        import numpy as np
-        from PIL import Image
 
-        pixels = np.asarray(Image.open(path))
-        self._on_run(lambda client, run_id: client.log_image(run_id, pixels, key=GRIDS, step=_epoch_of(path)))
+        def log(client: Any, run_id: str) -> None:
+            from PIL import Image
+
+            client.log_image(run_id, Image.open(path), key=GRIDS, step=_epoch_of(path))
+
+        self._on_run(log)
 
     def log_results(self, run: RunFolder) -> None:
         """All files and final figures that the run folder has, and a description made of them."""
@@ -161,13 +155,16 @@ class Tracker:
 
     def _log_metrics(self, metrics: Iterable[tuple[str, float, int]]) -> None:
         """Metrics as name, value and step."""
-        from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        entities = [Metric(key, value, now, step) for key, value, step in metrics]
-        for start in range(0, len(entities), MOST_METRICS):
-            part = entities[start : start + MOST_METRICS]
-            self._on_run(lambda client, run_id, part=part: client.log_batch(run_id, part))  # type: ignore[misc]
+        def log(client: Any, run_id: str) -> None:
+            from mlflow.entities import Metric
+
+            now = int(time.time() * 1000)
+            entities = [Metric(key, value, now, step) for key, value, step in metrics]
+            for start in range(0, len(entities), MOST_METRICS):
+                client.log_batch(run_id, entities[start : start + MOST_METRICS])
+
+        self._on_run(log)
 
     def _on_run(self, do: Callable[[Any, str], object]) -> None:
         if (run_id := self.run_id) is not None:
@@ -316,77 +313,6 @@ def code_version() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         return tags
     return tags | {"mlflow.source.git.commit": commit, "anomaly_ae.uncommitted_changes": str(bool(changed))}
-
-
-def browse(home: Home, port: int) -> None:
-    """Run MLflow's server for this home on the loopback address until Ctrl-C.
-
-    Raises `UsageError` when the port is taken or the home is a server that is there already.
-    """
-    if not home.tracking_uri.startswith("sqlite:"):
-        raise UsageError(f"the runs are kept at {home.tracking_uri}; open that address in a browser")
-    if not _is_free(port):
-        near = next(other for other in (*range(port + 1, 65_536), *range(5000, port)) if _is_free(other))
-        raise UsageError(f"port {port} is taken by another program; try: anomaly-ae ui --port {near}")
-    home.root.mkdir(parents=True, exist_ok=True)
-    server = subprocess.Popen(_server_command(home, port), env=_server_environment(), start_new_session=True)
-    try:
-        _wait_until_up(server, port)
-        say(f"MLflow is at http://{LOOPBACK}:{port}/{TRAINING_VIEW} (stop it with Ctrl-C)")
-        server.wait()
-    except KeyboardInterrupt:
-        say("stopping")
-    finally:
-        _stop(server)
-
-
-def _server_command(home: Home, port: int) -> list[str]:
-    """MLflow's own server: loopback only, one worker."""
-    return [
-        *(
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            LOOPBACK,
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ),
-        *("--backend-store-uri", home.tracking_uri),
-        *("--default-artifact-root", (home.root / "artifacts").as_uri()),
-        *("--uvicorn-opts", "--log-level warning"),
-    ]
-
-
-def _server_environment() -> dict[str, str]:
-    """The environment in which that server stays light and tells nobody of itself."""
-    return os.environ | ENVIRONMENT | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-
-
-def _wait_until_up(server: "subprocess.Popen[bytes]", port: int) -> None:
-    """Return when the port answers. Raises `StorageError` when the server has given up."""
-    while _is_free(port):
-        if server.poll() is not None:
-            raise StorageError("MLflow's server did not start; its own words are above")
-        time.sleep(0.1)
-
-
-def _stop(server: "subprocess.Popen[bytes]") -> None:
-    """End the server and what it has started."""
-    if server.poll() is None:
-        os.killpg(server.pid, signal.SIGTERM)
-    try:
-        server.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((LOOPBACK, port)) != 0
 
 
 def _client(home: Home) -> Any:

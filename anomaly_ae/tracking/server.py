@@ -1,0 +1,87 @@
+"""MLflow's own pages, on this machine only."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from anomaly_ae.errors import StorageError, UsageError
+from anomaly_ae.progress import say
+from anomaly_ae.runs import Home
+from anomaly_ae.tracking.mirror import ENVIRONMENT
+
+LOOPBACK = "127.0.0.1"
+TRAINING_VIEW = "#/experiments?workflowType=machine_learning"  # not the view for language models
+
+
+def browse(home: Home, port: int) -> None:
+    """Run MLflow's server for this home on the loopback address until Ctrl-C.
+
+    Raises `UsageError` when the port is taken or the home is a server that is there already.
+    """
+    if not home.tracking_uri.startswith("sqlite:"):
+        raise UsageError(f"the runs are kept at {home.tracking_uri}; open that address in a browser")
+    if not _is_free(port):
+        near = next(other for other in (*range(port + 1, 65_536), *range(5000, port)) if _is_free(other))
+        raise UsageError(f"port {port} is taken by another program; try: anomaly-ae ui --port {near}")
+    home.root.mkdir(parents=True, exist_ok=True)
+    server = subprocess.Popen(_server_command(home, port), env=_server_environment(), start_new_session=True)
+    try:
+        _wait_until_up(server, port)
+        say(f"MLflow is at http://{LOOPBACK}:{port}/{TRAINING_VIEW} (stop it with Ctrl-C)")
+        server.wait()
+    except KeyboardInterrupt:
+        say("stopping")
+    finally:
+        _stop(server)
+
+
+def _server_command(home: Home, port: int) -> list[str]:
+    """MLflow's own server: loopback only, one worker."""
+    return [
+        *(
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            LOOPBACK,
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ),
+        *("--backend-store-uri", home.tracking_uri),
+        *("--default-artifact-root", (home.root / "artifacts").as_uri()),
+        *("--uvicorn-opts", "--log-level warning"),
+    ]
+
+
+def _server_environment() -> dict[str, str]:
+    """The environment in which that server stays light and tells nobody of itself."""
+    return os.environ | ENVIRONMENT | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def _wait_until_up(server: "subprocess.Popen[bytes]", port: int) -> None:
+    """Return when the port answers. Raises `StorageError` when the server has given up."""
+    while _is_free(port):
+        if server.poll() is not None:
+            raise StorageError("MLflow's server did not start; its own words are above")
+        time.sleep(0.1)
+
+
+def _stop(server: "subprocess.Popen[bytes]") -> None:
+    """End the server and what it has started."""
+    if server.poll() is None:
+        os.killpg(server.pid, signal.SIGTERM)
+    try:
+        server.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((LOOPBACK, port)) != 0
