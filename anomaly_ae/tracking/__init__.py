@@ -1,1 +1,13 @@
 """MLflow, all of it, and nowhere else: the mirror of the run folders, and its pages in the browser."""
+
+import os
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # no network unless asked for
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a server that is away is soon known to be
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+for key, value in ENVIRONMENT.items():  # MLflow reads them when it is imported
+    os.environ.setdefault(key, value)

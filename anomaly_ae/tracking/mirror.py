@@ -7,7 +7,6 @@ uploaded by `anomaly-ae runs --sync`.
 import contextlib
 import json
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -33,12 +32,6 @@ FILES = ("config.json", "split.json", "metrics.csv", "result.json")
 GRIDS = "reconstructions"  # key of the images with a step slider
 MOST_METRICS = 1_000  # that MLflow takes at once
 DIGEST_LENGTH = 36  # the most that MLflow keeps of a data set's digest
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # no network unless asked for
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a server that is away is soon known to be
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
 EVALUATION_METRICS = (
     *("auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc", "threshold"),
     *("false_positive_rate", "true_positive_rate", "precision", "f1"),
@@ -269,7 +262,7 @@ def fetch_run(home: Home, run_id: str) -> RunFolder:
 
         write_folder(target.path, download)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise StorageError(f"MLflow at {home.tracking_uri} does not answer; try again later") from error
         raise ModelNotFound(
             f"there is no run {run_id!r} at {home.tracking_uri}; list the runs with: anomaly-ae ui"
@@ -301,7 +294,7 @@ def describe(run: RunFolder, result: dict[str, Any], evaluation: dict[str, Any])
 
 def code_version() -> dict[str, str]:
     """Tags that say which code ran: the package's version, and its commit where it runs from a checkout."""
-    from anomaly_ae import __version__
+    from anomaly_ae import __file__, __version__
 
     checkout = Path(__file__).parent.parent
     tags = {"anomaly_ae.version": __version__}
@@ -317,8 +310,6 @@ def code_version() -> dict[str, str]:
 
 def _client(home: Home) -> Any:
     """MLflow's client, imported only here since that takes a second or two."""
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 

@@ -10,7 +10,6 @@ import time
 from anomaly_ae.errors import StorageError, UsageError
 from anomaly_ae.progress import say
 from anomaly_ae.runs import Home
-from anomaly_ae.tracking.mirror import ENVIRONMENT
 
 LOOPBACK = "127.0.0.1"
 TRAINING_VIEW = "#/experiments?workflowType=machine_learning"  # not the view for language models
@@ -61,7 +60,7 @@ def _server_command(home: Home, port: int) -> list[str]:
 
 def _server_environment() -> dict[str, str]:
     """The environment in which that server stays light and tells nobody of itself."""
-    return os.environ | ENVIRONMENT | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def _wait_until_up(server: "subprocess.Popen[bytes]", port: int) -> None:

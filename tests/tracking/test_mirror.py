@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+import anomaly_ae
 from anomaly_ae import pipeline
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import Interrupted, ModelNotFound
@@ -45,6 +46,12 @@ def test_all_parameters_and_the_data_are_there(trained: Trained, client: MlflowC
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("digits", trained.run.split["digest"][:36])
     assert run.data.tags["anomaly_ae.version"] == "0.1.0"
+    checkout = Path(anomaly_ae.__file__).parent.parent
+    if (checkout / ".git").exists():
+        head = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+        assert run.data.tags["mlflow.source.git.commit"] == head.stdout.strip()
 
 
 def test_every_epoch_is_there_once(trained: Trained, client: MlflowClient) -> None:
