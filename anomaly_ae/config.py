@@ -82,10 +82,12 @@ def read_config_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise StorageError(f"cannot read the config file {path}: {error.strerror}; name a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid YAML: {one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} must hold 'key: value' lines, and holds {type(content).__name__}")
-    return content
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{path}{where}: this is not valid YAML ({one_line(error)})") from error
+    if not isinstance(content, dict | None):
+        raise UsageError(f"{path} must hold lines of 'key: value', and does not")
+    return content or {}
 
 
 def parse_setting(text: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from anomaly_ae.autoencoders import Autoencoder, build_autoencoder
 from anomaly_ae.autoencoders.inference import Read, exact_float32, forward_batches, map_images, pick_device
 from anomaly_ae.calibration import METHOD, Calibration
 from anomaly_ae.data.images import ImageSet
-from anomaly_ae.data.preprocessing import Preprocessing
+from anomaly_ae.data.preprocessing import Images, Preprocessing
 from anomaly_ae.data.splits import Split
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, one_line
 from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
@@ -53,8 +53,8 @@ class Recipe:
 class Detector:
     """Scores images and says which are anomalous.
 
-    Images are uint8, or float in [0, 1], (N, C, H, W), of the size in `preprocessing`; other images raise
-    `DataError`. Results are on the CPU.
+    Images are a tensor or NumPy array, uint8, or float in [0, 1], (N, C, H, W), of the size in `preprocessing`;
+    others raise `DataError`. Results are tensors on the CPU.
     """
 
     recipe: Recipe
@@ -69,27 +69,27 @@ class Detector:
         """The score above which an image is called anomalous."""
         return self.calibration.threshold
 
-    def score(self, images: Tensor) -> Tensor:
+    def score(self, images: Images) -> Tensor:
         """Scores, float32 (N,); higher is more anomalous."""
         return self._each(images, self.scorer.score, ())
 
     def p_values(self, scores: Tensor) -> Tensor:
         """p-values, float64 (N,), of scores (N,): how often a normal image scores at least so high."""
-        return self.calibration.p_values(scores)
+        return self.calibration.p_values(torch.as_tensor(scores))
 
-    def predict(self, images: Tensor) -> Tensor:
+    def predict(self, images: Images) -> Tensor:
         """Whether each image is anomalous, bool (N,): its score is above the threshold."""
         return self.score(images) > self.threshold
 
-    def reconstruct(self, images: Tensor) -> Tensor:
+    def reconstruct(self, images: Images) -> Tensor:
         """Reconstructions, float32 (N, C, H, W), in [0, 1]."""
         return self._each(images, lambda _, outputs: outputs.reconstruction, self.preprocessing.shape)
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Images) -> Tensor:
         """Latents, float32 (N, D)."""
         return self._each(images, lambda _, outputs: outputs.latent, (self.recipe.latent,))
 
-    def heat_map(self, images: Tensor) -> Tensor | None:
+    def heat_map(self, images: Images) -> Tensor | None:
         """The part of each pixel in the score, float32 (N, H, W); for a combination, in its first part with a map.
 
         None when the scorer has no heat map.
@@ -97,7 +97,7 @@ class Detector:
         scorer = next((part for part in self.scorer.each() if isinstance(part, MapScorer)), None)
         return None if scorer is None else self._each(images, scorer.heat_map, self.preprocessing.shape[1:])
 
-    def _each(self, images: Tensor, read: Read, shape: tuple[int, ...]) -> Tensor:
+    def _each(self, images: Images, read: Read, shape: tuple[int, ...]) -> Tensor:
         """What `read` makes of every image, (N, *shape)."""
         return map_images(self.network, self.preprocessing.check(images), read, shape)
 
@@ -202,7 +202,9 @@ def check_target(folder: Path) -> None:
     """Raise `StorageError` when a detector cannot be saved to `folder`, or would replace anything but a detector."""
     with storage_errors(f"save a detector to {folder}"):
         if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= OWN_FILES):
-            raise StorageError(f"{folder} holds other things than a detector; name a new or an empty folder")
+            raise StorageError(
+                f"{folder} holds other things than a detector; name a new or empty folder, or a detector to replace"
+            )
         above = next(parent for parent in folder.absolute().parents if parent.exists())
         if not (above.is_dir() and os.access(above, os.W_OK)):
             raise StorageError(f"a detector cannot be saved to {folder}: {above} is no folder that can be written")

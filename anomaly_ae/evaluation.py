@@ -117,14 +117,15 @@ def write_tables(folder: Path, detector: Detector, test: ImageSet, scores: Tenso
 def draw(detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation) -> dict[str, Figure]:
     """The figures of an evaluation, by name."""
     novel, values, names = novelty(detector, test), scores.numpy(), class_names(detector, test)
-    threshold, operating = detector.threshold, (evaluation.false_positive_rate, evaluation.true_positive_rate)
+    threshold = detector.threshold
+    at_threshold = evaluation.false_positive_rate, evaluation.true_positive_rate, evaluation.precision
     areas = evaluation.auroc, evaluation.average_precision
     order = scores.argsort(descending=True, stable=True)
     mapped = torch.linspace(0, len(test) - 1, min(len(test), figures.MAPPED)).long()
     latents = detector.encode(test.images[mapped]).numpy()
     return {
         "score_histogram": figures.score_histogram(values, novel, threshold, evaluation.target_fpr),
-        "roc_and_precision_recall": figures.roc_and_precision_recall(values, novel, *areas, operating),
+        "roc_and_precision_recall": figures.roc_and_precision_recall(values, novel, *areas, at_threshold),
         "score_by_class": figures.score_by_class(values, names, novel, threshold),
         "most_anomalous": _extremes(detector, test, scores, order, "The most anomalous test images"),
         "least_anomalous": _extremes(detector, test, scores, order.flip(0), "The least anomalous test images"),
@@ -136,7 +137,7 @@ def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor,
     """The first images of an order, with class and score above each."""
     chosen = test.take(order[: figures.SHOWN])
     titles = [
-        f"{name}\n{score:.2f}"
+        f"class {name}\nscore {score:.2f}"
         for name, score in zip(class_names(detector, chosen), scores[order].tolist(), strict=False)
     ]
     images = as_float(chosen.images).numpy()

@@ -21,14 +21,16 @@ Array = npt.NDArray[Any]
 DPI = 130
 GRID_PIXELS = 84  # the least height of one image in a grid
 NORMAL, NOVEL, LINE = "#4477aa", "#ee6677", "#222222"
+MARKERS = {"normal": "o", "novel": "X"}
 ROLES = {"normal": NORMAL, "novel": NOVEL}  # Paul Tol's bright scheme, told apart by the colour-blind
 SHOWN = 10  # images in a row
 MAPPED = 1_000  # latents in the map, at most
 
 
-def save_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
-    """Write each figure as a PNG under its name."""
+def save_figures(folder: Path, figures: Mapping[str, Figure], caption: str) -> None:
+    """Write each figure as a PNG under its name, with the caption small below."""
     for name, figure in figures.items():
+        figure.supxlabel(caption, fontsize=8, color="0.4", x=0.99, ha="right")
         write_with(folder / f"{name}.png", lambda path, f=figure: f.savefig(path, dpi=DPI, format="png"))  # type: ignore[misc]
 
 
@@ -43,8 +45,9 @@ def loss_curves(history: Sequence[Epoch]) -> Figure:
     """Training and validation loss by epoch, with the best epoch marked."""
     figure, (axes,) = _figure(1, (7, 4.2))
     epochs = [epoch.epoch for epoch in history]
-    axes.plot(epochs, [epoch.train_loss for epoch in history], color=NORMAL, marker=".", label="training")
-    axes.plot(epochs, [epoch.validation_loss for epoch in history], color=NOVEL, marker=".", label="validation")
+    marker = "." if len(history) <= 40 else ""
+    axes.plot(epochs, [epoch.train_loss for epoch in history], color=NORMAL, marker=marker, label="training")
+    axes.plot(epochs, [epoch.validation_loss for epoch in history], color=NOVEL, marker=marker, label="validation")
     best = min(history, key=lambda epoch: epoch.validation_loss)
     label = f"best epoch: {best.epoch}"
     axes.plot(best.epoch, best.validation_loss, "o", color=LINE, fillstyle="none", markersize=11, label=label)
@@ -57,43 +60,38 @@ def loss_curves(history: Sequence[Epoch]) -> Figure:
 def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: float) -> Figure:
     """Distribution of the scores of normal and novel test images, with the threshold."""
     figure, (axes,) = _figure(1, (7, 4.2))
-    low, high = np.quantile(scores, [0, 0.995])
-    bins = np.linspace(low, max(high, threshold) + 1e-9, 45)
+    edge = max(float(np.quantile(scores, 0.995)), threshold) + 1e-6  # a few far out would flatten all others
     for role, chosen in (("normal", ~novel), ("novel", novel)):
-        label = f"{role} ({int(chosen.sum()):,})"
-        clipped = np.minimum(scores[chosen], bins[-1])
-        sns.histplot(
-            x=clipped, bins=bins, stat="density", color=ROLES[role], alpha=0.5, linewidth=0, ax=axes, label=label
-        )
-    axes.axvline(threshold, color=LINE, linestyle="--", label=f"threshold for {target_fpr:.3g} false alarms")
-    title = "Scores of the test images (the highest 0.5 % in the last bar)"
-    axes.set(xlabel="score (higher is more anomalous)", ylabel="density", title=title)
+        label, bins = f"{role} ({int(chosen.sum()):,} images)", np.linspace(scores.min(), edge, 46)
+        look = {"color": ROLES[role], "alpha": 0.5, "linewidth": 0, "label": label}
+        sns.histplot(x=scores[chosen], bins=bins, stat="probability", ax=axes, **look)
+    axes.axvline(threshold, color=LINE, linestyle="--", label=f"threshold (false-alarm rate {target_fpr:g})")
+    beyond = int((scores > edge).sum())
+    note = f" ({beyond:,} beyond the right edge)" if beyond else ""
+    axes.set(xlabel="score (higher is more anomalous)", ylabel="share of images", title=f"Scores by role{note}")
     axes.legend()
     return figure
 
 
 def roc_and_precision_recall(
-    scores: Array,
-    novel: Array,
-    auroc: float,
-    average_precision: float,
-    operating: tuple[float | None, float | None],
+    scores: Array, novel: Array, auroc: float, average_precision: float, at_threshold: Sequence[float | None]
 ) -> Figure:
-    """ROC and precision–recall curves; `operating` is FPR and TPR at the threshold."""
+    """ROC and precision–recall curves; `at_threshold` is FPR, TPR and precision there."""
     figure, (left, right) = _figure(2, (10, 4.6))
     fpr, tpr, _ = roc_curve(novel, scores)
     left.plot(fpr, tpr, color=NORMAL, label=f"AUROC {auroc:.4f}")
     left.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="chance")
-    if None not in operating:
-        left.plot(*operating, "o", color=NOVEL, label="threshold")  # type: ignore[arg-type]
     left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
-    precision, recall, _ = precision_recall_curve(novel, scores)
-    right.plot(recall, precision, color=NORMAL, label=f"average precision {average_precision:.4f}")
+    precision, recall, _ = precision_recall_curve(novel, scores)  # whose last point is no threshold's
+    right.plot(recall[:-1], precision[:-1], color=NORMAL, label=f"average precision {average_precision:.4f}")
     right.axhline(novel.mean(), color="0.6", linestyle=":", label="chance")
     right.set(xlabel="recall (true positive rate)", ylabel="precision", title="Precision and recall")
-    for axes in (left, right):
+    at_fpr, at_tpr, at_precision = at_threshold
+    for axes, point in ((left, (at_fpr, at_tpr)), (right, (at_tpr, at_precision))):
+        if None not in point:
+            axes.plot(*point, "o", color=NOVEL, label="threshold")  # type: ignore[arg-type]
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.legend(loc="lower right" if axes is left else "lower left")
+        axes.legend(loc="best")
     return figure
 
 
@@ -131,7 +129,7 @@ def image_rows(images: Array, rebuilt: Array, heat: Array | None, titles: Sequen
         "absolute\nerror": np.abs(images - rebuilt).mean(axis=1),
     }
     if heat is not None:
-        rows["heat map"] = heat
+        rows["heat map\nof the score"] = heat
     columns = len(images)
     size = (1.1 * columns + 1.4, 1.2 * len(rows) + 1.0)
     with sns.axes_style("white"):
@@ -143,7 +141,7 @@ def image_rows(images: Array, rebuilt: Array, heat: Array | None, titles: Sequen
             _show(axes, image, float(shown.max()))
     for axes, title in zip(grid_axes[0], titles, strict=False):
         axes.set_title(title, fontsize=9)
-    figure.suptitle(heading)
+    figure.suptitle(f"{heading} (maps: from 0, dark, to the row's largest value)")
     return figure
 
 
@@ -160,26 +158,28 @@ def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
     table = pd.DataFrame({"x": plane[:, 0], "y": plane[:, 1], "class": names})
     table["role"] = np.where(novel, "novel", "normal")
     figure, (axes,) = _figure(1, (8.2, 6))
-    order = sorted(set(table["class"]))
-    markers = {"normal": "o", "novel": "X"}
+    order = sorted(set(names))
+    colors = dict(zip(order, sns.color_palette(n_colors=len(order)), strict=True))
     sns.scatterplot(
         table,
         x="x",
         y="y",
         hue="class",
-        hue_order=order,
+        palette=colors,
         style="role",
-        markers=markers,
+        markers=MARKERS,
         s=28,
         linewidth=0.3,
+        legend=False,
         ax=axes,
     )
-    axes.set(
-        xlabel="t-SNE 1",
-        ylabel="t-SNE 2",
-        title=f"Latents of {len(latents):,} test images, laid out by t-SNE",
-    )
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    role_of = dict(zip(names, table["role"], strict=True))
+    for name in order:  # a legend whose marks are those of the map
+        label = f"{name} ({role_of[name]})"
+        axes.scatter([], [], s=28, color=colors[name], marker=MARKERS[role_of[name]], label=label)
+    axes.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
+    axes.set_title(f"Latents of {len(latents):,} test images, laid out by t-SNE")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="class")
     return figure
 
 

@@ -146,6 +146,8 @@ def resume(
     mark_dead_runs(home)
     run = home.latest_unfinished() if name == LATEST else home.find_run(name)
     config = RunConfig.build(run.config.to_dict(), *asked)
+    if str(pick_device(config.device)) == run.record.device:  # auto and cpu may be the same
+        config = dataclasses.replace(config, device=run.config.device)
     if clashes := conflicts(run.config, config):
         raise UsageError(f"run {run.record.id} cannot be resumed with other settings: {'; '.join(clashes)}")
     with run.lock():
@@ -169,7 +171,8 @@ def _train(job: Job, run: RunFolder, tracker: Tracker) -> TrainResult:
     fitting = (job.recipe, training.best, job.images, job.split, job.config.target_fpr, job.device)
     detector = fit_detector(*fitting)
     detector.save(run.path / "detector")
-    figures.save_figures(run.path / "figures", _training_figures(training, detector, job.images["validation"].images))
+    drawn = _training_figures(training, detector, job.images["validation"].images)
+    figures.save_figures(run.path / "figures", drawn, run.record.name)
     result = _result(training, detector, run, job.device)
     write_json(run.path / "result.json", dataclasses.asdict(result))
     run.update(status=FINISHED)
@@ -246,7 +249,7 @@ def _keep(
     try:
         with run.lock(wait=LOCK_WAIT):
             write_tables(run.path / "evaluation", detector, test, scores, evaluation)
-            figures.save_figures(run.path / "figures", draw(detector, test, scores, evaluation))
+            figures.save_figures(run.path / "figures", draw(detector, test, scores, evaluation), run.record.name)
             tracker = Tracker(home, run.record.mlflow_run_id)
             tracker.log_results(run)
             _settle(run, tracker, run.record.unlogged)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from anomaly_ae import __version__
 from anomaly_ae.cli import main
 from tests.conftest import Cli, Ended, Trained
 
@@ -53,6 +54,7 @@ WRONG = [
     (("train", "--normal", "0", "--mlruns", "100%"), 2, "with %, ? or #"),
     (("train", "--normal", "0", "--mlruns", "~nobody-of-this-name/x"), 2, "does not exist"),
     (("train", "--normal", "0", "--experiment", " "), 2, "experiment must not be empty"),
+    (("train", "--normal", "0", "--dataset", "mnist", "--data-dir", "a-file"), 1, "is a file"),
     (("train", "--nromal", "0"), 2, "--normal"),
     (("train", "--resume", "abcdef"), 1, "no run 'abcdef'"),
     (("trian",), 2, "train"),
@@ -84,6 +86,10 @@ def test_wrong_use_is_one_line_and_leaves_nothing_behind(
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_version_is_said(call: Call) -> None:
+    assert call("--version").out == f"{__version__}\n"
 
 
 def test_without_a_command_it_shows_its_help(call: Call) -> None:

@@ -44,11 +44,13 @@ def test_a_config_file_is_a_mapping_in_yaml(tmp_path: Path) -> None:
     file.write_text("normal: 0,1,2\nlearning_rate: 0.002\nepochs: null\n")
     config = RunConfig.build(read_config_file(file))
     assert (config.normal, config.learning_rate, config.epochs) == ("0,1,2", 0.002, None)
+    file.write_text("")
+    assert read_config_file(file) == {}
     file.write_text("- a list\n")
-    with pytest.raises(UsageError, match="list"):
+    with pytest.raises(UsageError, match="key: value"):
         read_config_file(file)
     file.write_text("a: [\n")
-    with pytest.raises(UsageError, match="not valid YAML"):
+    with pytest.raises(UsageError, match="line 2: this is not valid YAML"):
         read_config_file(file)
 
 

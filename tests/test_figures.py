@@ -19,7 +19,7 @@ DRAWN = {
     "one_epoch": lambda: figures.loss_curves(HISTORY[:1]),
     "score_histogram": lambda: figures.score_histogram(SCORES, NOVEL, 0.5, 0.05),
     "constant_scores": lambda: figures.score_histogram(np.ones(60), NOVEL, 1.0, 0.05),
-    "roc": lambda: figures.roc_and_precision_recall(SCORES, NOVEL, 0.5, 0.4, (0.1, 0.2)),
+    "roc": lambda: figures.roc_and_precision_recall(SCORES, NOVEL, 0.5, 0.4, (0.1, 0.2, None)),
     "score_by_class": lambda: figures.score_by_class(SCORES, NAMES, ROLES, 0.5),
     "one_latent": lambda: figures.latent_map(RNG.normal(size=(60, 1)).astype("float32"), NAMES, ROLES),
     "latent_map": lambda: figures.latent_map(RNG.normal(size=(60, 4)).astype("float32"), NAMES, ROLES),
@@ -32,7 +32,7 @@ def test_figures_have_labelled_axes_and_can_be_written(name: str, tmp_path: Path
     for axes in figure.axes:
         assert axes.get_xlabel()
         assert axes.get_ylabel()
-    figures.save_figures(tmp_path, {name: figure})
+    figures.save_figures(tmp_path, {name: figure}, "a caption")
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.png"]
     assert np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")).std() > 5  # something is drawn
 

@@ -15,6 +15,8 @@ def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
     Raises `UsageError` for a class that does not exist, for none at all and for all of them.
     """
     body = text.strip()
+    if not body:
+        raise UsageError(f"--normal is needed: it names the classes that are normal; {FORMS}")
     but = body.lower().startswith(ALL_BUT)
     named = _positions(body[len(ALL_BUT) :] if but else body, classes)
     if not named:

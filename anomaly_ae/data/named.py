@@ -127,6 +127,8 @@ def _download(name: str, entry: Entry, root: Path) -> None:
     """Download through torchvision (progress bar, checksums) to a folder aside, then move it in place."""
     import torchvision.datasets
 
+    if root.is_file():
+        raise DataMissing(f"data sets lie in a folder, and {root} is a file; name a folder with --data-dir")
     say(f"{name} is not in {root.resolve()}: downloading it there")
     made = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
@@ -145,7 +147,7 @@ def _download(name: str, entry: Entry, root: Path) -> None:
             with contextlib.suppress(OSError):  # something else is in it by now
                 folder.rmdir()
         raise DataMissing(
-            f"{name} is not in {root.resolve()} and could not be downloaded ({one_line(error)}); "
+            f"{name} is not in {root.resolve()} and could not be downloaded ({one_line(error)}); is there a network? "
             f"put torchvision's {entry.torchvision} files there, name their folder with --data-dir, "
             "or use --dataset digits, which needs no download"
         ) from error

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from anomaly_ae.errors import DataError
+
+Images = Tensor | npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,16 @@ class Preprocessing:
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.height, self.width
 
-    def check(self, images: Tensor) -> Tensor:
-        """Return `images`, `(N, C, H, W)`, uint8 or float in [0, 1], if they are what the detector takes.
+    def check(self, images: Images) -> Tensor:
+        """Return `images`, `(N, C, H, W)`, uint8 or float in [0, 1], as a tensor if they are what the detector takes.
 
         Raises `DataError` otherwise, saying what is wrong with them.
         """
+        if isinstance(images, np.ndarray) and images.dtype.kind in "uif":
+            images = torch.as_tensor(images)
+        if not isinstance(images, Tensor):
+            kind = f"array of {images.dtype}" if isinstance(images, np.ndarray) else type(images).__name__
+            raise DataError(f"images are a torch tensor or a NumPy array of numbers, and these are: {kind}")
         wanted = "×".join(map(str, self.shape))
         if images.ndim != 4 or tuple(images.shape[1:]) != self.shape:
             given = "×".join(map(str, images.shape))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from anomaly_ae.errors import UnknownName
+from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers.base import MapScorer, Passes, Scorer
 from anomaly_ae.scorers.combination import Combination
 from anomaly_ae.scorers.neighbours import LatentNeighbours
@@ -29,8 +29,10 @@ SCORERS: dict[str, Entry] = {
 
 
 def build_scorer(name: str) -> Scorer:
-    """The scorer called `name`; names joined by `+` are combined. Raises `UnknownName`."""
+    """The scorer called `name`; names joined by `+` are combined. Raises `UnknownName`, `UsageError`."""
     parts = [part.strip() for part in name.split("+")]
+    if "" in parts:
+        raise UsageError(f"a scorer is a name, or names joined by +, and {name!r} has a part that is empty")
     for part in parts:
         if part not in SCORERS:
             raise UnknownName("scorer", part, [*SCORERS, "or several joined by +"])

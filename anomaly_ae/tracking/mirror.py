@@ -181,7 +181,7 @@ def _evaluation_metrics(evaluation: dict[str, Any]) -> dict[str, float | None]:
     low, high = evaluation["auroc_ci"]
     metrics = {f"test/{name}": evaluation[name] for name in EVALUATION_METRICS}
     by_class = {
-        f"{measure}/{row['class']}": row[measure]
+        f"test_by_class/{measure}_{row['class']}": row[measure]
         for row in evaluation["per_class"]
         for measure in ("auroc", "detection_rate", "false_alarm_rate")
     }
@@ -208,7 +208,8 @@ def sync(home: Home) -> None:
 
     def log(run: RunFolder) -> None:
         done = upload(home, run)
-        say(f"run {run.record.id}: {'logged to MLflow' if done else 'still not logged; try again later'}")
+        said = f"logged to MLflow as {run.record.mlflow_run_id}" if done else "still not logged; try again later"
+        say(f"run {run.record.id}: {said}")
 
     mark_dead_runs(home)
     waiting = [run for run in home.runs() if run.record.unlogged and run.record.status != RUNNING]

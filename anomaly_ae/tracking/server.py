@@ -52,7 +52,7 @@ def _server_command(home: Home, port: int) -> list[str]:
             "--workers",
             "1",
         ),
-        *("--backend-store-uri", home.tracking_uri),
+        *("--backend-store-uri", home.tracking_uri, "--registry-store-uri", home.tracking_uri),
         *("--default-artifact-root", (home.root / "artifacts").as_uri()),
         *("--uvicorn-opts", "--log-level warning"),
     ]
@@ -60,7 +60,7 @@ def _server_command(home: Home, port: int) -> list[str]:
 
 def _server_environment() -> dict[str, str]:
     """The environment in which that server stays light and tells nobody of itself."""
-    return os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return os.environ | {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def _wait_until_up(server: "subprocess.Popen[bytes]", port: int) -> None:

@@ -24,10 +24,15 @@ def test_class_names_with_dashes_slashes_and_spaces() -> None:
     assert parse_normal("t-shirt/top, Ankle boot,1", FASHION) == (0, 1, 9)
 
 
-@pytest.mark.parametrize("text", ["", " , ", "all-but:"])
+@pytest.mark.parametrize("text", [" , ", "all-but:"])
 def test_an_empty_set_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="names no class"):
         parse_normal(text, DIGITS)
+
+
+def test_nothing_at_all_is_refused() -> None:
+    with pytest.raises(UsageError, match="--normal is needed"):
+        parse_normal(" ", DIGITS)
 
 
 def test_all_classes_are_refused_for_nothing_would_be_left() -> None:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -14,9 +15,18 @@ def test_fitting_images_pass(images: torch.Tensor) -> None:
     assert PREPROCESSING.check(images) is images
 
 
+def test_numpy_arrays_are_taken_too() -> None:
+    for kind in ("uint8", "float32", "float64"):
+        assert isinstance(PREPROCESSING.check(np.zeros((2, 1, 8, 9), kind)), torch.Tensor)
+
+
 @pytest.mark.parametrize(
     ("images", "reason"),
     [
+        (np.zeros((2, 1, 8, 9), bool), "array of bool"),
+        (np.array(["a"]), "array of <U1"),
+        ([[0.0]], "these are: list"),
+        (None, "NoneType"),
         (torch.zeros(2, 1, 9, 8), "N×1×8×9"),
         (torch.zeros(8, 9), "given 8×9"),
         (torch.zeros(2, 1, 8, 9, dtype=torch.int64), "torch.int64"),

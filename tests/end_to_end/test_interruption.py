@@ -75,7 +75,7 @@ def test_ctrl_c_keeps_the_best_weights_and_marks_the_run(cli: Cli, tmp_path: Pat
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("error: interrupted; best weights so far")
+    assert said.splitlines()[-1].startswith("interrupted; best weights so far")
     assert "Traceback" not in said
     client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     assert run.record.status == client.get_run(run.record.id).info.status == KILLED

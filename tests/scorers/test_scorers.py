@@ -6,7 +6,7 @@ from skimage.metrics import structural_similarity
 from sklearn.neighbors import NearestNeighbors
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.errors import UnknownName
+from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers import SCORERS, MapScorer, build_scorer, neighbours
 
 Batch = tuple[torch.Tensor, Outputs]
@@ -121,5 +121,5 @@ def test_a_worse_reconstruction_scores_higher(name: str) -> None:
 def test_unknown_parts_are_refused() -> None:
     with pytest.raises(UnknownName, match="did you mean 'latent-knn'"):
         build_scorer("relative+latent-nn")
-    with pytest.raises(UnknownName):
+    with pytest.raises(UsageError, match="part that is empty"):
         build_scorer("mse+")
