@@ -61,7 +61,7 @@ def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: f
     """Distribution of the scores of normal and novel test images, with the threshold."""
     figure, (axes,) = _figure(1, (7, 4.2))
     edge = max(float(np.quantile(scores, 0.995)), threshold) + 1e-6  # a few far out would flatten all others
-    for role, chosen in (("normal", ~novel), ("novel", novel)):
+    for role, chosen in zip(ROLES, (~novel, novel), strict=True):
         label, bins = f"{role} ({int(chosen.sum()):,} images)", np.linspace(scores.min(), edge, 46)
         look = {"color": ROLES[role], "alpha": 0.5, "linewidth": 0, "label": label}
         sns.histplot(x=scores[chosen], bins=bins, stat="probability", ax=axes, **look)
@@ -105,6 +105,7 @@ def score_by_class(scores: Array, names: Sequence[str], novel: Array, threshold:
         x="class",
         y="score",
         hue="role",
+        hue_order=list(ROLES),
         order=order,
         palette=ROLES,
         fliersize=1.5,
