@@ -177,15 +177,12 @@ class Tracker:
 
 
 def _evaluation_metrics(evaluation: dict[str, Any]) -> dict[str, float | None]:
-    """What `evaluate` measured, by MLflow's names; measures by class are groups of their own."""
+    """What `evaluate` measured, by MLflow's names. The figures by class are a table: as metrics they would be
+    dozens of bars of one run each, in front of the curves.
+    """
     low, high = evaluation["auroc_ci"]
     metrics = {f"test/{name}": evaluation[name] for name in EVALUATION_METRICS}
-    by_class = {
-        f"test_by_class/{measure}_{row['class']}": row[measure]
-        for row in evaluation["per_class"]
-        for measure in ("auroc", "detection_rate", "false_alarm_rate")
-    }
-    return metrics | {"test/auroc_low": low, "test/auroc_high": high} | by_class
+    return metrics | {"test/auroc_low": low, "test/auroc_high": high}
 
 
 def upload(home: Home, run: RunFolder) -> bool:
