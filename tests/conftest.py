@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,6 +39,18 @@ class Ended:
 
 def clean_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in SETTINGS_THAT_LEAK_IN}
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """Start `anomaly-ae` as a terminal does: Ctrl-C reaches it even where the tests run in the background."""
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=clean_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 Cli = Callable[..., Ended]

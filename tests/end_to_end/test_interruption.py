@@ -1,7 +1,6 @@
 """Real kills: what is lost is the epoch it was in, and what comes out in the end is the same."""
 
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -10,14 +9,9 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from anomaly_ae.runs import KILLED, Home, RunFolder
-from tests.conftest import COMMAND, Cli, clean_environment
+from tests.conftest import Cli, start
 
 TRAIN = ("train", "--normal", "0,1,2", "--epochs", "150", "--seed", "7")
-
-
-def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    command = [*COMMAND, *arguments]
-    return subprocess.Popen(command, cwd=folder, env=clean_environment(), stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_epochs(folder: Path, count: int) -> RunFolder:

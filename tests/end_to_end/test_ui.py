@@ -3,11 +3,10 @@
 import json
 import signal
 import socket
-import subprocess
 import time
 import urllib.request
 
-from tests.conftest import COMMAND, Cli, Trained, clean_environment
+from tests.conftest import Cli, Trained, start
 
 
 def free_port() -> int:
@@ -18,8 +17,7 @@ def free_port() -> int:
 
 def test_the_ui_shows_the_runs_and_stops_with_ctrl_c(trained: Trained, cli: Cli) -> None:
     port, place = free_port(), ("--mlruns", str(trained.home.root))
-    command = [*COMMAND, "ui", "--port", str(port), *place]
-    process = subprocess.Popen(command, env=clean_environment(), stderr=subprocess.PIPE, text=True)
+    process = start(trained.home.root, "ui", "--port", str(port), *place)
     try:
         assert process.stderr is not None
         said = next(line for line in process.stderr if "MLflow is at" in line)
