@@ -1,6 +1,7 @@
 """Every picture: what `train` and `evaluate` draw, as matplotlib figures and as image grids."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def save_figures(folder: Path, figures: Mapping[str, Figure], caption: str) -> N
     """Write each figure as a PNG under its name, with the caption small below."""
     for name, figure in figures.items():
         figure.supxlabel(caption, fontsize=8, color="0.4", x=0.99, ha="right")
-        write_with(folder / f"{name}.png", lambda path, f=figure: f.savefig(path, dpi=DPI, format="png"))  # type: ignore[misc]
+        write_with(folder / f"{name}.png", partial(figure.savefig, dpi=DPI, format="png"))
 
 
 def save_image(path: Path, pixels: Array) -> None:

@@ -21,6 +21,7 @@ from anomaly_ae.config import RunConfig
 from anomaly_ae.data.classes import parse_normal
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.named import data_root, find_dataset, load_dataset
+from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.splits import PARTS, Split, split_dataset
 from anomaly_ae.detector import Detector, Recipe, check_target, fit_detector
 from anomaly_ae.errors import DataChanged, Interrupted, ModelNotFound, RunBusy, StorageError, UsageError, one_line
@@ -188,7 +189,7 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
     """Train the network, from the checkpoint if there is one."""
     config, fit, validation = job.config, job.images["fit"].images, job.images["validation"].images
     torch.manual_seed(config.seed)
-    network = build_autoencoder(config.autoencoder, tuple(fit.shape[1:]), config.latent)  # type: ignore[arg-type]
+    network = build_autoencoder(config.autoencoder, Preprocessing.for_shape(fit.shape[1:]).shape, config.latent)
     training = Training(network.to(job.device), config)
     if run.checkpoint.exists():
         training.load(run.checkpoint)

@@ -167,9 +167,7 @@ def _validate(training: Training, objective: Objective, images: Tensor) -> float
 
 def _forward(network: Autoencoder, batch: Tensor, precision: str) -> Outputs:
     """The network's outputs in float32, computed in `precision`."""
-    if precision == "float32":
-        return network(batch)  # type: ignore[no-any-return]
-    with torch.autocast(batch.device.type, torch.bfloat16):
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         outputs: Outputs = network(batch)
     return outputs._replace(reconstruction=outputs.reconstruction.float(), latent=outputs.latent.float())
 

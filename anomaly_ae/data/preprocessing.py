@@ -37,7 +37,9 @@ class Preprocessing:
         Raises `DataError` otherwise, saying what is wrong with them.
         """
         if isinstance(images, np.ndarray) and images.dtype.kind in "uif":
-            images = torch.as_tensor(images)
+            images = torch.from_numpy(
+                np.array(images, order="C")
+            )  # a copy: flipped and read-only views are taken too
         if not isinstance(images, Tensor):
             kind = f"array of {images.dtype}" if isinstance(images, np.ndarray) else type(images).__name__
             raise DataError(f"images are a torch tensor or a NumPy array of numbers, and these are: {kind}")

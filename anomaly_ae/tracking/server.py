@@ -39,23 +39,16 @@ def browse(home: Home, port: int) -> None:
 
 def _server_command(home: Home, port: int) -> list[str]:
     """MLflow's own server: loopback only, one worker."""
-    return [
-        *(
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            LOOPBACK,
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ),
-        *("--backend-store-uri", home.tracking_uri, "--registry-store-uri", home.tracking_uri),
-        *("--default-artifact-root", (home.root / "artifacts").as_uri()),
-        *("--uvicorn-opts", "--log-level warning"),
-    ]
+    options = {
+        "--host": LOOPBACK,
+        "--port": str(port),
+        "--workers": "1",
+        "--backend-store-uri": home.tracking_uri,
+        "--registry-store-uri": home.tracking_uri,
+        "--default-artifact-root": (home.root / "artifacts").as_uri(),
+        "--uvicorn-opts": "--log-level warning",
+    }
+    return [sys.executable, "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
 
 
 def _server_environment() -> dict[str, str]:

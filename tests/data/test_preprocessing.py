@@ -18,6 +18,9 @@ def test_fitting_images_pass(images: torch.Tensor) -> None:
 def test_numpy_arrays_are_taken_too() -> None:
     for kind in ("uint8", "float32", "float64"):
         assert isinstance(PREPROCESSING.check(np.zeros((2, 1, 8, 9), kind)), torch.Tensor)
+    flipped = np.arange(72, dtype=np.uint8).reshape(1, 1, 8, 9)[..., ::-1]
+    flipped.flags.writeable = False
+    assert PREPROCESSING.check(flipped)[0, 0, 0].tolist() == [8, 7, 6, 5, 4, 3, 2, 1, 0]
 
 
 @pytest.mark.parametrize(
