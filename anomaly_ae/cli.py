@@ -56,8 +56,15 @@ def train(
     autoencoder: Annotated[
         str | None, typer.Option(metavar="NAME", help="See: anomaly-ae autoencoders [conv].")
     ] = None,
-    latent: Annotated[str | None, typer.Option(metavar="N", help="Latent dimensions [12].")] = None,
-    objective: Annotated[str | None, typer.Option(metavar="NAME", help="mse, bce or ssim [mse].")] = None,
+    latent: Annotated[
+        str | None, typer.Option(metavar="N", help="Latent dimensions [the autoencoder's own; 12 for conv].")
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(metavar="N|HxW", help="Resize the images [as the autoencoder or the data have it].")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(metavar="NAME", help="mse, bce, ssim, elbo, perceptual, or e.g. mse+0.5*ssim [mse].")
+    ] = None,
     scorer: Annotated[
         str | None, typer.Option(metavar="NAME", help="See: anomaly-ae scorers [relative+latent-knn].")
     ] = None,
@@ -83,10 +90,11 @@ def train(
 ) -> None:
     """Train a detector on the normal classes of a data set."""
     asked_for = dict(locals())
-    from anomaly_ae.config import TYPES, RunConfig, parse_setting, read_config_file
+    from anomaly_ae.config import TYPES, RunConfig, parse_setting, read_config
+    from anomaly_ae.yaml_files import read_lines
 
     given = {key: value for key, value in asked_for.items() if key in TYPES and value is not None}
-    layers = [read_config_file(config) if config else {}, dict(map(parse_setting, settings or [])), given]
+    layers = [read_config(read_lines(config)) if config else {}, dict(map(parse_setting, settings or [])), given]
     asked = RunConfig.build(*layers)
     from anomaly_ae import pipeline
     from anomaly_ae.runs import Home
@@ -126,6 +134,24 @@ def evaluate(
 
 
 @app.command()
+def encode(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images; folders within it are looked into too.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="A Parquet file: path, error, latent_0, latent_1 …")],
+    model: Annotated[str, typer.Option(metavar="MODEL", help="latest, a run id, or a detector's folder.")] = "latest",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Write the latents of a folder of images, for whoever wants fewer dimensions."""
+    from anomaly_ae import pipeline
+    from anomaly_ae.folder import check_output, encode_folder
+
+    check_output(output)
+    detector = pipeline.load(model, mlruns=mlruns, device=device)
+    _print(dataclasses.asdict(encode_folder(detector, folder, output)), as_json, _encoded)
+
+
+@app.command()
 def runs(
     sync: Annotated[bool, typer.Option("--sync", help="Log to MLflow what could not be logged before.")] = False,
     mlruns: Mlruns = None,
@@ -153,11 +179,61 @@ def datasets(as_json: Json = False) -> None:
 
 
 @app.command()
-def autoencoders(as_json: Json = False) -> None:
-    """List the autoencoders."""
-    from anomaly_ae.autoencoders import AUTOENCODERS
+def autoencoders(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, layer by layer.")] = None,
+    image_size: Annotated[
+        str | None, typer.Option(metavar="N|HxW", help="Pixels [those it was made for, else 28].")
+    ] = None,
+    channels: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Channels: 3 for colour.")] = 1,
+    latent: Annotated[str | None, typer.Option(metavar="N", help="Latent dimensions [its own].")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the autoencoders, or one of them layer by layer."""
+    from anomaly_ae.autoencoders import AUTOENCODERS, Options
+    from anomaly_ae.autoencoders.summary import image_shape, layers, summarise
+    from anomaly_ae.config import RunConfig
 
-    _print({name: entry.about for name, entry in AUTOENCODERS.items()}, as_json, _listed)
+    asked = RunConfig.build({"image_size": image_size, "latent": latent})
+    options = Options(latent=asked.latent)
+    if name:
+        shape = image_shape(name, asked.size, channels)
+        found = {"layers": [dataclasses.asdict(layer) for layer in layers(name, shape, options)]}
+        _print(dataclasses.asdict(summarise(name, shape, options)) | found, as_json, _layers)
+        return
+    rows, refused = [], []
+    for known in AUTOENCODERS:
+        try:
+            rows.append(dataclasses.asdict(summarise(known, image_shape(known, asked.size, channels), options)))
+        except UsageError as error:
+            refused.append(one_line(error))
+    _print(rows, as_json, _autoencoders)
+    for reason in refused:
+        print(f"left out: {reason}", file=sys.stderr)
+
+
+@app.command()
+def run(
+    pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="For example one of pipelines/.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Over the file, e.g. training.epochs=1."),
+    ] = None,
+    data_dir: DataDir = None,
+    no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Train and evaluate every cell of a pipeline file and compare them; interrupted, it goes on where it was."""
+    from anomaly_ae.config import parse_setting
+    from anomaly_ae.pipeline import run_plan
+    from anomaly_ae.runs import Home
+
+    overrides = [parse_setting(text) for text in settings or []]
+    overrides += [("data_dir", data_dir)] if data_dir else []
+    result = run_plan(pipeline, overrides, home=Home.find(mlruns), tracking=not no_tracking)
+    _print(dataclasses.asdict(result), as_json, _compared)
+    if result.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -225,8 +301,8 @@ def _fail(message: str, code: int, kind: str = "error: ") -> int:
     return code
 
 
-def _print(result: Mapping[str, Any], as_json: bool, render: Callable[[Mapping[str, Any]], str]) -> None:
-    """One JSON object, or text for people, on standard output."""
+def _print(result: Any, as_json: bool, render: Callable[[Any], str]) -> None:
+    """One JSON value, or text for people, on standard output."""
     print(json.dumps(result, allow_nan=False) if as_json else render(result), flush=True)
 
 
@@ -246,17 +322,18 @@ def _trained(result: Mapping[str, Any]) -> str:
     )
 
 
+def _encoded(result: Mapping[str, Any]) -> str:
+    bad = f"; {result['failed']:,} could not be read, see the column error" if result["failed"] else ""
+    return (
+        f"{result['images']:,} images, {result['latent_size']:,} latent dimensions each, in {result['output']}{bad}"
+    )
+
+
 def _evaluated(result: Mapping[str, Any]) -> str:
-    low, high = result["auroc_ci"]
     rows = [
-        (
-            "AUROC",
-            f"{result['auroc']:.4f}   95 % interval {low:.4f} to {high:.4f} ({result['auroc_ci_method']})",
-        ),
-        ("average precision", f"{result['average_precision']:.4f}"),
-        ("FPR@95TPR", f"{result['fpr_at_95_tpr']:.4f}"),
-        ("partial AUROC", f"{result['partial_auroc']:.4f}   to 10 % FPR, standardised"),
+        *(_ranked(result) if result["auroc"] is not None else [("AUROC", "none: every class is normal")]),
         ("", ""),
+        ("reconstruction MSE", f"{result['reconstruction_mse']:.5f}   of the normal test images, in [0, 1]"),
         (
             "threshold",
             f"{result['threshold']:.4f}   for a false-alarm rate of {result['target_fpr']:g}, "
@@ -274,6 +351,17 @@ def _evaluated(result: Mapping[str, Any]) -> str:
         *(f"  {name:<18} {text}".rstrip() for name, text in rows),
     ]
     return "\n".join([*lines, "", *_by_class(result["per_class"])])
+
+
+def _ranked(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    low, high = result["auroc_ci"]
+    interval = f"95 % interval {low:.4f} to {high:.4f} ({result['auroc_ci_method']})"
+    return [
+        ("AUROC", f"{result['auroc']:.4f}   {interval}"),
+        ("average precision", f"{result['average_precision']:.4f}"),
+        ("FPR@95TPR", f"{result['fpr_at_95_tpr']:.4f}"),
+        ("partial AUROC", f"{result['partial_auroc']:.4f}   to 10 % FPR, standardised"),
+    ]
 
 
 def _by_class(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -294,6 +382,77 @@ def _by_class(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.2%}"
+
+
+def _autoencoders(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = ("name", "family", "images", "encoder", "decoder", "latent", "what it is", "where from")
+    lines = [
+        (
+            *(row["name"], row["family"], _times(row["image_shape"])),
+            *(f"{row['encoder_parameters']:,}", f"{row['decoder_parameters']:,}", _times(row["latent_shape"])),
+            *(row["about"], row["origin"]),
+        )
+        for row in rows
+    ]
+    return "\n".join(
+        [*_columns([head, *lines], right=(3, 4)), "", "one layer by layer: anomaly-ae autoencoders NAME"]
+    )
+
+
+def _layers(result: Mapping[str, Any]) -> str:
+    head = ("", "layer", "output shape", "parameters")
+    lines = [
+        (row["part"], row["layer"], _times(row["output_shape"]), f"{row['parameters']:,}") for row in result["layers"]
+    ]
+    encoder, decoder = result["encoder_parameters"], result["decoder_parameters"]
+    return "\n".join(
+        [
+            f"{result['name']} ({result['family']}): {result['about']}; from: {result['origin']}",
+            f"images {_times(result['image_shape'])}, latent {_times(result['latent_shape'])}",
+            "",
+            *_columns([head, *lines], right=(3,)),
+            "",
+            f"parameters: encoder {encoder:,} + decoder {decoder:,} = {encoder + decoder:,}",
+        ]
+    )
+
+
+def _compared(result: Mapping[str, Any]) -> str:
+    lines = [*_table(result["comparison"]), "", *_table(result["published"])]
+    failed = [f"failed: {name}: {reason}" for name, reason in result["failed"].items()]
+    return "\n".join([*lines, *failed, "", f"kept in {result['run_folder']}"])
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows with the same keys, numbers to the right."""
+    if not rows:
+        return []
+    head = tuple(key.replace("_", " ") for key in rows[0])
+    lines = [tuple(map(_cell, row.values())) for row in rows]
+    numbers = [i for i, value in enumerate(rows[0].values()) if not isinstance(value, str)]
+    return _columns([head, *lines], right=numbers)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.5f}"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Rows of text in columns as wide as they need to be."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            text.rjust(width) if i in right else text.ljust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
 
 
 def _listed(entries: Mapping[str, Any]) -> str:

@@ -2,19 +2,20 @@
 
 import dataclasses
 import math
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from anomaly_ae.errors import StorageError, UnknownName, UsageError, one_line
+from anomaly_ae.errors import UnknownName, UsageError, errors_at
+from anomaly_ae.yaml_files import Line
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
+IMAGE_SIZE = re.compile(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?")
+ONE_CYCLE, CONSTANT = "one-cycle", "constant"
 
 
 def _number(low: float, high: float = math.inf, *, text: str) -> dict[str, Any]:
@@ -32,16 +33,26 @@ class RunConfig:
     normal: str = ""  # classes that are normal: "0,1,2", "0-4", "all-but:7"
     dataset: str = "digits"
     data_dir: str | None = None  # where data sets lie; None: ANOMALY_AE_DATA_DIR, else ./data
+    image_size: str | None = None  # "64" or "64x48", height first; None: as the autoencoder or the data have it
     autoencoder: str = "conv"
-    latent: int = field(default=12, metadata=_number(1, 65_536, text="from 1 to 65536"))
-    objective: str = "mse"
+    # None: the autoencoder's own
+    latent: int | None = field(default=None, metadata=_number(1, 65_536, text="from 1 to 65536"))
+    batch_norm: bool | None = None  # None: the autoencoder's own way
+    dropout: float = field(default=0.0, metadata=_number(0, 0.99, text="from 0 to 0.99"))
+    objective: str | None = None  # None: the autoencoder's own
+    perceptual: str | None = None  # whose features the objective perceptual compares
+    # what the network must see through in training: Gaussian noise of this σ, a share of the pixels hidden
+    noise: float = field(default=0.0, metadata=_number(0, 1, text="from 0 to 1"))
+    masked: float = field(default=0.0, metadata=_number(0, 0.95, text="from 0 to 0.95"))
     scorer: str = "relative+latent-knn"
     target_fpr: float = field(default=0.05, metadata=_number(1e-9, 0.999, text="above 0 and below 1"))
     # None: as many epochs as come nearest to training.STEPS optimiser steps
     epochs: int | None = field(default=None, metadata=_number(1, 1_000_000, text="1 or more"))
     patience: int = field(default=20, metadata=_number(1, text="1 or more"))  # epochs without a better one
     batch_size: int = field(default=128, metadata=_number(2, 1_048_576, text="2 or more"))
-    learning_rate: float = field(default=4e-3, metadata=_number(1e-12, 100, text="above 0"))
+    # None: the autoencoder's own; the peak of a cycle, or the constant
+    learning_rate: float | None = field(default=None, metadata=_number(1e-12, 100, text="above 0"))
+    schedule: str = field(default=ONE_CYCLE, metadata={"choices": (ONE_CYCLE, CONSTANT)})
     weight_decay: float = field(default=1e-4, metadata=_number(0, 100, text="0 or more"))
     precision: str = field(default="float32", metadata={"choices": PRECISIONS})
     seed: int = field(default=0, metadata=_number(0, 2**31 - 1, text="from 0 to 2147483647"))
@@ -53,17 +64,22 @@ class RunConfig:
         if wrong:
             raise UsageError("; ".join(wrong))
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that were asked for."""
+        height, _, width = (self.image_size or "").partition("x")
+        return (int(height), int(width or height)) if height else None
+
     @classmethod
     def build(cls, *layers: Mapping[str, Any]) -> "RunConfig":
         """Merge layers of settings, the later ones over the earlier.
 
+        A key may name its part too, as in `training.epochs`.
         Raises `UnknownName` for a key that is no setting, `UsageError` for a value of the wrong type or range.
         """
         merged: dict[str, Any] = {}
         for key, value in (item for layer in layers for item in layer.items()):
-            name = str(key).replace("-", "_")
-            if name not in TYPES:
-                raise UnknownName("setting", str(key), TYPES)
+            name = field_name(str(key))
             merged[name] = _convert(name, value)
         return cls(**merged)
 
@@ -75,19 +91,45 @@ class RunConfig:
 TYPES: dict[str, Any] = typing.get_type_hints(RunConfig)
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file. Raises `StorageError` if it cannot be read, `UsageError` if it is no mapping."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StorageError(f"cannot read the config file {path}: {error.strerror}; name a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{path}{where}: this is not valid YAML ({one_line(error)})") from error
-    if not isinstance(content, dict | None):
-        raise UsageError(f"{path} must hold lines of 'key: value', and does not")
-    return content or {}
+# The parts that a file may group its settings by.
+PARTS: dict[str, tuple[str, ...]] = {
+    "data": ("normal", "dataset", "data_dir", "image_size"),
+    "network": ("autoencoder", "latent", "batch_norm", "dropout"),
+    "training": (
+        *("objective", "perceptual", "noise", "masked", "epochs", "patience", "batch_size", "learning_rate"),
+        *("schedule", "weight_decay", "precision", "seed", "device"),
+    ),
+    "detection": ("scorer", "target_fpr"),
+}
+DOTTED = tuple(f"{part}.{name}" for part, names in PARTS.items() for name in names)
+
+
+def field_name(key: str) -> str:
+    """The field that a key means: `epochs`, `batch-size` and `training.epochs`. Raises `UnknownName`."""
+    plain = key.replace("-", "_")
+    if plain not in (*TYPES, *DOTTED):
+        raise UnknownName("setting", key, DOTTED if "." in key else TYPES)
+    return plain.rpartition(".")[2]
+
+
+def check_value(name: str, value: Any) -> Any:
+    """A value brought to the type of the field `name`. Raises `UsageError` when its type or range is wrong."""
+    converted = _convert(name, value)
+    if problem := _problem(next(f for f in fields(RunConfig) if f.name == name), converted):
+        raise UsageError(problem)
+    return converted
+
+
+def read_config(lines: Iterable[Line]) -> dict[str, Any]:
+    """The settings in the lines of a file. Raises `UnknownName` and `UsageError` that name the line."""
+    settings = {}
+    for line in lines:
+        with errors_at(line.where):
+            name = field_name(line.key)
+            if name in settings:
+                raise UsageError(f"{name} was said before; leave one of the two out")
+            settings[name] = check_value(name, line.value)
+    return settings
 
 
 def parse_setting(text: str) -> tuple[str, str]:
@@ -106,6 +148,8 @@ def _convert(name: str, value: Any) -> Any:
             return None
         raise UsageError(f"{name} needs a value")
     kind = kinds[0]
+    if kind is bool:
+        return _convert_bool(name, value)
     try:
         if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
             raise ValueError
@@ -115,9 +159,18 @@ def _convert(name: str, value: Any) -> Any:
         raise UsageError(f"{name} must be {wanted}, and is {value!r}") from error
 
 
+def _convert_bool(name: str, value: Any) -> bool:
+    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    if str(value).lower() not in words:
+        raise UsageError(f"{name} must be true or false, and is {value!r}")
+    return words[str(value).lower()]
+
+
 def _problem(f: "dataclasses.Field[Any]", value: Any) -> str | None:
     """What is wrong with a field's value, or None."""
     rule = f.metadata
+    if f.name == "image_size" and value is not None and not IMAGE_SIZE.fullmatch(value):
+        return f"image_size must be pixels, as in 64 or 64x48 (height first), and is {value!r}"
     if "choices" in rule and value not in rule["choices"]:
         return f"{f.name} must be one of {', '.join(rule['choices'])}, and is {value!r}"
     if "blank" in rule and not str(value).strip():

@@ -13,8 +13,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from anomaly_ae.autoencoders import Autoencoder, build_autoencoder
-from anomaly_ae.autoencoders.inference import Read, exact_float32, forward_batches, map_images, pick_device
+from anomaly_ae.autoencoders import Autoencoder, Options, Shape, build_autoencoder
+from anomaly_ae.autoencoders.inference import (
+    Read,
+    exact_float32,
+    forward_batches,
+    map_images,
+    map_latents,
+    pick_device,
+)
 from anomaly_ae.calibration import METHOD, Calibration
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.preprocessing import Images, Preprocessing
@@ -23,7 +30,7 @@ from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, one_
 from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 
-FORMAT = 1
+FORMAT = 2
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 OWN_FILES = {JSON_FILE, WEIGHTS_FILE}
 
@@ -34,15 +41,26 @@ class Recipe:
 
     dataset, classes: the data set it was trained on and its class names
     normal:           the names of the normal classes
-    autoencoder, latent, scorer: as in `RunConfig`
+    autoencoder, latent, batch_norm, dropout, scorer: as in `RunConfig`
     """
 
     dataset: str
     classes: tuple[str, ...]
     normal: tuple[str, ...]
     autoencoder: str
-    latent: int
     scorer: str
+    latent: int | None = None
+    batch_norm: bool | None = None
+    dropout: float = 0.0
+
+    @property
+    def options(self) -> Options:
+        """What the architecture was told."""
+        return Options(self.latent, self.batch_norm, self.dropout)
+
+    def build(self, shape: Shape) -> Autoencoder:
+        """A new network for images of `shape` (C, H, W)."""
+        return build_autoencoder(self.autoencoder, shape, self.options)
 
     def normal_positions(self) -> list[int]:
         """Positions of the normal classes in `classes`."""
@@ -53,8 +71,9 @@ class Recipe:
 class Detector:
     """Scores images and says which are anomalous.
 
-    Images are a tensor or NumPy array, uint8, or float in [0, 1], (N, C, H, W), of the size in `preprocessing`;
-    others raise `DataError`. Results are tensors on the CPU.
+    Images are a tensor or NumPy array, uint8, or float in [0, 1], (N, C, H, W), and are resized to the size in
+    `preprocessing`, H×W below, where they have another; what is no such thing raises `DataError`. Results are tensors
+    on the CPU.
     """
 
     recipe: Recipe
@@ -87,7 +106,11 @@ class Detector:
 
     def encode(self, images: Images) -> Tensor:
         """Latents, float32 (N, D)."""
-        return self._each(images, lambda _, outputs: outputs.latent, (self.recipe.latent,))
+        return self._each(images, lambda _, outputs: outputs.latent, (self.network.latent_size,))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images, float32 (N, C, H, W) in [0, 1], of latents, float32 (N, D)."""
+        return map_latents(self.network, latents, self.preprocessing.shape)
 
     def heat_map(self, images: Images) -> Tensor | None:
         """The part of each pixel in the score, float32 (N, H, W); for a combination, in its first part with a map.
@@ -99,7 +122,7 @@ class Detector:
 
     def _each(self, images: Images, read: Read, shape: tuple[int, ...]) -> Tensor:
         """What `read` makes of every image, (N, *shape)."""
-        return map_images(self.network, self.preprocessing.check(images), read, shape)
+        return map_images(self.network, self.preprocessing.prepare(images), read, shape)
 
     def save(self, folder: str | Path) -> None:
         """Write `detector.json` and `weights.safetensors`; a detector that was there is replaced.
@@ -155,7 +178,7 @@ class Detector:
         named = about["recipe"]
         recipe = Recipe(**named | {"classes": tuple(named["classes"]), "normal": tuple(named["normal"])})
         preprocessing = Preprocessing(**about["preprocessing"])
-        network = build_autoencoder(recipe.autoencoder, preprocessing.shape, recipe.latent)
+        network = recipe.build(preprocessing.shape)
         network.load_state_dict(under("network."))
         scorer = build_scorer(recipe.scorer)
         scorer.load_state({name: value.to(device) for name, value in under("scorer.").items()})
@@ -180,7 +203,7 @@ def fit_detector(
     Raises `CalibrationError` when there are too few calibration images for `target_fpr`.
     """
     preprocessing = Preprocessing.for_shape(images["fit"].images.shape[1:])
-    network = build_autoencoder(recipe.autoencoder, preprocessing.shape, recipe.latent)
+    network = recipe.build(preprocessing.shape)
     network.load_state_dict(weights)
     network.to(device).eval()
     scorer = build_scorer(recipe.scorer)
@@ -225,6 +248,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise DetectorDamaged(f"{folder / JSON_FILE} is damaged ({one_line(error)}); copy it again") from error
     if isinstance(about, dict) and isinstance(about.get("format"), int) and about["format"] > FORMAT:
         raise DetectorDamaged(f"the detector in {folder} is of a later format; install a later anomaly-ae")
+    if isinstance(about, dict) and about.get("format") in range(1, FORMAT):
+        raise DetectorDamaged(f"the detector in {folder} was made by an earlier anomaly-ae; train it anew")
     if not isinstance(about, dict) or about.pop("sha256", None) != _digest(about):
         raise DetectorDamaged(f"{folder / JSON_FILE} was changed after it was saved; copy it again or train anew")
     if sha256(weights) != about["weights_sha256"]:

@@ -4,7 +4,8 @@ Every message is one line that says what was wrong, what was given and what to d
 prints it as it is. `UsageError` and its kin end with exit code 2 (used wrongly), the others with 1.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -79,6 +80,15 @@ class RunBusy(AnomalyAEError):
 
 class StorageError(AnomalyAEError):
     """A file could not be written or read: a full disk, missing permission, a folder in the way."""
+
+
+@contextmanager
+def errors_at(where: str) -> Iterator[None]:
+    """Put `where`, a file and line, before the message of a `UsageError` raised inside."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def one_line(error: BaseException) -> str:

@@ -11,18 +11,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from anomaly_ae import figures
-from anomaly_ae.autoencoders.inference import as_float
+from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.calibration import METHOD
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.detector import Detector
 from anomaly_ae.files import write_csv, write_json
 from anomaly_ae.metrics import Bools, Floats, ranking, verdicts
+from anomaly_ae.scorers.reconstruction import SquaredError
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What was measured on the test images; rates and areas in [0, 1], None where undefined.
 
+    reconstruction_mse: mean squared reconstruction error of the normal test images, in [0, 1]
     per_class: a row for each class: its AUROC against all normal test images and its detection rate if it is
     novel, its false-alarm rate if it is normal
     """
@@ -32,12 +34,13 @@ class Evaluation:
     normal: list[str]
     scorer: str
     images: int
-    auroc: float
-    auroc_ci: list[float]
-    auroc_ci_method: str
-    average_precision: float
-    fpr_at_95_tpr: float
-    partial_auroc: float
+    reconstruction_mse: float
+    auroc: float | None
+    auroc_ci: list[float] | None
+    auroc_ci_method: str | None
+    average_precision: float | None
+    fpr_at_95_tpr: float | None
+    partial_auroc: float | None
     threshold: float
     target_fpr: float
     calibration: str
@@ -56,19 +59,14 @@ def measure(detector: Detector, test: ImageSet, scores: Tensor, run_id: str | No
     """Measure scores, float32 (N,), of the labelled test images."""
     novel, values = novelty(detector, test), scores.numpy()
     alarms = (scores > detector.threshold).numpy()
-    ranked = ranking(values, novel)
     return Evaluation(
         run_id=run_id,
         dataset=detector.recipe.dataset,
         normal=list(detector.recipe.normal),
         scorer=detector.recipe.scorer,
         images=len(test),
-        auroc=ranked.auroc,
-        auroc_ci=[ranked.auroc_ci.low, ranked.auroc_ci.high],
-        auroc_ci_method=ranked.auroc_ci.method,
-        average_precision=ranked.average_precision,
-        fpr_at_95_tpr=ranked.fpr_at_95_tpr,
-        partial_auroc=ranked.partial_auroc,
+        reconstruction_mse=reconstruction_mse(detector, test.images[torch.from_numpy(~novel)]),
+        **_ranked(values, novel),
         threshold=detector.threshold,
         target_fpr=detector.calibration.target_fpr,
         calibration=METHOD,
@@ -79,6 +77,25 @@ def measure(detector: Detector, test: ImageSet, scores: Tensor, run_id: str | No
             if (chosen := (test.labels == position).numpy()).any()
         ],
     )
+
+
+def _ranked(values: Floats, novel: Bools) -> dict[str, Any]:
+    """The figures of the ranking, by the names of `Evaluation`; None where there is nothing novel to rank."""
+    names = ("auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc")
+    if not novel.any():
+        return dict.fromkeys((*names, "auroc_ci", "auroc_ci_method"))
+    ranked = ranking(values, novel)
+    interval = ranked.auroc_ci
+    return {name: getattr(ranked, name) for name in names} | {
+        "auroc_ci": [interval.low, interval.high],
+        "auroc_ci_method": interval.method,
+    }
+
+
+def reconstruction_mse(detector: Detector, images: Tensor) -> float:
+    """Mean squared reconstruction error of images (N, C, H, W), taken in [0, 1]."""
+    errors = map_images(detector.network, images, SquaredError().score, ())
+    return float(errors.double().mean())
 
 
 def _measure_class(name: str, scores: Floats, alarms: Bools, novel: Bools, chosen: Bools) -> dict[str, Any]:
@@ -119,18 +136,20 @@ def draw(detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluat
     novel, values, names = novelty(detector, test), scores.numpy(), class_names(detector, test)
     threshold = detector.threshold
     at_threshold = evaluation.false_positive_rate, evaluation.true_positive_rate, evaluation.precision
-    areas = evaluation.auroc, evaluation.average_precision
     order = scores.argsort(descending=True, stable=True)
     mapped = torch.linspace(0, len(test) - 1, min(len(test), figures.MAPPED)).long()
     latents = detector.encode(test.images[mapped]).numpy()
+    curves = {}
+    if evaluation.auroc is not None and evaluation.average_precision is not None:
+        areas = evaluation.auroc, evaluation.average_precision
+        curves["roc_and_precision_recall"] = figures.roc_and_precision_recall(values, novel, *areas, at_threshold)
     return {
         "score_histogram": figures.score_histogram(values, novel, threshold, evaluation.target_fpr),
-        "roc_and_precision_recall": figures.roc_and_precision_recall(values, novel, *areas, at_threshold),
         "score_by_class": figures.score_by_class(values, names, novel, threshold),
         "most_anomalous": _extremes(detector, test, scores, order, "The most anomalous test images"),
         "least_anomalous": _extremes(detector, test, scores, order.flip(0), "The least anomalous test images"),
         "latent_map": figures.latent_map(latents, [names[i] for i in mapped.tolist()], novel[mapped.numpy()]),
-    }
+    } | curves
 
 
 def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, heading: str) -> Figure:

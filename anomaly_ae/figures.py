@@ -58,6 +58,25 @@ def loss_curves(history: Sequence[Epoch]) -> Figure:
     return figure
 
 
+def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]]) -> Figure:
+    """Training and validation loss by epoch of several trainings, each with its name."""
+    figure, panels = _figure(2, (12.5, 4.8))
+    colors = sns.color_palette("tab10", n_colors=len(histories))
+    for axes, part in zip(panels, ("train", "validation"), strict=True):
+        for color, (name, history) in zip(colors, histories, strict=True):
+            losses = [getattr(epoch, f"{part}_loss") for epoch in history]
+            marker = "o" if len(history) <= 40 else ""
+            axes.plot(
+                [epoch.epoch for epoch in history], losses, color=color, marker=marker, markersize=3, label=name
+            )
+        axes.set(xlabel="epoch", ylabel="loss, each by its own objective (log scale)", yscale="log")
+        axes.set_title("Training" if part == "train" else "Validation")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="system (objective)")
+    figure.suptitle("Loss by epoch")
+    return figure
+
+
 def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: float) -> Figure:
     """Distribution of the scores of normal and novel test images, with the threshold."""
     figure, (axes,) = _figure(1, (7, 4.2))
@@ -125,41 +144,71 @@ def image_rows(images: Array, rebuilt: Array, heat: Array | None, titles: Sequen
 
     images, rebuilt: float (N, C, H, W) in [0, 1]; heat: float (N, H, W), or None for a scorer without any
     """
-    rows = {
-        "original": images,
-        "reconstruction": rebuilt,
-        "absolute\nerror": np.abs(images - rebuilt).mean(axis=1),
-    }
+    error = np.abs(images - rebuilt).mean(axis=1)
+    rows = [("original", images), ("reconstruction", rebuilt), ("absolute\nerror", error)]
     if heat is not None:
-        rows["heat map\nof the score"] = heat
-    columns = len(images)
+        rows.append(("heat map\nof the score", heat))
+    figure = labelled_rows(rows, f"{heading} (maps: from 0, dark, to the row's largest value)")
+    for axes, title in zip(figure.axes, titles, strict=False):  # the first row's come first
+        axes.set_title(title, fontsize=9)
+    return figure
+
+
+def labelled_rows(rows: Sequence[tuple[str, Array]], heading: str) -> Figure:
+    """Rows of images, float (N, C, H, W) in [0, 1], or of maps, float (N, H, W), each with its name at the left."""
+    columns = len(rows[0][1])
     size = (1.1 * columns + 1.4, 1.2 * len(rows) + 1.0)
     with sns.axes_style("white"):
         figure = Figure(figsize=size, layout="constrained", facecolor="white")
         grid_axes = figure.subplots(len(rows), columns, squeeze=False)
-    for axes_row, (name, shown) in zip(grid_axes, rows.items(), strict=True):
+    for axes_row, (name, shown) in zip(grid_axes, rows, strict=True):
         axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
         for axes, image in zip(axes_row, shown, strict=True):
             _show(axes, image, float(shown.max()))
-    for axes, title in zip(grid_axes[0], titles, strict=False):
-        axes.set_title(title, fontsize=9)
-    figure.suptitle(f"{heading} (maps: from 0, dark, to the row's largest value)")
+    figure.suptitle(heading)
     return figure
 
 
 def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
-    """Latents (N, D) laid out in the plane by t-SNE, a colour for each class.
+    """Latents (N, D) laid out in the plane by PCA and by t-SNE, a colour for each class.
 
     van der Maaten and Hinton 2008, https://www.jmlr.org/papers/v9/vandermaaten08a.html
     """
+    figure, (left, right) = _figure(2, (13.2, 6))
+    plane, shares = _pca(latents)
+    _scatter(left, plane, names, novel)
+    left.set(xlabel=f"PCA 1 ({shares[0]:.0%} of the variance)", ylabel=f"PCA 2 ({shares[1]:.0%})", title="PCA")
+    _scatter(right, _tsne(latents), names, novel)
+    right.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[], title="t-SNE")
+    right.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="class")
+    figure.suptitle(f"Latents of {len(latents):,} test images")
+    return figure
+
+
+def _pca(latents: Array) -> tuple[Array, Array]:
+    """The first two principal components, (N, 2), and their shares of the variance, (2,); zeros where D = 1."""
+    from sklearn.decomposition import PCA
+
+    if latents.shape[1] == 1:
+        latents = np.hstack([latents, np.zeros_like(latents)])
+    pca = PCA(n_components=2, random_state=0)
+    plane = pca.fit_transform(latents)
+    return plane, np.nan_to_num(pca.explained_variance_ratio_)
+
+
+def _tsne(latents: Array) -> Array:
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, max(1.0, (len(latents) - 1) / 3))
     start = "pca" if latents.shape[1] > 1 else "random"
-    plane = TSNE(perplexity=perplexity, init=start, random_state=0).fit_transform(latents)
+    plane: Array = TSNE(perplexity=perplexity, init=start, random_state=0).fit_transform(latents)
+    return plane
+
+
+def _scatter(axes: Axes, plane: Array, names: Sequence[str], novel: Array) -> None:
+    """Points (N, 2), coloured by class, and handles for a legend that shows the marks of the map."""
     table = pd.DataFrame({"x": plane[:, 0], "y": plane[:, 1], "class": names})
     table["role"] = np.where(novel, "novel", "normal")
-    figure, (axes,) = _figure(1, (8.2, 6))
     order = sorted(set(names))
     colors = dict(zip(order, sns.color_palette(n_colors=len(order)), strict=True))
     sns.scatterplot(
@@ -176,13 +225,9 @@ def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
         ax=axes,
     )
     role_of = dict(zip(names, table["role"], strict=True))
-    for name in order:  # a legend whose marks are those of the map
+    for name in order:
         label = f"{name} ({role_of[name]})"
         axes.scatter([], [], s=28, color=colors[name], marker=MARKERS[role_of[name]], label=label)
-    axes.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
-    axes.set_title(f"Latents of {len(latents):,} test images, laid out by t-SNE")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="class")
-    return figure
 
 
 def grid(images: Array, rebuilt: Array) -> Array:

@@ -6,8 +6,12 @@ split.json              the data's digest, how many images went where, and their
 metrics.csv             losses, learning rate and speed by epoch
 checkpoint.safetensors  the last epoch's state
 detector/               the finished detector
+network/                encoder, decoder and the whole network, each in a file of its own
 evaluation/             what `evaluate` measured
 figures/  images/       what `train` and `evaluate` drew
+
+The folder of a run of a pipeline file holds run.json, pipeline.json, tables and figures; the runs of its cells have
+folders of their own, and name it as their parent.
 """
 
 import csv
@@ -31,6 +35,7 @@ from anomaly_ae.progress import say
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
 
+TRAINING, PIPELINE = "training", "pipeline"  # kinds of runs
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 LATEST = "latest"
 SHORTEST_ID = 4  # characters of a run id that may stand for the whole
@@ -92,8 +97,8 @@ class Home:
         )
 
     def latest(self) -> "RunFolder":
-        """The newest finished training. Raises `ModelNotFound` when there is none."""
-        runs = self.runs()
+        """The newest finished training, but for those of a pipeline. Raises `ModelNotFound` when there is none."""
+        runs = [run for run in self.runs() if run.record.parent is None and run.record.kind == TRAINING]
         for run in runs:
             if run.record.status == FINISHED:
                 return run
@@ -104,7 +109,7 @@ class Home:
     def latest_unfinished(self) -> "RunFolder":
         """The newest training that was interrupted or failed. Raises `ModelNotFound` when there is none."""
         for run in self.runs():
-            if run.record.status in (KILLED, FAILED):
+            if run.record.status in (KILLED, FAILED) and run.record.kind == TRAINING:
                 return run
         raise ModelNotFound(f"no training in {self.root} was interrupted; there is nothing to resume")
 
@@ -122,6 +127,9 @@ class Record:
     unlogged: bool = False  # MLflow may lack something that the folder has
     device: str = "cpu"  # it was trained on
     parameters: int = 0  # of its network
+    parent: str | None = None  # the run of the pipeline file it is a cell of
+    kind: str = TRAINING
+    resume: str | None = None  # the command that goes on with it, where it is not `train --resume`
 
 
 @dataclass(frozen=True)
@@ -176,11 +184,15 @@ class RunFolder:
     @property
     def resume(self) -> str:
         """The command that goes on with this run."""
-        return f"anomaly-ae train --resume {self.record.id}"
+        return self.record.resume or f"anomaly-ae train --resume {self.record.id}"
 
     def detector_folder(self) -> Path:
         """Where its detector is. Raises `ModelError` when the training is not finished."""
         status = self.record.status
+        if self.record.kind == PIPELINE:
+            raise ModelError(
+                f"run {self.record.id} is that of a pipeline file; name one of its cells: anomaly-ae runs"
+            )
         if status == FINISHED:
             return self.path / "detector"
         if status == RUNNING and self.is_locked():

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.inference import as_float
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config import CONSTANT, RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.files import write_bytes
 from anomaly_ae.objectives import Objective
+from anomaly_ae.objectives.corruption import corrupt
 from anomaly_ae.progress import Display
 
 STEPS = 1_500  # optimiser steps of a training whose number of epochs was not said
@@ -50,8 +51,13 @@ class Training:
 
     def __post_init__(self) -> None:
         self.network.to(memory_format=torch.channels_last)  # faster for strided convolutions
-        rate, decay = self.config.learning_rate, self.config.weight_decay
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=rate, weight_decay=decay, fused=True)
+        decay = self.config.weight_decay
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.peak, weight_decay=decay, fused=True)
+
+    @property
+    def peak(self) -> float:
+        """The learning rate asked for, else the network's own."""
+        return self.config.learning_rate or self.network.learning_rate
 
     @property
     def best_epoch(self) -> Epoch:
@@ -62,6 +68,19 @@ class Training:
         """Whether the last `patience` epochs after the warm-up of `total` epochs brought nothing better."""
         warm = round(WARM_UP * total)
         return bool(self.history) and len(self.history) - max(self.best_epoch.epoch, warm) >= self.config.patience
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Learning rate at a step: the same always, or one cycle, a linear rise to the peak in the first tenth and
+        half a cosine down to zero.
+
+        Smith and Topin 2017, https://arxiv.org/abs/1708.07120
+        """
+        rise = max(1, round(WARM_UP * steps))
+        if self.config.schedule == CONSTANT:
+            return self.peak
+        if step < rise:
+            return self.peak * (step + 1) / rise
+        return self.peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
     def save(self, path: Path) -> None:
         """Write network, best weights, optimiser and history as one safetensors file, in one step."""
@@ -122,7 +141,7 @@ def train_epochs(
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise TrainingError(
                 f"the loss is no longer a finite number in epoch {number}; "
-                f"try a --learning-rate below {config.learning_rate:g}"
+                f"try a --learning-rate below {training.peak:g}"
             )
         rate = training.optimizer.param_groups[0]["lr"]
         epoch = Epoch(number, train_loss, validation_loss, rate, len(fit) / seconds, seconds)
@@ -142,9 +161,10 @@ def _train(
     loss_sum, shown = torch.zeros((), device=images.device), 0
     network.train()
     for i, chosen in enumerate(torch.randperm(len(images)).to(images.device).tensor_split(batches)):
-        optimizer.param_groups[0]["lr"] = learning_rate(config, (number - 1) * batches + i, total * batches)
+        optimizer.param_groups[0]["lr"] = training.rate_at((number - 1) * batches + i, total * batches)
         batch = as_float(images[chosen])  # (B, C, H, W) in [0, 1]
-        loss = objective(batch, _forward(network, batch, config.precision))
+        seen = corrupt(batch, config.noise, config.masked)
+        loss = objective(batch, _forward(network, seen, config.precision))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -158,7 +178,7 @@ def _train(
 
 @torch.no_grad()
 def _validate(training: Training, objective: Objective, images: Tensor) -> float:
-    """Mean loss over the validation images, in float32."""
+    """Mean loss over the validation images as they are, uncorrupted, in float32."""
     training.network.eval()
     parts = torch.split(images, max(training.config.batch_size, 256))
     losses = [objective(batch := as_float(part), training.network(batch)) * len(part) for part in parts]
@@ -169,7 +189,7 @@ def _forward(network: Autoencoder, batch: Tensor, precision: str) -> Outputs:
     """The network's outputs in float32, computed in `precision`."""
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         outputs: Outputs = network(batch)
-    return outputs._replace(reconstruction=outputs.reconstruction.float(), latent=outputs.latent.float())
+    return outputs.float()
 
 
 def batch_count(config: RunConfig, images: int) -> int:
@@ -180,17 +200,6 @@ def batch_count(config: RunConfig, images: int) -> int:
 def epoch_count(config: RunConfig, images: int) -> int:
     """The epochs asked for, else as many as come nearest to `STEPS` optimiser steps, `MOST_EPOCHS` at most."""
     return config.epochs or min(MOST_EPOCHS, max(1, round(STEPS / batch_count(config, images))))
-
-
-def learning_rate(config: RunConfig, step: int, steps: int) -> float:
-    """One cycle: a linear rise to the peak in the first tenth, then half a cosine down to zero.
-
-    Smith and Topin 2017, https://arxiv.org/abs/1708.07120
-    """
-    rise = max(1, round(WARM_UP * steps))
-    if step < rise:
-        return config.learning_rate * (step + 1) / rise
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae.config import RunConfig, parse_setting, read_config_file
+from anomaly_ae.config import RunConfig, parse_setting, read_config
 from anomaly_ae.errors import StorageError, UnknownName, UsageError
+from anomaly_ae.yaml_files import read_lines
 
 
 def test_later_layers_win_and_strings_become_their_field_s_type() -> None:
@@ -42,21 +43,21 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
 def test_a_config_file_is_a_mapping_in_yaml(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("normal: 0,1,2\nlearning_rate: 0.002\nepochs: null\n")
-    config = RunConfig.build(read_config_file(file))
+    config = RunConfig.build(read_config(read_lines(file)))
     assert (config.normal, config.learning_rate, config.epochs) == ("0,1,2", 0.002, None)
     file.write_text("")
-    assert read_config_file(file) == {}
+    assert read_config(read_lines(file)) == {}
     file.write_text("- a list\n")
     with pytest.raises(UsageError, match="key: value"):
-        read_config_file(file)
+        read_config(read_lines(file))
     file.write_text("a: [\n")
     with pytest.raises(UsageError, match="line 2: this is not valid YAML"):
-        read_config_file(file)
+        read_config(read_lines(file))
 
 
 def test_a_folder_where_a_config_file_was_wanted(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot read the config file"):
-        read_config_file(tmp_path)
+    with pytest.raises(StorageError, match="cannot read the file"):
+        read_lines(tmp_path)
 
 
 def test_a_setting_without_equals_is_refused() -> None:

@@ -82,6 +82,7 @@ def test_every_figure_is_drawn(trained: Trained) -> None:
     assert names == {
         *("loss_curves", "reconstructions", "score_histogram", "roc_and_precision_recall", "score_by_class"),
         *("most_anomalous", "least_anomalous", "latent_map"),
+        *("before_and_after_training", "interpolation", "samples"),
     }
 
 

@@ -15,13 +15,14 @@ FLOORS = (
     {"cli"},
     {"pipeline"},
     {"tracking", "doors"},
-    {"folder", "report", "evaluation"},
+    {"folder", "report", "evaluation", "comparison"},
     {"figures"},
     {"detector", "runs"},
-    {"calibration", "scorers", "training"},
+    {"calibration", "scorers", "training", "plan"},
     {"objectives", "metrics"},
     {"autoencoders", "data"},
-    {"config", "files", "progress"},
+    {"config"},
+    {"files", "progress", "yaml_files"},
     {"errors"},
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}

@@ -2,23 +2,55 @@
 
 from dataclasses import dataclass
 
-from anomaly_ae.autoencoders.base import Autoencoder, Outputs
+from anomaly_ae.autoencoders.base import Autoencoder, Options, Outputs, Shape, parameter_count
 from anomaly_ae.autoencoders.conv import ConvAutoencoder
+from anomaly_ae.autoencoders.dense import Multilayer, Vanilla
+from anomaly_ae.autoencoders.pooled import ConvPool, DeepCNN, DenseBottleneck64, ShallowCNN
+from anomaly_ae.autoencoders.strided import Strided32, WideKernel
+from anomaly_ae.autoencoders.variational import VariationalAutoencoder
 from anomaly_ae.errors import UnknownName
 
-__all__ = ["AUTOENCODERS", "Autoencoder", "Entry", "Outputs", "build_autoencoder", "find_autoencoder"]
+__all__ = [
+    "AUTOENCODERS",
+    "Autoencoder",
+    "Entry",
+    "Options",
+    "Outputs",
+    "Shape",
+    "build_autoencoder",
+    "find_autoencoder",
+    "parameter_count",
+]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the catalogue."""
+    """A line of the catalogue: its class, what it is in a few words, its family, and where it comes from."""
 
-    about: str
     build: type[Autoencoder]
+    about: str
+    family: str
+    origin: str
 
+
+OWN = "this project"
+SHALLOW_DEEP = "MNIST project comparing a shallow and a deep CNN"
+BOTTLENECK = "MNIST project with a dense bottleneck (Keras)"
+LATENTS = "MNIST project with t-SNE and generation (PyTorch)"
+THREE = "MNIST project comparing three autoencoders (Keras)"
+KERNELS = "MNIST project with a 15×15 kernel (PyTorch)"
 
 AUTOENCODERS: dict[str, Entry] = {
-    "conv": Entry("strided convolutions, depth by image size; any size from 8×8, gray or colour", ConvAutoencoder),
+    "conv": Entry(ConvAutoencoder, "strided convolutions, depth by image size", "strided", OWN),
+    "vae": Entry(VariationalAutoencoder, "conv with a Gaussian latent", "variational", "arXiv:1312.6114"),
+    "shallow-cnn": Entry(ShallowCNN, "one block down, one back", "pooled", SHALLOW_DEEP),
+    "deep-cnn": Entry(DeepCNN, "three blocks to a 128×7×7 map", "pooled", SHALLOW_DEEP),
+    "dense-bottleneck-64": Entry(DenseBottleneck64, "convolutions and a dense latent", "pooled", BOTTLENECK),
+    "strided-32": Entry(Strided32, "two strided convolutions, tanh", "strided", LATENTS),
+    "vanilla": Entry(Vanilla, "784 → 64 → 784", "dense", THREE),
+    "multilayer": Entry(Multilayer, "784 → 256 → 128 → 64 and back", "dense", THREE),
+    "conv-pool": Entry(ConvPool, "64, 128, 64 filters; back with 64, 128, 256", "pooled", THREE),
+    "wide-kernel": Entry(WideKernel, "a 15×15 kernel first, 64×1×1 latent", "strided", KERNELS),
 }
 
 
@@ -29,9 +61,9 @@ def find_autoencoder(name: str) -> type[Autoencoder]:
     return AUTOENCODERS[name].build
 
 
-def build_autoencoder(name: str, shape: tuple[int, int, int], latent: int) -> Autoencoder:
-    """A new network for images of `shape` (C, H, W) with `latent` latent dimensions.
+def build_autoencoder(name: str, shape: Shape, options: Options = Options()) -> Autoencoder:  # noqa: B008 (frozen)
+    """A new network for images of `shape` (C, H, W).
 
-    Raises `UnknownName`, and `UsageError` when the architecture does not take that shape.
+    Raises `UnknownName`, and `UsageError` when the architecture does not take that shape or those options.
     """
-    return find_autoencoder(name)(shape, latent)
+    return find_autoencoder(name)(shape, options)

@@ -1,11 +1,17 @@
 """What every autoencoder is and returns."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
+
+from anomaly_ae.errors import UsageError
+
+Shape = tuple[int, int, int]  # channels, height, width
 
 
 class Outputs(NamedTuple):
@@ -24,33 +30,92 @@ class Outputs(NamedTuple):
 
     def first(self, count: int) -> "Outputs":
         """The outputs of the first `count` images."""
+        return self.each(lambda tensor: tensor[:count])
+
+    def float(self) -> "Outputs":
+        """The same in float32."""
+        return self.each(lambda tensor: tensor.float())
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
+        """The same with every tensor changed."""
         return Outputs(
-            self.reconstruction[:count],
-            self.latent[:count],
-            tuple(features[:count] for features in self.features),
-            {name: head[:count] for name, head in self.heads.items()},
+            change(self.reconstruction),
+            change(self.latent),
+            tuple(map(change, self.features)),
+            {name: change(head) for name, head in self.heads.items()},
         )
 
 
+@dataclass(frozen=True)
+class Options:
+    """What every architecture can be told; None leaves it to the architecture.
+
+    latent:     latent dimensions
+    batch_norm: whether batch normalisation follows each convolution and hidden dense layer
+    dropout:    share of the hidden units left out at random in training
+    """
+
+    latent: int | None = None
+    batch_norm: bool | None = None
+    dropout: float = 0.0
+
+
 class Autoencoder(nn.Module, ABC):
-    """An encoder and a decoder; subclasses are built from a shape (C, H, W) and a latent size."""
+    """An encoder, images (N, C, H, W) in [0, 1] to latents (N, D), and a decoder, latents to images.
+
+    Both are whole in themselves: an encoder ends with flattening, a decoder begins with undoing it. A stage of the
+    encoder that is itself an `nn.Sequential` is a block, and the maps it makes are the network's features.
+    Subclasses are built from a shape and options, and set `encoder`, `decoder` and `latent_shape`.
+    """
+
+    native: ClassVar[tuple[int, int] | None] = None  # height and width it was made for; None: those of the data
+    span: ClassVar[float] = 1.0  # of the pixel values it works on inside: 2 for [-1, 1]
+    objective: ClassVar[str] = "mse"  # what it is trained for unless another is named,
+    learning_rate: ClassVar[float] = 4e-3  # and at which peak
+    encoder: nn.Sequential
+    decoder: nn.Sequential
+    latent_shape: tuple[int, ...]  # before flattening
 
     @abstractmethod
-    def __init__(self, shape: tuple[int, int, int], latent: int) -> None:
+    def __init__(self, shape: Shape, options: Options) -> None:
         super().__init__()
 
-    @abstractmethod
-    def encode(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Latent and feature maps of images, float (N, C, H, W) in [0, 1]."""
+    @property
+    def latent_size(self) -> int:
+        """The number of latent dimensions, D."""
+        return math.prod(self.latent_shape)
 
-    @abstractmethod
+    def encode(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Latents (N, D) and feature maps of images, float (N, C, H, W) in [0, 1]."""
+        features, values = [], images
+        for stage in self.encoder:
+            values = stage(values)
+            if isinstance(stage, nn.Sequential) and values.ndim == 4:
+                features.append(values)
+        return values, tuple(features)
+
     def decode(self, latent: Tensor) -> Tensor:
         """Images, float (N, C, H, W) in [0, 1], of latents (N, D)."""
+        images: Tensor = self.decoder(latent)
+        return images
 
     def forward(self, images: Tensor) -> Outputs:
         latent, features = self.encode(images)
         return Outputs(self.decode(latent), latent, features)
 
-    def parameter_count(self) -> int:
-        """The number of trained numbers."""
-        return sum(parameter.numel() for parameter in self.parameters())
+
+def parameter_count(module: nn.Module) -> int:
+    """The number of trained numbers."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def fixed_latent(options: Options, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape`, for a network whose latent is a map of that shape. Raises `UsageError` when another size was asked."""
+    size = math.prod(shape)
+    if options.latent not in (None, size):
+        maps = "×".join(map(str, shape))
+        raise UsageError(
+            f"the latent of autoencoder {name} is a map, here {maps} = {size}, and --latent {options.latent} was "
+            "asked; leave --latent out, or take conv, vae, strided-32 or dense-bottleneck-64"
+        )
+    return shape

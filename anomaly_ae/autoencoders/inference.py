@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from anomaly_ae.autoencoders.base import Autoencoder, Outputs
+from anomaly_ae.autoencoders.base import Autoencoder, Outputs, Shape
 from anomaly_ae.errors import UsageError
 
 MOST_IMAGES, MOST_PIXELS = 256, 2**21  # of a batch
@@ -30,6 +30,17 @@ def map_images(network: Autoencoder, images: Tensor, read: Read, shape: tuple[in
     An image's value does not depend on how many follow it. images: uint8 or float in [0, 1], (N, C, H, W).
     """
     parts = [read(batch, outputs)[:count].cpu() for batch, outputs, count in _padded_batches(network, images)]
+    return torch.cat([torch.zeros(0, *shape), *parts])
+
+
+@torch.inference_mode()
+def map_latents(network: Autoencoder, latents: Tensor, shape: Shape) -> Tensor:
+    """Images of `shape`, float32 (N, C, H, W) on the CPU, of latents, float (N, D)."""
+    device = next(network.parameters()).device
+    size = batch_size(*shape[-2:])
+    network.eval()
+    with exact_float32(device.type):
+        parts = [network.decode(part.float().to(device)).cpu() for part in torch.split(latents, size)]
     return torch.cat([torch.zeros(0, *shape), *parts])
 
 

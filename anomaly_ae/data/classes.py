@@ -1,29 +1,35 @@
-"""What `--normal` says: `0,1,2`, ranges `0-4`, class names, and `all-but:7`."""
+"""What `--normal` says: `0,1,2`, ranges `0-4`, class names, `all-but:7`, and `all`."""
 
 import re
 from collections.abc import Sequence
 
 from anomaly_ae.errors import UnknownName, UsageError
 
-ALL_BUT = "all-but:"
-FORMS = "give e.g. --normal 0,1,2, --normal 0-4 or --normal all-but:7"
+ALL, ALL_BUT = "all", "all-but:"
+FORMS = "give e.g. --normal 0,1,2, --normal 0-4, --normal all-but:7 or --normal all"
 
 
 def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
     """The positions in `classes` of the classes that `text` calls normal, ascending.
 
+    `all` is for those who want the autoencoder and have nothing to detect: no other word may name every class.
     Raises `UsageError` for a class that does not exist, for none at all and for all of them.
     """
     body = text.strip()
     if not body:
         raise UsageError(f"--normal is needed: it names the classes that are normal; {FORMS}")
+    if body.lower() == ALL:
+        return tuple(range(len(classes)))
     but = body.lower().startswith(ALL_BUT)
     named = _positions(body[len(ALL_BUT) :] if but else body, classes)
     if not named:
         raise UsageError(f"--normal names no class, and was given {text!r}; {FORMS}")
     normal = set(range(len(classes))) - named if but else named
     if len(normal) == len(classes):
-        raise UsageError(f"--normal {text} calls all {len(classes)} classes normal, so nothing is left to detect")
+        raise UsageError(
+            f"--normal {text} calls all {len(classes)} classes normal, so nothing is left to detect; "
+            f"if that is meant, write --normal {ALL}"
+        )
     if not normal:
         raise UsageError(f"--normal {text} leaves no class that is normal; {FORMS}")
     return tuple(sorted(normal))

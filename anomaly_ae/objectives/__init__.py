@@ -2,15 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.errors import UnknownName
+from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.objectives.elbo import elbo
+from anomaly_ae.objectives.perceptual import Features, perceptual
 from anomaly_ae.objectives.similarity import ssim_map
 
 Objective = Callable[[Tensor, Outputs], Tensor]  # images (N, C, H, W) in [0, 1], outputs -> loss ()
+PERCEPTUAL = "perceptual"
 
 
 def mse(images: Tensor, outputs: Outputs) -> Tensor:
@@ -28,23 +33,66 @@ def ssim(images: Tensor, outputs: Outputs) -> Tensor:
     return 1 - ssim_map(images, outputs.reconstruction).mean()
 
 
+def negative_elbo(images: Tensor, outputs: Outputs) -> Tensor:
+    """Mean negative ELBO for each pixel, in nats."""
+    return -elbo(images, outputs).mean() / images[0].numel()
+
+
 @dataclass(frozen=True)
 class Entry:
-    """A line of the catalogue."""
+    """A line of the catalogue; `perceptual` alone is made when it is known whose features to compare."""
 
     about: str
-    objective: Objective
+    objective: Objective | None
 
 
 OBJECTIVES: dict[str, Entry] = {
     "mse": Entry("mean squared reconstruction error", mse),
     "bce": Entry("binary cross-entropy", bce),
     "ssim": Entry("1 - structural similarity", ssim),
+    "elbo": Entry("negative evidence lower bound, for autoencoder vae", negative_elbo),
+    PERCEPTUAL: Entry("squared distance of features of the network named by --set perceptual=", None),
 }
 
 
-def find_objective(name: str) -> Objective:
-    """The objective called `name`. Raises `UnknownName`."""
+def build_objective(name: str, features: Features | None = None) -> Objective:
+    """The objective called `name`; several are joined by +, each with a weight if wanted: `mse+0.5*ssim`.
+
+    features: what `perceptual` compares
+    Raises `UnknownName`, and `UsageError` for a weight that is no positive number, or no features.
+    """
+    parts = [_weighted(part.strip(), features) for part in name.split("+")]
+    return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else partial(_sum, parts)
+
+
+def needs_features(name: str) -> bool:
+    """Whether the objective `name` compares features."""
+    return PERCEPTUAL in (part.rpartition("*")[2].strip() for part in name.split("+"))
+
+
+def _weighted(text: str, features: Features | None) -> tuple[float, Objective]:
+    """Weight and objective of one part of a sum."""
+    weight, times, name = text.rpartition("*")
+    name = name.strip()
     if name not in OBJECTIVES:
-        raise UnknownName("objective", name, OBJECTIVES)
-    return OBJECTIVES[name].objective
+        raise UnknownName("objective", name, [*OBJECTIVES, "or several joined by +, as in mse+0.5*ssim"])
+    try:
+        factor = float(weight) if times else 1.0
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise UsageError(f"the weight of an objective is a number above 0, as in 0.5*ssim, and is {weight!r}")
+    return factor, OBJECTIVES[name].objective or _perceptual(features)
+
+
+def _perceptual(features: Features | None) -> Objective:
+    if features is None:
+        raise UsageError(
+            "objective perceptual needs to know whose features to compare; name a finished run, a detector's folder, "
+            "or a torchvision network with its weights file: --set perceptual=vgg16:vgg16.pth"
+        )
+    return partial(perceptual, features)
+
+
+def _sum(parts: list[tuple[float, Objective]], images: Tensor, outputs: Outputs) -> Tensor:
+    return torch.stack([weight * objective(images, outputs) for weight, objective in parts]).sum()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers.base import MapScorer, Passes, Scorer
 from anomaly_ae.scorers.combination import Combination
+from anomaly_ae.scorers.likelihood import NegativeELBO
 from anomaly_ae.scorers.neighbours import LatentNeighbours
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, RelativeError, SquaredError
 
@@ -24,6 +25,7 @@ SCORERS: dict[str, Entry] = {
     "mae": Entry("mean absolute reconstruction error", AbsoluteError),
     "ssim": Entry("1 - structural similarity of image and reconstruction", Dissimilarity),
     "relative": Entry("blurred squared reconstruction error, relative to the image's energy", RelativeError),
+    "elbo": Entry("negative evidence lower bound, for autoencoder vae", NegativeELBO),
     "latent-knn": Entry("distance to the nearest latent of a training image", LatentNeighbours),
 }
 

@@ -20,6 +20,9 @@ class Scorer(ABC):
     def fit(self, fit_set: Passes, validation_set: Passes) -> None:
         """Learn from normal images: memories from the fit set, scales from the validation set."""
 
+    def check(self, outputs: Outputs) -> None:
+        """Raise `UsageError` when the network's outputs lack what the score needs."""
+
     @abstractmethod
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         """Scores, float32 (N,), of images, float (N, C, H, W) in [0, 1], and their outputs."""

@@ -22,20 +22,30 @@ from filelock import FileLock
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, one_line
 from anomaly_ae.files import write_folder
 from anomaly_ae.progress import say
-from anomaly_ae.runs import KILLED, RUNNING, Home, Record, RunFolder
+from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
 
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
 
-FOLDERS = ("figures", "evaluation", "detector")
-FILES = ("config.json", "split.json", "metrics.csv", "result.json")
+FOLDERS = ("figures", "evaluation", "detector", "network")
+FILES = ("config.json", "split.json", "metrics.csv", "result.json", "pipeline.json")
+TABLES = ("comparison", "published", "cells")  # of a pipeline, each as CSV and Markdown
 GRIDS = "reconstructions"  # key of the images with a step slider
 MOST_METRICS = 1_000  # that MLflow takes at once
 DIGEST_LENGTH = 36  # the most that MLflow keeps of a data set's digest
 EVALUATION_METRICS = (
+    "reconstruction_mse",
     *("auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc", "threshold"),
     *("false_positive_rate", "true_positive_rate", "precision", "f1"),
 )
+
+
+RESULT_METRICS = {
+    "train/seconds": "train_seconds",
+    "train/best_epoch": "best_epoch",
+    "train/reconstruction_mse": "train_mse",
+    "val/reconstruction_mse": "validation_mse",
+}
 
 
 class Tracker:
@@ -48,10 +58,13 @@ class Tracker:
         self.failed_at = 0.0
 
     @classmethod
-    def begin(cls, home: Home, experiment: str, name: str) -> "Tracker":
-        """Open a new run in MLflow; its `run_id` stays None when MLflow cannot be reached."""
+    def begin(cls, home: Home, experiment: str, name: str, parent: str | None = None) -> "Tracker":
+        """Open a new run in MLflow, below the run `parent` if one is named; its `run_id` stays None when MLflow
+        cannot be reached.
+        """
         tracker = cls(home, None)
         tags = {"mlflow.source.name": "anomaly-ae", "mlflow.source.type": "LOCAL"}
+        tags |= {"mlflow.parentRunId": parent} if parent else {}
 
         def create(client: Any) -> None:
             experiment_id = _experiment(client, home, experiment)
@@ -83,6 +96,20 @@ class Tracker:
 
         self._on_run(log)
 
+    def log_pipeline(self, run: RunFolder) -> None:
+        """The command and the settings of all cells of a pipeline file, and the code version."""
+        about = _read(run.path / "pipeline.json")
+
+        def log(client: Any, run_id: str) -> None:
+            from mlflow.entities import Param, RunTag
+
+            params = [Param("command", about["command"]), Param("cells", str(len(about["cells"])))]
+            tags = [RunTag(key, value) for key, value in code_version().items()]
+            client.log_batch(run_id, params=params, tags=tags)
+            client.log_artifact(run_id, str(run.path / "pipeline.json"))
+
+        self._on_run(log)
+
     def log_epochs(self, epochs: "Sequence[Epoch]") -> None:
         """Losses, learning rate and speed, the epoch as step."""
         self._log_metrics(
@@ -109,19 +136,20 @@ class Tracker:
     def log_results(self, run: RunFolder) -> None:
         """All files and final figures that the run folder has, and a description made of them."""
         result, evaluation = _read(run.path / "result.json"), _read(run.path / "evaluation" / "metrics.json")
-        final = {"train/seconds": result.get("train_seconds"), "train/best_epoch": result.get("best_epoch")}
+        final = {name: result.get(key) for name, key in RESULT_METRICS.items()}
         final |= _evaluation_metrics(evaluation) if evaluation else {}
 
         def log(client: Any, run_id: str) -> None:
             known = client.get_run(run_id).data.metrics
             self._log_metrics((k, float(v), 0) for k, v in final.items() if v is not None and known.get(k) != v)
-            for name in FILES:
+            for name in (*FILES, *(f"{table}.{kind}" for table in TABLES for kind in ("csv", "md"))):
                 if (run.path / name).exists():
                     client.log_artifact(run_id, str(run.path / name))
             for name in FOLDERS:
                 if (run.path / name).exists():
                     client.log_artifacts(run_id, str(run.path / name), name)
-            client.set_tag(run_id, "mlflow.note.content", describe(run, result, evaluation))
+            note = describe_pipeline(run) if run.record.kind == PIPELINE else describe(run, result, evaluation)
+            client.set_tag(run_id, "mlflow.note.content", note)
 
         self._on_run(log)
 
@@ -180,7 +208,7 @@ def _evaluation_metrics(evaluation: dict[str, Any]) -> dict[str, float | None]:
     """What `evaluate` measured, by MLflow's names. The figures by class are a table: as metrics they would be
     dozens of bars of one run each, in front of the curves.
     """
-    low, high = evaluation["auroc_ci"]
+    low, high = evaluation["auroc_ci"] or (None, None)
     metrics = {f"test/{name}": evaluation[name] for name in EVALUATION_METRICS}
     return metrics | {"test/auroc_low": low, "test/auroc_high": high}
 
@@ -189,15 +217,26 @@ def upload(home: Home, run: RunFolder) -> bool:
     """Bring MLflow up to what the run folder has; whether that worked is kept in the folder, and returned."""
     record = run.record
     tracker = Tracker(home, record.mlflow_run_id)
+    pipeline = record.kind == PIPELINE
     if record.mlflow_run_id is None:
-        tracker = Tracker.begin(home, run.config.experiment, record.name)
+        experiment = _read(run.path / "pipeline.json")["experiment"] if pipeline else run.config.experiment
+        tracker = Tracker.begin(home, experiment, record.name, _mlflow_parent(home, record))
         run.update(mlflow_run_id=tracker.run_id)
-    tracker.log_start(run)
-    tracker.log_missing(run)
+    if pipeline:
+        tracker.log_pipeline(run)
+    else:
+        tracker.log_start(run)
+        tracker.log_missing(run)
     tracker.log_results(run)
     tracker.set_status(record.status)
     run.update(unlogged=tracker.failure is not None)
     return tracker.failure is None
+
+
+def _mlflow_parent(home: Home, record: Record) -> str | None:
+    """MLflow's id of the run that this one is a cell of, if it has one."""
+    parents = [run for run in home.runs() if run.record.id == record.parent]
+    return parents[0].record.mlflow_run_id if parents else None
 
 
 def sync(home: Home) -> None:
@@ -210,6 +249,7 @@ def sync(home: Home) -> None:
 
     mark_dead_runs(home)
     waiting = [run for run in home.runs() if run.record.unlogged and run.record.status != RUNNING]
+    waiting.sort(key=lambda run: run.record.parent is not None)  # parents first, so that their cells find them
     _with_each(waiting, log)
     if not waiting:
         say("nothing is waiting to be logged")
@@ -268,6 +308,13 @@ def fetch_run(home: Home, run_id: str) -> RunFolder:
     return target
 
 
+def describe_pipeline(run: RunFolder) -> str:
+    """A pipeline in a few lines of Markdown, with its tables."""
+    about = _read(run.path / "pipeline.json")
+    tables = [path.read_text() for name in TABLES[:2] if (path := run.path / f"{name}.md").exists()]
+    return "\n\n".join([about["about"], f"`{about['command']}`", *tables])
+
+
 def describe(run: RunFolder, result: dict[str, Any], evaluation: dict[str, Any]) -> str:
     """The run in a few lines of Markdown, with the headline figures as a table."""
     config = run.config
@@ -275,7 +322,7 @@ def describe(run: RunFolder, result: dict[str, Any], evaluation: dict[str, Any])
         f"Normal: **{config.normal}** of **{config.dataset}** · autoencoder `{config.autoencoder}` "
         f"· scorer `{config.scorer}` · false-alarm rate asked: {config.target_fpr:g}"
     ]
-    if evaluation:
+    if evaluation and evaluation["auroc"] is not None:
         low, high = evaluation["auroc_ci"]
         lines += [
             "",
@@ -286,7 +333,12 @@ def describe(run: RunFolder, result: dict[str, Any], evaluation: dict[str, Any])
             f"| {evaluation['true_positive_rate']:.2%} |",
         ]
     if result:
-        lines += ["", f"Trained {result['epochs']} epochs in {result['train_seconds']:.1f} s."]
+        mse = f"{result['train_mse']:.5f} (train), {result['validation_mse']:.5f} (validation)"
+        mse += f", {evaluation['reconstruction_mse']:.5f} (test)" if evaluation else ""
+        lines += [
+            "",
+            f"Trained {result['epochs']} epochs in {result['train_seconds']:.1f} s; reconstruction MSE {mse}.",
+        ]
     return "\n".join(lines)
 
 

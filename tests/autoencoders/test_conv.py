@@ -1,17 +1,17 @@
 import pytest
 import torch
 
-from anomaly_ae.autoencoders import AUTOENCODERS, build_autoencoder
+from anomaly_ae.autoencoders import Options, build_autoencoder, parameter_count
 from anomaly_ae.autoencoders.conv import stage_sizes
 from anomaly_ae.errors import UnknownName, UsageError
 
 SHAPES = [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (1, 9, 31), (2, 17, 64), (4, 50, 8), (1, 129, 75)]
 
 
-@pytest.mark.parametrize("name", AUTOENCODERS)
+@pytest.mark.parametrize("name", ["conv", "vae"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_any_shape_comes_back_in_range(name: str, shape: tuple[int, int, int]) -> None:
-    network = build_autoencoder(name, shape, latent=5)
+    network = build_autoencoder(name, shape, Options(latent=5))
     outputs = network(torch.rand(3, *shape))
     assert outputs.reconstruction.shape == (3, *shape)
     assert outputs.latent.shape == (3, 5)
@@ -19,7 +19,7 @@ def test_any_shape_comes_back_in_range(name: str, shape: tuple[int, int, int]) -
 
 
 def test_features_go_from_large_to_small() -> None:
-    outputs = build_autoencoder("conv", (1, 28, 28), 5)(torch.rand(2, 1, 28, 28))
+    outputs = build_autoencoder("conv", (1, 28, 28), Options(5))(torch.rand(2, 1, 28, 28))
     assert [tuple(maps.shape[1:]) for maps in outputs.features] == [(16, 14, 14), (32, 7, 7)]
 
 
@@ -34,11 +34,11 @@ def test_the_parameters_of_the_default_network_are_counted_by_hand() -> None:
     down = (16 * 1 * 16 + 2 * 16) + (32 * 16 * 16 + 2 * 32)
     linear = (32 * 49 * 12 + 12) + (12 * 32 * 49 + 32 * 49)
     up = (2 * 32 + 32 * 16 * 16 + 16) + (2 * 16 + 16 * 1 * 16 + 1)
-    assert build_autoencoder("conv", (1, 28, 28), 12).parameter_count() == down + linear + up
+    assert parameter_count(build_autoencoder("conv", (1, 28, 28))) == down + linear + up
 
 
 def test_too_small_images_and_unknown_names_are_refused() -> None:
     with pytest.raises(UsageError, match="7×20"):
-        build_autoencoder("conv", (1, 7, 20), 5)
+        build_autoencoder("conv", (1, 7, 20))
     with pytest.raises(UnknownName, match="did you mean 'conv'"):
-        build_autoencoder("cnov", (1, 8, 8), 5)
+        build_autoencoder("cnov", (1, 8, 8))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from anomaly_ae.autoencoders import build_autoencoder
+from anomaly_ae.autoencoders import Options, build_autoencoder
 from anomaly_ae.autoencoders.inference import as_float, batch_size, forward_batches, map_images, pick_device
 from anomaly_ae.errors import UsageError
 
@@ -12,14 +12,14 @@ def test_bytes_become_floats_from_0_to_1() -> None:
 
 
 def test_large_images_are_mapped_whole(generator: torch.Generator) -> None:
-    network = build_autoencoder("conv", (1, 700, 700), 4)
+    network = build_autoencoder("conv", (1, 700, 700), Options(4))
     images = torch.randint(0, 256, (9, 1, 700, 700), dtype=torch.uint8, generator=generator)
     assert map_images(network, images, lambda _, outputs: outputs.latent, (4,)).shape == (9, 4)
 
 
 def test_an_image_s_outputs_do_not_depend_on_how_many_follow_it(generator: torch.Generator) -> None:
     torch.manual_seed(0)
-    network = build_autoencoder("conv", (1, 12, 12), 4)
+    network = build_autoencoder("conv", (1, 12, 12), Options(4))
     images = torch.randint(0, 256, (300, 1, 12, 12), dtype=torch.uint8, generator=generator)
     whole = torch.cat([outputs.reconstruction for _, outputs in forward_batches(network, images)])
     for count in (1, 7, 256, 257):
@@ -28,7 +28,7 @@ def test_an_image_s_outputs_do_not_depend_on_how_many_follow_it(generator: torch
 
 
 def test_batches_hold_the_images_as_floats(generator: torch.Generator) -> None:
-    network = build_autoencoder("conv", (1, 12, 12), 4)
+    network = build_autoencoder("conv", (1, 12, 12), Options(4))
     images = torch.randint(0, 256, (300, 1, 12, 12), dtype=torch.uint8, generator=generator)
     batches = list(forward_batches(network, images))
     assert torch.equal(torch.cat([floats for floats, _ in batches]), images.float() / 255)
@@ -51,7 +51,7 @@ def test_devices() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_the_same_outputs(generator: torch.Generator) -> None:
-    network = build_autoencoder("conv", (1, 28, 28), 12)
+    network = build_autoencoder("conv", (1, 28, 28), Options(12))
     images = torch.randint(0, 256, (64, 1, 28, 28), dtype=torch.uint8, generator=generator)
     ((_, here),) = forward_batches(network, images)
     ((_, there),) = forward_batches(network.cuda(), images)

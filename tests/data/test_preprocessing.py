@@ -12,15 +12,15 @@ PREPROCESSING = Preprocessing(channels=1, height=8, width=9)
     "images", [torch.zeros(2, 1, 8, 9, dtype=torch.uint8), torch.rand(0, 1, 8, 9), torch.ones(1, 1, 8, 9)]
 )
 def test_fitting_images_pass(images: torch.Tensor) -> None:
-    assert PREPROCESSING.check(images) is images
+    assert PREPROCESSING.prepare(images) is images
 
 
 def test_numpy_arrays_are_taken_too() -> None:
     for kind in ("uint8", "float32", "float64"):
-        assert isinstance(PREPROCESSING.check(np.zeros((2, 1, 8, 9), kind)), torch.Tensor)
+        assert isinstance(PREPROCESSING.prepare(np.zeros((2, 1, 8, 9), kind)), torch.Tensor)
     flipped = np.arange(72, dtype=np.uint8).reshape(1, 1, 8, 9)[..., ::-1]
     flipped.flags.writeable = False
-    assert PREPROCESSING.check(flipped)[0, 0, 0].tolist() == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert PREPROCESSING.prepare(flipped)[0, 0, 0].tolist() == [8, 7, 6, 5, 4, 3, 2, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,8 @@ def test_numpy_arrays_are_taken_too() -> None:
         (np.array(["a"]), "array of <U1"),
         ([[0.0]], "these are: list"),
         (None, "NoneType"),
-        (torch.zeros(2, 1, 9, 8), "N×1×8×9"),
+        (torch.zeros(2, 3, 8, 9), "N×1×8×9"),
+        (torch.zeros(2, 1, 0, 9), "N×1×8×9"),
         (torch.zeros(8, 9), "given 8×9"),
         (torch.zeros(2, 1, 8, 9, dtype=torch.int64), "torch.int64"),
         (torch.full((2, 1, 8, 9), 255.0), "divide by 255"),
@@ -39,4 +40,4 @@ def test_numpy_arrays_are_taken_too() -> None:
 )
 def test_others_are_refused_with_the_reason(images: torch.Tensor, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
-        PREPROCESSING.check(images)
+        PREPROCESSING.prepare(images)

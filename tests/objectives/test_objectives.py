@@ -5,7 +5,7 @@ from skimage.metrics import structural_similarity
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UnknownName
-from anomaly_ae.objectives import find_objective
+from anomaly_ae.objectives import build_objective
 from anomaly_ae.objectives.similarity import blur, ssim_map
 
 IMAGES = torch.tensor([[[[0.0, 1.0], [0.5, 0.25]]]])
@@ -13,14 +13,14 @@ REBUILT = Outputs(torch.tensor([[[[0.5, 1.0], [0.25, 0.25]]]]), torch.zeros(1, 1
 
 
 def test_mse_and_bce_by_hand() -> None:
-    assert find_objective("mse")(IMAGES, REBUILT).item() == pytest.approx((0.25 + 0 + 0.0625 + 0) / 4)
+    assert build_objective("mse")(IMAGES, REBUILT).item() == pytest.approx((0.25 + 0 + 0.0625 + 0) / 4)
     entropies = [
         -np.log(0.5),
         0,
         -0.5 * np.log(0.25) - 0.5 * np.log(0.75),
         -0.25 * np.log(0.25) - 0.75 * np.log(0.75),
     ]
-    assert find_objective("bce")(IMAGES, REBUILT).item() == pytest.approx(np.mean(entropies))
+    assert build_objective("bce")(IMAGES, REBUILT).item() == pytest.approx(np.mean(entropies))
 
 
 @pytest.mark.parametrize("size", [(28, 28), (40, 23), (11, 11)])
@@ -38,7 +38,7 @@ def test_ssim_agrees_with_scikit_image(size: tuple[int, int], generator: torch.G
 def test_ssim_of_an_image_with_itself_is_1_and_its_window_fits_8x8(generator: torch.Generator) -> None:
     x = torch.rand(3, 2, 8, 8, generator=generator)
     torch.testing.assert_close(ssim_map(x, x), torch.ones_like(x))
-    assert find_objective("ssim")(x, Outputs(x, torch.zeros(3, 1))).item() == pytest.approx(0, abs=1e-6)
+    assert build_objective("ssim")(x, Outputs(x, torch.zeros(3, 1))).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_blur_keeps_a_constant_and_spreads_a_point() -> None:
@@ -52,4 +52,4 @@ def test_blur_keeps_a_constant_and_spreads_a_point() -> None:
 
 def test_an_unknown_objective_is_refused() -> None:
     with pytest.raises(UnknownName, match="known: mse"):
-        find_objective("hinge")
+        build_objective("hinge")

@@ -16,7 +16,8 @@ def batch(count: int, seed: int, size: int = 28, channels: int = 1, latent: int 
     g = torch.Generator().manual_seed(seed)
     images = torch.rand(count, channels, size, size, generator=g)
     rebuilt = (images + 0.3 * torch.randn(images.shape, generator=g)).clamp(0, 1)
-    return images, Outputs(rebuilt, torch.randn(count, latent, generator=g))
+    mean, log_variance = torch.randn(2, count, latent, generator=g)
+    return images, Outputs(rebuilt, mean, (), {"mean": mean, "log_variance": log_variance})
 
 
 def test_mse_and_mae_by_hand() -> None:

@@ -73,7 +73,7 @@ def test_what_was_evaluated_is_in_the_run_that_trained_the_model(trained: Traine
 
 def test_pictures_tables_and_the_detector_are_there(trained: Trained, client: MlflowClient, tmp_path: Path) -> None:
     run_id = trained.run.record.id
-    assert len(artifacts(client, run_id, "figures")) == 8
+    assert len(artifacts(client, run_id, "figures")) == 11
     assert {"metrics.json", "scores.csv", "per_class.csv"} <= artifacts(client, run_id, "evaluation")
     grids = [name for name in artifacts(client, run_id, "images") if name.endswith(".png")]
     assert len(grids) == len(trained.run.grids()) >= 8
@@ -146,7 +146,7 @@ def locked(home: Home) -> Iterator[None]:
 def test_a_store_locked_from_the_middle_on_is_brought_up_to_date_later(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real, calls = pipeline._fit, []
+    real, calls = pipeline.training._fit, []
 
     def fit_then_lock(*arguments: object) -> object:
         calls.append(lock := locked(home))
@@ -154,7 +154,7 @@ def test_a_store_locked_from_the_middle_on_is_brought_up_to_date_later(
         lock.__enter__()
         return training
 
-    monkeypatch.setattr(pipeline, "_fit", fit_then_lock)
+    monkeypatch.setattr(pipeline.training, "_fit", fit_then_lock)
     result = pipeline.train(SHORT, home=home)
     run = home.find_run(result.run_id)
     assert (run.record.status, run.record.unlogged) == (FINISHED, True)
@@ -212,7 +212,7 @@ def test_interrupted_while_mlflow_is_slow_a_finished_training_stays_finished(
 def test_an_evaluation_that_cannot_be_kept_is_made_all_the_same(
     trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pipeline, "LOCK_WAIT", 0.01)
+    monkeypatch.setattr(pipeline.evaluating, "LOCK_WAIT", 0.01)
     with trained.run.lock():
         assert pipeline.evaluate(home=trained.home) == trained.evaluation
     assert "is not kept with the run" in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""What the architectures share."""
+
+import math
+
+from torch import Tensor, nn
+
+from anomaly_ae.autoencoders.base import Options
+
+Size = tuple[int, int]  # height, width
+
+
+class Rescale(nn.Module):
+    """x · scale + shift: between [0, 1] and the values a network works on."""
+
+    def __init__(self, scale: float, shift: float) -> None:
+        super().__init__()
+        self.scale, self.shift = scale, shift
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values * self.scale + self.shift
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale}, shift={self.shift}"
+
+
+def block(*layers: nn.Module, options: Options) -> nn.Sequential:
+    """A layer with weights (batch norm after it where asked for), ReLU, (dropout), then the rest, such as pooling."""
+    first, *rest = layers
+    norm = [_norm(first)] if options.batch_norm else []
+    dropout = [nn.Dropout(options.dropout)] if options.dropout else []
+    return nn.Sequential(first, *norm, nn.ReLU(), *dropout, *rest)
+
+
+def conv(channels_in: int, channels_out: int) -> nn.Conv2d:
+    """A 3×3 convolution that keeps height and width."""
+    return nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1)
+
+
+def halved(size: Size, times: int) -> list[Size]:
+    """`size` and what pooling makes of it, e.g. (28, 28), (14, 14), (7, 7); a side of 1 stays."""
+    sizes = [size]
+    for _ in range(times):
+        sizes.append((max(1, sizes[-1][0] // 2), max(1, sizes[-1][1] // 2)))
+    return sizes
+
+
+def pool() -> nn.Module:
+    """Max-pooling that halves height and width, rounding down."""
+    return nn.MaxPool2d(2)
+
+
+def up(size: Size) -> nn.Module:
+    """Upsampling to `size` by repeating pixels."""
+    return nn.Upsample(size=size)
+
+
+def to_latent(maps: tuple[int, ...], latent: int) -> tuple[nn.Module, nn.Module]:
+    """Maps (N, *maps) to latents (N, latent)."""
+    return nn.Flatten(), nn.Linear(math.prod(maps), latent)
+
+
+def start_like_keras(network: nn.Module) -> None:
+    """Weights as Keras begins with: Glorot and Bengio's uniform ones (2010), larger than PyTorch's; biases zero.
+
+    https://proceedings.mlr.press/v9/glorot10a.html
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def _norm(layer: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return nn.BatchNorm1d(layer.out_features)
+    return nn.BatchNorm2d(int(layer.out_channels))  # type: ignore[arg-type]

@@ -1,0 +1,55 @@
+"""An encoder, a decoder or a whole network in a file of its own: safetensors, and in the header what built it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from anomaly_ae.autoencoders import Autoencoder, Options, Shape, build_autoencoder
+from anomaly_ae.errors import ModelError, ModelNotFound, UsageError
+from anomaly_ae.files import expand, write_bytes
+
+ENCODER, DECODER, WHOLE = "encoder", "decoder", "autoencoder"
+PARTS = (ENCODER, DECODER, WHOLE)
+
+
+def save_parts(folder: Path, network: Autoencoder, name: str, shape: Shape, options: Options) -> None:
+    """Write encoder.safetensors, decoder.safetensors and autoencoder.safetensors.
+
+    name, shape, options: what the network was built from
+    """
+    about = {"name": name, "shape": json.dumps(shape), "options": json.dumps(dataclasses.asdict(options))}
+    for part in PARTS:
+        weights = {key: value.cpu().contiguous() for key, value in _part(network, part).state_dict().items()}
+        write_bytes(folder / f"{part}.safetensors", save_tensors(weights, about | {"part": part}))
+
+
+def load_part(path: str | Path) -> nn.Module:
+    """What `save_parts` wrote to this file, ready for use: an encoder maps float images (N, C, H, W) in [0, 1] to
+    latents (N, D), a decoder latents to images; a whole network is an `Autoencoder`.
+
+    Nothing in the file is executed. Raises `ModelNotFound`, and `ModelError` when it is damaged or something else.
+    """
+    path = expand(path)
+    if not path.is_file():
+        raise ModelNotFound(f"there is no file {path}; name the encoder, decoder or autoencoder.safetensors of a run")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata()
+        channels, height, width = json.loads(about["shape"])
+        options = Options(**json.loads(about["options"]))
+        part = _part(build_autoencoder(about["name"], (channels, height, width), options), about["part"])
+        part.load_state_dict(load_tensors(path.read_bytes()))
+    except (SafetensorError, UsageError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{path} is damaged, or no part of a network that anomaly-ae saved; save it again"
+        ) from error
+    return part.eval()
+
+
+def _part(network: Autoencoder, part: str) -> nn.Module:
+    return {ENCODER: network.encoder, DECODER: network.decoder, WHOLE: network}[part]

@@ -1,0 +1,102 @@
+"""A detector at work on a folder of image files."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomaly_ae.data.files import find_images, read_image
+from anomaly_ae.detector import Detector
+from anomaly_ae.errors import DataError, UsageError, one_line
+from anomaly_ae.files import write_with
+from anomaly_ae.progress import Display, display
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHARD = 512  # files read at a time
+READERS = 8  # threads that read them
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What became of a folder: images encoded, files that could not be read, and the Parquet file."""
+
+    images: int
+    failed: int
+    latent_size: int
+    output: str
+
+
+def encode_folder(detector: Detector, folder: Path, output: Path) -> Encoded:
+    """Write the latents of all images below a folder as Parquet: `path` (within it), `error`, `latent_0` and so on.
+
+    A file that cannot be read is a row with an error and no latent. The output is written whole or not at all.
+    Raises `DataMissing` when there is no image, `DataError` when not one can be read.
+    """
+    import pyarrow.parquet as pq
+
+    check_output(output)
+    paths, errors = find_images(folder), list[str]()
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, _schema(detector)) as writer, display(len(paths)) as shown:
+            for table in _tables(detector, folder, paths, shown):
+                writer.write_table(table)
+                errors.extend(table["error"].drop_null().to_pylist())
+        if len(errors) == len(paths):
+            raise DataError(f"not one of the {len(paths)} files in {folder} can be read; the first {errors[0]}")
+
+    write_with(output, write)
+    return Encoded(len(paths) - len(errors), len(errors), detector.network.latent_size, str(output))
+
+
+def check_output(output: Path) -> None:
+    """Raise `UsageError` when the output is not called as Parquet files are, or is a folder."""
+    if output.suffix.lower() not in (".parquet", ".pq") or output.is_dir():
+        raise UsageError(
+            f"latents are written as Parquet, and {output} was named; name a file, as in latents.parquet"
+        )
+
+
+def _tables(detector: Detector, folder: Path, paths: Sequence[Path], shown: Display) -> Iterator["pa.Table"]:
+    """A table for each shard of files."""
+    import pyarrow as pa
+
+    schema = _schema(detector)
+    with ThreadPoolExecutor(READERS) as readers:
+        for start in range(0, len(paths), SHARD):
+            shard = paths[start : start + SHARD]
+            read = list(readers.map(_read, shard, itertools.repeat(detector)))
+            good = np.array([isinstance(image, Tensor) for image in read])
+            latents = np.zeros((len(shard), detector.network.latent_size), np.float32)
+            if good.any():
+                latents[good] = detector.encode(
+                    torch.stack([each for each in read if isinstance(each, Tensor)])
+                ).numpy()
+            names = [path.relative_to(folder).as_posix() for path in shard]
+            errors = [None if isinstance(image, Tensor) else image for image in read]
+            columns = [pa.array(column, mask=~good) for column in latents.T]
+            yield pa.table([names, errors, *columns], schema=schema)
+            shown.advance(len(shard), f"{start + len(shard):,} of {len(paths):,} files")
+
+
+def _read(path: Path, detector: Detector) -> Tensor | str:
+    """The image, or what is wrong with it."""
+    try:
+        return read_image(path, detector.preprocessing)
+    except DataError as error:
+        return one_line(error)
+
+
+def _schema(detector: Detector) -> "pa.Schema":
+    import pyarrow as pa
+
+    latents = [(f"latent_{i}", pa.float32()) for i in range(detector.network.latent_size)]
+    return pa.schema([("path", pa.string()), ("error", pa.string()), *latents])

@@ -1,0 +1,151 @@
+"""A training that has passed every check."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anomaly_ae.autoencoders import Autoencoder, find_autoencoder, parameter_count
+from anomaly_ae.autoencoders.inference import pick_device
+from anomaly_ae.calibration import require_enough
+from anomaly_ae.config import RunConfig
+from anomaly_ae.data.classes import parse_normal
+from anomaly_ae.data.images import Dataset, ImageSet
+from anomaly_ae.data.named import data_root, find_dataset, load_dataset
+from anomaly_ae.data.preprocessing import Preprocessing
+from anomaly_ae.data.splits import PARTS, Split, split_dataset
+from anomaly_ae.detector import Detector, Recipe, check_target
+from anomaly_ae.errors import ModelError, UsageError
+from anomaly_ae.files import expand
+from anomaly_ae.objectives import Objective, build_objective, needs_features
+from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
+from anomaly_ae.pipeline.models import find_model
+from anomaly_ae.runs import Home
+from anomaly_ae.scorers import build_scorer
+from anomaly_ae.training import epoch_count
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that has passed every check: nothing is written before there is one."""
+
+    config: RunConfig
+    recipe: Recipe
+    preprocessing: Preprocessing
+    split: Split
+    split_record: dict[str, Any]
+    images: dict[str, ImageSet]  # by part of the split, at the network's size
+    objective: Objective
+    device: torch.device
+    parameters: int  # of the network
+    save_to: Path | None
+
+    @classmethod
+    def prepare(cls, config: RunConfig, home: Home, save_to: str | Path | None) -> "Job":
+        """Look up every name, load and divide the data. Raises whatever is wrong with them.
+
+        The job's own config says what was left open: the number of epochs, and where the data lie.
+        """
+        config = with_defaults(config)
+        normal = check_names(config)
+        device = pick_device(config.device)
+        if save_to:
+            check_target(expand(save_to).resolve())
+        dataset = load_dataset(config.dataset, config.data_dir)  # after all that needs no data, for it may download
+        split = split_dataset(dataset, normal, config.seed)
+        require_enough(len(split.calibration.indices), config.target_fpr)
+        preprocessing = Preprocessing.for_shape((dataset.shape[0], *_size(config, dataset)))
+        recipe = _recipe(config, dataset, normal)
+        network = recipe.build(preprocessing.shape)
+        objective = build_objective(str(config.objective), _features(config, preprocessing, home, device))
+        _try(network, objective, preprocessing, config)
+        config = dataclasses.replace(
+            config,
+            epochs=epoch_count(config, len(split.fit.indices)),
+            data_dir=str(data_root(config.data_dir).resolve()) if find_dataset(config.dataset).torchvision else None,
+        )
+        return cls(
+            config=config,
+            recipe=recipe,
+            preprocessing=preprocessing,
+            split=split,
+            split_record={"digest": dataset.digest(), "parts": split.summary()},
+            images={part: preprocessing.prepare_set(getattr(split, part).take(dataset)) for part in PARTS},
+            objective=objective,
+            device=device,
+            parameters=parameter_count(network),
+            save_to=Path(save_to) if save_to else None,
+        )
+
+
+def with_defaults(config: RunConfig) -> RunConfig:
+    """The config with the autoencoder's own objective and learning rate where none was named."""
+    own = find_autoencoder(config.autoencoder)
+    return dataclasses.replace(
+        config,
+        objective=config.objective or own.objective,
+        learning_rate=config.learning_rate or own.learning_rate,
+    )
+
+
+def check_names(config: RunConfig) -> tuple[int, ...]:
+    """Look up every name of a config, which needs no data; the positions of the normal classes."""
+    normal = parse_normal(config.normal, find_dataset(config.dataset).classes)
+    find_autoencoder(config.autoencoder)
+    build_scorer(config.scorer)
+    objective = str(with_defaults(config).objective)
+    if needs_features(objective) == (config.perceptual is None):
+        raise UsageError(
+            "objective perceptual and setting perceptual go together, and one was given without the other; name the "
+            "network whose features to compare with --set perceptual=: a finished run, a detector's folder, or a "
+            "torchvision network with its weights file, as in vgg16:vgg16.pth"
+        )
+    if config.perceptual is None:
+        build_objective(objective)
+    return normal
+
+
+def _size(config: RunConfig, dataset: Dataset) -> tuple[int, int]:
+    """Height and width that were asked for, else those the architecture was made for, else those of the data."""
+    _, height, width = dataset.shape
+    return config.size or find_autoencoder(config.autoencoder).native or (height, width)
+
+
+def _recipe(config: RunConfig, dataset: Dataset, normal: tuple[int, ...]) -> Recipe:
+    return Recipe(
+        dataset=config.dataset,
+        classes=dataset.classes,
+        normal=tuple(dataset.classes[position] for position in normal),
+        autoencoder=config.autoencoder,
+        scorer=config.scorer,
+        latent=config.latent,
+        batch_norm=config.batch_norm,
+        dropout=config.dropout,
+    )
+
+
+def _features(config: RunConfig, preprocessing: Preprocessing, home: Home, device: torch.device) -> Features | None:
+    """What the objective `perceptual` compares: layers of a torchvision network, or of an encoder trained here."""
+    if config.perceptual is None:
+        return None
+    name, colon, weights = config.perceptual.partition(":")
+    if colon:
+        return torchvision_features(name, weights, device)
+    detector = Detector.load(find_model(home, config.perceptual)[0], str(device))
+    if detector.preprocessing != preprocessing:
+        theirs, ours = ("×".join(map(str, p.shape)) for p in (detector.preprocessing, preprocessing))
+        raise ModelError(f"the encoder of {config.perceptual} takes images {theirs}, and these are {ours}; train one")
+    return encoder_features(detector.network)
+
+
+@torch.no_grad()
+def _try(network: Autoencoder, objective: Objective, preprocessing: Preprocessing, config: RunConfig) -> None:
+    """Put an empty image through network and scorer. Raises `UsageError` where they do not go together."""
+    images = torch.zeros(1, *preprocessing.shape)
+    outputs = network.eval()(images)
+    for part in build_scorer(config.scorer).each():
+        part.check(outputs)
+    if config.perceptual is None:  # whose features may be on another device
+        objective(images, outputs)

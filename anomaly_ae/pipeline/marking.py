@@ -1,0 +1,48 @@
+"""How a run ends is kept in its folder and in MLflow, whatever happens."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from anomaly_ae.errors import Interrupted
+from anomaly_ae.progress import say
+from anomaly_ae.runs import FAILED, FINISHED, KILLED, RunFolder
+from anomaly_ae.tracking.mirror import Tracker, upload
+
+RETRY_AFTER = 60.0  # seconds after which MLflow, once away, may be back
+
+
+@contextmanager
+def marked(run: RunFolder, tracker: Tracker) -> Iterator[None]:
+    """Mark a run that is not finished KILLED on Ctrl-C and FAILED on an error, in the folder and in MLflow."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted(_end(run, tracker, KILLED)) from None
+    except BaseException:
+        _end(run, tracker, FAILED)
+        raise
+
+
+def _end(run: RunFolder, tracker: Tracker, status: str) -> str:
+    """Keep how a run ended; what to tell its user. MLflow hears of it even when the disk is full."""
+    started = (run.path / "run.json").exists()
+    if started and run.record.status == FINISHED:
+        return f"interrupted after the training was finished; log the rest with: anomaly-ae runs --sync ({run.path})"
+    tracker.set_status(status)
+    if not started:
+        return "interrupted before the training began"
+    run.update(status=status, unlogged=run.record.tracked and tracker.lacks_something())
+    weights = f"best weights so far: {run.checkpoint}; " if run.checkpoint.exists() else ""
+    return f"interrupted; {weights}go on with: {run.resume}"
+
+
+def settle(run: RunFolder, tracker: Tracker, behind: bool = False) -> None:
+    """Keep whether MLflow has everything. If not, try once more, and say where it is kept if that fails.
+
+    behind: whether MLflow lacked something before
+    """
+    run.update(unlogged=run.record.tracked and (behind or tracker.lacks_something()))
+    just_now = tracker.failure and time.monotonic() - tracker.failed_at < RETRY_AFTER
+    if run.record.unlogged and (just_now or not upload(tracker.home, run)):
+        say(f"everything is kept in {run.path}; once MLflow answers again, log it with: anomaly-ae runs --sync")

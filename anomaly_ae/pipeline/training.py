@@ -1,0 +1,269 @@
+"""Training a detector: network, scorer, calibration."""
+
+import dataclasses
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from anomaly_ae import figures
+from anomaly_ae.autoencoders import parameter_count
+from anomaly_ae.autoencoders.inference import as_float, map_images, pick_device
+from anomaly_ae.autoencoders.latents import draw_latents, interpolate_latents
+from anomaly_ae.autoencoders.parts import save_parts
+from anomaly_ae.config import RunConfig
+from anomaly_ae.detector import Detector, fit_detector
+from anomaly_ae.errors import DataChanged, UsageError
+from anomaly_ae.evaluation import reconstruction_mse
+from anomaly_ae.figures import Array
+from anomaly_ae.files import storage_errors, write_json
+from anomaly_ae.pipeline.job import Job
+from anomaly_ae.pipeline.marking import marked, settle
+from anomaly_ae.progress import display, say
+from anomaly_ae.runs import FINISHED, LATEST, PIPELINE, RUNNING, Home, Record, RunFolder, conflicts, now
+from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
+from anomaly_ae.training import Training, epoch_count, train_epochs
+
+GRIDS = 8  # reconstruction grids of a training, about
+DRAWN_FROM = 4_096  # training images whose latents the samples are drawn after
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to.
+
+    Losses are by the objective, the validation loss that of the best epoch, whose weights are kept. `train_mse` and
+    `validation_mse` are the mean squared reconstruction errors of those weights, of images in [0, 1]; on the scale
+    that the network works on inside they are `span`² times as large.
+    """
+
+    run_id: str
+    epochs: int
+    best_epoch: int
+    train_seconds: float
+    images_per_second: float
+    final_loss: float
+    validation_loss: float
+    train_mse: float
+    validation_mse: float
+    parameters: int
+    encoder_parameters: int
+    decoder_parameters: int
+    span: float
+    scorer: str
+    threshold: float
+    target_fpr: float
+    calibration_images: int
+    device: str
+    run_folder: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training stands in a pipeline: its cell there, and the run whose network it takes over, if any."""
+
+    parent: RunFolder
+    cell: str
+    weights: RunFolder | None = None
+
+
+def train(
+    config: RunConfig,
+    *,
+    home: Home | None = None,
+    save_to: str | Path | None = None,
+    tracking: bool = True,
+    place: Place | None = None,
+) -> TrainResult:
+    """Train a detector: network, scorer, calibration. Everything is kept in the run folder and in MLflow.
+
+    save_to: a folder that gets a copy of the detector. Raises `AnomalyAEError` of many kinds, `Interrupted`
+    on Ctrl-C; the run can then be resumed.
+    """
+    home = home or Home.find()
+    mark_dead_runs(home)
+    job = Job.prepare(config, home, save_to)
+    with storage_errors(f"keep runs in {home.root}"):
+        (home.root / "runs").mkdir(parents=True, exist_ok=True)
+    name = place.cell if place else f"{config.dataset} {config.normal} · {config.autoencoder} · {config.scorer}"
+    parent, above = (place.parent.record.id, place.parent.record.mlflow_run_id) if place else (None, None)
+    tracker = Tracker.begin(home, config.experiment, name, above) if tracking else Tracker(home, None)
+    run_id = tracker.run_id or secrets.token_hex(16)
+    run = RunFolder(home.root / "runs" / run_id)
+    with marked(run, tracker), run.lock():
+        run.write_start(job.config, job.split_record)
+        if place and place.weights:
+            _take_over(place.weights, run)
+        record = Record(run_id, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking, parent=parent)
+        run.write_record(dataclasses.replace(record, device=str(job.device), parameters=job.parameters))
+        tracker.log_start(run)
+        return _train(job, run, tracker)
+
+
+def _take_over(other: RunFolder, run: RunFolder) -> None:
+    """Give a run the finished training of another, that differs in scorer or target rate alone."""
+    with storage_errors(f"copy a checkpoint to {run.path}"):
+        shutil.copy2(other.checkpoint, run.checkpoint)
+        shutil.copytree(other.path / "images", run.path / "images")
+
+
+def resume(
+    name: str, asked: Sequence[Mapping[str, Any]] = (), *, home: Home | None = None, save_to: str | Path | None = None
+) -> TrainResult:
+    """Go on with the interrupted run `name`, to the same end as if it had not been interrupted.
+
+    asked: layers of settings; any that differs from the run's own, but for `data_dir`, is a `UsageError`.
+    """
+    home = home or Home.find()
+    mark_dead_runs(home)
+    run = home.latest_unfinished() if name == LATEST else home.find_run(name)
+    if run.record.kind == PIPELINE:
+        raise UsageError(f"run {run.record.id} is that of a pipeline file; go on with it: {run.resume}")
+    config = RunConfig.build(run.config.to_dict(), *asked)
+    if str(pick_device(config.device)) == run.record.device:  # auto and cpu may be the same
+        config = dataclasses.replace(config, device=run.config.device)
+    if clashes := conflicts(run.config, config):
+        raise UsageError(f"run {run.record.id} cannot be resumed with other settings: {'; '.join(clashes)}")
+    with run.lock():
+        record = run.record
+        if record.status == FINISHED:
+            raise UsageError(f"run {record.id} is finished; there is nothing to resume")
+        job = Job.prepare(config, home, save_to)
+        if job.split_record != run.split:
+            raise DataChanged(f"the data are not those that run {record.id} was started with; use that data")
+        tracker = Tracker(home, record.mlflow_run_id)
+        with marked(run, tracker):
+            run.write_start(job.config, job.split_record)
+            run.update(status=RUNNING, unlogged=record.tracked)
+            tracker.set_status(RUNNING)
+            return _train(job, run, tracker)
+
+
+def _train(job: Job, run: RunFolder, tracker: Tracker) -> TrainResult:
+    """Train, make the detector, draw, and mirror it all to MLflow."""
+    training = _fit(job, run, tracker)
+    fitting = (job.recipe, training.best, job.images, job.split, job.config.target_fpr, job.device)
+    detector = fit_detector(*fitting)
+    detector.save(run.path / "detector")
+    recipe, shape = detector.recipe, detector.preprocessing.shape
+    save_parts(run.path / "network", detector.network, recipe.autoencoder, shape, recipe.options)
+    drawn = _training_figures(training, detector, job)
+    figures.save_figures(run.path / "figures", drawn, run.record.name)
+    result = _result(training, detector, job, run)
+    write_json(run.path / "result.json", dataclasses.asdict(result))
+    run.update(status=FINISHED)
+    tracker.log_results(run)
+    tracker.set_status(FINISHED)
+    settle(run, tracker)
+    if job.save_to:
+        detector.save(job.save_to)
+    return result
+
+
+def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
+    """Train the network, from the checkpoint if there is one."""
+    config, fit, validation = job.config, job.images["fit"].images, job.images["validation"].images
+    torch.manual_seed(config.seed)
+    training = Training(job.recipe.build(job.preprocessing.shape).to(job.device), config)
+    if run.checkpoint.exists():
+        training.load(run.checkpoint)
+        run.write_history(training.history)
+        tracker.log_missing(run)
+        say(f"going on with run {run.record.id} after epoch {len(training.history)}")
+    else:
+        _log_grid(training, validation, 0, run, tracker)
+    total = epoch_count(config, len(fit))
+    say(f"run {run.record.id}: {len(fit):,} images of {job.recipe.dataset} {config.normal} on {job.device}")
+    with display(total * len(fit), len(training.history) * len(fit)) as shown:
+        for epoch in train_epochs(training, job.objective, fit, validation, run.checkpoint, shown):
+            run.write_history(training.history)
+            tracker.log_epochs([epoch])
+            if epoch.epoch == 1 or epoch.epoch % max(1, total // GRIDS) == 0:
+                _log_grid(training, validation, epoch.epoch, run, tracker)
+            shown.line(
+                f"epoch {epoch.epoch}/{total} · loss {epoch.train_loss:.5f} · validation loss "
+                f"{epoch.validation_loss:.5f} · {epoch.images_per_second:,.0f} images/s",
+                last=epoch.epoch == total or training.stops_early(total),
+            )
+    return training
+
+
+def _log_grid(training: Training, validation: Tensor, epoch: int, run: RunFolder, tracker: Tracker) -> None:
+    """Keep what the network makes of some validation images after this epoch; epoch 0 is before training."""
+    path = run.path / "images" / f"epoch-{epoch:05}.png"
+    figures.save_image(path, _grid(training, validation))
+    tracker.log_grid(path)
+
+
+def _training_figures(training: Training, detector: Detector, job: Job) -> dict[str, Figure]:
+    some = _some(job.images["validation"].images)
+    latents = detector.encode(_even(job.images["fit"].images, DRAWN_FROM))
+    torch.manual_seed(job.config.seed)
+    untrained = dataclasses.replace(detector, network=job.recipe.build(job.preprocessing.shape))
+    before, after = untrained.reconstruct(some).numpy(), detector.reconstruct(some).numpy()
+    first, last = detector.encode(some)[[0, -1]]
+    between = detector.decode(interpolate_latents(first, last, figures.SHOWN))
+    drawn = detector.decode(draw_latents(latents, 4 * figures.SHOWN, job.config.seed))
+    pairs = [("original", as_float(some).numpy()), ("before\ntraining", before), ("after\ntraining", after)]
+    heading = "Normal validation images and their reconstructions"
+    return {
+        "loss_curves": figures.loss_curves(training.history),
+        "reconstructions": figures.image_rows(as_float(some).numpy(), after, None, (), heading),
+        "before_and_after_training": figures.labelled_rows(pairs, "What training did to the reconstructions"),
+        "interpolation": figures.labelled_rows(
+            [("", between.numpy())], "Decoded on the straight line between the latents of two images"
+        ),
+        "samples": figures.labelled_rows(
+            [("", part.numpy()) for part in torch.split(drawn, figures.SHOWN)],
+            "Decoded from latents drawn from a Gaussian fitted to those of the training images",
+        ),
+    }
+
+
+def _grid(training: Training, validation: Tensor) -> Array:
+    """Some validation images above what the network makes of them now, uint8 (H, W) or (H, W, 3)."""
+    some = _some(validation)
+    rebuilt = map_images(training.network, some, lambda _, outputs: outputs.reconstruction, tuple(some.shape[1:]))
+    return figures.grid(as_float(some).numpy(), rebuilt.numpy())
+
+
+def _some(images: Tensor) -> Tensor:
+    """A row's worth of images, evenly spread."""
+    return _even(images, figures.SHOWN)
+
+
+def _even(images: Tensor, count: int) -> Tensor:
+    """At most `count` of the images, evenly spread."""
+    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
+
+
+def _result(training: Training, detector: Detector, job: Job, run: RunFolder) -> TrainResult:
+    history = training.history
+    seconds = sum(epoch.seconds for epoch in history)
+    return TrainResult(
+        run_id=run.record.id,
+        epochs=len(history),
+        best_epoch=training.best_epoch.epoch,
+        train_seconds=seconds,
+        images_per_second=sum(epoch.images_per_second * epoch.seconds for epoch in history) / seconds,
+        final_loss=history[-1].train_loss,
+        validation_loss=training.best_epoch.validation_loss,
+        train_mse=reconstruction_mse(detector, job.images["fit"].images),
+        validation_mse=reconstruction_mse(detector, job.images["validation"].images),
+        parameters=job.parameters,
+        encoder_parameters=parameter_count(detector.network.encoder),
+        decoder_parameters=parameter_count(detector.network.decoder),
+        span=detector.network.span,
+        scorer=detector.recipe.scorer,
+        threshold=detector.threshold,
+        target_fpr=detector.calibration.target_fpr,
+        calibration_images=len(detector.calibration.scores),
+        device=str(job.device),
+        run_folder=str(run.path),
+    )

@@ -1,0 +1,171 @@
+"""A pipeline file: settings, a matrix of settings to try, and figures published elsewhere to set beside ours.
+
+    name: strided-32                    # else the file's name
+    data: {dataset: mnist}              # settings of a training, grouped by part or not
+    training: {epochs: 20}
+    matrix:                             # every combination is a cell, a run of its own
+      normal: [all, "0,1,2"]
+    published:                          # for the first cell of the matrix
+      test_mse_own: 0.0171
+
+or `systems: [one.yaml, other.yaml]`, other pipeline files, whose cells it runs one after the other; settings beside
+it override theirs.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from anomaly_ae.config import RunConfig, check_value, field_name, read_config
+from anomaly_ae.errors import UnknownName, UsageError, errors_at
+from anomaly_ae.files import sha256
+from anomaly_ae.yaml_files import Line, read_lines
+
+OWN_KEYS = ("name", "about", "systems", "matrix", "published")
+MATRIX, PUBLISHED = "matrix.", "published."
+# What can be measured of a cell: errors on [0, 1] or on the system's own scale, losses at an epoch, sizes
+MEASURES = (
+    *(f"{part}_mse{scale}" for part in ("train", "validation", "test") for scale in ("", "_own")),
+    *("encoder_parameters", "decoder_parameters", "auroc", "train_loss@EPOCH", "validation_loss@EPOCH"),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a pipeline. `row` is its line in the comparison: what it is but for its normal classes."""
+
+    name: str
+    row: str
+    config: RunConfig
+    published: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pipeline file that was read."""
+
+    path: Path
+    name: str
+    about: str
+    cells: tuple[Cell, ...]
+
+    def digest(self) -> str:
+        """SHA-256 of all that the cells are asked to do."""
+        return sha256(json.dumps([[cell.name, cell.config.to_dict()] for cell in self.cells]).encode())
+
+
+def read_plan(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Plan:
+    """Read a pipeline file. `overrides` are settings as key and text; one that is in the matrix replaces it there.
+
+    Raises `StorageError`, and `UsageError` or `UnknownName` naming the file, the line and the right key.
+    """
+    given = [Line(key, _parse(key, text), f"--set {key}={text}") for key, text in overrides]
+    name, about, cells = _read(path, given, ())
+    if not cells:
+        raise UsageError(f"{path} has no cell to run; give its matrix values, or leave the matrix out")
+    return Plan(path, name, about, tuple(cells))
+
+
+def _read(path: Path, overrides: Sequence[Line], above: tuple[Path, ...]) -> tuple[str, str, list[Cell]]:
+    """Name, description and cells of a file; `above` are the files that name it as a system."""
+    lines = {line.key: line for line in read_lines(path)}
+    systems, name, about = (lines.pop(key, None) for key in ("systems", "name", "about"))
+    published = [lines.pop(key) for key in list(lines) if key.startswith(PUBLISHED)]
+    given = _override({_meaning(line): line for line in lines.values()}, overrides)
+    called = str(name.value) if name else path.stem
+    if systems is None:
+        cells = _cells(called, given, _published(published))
+    else:
+        cells = _systems(path, systems, list(given.values()), above)
+    return called, str(about.value) if about else "", cells
+
+
+def _systems(path: Path, systems: Line, settings: Sequence[Line], above: tuple[Path, ...]) -> list[Cell]:
+    """The cells of the files named under `systems`."""
+    with errors_at(systems.where):
+        if not isinstance(systems.value, list):
+            raise UsageError("systems must be a list of pipeline files, as in [one.yaml, other.yaml]")
+        if path.resolve() in above:
+            raise UsageError(f"{path} names itself among its systems")
+        files = [path.parent / str(file) for file in systems.value]
+        if missing := [str(file) for file in files if not file.is_file()]:
+            raise UsageError(f"there is no pipeline file {missing[0]}")
+    return [cell for file in files for cell in _read(file, settings, (*above, path.resolve()))[2]]
+
+
+def _cells(system: str, given: Mapping[str, Line], published: Mapping[str, float]) -> list[Cell]:
+    """Every combination of the matrix."""
+    matrix = {key.removeprefix(MATRIX): _values(line) for key, line in given.items() if key.startswith(MATRIX)}
+    if both := matrix.keys() & given.keys():
+        line = given[both.pop()]
+        raise UsageError(f"{line.where}: {line.key} stands in the matrix too; leave one of the two out")
+    fixed = read_config(line for key, line in given.items() if not key.startswith(MATRIX))
+    cells: list[Cell] = []
+    for combination in itertools.product(*matrix.values()):
+        varied = dict(zip(matrix, combination, strict=True))
+        config = RunConfig.build(fixed, varied)
+        parts = [f"{key} {value}" for key, value in varied.items()]
+        row = " · ".join([system, *(text for text in parts if not text.startswith("normal "))])
+        cells.append(Cell(" · ".join([system, *parts]), row, config, {} if cells else published))
+    return cells
+
+
+def _override(given: dict[str, Line], overrides: Sequence[Line]) -> dict[str, Line]:
+    """Settings with others over them; a value takes the place of a list in the matrix, and the other way round."""
+    for line in overrides:
+        key = _meaning(line)
+        given.pop(MATRIX + key, None)
+        given.pop(key.removeprefix(MATRIX), None)
+        given[key] = line
+    return given
+
+
+def _meaning(line: Line) -> str:
+    """The field that a line sets, `matrix.FIELD` where it is in the matrix. Raises `UnknownName`."""
+    with errors_at(line.where):
+        prefix = MATRIX if line.key.startswith(MATRIX) else ""
+        try:
+            return prefix + field_name(line.key.removeprefix(prefix))
+        except UnknownName as error:
+            if prefix or "." in line.key:
+                raise
+            raise UsageError(f"{error}; or of the file itself: {', '.join(OWN_KEYS)}") from error
+
+
+def _values(line: Line) -> list[Any]:
+    """The values of a matrix line, each of the field's type and range."""
+    with errors_at(line.where):
+        if not isinstance(line.value, list) or not line.value:
+            raise UsageError(f"{line.key} must be a list of values, as in [1, 2], and is {line.value!r}")
+        name = field_name(line.key.removeprefix(MATRIX))
+        return [check_value(name, value) for value in line.value]
+
+
+def _published(lines: Iterable[Line]) -> dict[str, float]:
+    """Published figures by what they measure."""
+    figures = {}
+    for line in lines:
+        with errors_at(line.where):
+            measure = line.key.removeprefix(PUBLISHED)
+            if re.sub(r"@\d+$", "@EPOCH", measure) not in MEASURES:
+                raise UnknownName("measure", measure, MEASURES)
+            if isinstance(line.value, bool) or not isinstance(line.value, int | float):
+                raise UsageError(f"{line.key} must be a number, and is {line.value!r}")
+            figures[measure] = float(line.value)
+    return figures
+
+
+def _parse(key: str, text: str) -> Any:
+    """A value from the command line: as YAML in the matrix, else text, which becomes the field's type."""
+    if not key.startswith(MATRIX):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {key} takes a list, as in [1, 2], and was given {text!r}") from error
