@@ -12,11 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from anomaly_ae.autoencoders.parts import load_part as load_part
     from anomaly_ae.config import RunConfig as RunConfig
     from anomaly_ae.detector import Detector as Detector
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
     from anomaly_ae.pipeline import evaluate as evaluate
     from anomaly_ae.pipeline import load as load
+    from anomaly_ae.pipeline import run_plan as run_plan
     from anomaly_ae.pipeline import train as train
 
 __version__ = "0.1.0"
@@ -27,6 +29,8 @@ _HOMES = {
     "RunConfig": "config",
     "evaluate": "pipeline",
     "load": "pipeline",
+    "load_part": "autoencoders.parts",
+    "run_plan": "pipeline",
     "train": "pipeline",
 }
 __all__ = [*sorted(_HOMES), "__version__"]

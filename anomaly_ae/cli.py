@@ -5,13 +5,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from anomaly_ae import __version__
+from anomaly_ae import __version__, texts
 from anomaly_ae.errors import AnomalyAEError, Interrupted, UsageError, one_line
 
 app = typer.Typer(
@@ -106,7 +106,7 @@ def train(
         result = pipeline.resume(resume, layers, home=home, save_to=save_to)
     else:
         result = pipeline.train(asked, home=home, save_to=save_to, tracking=not no_tracking)
-    _print(dataclasses.asdict(result), as_json, _trained)
+    _print(dataclasses.asdict(result), as_json, texts.trained)
 
 
 @app.command()
@@ -130,7 +130,7 @@ def evaluate(
 
     home = Home.find(mlruns)
     evaluation = pipeline.evaluate(model, data_dir=data_dir, target_fpr=rate, home=home, device=device)
-    _print(evaluation.to_dict(), as_json, _evaluated)
+    _print(evaluation.to_dict(), as_json, texts.evaluated)
 
 
 @app.command()
@@ -148,7 +148,7 @@ def encode(
 
     check_output(output)
     detector = pipeline.load(model, mlruns=mlruns, device=device)
-    _print(dataclasses.asdict(encode_folder(detector, folder, output)), as_json, _encoded)
+    _print(dataclasses.asdict(encode_folder(detector, folder, output)), as_json, texts.encoded)
 
 
 @app.command()
@@ -167,7 +167,7 @@ def runs(
     else:
         mirror.mark_dead_runs(home)
     records = [dataclasses.asdict(run.record) for run in home.runs()]
-    _print({"runs": records}, as_json, _listed_runs)
+    _print({"runs": records}, as_json, texts.listed_runs)
 
 
 @app.command()
@@ -175,7 +175,7 @@ def datasets(as_json: Json = False) -> None:
     """List the data sets."""
     from anomaly_ae.data.named import DATASETS
 
-    _print({name: entry.about for name, entry in DATASETS.items()}, as_json, _listed)
+    _print({name: entry.about for name, entry in DATASETS.items()}, as_json, texts.listed)
 
 
 @app.command()
@@ -198,7 +198,7 @@ def autoencoders(
     if name:
         shape = image_shape(name, asked.size, channels)
         found = {"layers": [dataclasses.asdict(layer) for layer in layers(name, shape, options)]}
-        _print(dataclasses.asdict(summarise(name, shape, options)) | found, as_json, _layers)
+        _print(dataclasses.asdict(summarise(name, shape, options)) | found, as_json, texts.layers)
         return
     rows, refused = [], []
     for known in AUTOENCODERS:
@@ -206,7 +206,7 @@ def autoencoders(
             rows.append(dataclasses.asdict(summarise(known, image_shape(known, asked.size, channels), options)))
         except UsageError as error:
             refused.append(one_line(error))
-    _print(rows, as_json, _autoencoders)
+    _print(rows, as_json, texts.autoencoders)
     for reason in refused:
         print(f"left out: {reason}", file=sys.stderr)
 
@@ -231,7 +231,7 @@ def run(
     overrides = [parse_setting(text) for text in settings or []]
     overrides += [("data_dir", data_dir)] if data_dir else []
     result = run_plan(pipeline, overrides, home=Home.find(mlruns), tracking=not no_tracking)
-    _print(dataclasses.asdict(result), as_json, _compared)
+    _print(dataclasses.asdict(result), as_json, texts.compared)
     if result.failed:
         raise typer.Exit(1)
 
@@ -241,7 +241,7 @@ def scorers(as_json: Json = False) -> None:
     """List the scorers; several can be joined by +."""
     from anomaly_ae.scorers import SCORERS
 
-    _print({name: entry.about for name, entry in SCORERS.items()}, as_json, _listed)
+    _print({name: entry.about for name, entry in SCORERS.items()}, as_json, texts.listed)
 
 
 @app.command()
@@ -304,174 +304,6 @@ def _fail(message: str, code: int, kind: str = "error: ") -> int:
 def _print(result: Any, as_json: bool, render: Callable[[Any], str]) -> None:
     """One JSON value, or text for people, on standard output."""
     print(json.dumps(result, allow_nan=False) if as_json else render(result), flush=True)
-
-
-def _trained(result: Mapping[str, Any]) -> str:
-    return "\n".join(
-        [
-            f"run           {result['run_id']}",
-            f"trained       {result['epochs']} epochs in {result['train_seconds']:.1f} s on {result['device']}, "
-            f"{result['images_per_second']:,.0f} images/s, {result['parameters']:,} parameters",
-            f"loss          {result['final_loss']:.5f} · validation {result['validation_loss']:.5f} "
-            f"(best, epoch {result['best_epoch']})",
-            f"threshold     {result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g}, "
-            f"from {result['calibration_images']:,} normal images ({result['scorer']})",
-            f"kept in       {result['run_folder']}",
-            "next          anomaly-ae evaluate · anomaly-ae ui",
-        ]
-    )
-
-
-def _encoded(result: Mapping[str, Any]) -> str:
-    bad = f"; {result['failed']:,} could not be read, see the column error" if result["failed"] else ""
-    return (
-        f"{result['images']:,} images, {result['latent_size']:,} latent dimensions each, in {result['output']}{bad}"
-    )
-
-
-def _evaluated(result: Mapping[str, Any]) -> str:
-    rows = [
-        *(_ranked(result) if result["auroc"] is not None else [("AUROC", "none: every class is normal")]),
-        ("", ""),
-        ("reconstruction MSE", f"{result['reconstruction_mse']:.5f}   of the normal test images, in [0, 1]"),
-        (
-            "threshold",
-            f"{result['threshold']:.4f}   for a false-alarm rate of {result['target_fpr']:g}, "
-            f"{result['calibration']} calibration",
-        ),
-        ("false-alarm rate", _percent(result["false_positive_rate"])),
-        ("detection rate", _percent(result["true_positive_rate"])),
-        ("precision", _percent(result["precision"])),
-        ("F1", _percent(result["f1"])),
-    ]
-    heading = f"{result['dataset']}: normal {', '.join(result['normal'])} · {result['images']:,} test images"
-    lines = [
-        f"{heading} · scorer {result['scorer']}",
-        "",
-        *(f"  {name:<18} {text}".rstrip() for name, text in rows),
-    ]
-    return "\n".join([*lines, "", *_by_class(result["per_class"])])
-
-
-def _ranked(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    low, high = result["auroc_ci"]
-    interval = f"95 % interval {low:.4f} to {high:.4f} ({result['auroc_ci_method']})"
-    return [
-        ("AUROC", f"{result['auroc']:.4f}   {interval}"),
-        ("average precision", f"{result['average_precision']:.4f}"),
-        ("FPR@95TPR", f"{result['fpr_at_95_tpr']:.4f}"),
-        ("partial AUROC", f"{result['partial_auroc']:.4f}   to 10 % FPR, standardised"),
-    ]
-
-
-def _by_class(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The table by class, normal classes first."""
-    width = max(len("class"), *(len(row["class"]) for row in rows))
-    head = f"  {'class':<{width}}  {'role':<6}  {'images':>7}  {'AUROC':>7}  {'detected':>9}  {'false alarms':>12}"
-    ordered = sorted(rows, key=lambda row: row["role"] != "normal")
-    return [
-        head,
-        *(
-            f"  {row['class']:<{width}}  {row['role']:<6}  {row['images']:>7,}  "
-            f"{'' if row['auroc'] is None else format(row['auroc'], '.4f'):>7}  "
-            f"{_percent(row['detection_rate']):>9}  {_percent(row['false_alarm_rate']):>12}".rstrip()
-            for row in ordered
-        ),
-    ]
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.2%}"
-
-
-def _autoencoders(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = ("name", "family", "images", "encoder", "decoder", "latent", "what it is", "where from")
-    lines = [
-        (
-            *(row["name"], row["family"], _times(row["image_shape"])),
-            *(f"{row['encoder_parameters']:,}", f"{row['decoder_parameters']:,}", _times(row["latent_shape"])),
-            *(row["about"], row["origin"]),
-        )
-        for row in rows
-    ]
-    return "\n".join(
-        [*_columns([head, *lines], right=(3, 4)), "", "one layer by layer: anomaly-ae autoencoders NAME"]
-    )
-
-
-def _layers(result: Mapping[str, Any]) -> str:
-    head = ("", "layer", "output shape", "parameters")
-    lines = [
-        (row["part"], row["layer"], _times(row["output_shape"]), f"{row['parameters']:,}") for row in result["layers"]
-    ]
-    encoder, decoder = result["encoder_parameters"], result["decoder_parameters"]
-    return "\n".join(
-        [
-            f"{result['name']} ({result['family']}): {result['about']}; from: {result['origin']}",
-            f"images {_times(result['image_shape'])}, latent {_times(result['latent_shape'])}",
-            "",
-            *_columns([head, *lines], right=(3,)),
-            "",
-            f"parameters: encoder {encoder:,} + decoder {decoder:,} = {encoder + decoder:,}",
-        ]
-    )
-
-
-def _compared(result: Mapping[str, Any]) -> str:
-    lines = [*_table(result["comparison"]), "", *_table(result["published"])]
-    failed = [f"failed: {name}: {reason}" for name, reason in result["failed"].items()]
-    return "\n".join([*lines, *failed, "", f"kept in {result['run_folder']}"])
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Rows with the same keys, numbers to the right."""
-    if not rows:
-        return []
-    head = tuple(key.replace("_", " ") for key in rows[0])
-    lines = [tuple(map(_cell, row.values())) for row in rows]
-    numbers = [i for i, value in enumerate(rows[0].values()) if not isinstance(value, str)]
-    return _columns([head, *lines], right=numbers)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.5f}"
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Rows of text in columns as wide as they need to be."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            text.rjust(width) if i in right else text.ljust(width)
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))
-
-
-def _listed(entries: Mapping[str, Any]) -> str:
-    width = max(map(len, entries))
-    return "\n".join(f"{name:<{width}}  {about}" for name, about in entries.items())
-
-
-def _listed_runs(result: Mapping[str, Any]) -> str:
-    if not result["runs"]:
-        return "no runs yet; train with: anomaly-ae train --normal 0,1,2"
-    return "\n".join(
-        f"{run['id']}  {run['started'][:16].replace('T', ' ')}  {run['status']:<8}  {run['name']}"
-        + (
-            "  (not all of it in MLflow: anomaly-ae runs --sync)"
-            if run["unlogged"] and run["status"] != "RUNNING"
-            else ""
-        )
-        for run in result["runs"]
-    )
 
 
 if __name__ == "__main__":

@@ -96,16 +96,6 @@ def published_table(done: Sequence[Done]) -> list[dict[str, Any]]:
     return rows
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows with the same keys as a Markdown table."""
-    if not rows:
-        return ""
-    head = [key.replace("_", " ") for key in rows[0]]
-    lines = [head, ["---" if isinstance(value, str) else "---:" for value in rows[0].values()]]
-    lines += [[_text(value) for value in row.values()] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def draw_comparison(done: Sequence[Done]) -> dict[str, Figure]:
     """Loss curves of all systems in one plot, and a grid with a row of reconstructions each."""
     first = list({each.cell.row: each for each in reversed(done)}.values())[::-1]
@@ -135,17 +125,6 @@ def _first_of_each(labels: Tensor) -> Tensor:
     """The position of the first image of each class, (classes,)."""
     is_class = labels[:, None] == torch.unique(labels)  # (N, classes)
     return torch.argmax(is_class.int(), dim=0)
-
-
-def _text(value: Any) -> str:
-    """A cell of a Markdown table."""
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.5f}"
-    return str(value).replace("|", "\\|")
 
 
 def _read(run: RunFolder, name: str) -> dict[str, Any]:

@@ -108,7 +108,8 @@ def field_name(key: str) -> str:
     """The field that a key means: `epochs`, `batch-size` and `training.epochs`. Raises `UnknownName`."""
     plain = key.replace("-", "_")
     if plain not in (*TYPES, *DOTTED):
-        raise UnknownName("setting", key, DOTTED if "." in key else TYPES)
+        same = [dotted for dotted in DOTTED if dotted.endswith(f".{plain.rpartition('.')[2]}")]
+        raise UnknownName("setting", key, (same or DOTTED) if "." in key else TYPES)
     return plain.rpartition(".")[2]
 
 

@@ -77,7 +77,7 @@ def _read(path: Path, overrides: Sequence[Line], above: tuple[Path, ...]) -> tup
     lines = {line.key: line for line in read_lines(path)}
     systems, name, about = (lines.pop(key, None) for key in ("systems", "name", "about"))
     published = [lines.pop(key) for key in list(lines) if key.startswith(PUBLISHED)]
-    given = _override({_meaning(line): line for line in lines.values()}, overrides)
+    given = _override(_by_meaning(lines.values()), overrides)
     called = str(name.value) if name else path.stem
     if systems is None:
         cells = _cells(called, given, _published(published))
@@ -114,6 +114,16 @@ def _cells(system: str, given: Mapping[str, Line], published: Mapping[str, float
         row = " · ".join([system, *(text for text in parts if not text.startswith("normal "))])
         cells.append(Cell(" · ".join([system, *parts]), row, config, {} if cells else published))
     return cells
+
+
+def _by_meaning(lines: Iterable[Line]) -> dict[str, Line]:
+    """Lines by the field that each sets. Raises `UsageError` when two set the same."""
+    given: dict[str, Line] = {}
+    for line in lines:
+        if (meaning := _meaning(line)) in given:
+            raise UsageError(f"{line.where}: {meaning} was said before; leave one of the two out")
+        given[meaning] = line
+    return given
 
 
 def _override(given: dict[str, Line], overrides: Sequence[Line]) -> dict[str, Line]:
@@ -157,7 +167,7 @@ def _published(lines: Iterable[Line]) -> dict[str, float]:
                 raise UnknownName("measure", measure, MEASURES)
             if isinstance(line.value, bool) or not isinstance(line.value, int | float):
                 raise UsageError(f"{line.key} must be a number, and is {line.value!r}")
-            figures[measure] = float(line.value)
+            figures[measure] = line.value
     return figures
 
 

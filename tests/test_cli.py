@@ -107,6 +107,31 @@ def test_catalogues_can_be_listed(call: Call, command: str) -> None:
         assert about in plain.out
 
 
+def test_autoencoders_are_listed_with_their_sizes(call: Call) -> None:
+    rows = {row["name"]: row for row in json.loads(call("autoencoders", "--json").out)}
+    bottleneck = rows["dense-bottleneck-64"]
+    assert (bottleneck["encoder_parameters"], bottleneck["decoder_parameters"]) == (219_584, 259_521)
+    assert bottleneck["latent_shape"] == [64]
+    plain = call("autoencoders", "--image-size", "32", "--channels", "3")
+    assert plain.code == 0
+    assert "3×32×32" in plain.out
+    assert "219,584" not in plain.out
+    assert plain.err == (
+        "left out: autoencoder wide-kernel takes images of 28×28 pixels, and 32×32 was asked; "
+        "leave --image-size out, and they are resized\n"
+    )
+
+
+def test_one_autoencoder_is_shown_layer_by_layer(call: Call) -> None:
+    ended = call("autoencoders", "dense-bottleneck-64")
+    rows = [line.split() for line in ended.out.splitlines()]
+    assert ["encoder", "Linear", "64", "200,768"] in rows
+    assert ended.out.splitlines()[-1] == "parameters: encoder 219,584 + decoder 259,521 = 479,105"
+    layers = json.loads(call("autoencoders", "dense-bottleneck-64", "--json").out)["layers"]
+    assert sum(layer["parameters"] for layer in layers) == 479_105
+    assert "did you mean 'deep-cnn'" in call("autoencoders", "deep").err
+
+
 def test_evaluate_prints_a_table_or_one_json_object(call: Call, trained: Trained) -> None:
     place = ("--mlruns", str(trained.home.root))
     ended = call("evaluate", *place, "--json")

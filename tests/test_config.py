@@ -55,6 +55,28 @@ def test_a_config_file_is_a_mapping_in_yaml(tmp_path: Path) -> None:
         read_config(read_lines(file))
 
 
+def test_settings_may_stand_under_their_parts(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("data:\n  normal: [0, 1]\ntraining:\n  epochs: 3\nnetwork: {batch_norm: yes, dropout: 0.5}\n")
+    config = RunConfig.build(read_config(read_lines(file)), {"training.epochs": "4"})
+    assert (config.normal, config.epochs, config.batch_norm, config.dropout) == ("0,1", 4, True, 0.5)
+    for text in ("data: {epochs: 3}\n", "training: {epoch: 3}\n"):
+        file.write_text("normal: 0\n" + text)
+        with pytest.raises(UsageError, match=r"run\.yaml, line 2: .*did you mean 'training\.epochs'"):
+            read_config(read_lines(file))
+
+
+@pytest.mark.parametrize(("text", "size"), [("64", (64, 64)), ("64x48", (64, 48)), (None, None)])
+def test_an_image_size_is_height_and_width(text: str | None, size: tuple[int, int] | None) -> None:
+    assert RunConfig(image_size=text).size == size
+
+
+@pytest.mark.parametrize("text", ["0", "64x", "x64", "64X48", "-3", "64x48x3", "a"])
+def test_other_image_sizes_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="image_size must be pixels"):
+        RunConfig(image_size=text)
+
+
 def test_a_folder_where_a_config_file_was_wanted(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot read the file"):
         read_lines(tmp_path)

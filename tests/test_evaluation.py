@@ -8,7 +8,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomaly_ae import pipeline
 from anomaly_ae.calibration import Calibration
+from anomaly_ae.config import RunConfig
 from anomaly_ae.data.named import load_dataset
+from anomaly_ae.runs import Home
 from tests.conftest import Trained
 
 KEYS = {
@@ -92,3 +94,22 @@ def test_the_split_was_held(trained: Trained) -> None:
     for one, other in (("fit", "calibration"), ("fit", "test"), ("calibration", "test"), ("validation", "test")):
         assert not torch.isin(getattr(split, one).indices, getattr(split, other).indices).any()
     assert len(trained.detector().scorer.state()["1.memory"]) == len(split.fit.indices)
+
+
+def test_where_every_class_is_normal_there_is_nothing_to_rank(home: Home) -> None:
+    pipeline.train(RunConfig(normal="all", autoencoder="vanilla", epochs=2), home=home)
+    evaluation = pipeline.evaluate(home=home)
+    assert evaluation.auroc is evaluation.auroc_ci is evaluation.true_positive_rate is None
+    assert evaluation.reconstruction_mse > 0
+    assert {row["role"] for row in evaluation.per_class} == {"normal"}
+    names = {path.stem for path in (home.latest().path / "figures").iterdir()}
+    assert "score_histogram" in names
+    assert "roc_and_precision_recall" not in names
+
+
+def test_the_reconstruction_mse_is_that_of_the_normal_test_images(trained: Trained) -> None:
+    detector = trained.detector()
+    test = detector.split.test.take(load_dataset("digits"))
+    normal = test.images[torch.isin(test.labels, torch.tensor([0, 1, 2]))]
+    expected = (detector.reconstruct(normal) - normal / 255).square().mean().item()
+    assert trained.evaluation.reconstruction_mse == pytest.approx(expected, rel=1e-5)

@@ -21,8 +21,8 @@ FLOORS = (
     {"calibration", "scorers", "training", "plan"},
     {"objectives", "metrics"},
     {"autoencoders", "data"},
-    {"config"},
-    {"files", "progress", "yaml_files"},
+    {"config", "texts"},
+    {"files", "progress", "tables", "yaml_files"},
     {"errors"},
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}

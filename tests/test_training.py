@@ -29,7 +29,8 @@ FIT, VALIDATION = images(150, 0), images(40, 1)
 
 def begin(config: RunConfig = CONFIG) -> Training:
     torch.manual_seed(config.seed)
-    return Training(build_autoencoder("conv", (1, 12, 12), Options(config.latent)), config)
+    options = Options(config.latent, config.batch_norm, config.dropout)
+    return Training(build_autoencoder("conv", (1, 12, 12), options), config)
 
 
 def epochs(training: Training, checkpoint: Path) -> Iterator[Epoch]:
@@ -49,12 +50,34 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     assert history[-1].validation_loss < 0.2 * history[0].validation_loss
 
 
-@pytest.mark.parametrize("objective", ["mse", "bce", "ssim"])
+@pytest.mark.parametrize("objective", ["mse", "bce", "ssim", "mse+0.2*ssim"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_every_objective_trains_in_every_precision(tmp_path: Path, objective: str, precision: str) -> None:
     training = begin(RunConfig(normal="0", epochs=8, batch_size=32, objective=objective, precision=precision))
     history = list(epochs(training, tmp_path / "c"))
     assert history[-1].train_loss < history[0].train_loss
+
+
+@pytest.mark.parametrize("setting", [{"noise": 0.3}, {"masked": 0.3}, {"dropout": 0.2}, {"batch_norm": False}])
+def test_what_is_spoiled_is_learned_too_and_again_the_same(tmp_path: Path, setting: dict[str, float]) -> None:
+    config = RunConfig.build({"normal": "0", "epochs": 8, "batch_size": 32}, setting)
+    one, other = (list(epochs(begin(config), tmp_path / "c")) for _ in range(2))
+    assert one[-1].validation_loss < one[0].validation_loss
+    assert [epoch.train_loss for epoch in one] == [epoch.train_loss for epoch in other]
+    plain = list(epochs(begin(RunConfig(normal="0", epochs=8, batch_size=32)), tmp_path / "c"))
+    assert plain[0].train_loss != one[0].train_loss
+
+
+def test_a_variational_network_learns_its_elbo(tmp_path: Path) -> None:
+    config = RunConfig(normal="0", epochs=8, batch_size=32, objective="elbo")
+    torch.manual_seed(0)
+    history = list(epochs(Training(build_autoencoder("vae", (1, 12, 12)), config), tmp_path / "c"))
+    assert history[-1].validation_loss < 0.8 * history[0].validation_loss
+
+
+def test_a_constant_schedule_is_constant() -> None:
+    training = begin(RunConfig(normal="0", schedule="constant", learning_rate=0.01))
+    assert {training.rate_at(step, 100) for step in (0, 5, 50, 99)} == {0.01}
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
@@ -126,7 +149,7 @@ def test_the_rate_rises_then_falls_to_almost_nothing() -> None:
     rates = [begin().rate_at(step, 100) for step in range(100)]
     assert rates.index(max(rates)) in (9, 10)
     assert max(rates) == 4e-3
-    assert rates[0] == pytest.approx(CONFIG.learning_rate / 10)
+    assert rates[0] == pytest.approx(4e-4)
     assert rates[-1] < 0.001 * CONFIG.learning_rate
 
 

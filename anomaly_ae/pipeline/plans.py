@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae import figures
-from anomaly_ae.comparison import Done, cell_table, comparison, draw_comparison, markdown, published_table
+from anomaly_ae.comparison import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import AnomalyAEError, Interrupted, RunBusy, one_line
 from anomaly_ae.files import storage_errors, write_csv, write_json, write_text
@@ -21,6 +21,7 @@ from anomaly_ae.pipeline.training import Place, resume, train
 from anomaly_ae.plan import Cell, Plan, read_plan
 from anomaly_ae.progress import say
 from anomaly_ae.runs import FAILED, FINISHED, PIPELINE, RUNNING, Home, Record, RunFolder, now
+from anomaly_ae.tables import markdown_table
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 
 REUSED = {"scorer", "target_fpr"}  # settings that need no other network
@@ -125,7 +126,7 @@ def _run_cells(plan: Plan, parent: RunFolder, home: Home, tracking: bool) -> dic
 
 def _train(cell: Cell, plan: Plan, run: RunFolder | None, parent: RunFolder, home: Home, tracking: bool) -> str:
     """Train a cell, or go on with its run; the run's id."""
-    if run is not None and run.checkpoint.exists():
+    if run is not None:
         return resume(run.record.id, home=home).run_id
     place = Place(parent, cell.name, _same_network(cell, plan, _children(parent, home)))
     return train(cell.config, home=home, tracking=tracking, place=place).run_id
@@ -157,7 +158,7 @@ def _compare(plan: Plan, run: RunFolder, home: Home, failed: dict[str, str]) -> 
     tables = {"comparison": comparison(done), "published": published_table(done), "cells": cell_table(done)}
     for name, rows in tables.items():
         write_csv(run.path / f"{name}.csv", rows)
-        write_text(run.path / f"{name}.md", markdown(rows) + "\n")
+        write_text(run.path / f"{name}.md", markdown_table(rows) + "\n")
     figures.save_figures(run.path / "figures", draw_comparison(done), plan.name)
     result = PlanResult(run.record.id, plan.name, **tables, failed=failed, run_folder=str(run.path))
     write_json(run.path / "result.json", dataclasses.asdict(result))

@@ -9,29 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from anomaly_ae import figures
 from anomaly_ae.autoencoders import parameter_count
-from anomaly_ae.autoencoders.inference import as_float, map_images, pick_device
-from anomaly_ae.autoencoders.latents import draw_latents, interpolate_latents
+from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.autoencoders.parts import save_parts
 from anomaly_ae.config import RunConfig
 from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.evaluation import reconstruction_mse
-from anomaly_ae.figures import Array
+from anomaly_ae.figures import save_figures, save_image
 from anomaly_ae.files import storage_errors, write_json
 from anomaly_ae.pipeline.job import Job
 from anomaly_ae.pipeline.marking import marked, settle
+from anomaly_ae.pipeline.pictures import draw_training, reconstruction_grid
 from anomaly_ae.progress import display, say
 from anomaly_ae.runs import FINISHED, LATEST, PIPELINE, RUNNING, Home, Record, RunFolder, conflicts, now
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 from anomaly_ae.training import Training, epoch_count, train_epochs
 
 GRIDS = 8  # reconstruction grids of a training, about
-DRAWN_FROM = 4_096  # training images whose latents the samples are drawn after
 
 
 @dataclass(frozen=True)
@@ -153,8 +150,8 @@ def _train(job: Job, run: RunFolder, tracker: Tracker) -> TrainResult:
     detector.save(run.path / "detector")
     recipe, shape = detector.recipe, detector.preprocessing.shape
     save_parts(run.path / "network", detector.network, recipe.autoencoder, shape, recipe.options)
-    drawn = _training_figures(training, detector, job)
-    figures.save_figures(run.path / "figures", drawn, run.record.name)
+    drawn = draw_training(training, detector, job)
+    save_figures(run.path / "figures", drawn, run.record.name)
     result = _result(training, detector, job, run)
     write_json(run.path / "result.json", dataclasses.asdict(result))
     run.update(status=FINISHED)
@@ -197,50 +194,8 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
 def _log_grid(training: Training, validation: Tensor, epoch: int, run: RunFolder, tracker: Tracker) -> None:
     """Keep what the network makes of some validation images after this epoch; epoch 0 is before training."""
     path = run.path / "images" / f"epoch-{epoch:05}.png"
-    figures.save_image(path, _grid(training, validation))
+    save_image(path, reconstruction_grid(training, validation))
     tracker.log_grid(path)
-
-
-def _training_figures(training: Training, detector: Detector, job: Job) -> dict[str, Figure]:
-    some = _some(job.images["validation"].images)
-    latents = detector.encode(_even(job.images["fit"].images, DRAWN_FROM))
-    torch.manual_seed(job.config.seed)
-    untrained = dataclasses.replace(detector, network=job.recipe.build(job.preprocessing.shape))
-    before, after = untrained.reconstruct(some).numpy(), detector.reconstruct(some).numpy()
-    first, last = detector.encode(some)[[0, -1]]
-    between = detector.decode(interpolate_latents(first, last, figures.SHOWN))
-    drawn = detector.decode(draw_latents(latents, 4 * figures.SHOWN, job.config.seed))
-    pairs = [("original", as_float(some).numpy()), ("before\ntraining", before), ("after\ntraining", after)]
-    heading = "Normal validation images and their reconstructions"
-    return {
-        "loss_curves": figures.loss_curves(training.history),
-        "reconstructions": figures.image_rows(as_float(some).numpy(), after, None, (), heading),
-        "before_and_after_training": figures.labelled_rows(pairs, "What training did to the reconstructions"),
-        "interpolation": figures.labelled_rows(
-            [("", between.numpy())], "Decoded on the straight line between the latents of two images"
-        ),
-        "samples": figures.labelled_rows(
-            [("", part.numpy()) for part in torch.split(drawn, figures.SHOWN)],
-            "Decoded from latents drawn from a Gaussian fitted to those of the training images",
-        ),
-    }
-
-
-def _grid(training: Training, validation: Tensor) -> Array:
-    """Some validation images above what the network makes of them now, uint8 (H, W) or (H, W, 3)."""
-    some = _some(validation)
-    rebuilt = map_images(training.network, some, lambda _, outputs: outputs.reconstruction, tuple(some.shape[1:]))
-    return figures.grid(as_float(some).numpy(), rebuilt.numpy())
-
-
-def _some(images: Tensor) -> Tensor:
-    """A row's worth of images, evenly spread."""
-    return _even(images, figures.SHOWN)
-
-
-def _even(images: Tensor, count: int) -> Tensor:
-    """At most `count` of the images, evenly spread."""
-    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
 
 
 def _result(training: Training, detector: Detector, job: Job, run: RunFolder) -> TrainResult:

@@ -14,6 +14,7 @@ from anomaly_ae.errors import UnknownName, UsageError
         ("0-2,8", (0, 1, 2, 8)),
         ("all-but:7", (0, 1, 2, 3, 4, 5, 6, 8, 9)),
         ("all-but:0-7", (8, 9)),
+        ("all", tuple(range(10))),
     ],
 )
 def test_what_normal_may_say(text: str, expected: tuple[int, ...]) -> None:
@@ -36,7 +37,7 @@ def test_nothing_at_all_is_refused() -> None:
 
 
 def test_all_classes_are_refused_for_nothing_would_be_left() -> None:
-    with pytest.raises(UsageError, match="nothing is left to detect"):
+    with pytest.raises(UsageError, match="nothing is left to detect; if that is meant, write --normal all"):
         parse_normal("0-9", DIGITS)
     with pytest.raises(UsageError, match="leaves no class"):
         parse_normal("all-but:0-9", DIGITS)

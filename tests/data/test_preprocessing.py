@@ -15,6 +15,16 @@ def test_fitting_images_pass(images: torch.Tensor) -> None:
     assert PREPROCESSING.prepare(images) is images
 
 
+def test_other_sizes_are_resized_and_uint8_stays_uint8() -> None:
+    large = torch.full((3, 1, 16, 18), 200, dtype=torch.uint8)
+    resized = PREPROCESSING.prepare(large)
+    assert (resized.shape, resized.dtype, resized.unique().tolist()) == ((3, 1, 8, 9), torch.uint8, [200])
+    checkers = (torch.arange(16)[:, None] + torch.arange(18)) % 2
+    smooth = PREPROCESSING.prepare(checkers[None, None].float())
+    assert 0.3 < float(smooth.min()) <= float(smooth.max()) < 0.7  # smoothed, not picked
+    assert PREPROCESSING.prepare(large[:0]).shape == (0, 1, 8, 9)
+
+
 def test_numpy_arrays_are_taken_too() -> None:
     for kind in ("uint8", "float32", "float64"):
         assert isinstance(PREPROCESSING.prepare(np.zeros((2, 1, 8, 9), kind)), torch.Tensor)

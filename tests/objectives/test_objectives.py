@@ -4,9 +4,11 @@ import torch
 from skimage.metrics import structural_similarity
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.errors import UnknownName
+from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.objectives import build_objective
+from anomaly_ae.objectives.elbo import elbo
 from anomaly_ae.objectives.similarity import blur, ssim_map
+from anomaly_ae.scorers import build_scorer
 
 IMAGES = torch.tensor([[[[0.0, 1.0], [0.5, 0.25]]]])
 REBUILT = Outputs(torch.tensor([[[[0.5, 1.0], [0.25, 0.25]]]]), torch.zeros(1, 1))
@@ -53,3 +55,36 @@ def test_blur_keeps_a_constant_and_spreads_a_point() -> None:
 def test_an_unknown_objective_is_refused() -> None:
     with pytest.raises(UnknownName, match="known: mse"):
         build_objective("hinge")
+
+
+def test_a_sum_of_objectives_has_their_weights() -> None:
+    each = {name: build_objective(name)(IMAGES, REBUILT).item() for name in ("mse", "bce")}
+    both = build_objective("mse + 0.25*bce")(IMAGES, REBUILT).item()
+    assert both == pytest.approx(each["mse"] + 0.25 * each["bce"])
+    assert build_objective("2*mse")(IMAGES, REBUILT).item() == pytest.approx(2 * each["mse"])
+
+
+@pytest.mark.parametrize("name", ["mse+", "0*mse", "-1*mse", "x*mse", "nan*mse", "inf*mse"])
+def test_a_part_without_name_or_a_weight_that_is_none(name: str) -> None:
+    with pytest.raises(UsageError):
+        build_objective(name)
+
+
+def test_elbo_agrees_with_torch_distributions(generator: torch.Generator) -> None:
+    images, rebuilt = torch.rand(2, 5, 1, 4, 4, generator=generator).clamp(0.01, 0.99)
+    mean, log_variance = torch.randn(2, 5, 3, generator=generator)
+    outputs = Outputs(rebuilt, mean, (), {"mean": mean, "log_variance": log_variance})
+    likelihood = images * rebuilt.log() + (1 - images) * (1 - rebuilt).log()
+    prior = torch.distributions.Normal(torch.zeros(5, 3), torch.ones(5, 3))
+    posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    expected = likelihood.sum(dim=(1, 2, 3)) - torch.distributions.kl_divergence(posterior, prior).sum(dim=1)
+    torch.testing.assert_close(elbo(images, outputs), expected, rtol=1e-5, atol=1e-5)
+    assert build_objective("elbo")(images, outputs).item() == pytest.approx(-expected.mean().item() / 16, rel=1e-5)
+    torch.testing.assert_close(build_scorer("elbo").score(images, outputs), -expected, rtol=1e-5, atol=1e-5)
+
+
+def test_elbo_wants_a_variational_network() -> None:
+    with pytest.raises(UsageError, match="take --autoencoder vae"):
+        build_objective("elbo")(IMAGES, REBUILT)
+    with pytest.raises(UsageError, match="take --autoencoder vae"):
+        build_scorer("elbo").check(REBUILT)

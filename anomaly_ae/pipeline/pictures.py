@@ -1,0 +1,79 @@
+"""What a training is shown by: losses, reconstructions, and images decoded from latents."""
+
+import dataclasses
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from anomaly_ae import figures
+from anomaly_ae.autoencoders.inference import as_float, map_images
+from anomaly_ae.autoencoders.latents import draw_latents, interpolate_latents
+from anomaly_ae.data.images import ImageSet
+from anomaly_ae.detector import Detector
+from anomaly_ae.figures import Array
+from anomaly_ae.pipeline.job import Job
+from anomaly_ae.training import Training
+
+DRAWN_FROM = 4_096  # training images whose latents the samples are drawn after
+ROWS = 4  # of samples, and of interpolations at the most
+
+
+def draw_training(training: Training, detector: Detector, job: Job) -> dict[str, Figure]:
+    """The figures of a training, by name."""
+    validation, fit = job.images["validation"], job.images["fit"].images
+    some = _even(validation.images, figures.SHOWN)
+    original, after = as_float(some).numpy(), detector.reconstruct(some).numpy()
+    pairs = [
+        ("original", original),
+        ("before\ntraining", _untrained(detector, job, some)),
+        ("after\ntraining", after),
+    ]
+    drawn = draw_latents(detector.encode(_even(fit, DRAWN_FROM)), ROWS * figures.SHOWN, job.config.seed)
+    samples = [("", part.numpy()) for part in torch.split(detector.decode(drawn), figures.SHOWN)]
+    heading = "Normal validation images and their reconstructions"
+    return {
+        "loss_curves": figures.loss_curves(training.history),
+        "reconstructions": figures.image_rows(original, after, None, (), heading),
+        "before_and_after_training": figures.labelled_rows(pairs, "What training did to the reconstructions"),
+        "interpolation": figures.labelled_rows(
+            _interpolations(detector, validation),
+            "From image to image: the two themselves at the ends, decoded latents between them",
+        ),
+        "samples": figures.labelled_rows(
+            samples, "Decoded from latents drawn from a Gaussian fitted to those of the training images"
+        ),
+    }
+
+
+def reconstruction_grid(training: Training, validation: Tensor) -> Array:
+    """Some validation images above what the network makes of them now, uint8 (H, W) or (H, W, 3)."""
+    some = _even(validation, figures.SHOWN)
+    rebuilt = map_images(training.network, some, lambda _, outputs: outputs.reconstruction, tuple(some.shape[1:]))
+    return figures.grid(as_float(some).numpy(), rebuilt.numpy())
+
+
+def _untrained(detector: Detector, job: Job, images: Tensor) -> Array:
+    """What the network made of images before it was trained, float (N, C, H, W)."""
+    torch.manual_seed(job.config.seed)  # as the training began
+    untrained = dataclasses.replace(detector, network=job.recipe.build(job.preprocessing.shape))
+    return untrained.reconstruct(images).numpy()
+
+
+def _interpolations(detector: Detector, images: ImageSet) -> list[tuple[str, Array]]:
+    """Rows from an image of one class to one of another; of a single class, from its first image to its last."""
+    classes = torch.unique(images.labels)
+    firsts = torch.stack([torch.argmax((images.labels == label).int()) for label in classes])
+    ends = torch.stack([firsts, firsts.roll(-1)], dim=1)[:ROWS] if len(classes) > 1 else torch.tensor([[0, -1]])
+    rows = []
+    for pair in ends:
+        first, last = detector.encode(images.images[pair])
+        between = detector.decode(interpolate_latents(first, last, figures.SHOWN))[1:-1]
+        start, end = as_float(images.images[pair])
+        rows.append(("", torch.cat([start[None], between, end[None]]).numpy()))
+    return rows
+
+
+def _even(images: Tensor, count: int) -> Tensor:
+    """At most `count` of the images, evenly spread."""
+    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]

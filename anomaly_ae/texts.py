@@ -1,0 +1,147 @@
+"""Results as text for people, as the command line prints them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from anomaly_ae.tables import columns, plain_table
+
+
+def trained(result: Mapping[str, Any]) -> str:
+    return "\n".join(
+        [
+            f"run           {result['run_id']}",
+            f"trained       {result['epochs']} epochs in {result['train_seconds']:.1f} s on {result['device']}, "
+            f"{result['images_per_second']:,.0f} images/s, {result['parameters']:,} parameters",
+            f"loss          {result['final_loss']:.5f} · validation {result['validation_loss']:.5f} "
+            f"(best, epoch {result['best_epoch']})",
+            f"threshold     {result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g}, "
+            f"from {result['calibration_images']:,} normal images ({result['scorer']})",
+            f"kept in       {result['run_folder']}",
+            "next          anomaly-ae evaluate · anomaly-ae ui",
+        ]
+    )
+
+
+def encoded(result: Mapping[str, Any]) -> str:
+    bad = f"; {result['failed']:,} could not be read, see the column error" if result["failed"] else ""
+    return (
+        f"{result['images']:,} images, {result['latent_size']:,} latent dimensions each, in {result['output']}{bad}"
+    )
+
+
+def evaluated(result: Mapping[str, Any]) -> str:
+    rows = [
+        *(_ranked(result) if result["auroc"] is not None else [("AUROC", "none: every class is normal")]),
+        ("", ""),
+        ("reconstruction MSE", f"{result['reconstruction_mse']:.5f}   of the normal test images, in [0, 1]"),
+        (
+            "threshold",
+            f"{result['threshold']:.4f}   for a false-alarm rate of {result['target_fpr']:g}, "
+            f"{result['calibration']} calibration",
+        ),
+        ("false-alarm rate", _percent(result["false_positive_rate"])),
+        ("detection rate", _percent(result["true_positive_rate"])),
+        ("precision", _percent(result["precision"])),
+        ("F1", _percent(result["f1"])),
+    ]
+    heading = f"{result['dataset']}: normal {', '.join(result['normal'])} · {result['images']:,} test images"
+    lines = [
+        f"{heading} · scorer {result['scorer']}",
+        "",
+        *(f"  {name:<18} {text}".rstrip() for name, text in rows),
+    ]
+    return "\n".join([*lines, "", *_by_class(result["per_class"])])
+
+
+def _ranked(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    low, high = result["auroc_ci"]
+    interval = f"95 % interval {low:.4f} to {high:.4f} ({result['auroc_ci_method']})"
+    return [
+        ("AUROC", f"{result['auroc']:.4f}   {interval}"),
+        ("average precision", f"{result['average_precision']:.4f}"),
+        ("FPR@95TPR", f"{result['fpr_at_95_tpr']:.4f}"),
+        ("partial AUROC", f"{result['partial_auroc']:.4f}   to 10 % FPR, standardised"),
+    ]
+
+
+def _by_class(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table by class, normal classes first."""
+    head = ("class", "role", "images", "AUROC", "detected", "false alarms")
+    lines = [
+        (
+            *(row["class"], row["role"], f"{row['images']:,}"),
+            "" if row["auroc"] is None else f"{row['auroc']:.4f}",
+            *(_percent(row["detection_rate"]), _percent(row["false_alarm_rate"])),
+        )
+        for row in sorted(rows, key=lambda row: row["role"] != "normal")
+    ]
+    return [f"  {line}" for line in columns([head, *lines], right=(2, 3, 4, 5))]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
+
+
+def autoencoders(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = ("name", "family", "images", "encoder", "decoder", "latent", "what it is", "where from")
+    lines = [
+        (
+            *(row["name"], row["family"], _times(row["image_shape"])),
+            *(f"{row['encoder_parameters']:,}", f"{row['decoder_parameters']:,}", _times(row["latent_shape"])),
+            *(row["about"], row["origin"]),
+        )
+        for row in rows
+    ]
+    return "\n".join([*columns([head, *lines], right=(3, 4)), "", "one layer by layer: anomaly-ae autoencoders NAME"])
+
+
+def layers(result: Mapping[str, Any]) -> str:
+    head = ("", "layer", "output shape", "parameters")
+    lines = [
+        (row["part"], row["layer"], _times(row["output_shape"]), f"{row['parameters']:,}") for row in result["layers"]
+    ]
+    encoder, decoder = result["encoder_parameters"], result["decoder_parameters"]
+    return "\n".join(
+        [
+            f"{result['name']} ({result['family']}): {result['about']}; from: {result['origin']}",
+            f"images {_times(result['image_shape'])}, latent {_times(result['latent_shape'])}",
+            "",
+            *columns([head, *lines], right=(3,)),
+            "",
+            f"parameters: encoder {encoder:,} + decoder {decoder:,} = {encoder + decoder:,}",
+        ]
+    )
+
+
+def _shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A comparison without the columns that make it too wide for a terminal; the files have them all."""
+    return [{k: v for k, v in row.items() if k != "objective" and not k.endswith("_own")} for row in rows]
+
+
+def compared(result: Mapping[str, Any]) -> str:
+    lines = [*plain_table(_shown(result["comparison"])), "", *plain_table(result["published"])]
+    failed = [f"failed: {name}: {reason}" for name, reason in result["failed"].items()]
+    return "\n".join([*lines, *failed, "", f"kept in {result['run_folder']}"])
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def listed(entries: Mapping[str, Any]) -> str:
+    width = max(map(len, entries))
+    return "\n".join(f"{name:<{width}}  {about}" for name, about in entries.items())
+
+
+def listed_runs(result: Mapping[str, Any]) -> str:
+    if not result["runs"]:
+        return "no runs yet; train with: anomaly-ae train --normal 0,1,2"
+    return "\n".join(
+        f"{run['id']}  {run['started'][:16].replace('T', ' ')}  {run['status']:<8}  {run['name']}"
+        + (
+            "  (not all of it in MLflow: anomaly-ae runs --sync)"
+            if run["unlogged"] and run["status"] != "RUNNING"
+            else ""
+        )
+        for run in result["runs"]
+    )

@@ -1,0 +1,189 @@
+"""Pipeline files really run: cells, comparison, MLflow, failures, and going on after a kill."""
+
+import json
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from anomaly_ae import pipeline
+from anomaly_ae.errors import ModelError, ModelNotFound, TrainingError, UsageError
+from anomaly_ae.pipeline import PlanResult, plans, run_plan
+from anomaly_ae.runs import FAILED, FINISHED, KILLED, Home, RunFolder
+from tests.conftest import Cli, start
+
+FILE = """
+name: two
+about: Two systems of the bundled digits.
+training: {epochs: 3}
+scorer: mse
+matrix:
+  autoencoder: [vanilla, strided-32]
+  normal: [all, "0,1,2"]
+published:
+  test_mse: 0.05
+  train_loss@2: 0.1
+"""
+
+
+def cells(home: Home, parent: str) -> dict[str, RunFolder]:
+    return {run.record.name: run for run in home.runs() if run.record.parent == parent}
+
+
+@dataclass(frozen=True)
+class Ran:
+    home: Home
+    result: PlanResult
+
+    @property
+    def run(self) -> RunFolder:
+        return self.home.find_run(self.result.run_id)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("plan")
+    (folder / "two.yaml").write_text(FILE)
+    home = Home.find(str(folder / "mlruns"))
+    return Ran(home, run_plan(folder / "two.yaml", home=home))
+
+
+def test_every_cell_is_a_finished_and_evaluated_run_below_the_one_of_the_file(ran: Ran) -> None:
+    found = cells(ran.home, ran.result.run_id)
+    assert len(found) == 4
+    assert all(run.record.status == FINISHED for run in found.values())
+    assert all((run.path / "evaluation" / "metrics.json").exists() for run in found.values())
+    assert ran.run.record.status == FINISHED
+    assert ran.result.failed == {}
+
+
+def test_a_row_for_each_system_has_the_errors_of_its_first_cell_and_the_auroc_of_the_others(ran: Ran) -> None:
+    rows = ran.result.comparison
+    assert [row["system"] for row in rows] == ["two · autoencoder vanilla", "two · autoencoder strided-32"]
+    found = cells(ran.home, ran.result.run_id)
+    first = json.loads((found["two · autoencoder strided-32 · normal all"].path / "result.json").read_text())
+    other = found["two · autoencoder strided-32 · normal 0,1,2"].path / "evaluation" / "metrics.json"
+    assert rows[1]["train_mse"] == first["train_mse"]
+    assert rows[1]["train_mse_own"] == pytest.approx(4 * first["train_mse"])  # on [-1, 1]
+    assert rows[0]["train_mse_own"] == rows[0]["train_mse"]
+    assert rows[1]["auroc 0,1,2"] == json.loads(other.read_text())["auroc"]
+
+
+def test_published_figures_stand_beside_ours(ran: Ran) -> None:
+    by_measure = {row["measure"]: row for row in ran.result.published}
+    assert by_measure["test_mse"]["difference"] == pytest.approx(ran.result.comparison[0]["test_mse"] - 0.05)
+    history = cells(ran.home, ran.result.run_id)["two · autoencoder vanilla · normal all"].history()
+    assert by_measure["train_loss@2"]["ours"] == history[1].train_loss
+
+
+def test_another_scorer_takes_over_the_network(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "normal: 0,1,2\nepochs: 2\nautoencoder: vanilla\nmatrix: {scorer: [mse, ssim]}\n"
+    )
+    found = cells(home, run_plan(tmp_path / "p.yaml", home=home, tracking=False).run_id)
+    one, other = (
+        load_file(found[f"p · scorer {scorer}"].path / "detector" / "weights.safetensors")
+        for scorer in ("mse", "ssim")
+    )
+    assert all(one[name].equal(other[name]) for name in one if name.startswith("network."))
+    assert not one["calibration.scores"].equal(other["calibration.scores"])
+
+
+def test_tables_and_pictures_are_kept_and_in_mlflow(ran: Ran) -> None:
+    folder = ran.run.path
+    assert len(pd.read_csv(folder / "cells.csv")) == 4
+    assert (folder / "comparison.md").read_text().count("\n") == 2 + 2
+    assert {path.name for path in (folder / "figures").iterdir()} == {"loss_curves.png", "reconstructions_digits.png"}
+    client = MlflowClient(ran.home.tracking_uri)
+    parent = client.get_run(ran.result.run_id)
+    assert parent.info.status == FINISHED
+    assert "Two systems of the bundled digits." in parent.data.tags["mlflow.note.content"]
+    kept = {artifact.path for artifact in client.list_artifacts(ran.result.run_id)}
+    assert {"comparison.csv", "published.md", "figures", "pipeline.json"} <= kept
+    children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{ran.result.run_id}'")
+    assert {child.info.run_id for child in children} == {
+        run.record.id for run in cells(ran.home, ran.result.run_id).values()
+    }
+
+
+def test_a_cell_is_not_the_latest_model_and_the_run_of_the_file_is_none(ran: Ran) -> None:
+    with pytest.raises(ModelNotFound):
+        ran.home.latest()
+    with pytest.raises(ModelError, match="pipeline file; name one of its cells"):
+        pipeline.load(ran.result.run_id, mlruns=str(ran.home.root))
+    with pytest.raises(UsageError, match=r"go on with it: anomaly-ae run .*two\.yaml"):
+        pipeline.resume(ran.result.run_id, home=ran.home)
+
+
+def test_a_finished_pipeline_starts_anew(ran: Ran, tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("normal: 0,1,2\nepochs: 1\nautoencoder: vanilla\nscorer: mse\n")
+    home = Home.find(str(tmp_path / "mlruns"))
+    ids = {run_plan(tmp_path / "one.yaml", home=home, tracking=False).run_id for _ in range(2)}
+    assert len(ids) == 2
+
+
+def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "p.yaml").write_text("epochs: 1\nscorer: mse\nmatrix: {normal: ['0', '1']}\n")
+    real, tried = plans.train, []
+
+    def fail_once(config, **options):  # type: ignore[no-untyped-def]
+        tried.append(config.normal)
+        if tried == ["0"]:
+            raise TrainingError("the loss is no longer a finite number")
+        return real(config, **options)
+
+    monkeypatch.setattr(plans, "train", fail_once)
+    first = run_plan(tmp_path / "p.yaml", home=home, tracking=False)
+    assert list(first.failed) == ["p · normal 0"]
+    assert home.find_run(first.run_id).record.status == FAILED
+    second = run_plan(tmp_path / "p.yaml", home=home, tracking=False)
+    assert (second.run_id, second.failed, tried) == (first.run_id, {}, ["0", "1", "0"])
+
+
+def test_wrong_names_are_said_before_anything_is_trained(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("matrix:\n  autoencoder: [vanilla, vanila]\nnormal: '0'\n")
+    ended = cli("run", "p.yaml")
+    assert ended.code == 2
+    assert "did you mean 'vanilla'" in ended.err
+    (tmp_path / "p.yaml").write_text("training:\n  epoch: 1\n")
+    ended = cli("run", "p.yaml")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "p.yaml, line 2" in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["p.yaml"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_pipeline_goes_on_with_the_cells_that_are_missing(
+    cli: Cli, tmp_path: Path, how: signal.Signals
+) -> None:
+    (tmp_path / "p.yaml").write_text("autoencoder: vanilla\nscorer: mse\nmatrix: {normal: ['0', '1']}\n")
+    process = start(tmp_path, "run", "p.yaml", "--set", "training.epochs=60")
+    home = Home.find(str(tmp_path / "mlruns"))
+    deadline = time.monotonic() + 90
+    while len(home.runs()) < 3 and time.monotonic() < deadline:  # the file's own, and two cells
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    (parent,) = (run for run in home.runs() if run.record.kind == "pipeline")
+    before = {run.record.id: run.record.status for run in home.runs()}
+    assert FINISHED in before.values()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert said.splitlines()[-1] == "interrupted; go on with: anomaly-ae run p.yaml --set training.epochs=60"
+        assert sorted(before.values()) == [FINISHED, KILLED, KILLED]
+
+    ended = cli("run", "p.yaml", "--set", "training.epochs=60", "--json")
+    assert ended.json()["run_id"] == parent.record.id
+    after = {run.record.id: run.record.status for run in home.runs()}
+    assert before.keys() <= after.keys()
+    assert list(after.values()) == [FINISHED] * 3
+    assert ended.err.count("cell ") == 1  # the one it was in
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    assert {client.get_run(run_id).info.status for run_id in after} == {FINISHED}

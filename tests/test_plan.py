@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import pytest
+
+from anomaly_ae.errors import StorageError, UsageError
+from anomaly_ae.plan import read_plan
+
+PIPELINES = Path(__file__).parent.parent / "pipelines"
+SYSTEM = """
+name: small
+data: {dataset: digits}
+training:
+  epochs: 2
+matrix:
+  normal: [all, "0,1"]
+  latent: [3, 4]
+published:
+  test_mse: 0.01
+"""
+
+
+def write(folder: Path, text: str, name: str = "p.yaml") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def test_every_combination_is_a_cell_and_the_first_has_the_published_figures(tmp_path: Path) -> None:
+    plan = read_plan(write(tmp_path, SYSTEM))
+    assert [(cell.config.normal, cell.config.latent) for cell in plan.cells] == [
+        *(("all", 3), ("all", 4), ("0,1", 3), ("0,1", 4))
+    ]
+    assert [cell.name for cell in plan.cells[:2]] == [
+        "small · normal all · latent 3",
+        "small · normal all · latent 4",
+    ]
+    assert {cell.row for cell in plan.cells} == {"small · latent 3", "small · latent 4"}
+    assert [dict(cell.published) for cell in plan.cells] == [{"test_mse": 0.01}, {}, {}, {}]
+    assert {cell.config.epochs for cell in plan.cells} == {2}
+
+
+def test_without_a_matrix_there_is_one_cell_named_after_the_file(tmp_path: Path) -> None:
+    plan = read_plan(write(tmp_path, "normal: 0,1,2\n", "alone.yaml"))
+    assert [cell.name for cell in plan.cells] == ["alone"]
+
+
+def test_any_field_can_be_overridden_also_one_of_the_matrix(tmp_path: Path) -> None:
+    file = write(tmp_path, SYSTEM)
+    plan = read_plan(file, [("training.epochs", "7"), ("normal", "5")])
+    assert {(cell.config.epochs, cell.config.normal) for cell in plan.cells} == {(7, "5")}
+    assert len(plan.cells) == 2
+    assert len(read_plan(file, [("matrix.seed", "[0, 1, 2]")]).cells) == 12
+    assert read_plan(file).digest() == read_plan(file).digest() != plan.digest()
+
+
+def test_systems_are_run_one_after_the_other_and_settings_beside_them_win(tmp_path: Path) -> None:
+    write(tmp_path, SYSTEM, "one.yaml")
+    write(tmp_path, SYSTEM.replace("small", "other"), "two.yaml")
+    both = write(tmp_path, "systems: [one.yaml, two.yaml]\nlatent: 9\nabout: both of them\n")
+    plan = read_plan(both, [("epochs", "1")])
+    assert [cell.row for cell in plan.cells] == ["small", "small", "other", "other"]
+    assert {(cell.config.latent, cell.config.epochs) for cell in plan.cells} == {(9, 1)}
+    assert plan.about == "both of them"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("normal: all\nepoch: 3\n", 2, "did you mean 'epochs'"),
+        ("training:\n  normal: all\n  epoch: 3\n", 2, "did you mean 'data.normal'"),
+        ("training:\n  epochs: 3\n  lerning_rate: 1\n", 3, "did you mean 'training.learning_rate'"),
+        ("normal: 0\nepochs: many\n", 2, "whole number"),
+        ("normal: 0\n\ndropout: 2\n", 3, "from 0 to 0.99"),
+        ("matrix:\n  latnet: [1]\n", 2, "did you mean 'latent'"),
+        ("matrix:\n  latent: 3\n", 2, "must be a list"),
+        ("matrix:\n  latent: [1, 0]\n", 2, "from 1 to 65536"),
+        ("published:\n  test_msee: 1\n", 2, "did you mean 'test_mse'"),
+        ("published:\n  test_mse: low\n", 2, "must be a number"),
+        ("epochs: 1\nlatent: 3\nepochs: 2\n", 3, "was said before"),
+        ("epochs: 1\ntraining: {epochs: 2}\n", 2, "was said before"),
+        ("latent: 1\nmatrix: {latent: [2]}\n", 1, "stands in the matrix too"),
+        ("systems: [absent.yaml]\n", 1, "absent.yaml"),
+        ("systems: [p.yaml]\n", 1, "names itself"),
+        ("systems: 3\n", 1, "must be a list"),
+        ("a: [\n", 2, "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_names_the_file_the_line_and_the_right_key(
+    tmp_path: Path, text: str, line: int, reason: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_plan(write(tmp_path, text))
+    assert f"p.yaml, line {line}: " in str(caught.value)
+    assert reason in str(caught.value)
+
+
+def test_wrong_overrides_are_named(tmp_path: Path) -> None:
+    file = write(tmp_path, SYSTEM)
+    with pytest.raises(UsageError, match=r"--set training.epoch=1: .*did you mean 'training.epochs'"):
+        read_plan(file, [("training.epoch", "1")])
+    with pytest.raises(UsageError, match="takes a list"):
+        read_plan(file, [("matrix.seed", "[")])
+    with pytest.raises(StorageError, match="cannot read the file"):
+        read_plan(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINES.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_pipeline_file_here_can_be_read(path: Path) -> None:
+    plan = read_plan(path)
+    assert plan.cells
+    assert plan.about
+    assert f"anomaly-ae run {path.relative_to(PIPELINES.parent).as_posix()}" in path.read_text()
+
+
+def test_all_ancestors_are_in_the_file_that_compares_them() -> None:
+    folder = PIPELINES / "ancestors"
+    alone = {read_plan(path).name for path in folder.glob("*.yaml")} - {"ancestors"}
+    assert {cell.row for cell in read_plan(folder / "all.yaml").cells} == alone
+    assert len(alone) == 8
