@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
+MNIST_SIZE = (28, 28)  # at which the autoencoders that take any size are listed
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, and nothing else.")]
 Mlruns = Annotated[
     str | None,
@@ -63,7 +64,8 @@ def train(
         str | None, typer.Option(metavar="N|HxW", help="Resize the images [as the autoencoder or the data have it].")
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(metavar="NAME", help="mse, bce, ssim, elbo, perceptual, or e.g. mse+0.5*ssim [mse].")
+        str | None,
+        typer.Option(metavar="NAME", help="mse, bce, ssim, elbo, perceptual, or e.g. mse+0.5*ssim [its own]."),
     ] = None,
     scorer: Annotated[
         str | None, typer.Option(metavar="NAME", help="See: anomaly-ae scorers [relative+latent-knn].")
@@ -71,7 +73,9 @@ def train(
     target_fpr: Annotated[str | None, typer.Option(metavar="F", help="False-alarm rate to hold [0.05].")] = None,
     epochs: Annotated[str | None, typer.Option(metavar="N", help="Epochs [as many as the data need].")] = None,
     batch_size: Annotated[str | None, typer.Option(metavar="N", help="Images per step [128].")] = None,
-    learning_rate: Annotated[str | None, typer.Option(metavar="F", help="Peak learning rate [0.004].")] = None,
+    learning_rate: Annotated[
+        str | None, typer.Option(metavar="F", help="Peak learning rate [the autoencoder's own].")
+    ] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Same seed, same weights [0].")] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps [auto].")] = None,
     experiment: Annotated[str | None, typer.Option(metavar="NAME", help="MLflow experiment [anomaly-ae].")] = None,
@@ -190,20 +194,23 @@ def autoencoders(
 ) -> None:
     """List the autoencoders, or one of them layer by layer."""
     from anomaly_ae.autoencoders import AUTOENCODERS, Options
-    from anomaly_ae.autoencoders.summary import image_shape, layers, summarise
+    from anomaly_ae.autoencoders import image_size as pick_size
+    from anomaly_ae.autoencoders.summary import layers, summarise
     from anomaly_ae.config import RunConfig
 
     asked = RunConfig.build({"image_size": image_size, "latent": latent})
     options = Options(latent=asked.latent)
     if name:
-        shape = image_shape(name, asked.size, channels)
+        shape = (channels, *pick_size(name, asked.size, MNIST_SIZE))
         found = {"layers": [dataclasses.asdict(layer) for layer in layers(name, shape, options)]}
         _print(dataclasses.asdict(summarise(name, shape, options)) | found, as_json, texts.layers)
         return
     rows, refused = [], []
     for known in AUTOENCODERS:
         try:
-            rows.append(dataclasses.asdict(summarise(known, image_shape(known, asked.size, channels), options)))
+            rows.append(
+                dataclasses.asdict(summarise(known, (channels, *pick_size(known, asked.size, MNIST_SIZE)), options))
+            )
         except UsageError as error:
             refused.append(one_line(error))
     _print(rows, as_json, texts.autoencoders)

@@ -1,7 +1,6 @@
 """Cells of a pipeline side by side: what each came to as tables and pictures."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,8 @@ from anomaly_ae.detector import Detector
 from anomaly_ae.plan import Cell
 from anomaly_ae.runs import FINISHED, RunFolder
 
+COLUMNS_AT_THE_END = ("measure", "source", "ours", "difference")
+
 
 @dataclass(frozen=True)
 class Done:
@@ -26,7 +27,7 @@ class Done:
 
     def measures(self) -> dict[str, Any]:
         """What was measured, by the names that pipeline files use; losses at an epoch as `train_loss@10`."""
-        result, test = (_read(self.run, name) for name in ("result.json", "evaluation/metrics.json"))
+        result, test = self.run.read("result.json"), self.run.read("evaluation/metrics.json")
         span = result.get("span", 1.0)
         mse = {
             "train_mse": result.get("train_mse"),
@@ -47,7 +48,7 @@ def cell_table(done: Sequence[Done]) -> list[dict[str, Any]]:
     """A row for each cell: settings that tell it apart, sizes, times, errors."""
     rows = []
     for each in done:
-        measured, result = each.measures(), _read(each.run, "result.json")
+        measured, result = each.measures(), each.run.read("result.json")
         config = each.run.config
         about = {
             "cell": each.cell.name,
@@ -66,21 +67,27 @@ def cell_table(done: Sequence[Done]) -> list[dict[str, Any]]:
 
 
 def comparison(done: Sequence[Done]) -> list[dict[str, Any]]:
-    """A row for each system: what its first cell came to, and the AUROC of every set of normal classes."""
-    rows: dict[str, dict[str, Any]] = {}
+    """A row for each system: what its first cell came to, the AUROC of every set of normal classes, and the source's
+    last figure with ours and the difference.
+    """
+    rows = {each.cell.row: _first_columns(each) for each in done if each.cell.first}
     for each in done:
-        measured, result = each.measures(), _read(each.run, "result.json")
-        if each.cell.row not in rows:
-            sizes = ("encoder_parameters", "decoder_parameters")
-            errors = [f"{part}_mse{scale}" for scale in ("", "_own") for part in ("train", "validation", "test")]
-            about = {"system": each.cell.row, "objective": each.run.config.objective}
-            about |= {key: measured[key] for key in sizes}
-            about |= {"epochs": result.get("epochs"), "seconds": result.get("train_seconds")}
-            rows[each.cell.row] = about | {key: measured[key] for key in errors}
-        if measured["auroc"] is not None:
-            rows[each.cell.row][f"auroc {each.run.config.normal}"] = measured["auroc"]
-    columns = dict.fromkeys(key for row in rows.values() for key in row)
+        auroc = each.measures()["auroc"]
+        if auroc is not None and each.cell.row in rows:
+            rows[each.cell.row][f"auroc {each.run.config.normal}"] = auroc
+    for figure in published_table(done):
+        rows[figure["system"]] |= {key: figure[key] for key in ("measure", "source", "ours", "difference")}
+    columns = sorted(dict.fromkeys(key for row in rows.values() for key in row), key=COLUMNS_AT_THE_END.count)
     return [{key: row.get(key) for key in columns} for row in rows.values()]
+
+
+def _first_columns(each: Done) -> dict[str, Any]:
+    measured, result, config = each.measures(), each.run.read("result.json"), each.run.config
+    columns = {"system": each.cell.row} | {key: getattr(config, key) for key in ("dataset", "normal", "objective")}
+    columns |= {key: measured[key] for key in ("encoder_parameters", "decoder_parameters")}
+    columns |= {"epochs": result.get("epochs"), "seconds": result.get("train_seconds")}
+    errors = [f"{part}_mse{scale}" for scale in ("", "_own") for part in ("train", "validation", "test")]
+    return columns | {key: measured[key] for key in errors}
 
 
 def published_table(done: Sequence[Done]) -> list[dict[str, Any]]:
@@ -97,37 +104,40 @@ def published_table(done: Sequence[Done]) -> list[dict[str, Any]]:
 
 
 def draw_comparison(done: Sequence[Done]) -> dict[str, Figure]:
-    """Loss curves of all systems in one plot, and a grid with a row of reconstructions each."""
-    first = list({each.cell.row: each for each in reversed(done)}.values())[::-1]
-    histories = [(f"{each.cell.row} ({each.run.config.objective})", each.run.history()) for each in first]
-    return {"loss_curves": figures.compared_losses(histories)} | _reconstructions(first)
+    """Loss curves of all networks in one plot, and a grid for each data set with a row of reconstructions each."""
+    networks: dict[str, Done] = {}
+    for each in done:
+        if each.run.record.status == FINISHED:
+            networks.setdefault(each.cell.network, each)
+    if not networks:
+        return {}
+    histories = [(f"{name} ({each.run.config.objective})", each.run.history()) for name, each in networks.items()]
+    datasets = dict.fromkeys(each.run.config.dataset for each in networks.values())
+    grids = {name: [each for each in networks.values() if each.run.config.dataset == name] for name in datasets}
+    return {"loss_curves": figures.compared_losses(histories)} | {
+        f"reconstructions_{name}": figures.labelled_rows(
+            _reconstructions(same), f"Test images of {name}, one of each class, reconstructed"
+        )
+        for name, same in grids.items()
+    }
 
 
-def _reconstructions(done: Iterable[Done]) -> dict[str, Figure]:
-    """For each data set, what its systems make of the same test images."""
-    drawn = {}
-    finished = [each for each in done if each.run.record.status == FINISHED]
-    for dataset in dict.fromkeys(each.run.config.dataset for each in finished):
-        rows: list[tuple[str, figures.Array]] = []
-        for each in (each for each in finished if each.run.config.dataset == dataset):
-            detector = Detector.load(each.run.detector_folder(), "cpu")
-            data = load_dataset(dataset, each.run.config.data_dir)
-            test = detector.split.test.take(data)
-            shown = test.take(_first_of_each(test.labels)[: figures.SHOWN])
-            if not rows:
-                rows.append(("original", as_float(shown.images).numpy()))
-            rows.append((each.cell.row.replace(" · ", "\n"), detector.reconstruct(shown.images).numpy()))
-        drawn[f"reconstructions_{dataset}"] = figures.labelled_rows(rows, f"Test images of {dataset}, reconstructed")
-    return drawn
+def _reconstructions(done: Sequence[Done]) -> list[tuple[str, figures.Array]]:
+    """A row of reconstructions for each network, below the originals; these again where another split has others."""
+    rows: list[tuple[str, figures.Array]] = []
+    above = torch.empty(0)
+    for each in done:
+        detector = Detector.load(each.run.detector_folder(), "cpu")
+        test = detector.split.test.take(load_dataset(detector.recipe.dataset, each.run.data_dir()))
+        shown = test.images[_first_of_each(test.labels)[: figures.SHOWN]]
+        if not torch.equal(shown, above):
+            rows.append(("original", as_float(shown).numpy()))
+            above = shown
+        rows.append((each.cell.network.replace(" · ", "\n"), detector.reconstruct(shown).numpy()))
+    return rows
 
 
 def _first_of_each(labels: Tensor) -> Tensor:
     """The position of the first image of each class, (classes,)."""
     is_class = labels[:, None] == torch.unique(labels)  # (N, classes)
     return torch.argmax(is_class.int(), dim=0)
-
-
-def _read(run: RunFolder, name: str) -> dict[str, Any]:
-    """A JSON object of a run folder, empty where there is none."""
-    path = run.path / name
-    return dict(json.loads(path.read_text())) if path.exists() else {}

@@ -124,11 +124,11 @@ def write_tables(folder: Path, detector: Detector, test: ImageSet, scores: Tenso
         "p_value": detector.p_values(scores).tolist(),
         "is_anomaly": (scores > detector.threshold).tolist(),
     }
-    write_json(folder / "metrics.json", whole)
     write_csv(folder / "metrics.csv", [{"metric": key, "value": value} for key, value in single.items()])
     write_csv(folder / "per_class.csv", evaluation.per_class)
     rows = zip(*columns.values(), strict=True)
     write_csv(folder / "scores.csv", [dict(zip(columns, row, strict=True)) for row in rows])
+    write_json(folder / "metrics.json", whole)  # last: where it is, everything is
 
 
 def draw(detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation) -> dict[str, Figure]:

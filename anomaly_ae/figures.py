@@ -61,7 +61,7 @@ def loss_curves(history: Sequence[Epoch]) -> Figure:
 def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]]) -> Figure:
     """Training and validation loss by epoch of several trainings, each with its name."""
     figure, panels = _figure(2, (12.5, 4.8))
-    colors = sns.color_palette("tab10", n_colors=len(histories))
+    colors = sns.color_palette("tab10" if len(histories) <= 10 else "husl", n_colors=len(histories))
     for axes, part in zip(panels, ("train", "validation"), strict=True):
         for color, (name, history) in zip(colors, histories, strict=True):
             losses = [getattr(epoch, f"{part}_loss") for epoch in history]

@@ -1,6 +1,7 @@
 """A detector at work on a folder of image files."""
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -80,11 +81,16 @@ def _tables(detector: Detector, folder: Path, paths: Sequence[Path], shown: Disp
                 latents[good] = detector.encode(
                     torch.stack([each for each in read if isinstance(each, Tensor)])
                 ).numpy()
-            names = [path.relative_to(folder).as_posix() for path in shard]
+            names = [_name(path.relative_to(folder)) for path in shard]
             errors = [None if isinstance(image, Tensor) else image for image in read]
             columns = [pa.array(column, mask=~good) for column in latents.T]
             yield pa.table([names, errors, *columns], schema=schema)
             shown.advance(len(shard), f"{start + len(shard):,} of {len(paths):,} files")
+
+
+def _name(path: Path) -> str:
+    """A path as text, also where its bytes are no UTF-8."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _read(path: Path, detector: Detector) -> Tensor | str:

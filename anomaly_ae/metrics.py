@@ -68,8 +68,8 @@ def verdicts(alarms: Bools, novel: Bools) -> Verdicts:
     return Verdicts(
         false_positive_rate=_share(false, int((~novel).sum())),
         true_positive_rate=_share(caught, int(novel.sum())),
-        precision=_share(caught, caught + false),
-        f1=_share(2 * caught, 2 * caught + false + missed),
+        precision=_share(caught, caught + false) if novel.any() else None,
+        f1=_share(2 * caught, 2 * caught + false + missed) if novel.any() else None,
     )
 
 

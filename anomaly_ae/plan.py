@@ -15,18 +15,27 @@ it override theirs.
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from anomaly_ae.config import RunConfig, check_value, field_name, read_config
+from anomaly_ae.autoencoders import find_autoencoder
+from anomaly_ae.config import PARTS, RunConfig, check_value, field_name, read_config
+from anomaly_ae.data.named import find_dataset
 from anomaly_ae.errors import UnknownName, UsageError, errors_at
 from anomaly_ae.files import sha256
+from anomaly_ae.scorers import build_scorer
 from anomaly_ae.yaml_files import Line, read_lines
 
+REUSED = ("scorer", "target_fpr")  # settings that need no other network
+NAMED: dict[str, Callable[[str], object]] = {
+    "autoencoder": find_autoencoder,
+    "dataset": find_dataset,
+    "scorer": build_scorer,
+}
 OWN_KEYS = ("name", "about", "systems", "matrix", "published")
 MATRIX, PUBLISHED = "matrix.", "published."
 # What can be measured of a cell: errors on [0, 1] or on the system's own scale, losses at an epoch, sizes
@@ -38,12 +47,19 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of a pipeline. `row` is its line in the comparison: what it is but for its normal classes."""
+    """One training of a pipeline.
+
+    row:       its line in the comparison: what it is but for its normal classes
+    network:   what tells its network from the others: `row` without scorer and target rate
+    published: figures of its source, for the first cell of a matrix; none where the file's settings were overridden
+    """
 
     name: str
     row: str
+    network: str
     config: RunConfig
     published: Mapping[str, float]
+    first: bool
 
 
 @dataclass(frozen=True)
@@ -56,8 +72,9 @@ class Plan:
     cells: tuple[Cell, ...]
 
     def digest(self) -> str:
-        """SHA-256 of all that the cells are asked to do."""
-        return sha256(json.dumps([[cell.name, cell.config.to_dict()] for cell in self.cells]).encode())
+        """SHA-256 of all that the cells are asked to do; where the data lie is no part of it."""
+        asked = [[cell.name, cell.config.to_dict() | {"data_dir": None}] for cell in self.cells]
+        return sha256(json.dumps(asked).encode())
 
 
 def read_plan(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Plan:
@@ -67,20 +84,27 @@ def read_plan(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Plan:
     """
     given = [Line(key, _parse(key, text), f"--set {key}={text}") for key, text in overrides]
     name, about, cells = _read(path, given, ())
-    if not cells:
-        raise UsageError(f"{path} has no cell to run; give its matrix values, or leave the matrix out")
+    names = [cell.name for cell in cells]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"{path} has more than one cell called {twice.pop()!r}; give each system a name of its own")
     return Plan(path, name, about, tuple(cells))
 
 
 def _read(path: Path, overrides: Sequence[Line], above: tuple[Path, ...]) -> tuple[str, str, list[Cell]]:
     """Name, description and cells of a file; `above` are the files that name it as a system."""
-    lines = {line.key: line for line in read_lines(path)}
+    lines = {line.key: line for line in read_lines(path) if line.value is not None or "." in line.key}
+    for key in (*PARTS, "matrix", "published"):
+        if key in lines:
+            raise UsageError(f"{lines[key].where}: under {key} must stand lines of 'key: value'")
     systems, name, about = (lines.pop(key, None) for key in ("systems", "name", "about"))
     published = [lines.pop(key) for key in list(lines) if key.startswith(PUBLISHED)]
     given = _override(_by_meaning(lines.values()), overrides)
     called = str(name.value) if name else path.stem
     if systems is None:
-        cells = _cells(called, given, _published(published))
+        figures = _published(published)
+        cells = _cells(called, given, {} if any(_changes_results(line) for line in overrides) else figures)
+    elif published:
+        raise UsageError(f"{published[0].where}: published figures stand in the files of the systems")
     else:
         cells = _systems(path, systems, list(given.values()), above)
     return called, str(about.value) if about else "", cells
@@ -105,15 +129,28 @@ def _cells(system: str, given: Mapping[str, Line], published: Mapping[str, float
     if both := matrix.keys() & given.keys():
         line = given[both.pop()]
         raise UsageError(f"{line.where}: {line.key} stands in the matrix too; leave one of the two out")
-    fixed = read_config(line for key, line in given.items() if not key.startswith(MATRIX))
+    single = [line for key, line in given.items() if not key.startswith(MATRIX)]
+    fixed = read_config(single)
+    for line in single:
+        with errors_at(line.where):
+            _check_name(field_name(line.key), line.value)
     cells: list[Cell] = []
     for combination in itertools.product(*matrix.values()):
         varied = dict(zip(matrix, combination, strict=True))
+        name, row, network = (_label(system, varied, without) for without in ((), ("normal",), ("normal", *REUSED)))
         config = RunConfig.build(fixed, varied)
-        parts = [f"{key} {value}" for key, value in varied.items()]
-        row = " · ".join([system, *(text for text in parts if not text.startswith("normal "))])
-        cells.append(Cell(" · ".join([system, *parts]), row, config, {} if cells else published))
+        first = row not in {cell.row for cell in cells}
+        cells.append(Cell(name, row, network, config, {} if cells else published, first))
     return cells
+
+
+def _label(system: str, varied: Mapping[str, Any], without: Sequence[str]) -> str:
+    return " · ".join([system, *(f"{key} {value}" for key, value in varied.items() if key not in without)])
+
+
+def _changes_results(line: Line) -> bool:
+    """Whether an override makes a cell something else than what its source published figures of."""
+    return _meaning(line) not in ("data_dir", "device", "experiment")
 
 
 def _by_meaning(lines: Iterable[Line]) -> dict[str, Line]:
@@ -154,7 +191,16 @@ def _values(line: Line) -> list[Any]:
         if not isinstance(line.value, list) or not line.value:
             raise UsageError(f"{line.key} must be a list of values, as in [1, 2], and is {line.value!r}")
         name = field_name(line.key.removeprefix(MATRIX))
-        return [check_value(name, value) for value in line.value]
+        values = [check_value(name, value) for value in line.value]
+        for value in values:
+            _check_name(name, value)
+        return values
+
+
+def _check_name(field: str, value: Any) -> None:
+    """Look up a value of a field that holds a name. Raises `UnknownName`."""
+    if field in NAMED:
+        NAMED[field](str(value))
 
 
 def _published(lines: Iterable[Line]) -> dict[str, float]:

@@ -18,6 +18,7 @@ import csv
 import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,8 +79,9 @@ class Home:
         return sorted(found, key=lambda run: (found[run].started, found[run].id), reverse=True)
 
     def dead_runs(self) -> "list[RunFolder]":
-        """Runs still called RUNNING whose process is gone."""
-        return [run for run in self.runs() if run.record.status == RUNNING and not run.is_locked()]
+        """Runs still called RUNNING whose process is gone, those of pipeline files before their cells."""
+        dead = [run for run in self.runs() if run.record.status == RUNNING and not run.is_locked()]
+        return sorted(dead, key=lambda run: run.record.parent is not None)
 
     def find_run(self, name: str) -> "RunFolder":
         """The run called `name`: an id or a unique beginning of one. Raises `ModelNotFound`."""
@@ -104,12 +106,16 @@ class Home:
                 return run
         if runs:
             raise ModelNotFound(f"no training in {self.root} is finished; resume the last one with: {runs[0].resume}")
+        if self.runs():
+            raise ModelNotFound(
+                f"in {self.root} there are but runs of pipeline files; name one by its id, see: anomaly-ae runs"
+            )
         raise ModelNotFound(f"there is no model in {self.root} yet; train one with: anomaly-ae train --normal 0,1,2")
 
     def latest_unfinished(self) -> "RunFolder":
         """The newest training that was interrupted or failed. Raises `ModelNotFound` when there is none."""
         for run in self.runs():
-            if run.record.status in (KILLED, FAILED) and run.record.kind == TRAINING:
+            if run.record.status in (KILLED, FAILED) and run.record.kind == TRAINING and run.record.parent is None:
                 return run
         raise ModelNotFound(f"no training in {self.root} was interrupted; there is nothing to resume")
 
@@ -177,6 +183,19 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ModelError(f"{self.path / 'split.json'} is damaged; train anew") from error
 
+    def data_dir(self) -> str | None:
+        """Where it found its data, if they may still be there."""
+        folder = self.config.data_dir
+        return folder if folder and Path(folder).is_dir() else None
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON object among its files, empty where there is none. Raises `ModelError` when it is damaged."""
+        path = self.path / name
+        try:
+            return dict(json.loads(path.read_text())) if path.exists() else {}
+        except (OSError, TypeError, ValueError) as error:
+            raise ModelError(f"{path} is damaged; evaluate or train anew") from error
+
     @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.safetensors"
@@ -184,7 +203,8 @@ class RunFolder:
     @property
     def resume(self) -> str:
         """The command that goes on with this run."""
-        return self.record.resume or f"anomaly-ae train --resume {self.record.id}"
+        place = place_flag(self.path.parent.parent)
+        return self.record.resume or f"anomaly-ae train --resume {self.record.id}{place}"
 
     def detector_folder(self) -> Path:
         """Where its detector is. Raises `ModelError` when the training is not finished."""
@@ -249,6 +269,11 @@ class RunFolder:
                 return False
         except RunBusy:
             return True
+
+
+def place_flag(root: Path) -> str:
+    """What a command needs to find runs in `root`, beginning with a space; nothing where it looks there anyway."""
+    return "" if root == Home.find().root else f" --mlruns {shlex.quote(str(root))}"
 
 
 def now() -> str:

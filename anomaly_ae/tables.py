@@ -53,5 +53,5 @@ def _cell(key: str, value: Any) -> str:
     if value is None:
         return NOTHING
     if isinstance(value, float):
-        return f"{value:,.1f}" if key == "seconds" or abs(value) >= 10 else f"{value:.5f}"
+        return f"{value:,.1f}" if key == "seconds" else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -115,7 +115,8 @@ def layers(result: Mapping[str, Any]) -> str:
 
 def _shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A comparison without the columns that make it too wide for a terminal; the files have them all."""
-    return [{k: v for k, v in row.items() if k != "objective" and not k.endswith("_own")} for row in rows]
+    left_out = ("dataset", "normal", "objective", "measure", "source", "ours", "difference")
+    return [{k: v for k, v in row.items() if k not in left_out and not k.endswith("_own")} for row in rows]
 
 
 def compared(result: Mapping[str, Any]) -> str:
@@ -136,12 +137,12 @@ def listed(entries: Mapping[str, Any]) -> str:
 def listed_runs(result: Mapping[str, Any]) -> str:
     if not result["runs"]:
         return "no runs yet; train with: anomaly-ae train --normal 0,1,2"
-    return "\n".join(
-        f"{run['id']}  {run['started'][:16].replace('T', ' ')}  {run['status']:<8}  {run['name']}"
-        + (
-            "  (not all of it in MLflow: anomaly-ae runs --sync)"
-            if run["unlogged"] and run["status"] != "RUNNING"
-            else ""
-        )
-        for run in result["runs"]
-    )
+    return "\n".join(map(_run, result["runs"]))
+
+
+def _run(run: Mapping[str, Any]) -> str:
+    """A line of the list; the cells of a pipeline file are set in."""
+    behind = run["unlogged"] and run["status"] != "RUNNING"
+    note = "  (not all of it in MLflow: anomaly-ae runs --sync)" if behind else ""
+    name = ("└ " if run["parent"] else "") + run["name"]
+    return f"{run['id']}  {run['started'][:16].replace('T', ' ')}  {run['status']:<8}  {name}{note}"

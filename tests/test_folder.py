@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,12 @@ def test_every_file_is_a_row_with_its_latent_or_an_error(
     names = [f"{'sub/' if i % 2 else ''}{i:02}.png" for i in range(20)]
     latents = table.loc[names].drop(columns="error").to_numpy(np.float32)
     torch.testing.assert_close(torch.from_numpy(latents), detector.encode(images), rtol=1e-5, atol=1e-5)
+
+
+def test_a_name_that_is_no_utf8_is_a_row_too(trained: Trained, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "00.png").rename(pictures / os.fsdecode(b"caf\xe9.png"))
+    encode_folder(trained.detector(), pictures, tmp_path / "latents.parquet")
+    assert r"caf\xe9.png" in set(pd.read_parquet(tmp_path / "latents.parquet").path)
 
 
 def test_a_folder_without_one_good_image_leaves_nothing_behind(trained: Trained, tmp_path: Path) -> None:

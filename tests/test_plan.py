@@ -82,6 +82,10 @@ def test_systems_are_run_one_after_the_other_and_settings_beside_them_win(tmp_pa
         ("systems: [p.yaml]\n", 1, "names itself"),
         ("systems: 3\n", 1, "must be a list"),
         ("a: [\n", 2, "not valid YAML"),
+        ("normal: 0\nautoencoder: vanila\n", 2, "did you mean 'vanilla'"),
+        ("normal: 0\nmatrix:\n  scorer: [mse, mes]\n", 3, "did you mean 'mse'"),
+        ("published: 3\n", 1, "must stand lines"),
+        ("systems: [p.yaml]\npublished: {test_mse: 1}\n", 2, "in the files of the systems"),
     ],
 )
 def test_what_is_wrong_names_the_file_the_line_and_the_right_key(
@@ -91,6 +95,31 @@ def test_what_is_wrong_names_the_file_the_line_and_the_right_key(
         read_plan(write(tmp_path, text))
     assert f"p.yaml, line {line}: " in str(caught.value)
     assert reason in str(caught.value)
+
+
+def test_empty_sections_are_as_if_they_were_not_there(tmp_path: Path) -> None:
+    plan = read_plan(write(tmp_path, "normal: 0\nname:\nabout:\ndata:\nmatrix:\n  # seed: [0, 1]\npublished:\n"))
+    assert (plan.name, plan.about, len(plan.cells)) == ("p", "", 1)
+
+
+def test_cells_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, SYSTEM, "one.yaml")
+    write(tmp_path, SYSTEM, "two.yaml")
+    with pytest.raises(UsageError, match="more than one cell called 'small"):
+        read_plan(write(tmp_path, "systems: [one.yaml, two.yaml]\n"))
+    with pytest.raises(UsageError, match="more than one cell"):
+        read_plan(write(tmp_path, "normal: 0\nmatrix: {seed: [0, 0]}\n"))
+
+
+def test_where_a_setting_is_overridden_the_source_s_figures_are_left_out(tmp_path: Path) -> None:
+    file = write(tmp_path, SYSTEM)
+    assert read_plan(file, [("data_dir", "elsewhere")]).cells[0].published == {"test_mse": 0.01}
+    assert read_plan(file, [("epochs", "1")]).cells[0].published == {}
+
+
+def test_the_place_of_the_data_is_no_part_of_what_was_asked(tmp_path: Path) -> None:
+    file = write(tmp_path, SYSTEM)
+    assert read_plan(file).digest() == read_plan(file, [("data_dir", "elsewhere")]).digest()
 
 
 def test_wrong_overrides_are_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "Shape",
     "build_autoencoder",
     "find_autoencoder",
+    "image_size",
     "parameter_count",
 ]
 
@@ -59,6 +60,11 @@ def find_autoencoder(name: str) -> type[Autoencoder]:
     if name not in AUTOENCODERS:
         raise UnknownName("autoencoder", name, AUTOENCODERS)
     return AUTOENCODERS[name].build
+
+
+def image_size(name: str, asked: tuple[int, int] | None, data: tuple[int, int]) -> tuple[int, int]:
+    """Height and width that were asked for, else those the architecture was made for, else those of the data."""
+    return asked or find_autoencoder(name).native or data
 
 
 def build_autoencoder(name: str, shape: Shape, options: Options = Options()) -> Autoencoder:  # noqa: B008 (frozen)

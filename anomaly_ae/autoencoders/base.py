@@ -85,10 +85,20 @@ class Autoencoder(nn.Module, ABC):
         """The number of latent dimensions, D."""
         return math.prod(self.latent_shape)
 
+    def parameter_counts(self) -> tuple[int, int]:
+        """The parameters of the encoder, with all that is not the decoder, and of the decoder."""
+        decoder = parameter_count(self.decoder)
+        return parameter_count(self) - decoder, decoder
+
     def encode(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Latents (N, D) and feature maps of images, float (N, C, H, W) in [0, 1]."""
+        return self.through(self.encoder, images)
+
+    @staticmethod
+    def through(stages: nn.Sequential, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What stages of an encoder make of images, and the feature maps on the way."""
         features, values = [], images
-        for stage in self.encoder:
+        for stage in stages:
             values = stage(values)
             if isinstance(stage, nn.Sequential) and values.ndim == 4:
                 features.append(values)
@@ -116,6 +126,6 @@ def fixed_latent(options: Options, name: str, shape: tuple[int, ...]) -> tuple[i
         maps = "×".join(map(str, shape))
         raise UsageError(
             f"the latent of autoencoder {name} is a map, here {maps} = {size}, and --latent {options.latent} was "
-            "asked; leave --latent out, or take conv, vae, strided-32 or dense-bottleneck-64"
+            "asked; leave it out, or take an autoencoder with a dense latent, such as conv"
         )
     return shape

@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 
 from anomaly_ae.autoencoders.base import Options
+from anomaly_ae.errors import UsageError
 
 Size = tuple[int, int]  # height, width
 
@@ -37,11 +38,16 @@ def conv(channels_in: int, channels_out: int) -> nn.Conv2d:
 
 
 def halved(size: Size, times: int) -> list[Size]:
-    """`size` and what pooling makes of it, e.g. (28, 28), (14, 14), (7, 7); a side of 1 stays."""
-    sizes = [size]
-    for _ in range(times):
-        sizes.append((max(1, sizes[-1][0] // 2), max(1, sizes[-1][1] // 2)))
-    return sizes
+    """`size` and what pooling makes of it, e.g. (28, 28), (14, 14), (7, 7).
+
+    Raises `UsageError` when nothing would be left of a side.
+    """
+    height, width = size
+    if min(size) < 2**times:
+        raise UsageError(
+            f"this autoencoder takes images from {2**times}×{2**times} pixels, and these are {height}×{width}"
+        )
+    return [(height >> i, width >> i) for i in range(times + 1)]
 
 
 def pool() -> nn.Module:

@@ -26,14 +26,14 @@ class ConvAutoencoder(Autoencoder):
         super().__init__(shape, options)
         channels, height, width = shape
         if min(height, width) < SMALLEST or channels < 1:
-            raise UsageError(f"autoencoder conv takes images from 8×8 pixels, and these are {height}×{width}")
+            raise UsageError(f"this autoencoder takes images from 8×8 pixels, and these are {height}×{width}")
         sizes = stage_sizes(height, width)
         widths = [channels, *(min(FIRST_CHANNELS << i, MOST_CHANNELS) for i in range(len(sizes) - 1))]
         maps, latent = (widths[-1], *sizes[-1]), options.latent or LATENT
         self.latent_shape = (latent,)
         self.encoder = nn.Sequential(
             *(_down(i, o, options) for i, o in zip(widths, widths[1:], strict=False)),  # 16 × H/2 × W/2, 32 × H/4 …
-            *to_latent(maps, self._encoded(latent)),
+            *to_latent(maps, latent),
         )
         steps = zip(widths[:0:-1], widths[-2::-1], sizes[-2::-1], strict=True)
         self.decoder = nn.Sequential(
@@ -42,10 +42,6 @@ class ConvAutoencoder(Autoencoder):
             *(_up(i, o, size, options) for i, o, size in steps),
             nn.Sigmoid(),
         )
-
-    def _encoded(self, latent: int) -> int:
-        """How many numbers the encoder gives for an image."""
-        return latent
 
 
 def stage_sizes(height: int, width: int) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from anomaly_ae.autoencoders import AUTOENCODERS, Options, Shape, build_autoencoder, find_autoencoder, parameter_count
+from anomaly_ae.autoencoders import AUTOENCODERS, Autoencoder, Options, Shape, build_autoencoder, parameter_count
 
 
 @dataclass(frozen=True)
@@ -33,29 +33,26 @@ class Layer:
     parameters: int
 
 
-def image_shape(name: str, size: tuple[int, int] | None, channels: int) -> Shape:
-    """The shape asked for, else the native one of the architecture, else 28×28."""
-    height, width = size or find_autoencoder(name).native or (28, 28)
-    return channels, height, width
-
-
 def summarise(name: str, shape: Shape, options: Options = Options()) -> Summary:  # noqa: B008 (frozen)
     """The summary of an architecture. Raises `UnknownName`, and `UsageError` when it does not take that shape."""
-    network, entry = build_autoencoder(name, shape, options), AUTOENCODERS[name]
-    counts = parameter_count(network.encoder), parameter_count(network.decoder)
-    return Summary(name, entry.family, entry.about, entry.origin, shape, *counts, network.latent_shape)
+    with torch.device("meta"):  # shapes without memory
+        network, entry = build_autoencoder(name, shape, options), AUTOENCODERS[name]
+    about = name, entry.family, entry.about, entry.origin, shape
+    return Summary(*about, *network.parameter_counts(), network.latent_shape)
 
 
 def layers(name: str, shape: Shape, options: Options = Options()) -> list[Layer]:  # noqa: B008 (frozen)
     """Every layer in order, each with the shape of what it gives. Raises as `summarise`."""
-    network = build_autoencoder(name, shape, options).eval()
+    with torch.device("meta"):
+        network = build_autoencoder(name, shape, options).eval()
     seen: list[Layer] = []
-    for part, module in (("encoder", network.encoder), ("decoder", network.decoder)):
-        for layer in module.modules():
-            if not isinstance(layer, nn.Sequential):
-                layer.register_forward_hook(partial(_note, seen, part))
+    decoder = set(network.decoder.modules())
+    for layer in network.modules():
+        if not isinstance(layer, nn.Sequential | Autoencoder):
+            part = "decoder" if layer in decoder else "encoder"
+            layer.register_forward_hook(partial(_note, seen, part))
     with torch.inference_mode():
-        network(torch.zeros(1, *shape))
+        network(torch.zeros(1, *shape, device="meta"))
     return seen
 
 

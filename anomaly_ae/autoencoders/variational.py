@@ -1,33 +1,32 @@
 """The variational autoencoder."""
 
+import copy
+
 import torch
 from torch import Tensor
 
-from anomaly_ae.autoencoders.base import Outputs
+from anomaly_ae.autoencoders.base import Options, Outputs, Shape
 from anomaly_ae.autoencoders.conv import ConvAutoencoder
 
 MEAN, LOG_VARIANCE = "mean", "log_variance"  # its heads, float32 (N, D) each
 
 
 class VariationalAutoencoder(ConvAutoencoder):
-    """The default network as a variational one: the encoder gives mean and log variance of a Gaussian latent.
+    """The default network as a variational one: an image is given a Gaussian of latents, by mean and log variance.
 
-    In training the decoder sees a draw from that Gaussian, otherwise its mean, which is the latent. The heads
-    `mean` and `log_variance` are for the objective and the score `elbo`. The encoder alone gives (N, 2·D).
+    The encoder gives the mean, which is the latent; in training the decoder sees a draw from the Gaussian. The heads
+    `mean` and `log_variance` are for the objective and the score `elbo`.
     Kingma and Welling 2013, https://arxiv.org/abs/1312.6114
     """
 
     objective = "elbo"
 
-    def _encoded(self, latent: int) -> int:
-        return 2 * latent
-
-    def encode(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        both, features = super().encode(images)
-        return both.chunk(2, dim=1)[0], features
+    def __init__(self, shape: Shape, options: Options) -> None:
+        super().__init__(shape, options)
+        self.to_log_variance = copy.deepcopy(self.encoder[-1])  # of the same shape
 
     def forward(self, images: Tensor) -> Outputs:
-        both, features = super().encode(images)  # (N, 2·D)
-        mean, log_variance = both.chunk(2, dim=1)
+        values, features = self.through(self.encoder[:-1], images)  # the maps, flattened
+        mean, log_variance = self.encoder[-1](values), self.to_log_variance(values)  # (N, D) each
         drawn = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean) if self.training else mean
         return Outputs(self.decode(drawn), mean, features, {MEAN: mean, LOG_VARIANCE: log_variance})

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from anomaly_ae.data.preprocessing import Preprocessing, resize
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing, one_line
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp"))
-MOST_PIXELS = 2**28  # of a file; more is refused before anything is decoded
+MOST_PIXELS = 2**26  # of a file, 8192×8192; more is refused before anything is decoded
 MODES = {1: "L", 3: "RGB"}
 
 
@@ -43,9 +43,12 @@ def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
         with Image.open(path) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"{image.width}×{image.height} pixels are too many; the most are {MOST_PIXELS:,}")
-            image.draft(MODES[channels], (width, height))  # a JPEG is decoded to about the size needed
+            side = max(height, width)  # EXIF may turn it
+            image.draft(MODES[channels], (side, side))  # a JPEG is decoded to about the size needed
             pixels = np.array(_flat(ImageOps.exif_transpose(image)).convert(MODES[channels]))
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise whatever a broken file makes them
         raise DataDamaged(f"cannot be read as an image ({one_line(error)})") from error
     tensor = torch.from_numpy(pixels).reshape(*pixels.shape[:2], channels).permute(2, 0, 1)
     return resize(tensor[None], (height, width))[0].contiguous()

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Autoencoder, Outputs
-from anomaly_ae.errors import ModelError, ModelNotFound, UnknownName, one_line
+from anomaly_ae.errors import ModelError, ModelNotFound, UnknownName, UsageError, one_line
 from anomaly_ae.files import expand
 
 Features = Callable[[Tensor], Sequence[Tensor]]  # images (N, C, H, W) in [0, 1] -> maps (N, C', H', W')
@@ -37,11 +37,15 @@ def perceptual(features: Features, images: Tensor, outputs: Outputs) -> Tensor:
 
 
 def encoder_features(network: Autoencoder) -> Features:
-    """The feature maps of a trained encoder, frozen. Raises `ModelError` when it has none."""
+    """The feature maps of a trained encoder, frozen; they raise `UsageError` where a dense one has none."""
     network = network.eval().requires_grad_(False)
-    if not any(isinstance(stage, torch.nn.Sequential) for stage in network.encoder):
-        raise ModelError("its encoder has no feature maps")
-    return lambda images: network.encode(images)[1]
+
+    def features(images: Tensor) -> Sequence[Tensor]:
+        if not (maps := network.encode(images)[1]):
+            raise UsageError("objective perceptual compares feature maps, and a dense encoder has none; name another")
+        return maps
+
+    return features
 
 
 def torchvision_features(name: str, weights: str | Path, device: torch.device) -> Features:

@@ -1,7 +1,6 @@
 """Measuring a model on the test images recorded with it."""
 
 import dataclasses
-from pathlib import Path
 
 from torch import Tensor
 
@@ -37,7 +36,7 @@ def evaluate(
     mark_dead_runs(home)
     folder, run = find_model(home, model)
     detector = Detector.load(folder, device)
-    dataset = load_dataset(detector.recipe.dataset, data_dir or _recorded_data_dir(run))
+    dataset = load_dataset(detector.recipe.dataset, data_dir or (run.data_dir() if run else None))
     test = detector.preprocessing.prepare_set(detector.split.test.take(dataset))
     own = detector.calibration
     if target_fpr is not None:
@@ -55,16 +54,12 @@ def _keep(
     """Put what was measured into the run folder and into MLflow; what cannot be kept is said, not raised."""
     try:
         with run.lock(wait=LOCK_WAIT):
-            write_tables(run.path / "evaluation", detector, test, scores, evaluation)
+            behind = run.record.unlogged
+            run.update(unlogged=run.record.tracked)  # until it is all there, whatever happens before
             figures.save_figures(run.path / "figures", draw(detector, test, scores, evaluation), run.record.name)
+            write_tables(run.path / "evaluation", detector, test, scores, evaluation)
             tracker = Tracker(home, run.record.mlflow_run_id)
             tracker.log_results(run)
-            settle(run, tracker, run.record.unlogged)
+            settle(run, tracker, behind)
     except (RunBusy, StorageError) as error:
         say(f"warning: the evaluation is not kept with the run: {one_line(error)}")
-
-
-def _recorded_data_dir(run: RunFolder | None) -> str | None:
-    """Where the run found its data, if they may still be there."""
-    folder = run.config.data_dir if run else None
-    return folder if folder and Path(folder).is_dir() else None

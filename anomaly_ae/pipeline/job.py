@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from anomaly_ae.autoencoders import Autoencoder, find_autoencoder, parameter_count
+from anomaly_ae.autoencoders import Autoencoder, Shape, find_autoencoder, image_size, parameter_count
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.calibration import require_enough
 from anomaly_ae.config import RunConfig
@@ -17,7 +17,7 @@ from anomaly_ae.data.named import data_root, find_dataset, load_dataset
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.splits import PARTS, Split, split_dataset
 from anomaly_ae.detector import Detector, Recipe, check_target
-from anomaly_ae.errors import ModelError, UsageError
+from anomaly_ae.errors import ModelError, UsageError, one_line
 from anomaly_ae.files import expand
 from anomaly_ae.objectives import Objective, build_objective, needs_features
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
@@ -56,13 +56,15 @@ class Job:
         dataset = load_dataset(config.dataset, config.data_dir)  # after all that needs no data, for it may download
         split = split_dataset(dataset, normal, config.seed)
         require_enough(len(split.calibration.indices), config.target_fpr)
-        preprocessing = Preprocessing.for_shape((dataset.shape[0], *_size(config, dataset)))
+        preprocessing = Preprocessing.for_shape(_shape(config, dataset))
         recipe = _recipe(config, dataset, normal)
         network = recipe.build(preprocessing.shape)
-        objective = build_objective(str(config.objective), _features(config, preprocessing, home, device))
-        _try(network, objective, preprocessing, config)
+        perceptual = _find_features(config.perceptual, home)
+        objective = build_objective(str(config.objective), _features(perceptual, preprocessing, device))
+        _try(network, objective, preprocessing, config, device)
         config = dataclasses.replace(
             config,
+            perceptual=perceptual,
             epochs=epoch_count(config, len(split.fit.indices)),
             data_dir=str(data_root(config.data_dir).resolve()) if find_dataset(config.dataset).torchvision else None,
         )
@@ -107,10 +109,10 @@ def check_names(config: RunConfig) -> tuple[int, ...]:
     return normal
 
 
-def _size(config: RunConfig, dataset: Dataset) -> tuple[int, int]:
-    """Height and width that were asked for, else those the architecture was made for, else those of the data."""
-    _, height, width = dataset.shape
-    return config.size or find_autoencoder(config.autoencoder).native or (height, width)
+def _shape(config: RunConfig, dataset: Dataset) -> Shape:
+    """Channels, height and width of the images that the network sees."""
+    channels, height, width = dataset.shape
+    return channels, *image_size(config.autoencoder, config.size, (height, width))
 
 
 def _recipe(config: RunConfig, dataset: Dataset, normal: tuple[int, ...]) -> Recipe:
@@ -126,26 +128,46 @@ def _recipe(config: RunConfig, dataset: Dataset, normal: tuple[int, ...]) -> Rec
     )
 
 
-def _features(config: RunConfig, preprocessing: Preprocessing, home: Home, device: torch.device) -> Features | None:
-    """What the objective `perceptual` compares: layers of a torchvision network, or of an encoder trained here."""
-    if config.perceptual is None:
+def _find_features(perceptual: str | None, home: Home) -> str | None:
+    """The setting `perceptual` with the place it means now, for `latest` will be another run tomorrow."""
+    if perceptual is None:
         return None
-    name, colon, weights = config.perceptual.partition(":")
+    name, colon, weights = perceptual.partition(":")
+    if colon:
+        return f"{name}:{expand(weights).resolve()}"
+    return str(find_model(home, perceptual)[0].resolve())
+
+
+def _features(perceptual: str | None, preprocessing: Preprocessing, device: torch.device) -> Features | None:
+    """What the objective `perceptual` compares: layers of a torchvision network, or of an encoder trained here."""
+    if perceptual is None:
+        return None
+    name, colon, weights = perceptual.partition(":")
     if colon:
         return torchvision_features(name, weights, device)
-    detector = Detector.load(find_model(home, config.perceptual)[0], str(device))
+    detector = Detector.load(Path(perceptual), str(device))
     if detector.preprocessing != preprocessing:
         theirs, ours = ("×".join(map(str, p.shape)) for p in (detector.preprocessing, preprocessing))
-        raise ModelError(f"the encoder of {config.perceptual} takes images {theirs}, and these are {ours}; train one")
+        raise ModelError(
+            f"the encoder of {perceptual} takes images {theirs}, and these are {ours}; train one for these"
+        )
     return encoder_features(detector.network)
 
 
 @torch.no_grad()
-def _try(network: Autoencoder, objective: Objective, preprocessing: Preprocessing, config: RunConfig) -> None:
-    """Put an empty image through network and scorer. Raises `UsageError` where they do not go together."""
-    images = torch.zeros(1, *preprocessing.shape)
-    outputs = network.eval()(images)
+def _try(
+    network: Autoencoder, objective: Objective, preprocessing: Preprocessing, config: RunConfig, device: torch.device
+) -> None:
+    """Put an empty image through network, scorer and objective. Raises `UsageError` where they do not go together."""
+    images = torch.zeros(1, *preprocessing.shape, device=device)
+    outputs = network.to(device).eval()(images)
     for part in build_scorer(config.scorer).each():
         part.check(outputs)
-    if config.perceptual is None:  # whose features may be on another device
+    try:
         objective(images, outputs)
+    except RuntimeError as error:
+        size = "×".join(map(str, preprocessing.shape))
+        raise UsageError(
+            f"objective {config.objective} cannot be taken of images {size} ({one_line(error)}); "
+            "name another objective, or a larger --image-size"
+        ) from error

@@ -1,7 +1,6 @@
 """Running a pipeline file: one run for the file, and below it one for each cell."""
 
 import dataclasses
-import json
 import secrets
 import shlex
 from collections.abc import Sequence
@@ -12,19 +11,17 @@ from typing import Any
 from anomaly_ae import figures
 from anomaly_ae.comparison import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.config import RunConfig
-from anomaly_ae.errors import AnomalyAEError, Interrupted, RunBusy, one_line
+from anomaly_ae.errors import AnomalyAEError, DataError, Interrupted, RunBusy, UsageError, errors_at, one_line
 from anomaly_ae.files import storage_errors, write_csv, write_json, write_text
 from anomaly_ae.pipeline.evaluating import evaluate
 from anomaly_ae.pipeline.job import check_names
 from anomaly_ae.pipeline.marking import marked, settle
 from anomaly_ae.pipeline.training import Place, resume, train
-from anomaly_ae.plan import Cell, Plan, read_plan
+from anomaly_ae.plan import REUSED, Cell, Plan, read_plan
 from anomaly_ae.progress import say
-from anomaly_ae.runs import FAILED, FINISHED, PIPELINE, RUNNING, Home, Record, RunFolder, now
+from anomaly_ae.runs import FAILED, FINISHED, PIPELINE, RUNNING, Home, Record, RunFolder, now, place_flag
 from anomaly_ae.tables import markdown_table
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
-
-REUSED = {"scorer", "target_fpr"}  # settings that need no other network
 
 
 @dataclass(frozen=True)
@@ -52,42 +49,66 @@ def run_plan(
     mark_dead_runs(home)
     plan = read_plan(path, overrides)
     for cell in plan.cells:
-        check_names(cell.config)
-    run, tracker = _begin(plan, overrides, home, tracking)
+        with errors_at(f"{path}, cell {cell.name}"):
+            check_names(cell.config)
+    run = _interrupted(plan, home)
+    if run is None:
+        return _start(plan, overrides, home, tracking)
+    if run.record.tracked and not tracking:
+        raise UsageError(f"run {run.record.id} goes on as it was started, with tracking; leave --no-tracking out")
+    say(f"going on with run {run.record.id} of {path}")
+    tracker, behind = Tracker(home, run.record.mlflow_run_id), run.record.unlogged
     with run.lock(), marked(run, tracker):
-        if run.record.status != RUNNING:
-            run.update(status=RUNNING, unlogged=run.record.tracked)
-            tracker.set_status(RUNNING)
-        failed = _run_cells(plan, run, home, tracking)
-        result = _compare(plan, run, home, failed)
-        run.update(status=FAILED if failed else FINISHED)
-        tracker.log_results(run)
-        tracker.set_status(run.record.status)
-        settle(run, tracker)
-    return result
+        run.update(status=RUNNING, unlogged=run.record.tracked)
+        tracker.set_status(RUNNING)
+        return _run(plan, run, tracker, behind)
 
 
-def _begin(plan: Plan, overrides: Sequence[tuple[str, str]], home: Home, tracking: bool) -> tuple[RunFolder, Tracker]:
-    """The interrupted run of this plan, else a new one."""
+def _interrupted(plan: Plan, home: Home) -> RunFolder | None:
+    """The run of this plan that is not finished, if there is one. Raises `RunBusy` when it is under way."""
     for run in home.runs():
-        if run.record.kind == PIPELINE and run.record.status != FINISHED and _about(run)["digest"] == plan.digest():
+        record = run.record
+        if (
+            record.kind == PIPELINE
+            and record.status != FINISHED
+            and run.read("pipeline.json").get("digest") == plan.digest()
+        ):
             if run.is_locked():
-                raise RunBusy(f"{plan.path} is already running, as {run.record.id}; wait for it or stop it")
-            say(f"going on with run {run.record.id} of {plan.path}")
-            return run, Tracker(home, run.record.mlflow_run_id)
+                raise RunBusy(f"{plan.path} is already running, as {record.id}; wait for it or stop it")
+            return run
+    return None
+
+
+def _start(plan: Plan, overrides: Sequence[tuple[str, str]], home: Home, tracking: bool) -> PlanResult:
+    """A new run of a plan."""
     with storage_errors(f"keep runs in {home.root}"):
         (home.root / "runs").mkdir(parents=True, exist_ok=True)
     tracker = Tracker.begin(home, plan.cells[0].config.experiment, plan.name) if tracking else Tracker(home, None)
     run_id = tracker.run_id or secrets.token_hex(16)
     run = RunFolder(home.root / "runs" / run_id)
     settings = [part for key, value in overrides for part in ("--set", f"{key}={value}")]
-    again = shlex.join(["anomaly-ae", "run", str(plan.path), *settings])
-    record = Record(run_id, tracker.run_id, plan.name, now(), tracked=tracking, unlogged=tracking)
-    with storage_errors(f"write to {run.path}"):
+    flags = place_flag(home.root) + ("" if tracking else " --no-tracking")
+    again = shlex.join(["anomaly-ae", "run", str(plan.path), *settings]) + flags
+    with marked(run, tracker), run.lock():
         write_json(run.path / "pipeline.json", _description(plan, again))
+        record = Record(run_id, tracker.run_id, plan.name, now(), tracked=tracking, unlogged=tracking)
         run.write_record(dataclasses.replace(record, kind=PIPELINE, resume=again))
-    tracker.log_pipeline(run)
-    return run, tracker
+        tracker.log_pipeline(run)
+        return _run(plan, run, tracker)
+
+
+def _run(plan: Plan, run: RunFolder, tracker: Tracker, behind: bool = False) -> PlanResult:
+    """Run the cells that are missing, compare them all, and mirror that to MLflow.
+
+    behind: whether MLflow lacked something before
+    """
+    failed = _run_cells(plan, run, tracker.home)
+    result = _compare(plan, run, tracker.home, failed)
+    run.update(status=FAILED if failed else FINISHED)
+    tracker.log_results(run)
+    tracker.set_status(run.record.status)
+    settle(run, tracker, behind)
+    return result
 
 
 def _description(plan: Plan, command: str) -> dict[str, Any]:
@@ -101,35 +122,45 @@ def _description(plan: Plan, command: str) -> dict[str, Any]:
     }
 
 
-def _about(run: RunFolder) -> dict[str, Any]:
-    return dict(json.loads((run.path / "pipeline.json").read_text()))
-
-
-def _run_cells(plan: Plan, parent: RunFolder, home: Home, tracking: bool) -> dict[str, str]:
+def _run_cells(plan: Plan, parent: RunFolder, home: Home) -> dict[str, str]:
     """Train and evaluate the cells that are missing; the reasons of those that failed, by name."""
     failed = {}
     for number, cell in enumerate(plan.cells, start=1):
         try:
-            run = _children(parent, home).get(cell.name)
-            if run is None or run.record.status != FINISHED:
-                say(f"cell {number} of {len(plan.cells)}: {cell.name}")
-                run = home.find_run(_train(cell, plan, run, parent, home, tracking))
-            if not (run.path / "evaluation" / "metrics.json").exists():
-                evaluate(run.record.id, home=home, device=cell.config.device)
+            _run_cell(cell, f"cell {number} of {len(plan.cells)}: {cell.name}", plan, parent, home)
         except Interrupted:
             raise
-        except AnomalyAEError as error:
-            failed[cell.name] = one_line(error)
-            say(f"cell {cell.name} failed: {one_line(error)}")
+        except Exception as error:  # noqa: BLE001 (hours of other cells must not be lost to this one)
+            kind = "" if isinstance(error, AnomalyAEError) else f"{type(error).__name__}: "
+            failed[cell.name] = kind + one_line(error)
+            say(f"cell {cell.name} failed: {failed[cell.name]}")
     return failed
 
 
-def _train(cell: Cell, plan: Plan, run: RunFolder | None, parent: RunFolder, home: Home, tracking: bool) -> str:
+def _run_cell(cell: Cell, title: str, plan: Plan, parent: RunFolder, home: Home) -> None:
+    """Train and evaluate a cell, as far as that was not done before."""
+    children = _children(parent, home)
+    run = children.get(cell.name)
+    if run is None or run.record.status != FINISHED:
+        say(title)
+        run = home.find_run(_train(cell, plan, parent, children, home))
+    if not _is_evaluated(run):
+        evaluate(run.record.id, data_dir=cell.config.data_dir, home=home, device=cell.config.device)
+    if not _is_evaluated(run):
+        raise RunBusy(f"the evaluation of run {run.record.id} could not be kept; run the same command again")
+
+
+def _is_evaluated(run: RunFolder) -> bool:
+    return (run.path / "evaluation" / "metrics.json").exists()
+
+
+def _train(cell: Cell, plan: Plan, parent: RunFolder, children: dict[str, RunFolder], home: Home) -> str:
     """Train a cell, or go on with its run; the run's id."""
-    if run is not None:
-        return resume(run.record.id, home=home).run_id
-    place = Place(parent, cell.name, _same_network(cell, plan, _children(parent, home)))
-    return train(cell.config, home=home, tracking=tracking, place=place).run_id
+    if cell.name in children:
+        moved = [{"data_dir": cell.config.data_dir}] if cell.config.data_dir else []
+        return resume(children[cell.name].record.id, moved, home=home).run_id
+    place = Place(parent, cell.name, _same_network(cell, plan, children))
+    return train(cell.config, home=home, tracking=parent.record.tracked, place=place).run_id
 
 
 def _same_network(cell: Cell, plan: Plan, children: dict[str, RunFolder]) -> RunFolder | None:
@@ -159,7 +190,10 @@ def _compare(plan: Plan, run: RunFolder, home: Home, failed: dict[str, str]) -> 
     for name, rows in tables.items():
         write_csv(run.path / f"{name}.csv", rows)
         write_text(run.path / f"{name}.md", markdown_table(rows) + "\n")
-    figures.save_figures(run.path / "figures", draw_comparison(done), plan.name)
+    try:
+        figures.save_figures(run.path / "figures", draw_comparison(done), plan.name)
+    except DataError as error:  # the cells were done elsewhere, or their data have moved
+        say(f"warning: the cells are not drawn side by side: {one_line(error)}")
     result = PlanResult(run.record.id, plan.name, **tables, failed=failed, run_folder=str(run.path))
     write_json(run.path / "result.json", dataclasses.asdict(result))
     return result

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomaly_ae.autoencoders import parameter_count
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.autoencoders.parts import save_parts
 from anomaly_ae.config import RunConfig
@@ -139,11 +138,14 @@ def resume(
             run.write_start(job.config, job.split_record)
             run.update(status=RUNNING, unlogged=record.tracked)
             tracker.set_status(RUNNING)
-            return _train(job, run, tracker)
+            return _train(job, run, tracker, behind=record.unlogged)
 
 
-def _train(job: Job, run: RunFolder, tracker: Tracker) -> TrainResult:
-    """Train, make the detector, draw, and mirror it all to MLflow."""
+def _train(job: Job, run: RunFolder, tracker: Tracker, behind: bool = False) -> TrainResult:
+    """Train, make the detector, draw, and mirror it all to MLflow.
+
+    behind: whether MLflow lacked something before
+    """
     training = _fit(job, run, tracker)
     fitting = (job.recipe, training.best, job.images, job.split, job.config.target_fpr, job.device)
     detector = fit_detector(*fitting)
@@ -157,7 +159,7 @@ def _train(job: Job, run: RunFolder, tracker: Tracker) -> TrainResult:
     run.update(status=FINISHED)
     tracker.log_results(run)
     tracker.set_status(FINISHED)
-    settle(run, tracker)
+    settle(run, tracker, behind)
     if job.save_to:
         detector.save(job.save_to)
     return result
@@ -172,7 +174,7 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
         training.load(run.checkpoint)
         run.write_history(training.history)
         tracker.log_missing(run)
-        say(f"going on with run {run.record.id} after epoch {len(training.history)}")
+        say(f"run {run.record.id} goes on after epoch {len(training.history)}")
     else:
         _log_grid(training, validation, 0, run, tracker)
     total = epoch_count(config, len(fit))
@@ -201,6 +203,7 @@ def _log_grid(training: Training, validation: Tensor, epoch: int, run: RunFolder
 def _result(training: Training, detector: Detector, job: Job, run: RunFolder) -> TrainResult:
     history = training.history
     seconds = sum(epoch.seconds for epoch in history)
+    encoder, decoder = detector.network.parameter_counts()
     return TrainResult(
         run_id=run.record.id,
         epochs=len(history),
@@ -212,8 +215,8 @@ def _result(training: Training, detector: Detector, job: Job, run: RunFolder) ->
         train_mse=reconstruction_mse(detector, job.images["fit"].images),
         validation_mse=reconstruction_mse(detector, job.images["validation"].images),
         parameters=job.parameters,
-        encoder_parameters=parameter_count(detector.network.encoder),
-        decoder_parameters=parameter_count(detector.network.decoder),
+        encoder_parameters=encoder,
+        decoder_parameters=decoder,
         span=detector.network.span,
         scorer=detector.recipe.scorer,
         threshold=detector.threshold,

@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import re
-import subprocess
 import sys
 import textwrap
 import time
@@ -23,13 +22,14 @@ from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, 
 from anomaly_ae.files import write_folder
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
+from anomaly_ae.tracking.notes import TABLES, code_version, describe, describe_pipeline
 
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
 
 FOLDERS = ("figures", "evaluation", "detector", "network")
 FILES = ("config.json", "split.json", "metrics.csv", "result.json", "pipeline.json")
-TABLES = ("comparison", "published", "cells")  # of a pipeline, each as CSV and Markdown
+PARENT = "mlflow.parentRunId"
 GRIDS = "reconstructions"  # key of the images with a step slider
 MOST_METRICS = 1_000  # that MLflow takes at once
 DIGEST_LENGTH = 36  # the most that MLflow keeps of a data set's digest
@@ -64,7 +64,7 @@ class Tracker:
         """
         tracker = cls(home, None)
         tags = {"mlflow.source.name": "anomaly-ae", "mlflow.source.type": "LOCAL"}
-        tags |= {"mlflow.parentRunId": parent} if parent else {}
+        tags |= {PARENT: parent} if parent else {}
 
         def create(client: Any) -> None:
             experiment_id = _experiment(client, home, experiment)
@@ -86,7 +86,8 @@ class Tracker:
         def log(client: Any, run_id: str) -> None:
             from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
-            params = [Param(key, str(value)) for key, value in (config.to_dict() | images | network).items()]
+            known = client.get_run(run_id).data.params  # MLflow takes each but once
+            params = [Param(k, str(v)) for k, v in (config.to_dict() | images | network).items() if k not in known]
             tags = [RunTag(key, value) for key, value in code_version().items()]
             client.log_batch(run_id, params=params, tags=tags)
             source = json.dumps({"dataset": config.dataset, "normal": config.normal})
@@ -98,17 +99,24 @@ class Tracker:
 
     def log_pipeline(self, run: RunFolder) -> None:
         """The command and the settings of all cells of a pipeline file, and the code version."""
-        about = _read(run.path / "pipeline.json")
+        about = run.read("pipeline.json")
 
         def log(client: Any, run_id: str) -> None:
             from mlflow.entities import Param, RunTag
 
-            params = [Param("command", about["command"]), Param("cells", str(len(about["cells"])))]
+            known = client.get_run(run_id).data.params
+            values = {"command": about["command"], "cells": str(len(about["cells"]))}
+            params = [Param(key, value) for key, value in values.items() if key not in known]
             tags = [RunTag(key, value) for key, value in code_version().items()]
             client.log_batch(run_id, params=params, tags=tags)
             client.log_artifact(run_id, str(run.path / "pipeline.json"))
 
         self._on_run(log)
+
+    def log_parent(self, parent: str | None) -> None:
+        """Put the run below the run `parent`, if there is one."""
+        if parent:
+            self._on_run(lambda client, run_id: client.set_tag(run_id, PARENT, parent))
 
     def log_epochs(self, epochs: "Sequence[Epoch]") -> None:
         """Losses, learning rate and speed, the epoch as step."""
@@ -135,7 +143,7 @@ class Tracker:
 
     def log_results(self, run: RunFolder) -> None:
         """All files and final figures that the run folder has, and a description made of them."""
-        result, evaluation = _read(run.path / "result.json"), _read(run.path / "evaluation" / "metrics.json")
+        result, evaluation = run.read("result.json"), run.read("evaluation/metrics.json")
         final = {name: result.get(key) for name, key in RESULT_METRICS.items()}
         final |= _evaluation_metrics(evaluation) if evaluation else {}
 
@@ -148,7 +156,7 @@ class Tracker:
             for name in FOLDERS:
                 if (run.path / name).exists():
                     client.log_artifacts(run_id, str(run.path / name), name)
-            note = describe_pipeline(run) if run.record.kind == PIPELINE else describe(run, result, evaluation)
+            note = describe_pipeline(run) if run.record.kind == PIPELINE else describe(run)
             client.set_tag(run_id, "mlflow.note.content", note)
 
         self._on_run(log)
@@ -219,11 +227,15 @@ def upload(home: Home, run: RunFolder) -> bool:
     tracker = Tracker(home, record.mlflow_run_id)
     pipeline = record.kind == PIPELINE
     if record.mlflow_run_id is None:
-        experiment = _read(run.path / "pipeline.json")["experiment"] if pipeline else run.config.experiment
-        tracker = Tracker.begin(home, experiment, record.name, _mlflow_parent(home, record))
+        experiment = run.read("pipeline.json")["experiment"] if pipeline else run.config.experiment
+        tracker = Tracker.begin(home, experiment, record.name)
         run.update(mlflow_run_id=tracker.run_id)
+    tracker.log_parent(_mlflow_parent(home, record))
     if pipeline:
         tracker.log_pipeline(run)
+        for cell in home.runs():
+            if cell.record.parent == record.id and cell.record.mlflow_run_id:
+                Tracker(home, cell.record.mlflow_run_id).log_parent(tracker.run_id)
     else:
         tracker.log_start(run)
         tracker.log_missing(run)
@@ -289,9 +301,10 @@ def fetch_run(home: Home, run_id: str) -> RunFolder:
     target = RunFolder(home.root / "runs" / run_id)
     try:
         client = _client(home)
-        info = client.get_run(run_id).info
+        found = client.get_run(run_id)
+        info, parent = found.info, found.data.tags.get(PARENT)
         started = datetime.fromtimestamp(info.start_time / 1000, UTC).isoformat(timespec="microseconds")
-        record = Record(run_id, run_id, info.run_name, started, info.status)
+        record = Record(run_id, run_id, info.run_name, started, info.status, parent=parent)
 
         def download(folder: Path) -> None:
             for name in ("config.json", "split.json", "metrics.csv", "result.json", "detector"):
@@ -306,56 +319,6 @@ def fetch_run(home: Home, run_id: str) -> RunFolder:
             f"there is no run {run_id!r} at {home.tracking_uri}; list the runs with: anomaly-ae ui"
         ) from error
     return target
-
-
-def describe_pipeline(run: RunFolder) -> str:
-    """A pipeline in a few lines of Markdown, with its tables."""
-    about = _read(run.path / "pipeline.json")
-    tables = [path.read_text() for name in TABLES[:2] if (path := run.path / f"{name}.md").exists()]
-    return "\n\n".join([about["about"], f"`{about['command']}`", *tables])
-
-
-def describe(run: RunFolder, result: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    """The run in a few lines of Markdown, with the headline figures as a table."""
-    config = run.config
-    lines = [
-        f"Normal: **{config.normal}** of **{config.dataset}** · autoencoder `{config.autoencoder}` "
-        f"· scorer `{config.scorer}` · false-alarm rate asked: {config.target_fpr:g}"
-    ]
-    if evaluation and evaluation["auroc"] is not None:
-        low, high = evaluation["auroc_ci"]
-        lines += [
-            "",
-            "| AUROC (95 % interval) | average precision | FPR@95TPR | false alarms | detected |",
-            "|---|---|---|---|---|",
-            f"| {evaluation['auroc']:.4f} ({low:.4f} to {high:.4f}) | {evaluation['average_precision']:.4f} "
-            f"| {evaluation['fpr_at_95_tpr']:.4f} | {evaluation['false_positive_rate']:.2%} "
-            f"| {evaluation['true_positive_rate']:.2%} |",
-        ]
-    if result:
-        mse = f"{result['train_mse']:.5f} (train), {result['validation_mse']:.5f} (validation)"
-        mse += f", {evaluation['reconstruction_mse']:.5f} (test)" if evaluation else ""
-        lines += [
-            "",
-            f"Trained {result['epochs']} epochs in {result['train_seconds']:.1f} s; reconstruction MSE {mse}.",
-        ]
-    return "\n".join(lines)
-
-
-def code_version() -> dict[str, str]:
-    """Tags that say which code ran: the package's version, and its commit where it runs from a checkout."""
-    from anomaly_ae import __file__, __version__
-
-    checkout = Path(__file__).parent.parent
-    tags = {"anomaly_ae.version": __version__}
-    if not (checkout / ".git").exists():
-        return tags
-    try:
-        commit = _git(checkout, "rev-parse", "HEAD")
-        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return tags
-    return tags | {"mlflow.source.git.commit": commit, "anomaly_ae.uncommitted_changes": str(bool(changed))}
 
 
 def _client(home: Home) -> Any:
@@ -386,15 +349,5 @@ def _experiment(client: Any, home: Home, name: str) -> str:
         raise
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-
-
 def _epoch_of(grid: Path) -> int:
     return int(grid.stem.rpartition("-")[2])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is no file."""
-    return dict(json.loads(path.read_text())) if path.exists() else {}

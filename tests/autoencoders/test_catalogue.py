@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from anomaly_ae import pipeline
-from anomaly_ae.autoencoders import AUTOENCODERS, Options, build_autoencoder, parameter_count
-from anomaly_ae.autoencoders.summary import image_shape, layers, summarise
+from anomaly_ae.autoencoders import AUTOENCODERS, Options, build_autoencoder, image_size, parameter_count
+from anomaly_ae.autoencoders.summary import layers, summarise
 from anomaly_ae.config import RunConfig
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import UnknownName, UsageError
@@ -53,7 +53,7 @@ def test_the_printed_shapes_come_in_this_order(name: str, printed: list[tuple[in
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("options", [Options(), Options(batch_norm=True, dropout=0.2), Options(batch_norm=False)])
 def test_images_come_back_in_range_and_parts_fit(name: str, channels: int, options: Options) -> None:
-    shape = image_shape(name, None, channels)
+    shape = (channels, *image_size(name, None, (28, 28)))
     network = build_autoencoder(name, shape, options).eval()
     images = torch.rand(3, *shape)
     outputs = network(images)
@@ -81,6 +81,20 @@ def test_the_latent_can_be_128_and_beyond() -> None:
 def test_a_latent_map_has_its_own_size(name: str) -> None:
     with pytest.raises(UsageError, match="is a map"):
         build_autoencoder(name, GRAY, Options(latent=12))
+
+
+@pytest.mark.parametrize(("name", "least"), [("conv-pool", 8), ("deep-cnn", 4), ("shallow-cnn", 2), ("conv", 8)])
+def test_images_too_small_are_refused_with_the_least_size(name: str, least: int) -> None:
+    assert build_autoencoder(name, (1, least, least))(torch.rand(1, 1, least, least))
+    with pytest.raises(UsageError, match=f"from {least}×{least} pixels, and these are {least - 1}×30"):
+        build_autoencoder(name, (1, least - 1, 30))
+
+
+def test_a_summary_takes_no_memory_and_counts_all_of_a_variational_network() -> None:
+    assert summarise("multilayer", (3, 4096, 4096)).encoder_parameters > 10**10
+    summary, network = summarise("vae", GRAY), build_autoencoder("vae", GRAY)
+    assert summary.encoder_parameters + summary.decoder_parameters == parameter_count(network)
+    assert sum(layer.parameters for layer in layers("vae", GRAY)) == parameter_count(network)
 
 
 def test_the_wide_kernel_takes_no_other_size() -> None:

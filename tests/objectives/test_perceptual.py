@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,29 @@ def test_features_of_images_of_another_size_are_refused(trained: Trained, home: 
     )
     with pytest.raises(ModelError, match=r"takes images 1×8×8, and these are 1×16×16"):
         pipeline.train(config, home=home, tracking=False)
+
+
+def test_what_cannot_be_compared_is_said_before_anything_is_written(weights: Path, home: Home) -> None:
+    dense = pipeline.train(
+        RunConfig(normal="0", autoencoder="vanilla", epochs=1, image_size="8"), home=home, tracking=False
+    )
+    alexnet = weights.with_name("alexnet.pth")
+    torch.save(get_model("alexnet", weights=None).state_dict(), alexnet)
+    runs = len(home.runs())
+    for whose, reason in ((dense.run_id, "a dense encoder has none"), (f"alexnet:{alexnet}", "larger --image-size")):
+        with pytest.raises(UsageError, match=reason):
+            pipeline.train(RunConfig(normal="0", objective="perceptual", perceptual=whose), home=home, tracking=False)
+    with pytest.raises(UsageError, match="take --autoencoder vae"):
+        pipeline.train(RunConfig(normal="0", objective="mse+elbo"), home=home, tracking=False)
+    assert len(home.runs()) == runs
+
+
+def test_latest_means_the_run_that_was_the_latest_then(trained: Trained) -> None:
+    config = RunConfig(normal="0", objective="mse+0.1*perceptual", perceptual="latest", epochs=1)
+    result = pipeline.train(config, home=trained.home, tracking=False)
+    run = trained.home.find_run(result.run_id)
+    assert run.config.perceptual == str((trained.run.path / "detector").resolve())
+    shutil.rmtree(run.path)  # the session's other tests expect the run before to be the latest
 
 
 @pytest.mark.parametrize("setting", [{"objective": "perceptual"}, {"perceptual": "latest"}])

@@ -1,0 +1,63 @@
+"""What MLflow is told about a run in words: its description, and the code that ran."""
+
+import subprocess
+from pathlib import Path
+
+from anomaly_ae.runs import RunFolder
+
+TABLES = ("comparison", "published", "cells")  # of a pipeline, each as CSV and Markdown
+
+
+def describe_pipeline(run: RunFolder) -> str:
+    """A pipeline in a few lines of Markdown, with its tables."""
+    about = run.read("pipeline.json")
+    tables = [path.read_text() for name in TABLES[:2] if (path := run.path / f"{name}.md").exists()]
+    return "\n\n".join([about["about"], f"`{about['command']}`", *tables])
+
+
+def describe(run: RunFolder) -> str:
+    """The run in a few lines of Markdown, with the headline figures as a table."""
+    config, result, evaluation = run.config, run.read("result.json"), run.read("evaluation/metrics.json")
+    lines = [
+        f"Normal: **{config.normal}** of **{config.dataset}** · autoencoder `{config.autoencoder}` "
+        f"· scorer `{config.scorer}` · false-alarm rate asked: {config.target_fpr:g}"
+    ]
+    if evaluation and evaluation["auroc"] is not None:
+        low, high = evaluation["auroc_ci"]
+        lines += [
+            "",
+            "| AUROC (95 % interval) | average precision | FPR@95TPR | false alarms | detected |",
+            "|---|---|---|---|---|",
+            f"| {evaluation['auroc']:.4f} ({low:.4f} to {high:.4f}) | {evaluation['average_precision']:.4f} "
+            f"| {evaluation['fpr_at_95_tpr']:.4f} | {evaluation['false_positive_rate']:.2%} "
+            f"| {evaluation['true_positive_rate']:.2%} |",
+        ]
+    if result:
+        mse = f"{result['train_mse']:.5f} (train), {result['validation_mse']:.5f} (validation)"
+        mse += f", {evaluation['reconstruction_mse']:.5f} (test)" if evaluation else ""
+        lines += [
+            "",
+            f"Trained {result['epochs']} epochs in {result['train_seconds']:.1f} s; reconstruction MSE {mse}.",
+        ]
+    return "\n".join(lines)
+
+
+def code_version() -> dict[str, str]:
+    """Tags that say which code ran: the package's version, and its commit where it runs from a checkout."""
+    from anomaly_ae import __file__, __version__
+
+    checkout = Path(__file__).parent.parent
+    tags = {"anomaly_ae.version": __version__}
+    if not (checkout / ".git").exists():
+        return tags
+    try:
+        commit = _git(checkout, "rev-parse", "HEAD")
+        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return tags
+    return tags | {"mlflow.source.git.commit": commit, "anomaly_ae.uncommitted_changes": str(bool(changed))}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()

@@ -1,0 +1,63 @@
+"""Cells side by side, from real runs of a moment."""
+
+from pathlib import Path
+
+import pytest
+
+from anomaly_ae.comparison import Done, _reconstructions, comparison, draw_comparison, published_table
+from anomaly_ae.config import RunConfig
+from anomaly_ae.pipeline import run_plan
+from anomaly_ae.plan import Cell, read_plan
+from anomaly_ae.runs import Home, RunFolder
+
+FILE = """
+name: seeds
+epochs: 1
+autoencoder: vanilla
+matrix:
+  seed: [0, 1]
+  normal: ["0,1,2"]
+  scorer: [mse, ssim]
+published: {test_mse: 0.25, auroc: 0.9}
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> list[Done]:
+    folder = tmp_path_factory.mktemp("cells")
+    (folder / "p.yaml").write_text(FILE)
+    home = Home.find(str(folder / "mlruns"))
+    result = run_plan(folder / "p.yaml", home=home, tracking=False)
+    runs = {run.record.name: run for run in home.runs() if run.record.parent == result.run_id}
+    return [Done(cell, runs[cell.name]) for cell in read_plan(folder / "p.yaml").cells]
+
+
+def test_a_row_has_the_source_s_last_figure_at_its_end(done: list[Done]) -> None:
+    rows = comparison(done)
+    assert len(rows) == 4
+    assert list(rows[0])[-4:] == ["measure", "source", "ours", "difference"]
+    assert (rows[0]["measure"], rows[0]["source"]) == ("auroc", 0.9)
+    assert rows[0]["difference"] == pytest.approx(rows[0]["auroc 0,1,2"] - 0.9)
+    assert rows[1]["measure"] is None
+    assert [row["measure"] for row in published_table(done)] == ["test_mse", "auroc"]
+
+
+def test_originals_stand_again_where_another_split_has_others(done: list[Done]) -> None:
+    names = [name for name, _ in _reconstructions([done[0], done[2]])]
+    assert names == ["original", "seeds\nseed 0", "original", "seeds\nseed 1"]
+    assert len(_reconstructions([done[0], done[0]])) == 3
+
+
+def test_a_network_is_drawn_once_whatever_scores_it(done: list[Done]) -> None:
+    curves = draw_comparison(done)["loss_curves"].axes[0].get_lines()
+    assert [line.get_label() for line in curves] == ["seeds · seed 0 (mse)", "seeds · seed 1 (mse)"]
+
+
+def test_nothing_finished_is_not_drawn(done: list[Done]) -> None:
+    assert draw_comparison([]) == {}
+    assert comparison([]) == published_table([]) == []
+
+
+def test_a_row_whose_first_cell_is_missing_is_left_out() -> None:
+    cell = Cell("p · normal 0", "p", "p", RunConfig(normal="0"), {}, first=False)
+    assert comparison([Done(cell, RunFolder(Path("absent")))]) == []
