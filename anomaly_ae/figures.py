@@ -1,5 +1,6 @@
 """Every picture: what `train` and `evaluate` draw, as matplotlib figures and as image grids."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ NORMAL, NOVEL, LINE = "#4477aa", "#ee6677", "#222222"
 MARKERS = {"normal": "o", "novel": "X"}
 ROLES = {"normal": NORMAL, "novel": NOVEL}  # Paul Tol's bright scheme, told apart by the colour-blind
 SHOWN = 10  # images in a row
+STRIP_PIXELS = 64  # the least width of one image in it
 MAPPED = 1_000  # latents in the map, at most
 
 
@@ -148,25 +150,44 @@ def image_rows(images: Array, rebuilt: Array, heat: Array | None, titles: Sequen
     rows = [("original", images), ("reconstruction", rebuilt), ("absolute\nerror", error)]
     if heat is not None:
         rows.append(("heat map\nof the score", heat))
-    figure = labelled_rows(rows, f"{heading} (maps: from 0, dark, to the row's largest value)")
-    for axes, title in zip(figure.axes, titles, strict=False):  # the first row's come first
-        axes.set_title(title, fontsize=9)
-    return figure
+    return labelled_rows(rows, f"{heading} (maps: from 0, dark, to the row's largest value)", titles)
 
 
-def labelled_rows(rows: Sequence[tuple[str, Array]], heading: str) -> Figure:
-    """Rows of images, float (N, C, H, W) in [0, 1], or of maps, float (N, H, W), each with its name at the left."""
-    columns = len(rows[0][1])
+def labelled_rows(rows: Sequence[tuple[str, Array]], heading: str, titles: Sequence[str] = ()) -> Figure:
+    """Rows of images, float (N, C, H, W) in [0, 1], or of maps, float (N, H, W), each with its name at the left.
+
+    titles: a few words for each column
+    """
+    columns = max(len(shown) for _, shown in rows)
     size = (1.1 * columns + 1.4, 1.2 * len(rows) + 1.0)
-    with sns.axes_style("white"):
-        figure = Figure(figsize=size, layout="constrained", facecolor="white")
-        grid_axes = figure.subplots(len(rows), columns, squeeze=False)
-    for axes_row, (name, shown) in zip(grid_axes, rows, strict=True):
-        axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-        for axes, image in zip(axes_row, shown, strict=True):
-            _show(axes, image, float(shown.max()))
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    for axes, (name, shown) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
+        gray = {"cmap": "magma", "vmax": float(shown.max()) or 1} if shown.ndim == 3 else {"cmap": "gray", "vmax": 1}
+        axes.imshow(_strip(shown), vmin=0, **gray, extent=(0, len(shown), 0, shown.shape[-2] / shown.shape[-1]))
+        axes.set(xticks=[], yticks=[], xlim=(0, columns))
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+        axes.spines[:].set_visible(False)
+    if titles:
+        top = figure.axes[0]
+        top.xaxis.tick_top()
+        top.tick_params(axis="x", length=0)
+        top.set_xticks(np.arange(len(titles)) + 0.5, titles, fontsize=9)
     figure.suptitle(heading)
     return figure
+
+
+def _strip(shown: Array) -> Array:
+    """Images or maps side by side, with empty space around each: (H', W') or (H', W', 3)."""
+    scale = max(1, math.ceil(STRIP_PIXELS / shown.shape[-1]))
+    large = shown.repeat(scale, axis=-2).repeat(scale, axis=-1)
+    if large.ndim == 3:
+        large = large[:, None]
+    colour = large.shape[1] == 3
+    space = round(0.03 * large.shape[-1])
+    widths = ((0, 0), (0, 0), (space, space), (space, space))
+    padded = np.pad(large if colour else large[:, :1], widths, constant_values=1.0 if colour else np.nan)
+    strip = np.concatenate(list(padded), axis=-1)  # (C, H', N·W')
+    return strip.transpose(1, 2, 0) if colour else strip[0]
 
 
 def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
@@ -243,16 +264,6 @@ def _pixels(image: Array, scale: int) -> Array:
     large = np.rint(image * 255).astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
     padded = np.pad(large, ((0, 0), (1, 1), (1, 1)), constant_values=96)
     return padded[0] if len(padded) == 1 else padded[:3].transpose(1, 2, 0)
-
-
-def _show(axes: Axes, image: Array, most: float) -> None:
-    """One image, (C, H, W) in [0, 1], or one map, (H, W) from 0 to `most`."""
-    if image.ndim == 2:
-        axes.imshow(image, cmap="magma", vmin=0, vmax=most or 1)
-    else:
-        gray = image.shape[0] != 3
-        axes.imshow(image[0] if gray else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)
-    axes.set(xticks=[], yticks=[])
 
 
 def _figure(columns: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:

@@ -53,10 +53,24 @@ def test_rows_of_images(channels: int) -> None:
     images = RNG.random((4, channels, 9, 7))
     figure = figures.image_rows(images, images**2, images.mean(axis=1), list("abcd"), "heading")
     assert isinstance(figure, Figure)
-    assert len(figure.axes) == 4 * 4
-    np.testing.assert_allclose(figure.axes[8].images[0].get_array(), np.abs(images - images**2).mean(axis=1)[0])
-    assert figure.axes[0].get_title() == "a"
-    assert len(figures.image_rows(images, images, None, (), "heading").axes) == 3 * 4
+    assert len(figure.axes) == 4
+    strip = figure.axes[2].images[0].get_array()  # maps, ten times as large, a little space around each
+    assert strip is not None
+    assert strip.shape == (9 * 10 + 2 * 2, 4 * (7 * 10 + 2 * 2))
+    np.testing.assert_allclose(strip[2:-2:10, 74 + 2 : 74 + 72 : 10], np.abs(images - images**2).mean(axis=1)[1])
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == list("abcd")
+    assert len(figures.image_rows(images, images, None, (), "heading").axes) == 3
+
+
+def test_rows_may_differ_in_the_size_of_their_images(tmp_path: Path) -> None:
+    rows = [
+        ("small", RNG.random((4, 1, 8, 8))),
+        ("large", RNG.random((4, 1, 28, 28))),
+        ("few", RNG.random((2, 1, 8, 8))),
+    ]
+    figure = figures.labelled_rows(rows, "heading")
+    assert {axes.get_xlim() for axes in figure.axes} == {(0, 4)}
+    figures.save_figures(tmp_path, {"rows": figure}, "a caption")
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, (188, 376)), (3, (188, 376, 3))])

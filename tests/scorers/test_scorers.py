@@ -51,6 +51,18 @@ def test_relative_does_not_grow_with_ink() -> None:
     assert scorer.score(images / 2, half).item() == pytest.approx(scorer.score(images, outputs).item(), rel=0.06)
 
 
+def test_large_latents_are_projected_and_their_distances_kept() -> None:
+    memory, query = batch(200, seed=4, latent=3_000), batch(50, seed=5, latent=3_000)
+    scorer = build_scorer("latent-knn")
+    scorer.fit(lambda: [memory], list)
+    assert scorer.state()["memory"].shape == (200, neighbours.MOST_DIMENSIONS)
+    expected, _ = NearestNeighbors(n_neighbors=1).fit(memory[1].latent.numpy()).kneighbors(query[1].latent.numpy())
+    np.testing.assert_allclose(scorer.score(*query).numpy(), expected[:, 0], rtol=0.2)
+    other = build_scorer("latent-knn")
+    other.load_state(scorer.state())
+    assert torch.equal(other.score(*query), scorer.score(*query))
+
+
 def test_latent_knn_agrees_with_scikit_learn() -> None:
     memory, query = batch(500, seed=4), batch(50, seed=5)
     scorer = build_scorer("latent-knn")

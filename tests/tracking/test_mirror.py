@@ -131,6 +131,25 @@ def test_with_the_server_away_training_ends_well_and_is_logged_later(
     assert home.find_run(str(run.record.mlflow_run_id)).path == run.path
 
 
+def test_cells_that_could_not_be_logged_find_their_parent_later(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("normal: 0,1\nepochs: 1\nautoencoder: vanilla\nscorer: mse\n")
+    away = dataclasses.replace(home, tracking_uri="http://127.0.0.1:9")
+    parent = home.find_run(pipeline.run_plan(tmp_path / "p.yaml", home=away).run_id)
+    (cell,) = (run for run in home.runs() if run.record.parent == parent.record.id)
+    assert (parent.record.mlflow_run_id, cell.record.mlflow_run_id) == (None, None)
+    mirror.sync(home)
+    logged = MlflowClient(home.tracking_uri).get_run(str(cell.record.mlflow_run_id))
+    assert logged.data.tags["mlflow.parentRunId"] == parent.record.mlflow_run_id
+    assert "test/reconstruction_mse" in logged.data.metrics
+    assert not parent.record.unlogged
+
+
+def test_data_that_moved_do_not_stop_what_is_logged_later(home: Home) -> None:
+    run = home.find_run(pipeline.train(SHORT, home=home).run_id)
+    run.write_start(dataclasses.replace(run.config, data_dir="moved"), run.split)
+    assert mirror.upload(home, run)
+
+
 @contextmanager
 def locked(home: Home) -> Iterator[None]:
     """Hold MLflow's database as another program might."""
