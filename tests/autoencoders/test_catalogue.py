@@ -110,10 +110,11 @@ def test_the_wide_kernel_takes_no_other_size() -> None:
 def test_each_finds_anomalies_after_a_moment_on_the_bundled_digits(name: str, home: Home) -> None:
     """At its native size, objective and learning rate: better than chance after a few steps."""
     result = pipeline.train(
-        RunConfig(normal="0", autoencoder=name, scorer="mse", epochs=6, batch_size=16), home=home, tracking=False
+        RunConfig(normal="0", autoencoder=name, scorer="mse", epochs=6, batch_size=8), home=home, tracking=False
     )
     assert result.validation_mse < 0.11  # black would give 0.13
     detector = Detector.load(find_model(home, result.run_id)[0])
     assert detector.preprocessing.shape == (1, *(AUTOENCODERS[name].build.native or (8, 8)))
     test = detector.split.test.take(load_dataset("digits"))
-    assert roc_auc_score(test.labels != 0, detector.score(test.images)) > 0.6
+    some = test.take(torch.arange(256))
+    assert roc_auc_score(some.labels != 0, detector.score(some.images)) > 0.6
