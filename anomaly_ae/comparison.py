@@ -107,7 +107,7 @@ def draw_comparison(done: Sequence[Done]) -> dict[str, Figure]:
     """Loss curves of all networks in one plot, and a grid for each data set with a row of reconstructions each."""
     networks: dict[str, Done] = {}
     for each in done:
-        if each.run.record.status == FINISHED:
+        if each.cell.first and each.run.record.status == FINISHED:
             networks.setdefault(each.cell.network, each)
     if not networks:
         return {}

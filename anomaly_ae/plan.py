@@ -113,7 +113,7 @@ def _read(path: Path, overrides: Sequence[Line], above: tuple[Path, ...]) -> tup
 def _systems(path: Path, systems: Line, settings: Sequence[Line], above: tuple[Path, ...]) -> list[Cell]:
     """The cells of the files named under `systems`."""
     with errors_at(systems.where):
-        if not isinstance(systems.value, list):
+        if not isinstance(systems.value, list) or not systems.value:
             raise UsageError("systems must be a list of pipeline files, as in [one.yaml, other.yaml]")
         if path.resolve() in above:
             raise UsageError(f"{path} names itself among its systems")

@@ -81,6 +81,7 @@ def test_systems_are_run_one_after_the_other_and_settings_beside_them_win(tmp_pa
         ("systems: [absent.yaml]\n", 1, "absent.yaml"),
         ("systems: [p.yaml]\n", 1, "names itself"),
         ("systems: 3\n", 1, "must be a list"),
+        ("systems: []\n", 1, "must be a list"),
         ("a: [\n", 2, "not valid YAML"),
         ("normal: 0\nautoencoder: vanila\n", 2, "did you mean 'vanilla'"),
         ("normal: 0\nmatrix:\n  scorer: [mse, mes]\n", 3, "did you mean 'mse'"),
