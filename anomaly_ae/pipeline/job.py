@@ -46,7 +46,7 @@ class Job:
     def prepare(cls, config: RunConfig, home: Home, save_to: str | Path | None) -> "Job":
         """Look up every name, load and divide the data. Raises whatever is wrong with them.
 
-        The job's own config says what was left open: the number of epochs, and where the data lie.
+        The job's own config says what was left open: the number of epochs, the latent size, and where the data lie.
         """
         config = with_defaults(config)
         normal = check_names(config)
@@ -64,6 +64,7 @@ class Job:
         _try(network, objective, preprocessing, config, device)
         config = dataclasses.replace(
             config,
+            latent=network.latent_size,
             perceptual=perceptual,
             epochs=epoch_count(config, len(split.fit.indices)),
             data_dir=str(data_root(config.data_dir).resolve()) if find_dataset(config.dataset).torchvision else None,
