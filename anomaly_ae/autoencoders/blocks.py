@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from anomaly_ae.autoencoders.base import Options
+from anomaly_ae.autoencoders.base import Options, Shape
 from anomaly_ae.errors import UsageError
 
 Size = tuple[int, int]  # height, width
@@ -37,13 +37,13 @@ def conv(channels_in: int, channels_out: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1)
 
 
-def halved(size: Size, times: int) -> list[Size]:
-    """`size` and what pooling makes of it, e.g. (28, 28), (14, 14), (7, 7).
+def halved(shape: Shape, times: int) -> list[Size]:
+    """Height and width of `shape` (C, H, W), and what pooling makes of them, e.g. (28, 28), (14, 14), (7, 7).
 
     Raises `UsageError` when nothing would be left of a side.
     """
-    height, width = size
-    if min(size) < 2**times:
+    _, height, width = shape
+    if min(height, width) < 2**times:
         raise UsageError(
             f"this autoencoder takes images from {2**times}×{2**times} pixels, and these are {height}×{width}"
         )

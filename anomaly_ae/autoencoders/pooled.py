@@ -8,24 +8,27 @@ from anomaly_ae.autoencoders.base import Autoencoder, Options, Shape, fixed_late
 from anomaly_ae.autoencoders.blocks import block, conv, halved, pool, start_like_keras, to_latent, up
 
 
-class ShallowCNN(Autoencoder):
+class Pooled(Autoencoder):
+    """What they have in common."""
+
+    native = (28, 28)
+    objective = "bce"  # with MSE their sigmoid may settle at black
+    learning_rate = 1e-3
+
+
+class ShallowCNN(Pooled):
     """One encoder block and one decoder block.
 
     Open in the source and chosen here: its one block has "32/64 filters", read as two convolutions; the decoder
     mirrors them, and a last convolution with a sigmoid makes the image.
     """
 
-    native = (28, 28)
-    objective = "bce"  # with MSE its sigmoid may settle at black
-    learning_rate = 1e-3
-
     def __init__(self, shape: Shape, options: Options) -> None:
         super().__init__(shape, options)
-        channels, *size = shape
-        full, half = halved((size[0], size[1]), 1)
+        full, half = halved(shape, 1)
         self.latent_shape = fixed_latent(options, "shallow-cnn", (64, *half))
         self.encoder = nn.Sequential(
-            block(conv(channels, 32), options=options),  # 32 × 28 × 28
+            block(conv(shape[0], 32), options=options),  # 32 × 28 × 28
             block(conv(32, 64), pool(), options=options),  # 64 × 14 × 14
             nn.Flatten(),  # 12544
         )
@@ -33,13 +36,13 @@ class ShallowCNN(Autoencoder):
             nn.Unflatten(1, self.latent_shape),  # 64 × 14 × 14
             block(conv(64, 64), options=options),  # 64 × 14 × 14
             block(conv(64, 32), up(full), options=options),  # 32 × 28 × 28
-            conv(32, channels),  # 1 × 28 × 28
+            conv(32, shape[0]),  # 1 × 28 × 28
             nn.Sigmoid(),
         )
         start_like_keras(self)
 
 
-class DeepCNN(Autoencoder):
+class DeepCNN(Pooled):
     """Three encoder blocks of 32, 64 and 128 filters to a 7×7×128 bottleneck, and three decoder blocks.
 
     The source says convolution and max-pooling three times, which would give 3×3: the bottleneck of 7×7×128 that it
@@ -47,17 +50,12 @@ class DeepCNN(Autoencoder):
     Open in the source and chosen here: the decoder has 128, 64 and 32 filters and a last convolution with a sigmoid.
     """
 
-    native = (28, 28)
-    objective = "bce"  # with MSE its sigmoid may settle at black
-    learning_rate = 1e-3
-
     def __init__(self, shape: Shape, options: Options) -> None:
         super().__init__(shape, options)
-        channels, *size = shape
-        full, half, quarter = halved((size[0], size[1]), 2)
+        full, half, quarter = halved(shape, 2)
         self.latent_shape = fixed_latent(options, "deep-cnn", (128, *quarter))
         self.encoder = nn.Sequential(
-            block(conv(channels, 32), pool(), options=options),  # 32 × 14 × 14
+            block(conv(shape[0], 32), pool(), options=options),  # 32 × 14 × 14
             block(conv(32, 64), pool(), options=options),  # 64 × 7 × 7
             block(conv(64, 128), options=options),  # 128 × 7 × 7
             nn.Flatten(),  # 6272
@@ -67,30 +65,28 @@ class DeepCNN(Autoencoder):
             block(conv(128, 128), up(half), options=options),  # 128 × 14 × 14
             block(conv(128, 64), up(full), options=options),  # 64 × 28 × 28
             block(conv(64, 32), options=options),  # 32 × 28 × 28
-            conv(32, channels),  # 1 × 28 × 28
+            conv(32, shape[0]),  # 1 × 28 × 28
             nn.Sigmoid(),
         )
         start_like_keras(self)
 
 
-class DenseBottleneck64(Autoencoder):
+class DenseBottleneck64(Pooled):
     """Two convolutions with pooling, a dense bottleneck of 64, and the way back; 219,584 + 259,521 parameters.
 
     Open in the source and chosen here: both dense layers are linear. With a ReLU after the decoder's, its MSE ends at
     black within ten steps of Adam at 1e-3.
     """
 
-    native = (28, 28)
-    learning_rate = 1e-3
+    objective = "mse"
 
     def __init__(self, shape: Shape, options: Options) -> None:
         super().__init__(shape, options)
-        channels, *size = shape
-        full, half, quarter = halved((size[0], size[1]), 2)
+        full, half, quarter = halved(shape, 2)
         maps, latent = (64, *quarter), options.latent or 64
         self.latent_shape = (latent,)
         self.encoder = nn.Sequential(
-            block(conv(channels, 32), pool(), options=options),  # 32 × 14 × 14
+            block(conv(shape[0], 32), pool(), options=options),  # 32 × 14 × 14
             block(conv(32, 64), pool(), options=options),  # 64 × 7 × 7
             *to_latent(maps, latent),  # 64
         )
@@ -99,30 +95,25 @@ class DenseBottleneck64(Autoencoder):
             nn.Unflatten(1, maps),  # 64 × 7 × 7
             block(conv(64, 64), up(half), options=options),  # 64 × 14 × 14
             block(conv(64, 32), up(full), options=options),  # 32 × 28 × 28
-            conv(32, channels),  # 1 × 28 × 28
+            conv(32, shape[0]),  # 1 × 28 × 28
             nn.Sigmoid(),
         )
         start_like_keras(self)
 
 
-class ConvPool(Autoencoder):
+class ConvPool(Pooled):
     """Convolution and pooling with 64, 128, 64 filters; convolution and upsampling with 64, 128, 256; a last one.
 
     Open in the source and chosen here: three times pooled, 28 becomes 14, 7 and 3; upsampling goes back to those
     same sizes, and the last convolution has a sigmoid.
     """
 
-    native = (28, 28)
-    objective = "bce"  # with MSE its sigmoid may settle at black
-    learning_rate = 1e-3
-
     def __init__(self, shape: Shape, options: Options) -> None:
         super().__init__(shape, options)
-        channels, *size = shape
-        full, half, quarter, eighth = halved((size[0], size[1]), 3)
+        full, half, quarter, eighth = halved(shape, 3)
         self.latent_shape = fixed_latent(options, "conv-pool", (64, *eighth))
         self.encoder = nn.Sequential(
-            block(conv(channels, 64), pool(), options=options),  # 64 × 14 × 14
+            block(conv(shape[0], 64), pool(), options=options),  # 64 × 14 × 14
             block(conv(64, 128), pool(), options=options),  # 128 × 7 × 7
             block(conv(128, 64), pool(), options=options),  # 64 × 3 × 3
             nn.Flatten(),  # 576
@@ -132,7 +123,7 @@ class ConvPool(Autoencoder):
             block(conv(64, 64), up(quarter), options=options),  # 64 × 7 × 7
             block(conv(64, 128), up(half), options=options),  # 128 × 14 × 14
             block(conv(128, 256), up(full), options=options),  # 256 × 28 × 28
-            conv(256, channels),  # 1 × 28 × 28
+            conv(256, shape[0]),  # 1 × 28 × 28
             nn.Sigmoid(),
         )
         start_like_keras(self)
