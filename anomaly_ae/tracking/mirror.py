@@ -78,18 +78,15 @@ class Tracker:
         return self.run_id is None or self.failure is not None
 
     def log_start(self, run: RunFolder) -> None:
-        """Parameters, code version, and the data set as input."""
+        """Parameters, and the data set as input."""
         config, split, record = run.config, run.split, run.record
         images = {f"{part}_images": about["images"] for part, about in split["parts"].items()}
         network = {"parameters": record.parameters, "device_used": record.device}
 
         def log(client: Any, run_id: str) -> None:
-            from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+            from mlflow.entities import Dataset, DatasetInput, InputTag
 
-            known = client.get_run(run_id).data.params  # MLflow takes each but once
-            params = [Param(k, str(v)) for k, v in (config.to_dict() | images | network).items() if k not in known]
-            tags = [RunTag(key, value) for key, value in code_version().items()]
-            client.log_batch(run_id, params=params, tags=tags)
+            _log_params(client, run_id, config.to_dict() | images | network)
             source = json.dumps({"dataset": config.dataset, "normal": config.normal})
             digest = split["digest"][:DIGEST_LENGTH]
             dataset = Dataset(config.dataset, digest, "local", source, profile=json.dumps(images))
@@ -98,17 +95,11 @@ class Tracker:
         self._on_run(log)
 
     def log_pipeline(self, run: RunFolder) -> None:
-        """The command and the settings of all cells of a pipeline file, and the code version."""
+        """The command, and the settings of all cells of a pipeline file."""
         about = run.read("pipeline.json")
 
         def log(client: Any, run_id: str) -> None:
-            from mlflow.entities import Param, RunTag
-
-            known = client.get_run(run_id).data.params
-            values = {"command": about["command"], "cells": str(len(about["cells"]))}
-            params = [Param(key, value) for key, value in values.items() if key not in known]
-            tags = [RunTag(key, value) for key, value in code_version().items()]
-            client.log_batch(run_id, params=params, tags=tags)
+            _log_params(client, run_id, {"command": about["command"], "cells": len(about["cells"])})
             client.log_artifact(run_id, str(run.path / "pipeline.json"))
 
         self._on_run(log)
@@ -210,6 +201,16 @@ class Tracker:
             self.failed_at = time.monotonic()
             self.failure = textwrap.shorten(one_line(error), 120, placeholder=" …")
             say(f"warning: MLflow at {self.home.tracking_uri} does not answer ({self.failure}); going on without it")
+
+
+def _log_params(client: Any, run_id: str, values: dict[str, Any]) -> None:
+    """Log the parameters that MLflow lacks, for it takes each but once, and the code version."""
+    from mlflow.entities import Param, RunTag
+
+    known = client.get_run(run_id).data.params
+    params = [Param(key, str(value)) for key, value in values.items() if key not in known]
+    tags = [RunTag(key, value) for key, value in code_version().items()]
+    client.log_batch(run_id, params=params, tags=tags)
 
 
 def _evaluation_metrics(evaluation: dict[str, Any]) -> dict[str, float | None]:
