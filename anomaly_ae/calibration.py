@@ -1,77 +1,249 @@
-"""From score to p-value, and the threshold that holds a false-alarm rate."""
+"""From score to p-value, the threshold that holds a false-alarm rate, and the discoveries in a batch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.stats import beta, false_discovery_control, genpareto
 from torch import Tensor
 
 from anomaly_ae.errors import CalibrationError
 
-METHOD = "marginal"
+MARGINAL, CONDITIONAL, TAIL = "marginal", "conditional", "tail"
+GUARANTEES = (MARGINAL, CONDITIONAL, TAIL)
+CONFIDENCE = 0.95
 SMALLEST_RATE = 1e-9  # nobody has that many images
+TAIL_SHARE, FEWEST_IN_TAIL = 0.1, 30  # of the calibration scores, the highest, and how many of them a fit needs
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tail:
+    """A generalised Pareto law of the calibration scores above `start`.
+
+    start: the count-th largest calibration score
+    share: count / (n + 1), the p-value where the tail starts
+    count: how many excesses over `start` the law was fitted to
+    shape: ξ, at least 0; scale: σ > 0, in units of the score
+
+    p(s) = share · (1 + ξ (s - start) / σ)^(-1/ξ) for s > start. Pickands 1975,
+    https://doi.org/10.1214/aos/1176343003
+    """
+
+    start: float
+    share: float
+    count: int
+    shape: float
+    scale: float
+
+    @classmethod
+    def fit(cls, scores: Floats) -> "Tail":
+        """By maximum likelihood, of the highest tenth of scores (n,), ascending, 30 at the least; n is more.
+
+        A shape below 0 would end the tail at a finite score and call everything beyond impossible, so it becomes 0,
+        an exponential tail, which is heavier. Raises `CalibrationError` when they are all equal.
+        """
+        n, count = len(scores), max(FEWEST_IN_TAIL, round(TAIL_SHARE * len(scores)))
+        start = float(scores[-count])
+        excesses = scores[-count:] - start
+        mean = float(excesses.mean())
+        if mean <= 0:
+            raise CalibrationError(
+                "the highest calibration scores are all equal, and no tail fits them; take marginal"
+            )
+        shape, _, scale = genpareto.fit(excesses, floc=0)
+        shape, scale = (shape, scale) if shape > 0 else (0.0, mean)
+        return cls(start, count / (n + 1), count, float(shape), float(scale))
+
+    def p_values(self, scores: Floats) -> Floats:
+        """p-values, in (0, share], of scores above `start`, (N,)."""
+        survival: Floats = genpareto.sf(scores - self.start, self.shape, scale=self.scale)
+        return self.share * survival
+
+    def score_at(self, p: float) -> float:
+        """The score whose p-value is p, for p up to `share`."""
+        return self.start + float(genpareto.isf(p / self.share, self.shape, scale=self.scale))
+
+
+@dataclass(frozen=True)
+class Discoveries:
+    """The images of a batch that are called anomalous at a false discovery rate.
+
+    found:    bool (N,)
+    possible: the fewest discoveries that the number of calibration images allows, N + 1 or more where none are
+    """
+
+    found: Tensor
+    possible: int
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The `marginal` method: conformal p-values from the scores of n calibration normals.
+    """One monotone map from score to p-value, made of the scores of n calibration normals; the threshold inverts it.
 
     scores:     float32 (n,), of normal images used for nothing else, ascending
     target_fpr: the false-alarm rate α asked for, in (0, 1)
+    guarantee:  the method, one of three. With c the number of calibration scores ≥ s, so that ties count against an
+        alarm, and for normal images exchangeable with the calibration ones,
+        `marginal`     p(s) = (1 + c) / (n + 1): P(alarm) ≤ α on average over calibration sets. Vovk, Gammerman and
+                       Shafer 2005, https://doi.org/10.1007/b106715
+        `conditional`  p(s) = the upper Clopper-Pearson bound of c of n: with the stated confidence over the draw of
+                       the calibration set, the share of normal images that alarm is at most α. Clopper and Pearson
+                       1934, https://doi.org/10.1093/biomet/26.4.404; Vovk 2012, https://arxiv.org/abs/1209.2673
+        `tail`         marginal up to the highest tenth, and from there a generalised Pareto law: an extrapolation,
+                       with no guarantee, for rates that n images cannot reach
+    confidence: of `conditional`, in (0, 1)
 
-    With c the number of calibration scores ≥ s, p(s) = (1 + c) / (n + 1). The threshold is the k-th largest
-    calibration score, k = ⌊α(n + 1)⌋, so that s > threshold exactly when p(s) ≤ α; ties count against an
-    alarm. For a normal image exchangeable with the calibration ones, P(alarm) ≤ k / (n + 1) ≤ α, on average
-    over calibration sets. Vovk, Gammerman and Shafer 2005, https://doi.org/10.1007/b106715; Bates et al. 2023,
-    https://doi.org/10.1214/22-AOS2244
-
-    Raises `CalibrationError` when n is too small for α or a score is not finite.
+    The threshold is such that s > threshold exactly when p(s) ≤ α. Raises `CalibrationError` when n is too small for
+    α, or a score is not finite.
     """
 
     scores: Tensor
     target_fpr: float
+    guarantee: str = MARGINAL
+    confidence: float = CONFIDENCE
 
     def __post_init__(self) -> None:
-        require_enough(len(self.scores), self.target_fpr)
+        if self.guarantee not in GUARANTEES:
+            raise CalibrationError(f"a guarantee is one of {', '.join(GUARANTEES)}, and {self.guarantee!r} is none")
+        if not 0 < self.confidence < 1:
+            raise CalibrationError(f"a confidence lies above 0 and below 1, and {self.confidence:g} does not")
+        require_enough(len(self.scores), self.target_fpr, self.guarantee, self.confidence)
         if not bool(torch.isfinite(self.scores).all()):
             raise CalibrationError("some calibration scores are not finite numbers; train again, with a lower rate")
         object.__setattr__(self, "scores", self.scores.float().cpu().sort().values)
+        _ = self.tail  # now, so that scores that no tail fits are refused here
 
-    @property
+    @cached_property
+    def tail(self) -> Tail | None:
+        """The law of the highest scores, for the guarantee `tail`."""
+        return Tail.fit(self.scores.double().numpy()) if self.guarantee == TAIL else None
+
+    @cached_property
     def threshold(self) -> float:
         """The score above which an image is called anomalous."""
-        return float(self.scores[-alarms_allowed(len(self.scores), self.target_fpr)])
+        if self.tail and self.target_fpr < self.tail.share:
+            return self._exact(self.tail.score_at(self.target_fpr))
+        return float(self.scores[-alarms_allowed(self._levels, self.target_fpr)])
 
     @property
     def expected_fpr(self) -> float:
-        """k / (n + 1): the false-alarm rate to expect of new normal images, at most `target_fpr`."""
-        return alarms_allowed(len(self.scores), self.target_fpr) / (len(self.scores) + 1)
+        """The false-alarm rate to expect of new normal images, at most `target_fpr`: k / (n + 1) where the threshold
+        is the k-th largest calibration score.
+        """
+        if self.tail and self.target_fpr < self.tail.share:
+            return self.target_fpr
+        return alarms_allowed(self._levels, self.target_fpr) / (len(self.scores) + 1)
+
+    @property
+    def method(self) -> str:
+        """The guarantee in words, as it is printed beside a p-value or a threshold."""
+        if self.tail:
+            return f"tail, an extrapolation: generalised Pareto with ξ = {self.tail.shape:.2f}"
+        return f"conditional, with {self.confidence:.0%} confidence" if self.guarantee == CONDITIONAL else MARGINAL
 
     def p_values(self, scores: Tensor) -> Tensor:
-        """p-values, float64 (N,), in [1/(n + 1), 1], of scores (N,)."""
-        n = len(self.scores)
-        below = torch.searchsorted(self.scores, scores.float().cpu().contiguous())  # how many are < s
-        return (1 + n - below).double() / (n + 1)
+        """p-values, float64 (N,), above 0 and up to 1, of scores (N,)."""
+        values = scores.float().cpu().contiguous()
+        at_least = len(self.scores) - torch.searchsorted(self.scores, values)  # how many are ≥ s
+        p = torch.from_numpy(self._levels)[at_least]
+        if self.tail:
+            beyond = values > self.tail.start
+            p[beyond] = torch.from_numpy(self.tail.p_values(values[beyond].double().numpy()))
+        return p
 
-    def at(self, target_fpr: float) -> "Calibration":
-        """The same calibration scores for another rate."""
-        return Calibration(self.scores, target_fpr)
+    def discoveries(self, scores: Tensor, fdr: float) -> Discoveries:
+        """Which images of a batch with scores (N,) can be called anomalous together, so that the expected share of
+        normal ones among them is at most `fdr`.
+
+        Benjamini and Hochberg 1995, https://doi.org/10.1111/j.2517-6161.1995.tb02031.x, which holds for conformal
+        p-values that share a calibration set: Bates et al. 2023, https://doi.org/10.1214/22-AOS2244. Since
+        p ≥ 1 / (n + 1), N images have N / (fdr · (n + 1)) discoveries or none.
+
+        Raises `CalibrationError` for a guarantee other than `marginal`, or an `fdr` outside (0, 1).
+        """
+        if self.guarantee != MARGINAL:
+            raise CalibrationError(
+                f"discoveries need marginal p-values, and these are {self.guarantee}; leave the guarantee out"
+            )
+        if not SMALLEST_RATE <= fdr < 1:
+            raise CalibrationError(f"a false discovery rate lies above 0 and below 1, and {fdr:g} does not")
+        fewest = max(1, math.ceil(len(scores) / (fdr * (len(self.scores) + 1)) - 1e-9))
+        if not len(scores):
+            return Discoveries(torch.zeros(0, dtype=torch.bool), fewest)
+        adjusted = false_discovery_control(self.p_values(scores).numpy())
+        return Discoveries(torch.from_numpy(adjusted <= fdr), fewest)
+
+    def at(self, **changes: Any) -> "Calibration":
+        """The same calibration scores for another rate, guarantee or confidence."""
+        return replace(self, **changes)
+
+    @cached_property
+    def _levels(self) -> Floats:
+        return p_value_levels(len(self.scores), self.guarantee, self.confidence)
+
+    def _exact(self, score: float) -> float:
+        """The largest float32 whose p-value is above the rate, from one close to it."""
+
+        def alarms(value: np.float32) -> bool:
+            return float(self.p_values(torch.tensor([value]))) <= self.target_fpr
+
+        edge = np.float32(score)
+        while alarms(edge):
+            edge = np.nextafter(edge, np.float32(-np.inf))
+        while not alarms(above := np.nextafter(edge, np.float32(np.inf))):
+            edge = above
+        return float(edge)
 
 
-def alarms_allowed(n: int, target_fpr: float) -> int:
-    """The largest k with k / (n + 1) ≤ α: ⌊α(n + 1)⌋ by the comparison that p ≤ α makes, so that both agree."""
-    guess = math.floor(target_fpr * (n + 1))
-    return max(k for k in range(guess - 1, guess + 2) if k / (n + 1) <= target_fpr)
+def p_value_levels(n: int, guarantee: str = MARGINAL, confidence: float = CONFIDENCE) -> Floats:
+    """The p-value of a score that c of n calibration scores reach, for c = 0 to n, ascending, (n + 1,)."""
+    at_least = np.arange(n + 1)
+    if guarantee == CONDITIONAL:
+        bounds: Floats = beta.ppf(confidence, at_least[:-1] + 1, n - at_least[:-1])
+        return np.append(bounds, 1.0)
+    return (1 + at_least) / (n + 1)
 
 
-def require_enough(n: int, target_fpr: float) -> None:
+def alarms_allowed(levels: Floats, target_fpr: float) -> int:
+    """k, how many p-values of `levels` are at most α: the threshold is the k-th largest calibration score. For
+    `marginal` it is ⌊α(n + 1)⌋, by the comparison that p ≤ α makes, so that both agree.
+    """
+    return int(np.searchsorted(levels, target_fpr, side="right"))
+
+
+def images_needed(target_fpr: float, guarantee: str = MARGINAL, confidence: float = CONFIDENCE) -> int:
+    """The fewest calibration images that can hold a rate: 19 for 5 %, and 59 with 95 % confidence."""
+    if guarantee == TAIL:
+        return FEWEST_IN_TAIL + 1
+    if guarantee == MARGINAL:
+        return math.ceil(1 / target_fpr - 1e-9) - 1
+    return math.ceil(math.log(1 - confidence) / math.log1p(-target_fpr) - 1e-9)
+
+
+def require_enough(n: int, target_fpr: float, guarantee: str = MARGINAL, confidence: float = CONFIDENCE) -> None:
     """Raise `CalibrationError` when n calibration images cannot hold the rate asked for."""
     if not SMALLEST_RATE <= target_fpr < 1:
         raise CalibrationError(f"a false-alarm rate lies above 0 and below 1, and {target_fpr:g} does not")
-    if alarms_allowed(n, target_fpr) >= 1:
+    smallest = smallest_rate(n, guarantee, confidence)
+    if n and target_fpr >= smallest:
         return
-    smallest = math.ceil(1e6 / (n + 1)) / 1e6
+    needed = images_needed(target_fpr, guarantee, confidence)
+    how = {CONDITIONAL: f" with {confidence:.0%} confidence", TAIL: " by a tail"}.get(guarantee, "")
+    possible = f"; the smallest rate possible is {math.ceil(1e6 * smallest) / 1e6:g}" if smallest < 1 else ""
     raise CalibrationError(
-        f"a false-alarm rate of {target_fpr:g} needs at least {math.ceil(1 / target_fpr) - 1:,} calibration images, "
-        f"and there are {n:,}; the smallest rate possible is {smallest:g}"
+        f"a false-alarm rate of {target_fpr:g}{how} needs at least {needed:,} calibration images, "
+        f"and there are {n:,}{possible}"
     )
+
+
+def smallest_rate(n: int, guarantee: str = MARGINAL, confidence: float = CONFIDENCE) -> float:
+    """The smallest false-alarm rate that n calibration images can hold; 1 where they can hold none."""
+    if guarantee == TAIL:
+        return SMALLEST_RATE if n > FEWEST_IN_TAIL else 1.0
+    return float(p_value_levels(n, guarantee, confidence)[0])

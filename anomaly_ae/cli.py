@@ -33,6 +33,11 @@ DataDir = Annotated[
     str | None, typer.Option(metavar="DIR", help="Where data sets lie [ANOMALY_AE_DATA_DIR, ./data].")
 ]
 Model = Annotated[str, typer.Argument(metavar="[MODEL]", help="latest, a run id, or a saved detector's folder.")]
+Guarantee = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="marginal, conditional, or tail, which extrapolates [its own]."),
+]
+Confidence = Annotated[float | None, typer.Option(metavar="F", help="Of the guarantee conditional [its own, 0.95].")]
 
 
 @app.callback()
@@ -54,6 +59,7 @@ def train(
     ] = None,
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="See: anomaly-ae datasets [digits].")] = None,
     data_dir: DataDir = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="fast, or default [default].")] = None,
     autoencoder: Annotated[
         str | None, typer.Option(metavar="NAME", help="See: anomaly-ae autoencoders [conv].")
     ] = None,
@@ -68,7 +74,7 @@ def train(
         typer.Option(metavar="NAME", help="mse, bce, ssim, elbo, perceptual, or e.g. mse+0.5*ssim [its own]."),
     ] = None,
     scorer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="See: anomaly-ae scorers [relative+latent-knn].")
+        str | None, typer.Option(metavar="NAME", help="See: anomaly-ae scorers [the preset's own].")
     ] = None,
     target_fpr: Annotated[str | None, typer.Option(metavar="F", help="False-alarm rate to hold [0.05].")] = None,
     epochs: Annotated[str | None, typer.Option(metavar="N", help="Epochs [as many as the data need].")] = None,
@@ -121,6 +127,12 @@ def evaluate(
         str | None,
         typer.Option(metavar="F", help="Another false-alarm rate; printed only, the run keeps its own."),
     ] = None,
+    guarantee: Guarantee = None,
+    confidence: Confidence = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(metavar="Q", help="Also the images that are anomalies at this false discovery rate."),
+    ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
     mlruns: Mlruns = None,
     as_json: Json = False,
@@ -133,7 +145,16 @@ def evaluate(
     from anomaly_ae.runs import Home
 
     home = Home.find(mlruns)
-    evaluation = pipeline.evaluate(model, data_dir=data_dir, target_fpr=rate, home=home, device=device)
+    evaluation = pipeline.evaluate(
+        model,
+        data_dir=data_dir,
+        target_fpr=rate,
+        guarantee=guarantee,
+        confidence=confidence,
+        fdr=fdr,
+        home=home,
+        device=device,
+    )
     _print(evaluation.to_dict(), as_json, texts.evaluated)
 
 

@@ -16,6 +16,11 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 IMAGE_SIZE = re.compile(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?")
 ONE_CYCLE, CONSTANT = "one-cycle", "constant"
+# What a preset fills in where nothing else was said
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {"scorer": "relative+latent-knn"},
+    "default": {"scorer": "aligned-knn"},
+}
 
 
 def _number(low: float, high: float = math.inf, *, text: str) -> dict[str, Any]:
@@ -44,7 +49,8 @@ class RunConfig:
     # what the network must see through in training: Gaussian noise of this σ, a share of the pixels hidden
     noise: float = field(default=0.0, metadata=_number(0, 1, text="from 0 to 1"))
     masked: float = field(default=0.0, metadata=_number(0, 0.95, text="from 0 to 0.95"))
-    scorer: str = "relative+latent-knn"
+    preset: str = field(default="default", metadata={"choices": tuple(PRESETS)})  # fills in what was left open
+    scorer: str | None = None  # None: the preset's own
     target_fpr: float = field(default=0.05, metadata=_number(1e-9, 0.999, text="above 0 and below 1"))
     # None: as many epochs as come nearest to training.STEPS optimiser steps
     epochs: int | None = field(default=None, metadata=_number(1, 1_000_000, text="1 or more"))
@@ -83,6 +89,11 @@ class RunConfig:
             merged[name] = _convert(name, value)
         return cls(**merged)
 
+    def filled(self) -> "RunConfig":
+        """The same with what its preset says where nothing was said."""
+        own = {name: value for name, value in PRESETS[self.preset].items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **own)
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
         return dataclasses.asdict(self)
@@ -99,7 +110,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         *("objective", "perceptual", "noise", "masked", "epochs", "patience", "batch_size", "learning_rate"),
         *("schedule", "weight_decay", "precision", "seed", "device"),
     ),
-    "detection": ("scorer", "target_fpr"),
+    "detection": ("preset", "scorer", "target_fpr"),
 }
 DOTTED = tuple(f"{part}.{name}" for part, names in PARTS.items() for name in names)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +23,18 @@ from anomaly_ae.autoencoders.inference import (
     map_latents,
     pick_device,
 )
-from anomaly_ae.calibration import METHOD, Calibration
+from anomaly_ae.calibration import Calibration, Discoveries
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.preprocessing import Images, Preprocessing
+from anomaly_ae.data.profile import Profile, size_difference
 from anomaly_ae.data.splits import Split
+from anomaly_ae.drift import Drift, measure_drift
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, one_line
 from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 
-FORMAT = 2
+FORMAT = 3
+SAME = 1e-4  # relative; a tail fitted elsewhere ends in other digits
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 OWN_FILES = {JSON_FILE, WEIGHTS_FILE}
 
@@ -82,6 +86,7 @@ class Detector:
     scorer: Scorer
     calibration: Calibration
     split: Split
+    profile: Profile
 
     @property
     def threshold(self) -> float:
@@ -95,6 +100,22 @@ class Detector:
     def p_values(self, scores: Tensor) -> Tensor:
         """p-values, float64 (N,), of scores (N,): how often a normal image scores at least so high."""
         return self.calibration.p_values(torch.as_tensor(scores))
+
+    def discoveries(self, scores: Tensor, fdr: float) -> Discoveries:
+        """Which images of a batch with scores (N,) are anomalous at a false discovery rate, in (0, 1).
+
+        Raises `CalibrationError` unless the calibration is `marginal`.
+        """
+        return self.calibration.discoveries(torch.as_tensor(scores), fdr)
+
+    def drift(self, scores: Tensor) -> Drift | None:
+        """Whether scores (N,) of a batch as a whole have moved from those of the calibration; None if too few."""
+        return measure_drift(torch.as_tensor(scores), self.calibration.scores)
+
+    def differences(self, images: Images) -> list[str]:
+        """How images look unlike those of the training altogether: inverted, brighter, of another size."""
+        stretched = size_difference(tuple(images.shape[-2:]), self.preprocessing.shape[1:])
+        return [*([stretched] if stretched else []), *self.profile.differences(self.preprocessing.prepare(images))]
 
     def predict(self, images: Images) -> Tensor:
         """Whether each image is anomalous, bool (N,): its score is above the threshold."""
@@ -154,7 +175,8 @@ class Detector:
         tensors["calibration.scores"] = self.calibration.scores
         weights = save_tensors({name: value.cpu().contiguous() for name, value in tensors.items()})
         calibration = {
-            "method": METHOD,
+            "guarantee": self.calibration.guarantee,
+            "confidence": self.calibration.confidence,
             "target_fpr": self.calibration.target_fpr,
             "threshold": self.threshold,
             "images": len(self.calibration.scores),
@@ -164,6 +186,7 @@ class Detector:
             "recipe": dataclasses.asdict(self.recipe),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "calibration": calibration,
+            "profile": dataclasses.asdict(self.profile),
             "split": self.split.summary(),
             "weights_sha256": sha256(weights),
         }
@@ -182,11 +205,13 @@ class Detector:
         network.load_state_dict(under("network."))
         scorer = build_scorer(recipe.scorer)
         scorer.load_state({name: value.to(device) for name, value in under("scorer.").items()})
-        calibration = Calibration(tensors["calibration.scores"], about["calibration"]["target_fpr"])
-        if (METHOD, calibration.threshold) != (about["calibration"]["method"], about["calibration"]["threshold"]):
+        asked = {key: about["calibration"][key] for key in ("target_fpr", "guarantee", "confidence")}
+        calibration = Calibration(tensors["calibration.scores"], **asked)
+        if not math.isclose(calibration.threshold, about["calibration"]["threshold"], rel_tol=SAME):
             raise ValueError("its threshold does not follow from its calibration scores")
         split = Split.from_record(about["split"], under("split."))
-        return cls(recipe, preprocessing, network.to(device).eval(), scorer, calibration, split)
+        profile = Profile(**{name: tuple(usual) for name, usual in about["profile"].items()})
+        return cls(recipe, preprocessing, network.to(device).eval(), scorer, calibration, split, profile)
 
 
 def fit_detector(
@@ -213,7 +238,8 @@ def fit_detector(
             lambda: forward_batches(network, images["validation"].images),
         )
     scores = map_images(network, images["calibration"].images, scorer.score, ())
-    return Detector(recipe, preprocessing, network, scorer, Calibration(scores, target_fpr), split)
+    calibration = Calibration(scores, target_fpr)
+    return Detector(recipe, preprocessing, network, scorer, calibration, split, Profile.of(images["fit"].images))
 
 
 def is_detector(folder: Path) -> bool:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from anomaly_ae import figures
 from anomaly_ae.autoencoders.inference import as_float, map_images
-from anomaly_ae.calibration import METHOD
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.detector import Detector
 from anomaly_ae.files import write_csv, write_json
@@ -25,8 +24,11 @@ class Evaluation:
     """What was measured on the test images; rates and areas in [0, 1], None where undefined.
 
     reconstruction_mse: mean squared reconstruction error of the normal test images, in [0, 1]
+    calibration: the guarantee in words
+    drift: how the scores of the normal test images lie to those of the calibration, see `Drift`; None if too few
     per_class: a row for each class: its AUROC against all normal test images and its detection rate if it is
     novel, its false-alarm rate if it is normal
+    discoveries: what was found in the test images together, where a false discovery rate was asked for
     """
 
     run_id: str | None
@@ -48,7 +50,9 @@ class Evaluation:
     true_positive_rate: float | None
     precision: float | None
     f1: float | None
+    drift: dict[str, Any] | None
     per_class: list[dict[str, Any]]
+    discoveries: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -69,8 +73,9 @@ def measure(detector: Detector, test: ImageSet, scores: Tensor, run_id: str | No
         **_ranked(values, novel),
         threshold=detector.threshold,
         target_fpr=detector.calibration.target_fpr,
-        calibration=METHOD,
+        calibration=detector.calibration.method,
         **dataclasses.asdict(verdicts(alarms, novel)),
+        drift=_drift(detector, scores[torch.from_numpy(~novel)]),
         per_class=[
             _measure_class(name, values, alarms, novel, chosen)
             for position, name in enumerate(detector.recipe.classes)
@@ -89,6 +94,28 @@ def _ranked(values: Floats, novel: Bools) -> dict[str, Any]:
     return {name: getattr(ranked, name) for name in names} | {
         "auroc_ci": [interval.low, interval.high],
         "auroc_ci_method": interval.method,
+    }
+
+
+def _drift(detector: Detector, scores: Tensor) -> dict[str, Any] | None:
+    drift = detector.drift(scores)
+    return None if drift is None else dataclasses.asdict(drift)
+
+
+def measure_discoveries(detector: Detector, test: ImageSet, scores: Tensor, fdr: float) -> dict[str, Any]:
+    """What can be found in the test images together at a false discovery rate, and the share that is found wrongly.
+
+    Raises `CalibrationError` unless the calibration is `marginal`.
+    """
+    novel, discoveries = novelty(detector, test), detector.discoveries(scores, fdr)
+    found = discoveries.found.numpy()
+    return {
+        "fdr": fdr,
+        "images": len(test),
+        "found": int(found.sum()),
+        "fewest_possible": discoveries.possible,
+        "false_discovery_share": float((found & ~novel).sum() / found.sum()) if found.any() else None,
+        "detection_rate": verdicts(found, novel).true_positive_rate,
     }
 
 

@@ -11,6 +11,7 @@ Floats = npt.NDArray[np.floating]
 Bools = npt.NDArray[np.bool_]
 
 DELONG = "DeLong, on the logit scale"
+DELONG_TEST = "DeLong, paired"
 PERFECT = "one-sided bound at perfect separation"
 UNKNOWN = "none: fewer than two images on one side"
 
@@ -37,6 +38,17 @@ class Ranking:
     average_precision: float
     fpr_at_95_tpr: float
     partial_auroc: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far the AUROC of one score lies above that of another on the same images, in [-1, 1], and the two-sided
+    p-value of there being no difference.
+    """
+
+    difference: float
+    interval: Interval
+    p_value: float
 
 
 @dataclass(frozen=True)
@@ -96,18 +108,40 @@ def auroc_interval(novel: Floats, normal: Floats, confidence: float = 0.95) -> I
 
 
 def delong(novel: Floats, normal: Floats) -> tuple[float, float]:
-    """AUROC and DeLong's variance of it, by ranks.
+    """AUROC and DeLong's variance of it; the variance is NaN with fewer than two images on one side."""
+    above, below = placements(novel, normal)
+    if min(len(novel), len(normal)) < 2:
+        return float(above.mean()), float("nan")
+    return float(above.mean()), float(above.var(ddof=1) / len(novel) + below.var(ddof=1) / len(normal))
 
-    Sun and Xu 2014, https://doi.org/10.1109/LSP.2014.2337313; the variance is NaN with fewer than two images
-    on one side.
+
+def placements(novel: Floats, normal: Floats) -> tuple[Floats, Floats]:
+    """The share of normals that each novel image is above, (M,), and of novel images above each normal, (N,).
+
+    Ties count half. Sun and Xu 2014, https://doi.org/10.1109/LSP.2014.2337313
     """
     m, n = len(novel), len(normal)
-    ranks = rankdata(np.concatenate([novel, normal]))  # midranks, so that ties count half
-    above = (ranks[:m] - rankdata(novel)) / n  # share of normals each novel image is above, (M,)
-    below = 1 - (ranks[m:] - rankdata(normal)) / m  # share of novel images above each normal, (N,)
-    if min(m, n) < 2:
-        return float(above.mean()), float("nan")
-    return float(above.mean()), float(above.var(ddof=1) / m + below.var(ddof=1) / n)
+    ranks = rankdata(np.concatenate([novel, normal]))  # midranks
+    return (ranks[:m] - rankdata(novel)) / n, 1 - (ranks[m:] - rankdata(normal)) / m
+
+
+def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: float = 0.95) -> Comparison:
+    """DeLong's test of two scores, (N,) each, of the same images with labels (N,), True for novel.
+
+    DeLong, DeLong and Clarke-Pearson 1988, https://doi.org/10.2307/2531595. With fewer than two images on one side
+    nothing can be said: the interval is [-1, 1] and p is 1.
+    """
+    ours, theirs = (placements(values[novel], values[~novel]) for values in (scores, others))
+    difference = float(ours[0].mean() - theirs[0].mean())
+    if min(int(novel.sum()), int((~novel).sum())) < 2:
+        return Comparison(difference, Interval(-1.0, 1.0, UNKNOWN), 1.0)
+    variance = sum(float((a - b).var(ddof=1)) / len(a) for a, b in zip(ours, theirs, strict=True))
+    if variance == 0:  # the same order, or both perfect
+        return Comparison(difference, Interval(difference, difference, DELONG_TEST), 1.0 if difference == 0 else 0.0)
+    error = variance**0.5
+    half = float(norm.ppf(0.5 + confidence / 2)) * error
+    p_value = float(2 * norm.sf(abs(difference) / error))
+    return Comparison(difference, Interval(difference - half, difference + half, DELONG_TEST), p_value)
 
 
 def _share(part: int, whole: int) -> float | None:

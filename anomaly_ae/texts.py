@@ -37,12 +37,14 @@ def evaluated(result: Mapping[str, Any]) -> str:
         (
             "threshold",
             f"{result['threshold']:.4f}   for a false-alarm rate of {result['target_fpr']:g}, "
-            f"{result['calibration']} calibration",
+            f"calibration: {result['calibration']}",
         ),
         ("false-alarm rate", _percent(result["false_positive_rate"])),
         ("detection rate", _percent(result["true_positive_rate"])),
         ("precision", _percent(result["precision"])),
         ("F1", _percent(result["f1"])),
+        ("drift", _drift(result["drift"])),
+        *(_discovered(result["discoveries"]) if result["discoveries"] else []),
     ]
     heading = f"{result['dataset']}: normal {', '.join(result['normal'])} · {result['images']:,} test images"
     lines = [
@@ -62,6 +64,36 @@ def _ranked(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("FPR@95TPR", f"{result['fpr_at_95_tpr']:.4f}"),
         ("partial AUROC", f"{result['partial_auroc']:.4f}   to 10 % FPR, standardised"),
     ]
+
+
+def _drift(drift: Mapping[str, Any] | None) -> str:
+    if drift is None:
+        return "not measured: fewer than 20 normal images to compare"
+    said = "the scores as a whole have moved" if drift["moved"] else "none worth a word"
+    low, high = drift["interval"]["low"], drift["interval"]["high"]
+    return (
+        f"{said}: a normal test image scores above a calibration image in {drift['effect']:.1%} of pairs "
+        f"(99 % interval {low:.1%} to {high:.1%})"
+    )
+
+
+def _discovered(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    possible, images = found["fewest_possible"], found["images"]
+    if possible > images:
+        wanted = f"none possible: {images:,} images at this rate need more calibration images, or a higher rate"
+        return [("", ""), ("discoveries", wanted)]
+    wrong = found["false_discovery_share"]
+    rows = [
+        ("", ""),
+        (
+            "discoveries",
+            f"{found['found']:,} of {images:,} images at a false discovery rate of {found['fdr']:g}; "
+            f"{possible:,} are the fewest possible",
+        ),
+    ]
+    if wrong is None:
+        return rows
+    return [*rows, ("false among them", _percent(wrong)), ("of all novel ones", _percent(found["detection_rate"]))]
 
 
 def _by_class(rows: Sequence[Mapping[str, Any]]) -> list[str]:

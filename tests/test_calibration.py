@@ -1,10 +1,23 @@
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
-from scipy.stats import binom
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest, false_discovery_control, genpareto
 
-from anomaly_ae.calibration import Calibration, alarms_allowed
+from anomaly_ae.calibration import (
+    CONDITIONAL,
+    GUARANTEES,
+    MARGINAL,
+    TAIL,
+    Calibration,
+    Tail,
+    alarms_allowed,
+    images_needed,
+    p_value_levels,
+)
 from anomaly_ae.errors import CalibrationError
 
 
@@ -32,7 +45,7 @@ def test_k_is_free_of_rounding_error() -> None:
     for thousandths in range(1, 1000):
         for n in (99, 199, 999):
             exact = int(Fraction(thousandths, 1000) * (n + 1))
-            assert alarms_allowed(n, thousandths / 1000) == exact
+            assert alarms_allowed(p_value_levels(n), thousandths / 1000) == exact
 
 
 def test_the_rate_holds_on_average_over_calibration_sets() -> None:
@@ -68,3 +81,122 @@ def test_constant_scores_raise_no_alarm_at_themselves() -> None:
     calibration = Calibration(torch.ones(50), 0.1)
     assert not bool((torch.ones(3) > calibration.threshold).any())
     assert calibration.p_values(torch.ones(1)).item() == 1
+
+
+@given(
+    scores=st.lists(st.integers(-40, 40), min_size=60, max_size=300),
+    asked=st.lists(st.floats(-60, 60, width=32), min_size=1, max_size=50),
+    rate=st.sampled_from([0.02, 0.05, 0.1, 0.3, 0.9]),
+    guarantee=st.sampled_from(GUARANTEES),
+)
+@settings(max_examples=150, deadline=None)
+def test_verdict_and_p_value_agree_for_every_guarantee_and_p_falls_with_the_score(
+    scores: list[int], asked: list[float], rate: float, guarantee: str
+) -> None:
+    try:
+        calibration = Calibration(torch.tensor(scores).float(), rate, guarantee)
+    except CalibrationError:
+        return  # too few for that rate, or a tail of equal scores
+    values = torch.tensor([*asked, *map(float, scores), calibration.threshold]).sort().values
+    p = calibration.p_values(values)
+    assert torch.equal(values > calibration.threshold, p <= rate)
+    assert bool((p.diff() <= 0).all())
+    assert p.min() >= 0
+    assert p.max() <= 1
+
+
+@pytest.mark.parametrize(("rate", "needed"), [(0.05, 59), (0.01, 299), (0.1, 29)])
+def test_the_fewest_images_for_the_conditional_guarantee(rate: float, needed: int) -> None:
+    assert images_needed(rate, CONDITIONAL, 0.95) == needed
+    Calibration(torch.rand(needed), rate, CONDITIONAL)
+    with pytest.raises(CalibrationError, match=f"with 95% confidence needs at least {needed:,}"):
+        Calibration(torch.rand(needed - 1), rate, CONDITIONAL)
+
+
+def test_conditional_p_values_are_the_upper_clopper_pearson_bounds() -> None:
+    levels = p_value_levels(200, CONDITIONAL, 0.95)
+    theirs = [binomtest(c, 200).proportion_ci(0.9, "exact").high for c in range(201)]  # two-sided 90 %
+    assert levels == pytest.approx(theirs)
+
+
+def test_the_conditional_rate_holds_in_19_of_20_calibration_sets() -> None:
+    """Of uniform scores the rate above a threshold is known exactly: 1 - threshold."""
+    generator = torch.Generator().manual_seed(2)
+    sets = 2_000
+    kept = sum(
+        1 - Calibration(torch.rand(300, generator=generator), 0.05, CONDITIONAL).threshold <= 0.05
+        for _ in range(sets)
+    )
+    assert kept >= binom.ppf(0.0005, sets, 0.95)
+    marginal = sum(1 - Calibration(torch.rand(300, generator=generator), 0.05).threshold <= 0.05 for _ in range(sets))
+    assert marginal < 0.7 * sets  # which is why there are two
+
+
+def test_a_tail_finds_the_law_its_scores_were_drawn_from() -> None:
+    generator = np.random.default_rng(0)
+    scores = genpareto.rvs(0.2, scale=1.5, size=20_000, random_state=generator)
+    tail = Tail.fit(np.sort(scores))
+    assert tail.shape == pytest.approx(0.2, abs=0.05)
+    calibration = Calibration(torch.from_numpy(scores), 1e-4, TAIL)
+    assert calibration.threshold == pytest.approx(genpareto.isf(1e-4, 0.2, scale=1.5), rel=0.2)
+    assert "extrapolation" in calibration.method
+
+
+def test_a_tail_is_never_bounded_so_that_no_p_value_is_zero() -> None:
+    calibration = Calibration(torch.rand(2_000), 1e-4, TAIL)  # uniform: the fitted shape is about -1
+    assert calibration.tail is not None
+    assert calibration.tail.shape == 0
+    assert 0 < float(calibration.p_values(torch.tensor([2.0]))) < 1e-4
+
+
+@pytest.mark.parametrize("scores", [torch.rand(30), torch.ones(100)])
+def test_a_tail_of_too_few_or_equal_scores_is_refused(scores: torch.Tensor) -> None:
+    with pytest.raises(CalibrationError, match="tail"):
+        _ = Calibration(scores, 0.001, TAIL).threshold
+
+
+@pytest.mark.parametrize("fdr", [0.01, 0.1, 0.3])
+def test_discoveries_are_those_of_benjamini_and_hochberg(fdr: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    calibration = Calibration(torch.randn(500, generator=generator), 0.05)
+    batch = torch.cat([torch.randn(150, generator=generator), torch.randn(50, generator=generator) + 3])
+    found = calibration.discoveries(batch, fdr).found
+    p = calibration.p_values(batch).numpy()
+    passing = [i for i, value in enumerate(np.sort(p), start=1) if value <= fdr * i / len(p) + 1e-12]
+    limit = np.sort(p)[passing[-1] - 1] if passing else -1.0
+    assert found.tolist() == (p <= limit).tolist() == (false_discovery_control(p) <= fdr).tolist()
+
+
+def test_the_false_discovery_rate_holds() -> None:
+    generator = torch.Generator().manual_seed(4)
+    shares = []
+    for _ in range(500):
+        calibration = Calibration(torch.randn(400, generator=generator), 0.05)
+        batch = torch.cat([torch.randn(80, generator=generator), torch.randn(20, generator=generator) + 4])
+        found = calibration.discoveries(batch, 0.2).found
+        shares.append(float(found[:80].sum()) / max(1, int(found.sum())))
+    mean, error = np.mean(shares), np.std(shares) / len(shares) ** 0.5
+    assert mean <= 0.2 + 3 * error
+
+
+def test_the_fewest_possible_discoveries_are_said_and_cannot_be_undercut() -> None:
+    calibration = Calibration(torch.rand(99), 0.05)
+    batch = torch.cat([torch.full((9,), 5.0), torch.zeros(91)])  # nine beyond all: p = 0.01 each
+    result = calibration.discoveries(batch, 0.1)
+    assert result.possible == 10
+    assert not bool(result.found.any())
+    batch[9] = 5.0
+    assert int(calibration.discoveries(batch, 0.1).found.sum()) == 10
+    assert calibration.discoveries(torch.full((50,), 5.0), 0.005).possible == 100  # more than there are
+
+
+def test_discoveries_need_marginal_p_values_and_a_rate() -> None:
+    with pytest.raises(CalibrationError, match="marginal"):
+        Calibration(torch.rand(100), 0.05, CONDITIONAL).discoveries(torch.rand(3), 0.1)
+    with pytest.raises(CalibrationError, match="false discovery rate"):
+        Calibration(torch.rand(100), 0.05, MARGINAL).discoveries(torch.rand(3), 1.5)
+
+
+def test_a_guarantee_by_another_name_is_refused() -> None:
+    with pytest.raises(CalibrationError, match="marginal, conditional, tail"):
+        Calibration(torch.rand(100), 0.05, "surely")

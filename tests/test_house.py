@@ -18,7 +18,7 @@ FLOORS = (
     {"folder", "report", "evaluation", "comparison"},
     {"figures"},
     {"detector", "runs", "plan"},
-    {"calibration", "scorers", "training"},
+    {"calibration", "drift", "scorers", "training"},
     {"objectives", "metrics"},
     {"autoencoders", "data"},
     {"config", "texts"},

@@ -1,8 +1,13 @@
+import random
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from MLstatkit import Delong_test
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
-from anomaly_ae.metrics import DELONG, PERFECT, UNKNOWN, auroc_interval, delong, ranking, verdicts
+from anomaly_ae.metrics import DELONG, PERFECT, UNKNOWN, auroc_interval, compare_auroc, delong, ranking, verdicts
 
 
 def scores(seed: int, m: int = 80, n: int = 120, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -77,3 +82,43 @@ def test_verdicts_agree_with_scikit_learn() -> None:
 def test_no_alarm_at_all_has_no_precision() -> None:
     counted = verdicts(np.zeros(4, bool), np.array([True, True, False, False]))
     assert (counted.precision, counted.true_positive_rate, counted.f1) == (None, 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_comparison_of_two_scores_agrees_with_an_independent_delong_test(seed: int) -> None:
+    values, novel = scores(seed)
+    others = values + np.random.default_rng(seed + 9).normal(0, 1, len(values))
+    ours = compare_auroc(values, others, novel)
+    _, p_value = Delong_test(novel.astype(int), values, others, return_ci=False, return_auc=False)
+    assert ours.p_value == pytest.approx(p_value, rel=1e-6)
+    assert ours.difference == pytest.approx(roc_auc_score(novel, values) - roc_auc_score(novel, others))
+    assert ours.interval.low < ours.difference < ours.interval.high
+
+
+def test_scores_in_the_same_order_do_not_differ() -> None:
+    values, novel = scores(0)
+    same = compare_auroc(values, np.exp(values) * 3, novel)
+    assert (same.difference, same.p_value) == (0.0, 1.0)
+
+
+def test_a_comparison_of_too_few_images_says_so() -> None:
+    lone = compare_auroc(np.array([0.0, 1.0, 2.0]), np.array([2.0, 1.0, 0.0]), np.array([False, False, True]))
+    assert (lone.interval.low, lone.interval.high, lone.p_value) == (-1.0, 1.0, 1.0)
+
+
+@given(
+    values=st.lists(st.integers(-20, 20), min_size=4, max_size=60),
+    cut=st.integers(1, 3),
+    order=st.randoms(use_true_random=False),
+)
+@settings(max_examples=100, deadline=None)
+def test_ranking_depends_on_the_order_alone(values: list[int], cut: int, order: random.Random) -> None:
+    """Neither a permutation of the images nor a rising function of the scores changes a figure; ties included."""
+    scored, novel = np.array(values, float), np.arange(len(values)) < cut
+    shuffled = order.sample(range(len(values)), len(values))
+    original = ranking(scored, novel)
+    for other in (ranking(scored[shuffled], novel[shuffled]), ranking(scored**3 / 100, novel)):
+        for name in ("auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc"):
+            assert getattr(other, name) == pytest.approx(getattr(original, name))
+        low_high = original.auroc_ci.low, original.auroc_ci.high
+        assert (other.auroc_ci.low, other.auroc_ci.high) == pytest.approx(low_high)

@@ -9,7 +9,7 @@ from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.named import load_dataset
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import RunBusy, StorageError, one_line
-from anomaly_ae.evaluation import Evaluation, draw, measure, write_tables
+from anomaly_ae.evaluation import Evaluation, draw, measure, measure_discoveries, write_tables
 from anomaly_ae.pipeline.marking import settle
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.progress import say
@@ -24,12 +24,16 @@ def evaluate(
     *,
     data_dir: str | None = None,
     target_fpr: float | None = None,
+    guarantee: str | None = None,
+    confidence: float | None = None,
+    fdr: float | None = None,
     home: Home | None = None,
     device: str = "auto",
 ) -> Evaluation:
     """Measure a detector on the test images recorded with it.
 
-    The run that trained it gets the figures, tables and metrics, unless `target_fpr` is another than its own.
+    The run that trained it gets the figures, tables and metrics, unless rate, guarantee or confidence are others than
+    its own. fdr: a false discovery rate, at which to look for the anomalies among all test images together.
     Raises `DataChanged` when the data no longer match the record, and what `find_model` raises.
     """
     home = home or Home.find()
@@ -39,12 +43,16 @@ def evaluate(
     dataset = load_dataset(detector.recipe.dataset, data_dir or (run.data_dir() if run else None))
     test = detector.preprocessing.prepare_set(detector.split.test.take(dataset))
     own = detector.calibration
-    if target_fpr is not None:
-        detector = dataclasses.replace(detector, calibration=own.at(target_fpr))
+    asked = {"target_fpr": target_fpr, "guarantee": guarantee, "confidence": confidence}
+    changes = {key: value for key, value in asked.items() if value not in (None, getattr(own, key))}
+    detector = dataclasses.replace(detector, calibration=own.at(**changes))
     scores = detector.score(test.images)
     evaluation = measure(detector, test, scores, run.record.id if run else None)
-    if run and detector.calibration.target_fpr == own.target_fpr:
+    if run and not changes:
         _keep(home, run, detector, test, scores, evaluation)
+    if fdr is not None:
+        found = measure_discoveries(detector, test, scores, fdr)
+        evaluation = dataclasses.replace(evaluation, discoveries=found)
     return evaluation
 
 

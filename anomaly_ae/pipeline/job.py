@@ -84,10 +84,10 @@ class Job:
 
 
 def with_defaults(config: RunConfig) -> RunConfig:
-    """The config with the autoencoder's own objective and learning rate where none was named."""
+    """The config with what its preset and its autoencoder have of their own, where nothing was named."""
     own = find_autoencoder(config.autoencoder)
     return dataclasses.replace(
-        config,
+        config.filled(),
         objective=config.objective or own.objective,
         learning_rate=config.learning_rate or own.learning_rate,
     )
@@ -96,9 +96,9 @@ def with_defaults(config: RunConfig) -> RunConfig:
 def check_names(config: RunConfig) -> tuple[int, ...]:
     """Look up every name of a config, which needs no data; the positions of the normal classes."""
     normal = parse_normal(config.normal, find_dataset(config.dataset).classes)
-    find_autoencoder(config.autoencoder)
-    build_scorer(config.scorer)
-    objective = str(with_defaults(config).objective)
+    config = with_defaults(config)
+    build_scorer(str(config.scorer))
+    objective = str(config.objective)
     if needs_features(objective) == (config.perceptual is None):
         raise UsageError(
             "objective perceptual and setting perceptual go together, and one was given without the other; name the "
@@ -122,7 +122,7 @@ def _recipe(config: RunConfig, dataset: Dataset, normal: tuple[int, ...]) -> Rec
         classes=dataset.classes,
         normal=tuple(dataset.classes[position] for position in normal),
         autoencoder=config.autoencoder,
-        scorer=config.scorer,
+        scorer=str(config.scorer),
         latent=config.latent,
         batch_norm=config.batch_norm,
         dropout=config.dropout,
@@ -162,7 +162,7 @@ def _try(
     """Put an empty image through network, scorer and objective. Raises `UsageError` where they do not go together."""
     images = torch.zeros(1, *preprocessing.shape, device=device)
     outputs = network.to(device).eval()(images)
-    for part in build_scorer(config.scorer).each():
+    for part in build_scorer(str(config.scorer)).each():
         part.check(outputs)
     try:
         objective(images, outputs)

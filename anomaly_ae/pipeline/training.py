@@ -87,7 +87,8 @@ def train(
     job = Job.prepare(config, home, save_to)
     with storage_errors(f"keep runs in {home.root}"):
         (home.root / "runs").mkdir(parents=True, exist_ok=True)
-    name = place.cell if place else f"{config.dataset} {config.normal} · {config.autoencoder} · {config.scorer}"
+    used = job.config
+    name = place.cell if place else f"{used.dataset} {used.normal} · {used.autoencoder} · {used.scorer}"
     parent, above = (place.parent.record.id, place.parent.record.mlflow_run_id) if place else (None, None)
     tracker = Tracker.begin(home, config.experiment, name, above) if tracking else Tracker(home, None)
     run_id = tracker.run_id or secrets.token_hex(16)

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.scorers.alignment import AlignedNeighbours
 from anomaly_ae.scorers.base import MapScorer, Passes, Scorer
+from anomaly_ae.scorers.baselines import IsolationForest, OneClassSVM, PrincipalComponents
 from anomaly_ae.scorers.combination import Combination
 from anomaly_ae.scorers.likelihood import NegativeELBO
-from anomaly_ae.scorers.neighbours import LatentNeighbours
+from anomaly_ae.scorers.neighbours import FeatureNeighbours, LatentNeighbours, PixelNeighbours
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, RelativeError, SquaredError
 
 __all__ = ["SCORERS", "Entry", "MapScorer", "Passes", "Scorer", "build_scorer"]
@@ -27,6 +29,12 @@ SCORERS: dict[str, Entry] = {
     "relative": Entry("blurred squared reconstruction error, relative to the image's energy", RelativeError),
     "elbo": Entry("negative evidence lower bound, for autoencoder vae", NegativeELBO),
     "latent-knn": Entry("distance to the nearest latent of a training image", LatentNeighbours),
+    "feature-knn": Entry("distance to the nearest last feature map of a training image", FeatureNeighbours),
+    "aligned-knn": Entry("distance to the edges of the nearest training images, locally aligned", AlignedNeighbours),
+    "pixel-knn": Entry("distance to the nearest training image; baseline without learning", PixelNeighbours),
+    "pca": Entry("error of the reconstruction from 32 principal components; baseline", PrincipalComponents),
+    "isolation-forest": Entry("isolation forest on pixels; baseline", IsolationForest),
+    "one-class-svm": Entry("one-class support vector machine on pixels; baseline", OneClassSVM),
 }
 
 

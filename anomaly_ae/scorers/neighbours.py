@@ -1,41 +1,91 @@
-"""Scores by distance to what was seen in training."""
+"""Scores by distance to what was seen in training. What is remembered of it is bounded."""
+
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.scorers.base import Passes, Scorer
 
-MOST_MEMORIES = 20_000  # latents kept; an even sample of the fit set where it has more
-MOST_DIMENSIONS = 256  # of a latent; larger ones, which are maps, are projected at random to so many
+MOST_MEMORIES = 20_000  # images kept of the fit set, an even sample where it has more
+MOST_DIMENSIONS = 256  # of what is kept of each; more, as maps have, are projected at random to so many
 
 
-class LatentNeighbours(Scorer):
-    """`latent-knn`: Euclidean distance from the latent to the nearest latent of a fit image.
+class Neighbours(Scorer):
+    """Euclidean distance from what an image becomes, `of`, to the nearest that a fit image became.
 
     A random projection keeps distances to within a few per cent: Johnson and Lindenstrauss 1984,
     https://doi.org/10.1090/conm/026/737400
     """
 
+    most_dimensions = MOST_DIMENSIONS
+
+    @abstractmethod
+    def of(self, images: Tensor, outputs: Outputs) -> Tensor:
+        """What images are compared by, float (N, D)."""
+
     def fit(self, fit_set: Passes, validation_set: Passes) -> None:
-        latents = torch.cat([self._projected(outputs.latent) for _, outputs in fit_set()])  # (N, D)
-        count = min(len(latents), MOST_MEMORIES)
-        kept = torch.linspace(0, len(latents) - 1, count, dtype=torch.float64).long()
-        self.learned["memory"] = latents[kept.to(latents.device)]
+        keys = torch.cat([self.keys(images, outputs) for images, outputs in fit_set()])
+        self.learned["memory"] = keys[sample(len(keys)).to(keys.device)]
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        # Not by matrix product, whose rounding makes small distances depend on the batch.
-        mode = "donot_use_mm_for_euclid_dist"
-        latents = self._projected(outputs.latent)
-        distances = torch.cdist(latents, self.learned["memory"], compute_mode=mode)  # (N, memories)
-        return distances.amin(dim=1)
+        keys, memory = self.keys(images, outputs), self.learned["memory"]
+        nearest = torch.cdist(keys, memory).argmin(dim=1)  # (N, memories) -> (N,)
+        # Once more without a matrix product, whose rounding makes small distances depend on the batch.
+        return (keys - memory[nearest]).square().sum(dim=1).sqrt()
 
-    def _projected(self, latents: Tensor) -> Tensor:
-        """Latents (N, D) as they are, or with `MOST_DIMENSIONS` where they have more."""
-        size = latents.shape[1]
-        if size <= MOST_DIMENSIONS:
-            return latents
+    def keys(self, images: Tensor, outputs: Outputs) -> Tensor:
+        """`of`, (N, D), as it is or projected to (N, `most_dimensions`) where D is more."""
+        values = self.of(images, outputs)
+        size = values.shape[1]
+        if size <= self.most_dimensions:
+            return values
         if "projection" not in self.learned:
-            draws = torch.randn(size, MOST_DIMENSIONS, generator=torch.Generator().manual_seed(0))
-            self.learned["projection"] = (draws / MOST_DIMENSIONS**0.5).to(latents.device)
-        return latents @ self.learned["projection"]
+            draws = torch.randn(size, self.most_dimensions, generator=torch.Generator().manual_seed(0))
+            self.learned["projection"] = (draws / self.most_dimensions**0.5).to(values.device)
+        return values @ self.learned["projection"]
+
+
+class LatentNeighbours(Neighbours):
+    """`latent-knn`: distance to the nearest latent."""
+
+    def of(self, images: Tensor, outputs: Outputs) -> Tensor:
+        return outputs.latent
+
+
+class FeatureNeighbours(Neighbours):
+    """`feature-knn`: distance to the nearest last feature map of the encoder, centred and brought to unit length.
+
+    Of a network without feature maps, the latent takes their place.
+    """
+
+    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+        count, total = 0, torch.zeros(())
+        for _, outputs in fit_set():
+            count, total = count + len(outputs.latent), total + _last(outputs).double().sum(dim=0).cpu()
+        self.learned["centre"] = (total / count).float().to(outputs.latent.device)
+        super().fit(fit_set, validation_set)
+
+    def of(self, images: Tensor, outputs: Outputs) -> Tensor:
+        return functional.normalize(_last(outputs) - self.learned["centre"], dim=1)
+
+
+class PixelNeighbours(Neighbours):
+    """`pixel-knn`: distance to the nearest image, pixel by pixel; a baseline without learning."""
+
+    most_dimensions = 4_096
+
+    def of(self, images: Tensor, outputs: Outputs) -> Tensor:
+        return images.flatten(1)
+
+
+def sample(count: int) -> Tensor:
+    """Even positions among `count` images, int64, `MOST_MEMORIES` at most."""
+    return torch.linspace(0, count - 1, min(count, MOST_MEMORIES), dtype=torch.float64).long()
+
+
+def _last(outputs: Outputs) -> Tensor:
+    """The last feature map, (N, C'·H'·W'), or the latent."""
+    return outputs.features[-1].flatten(1) if outputs.features else outputs.latent

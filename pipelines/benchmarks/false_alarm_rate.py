@@ -51,7 +51,7 @@ def main(model: str = "latest") -> None:
     print("asked   expected   fresh: mean   (least to most)      test split")
     for rate in RATES:
         rates, expected = fresh_rates(held_out, rate)
-        at = dataclasses.replace(detector, calibration=detector.calibration.at(rate))
+        at = dataclasses.replace(detector, calibration=detector.calibration.at(target_fpr=rate))
         on_test = float((test > at.threshold).double().mean())
         spread = f"({min(rates):.4f} to {max(rates):.4f})"
         print(f"{rate:<8g}{expected:.4f}     {sum(rates) / DIVISIONS:.4f}        {spread:<20} {on_test:.4f}")

@@ -1,0 +1,79 @@
+"""What images look like as a whole, to tell when others look altogether unlike them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+USUAL = (0.005, 0.995)  # quantiles between which the middle 99 % of images lie
+MOST_STRETCH = 1.5  # of one side against the other, before it is worth a word
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Between which values the middle 99 % of the fit images lie, each in [0, 1].
+
+    brightness: mean of the pixels
+    contrast:   standard deviation of the pixels
+    """
+
+    brightness: tuple[float, float]
+    contrast: tuple[float, float]
+
+    @classmethod
+    def of(cls, images: Tensor) -> "Profile":
+        """The profile of images, uint8 or float in [0, 1], (N, C, H, W)."""
+        return cls(*(_range(values) for values in _looks(images)))
+
+    def differences(self, images: Tensor) -> list[str]:
+        """How a batch, uint8 or float in [0, 1], (N, C, H, W), looks unlike the fit images altogether; often nothing.
+
+        Said of the median image, so that single odd ones do not speak for all.
+        """
+        if not len(images):
+            return []
+        brightness, contrast = (float(values.median()) for values in _looks(images))
+        if not _within(brightness, self.brightness) and _within(1 - brightness, self.brightness):
+            return [
+                f"the images look inverted: their median brightness is {brightness:.2f}, and in training it was "
+                f"{_words(self.brightness)}; swap dark and light"
+            ]
+        seen = {"brightness": (brightness, self.brightness), "contrast": (contrast, self.contrast)}
+        return [
+            f"the images have another {name} than in training: {value:.2f} at the median, against {_words(usual)}"
+            for name, (value, usual) in seen.items()
+            if not _within(value, usual)
+        ]
+
+
+def size_difference(given: tuple[int, int], wanted: tuple[int, int]) -> str | None:
+    """A word on images whose height and width had to be stretched, or enlarged to more than twice; else None."""
+    up, wide = wanted[0] / given[0], wanted[1] / given[1]
+    shape = f"the images are {given[0]}×{given[1]} and the detector works at {wanted[0]}×{wanted[1]}"
+    if max(up / wide, wide / up) > MOST_STRETCH:
+        return f"{shape}: they are stretched"
+    return f"{shape}: they have less detail than those in training" if min(up, wide) > 2 else None
+
+
+def _looks(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Brightness and contrast of each image, float64 (N,), in [0, 1]."""
+    values = images.flatten(1)
+    scale = 255.0 if images.dtype == torch.uint8 else 1.0
+    parts = [
+        (part.double().mean(dim=1), part.double().std(dim=1, correction=0)) for part in torch.split(values, 4096)
+    ]
+    brightness, contrast = (torch.cat(column) / scale for column in zip(*parts, strict=True))
+    return brightness, contrast
+
+
+def _range(values: Tensor) -> tuple[float, float]:
+    low, high = torch.quantile(values, torch.tensor(USUAL, dtype=torch.float64)).tolist()
+    return low, high
+
+
+def _within(value: float, usual: tuple[float, float]) -> bool:
+    return usual[0] <= value <= usual[1]
+
+
+def _words(usual: tuple[float, float]) -> str:
+    return f"{usual[0]:.2f} to {usual[1]:.2f}"

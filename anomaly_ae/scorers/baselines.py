@@ -1,0 +1,80 @@
+"""Scores that need the images alone, to tell what learning is worth. See also `pixel-knn`."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.scorers.base import MapScorer, Passes, Scorer
+
+COMPONENTS = 32
+MOST_IMAGES = 5_000  # of the fit set, evenly sampled: time and memory of the two below grow with them
+SUPPORT_SHARE = 0.1  # ν of the one-class SVM: the share of fit images it may leave outside
+
+
+class PrincipalComponents(MapScorer):
+    """`pca`: mean squared error of the reconstruction from the first 32 principal components of the fit images."""
+
+    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+        from sklearn.decomposition import PCA
+
+        images = _sample(fit_set)
+        count = min(COMPONENTS, *images.shape)
+        fitted = PCA(count, svd_solver="randomized", random_state=0).fit(images)
+        self.learned = {"mean": _tensor(fitted.mean_), "components": _tensor(fitted.components_)}
+
+    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+        centred = images.flatten(1) - self.learned["mean"]  # (N, C·H·W)
+        components = self.learned["components"]  # (components, C·H·W)
+        return (centred - centred @ components.T @ components).square().reshape(images.shape).mean(dim=1)
+
+
+class IsolationForest(Scorer):
+    """`isolation-forest`: of scikit-learn, on pixels; Liu, Ting and Zhou 2008, https://doi.org/10.1109/ICDM.2008.17.
+
+    It is grown anew, the same each time, from the images it keeps, for a forest is no tensor.
+    """
+
+    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+        self.load_state({"images": torch.from_numpy(_sample(fit_set))})
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        from sklearn.ensemble import IsolationForest as Forest
+
+        self.learned = dict(state)
+        self.forest = Forest(random_state=0).fit(state["images"].cpu().numpy())
+
+    def score(self, images: Tensor, outputs: Outputs) -> Tensor:
+        return _tensor(-self.forest.score_samples(images.flatten(1).cpu().numpy())).to(images.device)
+
+
+class OneClassSVM(Scorer):
+    """`one-class-svm`: of scikit-learn, on pixels, ν = 0.1, a Gaussian kernel with γ = 1 / (pixels · variance).
+
+    Schölkopf et al. 2001, https://doi.org/10.1162/089976601750264965
+    """
+
+    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+        from sklearn.svm import OneClassSVM as Machine
+
+        fitted = Machine(nu=SUPPORT_SHARE).fit(_sample(fit_set))
+        self.learned = {
+            "vectors": _tensor(fitted.support_vectors_),
+            "weights": _tensor(fitted.dual_coef_[0]),
+            "gamma": _tensor(np.array(fitted._gamma)),
+        }
+
+    def score(self, images: Tensor, outputs: Outputs) -> Tensor:
+        distances = torch.cdist(images.flatten(1), self.learned["vectors"])  # (N, vectors)
+        kernel = torch.exp(-self.learned["gamma"] * distances.square())
+        return -(kernel @ self.learned["weights"]) + self.learned["weights"].sum()  # 0 is the least there can be
+
+
+def _sample(fit_set: Passes) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Fit images as rows of pixels, float32 (M, C·H·W)."""
+    images = torch.cat([batch.flatten(1).cpu() for batch, _ in fit_set()])
+    return images[torch.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).long()].numpy()
+
+
+def _tensor(values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
