@@ -77,6 +77,10 @@ def train(
         str | None, typer.Option(metavar="NAME", help="See: anomaly-ae scorers [the preset's own].")
     ] = None,
     target_fpr: Annotated[str | None, typer.Option(metavar="F", help="False-alarm rate to hold [0.05].")] = None,
+    trim_training: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Leave out the share of the training images that fits worst [0]."),
+    ] = None,
     epochs: Annotated[str | None, typer.Option(metavar="N", help="Epochs [as many as the data need].")] = None,
     batch_size: Annotated[str | None, typer.Option(metavar="N", help="Images per step [128].")] = None,
     learning_rate: Annotated[
@@ -133,6 +137,10 @@ def evaluate(
         float | None,
         typer.Option(metavar="Q", help="Also the images that are anomalies at this false discovery rate."),
     ] = None,
+    beside: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Other scorers to measure on the same images: pixel-knn,pca or all."),
+    ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
     mlruns: Mlruns = None,
     as_json: Json = False,
@@ -152,6 +160,7 @@ def evaluate(
         guarantee=guarantee,
         confidence=confidence,
         fdr=fdr,
+        beside=beside.split(",") if beside else (),
         home=home,
         device=device,
     )
@@ -247,6 +256,7 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="Over the file, e.g. training.epochs=1."),
     ] = None,
     data_dir: DataDir = None,
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Cells to work on at the same time.")] = 1,
     no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
     mlruns: Mlruns = None,
     as_json: Json = False,
@@ -258,7 +268,7 @@ def run(
 
     overrides = [parse_setting(text) for text in settings or []]
     overrides += [("data_dir", data_dir)] if data_dir else []
-    result = run_plan(pipeline, overrides, home=Home.find(mlruns), tracking=not no_tracking)
+    result = run_plan(pipeline, overrides, home=Home.find(mlruns), tracking=not no_tracking, jobs=jobs)
     _print(dataclasses.asdict(result), as_json, texts.compared)
     if result.failed:
         raise typer.Exit(1)

@@ -51,6 +51,10 @@ class RunConfig:
     masked: float = field(default=0.0, metadata=_number(0, 0.95, text="from 0 to 0.95"))
     preset: str = field(default="default", metadata={"choices": tuple(PRESETS)})  # fills in what was left open
     scorer: str | None = None  # None: the preset's own
+    # share of the fit images, those that fit worst, that is left out of training and of memories
+    trim_training: float = field(default=0.0, metadata=_number(0, 0.5, text="from 0 to 0.5"))
+    # share of novel images smuggled into the fit set, to see what they do to a detector
+    contamination: float = field(default=0.0, metadata=_number(0, 0.5, text="from 0 to 0.5"))
     target_fpr: float = field(default=0.05, metadata=_number(1e-9, 0.999, text="above 0 and below 1"))
     # None: as many epochs as come nearest to training.STEPS optimiser steps
     epochs: int | None = field(default=None, metadata=_number(1, 1_000_000, text="1 or more"))
@@ -104,11 +108,11 @@ TYPES: dict[str, Any] = typing.get_type_hints(RunConfig)
 
 # The parts that a file may group its settings by.
 PARTS: dict[str, tuple[str, ...]] = {
-    "data": ("normal", "dataset", "data_dir", "image_size"),
+    "data": ("normal", "dataset", "data_dir", "image_size", "contamination"),
     "network": ("autoencoder", "latent", "batch_norm", "dropout"),
     "training": (
         *("objective", "perceptual", "noise", "masked", "epochs", "patience", "batch_size", "learning_rate"),
-        *("schedule", "weight_decay", "precision", "seed", "device"),
+        *("schedule", "weight_decay", "precision", "seed", "device", "trim_training"),
     ),
     "detection": ("preset", "scorer", "target_fpr"),
 }

@@ -17,7 +17,6 @@ from torch import Tensor
 from anomaly_ae.autoencoders import Autoencoder, Options, Shape, build_autoencoder
 from anomaly_ae.autoencoders.inference import (
     Read,
-    exact_float32,
     forward_batches,
     map_images,
     map_latents,
@@ -45,7 +44,7 @@ class Recipe:
 
     dataset, classes: the data set it was trained on and its class names
     normal:           the names of the normal classes
-    autoencoder, latent, batch_norm, dropout, scorer: as in `RunConfig`
+    autoencoder, latent, batch_norm, dropout, scorer, trim_training: as in `RunConfig`
     """
 
     dataset: str
@@ -56,6 +55,7 @@ class Recipe:
     latent: int | None = None
     batch_norm: bool | None = None
     dropout: float = 0.0
+    trim_training: float = 0.0
 
     @property
     def options(self) -> Options:
@@ -231,15 +231,39 @@ def fit_detector(
     network = recipe.build(preprocessing.shape)
     network.load_state_dict(weights)
     network.to(device).eval()
-    scorer = build_scorer(recipe.scorer)
-    with torch.inference_mode(), exact_float32(device.type):
-        scorer.fit(
-            lambda: forward_batches(network, images["fit"].images),
-            lambda: forward_batches(network, images["validation"].images),
-        )
+    known = images["fit"].images, images["validation"].images
+    scorer = fit_scorer(recipe.scorer, network, *known, recipe.trim_training)
     scores = map_images(network, images["calibration"].images, scorer.score, ())
     calibration = Calibration(scores, target_fpr)
     return Detector(recipe, preprocessing, network, scorer, calibration, split, Profile.of(images["fit"].images))
+
+
+def fit_scorer(name: str, network: Autoencoder, fit: Tensor, validation: Tensor, trimmed: float = 0.0) -> Scorer:
+    """The scorer called `name`, fitted to what a network makes of images, uint8 (N, C, H, W).
+
+    trimmed: the share of the fit images, those that score highest among the others, that it does not get to see
+    Raises `UnknownName`, and `UsageError` when the network's outputs lack what it needs.
+    """
+    if trimmed:
+        fit = fit[_usual(name, network, fit, validation, trimmed)]
+    scorer = build_scorer(name)
+    with torch.inference_mode():
+        _, outputs = next(iter(forward_batches(network, fit[:1])))
+        for part in scorer.each():
+            part.check(outputs)
+        scorer.fit(lambda: forward_batches(network, fit), lambda: forward_batches(network, validation))
+    return scorer
+
+
+def _usual(name: str, network: Autoencoder, fit: Tensor, validation: Tensor, trimmed: float) -> Tensor:
+    """Positions of the fit images but for the share `trimmed` with the highest scores, each half of them scored by
+    what was learned from the other half, for nothing is novel to a memory that holds it.
+    """
+    scores = torch.empty(len(fit))
+    for half in range(2):
+        scorer = fit_scorer(name, network, fit[1 - half :: 2], validation)
+        scores[half::2] = map_images(network, fit[half::2], scorer.score, ())
+    return scores.topk(len(fit) - round(trimmed * len(fit)), largest=False).indices.sort().values
 
 
 def is_detector(folder: Path) -> bool:

@@ -1,6 +1,8 @@
 """Measuring a detector on labelled test images: the figures, the tables and the pictures."""
 
 import dataclasses
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from torch import Tensor
 from anomaly_ae import figures
 from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.data.images import ImageSet
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector import Detector, fit_scorer
+from anomaly_ae.errors import UsageError
 from anomaly_ae.files import write_csv, write_json
-from anomaly_ae.metrics import Bools, Floats, ranking, verdicts
+from anomaly_ae.metrics import Bools, Floats, compare_auroc, ranking, verdicts
 from anomaly_ae.scorers.reconstruction import SquaredError
 
 
@@ -29,6 +32,7 @@ class Evaluation:
     per_class: a row for each class: its AUROC against all normal test images and its detection rate if it is
     novel, its false-alarm rate if it is normal
     discoveries: what was found in the test images together, where a false discovery rate was asked for
+    beside: a row for each scorer that was measured beside the detector's own, see `measure_beside`
     """
 
     run_id: str | None
@@ -53,6 +57,7 @@ class Evaluation:
     drift: dict[str, Any] | None
     per_class: list[dict[str, Any]]
     discoveries: dict[str, Any] | None = None
+    beside: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -119,6 +124,50 @@ def measure_discoveries(detector: Detector, test: ImageSet, scores: Tensor, fdr:
     }
 
 
+def measure_beside(
+    detector: Detector, names: Sequence[str], known: dict[str, ImageSet], test: ImageSet, scores: Tensor
+) -> list[dict[str, Any]]:
+    """Other scorers on the detector's network and the same test images: a row for each, the detector's own first.
+
+    known:  its fit and validation images
+    scores: those of the detector, float32 (N,)
+    A row has AUROC with interval, FPR@95TPR, the AUROC of each novel class, DeLong's test against the detector's own
+    scores, and the seconds it took to fit and to score. Raises `UsageError` where a scorer does not suit the network,
+    or all test images are normal.
+    """
+    novel, own = novelty(detector, test), scores.numpy()
+    if not novel.any():
+        raise UsageError("scorers are compared by their AUROC, and there is none where every class is normal")
+    rows = [_beside_row(detector, test, detector.recipe.scorer, own, own) | {"seconds": None}]
+    for name in names:
+        started = time.perf_counter()
+        both = known["fit"].images, known["validation"].images
+        scorer = fit_scorer(name, detector.network, *both, detector.recipe.trim_training)
+        values = map_images(detector.network, test.images, scorer.score, ()).numpy()
+        seconds = time.perf_counter() - started
+        rows.append(_beside_row(detector, test, name, values, own) | {"seconds": seconds})
+    return rows
+
+
+def _beside_row(detector: Detector, test: ImageSet, name: str, scores: Floats, own: Floats) -> dict[str, Any]:
+    novel = novelty(detector, test)
+    ranked, compared = ranking(scores, novel), compare_auroc(scores, own, novel)
+    classes = {
+        f"auroc {name}": ranking(scores[against], chosen[against]).auroc
+        for position, name in enumerate(detector.recipe.classes)
+        if (chosen := (test.labels == position).numpy() & novel).any() and (against := chosen | ~novel).any()
+    }
+    return {
+        "scorer": name,
+        "auroc": ranked.auroc,
+        "auroc_low": ranked.auroc_ci.low,
+        "auroc_high": ranked.auroc_ci.high,
+        "fpr_at_95_tpr": ranked.fpr_at_95_tpr,
+        "difference": compared.difference,
+        "p_value": compared.p_value,
+    } | classes
+
+
 def reconstruction_mse(detector: Detector, images: Tensor) -> float:
     """Mean squared reconstruction error of images (N, C, H, W), taken in [0, 1]."""
     errors = map_images(detector.network, images, SquaredError().score, ())
@@ -153,6 +202,8 @@ def write_tables(folder: Path, detector: Detector, test: ImageSet, scores: Tenso
     }
     write_csv(folder / "metrics.csv", [{"metric": key, "value": value} for key, value in single.items()])
     write_csv(folder / "per_class.csv", evaluation.per_class)
+    if evaluation.beside:
+        write_csv(folder / "beside.csv", evaluation.beside)
     rows = zip(*columns.values(), strict=True)
     write_csv(folder / "scores.csv", [dict(zip(columns, row, strict=True)) for row in rows])
     write_json(folder / "metrics.json", whole)  # last: where it is, everything is

@@ -5,6 +5,7 @@
     training: {epochs: 20}
     matrix:                             # every combination is a cell, a run of its own
       normal: [all, "0,1,2"]
+    beside: [pixel-knn, pca]            # further scorers, measured on each cell's network
     published:                          # for the first cell of the matrix
       test_mse_own: 0.0171
 
@@ -36,7 +37,7 @@ NAMED: dict[str, Callable[[str], object]] = {
     "dataset": find_dataset,
     "scorer": build_scorer,
 }
-OWN_KEYS = ("name", "about", "systems", "matrix", "published")
+OWN_KEYS = ("name", "about", "systems", "matrix", "beside", "published")
 MATRIX, PUBLISHED = "matrix.", "published."
 # What can be measured of a cell: errors on [0, 1] or on the system's own scale, losses at an epoch, sizes
 MEASURES = (
@@ -51,6 +52,7 @@ class Cell:
 
     row:       its line in the comparison: what it is but for its normal classes
     network:   what tells its network from the others: `row` without scorer and target rate
+    beside:    further scorers to measure on its network
     published: figures of its source, for the first cell of a matrix; none where the file's settings were overridden
     """
 
@@ -60,6 +62,7 @@ class Cell:
     config: RunConfig
     published: Mapping[str, float]
     first: bool
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Plan:
 
     def digest(self) -> str:
         """SHA-256 of all that the cells are asked to do; where the data lie is no part of it."""
-        asked = [[cell.name, cell.config.to_dict() | {"data_dir": None}] for cell in self.cells]
+        asked = [[cell.name, cell.config.to_dict() | {"data_dir": None}, cell.beside] for cell in self.cells]
         return sha256(json.dumps(asked).encode())
 
 
@@ -96,15 +99,16 @@ def _read(path: Path, overrides: Sequence[Line], above: tuple[Path, ...]) -> tup
     for key in (*PARTS, "matrix", "published"):
         if key in lines:
             raise UsageError(f"{lines[key].where}: under {key} must stand lines of 'key: value'")
-    systems, name, about = (lines.pop(key, None) for key in ("systems", "name", "about"))
+    systems, name, about, beside = (lines.pop(key, None) for key in ("systems", "name", "about", "beside"))
     published = [lines.pop(key) for key in list(lines) if key.startswith(PUBLISHED)]
     given = _override(_by_meaning(lines.values()), overrides)
     called = str(name.value) if name else path.stem
     if systems is None:
         figures = _published(published)
-        cells = _cells(called, given, {} if any(_changes_results(line) for line in overrides) else figures)
-    elif published:
-        raise UsageError(f"{published[0].where}: published figures stand in the files of the systems")
+        ours = {} if any(_changes_results(line) for line in overrides) else figures
+        cells = _cells(called, given, ours, _scorers(beside))
+    elif misplaced := [*published, *([beside] if beside else [])]:
+        raise UsageError(f"{misplaced[0].where}: {misplaced[0].key} stands in the files of the systems")
     else:
         cells = _systems(path, systems, list(given.values()), above)
     return called, str(about.value) if about else "", cells
@@ -123,7 +127,21 @@ def _systems(path: Path, systems: Line, settings: Sequence[Line], above: tuple[P
     return [cell for file in files for cell in _read(file, settings, (*above, path.resolve()))[2]]
 
 
-def _cells(system: str, given: Mapping[str, Line], published: Mapping[str, float]) -> list[Cell]:
+def _scorers(line: Line | None) -> tuple[str, ...]:
+    """The names in a line of scorers."""
+    if line is None:
+        return ()
+    with errors_at(line.where):
+        if not isinstance(line.value, list):
+            raise UsageError(f"{line.key} must be a list of scorers, as in [pixel-knn, pca], and is {line.value!r}")
+        for name in line.value:
+            build_scorer(str(name))
+        return tuple(map(str, line.value))
+
+
+def _cells(
+    system: str, given: Mapping[str, Line], published: Mapping[str, float], beside: tuple[str, ...]
+) -> list[Cell]:
     """Every combination of the matrix."""
     matrix = {key.removeprefix(MATRIX): _values(line) for key, line in given.items() if key.startswith(MATRIX)}
     if both := matrix.keys() & given.keys():
@@ -140,7 +158,7 @@ def _cells(system: str, given: Mapping[str, Line], published: Mapping[str, float
         name, row, network = (_label(system, varied, without) for without in ((), ("normal",), ("normal", *REUSED)))
         config = RunConfig.build(fixed, varied)
         first = row not in {cell.row for cell in cells}
-        cells.append(Cell(name, row, network, config, {} if cells else published, first))
+        cells.append(Cell(name, row, network, config, {} if cells else published, first, beside))
     return cells
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress import TaskID as TaskID
 
+_silent = False
 PLAIN_EVERY = 5.0  # seconds between plain lines, so that a log stays short
 
 
@@ -73,6 +74,9 @@ class Live:
 def display(total: int, done: int = 0) -> Iterator[Display]:
     """A display for `total` images, `done` of which were worked on before."""
     console = Console(stderr=True)
+    if _silent:
+        yield Silent()
+        return
     if not console.is_terminal:
         yield Plain()
         return
@@ -83,6 +87,12 @@ def display(total: int, done: int = 0) -> Iterator[Display]:
     )
     with Progress(*columns, TextColumn("left"), console=console, transient=True) as progress:
         yield Live(progress, progress.add_task("", total=total, completed=done, state=""))
+
+
+def silence() -> None:
+    """Show no displays in this process, which is one of several at work; messages are still said."""
+    global _silent
+    _silent = True
 
 
 def say(text: str) -> None:

@@ -52,7 +52,8 @@ def evaluated(result: Mapping[str, Any]) -> str:
         "",
         *(f"  {name:<18} {text}".rstrip() for name, text in rows),
     ]
-    return "\n".join([*lines, "", *_by_class(result["per_class"])])
+    tables = [_by_class(result["per_class"]), *([_beside(result["beside"])] if result["beside"] else [])]
+    return "\n".join([*lines, *(line for table in tables for line in ("", *table))])
 
 
 def _ranked(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -108,6 +109,26 @@ def _by_class(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for row in sorted(rows, key=lambda row: row["role"] != "normal")
     ]
     return [f"  {line}" for line in columns([head, *lines], right=(2, 3, 4, 5))]
+
+
+def _beside(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The scorers side by side, the detector's own first."""
+    head = ("scorer", "AUROC", "95 % interval", "FPR@95TPR", "difference", "p (DeLong)", "seconds")
+    lines = [
+        (
+            *(row["scorer"], f"{row['auroc']:.4f}", f"{row['auroc_low']:.4f} to {row['auroc_high']:.4f}"),
+            *(f"{row['fpr_at_95_tpr']:.4f}", *_against(row)),
+        )
+        for row in rows
+    ]
+    return [f"  {line}" for line in columns([head, *lines], right=(1, 3, 4, 5, 6))]
+
+
+def _against(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Difference to the detector's own scorer, p-value and seconds; nothing for itself."""
+    if row["seconds"] is None:
+        return ("", "", "")
+    return (f"{row['difference']:+.4f}", f"{row['p_value']:.2g}", f"{row['seconds']:.1f}")
 
 
 def _percent(share: float | None) -> str:

@@ -20,6 +20,7 @@ from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.files import write_bytes
 from anomaly_ae.objectives import Objective
 from anomaly_ae.objectives.corruption import corrupt
+from anomaly_ae.objectives.similarity import relative_error_map
 from anomaly_ae.progress import Display
 
 STEPS = 1_500  # optimiser steps of a training whose number of epochs was not said
@@ -159,12 +160,13 @@ def _train(
     network, optimizer, config = training.network, training.optimizer, training.config
     batches = batch_count(config, len(images))
     loss_sum, shown = torch.zeros((), device=images.device), 0
+    trimmed = config.trim_training if number > round(WARM_UP * total) else 0.0  # first it must see what is usual
     network.train()
     for i, chosen in enumerate(torch.randperm(len(images)).to(images.device).tensor_split(batches)):
         optimizer.param_groups[0]["lr"] = training.rate_at((number - 1) * batches + i, total * batches)
         batch = as_float(images[chosen])  # (B, C, H, W) in [0, 1]
         seen = corrupt(batch, config.noise, config.masked)
-        loss = objective(batch, _forward(network, seen, config.precision))
+        loss = objective(*_best_fitting(batch, _forward(network, seen, config.precision), trimmed))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -174,6 +176,18 @@ def _train(
             display.advance(shown, f"epoch {number}/{total} · loss {loss_sum.item() / (i + 1):.5f}")
             shown = 0
     return loss_sum.item() / batches
+
+
+def _best_fitting(images: Tensor, outputs: Outputs, trimmed: float) -> tuple[Tensor, Outputs]:
+    """The images of a batch, with their outputs, without the share `trimmed` that is reconstructed worst.
+
+    The trimmed loss of Shen and Sanghavi 2019, https://arxiv.org/abs/1810.11874
+    """
+    if count := round(trimmed * len(images)):
+        errors = relative_error_map(images, outputs.reconstruction.detach()).mean(dim=(1, 2))
+        kept = errors.topk(len(images) - count, largest=False).indices
+        return images[kept], outputs.each(lambda tensor: tensor[kept])
+    return images, outputs
 
 
 @torch.no_grad()

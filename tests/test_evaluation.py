@@ -93,7 +93,7 @@ def test_the_split_was_held(trained: Trained) -> None:
     split = trained.detector().split
     for one, other in (("fit", "calibration"), ("fit", "test"), ("calibration", "test"), ("validation", "test")):
         assert not torch.isin(getattr(split, one).indices, getattr(split, other).indices).any()
-    assert len(trained.detector().scorer.state()["1.memory"]) == len(split.fit.indices)
+    assert len(trained.detector().scorer.state()["features.memory"]) == len(split.fit.indices)
 
 
 def test_where_every_class_is_normal_there_is_nothing_to_rank(home: Home) -> None:

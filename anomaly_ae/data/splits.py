@@ -64,8 +64,10 @@ class Split:
         return cls(*(Part(summary[name]["file"], tensors[name], summary[name]["digest"]) for name in PARTS))
 
 
-def split_dataset(dataset: Dataset, normal: Sequence[int], seed: int) -> Split:
+def split_dataset(dataset: Dataset, normal: Sequence[int], seed: int, contamination: float = 0.0) -> Split:
     """Divide the normal images, class by class, as the seed says; novel images are for the test alone.
+
+    contamination: the share of the fit set, below 1, that is novel all the same, drawn from the training file
 
     With an official test split: 80/10/10 % of the training file for fit, validation and calibration, and
     the whole test file. Without: 50/10/20/20 %, and all novel images in the test part.
@@ -77,10 +79,10 @@ def split_dataset(dataset: Dataset, normal: Sequence[int], seed: int) -> Split:
     generator = torch.Generator().manual_seed(seed)
     pieces = [_cut(torch.nonzero(labels == c).flatten(), shares, generator) for c in normal]
     fit, validation, calibration, test = (torch.cat(part).sort().values for part in zip(*pieces, strict=True))
-    if official:
-        test = torch.arange(len(dataset.files["test"]))
-    else:
-        test = torch.cat([test, torch.nonzero(~torch.isin(labels, torch.tensor(normal))).flatten()]).sort().values
+    novel = torch.nonzero(~torch.isin(labels, torch.tensor(normal))).flatten()
+    smuggled, novel = _smuggle(novel, round(len(fit) * contamination / (1 - contamination)), generator)
+    fit = torch.cat([fit, smuggled]).sort().values
+    test = torch.arange(len(dataset.files["test"])) if official else torch.cat([test, novel]).sort().values
     if min(map(len, (fit, validation, calibration, test))) == 0:
         found = sum(len(part) for piece in pieces for part in piece)
         raise DataError(f"{found} normal images are too few for fit, validation, calibration and test; add some")
@@ -90,6 +92,14 @@ def split_dataset(dataset: Dataset, normal: Sequence[int], seed: int) -> Split:
         calibration=Part.of(dataset, "train", calibration),
         test=Part.of(dataset, "test" if official else "train", test),
     )
+
+
+def _smuggle(novel: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`count` of the novel positions, and the others. Raises `DataError` when there are fewer."""
+    if count > len(novel):
+        raise DataError(f"contamination needs {count:,} novel images, and there are {len(novel):,}; ask for less")
+    shuffled = novel[torch.randperm(len(novel), generator=generator)]
+    return shuffled[:count], shuffled[count:]
 
 
 def _cut(indices: Tensor, shares: Sequence[float], generator: torch.Generator) -> tuple[Tensor, ...]:

@@ -1,10 +1,11 @@
-"""Gaussian windows, and the structural similarity made of them."""
+"""Gaussian windows, and what is made of them: a blurred error, and the structural similarity."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # an 11×11 window
+RELATIVE_SIGMA, ENERGY_FLOOR = 1 / 28, 5 / 784
 C1, C2 = 0.01**2, 0.03**2  # for a data range of 1
 
 
@@ -22,6 +23,18 @@ def blur(maps: Tensor, sigma: float, radius: int) -> Tensor:
     padded = functional.pad(maps, (radius, radius, radius, radius), mode="reflect")
     rows = functional.conv2d(padded, kernel.unsqueeze(2), groups=channels)
     return functional.conv2d(rows, kernel.unsqueeze(3), groups=channels)  # (N, C, H, W)
+
+
+def relative_error_map(images: Tensor, reconstruction: Tensor) -> Tensor:
+    """(G * (x - x̂))² / (mean of x² + ε), mean over the channels, (N, H, W), of x and x̂ in [0, 1].
+
+    G is a Gaussian of σ = 1/28 of the smaller side, so that strokes a little out of place count less than strokes
+    that are missing. Dividing by the image's energy, with ε = 0.0064, keeps much ink from passing for much anomaly.
+    """
+    sigma = RELATIVE_SIGMA * min(images.shape[-2:])
+    error = blur(images - reconstruction, sigma, round(4 * sigma)).square().mean(dim=1)
+    energy = images.square().mean(dim=(1, 2, 3)) + ENERGY_FLOOR
+    return error / energy[:, None, None]
 
 
 def ssim_map(images: Tensor, others: Tensor) -> Tensor:

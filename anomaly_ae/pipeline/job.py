@@ -54,7 +54,7 @@ class Job:
         if save_to:
             check_target(expand(save_to).resolve())
         dataset = load_dataset(config.dataset, config.data_dir)  # after all that needs no data, for it may download
-        split = split_dataset(dataset, normal, config.seed)
+        split = split_dataset(dataset, normal, config.seed, config.contamination)
         require_enough(len(split.calibration.indices), config.target_fpr)
         preprocessing = Preprocessing.for_shape(_shape(config, dataset))
         recipe = _recipe(config, dataset, normal)
@@ -126,6 +126,7 @@ def _recipe(config: RunConfig, dataset: Dataset, normal: tuple[int, ...]) -> Rec
         latent=config.latent,
         batch_norm=config.batch_norm,
         dropout=config.dropout,
+        trim_training=config.trim_training,
     )
 
 

@@ -1,10 +1,12 @@
 """Running a pipeline file: one run for the file, and below it one for each cell."""
 
 import dataclasses
+import json
 import secrets
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from anomaly_ae.errors import AnomalyAEError, DataError, Interrupted, RunBusy, U
 from anomaly_ae.files import storage_errors, write_csv, write_json, write_text
 from anomaly_ae.pipeline.evaluating import evaluate
 from anomaly_ae.pipeline.job import check_names
+from anomaly_ae.pipeline.jobs import run_together
 from anomaly_ae.pipeline.marking import marked, settle
 from anomaly_ae.pipeline.training import Place, resume, train
 from anomaly_ae.plan import REUSED, Cell, Plan, read_plan
@@ -38,11 +41,17 @@ class PlanResult:
 
 
 def run_plan(
-    path: Path, overrides: Sequence[tuple[str, str]] = (), *, home: Home | None = None, tracking: bool = True
+    path: Path,
+    overrides: Sequence[tuple[str, str]] = (),
+    *,
+    home: Home | None = None,
+    tracking: bool = True,
+    jobs: int = 1,
 ) -> PlanResult:
     """Train and evaluate every cell of a pipeline file, and set them side by side.
 
     A run of the same file with the same settings that was interrupted goes on with the cells that are missing.
+    jobs: processes that work on cells at the same time, each with its share of the processor's cores.
     A cell that fails does not stop the others. Raises `Interrupted`, and `UsageError` before anything is trained.
     """
     home = home or Home.find()
@@ -53,7 +62,7 @@ def run_plan(
             check_names(cell.config)
     run = _interrupted(plan, home)
     if run is None:
-        return _start(plan, overrides, home, tracking)
+        return _start(plan, overrides, home, tracking, jobs)
     if run.record.tracked and not tracking:
         raise UsageError(f"run {run.record.id} goes on as it was started, with tracking; leave --no-tracking out")
     say(f"going on with run {run.record.id} of {path}")
@@ -61,7 +70,7 @@ def run_plan(
     with run.lock(), marked(run, tracker):
         run.update(status=RUNNING, unlogged=run.record.tracked)
         tracker.set_status(RUNNING)
-        return _run(plan, run, tracker, behind)
+        return _run(plan, run, tracker, jobs, behind)
 
 
 def _interrupted(plan: Plan, home: Home) -> RunFolder | None:
@@ -79,7 +88,7 @@ def _interrupted(plan: Plan, home: Home) -> RunFolder | None:
     return None
 
 
-def _start(plan: Plan, overrides: Sequence[tuple[str, str]], home: Home, tracking: bool) -> PlanResult:
+def _start(plan: Plan, overrides: Sequence[tuple[str, str]], home: Home, tracking: bool, jobs: int) -> PlanResult:
     """A new run of a plan."""
     with storage_errors(f"keep runs in {home.root}"):
         (home.root / "runs").mkdir(parents=True, exist_ok=True)
@@ -94,15 +103,15 @@ def _start(plan: Plan, overrides: Sequence[tuple[str, str]], home: Home, trackin
         record = Record(run_id, tracker.run_id, plan.name, now(), tracked=tracking, unlogged=tracking)
         run.write_record(dataclasses.replace(record, kind=PIPELINE, resume=again))
         tracker.log_pipeline(run)
-        return _run(plan, run, tracker)
+        return _run(plan, run, tracker, jobs)
 
 
-def _run(plan: Plan, run: RunFolder, tracker: Tracker, behind: bool = False) -> PlanResult:
+def _run(plan: Plan, run: RunFolder, tracker: Tracker, jobs: int, behind: bool = False) -> PlanResult:
     """Run the cells that are missing, compare them all, and mirror that to MLflow.
 
     behind: whether MLflow lacked something before
     """
-    failed = _run_cells(plan, run, tracker.home)
+    failed = _run_cells(plan, run, tracker.home, jobs)
     result = _compare(plan, run, tracker.home, failed)
     run.update(status=FAILED if failed else FINISHED)
     tracker.log_results(run)
@@ -122,11 +131,30 @@ def _description(plan: Plan, command: str) -> dict[str, Any]:
     }
 
 
-def _run_cells(plan: Plan, parent: RunFolder, home: Home) -> dict[str, str]:
+def _run_cells(plan: Plan, parent: RunFolder, home: Home, jobs: int) -> dict[str, str]:
     """Train and evaluate the cells that are missing; the reasons of those that failed, by name."""
+    groups = _groups(plan)
+    works = [partial(_run_group, group, plan, parent, home) for group in groups]
+    failed: dict[str, str] = {}
+    for done in run_together(works, jobs) if jobs > 1 else (work() for work in works):
+        failed |= done
+    return failed
+
+
+def _groups(plan: Plan) -> list[list[Cell]]:
+    """The cells, those that share a network together, since one trains it and the others take it over."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in plan.cells:
+        groups.setdefault(json.dumps(_network(cell.config)), []).append(cell)
+    return list(groups.values())
+
+
+def _run_group(cells: Sequence[Cell], plan: Plan, parent: RunFolder, home: Home) -> dict[str, str]:
+    """Run some cells, one after the other; the reasons of those that failed, by name."""
     failed = {}
-    for number, cell in enumerate(plan.cells, start=1):
+    for cell in cells:
         try:
+            number = plan.cells.index(cell) + 1
             _run_cell(cell, f"cell {number} of {len(plan.cells)}: {cell.name}", plan, parent, home)
         except Interrupted:
             raise
@@ -145,7 +173,8 @@ def _run_cell(cell: Cell, title: str, plan: Plan, parent: RunFolder, home: Home)
         say(title)
         run = home.find_run(_train(cell, plan, parent, children, home))
     if not _is_evaluated(run):
-        evaluate(run.record.id, data_dir=cell.config.data_dir, home=home, device=cell.config.device)
+        place, device = cell.config.data_dir, cell.config.device
+        evaluate(run.record.id, data_dir=place, beside=cell.beside, home=home, device=device)
     if not _is_evaluated(run):
         raise RunBusy(f"the evaluation of run {run.record.id} could not be kept; run the same command again")
 

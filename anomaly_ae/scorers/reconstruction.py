@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.objectives.similarity import blur, ssim_map
+from anomaly_ae.objectives.similarity import relative_error_map, ssim_map
 from anomaly_ae.scorers.base import MapScorer
 
 
@@ -29,17 +29,7 @@ class Dissimilarity(MapScorer):
 
 
 class RelativeError(MapScorer):
-    """`relative`: mean of (G * (x - x̂))² / (mean of x² + ε), with ε = 0.0064.
-
-    G is a Gaussian of σ = 1/28 of the smaller side, so that strokes a little out of place count less than
-    strokes that are missing. Dividing by the image's energy keeps much ink from passing for much anomaly.
-    """
-
-    SIGMA = 1 / 28  # of the smaller side
-    FLOOR = 5 / 784
+    """`relative`: mean of the blurred squared error, relative to the image's energy, see `relative_error_map`."""
 
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
-        sigma = self.SIGMA * min(images.shape[-2:])
-        error = blur(images - outputs.reconstruction, sigma, round(4 * sigma)).square().mean(dim=1)
-        energy = images.square().mean(dim=(1, 2, 3)) + self.FLOOR
-        return error / energy[:, None, None]
+        return relative_error_map(images, outputs.reconstruction)
