@@ -271,3 +271,26 @@ def _figure(columns: int, size: tuple[float, float]) -> tuple[Figure, Sequence[A
     with sns.axes_style("whitegrid"):
         figure = Figure(figsize=size, layout="constrained", facecolor="white")
         return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def heat_table(values: Array, rows: Sequence[str], columns: Sequence[str], heading: str) -> Figure:
+    """Values (rows, columns) in [0, 1] as a table of percentages, the better the darker."""
+    size = (0.72 * len(columns) + 2.6, 0.36 * len(rows) + 1.9)
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    low = max(0.0, float(values.min()))
+    sns.heatmap(
+        values * 100,
+        annot=True,
+        fmt=".1f",
+        cmap="viridis",
+        vmin=100 * low,
+        vmax=100,
+        cbar=False,
+        linewidths=0.5,
+        ax=axes,
+    )
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=40, ha="right")
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows, rotation=0)
+    figure.suptitle(heading)
+    return figure

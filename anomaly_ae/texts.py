@@ -173,7 +173,10 @@ def _shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def compared(result: Mapping[str, Any]) -> str:
-    lines = [*plain_table(_shown(result["comparison"])), "", *plain_table(result["published"])]
+    columns = ("scorer", "auroc", "low", "high", "seeds", "better", "worse", "cells")
+    scorers = [{key: row[key] for key in columns} for row in result["scorers"]]
+    tables = [scorers] if scorers else [_shown(result["comparison"]), result["published"]]
+    lines = [line for table in tables if table for line in ("", *plain_table(table))][1:]
     failed = [f"failed: {name}: {reason}" for name, reason in result["failed"].items()]
     return "\n".join([*lines, *failed, "", f"kept in {result['run_folder']}"])
 

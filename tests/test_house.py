@@ -15,7 +15,7 @@ FLOORS = (
     {"cli"},
     {"pipeline"},
     {"tracking", "doors"},
-    {"folder", "report", "evaluation", "comparison"},
+    {"folder", "report", "evaluation", "comparison", "benchmark"},
     {"figures"},
     {"detector", "runs", "plan"},
     {"calibration", "drift", "scorers", "training"},

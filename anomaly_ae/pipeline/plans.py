@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae import figures
+from anomaly_ae.benchmark import draw_scorers, measured, scorer_table
 from anomaly_ae.comparison import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import AnomalyAEError, DataError, Interrupted, RunBusy, UsageError, errors_at, one_line
@@ -36,6 +37,7 @@ class PlanResult:
     comparison: list[dict[str, Any]]
     published: list[dict[str, Any]]
     cells: list[dict[str, Any]]
+    scorers: list[dict[str, Any]]
     failed: dict[str, str]
     run_folder: str
 
@@ -215,12 +217,15 @@ def _compare(plan: Plan, run: RunFolder, home: Home, failed: dict[str, str]) -> 
     """Write tables and pictures of the cells that are there."""
     children = _children(run, home)
     done = [Done(cell, children[cell.name]) for cell in plan.cells if cell.name in children]
+    scorers = scorer_table(measured(each.run for each in done))
     tables = {"comparison": comparison(done), "published": published_table(done), "cells": cell_table(done)}
+    tables |= {"scorers": scorers}
     for name, rows in tables.items():
         write_csv(run.path / f"{name}.csv", rows)
         write_text(run.path / f"{name}.md", markdown_table(rows) + "\n")
     try:
-        figures.save_figures(run.path / "figures", draw_comparison(done), plan.name)
+        drawn = draw_comparison(done) | ({"scorers": draw_scorers(scorers)} if scorers else {})
+        figures.save_figures(run.path / "figures", drawn, plan.name)
     except DataError as error:  # the cells were done elsewhere, or their data have moved
         say(f"warning: the cells are not drawn side by side: {one_line(error)}")
     result = PlanResult(run.record.id, plan.name, **tables, failed=failed, run_folder=str(run.path))

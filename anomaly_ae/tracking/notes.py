@@ -5,13 +5,13 @@ from pathlib import Path
 
 from anomaly_ae.runs import RunFolder
 
-TABLES = ("comparison", "published", "cells")  # of a pipeline, each as CSV and Markdown
+TABLES = ("scorers", "comparison", "published", "cells")  # of a pipeline, each as CSV and Markdown
 
 
 def describe_pipeline(run: RunFolder) -> str:
     """A pipeline in a few lines of Markdown, with its tables."""
     about = run.read("pipeline.json")
-    tables = [path.read_text() for name in TABLES[:2] if (path := run.path / f"{name}.md").exists()]
+    tables = [path.read_text() for name in TABLES[:3] if (path := run.path / f"{name}.md").exists()]
     return "\n\n".join([about["about"], f"`{about['command']}`", *tables])
 
 
