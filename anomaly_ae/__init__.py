@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anomaly_ae.config import RunConfig as RunConfig
     from anomaly_ae.detector import Detector as Detector
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
+    from anomaly_ae.pipeline import calibrate as calibrate
     from anomaly_ae.pipeline import evaluate as evaluate
     from anomaly_ae.pipeline import load as load
     from anomaly_ae.pipeline import run_plan as run_plan
@@ -27,6 +28,7 @@ _HOMES = {
     "AnomalyAEError": "errors",
     "Detector": "detector",
     "RunConfig": "config",
+    "calibrate": "pipeline",
     "evaluate": "pipeline",
     "load": "pipeline",
     "load_part": "autoencoders.parts",

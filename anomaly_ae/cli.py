@@ -168,6 +168,37 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    model: Model = "latest",
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another data set, whose classes have the same names.")
+    ] = None,
+    data_dir: DataDir = None,
+    normal_folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Normal images that the detector has not seen.")
+    ] = None,
+    anomaly_folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Known anomalies, to measure how many are found.")
+    ] = None,
+    target_fpr: Annotated[float | None, typer.Option(metavar="F", help="False-alarm rate [as before].")] = None,
+    guarantee: Guarantee = None,
+    confidence: Confidence = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Make a new detector with another threshold, without training: for new normal images, rate or guarantee."""
+    asked = dict(locals())
+    from anomaly_ae import pipeline
+    from anomaly_ae.runs import Home
+
+    settings = {key: asked[key] for key in asked if key not in ("no_tracking", "mlruns", "as_json")}
+    result = pipeline.calibrate(**settings, home=Home.find(mlruns), tracking=not no_tracking)
+    _print(dataclasses.asdict(result), as_json, texts.calibrated)
+
+
+@app.command()
 def encode(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images; folders within it are looked into too.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="A Parquet file: path, error, latent_0, latent_1 …")],

@@ -62,6 +62,12 @@ class Recipe:
         """What the architecture was told."""
         return Options(self.latent, self.batch_norm, self.dropout)
 
+    @property
+    def network(self) -> dict[str, Any]:
+        """The settings of the network and its training that it names."""
+        names = ("autoencoder", "latent", "batch_norm", "dropout", "trim_training")
+        return {name: getattr(self, name) for name in names}
+
     def build(self, shape: Shape) -> Autoencoder:
         """A new network for images of `shape` (C, H, W)."""
         return build_autoencoder(self.autoencoder, shape, self.options)

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from anomaly_ae.calibration import Calibration
 from anomaly_ae.files import write_with
 from anomaly_ae.training import Epoch
 
@@ -92,6 +94,22 @@ def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: f
     note = f" ({beyond:,} beyond the right edge)" if beyond else ""
     axes.set(xlabel="score (higher is more anomalous)", ylabel="share of images", title=f"Scores by role{note}")
     axes.legend()
+    return figure
+
+
+def calibration(calibrated: Calibration) -> Figure:
+    """p-value by score, with the calibration scores, the threshold, and the law of the tail where there is one."""
+    figure, (axes,) = _figure(1, (7, 4.2))
+    scores, threshold = calibrated.scores.numpy(), calibrated.threshold
+    span = float(scores[-1] - scores[0]) or 1.0
+    grid = np.linspace(scores[0], max(float(scores[-1]), threshold) + 0.1 * span, 600).astype(np.float32)
+    shares = 1 - np.arange(len(scores)) / len(scores)  # of the scores that are at least so high
+    axes.plot(grid, calibrated.p_values(torch.from_numpy(grid)), color=NORMAL, label=f"p-value ({calibrated.method})")
+    axes.plot(scores, shares, ".", color=LINE, markersize=3, label=f"{len(scores):,} calibration scores")
+    axes.axvline(threshold, color=NOVEL, linestyle="--", label=f"threshold, p ≤ {calibrated.target_fpr:g}")
+    axes.set(xlabel="score (higher is more anomalous)", ylabel="p-value (log scale)", yscale="log")
+    axes.set_title("From score to p-value")
+    axes.legend(loc="lower left", fontsize=9)
     return figure
 
 

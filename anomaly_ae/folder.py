@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SHARD = 512  # files read at a time
 READERS = 8  # threads that read them
+LOOKED_AT = 64  # images of a shard, to tell whether they look as those of the training
 
 
 @dataclass(frozen=True)
@@ -66,26 +67,68 @@ def check_output(output: Path) -> None:
         )
 
 
-def _tables(detector: Detector, folder: Path, paths: Sequence[Path], shown: Display) -> Iterator["pa.Table"]:
-    """A table for each shard of files."""
-    import pyarrow as pa
+@dataclass(frozen=True)
+class Scored:
+    """What the images of a folder score, float32 (N,); files that could not be read, with the reason; and how the
+    images look unlike those of the training.
+    """
 
-    schema = _schema(detector)
+    scores: Tensor
+    errors: list[str]
+    differences: list[str]
+
+
+def score_images(detector: Detector, folder: Path) -> Scored:
+    """Score all images below a folder; files that cannot be read are left out and said.
+
+    Raises `DataMissing` when there is no image, `DataError` when not one can be read.
+    """
+    paths, scores, errors, shown_images = find_images(folder), list[Tensor](), list[str](), list[Tensor]()
+    with display(len(paths)) as shown:
+        for shard in _read_shards(detector, paths):
+            scores.append(detector.score(shard.images))
+            shown_images.append(shard.images[:LOOKED_AT])
+            errors += [error for error in shard.errors if error]
+            shown.advance(len(shard.paths), f"{sum(map(len, scores)):,} of {len(paths):,} files")
+    if len(errors) == len(paths):
+        raise DataError(f"not one of the {len(paths)} files in {folder} can be read; the first {errors[0]}")
+    return Scored(torch.cat(scores), errors, detector.differences(torch.cat(shown_images)))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some files: the images of those that can be read, uint8 (M, C, H, W), and what is wrong with each, or None."""
+
+    paths: Sequence[Path]
+    images: Tensor
+    errors: list[str | None]
+
+
+def _read_shards(detector: Detector, paths: Sequence[Path]) -> Iterator[Shard]:
+    """Read files, `SHARD` at a time."""
     with ThreadPoolExecutor(READERS) as readers:
         for start in range(0, len(paths), SHARD):
             shard = paths[start : start + SHARD]
             read = list(readers.map(_read, shard, itertools.repeat(detector)))
-            good = np.array([isinstance(image, Tensor) for image in read])
-            latents = np.zeros((len(shard), detector.network.latent_size), np.float32)
-            if good.any():
-                latents[good] = detector.encode(
-                    torch.stack([each for each in read if isinstance(each, Tensor)])
-                ).numpy()
-            names = [_name(path.relative_to(folder)) for path in shard]
-            errors = [None if isinstance(image, Tensor) else image for image in read]
-            columns = [pa.array(column, mask=~good) for column in latents.T]
-            yield pa.table([names, errors, *columns], schema=schema)
-            shown.advance(len(shard), f"{start + len(shard):,} of {len(paths):,} files")
+            good = [image for image in read if isinstance(image, Tensor)]
+            images = torch.stack(good) if good else torch.zeros(0, *detector.preprocessing.shape, dtype=torch.uint8)
+            yield Shard(shard, images, [None if isinstance(image, Tensor) else image for image in read])
+
+
+def _tables(detector: Detector, folder: Path, paths: Sequence[Path], shown: Display) -> Iterator["pa.Table"]:
+    """A table for each shard of files."""
+    import pyarrow as pa
+
+    schema, done = _schema(detector), 0
+    for shard in _read_shards(detector, paths):
+        good = np.array([error is None for error in shard.errors])
+        latents = np.zeros((len(good), detector.network.latent_size), np.float32)
+        latents[good] = detector.encode(shard.images).numpy()
+        names = [_name(path.relative_to(folder)) for path in shard.paths]
+        columns = [pa.array(column, mask=~good) for column in latents.T]
+        yield pa.table([names, shard.errors, *columns], schema=schema)
+        done += len(good)
+        shown.advance(len(good), f"{done:,} of {len(paths):,} files")
 
 
 def _name(path: Path) -> str:

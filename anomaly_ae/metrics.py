@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, rankdata
+from scipy.stats import binomtest, norm, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 Floats = npt.NDArray[np.floating]
@@ -142,6 +142,25 @@ def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: floa
     half = float(norm.ppf(0.5 + confidence / 2)) * error
     p_value = float(2 * norm.sf(abs(difference) / error))
     return Comparison(difference, Interval(difference - half, difference + half, DELONG_TEST), p_value)
+
+
+def proportion_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Clopper and Pearson's exact interval of a proportion, https://doi.org/10.1093/biomet/26.4.404; trials ≥ 1."""
+    found = binomtest(successes, trials).proportion_ci(confidence, "exact")
+    return float(found.low), float(found.high)
+
+
+def best_f1(novel: Floats, normal: Floats) -> tuple[float, float]:
+    """The highest F1 that a threshold reaches on scores of novel (M,) and normal (N,) images, and the highest such
+    threshold, above which an image is called anomalous.
+    """
+    values = np.sort(np.concatenate([novel, normal]))
+    thresholds = np.unique(np.append(values, np.nextafter(values[0], -np.inf)))
+    caught = len(novel) - np.searchsorted(np.sort(novel), thresholds, side="right")
+    false = len(normal) - np.searchsorted(np.sort(normal), thresholds, side="right")
+    f1 = 2 * caught / (caught + false + len(novel))
+    best = len(f1) - 1 - int(np.argmax(f1[::-1]))
+    return float(f1[best]), float(thresholds[best])
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -36,7 +36,7 @@ from anomaly_ae.progress import say
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
 
-TRAINING, PIPELINE = "training", "pipeline"  # kinds of runs
+TRAINING, PIPELINE, CALIBRATION = "training", "pipeline", "calibration"  # kinds of runs
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 LATEST = "latest"
 SHORTEST_ID = 4  # characters of a run id that may stand for the whole

@@ -22,6 +22,48 @@ def trained(result: Mapping[str, Any]) -> str:
     )
 
 
+def calibrated(result: Mapping[str, Any]) -> str:
+    rates = " · ".join(f"{name} from {rate:.2g}" for name, rate in result["smallest_rates"].items())
+    bad = f"; {result['unreadable']:,} files could not be read" if result["unreadable"] else ""
+    rows = [
+        ("run", result["run_id"]),
+        ("calibrated on", f"{result['images']:,} normal images: {result['calibrated_on']}{bad}"),
+        (
+            "threshold",
+            f"{result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g} ({result['guarantee']}); "
+            f"before {result['threshold_before']:.4f}",
+        ),
+        ("rates possible", f"{rates} · tail below that, as an extrapolation"),
+        *(("warning", text) for text in result["differences"]),
+        *([("moved", _moved(result["drift"]))] if result["drift"] else []),
+        *(_anomalies(result["anomalies"]) if result["anomalies"] else []),
+        ("kept in", result["run_folder"]),
+        ("next", f"anomaly-ae evaluate {result['run_id']}"),
+    ]
+    return "\n".join(f"{name:<14}{text}" for name, text in rows)
+
+
+def _moved(drift: Mapping[str, Any]) -> str:
+    said = "the scores as a whole have moved" if drift["moved"] else "hardly"
+    return f"{said}: a new score lies above an old one in {drift['effect']:.1%} of pairs"
+
+
+def _anomalies(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    low, high = found["detection_rate_ci"]
+    return [
+        (
+            "anomalies",
+            f"{found['detection_rate']:.1%} of {found['images']:,} are found (95 % interval {low:.1%} to {high:.1%})",
+        ),
+        (
+            "best F1",
+            f"{found['best_f1']:.4f} with threshold {found['best_f1_threshold']:.4f}, chosen on these very images, "
+            f"without a guarantee: {found['best_f1_detection_rate']:.1%} found, "
+            f"{found['best_f1_false_positive_rate']:.2%} false alarms",
+        ),
+    ]
+
+
 def encoded(result: Mapping[str, Any]) -> str:
     bad = f"; {result['failed']:,} could not be read, see the column error" if result["failed"] else ""
     return (
@@ -173,8 +215,8 @@ def _shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def compared(result: Mapping[str, Any]) -> str:
-    columns = ("scorer", "auroc", "low", "high", "seeds", "better", "worse", "cells")
-    scorers = [{key: row[key] for key in columns} for row in result["scorers"]]
+    shown = ("scorer", "auroc", "low", "high", "seeds", "better", "worse", "cells")
+    scorers = [{key: row[key] for key in shown} for row in result["scorers"]]
     tables = [scorers] if scorers else [_shown(result["comparison"]), result["published"]]
     lines = [line for table in tables if table for line in ("", *plain_table(table))][1:]
     failed = [f"failed: {name}: {reason}" for name, reason in result["failed"].items()]

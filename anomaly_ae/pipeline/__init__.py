@@ -1,8 +1,20 @@
-"""The stages in order: train, resume, evaluate; and running a pipeline file."""
+"""The stages in order: train, resume, evaluate, calibrate; and running a pipeline file."""
 
+from anomaly_ae.pipeline.calibrating import CalibrateResult, calibrate
 from anomaly_ae.pipeline.evaluating import evaluate
 from anomaly_ae.pipeline.models import find_model, load
 from anomaly_ae.pipeline.plans import PlanResult, run_plan
 from anomaly_ae.pipeline.training import TrainResult, resume, train
 
-__all__ = ["PlanResult", "TrainResult", "evaluate", "find_model", "load", "resume", "run_plan", "train"]
+__all__ = [
+    "CalibrateResult",
+    "PlanResult",
+    "TrainResult",
+    "calibrate",
+    "evaluate",
+    "find_model",
+    "load",
+    "resume",
+    "run_plan",
+    "train",
+]

@@ -41,6 +41,8 @@ EVALUATION_METRICS = (
 
 
 RESULT_METRICS = {
+    "calibration/threshold": "threshold",
+    "calibration/expected_false_positive_rate": "expected_fpr",
     "train/seconds": "train_seconds",
     "train/best_epoch": "best_epoch",
     "train/reconstruction_mse": "train_mse",

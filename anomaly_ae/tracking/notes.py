@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from anomaly_ae.runs import RunFolder
+from anomaly_ae.runs import CALIBRATION, RunFolder
 
 TABLES = ("scorers", "comparison", "published", "cells")  # of a pipeline, each as CSV and Markdown
 
@@ -18,6 +18,12 @@ def describe_pipeline(run: RunFolder) -> str:
 def describe(run: RunFolder) -> str:
     """The run in a few lines of Markdown, with the headline figures as a table."""
     config, result, evaluation = run.config, run.read("result.json"), run.read("evaluation/metrics.json")
+    if run.record.kind == CALIBRATION:
+        return (
+            f"Calibrated on {result['images']:,} normal images of `{result['calibrated_on']}` "
+            f"({result['guarantee']}): threshold {result['threshold']:.4f} for a false-alarm rate of "
+            f"{result['target_fpr']:g}; before {result['threshold_before']:.4f}."
+        )
     lines = [
         f"Normal: **{config.normal}** of **{config.dataset}** · autoencoder `{config.autoencoder}` "
         f"· scorer `{config.scorer}` · false-alarm rate asked: {config.target_fpr:g}"

@@ -1,0 +1,226 @@
+"""Setting a detector's threshold anew, without training it."""
+
+import dataclasses
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anomaly_ae import figures
+from anomaly_ae.calibration import CONDITIONAL, CONFIDENCE, MARGINAL, Calibration, smallest_rate
+from anomaly_ae.config import RunConfig
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.detector import Detector
+from anomaly_ae.drift import measure_drift
+from anomaly_ae.errors import UsageError
+from anomaly_ae.files import expand, storage_errors, write_json
+from anomaly_ae.folder import score_images
+from anomaly_ae.metrics import best_f1, proportion_interval
+from anomaly_ae.pipeline.marking import marked, settle
+from anomaly_ae.pipeline.models import find_model
+from anomaly_ae.runs import CALIBRATION, FINISHED, LATEST, Home, Record, RunFolder, now
+from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
+
+
+@dataclass(frozen=True)
+class CalibrateResult:
+    """What a calibration came to.
+
+    smallest_rates: by guarantee, the smallest false-alarm rate that so many images can hold
+    drift:          how the new calibration scores lie to the old ones, see `Drift`; None where they are the same
+    differences:    how the images look unlike those of the training
+    anomalies:      what known anomalies show, see `_measure_anomalies`; None without any
+    """
+
+    run_id: str
+    calibrated_on: str
+    images: int
+    unreadable: int
+    guarantee: str
+    target_fpr: float
+    expected_fpr: float
+    threshold: float
+    threshold_before: float
+    smallest_rates: dict[str, float]
+    drift: dict[str, Any] | None
+    differences: list[str]
+    anomalies: dict[str, Any] | None
+    run_folder: str
+
+
+@dataclass(frozen=True)
+class Normals:
+    """Scores of normal images, (N,), where they come from, and what is to be said of them."""
+
+    scores: Tensor
+    source: str
+    unreadable: int = 0
+    differences: tuple[str, ...] = ()
+
+
+def calibrate(
+    model: str = LATEST,
+    *,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    normal_folder: str | Path | None = None,
+    anomaly_folder: str | Path | None = None,
+    target_fpr: float | None = None,
+    guarantee: str | None = None,
+    confidence: float | None = None,
+    home: Home | None = None,
+    tracking: bool = True,
+    device: str = "auto",
+) -> CalibrateResult:
+    """Make a new detector of an old one, with the threshold that new normal images, rate or guarantee ask for.
+
+    The normal images are those of the classes with the same names in another data set, or all below a folder;
+    without either, the detector's own calibration scores stay. What is not said stays as it was. The new detector is
+    kept in a run of its own, below the old one's. Raises `UsageError` when nothing is asked for, or images the
+    detector was trained on; `CalibrationError` when there are too few for the rate; and what `find_model` raises.
+    """
+    home = home or Home.find()
+    asked = {"target_fpr": target_fpr, "guarantee": guarantee, "confidence": confidence}
+    changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    if not (dataset or normal_folder or anomaly_folder or changes):
+        raise UsageError(
+            "nothing to calibrate was given; name new normal images with --normal-folder or --dataset, or another "
+            "--target-fpr or --guarantee"
+        )
+    mark_dead_runs(home)
+    folder, parent = find_model(home, model)
+    detector = Detector.load(folder, device)
+    normals = _normals(detector, dataset, data_dir, normal_folder)
+    calibration = dataclasses.replace(detector.calibration, scores=normals.scores, **changes)
+    new = dataclasses.replace(detector, calibration=calibration)
+    anomalies = None if anomaly_folder is None else _measure_anomalies(new, expand(anomaly_folder))
+    return _keep(home, parent, detector, new, normals, anomalies, tracking)
+
+
+def _normals(detector: Detector, dataset: str | None, data_dir: str | None, folder: str | Path | None) -> Normals:
+    """The scores to calibrate on."""
+    if dataset and folder:
+        raise UsageError("normal images come from --dataset or from --normal-folder, and both were given")
+    if folder:
+        scored = score_images(detector, expand(folder))
+        source = str(expand(folder).resolve())
+        return Normals(scored.scores, source, len(scored.errors), tuple(scored.differences))
+    if not dataset:
+        return Normals(detector.calibration.scores, "the same images as before")
+    images = _images_of(detector, dataset, data_dir)
+    return Normals(detector.score(images), dataset, differences=tuple(detector.differences(images)))
+
+
+def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
+    """The images of another data set whose classes are normal."""
+    recipe = detector.recipe
+    if name == recipe.dataset:
+        raise UsageError(
+            f"the detector was trained on {name}; name images that it has not seen, or leave --dataset out to keep "
+            "those that were held back for its calibration"
+        )
+    data = load_dataset(name, data_dir)
+    normal = [position for position, each in enumerate(data.classes) if each in recipe.normal]
+    if not normal:
+        raise UsageError(
+            f"{name} has no class that is normal to the detector; its classes are {', '.join(data.classes)}, and "
+            f"normal are {', '.join(recipe.normal)}"
+        )
+    wanted = torch.tensor(normal)
+    return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in data.files.values()])
+
+
+def _measure_anomalies(detector: Detector, folder: Path) -> dict[str, Any]:
+    """How many known anomalies the threshold finds, and the threshold with the best F1 against calibration images.
+
+    That threshold is chosen with these very anomalies and holds no rate; its figures are what it came to on them.
+    """
+    scored = score_images(detector, folder)
+    found = int((scored.scores > detector.threshold).sum())
+    low, high = proportion_interval(found, len(scored.scores))
+    f1, threshold = best_f1(scored.scores.numpy(), detector.calibration.scores.numpy())
+    return {
+        "folder": str(folder.resolve()),
+        "images": len(scored.scores),
+        "unreadable": len(scored.errors),
+        "detection_rate": found / len(scored.scores),
+        "detection_rate_ci": [low, high],
+        "best_f1": f1,
+        "best_f1_threshold": threshold,
+        "best_f1_false_positive_rate": float((detector.calibration.scores > threshold).float().mean()),
+        "best_f1_detection_rate": float((scored.scores > threshold).float().mean()),
+    }
+
+
+def _keep(
+    home: Home,
+    parent: RunFolder | None,
+    old: Detector,
+    new: Detector,
+    normals: Normals,
+    anomalies: dict[str, Any] | None,
+    tracking: bool,
+) -> CalibrateResult:
+    """Keep the new detector in a run of its own."""
+    with storage_errors(f"keep runs in {home.root}"):
+        (home.root / "runs").mkdir(parents=True, exist_ok=True)
+    config = dataclasses.replace(_config(old, parent), target_fpr=new.calibration.target_fpr)
+    above = (parent.record.id, parent.record.mlflow_run_id) if parent else (None, None)
+    name = f"calibration · {new.calibration.method} · {new.calibration.target_fpr:g}"
+    tracker = Tracker.begin(home, config.experiment, name, above[1]) if tracking else Tracker(home, None)
+    run_id = tracker.run_id or secrets.token_hex(16)
+    run = RunFolder(home.root / "runs" / run_id)
+    result = _result(run, old, new, normals, anomalies)
+    with marked(run, tracker), run.lock():
+        run.write_start(config, parent.split if parent else {"digest": "", "parts": old.split.summary()})
+        record = Record(run_id, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking, parent=above[0])
+        run.write_record(dataclasses.replace(record, kind=CALIBRATION, resume="anomaly-ae calibrate"))
+        tracker.log_start(run)
+        new.save(run.path / "detector")
+        figures.save_figures(run.path / "figures", {"calibration": figures.calibration(new.calibration)}, name)
+        write_json(run.path / "result.json", dataclasses.asdict(result))
+        run.update(status=FINISHED)
+        tracker.log_results(run)
+        tracker.set_status(FINISHED)
+        settle(run, tracker)
+    return result
+
+
+def _config(detector: Detector, run: RunFolder | None) -> RunConfig:
+    """The settings that a detector was trained with, as far as they are known."""
+    if run:
+        return run.config
+    recipe = detector.recipe
+    return RunConfig(dataset=recipe.dataset, normal=",".join(recipe.normal), scorer=recipe.scorer, **recipe.network)
+
+
+def _result(
+    run: RunFolder, old: Detector, new: Detector, normals: Normals, anomalies: dict[str, Any] | None
+) -> CalibrateResult:
+    calibration, before = new.calibration, old.calibration
+    moved = None if normals.scores is before.scores else measure_drift(calibration.scores, before.scores)
+    return CalibrateResult(
+        run_id=run.path.name,
+        calibrated_on=normals.source,
+        images=len(calibration.scores),
+        unreadable=normals.unreadable,
+        guarantee=calibration.method,
+        target_fpr=calibration.target_fpr,
+        expected_fpr=calibration.expected_fpr,
+        threshold=calibration.threshold,
+        threshold_before=before.threshold,
+        smallest_rates=smallest_rates(calibration),
+        drift=None if moved is None else dataclasses.asdict(moved),
+        differences=list(normals.differences),
+        anomalies=anomalies,
+        run_folder=str(run.path),
+    )
+
+
+def smallest_rates(calibration: Calibration) -> dict[str, float]:
+    """By guarantee, the smallest false-alarm rate that so many calibration images can hold."""
+    count, confidence = len(calibration.scores), max(CONFIDENCE, calibration.confidence)
+    return {MARGINAL: smallest_rate(count), CONDITIONAL: smallest_rate(count, CONDITIONAL, confidence)}
