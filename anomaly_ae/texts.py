@@ -33,18 +33,18 @@ def calibrated(result: Mapping[str, Any]) -> str:
             f"{result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g} ({result['guarantee']}); "
             f"before {result['threshold_before']:.4f}",
         ),
-        ("rates possible", f"{rates} · tail below that, as an extrapolation"),
+        ("rates possible", f"{rates} · tail for less, as an extrapolation"),
         *(("warning", text) for text in result["differences"]),
         *([("moved", _moved(result["drift"]))] if result["drift"] else []),
         *(_anomalies(result["anomalies"]) if result["anomalies"] else []),
         ("kept in", result["run_folder"]),
         ("next", f"anomaly-ae evaluate {result['run_id']}"),
     ]
-    return "\n".join(f"{name:<14}{text}" for name, text in rows)
+    return "\n".join(f"{name:<16}{text}" for name, text in rows)
 
 
 def _moved(drift: Mapping[str, Any]) -> str:
-    said = "the scores as a whole have moved" if drift["moved"] else "hardly"
+    said = "the scores as a whole have moved" if drift["moved"] else "not by much"
     return f"{said}: a new score lies above an old one in {drift['effect']:.1%} of pairs"
 
 
@@ -78,8 +78,8 @@ def evaluated(result: Mapping[str, Any]) -> str:
         ("reconstruction MSE", f"{result['reconstruction_mse']:.5f}   of the normal test images, in [0, 1]"),
         (
             "threshold",
-            f"{result['threshold']:.4f}   for a false-alarm rate of {result['target_fpr']:g}, "
-            f"calibration: {result['calibration']}",
+            f"{result['threshold']:.4f}   for a false-alarm rate of {result['target_fpr']:g} "
+            f"({result['calibration']})",
         ),
         ("false-alarm rate", _percent(result["false_positive_rate"])),
         ("detection rate", _percent(result["true_positive_rate"])),
@@ -112,7 +112,7 @@ def _ranked(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _drift(drift: Mapping[str, Any] | None) -> str:
     if drift is None:
         return "not measured: fewer than 20 normal images to compare"
-    said = "the scores as a whole have moved" if drift["moved"] else "none worth a word"
+    said = "the scores as a whole have moved" if drift["moved"] else "none of note"
     low, high = drift["interval"]["low"], drift["interval"]["high"]
     return (
         f"{said}: a normal test image scores above a calibration image in {drift['effect']:.1%} of pairs "

@@ -20,7 +20,7 @@ from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.files import write_bytes
 from anomaly_ae.objectives import Objective
 from anomaly_ae.objectives.corruption import corrupt
-from anomaly_ae.objectives.similarity import relative_error_map
+from anomaly_ae.objectives.similarity import ENERGY_FLOOR
 from anomaly_ae.progress import Display
 
 STEPS = 1_500  # optimiser steps of a training whose number of epochs was not said
@@ -166,7 +166,7 @@ def _train(
         optimizer.param_groups[0]["lr"] = training.rate_at((number - 1) * batches + i, total * batches)
         batch = as_float(images[chosen])  # (B, C, H, W) in [0, 1]
         seen = corrupt(batch, config.noise, config.masked)
-        loss = objective(*_best_fitting(batch, _forward(network, seen, config.precision), trimmed))
+        loss = objective(*best_fitting(batch, _forward(network, seen, config.precision), trimmed))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -178,13 +178,14 @@ def _train(
     return loss_sum.item() / batches
 
 
-def _best_fitting(images: Tensor, outputs: Outputs, trimmed: float) -> tuple[Tensor, Outputs]:
-    """The images of a batch, with their outputs, without the share `trimmed` that is reconstructed worst.
+def best_fitting(images: Tensor, outputs: Outputs, trimmed: float) -> tuple[Tensor, Outputs]:
+    """The images of a batch, with their outputs, without the share `trimmed` whose error is largest for its energy.
 
     The trimmed loss of Shen and Sanghavi 2019, https://arxiv.org/abs/1810.11874
     """
     if count := round(trimmed * len(images)):
-        errors = relative_error_map(images, outputs.reconstruction.detach()).mean(dim=(1, 2))
+        error = (images - outputs.reconstruction.detach()).square().mean(dim=(1, 2, 3))
+        errors = error / (images.square().mean(dim=(1, 2, 3)) + ENERGY_FLOOR)
         kept = errors.topk(len(images) - count, largest=False).indices
         return images[kept], outputs.each(lambda tensor: tensor[kept])
     return images, outputs

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from anomaly_ae.data.named import load_dataset
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector import Detector, fit_scorer
 from anomaly_ae.errors import DataError, DetectorDamaged, ModelNotFound, StorageError, UsageError
 from tests.conftest import Trained
 
@@ -143,3 +143,16 @@ def test_a_gpu_gives_the_same_scores(trained: Trained) -> None:
     folder = trained.run.path / "detector"
     here, there = Detector.load(folder, "cpu"), Detector.load(folder, "cuda")
     torch.testing.assert_close(there.score(images()), here.score(images()), rtol=1e-4, atol=1e-4)
+
+
+def test_a_trimmed_scorer_has_not_seen_what_scored_highest(trained: Trained) -> None:
+    detector = trained.detector()
+    digits = load_dataset("digits").files["train"]
+    fit, validation = (digits.images[getattr(detector.split, part).indices] for part in ("fit", "validation"))
+    noise = torch.randint(0, 256, (10, *fit.shape[1:]), dtype=torch.uint8)
+    smuggled = torch.cat([fit, noise])
+    for trimmed, left_out in ((0.0, 0), (0.05, round(0.05 * len(smuggled)))):
+        memory = fit_scorer("pixel-knn", detector.network, smuggled, validation, trimmed).state()["memory"]
+        assert len(memory) == len(smuggled) - left_out
+        nearest = torch.cdist(noise.flatten(1).float() / 255, memory).amin(dim=1)
+        assert bool((nearest > 0.5).all() if trimmed else (nearest < 0.01).all())

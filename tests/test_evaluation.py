@@ -10,7 +10,9 @@ from anomaly_ae import pipeline
 from anomaly_ae.calibration import Calibration
 from anomaly_ae.config import RunConfig
 from anomaly_ae.data.named import load_dataset
+from anomaly_ae.errors import UnknownName
 from anomaly_ae.runs import Home
+from anomaly_ae.scorers import SCORERS
 from tests.conftest import Trained
 
 KEYS = {
@@ -113,3 +115,48 @@ def test_the_reconstruction_mse_is_that_of_the_normal_test_images(trained: Train
     normal = test.images[torch.isin(test.labels, torch.tensor([0, 1, 2]))]
     expected = (detector.reconstruct(normal) - normal / 255).square().mean().item()
     assert trained.evaluation.reconstruction_mse == pytest.approx(expected, rel=1e-5)
+
+
+def test_another_guarantee_is_printed_and_leaves_the_run_alone(trained: Trained) -> None:
+    before = (trained.run.path / "evaluation" / "metrics.json").read_bytes()
+    other = pipeline.evaluate(home=trained.home, guarantee="conditional", confidence=0.9)
+    assert other.calibration == "conditional, with 90% confidence"
+    assert other.threshold > trained.evaluation.threshold
+    assert (trained.run.path / "evaluation" / "metrics.json").read_bytes() == before
+
+
+def test_discoveries_are_measured_against_the_labels(trained: Trained) -> None:
+    found = pipeline.evaluate(home=trained.home, fdr=0.1).discoveries
+    assert found is not None
+    detector = trained.detector()
+    test = load_dataset("digits").files["train"].take(detector.split.test.indices)
+    mask = detector.discoveries(detector.score(test.images), 0.1).found.numpy()
+    novel = test.labels.numpy() > 2
+    assert found["found"] == mask.sum() > 0
+    assert found["false_discovery_share"] == (mask & ~novel).sum() / mask.sum()
+    assert found["detection_rate"] == (mask & novel).sum() / novel.sum()
+    assert found["fewest_possible"] == 126  # 1,367 images / (0.1 · 109)
+
+
+def test_other_scorers_are_measured_on_the_same_images(trained: Trained) -> None:
+    rows = pipeline.evaluate(home=trained.home, beside=["pixel-knn", "relative"]).beside
+    assert [row["scorer"] for row in rows] == ["aligned-knn", "pixel-knn", "relative"]
+    detector = trained.detector()
+    digits = load_dataset("digits").files["train"]
+    test, fit = digits.take(detector.split.test.indices), digits.images[detector.split.fit.indices]
+    nearest = torch.cdist(test.images.flatten(1).float(), fit.flatten(1).float()).amin(dim=1)
+    assert rows[1]["auroc"] == pytest.approx(roc_auc_score(test.labels.numpy() > 2, nearest.numpy()), abs=1e-4)
+    assert (rows[0]["difference"], rows[0]["p_value"]) == (0, 1)
+    assert rows[2]["difference"] == pytest.approx(rows[2]["auroc"] - rows[0]["auroc"])
+    assert {f"auroc {digit}" for digit in range(3, 10)} <= rows[0].keys()
+    assert "beside.csv" in {path.name for path in (trained.run.path / "evaluation").iterdir()}
+
+
+def test_all_scorers_beside_are_those_that_suit_the_network(trained: Trained) -> None:
+    rows = pipeline.evaluate(home=trained.home, beside=["all"]).beside
+    assert {row["scorer"] for row in rows} == set(SCORERS) - {"elbo"}
+
+
+def test_a_wrong_name_beside_is_said(trained: Trained) -> None:
+    with pytest.raises(UnknownName, match="pixel-knn"):
+        pipeline.evaluate(home=trained.home, beside=["pixels-knn"])

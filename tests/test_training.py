@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomaly_ae.autoencoders import Options, build_autoencoder
+from anomaly_ae.autoencoders import Options, Outputs, build_autoencoder
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.progress import Silent
-from anomaly_ae.training import Epoch, Training, epoch_count, train_epochs
+from anomaly_ae.training import Epoch, Training, best_fitting, epoch_count, train_epochs
 
 CONFIG = RunConfig(normal="0", epochs=6, batch_size=32, latent=4)
 
@@ -159,3 +159,23 @@ def test_small_data_get_more_epochs_than_large() -> None:
     assert epoch_count(config, 268) == 200
     assert epoch_count(config, 2_000_000) == 1
     assert epoch_count(RunConfig(normal="0", epochs=7), 268) == 7
+
+
+def test_trimming_leaves_the_images_that_fit_worst_out_of_the_loss() -> None:
+    images = torch.full((10, 1, 4, 4), 0.5)
+    off = torch.tensor([0.0, 0.1, 0.4, 0.0, 0.1, 0.0, 0.3, 0.1, 0.0, 0.0]).reshape(-1, 1, 1, 1)
+    outputs = Outputs(images + off, torch.arange(10.0).unsqueeze(1))
+    kept, their_outputs = best_fitting(images, outputs, 0.2)
+    assert sorted(their_outputs.latent.flatten().tolist()) == [0, 1, 3, 4, 5, 7, 8, 9]
+    assert len(kept) == 8
+    dim = torch.cat([images[:8], images[8:] / 10])  # the same error of a fainter image is a larger one
+    outputs = Outputs(dim + 0.05, torch.arange(10.0).unsqueeze(1))
+    assert sorted(best_fitting(dim, outputs, 0.2)[1].latent.flatten().tolist()) == list(range(8))
+    assert best_fitting(images, outputs, 0.0)[0] is images
+
+
+def test_trimming_begins_after_the_warm_up_and_changes_the_weights(tmp_path: Path) -> None:
+    plain, trimmed = (begin(RunConfig(normal="0", epochs=20, batch_size=32, trim_training=s)) for s in (0.0, 0.2))
+    losses = [[epoch.train_loss for epoch in epochs(each, tmp_path / "c")] for each in (plain, trimmed)]
+    assert losses[0][:2] == losses[1][:2]
+    assert all(other < one for one, other in zip(losses[0][2:], losses[1][2:], strict=True))

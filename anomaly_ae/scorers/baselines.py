@@ -20,7 +20,7 @@ class PrincipalComponents(MapScorer):
 
         images = _sample(fit_set)
         count = min(COMPONENTS, *images.shape)
-        fitted = PCA(count, svd_solver="randomized", random_state=0).fit(images)
+        fitted = PCA(count, random_state=0).fit(images)
         self.learned = {"mean": _tensor(fitted.mean_), "components": _tensor(fitted.components_)}
 
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:

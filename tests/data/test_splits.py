@@ -70,3 +70,21 @@ def test_too_few_images_are_refused() -> None:
 def test_a_split_survives_its_record() -> None:
     split = split_dataset(dataset(400), (0, 2), seed=5)
     assert Split.from_record(split.summary(), split.tensors()).summary() == split.summary()
+
+
+def test_contamination_smuggles_novel_images_into_the_fit_set_alone() -> None:
+    dataset = load_dataset("digits")
+    clean, split = split_dataset(dataset, (0, 1, 2), 0), split_dataset(dataset, (0, 1, 2), 0, 0.1)
+    labels = dataset.files["train"].labels
+    novel = labels[split.fit.indices] > 2
+    assert float(novel.float().mean()) == pytest.approx(0.1, abs=0.002)
+    assert not torch.isin(split.fit.indices, split.test.indices).any()
+    assert torch.equal(split.fit.indices[~novel], clean.fit.indices)
+    assert torch.equal(split.calibration.indices, clean.calibration.indices)
+    assert len(split.test.indices) == len(clean.test.indices) - int(novel.sum())
+
+
+def test_contamination_needs_enough_novel_images() -> None:
+    dataset = load_dataset("digits")
+    with pytest.raises(DataError, match="contamination needs"):
+        split_dataset(dataset, tuple(range(9)), 0, 0.45)

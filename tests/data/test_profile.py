@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.data.profile import Profile, size_difference
+
+IMAGES = load_dataset("digits").files["train"].images
+PROFILE = Profile.of(IMAGES[:900])
+
+
+def test_images_of_the_same_kind_look_the_same() -> None:
+    assert PROFILE.differences(IMAGES[900:]) == []
+    assert PROFILE.differences(IMAGES[900:].float() / 255) == []
+    assert PROFILE.differences(IMAGES[:0]) == []
+
+
+def test_brightness_is_between_the_darkest_and_the_brightest_but_for_one_in_a_hundred() -> None:
+    means = IMAGES[:900].double().mean(dim=(1, 2, 3)) / 255
+    low, high = PROFILE.brightness
+    assert float(((means < low) | (means > high)).double().mean()) == pytest.approx(0.01, abs=0.003)
+
+
+def test_inverted_ink_is_said() -> None:
+    [said] = PROFILE.differences(255 - IMAGES)
+    assert "inverted" in said
+
+
+@pytest.mark.parametrize(("change", "word"), [(lambda x: x // 5, "brightness"), (lambda x: x // 8 + 60, "contrast")])
+def test_other_brightness_and_contrast_are_said(change: object, word: str) -> None:
+    said = PROFILE.differences(change(IMAGES))  # type: ignore[operator]
+    assert any(word in each for each in said)
+
+
+def test_single_odd_images_do_not_speak_for_all() -> None:
+    mixed = torch.cat([IMAGES[:80], 255 - IMAGES[:40]])
+    assert PROFILE.differences(mixed) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "word"), [((28, 28), None), ((56, 56), None), ((28, 60), "stretched"), ((8, 8), "less detail")]
+)
+def test_another_size_is_said_where_it_matters(given: tuple[int, int], word: str | None) -> None:
+    said = size_difference(given, (28, 28))
+    assert (said is None) if word is None else (word in str(said))

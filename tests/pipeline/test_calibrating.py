@@ -1,0 +1,113 @@
+"""Calibrating anew: a child run, a detector of its own, the old one untouched."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from PIL import Image
+
+from anomaly_ae import pipeline
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.detector import Detector
+from anomaly_ae.errors import CalibrationError, DataMissing, UsageError
+from anomaly_ae.runs import FINISHED
+from tests.conftest import Cli, Trained
+
+DIGITS = load_dataset("digits").files["train"]
+
+
+def write(folder: Path, images: torch.Tensor) -> Path:
+    folder.mkdir()
+    for i, image in enumerate(images[:, 0].numpy()):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    return folder
+
+
+def unseen(trained: Trained) -> torch.Tensor:
+    """Normal images that are for the test."""
+    indices = trained.detector().split.test.indices
+    return DIGITS.images[indices[DIGITS.labels[indices] < 3]]
+
+
+def test_new_normal_images_make_a_new_detector_and_leave_the_old_one_alone(trained: Trained, tmp_path: Path) -> None:
+    old = (trained.run.path / "detector" / "detector.json").read_bytes()
+    folder = write(tmp_path / "normal", unseen(trained))
+    (folder / "bad.png").write_bytes(b"bad")
+    result = pipeline.calibrate(trained.run.record.id, normal_folder=folder, target_fpr=0.1, home=trained.home)
+    assert (result.images, result.unreadable) == (len(unseen(trained)), 1)
+    run = trained.home.find_run(result.run_id)
+    assert (run.record.parent, run.record.status) == (trained.run.record.id, FINISHED)
+    new = Detector.load(run.detector_folder())
+    expected = trained.detector().score(unseen(trained)).sort().values
+    torch.testing.assert_close(new.calibration.scores, expected)
+    assert new.threshold == result.threshold == new.calibration.threshold
+    assert (trained.run.path / "detector" / "detector.json").read_bytes() == old
+    assert trained.home.latest().record.id == trained.run.record.id
+    logged = MlflowClient(trained.home.tracking_uri).get_run(result.run_id)
+    assert logged.data.tags["mlflow.parentRunId"] == trained.run.record.id
+    assert logged.data.metrics["calibration/threshold"] == pytest.approx(result.threshold)
+    assert (run.path / "figures" / "calibration.png").stat().st_size > 10_000
+
+
+def test_the_new_detector_can_be_evaluated(trained: Trained) -> None:
+    result = pipeline.calibrate(trained.run.record.id, guarantee="conditional", home=trained.home, tracking=False)
+    evaluation = pipeline.evaluate(result.run_id, home=trained.home)
+    assert evaluation.threshold == result.threshold > trained.evaluation.threshold
+    assert evaluation.calibration == "conditional, with 95% confidence"
+
+
+def test_known_anomalies_show_what_is_found_and_a_threshold_without_guarantee(
+    trained: Trained, tmp_path: Path
+) -> None:
+    anomalies = DIGITS.images[DIGITS.labels == 7][:50]
+    folder = write(tmp_path / "anomalies", anomalies)
+    result = pipeline.calibrate(trained.run.record.id, anomaly_folder=folder, home=trained.home, tracking=False)
+    assert result.anomalies is not None
+    found = (trained.detector().score(anomalies) > result.threshold).float().mean().item()
+    assert result.anomalies["detection_rate"] == pytest.approx(found)
+    low, high = result.anomalies["detection_rate_ci"]
+    assert low < found <= high
+    assert result.anomalies["best_f1"] > 0.9
+
+
+def test_images_that_look_otherwise_are_said(trained: Trained, tmp_path: Path) -> None:
+    folder = write(tmp_path / "inverted", 255 - unseen(trained))
+    result = pipeline.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home, tracking=False)
+    assert "inverted" in result.differences[0]
+    assert result.drift is not None
+    assert result.drift["moved"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "nothing to calibrate"),
+        ({"dataset": "digits"}, "trained on digits"),
+        ({"dataset": "digits", "normal_folder": "x"}, "both were given"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(trained: Trained, asked: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        pipeline.calibrate(trained.run.record.id, home=trained.home, **asked)  # type: ignore[arg-type]
+
+
+def test_too_few_images_leave_nothing_behind(trained: Trained, tmp_path: Path) -> None:
+    before = len(trained.home.runs())
+    folder = write(tmp_path / "normal", unseen(trained)[:10])
+    with pytest.raises(CalibrationError, match="needs at least 19 calibration images, and there are 10"):
+        pipeline.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home)
+    with pytest.raises(DataMissing):
+        pipeline.calibrate(trained.run.record.id, normal_folder=tmp_path / "none", home=trained.home)
+    assert len(trained.home.runs()) == before
+
+
+def test_as_a_user_calls_it(trained: Trained, cli: Cli) -> None:
+    place = ("--mlruns", str(trained.home.root))
+    done = cli("calibrate", trained.run.record.id, "--target-fpr", "0.001", "--guarantee", "tail", *place)
+    assert done.code == 0, done.err
+    assert "tail, an extrapolation" in done.out
+    assert "conditional from 0.027" in done.out
+    refused = cli("calibrate", trained.run.record.id, "--target-fpr", "0.001", *place)
+    assert refused.code == 2
+    assert "the smallest rate possible is 0.009175" in refused.err

@@ -1,0 +1,42 @@
+import pytest
+from scipy.stats import t as student
+
+from anomaly_ae.benchmark import Measured, draw_scorers, interval, scorer_table
+
+
+def measured(scorer: str, normal: str, seed: int, auroc: float, p_value: float = 1.0) -> Measured:
+    return Measured(scorer, normal, seed, auroc, {"3": auroc, "4": auroc - 0.1}, auroc - 0.9, p_value)
+
+
+FOUND = [
+    *(measured("good", normal, seed, auroc) for normal, seed, auroc in [("0", 0, 0.9), ("1", 0, 0.8), ("0", 1, 1.0)]),
+    measured("good", "1", 1, 0.9),
+    *(measured("poor", normal, seed, 0.6, 0.01) for normal in "01" for seed in (0, 1)),
+]
+
+
+def test_a_row_for_each_scorer_the_best_first() -> None:
+    good, poor = scorer_table(FOUND)
+    assert (good["scorer"], poor["scorer"]) == ("good", "poor")
+    assert good["auroc"] == pytest.approx(0.9)  # of the seeds 0.85 and 0.95
+    half = student.ppf(0.975, 1) * 0.05
+    assert (good["low"], good["high"]) == (pytest.approx(0.9 - half), pytest.approx(0.9 + half))
+    assert (good["normal 0"], good["normal 1"]) == (pytest.approx(0.95), pytest.approx(0.85))
+    assert (good["better"], good["worse"], poor["worse"], poor["cells"]) == (0, 0, 4, 4)
+
+
+def test_one_set_of_normal_classes_is_broken_down_by_novel_class() -> None:
+    [row] = scorer_table([measured("good", "0,1,2", 0, 0.9)])
+    assert (row["novel 3"], row["novel 4"]) == (0.9, pytest.approx(0.8))
+    assert (row["low"], row["high"]) == (None, None)  # one seed has no spread
+
+
+def test_a_single_value_has_no_interval() -> None:
+    assert interval([0.5]) == (None, None)
+
+
+def test_the_heat_map_has_every_scorer_and_class() -> None:
+    axes = draw_scorers(scorer_table(FOUND)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["good", "poor"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["mean", "normal 0", "normal 1"]
+    assert [text.get_text() for text in axes.texts][:3] == ["90.0", "95.0", "85.0"]
