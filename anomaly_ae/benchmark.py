@@ -19,8 +19,12 @@ AUROC = "auroc "  # before the name of a novel class, in a row of `evaluation/be
 
 @dataclass(frozen=True)
 class Measured:
-    """The AUROC of one scorer in one cell, in [0, 1]: of the whole, and against each novel class."""
+    """The AUROC of one scorer in one cell, in [0, 1]: of the whole, and against each novel class.
 
+    system: what the cell is but for its normal classes and its seed
+    """
+
+    system: str
     scorer: str
     normal: str
     seed: int
@@ -30,10 +34,11 @@ class Measured:
     p_value: float
 
 
-def measured(runs: Iterable[RunFolder]) -> list[Measured]:
-    """What was measured in the runs whose detectors had other scorers measured beside their own."""
+def measured(runs: Iterable[tuple[str, RunFolder]]) -> list[Measured]:
+    """What was measured in runs, each with its system, where other scorers were measured beside the detector's."""
     return [
         Measured(
+            system=system,
             scorer=row["scorer"],
             normal=run.config.normal,
             seed=run.config.seed,
@@ -42,28 +47,36 @@ def measured(runs: Iterable[RunFolder]) -> list[Measured]:
             difference=row["difference"],
             p_value=row["p_value"],
         )
-        for run in runs
+        for system, run in runs
         if run.record.status == FINISHED
         for row in run.read("evaluation/metrics.json").get("beside") or []
     ]
 
 
 def scorer_table(found: Sequence[Measured]) -> list[dict[str, Any]]:
-    """A row for each scorer, the best first: mean AUROC over all cells, its 95 % interval over the seeds, in how many
-    cells it is better or worse than the detector's own by DeLong's test at 5 %, and the AUROC of each column, which
-    is a set of normal classes, or a novel class where there is but one such set.
+    """A row for each scorer of each system, the best first: mean AUROC over all cells, its 95 % interval over the seeds,
+    in how many cells it is better or worse than the detector's own by DeLong's test at 5 %, and the AUROC of each
+    column, which is a set of normal classes, or a novel class where there is but one such set.
     """
-    rows = []
-    for scorer in dict.fromkeys(each.scorer for each in found):
-        of_scorer = [each for each in found if each.scorer == scorer]
+    rows: list[dict[str, Any]] = []
+    for system, scorer in dict.fromkeys((each.system, each.scorer) for each in found):
+        of_scorer = [each for each in found if (each.system, each.scorer) == (system, scorer)]
         seeds = dict.fromkeys(each.seed for each in of_scorer)
         means = [fmean(each.auroc for each in of_scorer if each.seed == seed) for seed in seeds]
         low, high = interval(means)
         clear = [each.difference for each in of_scorer if each.p_value < SIGNIFICANT]
-        about = {"scorer": scorer, "auroc": fmean(means), "low": low, "high": high, "seeds": len(means)}
+        about = {
+            "system": system,
+            "scorer": scorer,
+            "auroc": fmean(means),
+            "low": low,
+            "high": high,
+            "seeds": len(means),
+        }
         about |= {"better": sum(d > 0 for d in clear), "worse": sum(d < 0 for d in clear), "cells": len(of_scorer)}
         rows.append(about | _columns(of_scorer))
-    return sorted(rows, key=lambda row: -float(row["auroc"]))
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    return sorted(rows, key=lambda row: (systems.index(row["system"]), -row["auroc"]))
 
 
 def _columns(of_scorer: Sequence[Measured]) -> dict[str, float]:
@@ -88,4 +101,6 @@ def draw_scorers(rows: Sequence[dict[str, Any]]) -> Figure:
     """A heat map of a `scorer_table`: scorers down, classes across, the mean at the left."""
     columns = [name for name in rows[0] if name.startswith(("normal ", "novel "))]
     values = np.array([[row["auroc"], *(row[name] for name in columns)] for row in rows])
-    return figures.heat_table(values, [row["scorer"] for row in rows], ["mean", *columns], "AUROC × 100")
+    several = len({row["system"] for row in rows}) > 1
+    names = [f"{row['system']} · {row['scorer']}" if several else row["scorer"] for row in rows]
+    return figures.heat_table(values, names, ["mean", *columns], "AUROC × 100")

@@ -215,7 +215,7 @@ def _shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def compared(result: Mapping[str, Any]) -> str:
-    shown = ("scorer", "auroc", "low", "high", "seeds", "better", "worse", "cells")
+    shown = ("system", "scorer", "auroc", "low", "high", "seeds", "better", "worse", "cells")
     scorers = [{key: row[key] for key in shown} for row in result["scorers"]]
     tables = [scorers] if scorers else [_shown(result["comparison"]), result["published"]]
     lines = [line for table in tables if table for line in ("", *plain_table(table))][1:]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from scipy.stats import t as student
 
@@ -5,7 +7,7 @@ from anomaly_ae.benchmark import Measured, draw_scorers, interval, scorer_table
 
 
 def measured(scorer: str, normal: str, seed: int, auroc: float, p_value: float = 1.0) -> Measured:
-    return Measured(scorer, normal, seed, auroc, {"3": auroc, "4": auroc - 0.1}, auroc - 0.9, p_value)
+    return Measured("conv", scorer, normal, seed, auroc, {"3": auroc, "4": auroc - 0.1}, auroc - 0.9, p_value)
 
 
 FOUND = [
@@ -40,3 +42,12 @@ def test_the_heat_map_has_every_scorer_and_class() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["good", "poor"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["mean", "normal 0", "normal 1"]
     assert [text.get_text() for text in axes.texts][:3] == ["90.0", "95.0", "85.0"]
+
+
+def test_systems_are_kept_apart() -> None:
+    other = [dataclasses.replace(each, system="vae", auroc=each.auroc - 0.2) for each in FOUND]
+    table = scorer_table([*FOUND, *other])
+    order = [("conv", "good"), ("conv", "poor"), ("vae", "good"), ("vae", "poor")]
+    assert [(row["system"], row["scorer"]) for row in table] == order
+    labels = [label.get_text() for label in draw_scorers(table).axes[0].get_yticklabels()]
+    assert labels[2] == "vae · good"

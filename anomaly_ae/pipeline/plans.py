@@ -217,7 +217,7 @@ def _compare(plan: Plan, run: RunFolder, home: Home, failed: dict[str, str]) -> 
     """Write tables and pictures of the cells that are there."""
     children = _children(run, home)
     done = [Done(cell, children[cell.name]) for cell in plan.cells if cell.name in children]
-    scorers = scorer_table(measured(each.run for each in done))
+    scorers = scorer_table(measured((each.cell.variant, each.run) for each in done))
     tables = {"comparison": comparison(done), "published": published_table(done), "cells": cell_table(done)}
     tables |= {"scorers": scorers}
     for name, rows in tables.items():
