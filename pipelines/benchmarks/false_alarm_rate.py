@@ -2,10 +2,10 @@
 
 The weights of a trained detector stay as they are. The normal images it keeps for calibration, which neither its
 network nor its scorer has seen, are divided at random into two halves, 200 times: one half calibrates, the other is
-fresh. `marginal` promises a mean rate at or below the one asked; `conditional` that the rate is at or below it in 95 of
-100 calibrations, which 200 fresh halves can show but roughly, since they scatter too. The same rates are then measured
-on the test images recorded with the detector; where these are an official test split by other writers, no guarantee is
-claimed for them.
+fresh. `marginal` promises a mean rate at or below the one asked; `conditional` that the rate is at or below it in 95
+of 100 calibrations, which 200 fresh halves can show but roughly, since they scatter too. The same rates are then
+measured on the test images recorded with the detector; where these are an official test split by other writers, no
+guarantee is claimed for them.
 
     anomaly-ae train --normal 0,1,2 --dataset mnist
     python pipelines/benchmarks/false_alarm_rate.py [MODEL] [FIGURE.png]
@@ -44,7 +44,7 @@ class Realised:
 
     @property
     def error(self) -> float:
-        """Standard error of the mean over divisions of one set of images: a division's own scatter, over their root."""
+        """Standard error of the mean over divisions of one set of images."""
         return float(self.fresh.std(ddof=1) / len(self.fresh) ** 0.5)
 
 
