@@ -15,6 +15,7 @@ from anomaly_ae.errors import Interrupted
 from anomaly_ae.progress import silence
 
 Result = TypeVar("Result")
+_at_work, _orphaned = threading.Event(), threading.Event()
 
 
 def run_together(works: Sequence[Callable[[], Result]], jobs: int) -> Iterator[Result]:
@@ -25,7 +26,7 @@ def run_together(works: Sequence[Callable[[], Result]], jobs: int) -> Iterator[R
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(threads,)) as pool:
-        futures = [pool.submit(work) for work in works]
+        futures = [pool.submit(_do, work) for work in works]
         try:
             yield from (future.result() for future in as_completed(futures))
         except KeyboardInterrupt:
@@ -49,10 +50,27 @@ def _begin(threads: int) -> None:
     """Set up a process: its share of the cores, no bars of its own, and an end when the process above it is gone."""
     torch.set_num_threads(threads)
     silence()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # while it has nothing to do
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _do(work: Callable[[], Result]) -> Result:
+    """Do a piece of work, which alone a Ctrl-C interrupts; where nobody waits for it any more, that is the end."""
+    _at_work.set()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return work()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _at_work.clear()
+        if _orphaned.is_set():
+            os._exit(Interrupted.exit_code)
 
 
 def _end_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         wait([parent.sentinel])
+        _orphaned.set()
+        if not _at_work.is_set():
+            os._exit(Interrupted.exit_code)
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,8 +1,8 @@
 """How the default scorer was chosen: every scorer, on data that are not MNIST.
 
 Two data sets of ten classes at 28×28 pixels: the bundled handwritten digits, enlarged, and letters drawn here from
-the fonts that come with matplotlib, each bent, slanted, stretched and thickened at random. On both, ten detectors with
-one class normal, ten with one class novel, and one with the first three normal. The mean AUROC of each decides.
+the fonts that come with matplotlib, each bent, slanted, stretched and thickened at random. On both, ten detectors
+with one class normal, ten with one class novel, and one with the first three normal. The mean AUROC of each decides.
 
     python pipelines/benchmarks/choose_scorer.py
 """

@@ -187,3 +187,58 @@ def test_an_interrupted_pipeline_goes_on_with_the_cells_that_are_missing(
     assert ended.err.count("cell ") == 1  # the one it was in
     client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     assert {client.get_run(run_id).info.status for run_id in after} == {FINISHED}
+
+
+MEASURED = """
+scorer: mse
+autoencoder: vanilla
+training: {epochs: 3}
+matrix:
+  normal: ["0", "1"]
+beside: [pixel-knn, pca]
+"""
+
+
+def test_cells_in_parallel_come_to_the_same_as_one_after_the_other(cli: Cli, tmp_path: Path, home: Home) -> None:
+    (tmp_path / "p.yaml").write_text(MEASURED)
+    together = cli("run", "p.yaml", "--jobs", "2", "--json", "--mlruns", str(home.root)).json()
+    alone = run_plan(tmp_path / "p.yaml", home=home, tracking=False)
+    assert together["failed"] == alone.failed == {}
+    assert [row["scorer"] for row in alone.scorers] == [row["scorer"] for row in together["scorers"]]
+    assert {row["scorer"] for row in alone.scorers} == {"mse", "pixel-knn", "pca"}
+    for one, other in zip(alone.scorers, together["scorers"], strict=True):
+        assert one["auroc"] == pytest.approx(other["auroc"], abs=1e-6)
+        assert one["normal 0"] == pytest.approx(other["normal 0"], abs=1e-6)
+    folder = Path(together["run_folder"])
+    assert (folder / "figures" / "scorers.png").stat().st_size > 10_000
+    assert list(pd.read_csv(folder / "scorers.csv").scorer) == [row["scorer"] for row in together["scorers"]]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_cells_in_parallel_end_with_the_one_above_them_and_go_on(
+    cli: Cli, tmp_path: Path, how: signal.Signals
+) -> None:
+    """The signal reaches the process above alone, as that of a job scheduler does."""
+    (tmp_path / "p.yaml").write_text("autoencoder: vanilla\nscorer: mse\nmatrix: {normal: ['0', '1']}\n")
+    command = ("run", "p.yaml", "--jobs", "2", "--set", "training.epochs=200000", "--set", "patience=100000")
+    process = start(tmp_path, *command)
+    home = Home.find(str(tmp_path / "mlruns"))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and sum(run.checkpoint.exists() for run in home.runs()) < 2:
+        time.sleep(0.2)
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    while time.monotonic() < deadline and any(run.is_locked() for run in home.runs()):
+        time.sleep(0.2)  # until those below are gone too
+    assert not any(run.is_locked() for run in home.runs())
+    ends = [run.record.status for run in home.runs() if run.record.parent]
+    assert ends == [KILLED, KILLED]
+
+
+def test_scorers_beside_must_be_scorers(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("normal: '0'\nbeside: [pixels]\n")
+    with pytest.raises(UsageError, match=r"p\.yaml, line 2: .*pixel-knn"):
+        run_plan(tmp_path / "p.yaml", tracking=False)
+    (tmp_path / "p.yaml").write_text("normal: '0'\nbeside: pca\n")
+    with pytest.raises(UsageError, match="must be a list of scorers"):
+        run_plan(tmp_path / "p.yaml", tracking=False)
