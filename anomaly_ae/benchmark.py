@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import norm
 from scipy.stats import t as student
 
 from anomaly_ae import figures
@@ -30,6 +31,7 @@ class Measured:
     seed: int
     auroc: float
     by_class: dict[str, float]
+    error: float  # standard error of the AUROC
     difference: float  # to the detector's own scorer
     p_value: float
 
@@ -44,6 +46,7 @@ def measured(runs: Iterable[tuple[str, RunFolder]]) -> list[Measured]:
             seed=run.config.seed,
             auroc=row["auroc"],
             by_class={key.removeprefix(AUROC): value for key, value in row.items() if key.startswith(AUROC)},
+            error=(row["auroc_high"] - row["auroc_low"]) / (2 * norm.ppf(0.5 + CONFIDENCE / 2)),
             difference=row["difference"],
             p_value=row["p_value"],
         )
@@ -56,16 +59,16 @@ def measured(runs: Iterable[tuple[str, RunFolder]]) -> list[Measured]:
 def scorer_table(found: Sequence[Measured]) -> list[dict[str, Any]]:
     """A row for each scorer of each system, the best first.
 
-    It has the mean AUROC over all cells, its 95 % interval over the seeds, in how many cells it is better or worse
-    than the detector's own by DeLong's test at 5 %, and the AUROC of each column, which is a set of normal classes,
-    or a novel class where there is but one such set.
+    It has the mean AUROC over all cells, its 95 % interval over the seeds (of a single one, DeLong's), in how many
+    cells it is better or worse than the detector's own by DeLong's test at 5 %, and the AUROC of each column, which is
+    a set of normal classes, or a novel class where there is but one such set.
     """
     rows: list[dict[str, Any]] = []
     for system, scorer in dict.fromkeys((each.system, each.scorer) for each in found):
         of_scorer = [each for each in found if (each.system, each.scorer) == (system, scorer)]
         seeds = dict.fromkeys(each.seed for each in of_scorer)
         means = [fmean(each.auroc for each in of_scorer if each.seed == seed) for seed in seeds]
-        low, high = interval(means)
+        low, high = interval(means) if len(means) > 1 else pooled_interval(of_scorer)
         clear = [each.difference for each in of_scorer if each.p_value < SIGNIFICANT]
         about = {
             "system": system,
@@ -91,12 +94,17 @@ def _columns(of_scorer: Sequence[Measured]) -> dict[str, float]:
     return {name: fmean(some) for name, some in values.items()}
 
 
-def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Student's 95 % interval of the mean of values; None for a single one."""
-    if len(values) < 2:
-        return None, None
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Student's 95 % interval of the mean of two values or more."""
     half = float(student.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
     return fmean(values) - half, fmean(values) + half
+
+
+def pooled_interval(cells: Sequence[Measured]) -> tuple[float, float]:
+    """The 95 % interval of the mean AUROC of cells of one seed, from their standard errors, as if independent."""
+    mean = fmean(each.auroc for each in cells)
+    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * sum(each.error**2 for each in cells) ** 0.5 / len(cells)
+    return mean - half, mean + half
 
 
 def draw_scorers(rows: Sequence[dict[str, Any]]) -> Figure:

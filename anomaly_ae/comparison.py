@@ -15,6 +15,7 @@ from anomaly_ae.detector import Detector
 from anomaly_ae.plan import Cell
 from anomaly_ae.runs import FINISHED, RunFolder
 
+AUROC = ("auroc", "auroc_low", "auroc_high")
 COLUMNS_AT_THE_END = ("measure", "source", "ours", "difference")
 
 
@@ -41,7 +42,8 @@ class Done:
             for part in ("train", "validation")
         }
         sizes = {key: result.get(key) for key in ("encoder_parameters", "decoder_parameters")}
-        return mse | own | sizes | losses | {"auroc": test.get("auroc")}
+        low, high = test.get("auroc_ci") or (None, None)
+        return mse | own | sizes | losses | {"auroc": test.get("auroc"), "auroc_low": low, "auroc_high": high}
 
 
 def cell_table(done: Sequence[Done]) -> list[dict[str, Any]]:
@@ -67,14 +69,15 @@ def cell_table(done: Sequence[Done]) -> list[dict[str, Any]]:
 
 
 def comparison(done: Sequence[Done]) -> list[dict[str, Any]]:
-    """A row for each system: what its first cell came to, the AUROC of every set of normal classes, and the source's
-    last figure with ours and the difference.
+    """A row for each system: what its first cell came to, the AUROC of every set of normal classes with its interval,
+    and the source's last figure with ours and the difference.
     """
     rows = {each.cell.row: _first_columns(each) for each in done if each.cell.first}
     for each in done:
-        auroc = each.measures()["auroc"]
-        if auroc is not None and each.cell.row in rows:
-            rows[each.cell.row][f"auroc {each.run.config.normal}"] = auroc
+        measured = each.measures()
+        if measured["auroc"] is not None and each.cell.row in rows:
+            named = {f"{key} {each.run.config.normal}".replace("_", " "): measured[key] for key in AUROC}
+            rows[each.cell.row] |= named
     for figure in published_table(done):
         rows[figure["system"]] |= {key: figure[key] for key in ("measure", "source", "ours", "difference")}
     columns = sorted(dict.fromkeys(key for row in rows.values() for key in row), key=COLUMNS_AT_THE_END.count)

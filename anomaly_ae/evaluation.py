@@ -177,12 +177,14 @@ def reconstruction_mse(detector: Detector, images: Tensor) -> float:
 def _measure_class(name: str, scores: Floats, alarms: Bools, novel: Bools, chosen: Bools) -> dict[str, Any]:
     """A row of the table by class."""
     is_novel, alarm_rate = bool(novel[chosen][0]), float(alarms[chosen].mean())
-    against = chosen | ~novel
+    ranked = ranking(scores[chosen | ~novel], chosen[chosen | ~novel]) if is_novel else None
     return {
         "class": name,
         "role": "novel" if is_novel else "normal",
         "images": int(chosen.sum()),
-        "auroc": ranking(scores[against], chosen[against]).auroc if is_novel else None,
+        "auroc": ranked.auroc if ranked else None,
+        "auroc_low": ranked.auroc_ci.low if ranked else None,
+        "auroc_high": ranked.auroc_ci.high if ranked else None,
         "detection_rate": alarm_rate if is_novel else None,
         "false_alarm_rate": None if is_novel else alarm_rate,
     }

@@ -141,16 +141,20 @@ def _discovered(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _by_class(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table by class, normal classes first."""
-    head = ("class", "role", "images", "AUROC", "detected", "false alarms")
+    head = ("class", "role", "images", "AUROC", "95 % interval", "detected", "false alarms")
     lines = [
         (
             *(row["class"], row["role"], f"{row['images']:,}"),
-            "" if row["auroc"] is None else f"{row['auroc']:.4f}",
+            *(("", "") if row["auroc"] is None else (f"{row['auroc']:.4f}", _interval(row))),
             *(_percent(row["detection_rate"]), _percent(row["false_alarm_rate"])),
         )
         for row in sorted(rows, key=lambda row: row["role"] != "normal")
     ]
-    return [f"  {line}" for line in columns([head, *lines], right=(2, 3, 4, 5))]
+    return [f"  {line}" for line in columns([head, *lines], right=(2, 3, 5, 6))]
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{row['auroc_low']:.4f} to {row['auroc_high']:.4f}"
 
 
 def _beside(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -158,7 +162,7 @@ def _beside(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     head = ("scorer", "AUROC", "95 % interval", "FPR@95TPR", "difference", "p (DeLong)", "seconds")
     lines = [
         (
-            *(row["scorer"], f"{row['auroc']:.4f}", f"{row['auroc_low']:.4f} to {row['auroc_high']:.4f}"),
+            *(row["scorer"], f"{row['auroc']:.4f}", _interval(row)),
             *(f"{row['fpr_at_95_tpr']:.4f}", *_against(row)),
         )
         for row in rows

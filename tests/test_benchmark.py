@@ -3,11 +3,11 @@ import dataclasses
 import pytest
 from scipy.stats import t as student
 
-from anomaly_ae.benchmark import Measured, draw_scorers, interval, scorer_table
+from anomaly_ae.benchmark import Measured, draw_scorers, pooled_interval, scorer_table
 
 
 def measured(scorer: str, normal: str, seed: int, auroc: float, p_value: float = 1.0) -> Measured:
-    return Measured("conv", scorer, normal, seed, auroc, {"3": auroc, "4": auroc - 0.1}, auroc - 0.9, p_value)
+    return Measured("conv", scorer, normal, seed, auroc, {"3": auroc, "4": auroc - 0.1}, 0.01, auroc - 0.9, p_value)
 
 
 FOUND = [
@@ -30,11 +30,12 @@ def test_a_row_for_each_scorer_the_best_first() -> None:
 def test_one_set_of_normal_classes_is_broken_down_by_novel_class() -> None:
     [row] = scorer_table([measured("good", "0,1,2", 0, 0.9)])
     assert (row["novel 3"], row["novel 4"]) == (0.9, pytest.approx(0.8))
-    assert (row["low"], row["high"]) == (None, None)  # one seed has no spread
+    assert (row["low"], row["high"]) == pytest.approx((0.9 - 0.0196, 0.9 + 0.0196), abs=1e-4)  # of the one cell
 
 
-def test_a_single_value_has_no_interval() -> None:
-    assert interval([0.5]) == (None, None)
+def test_cells_of_one_seed_have_the_interval_of_their_mean() -> None:
+    low, high = pooled_interval([measured("good", normal, 0, 0.9) for normal in "0123"])
+    assert (low, high) == pytest.approx((0.9 - 0.0098, 0.9 + 0.0098), abs=1e-4)
 
 
 def test_the_heat_map_has_every_scorer_and_class() -> None:
