@@ -60,8 +60,8 @@ def scorer_table(found: Sequence[Measured]) -> list[dict[str, Any]]:
     """A row for each scorer of each system, the best first.
 
     It has the mean AUROC over all cells, its 95 % interval over the seeds (of a single one, DeLong's), in how many
-    cells it is better or worse than the detector's own by DeLong's test at 5 %, and the AUROC of each column: a set of
-    normal classes, or a novel class where there is but one such set.
+    cells it is better or worse than the detector's own by DeLong's test at 5 %, and the AUROC of each column: a set
+    of normal classes, or a novel class where there is but one such set.
     """
     rows: list[dict[str, Any]] = []
     for system, scorer in dict.fromkeys((each.system, each.scorer) for each in found):
