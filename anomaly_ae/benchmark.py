@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import norm
 from scipy.stats import t as student
 
 from anomaly_ae import figures
@@ -31,7 +30,7 @@ class Measured:
     seed: int
     auroc: float
     by_class: dict[str, float]
-    error: float  # standard error of the AUROC
+    interval: tuple[float, float]  # of the AUROC, by DeLong
     difference: float  # to the detector's own scorer
     p_value: float
 
@@ -46,7 +45,7 @@ def measured(runs: Iterable[tuple[str, RunFolder]]) -> list[Measured]:
             seed=run.config.seed,
             auroc=row["auroc"],
             by_class={key.removeprefix(AUROC): value for key, value in row.items() if key.startswith(AUROC)},
-            error=(row["auroc_high"] - row["auroc_low"]) / (2 * norm.ppf(0.5 + CONFIDENCE / 2)),
+            interval=(row["auroc_low"], row["auroc_high"]),
             difference=row["difference"],
             p_value=row["p_value"],
         )
@@ -59,16 +58,17 @@ def measured(runs: Iterable[tuple[str, RunFolder]]) -> list[Measured]:
 def scorer_table(found: Sequence[Measured]) -> list[dict[str, Any]]:
     """A row for each scorer of each system, the best first.
 
-    It has the mean AUROC over all cells, its 95 % interval over the seeds (of a single one, DeLong's), in how many
+    It has the mean AUROC over all cells, its 95 % interval over the seeds (of a single cell, DeLong's), in how many
     cells it is better or worse than the detector's own by DeLong's test at 5 %, and the AUROC of each column: a set
     of normal classes, or a novel class where there is but one such set.
     """
+    columns = _column_names(found)
     rows: list[dict[str, Any]] = []
     for system, scorer in dict.fromkeys((each.system, each.scorer) for each in found):
         of_scorer = [each for each in found if (each.system, each.scorer) == (system, scorer)]
         seeds = dict.fromkeys(each.seed for each in of_scorer)
         means = [fmean(each.auroc for each in of_scorer if each.seed == seed) for seed in seeds]
-        low, high = interval(means) if len(means) > 1 else pooled_interval(of_scorer)
+        low, high = of_scorer[0].interval if len(of_scorer) == 1 else interval(means)
         clear = [each.difference for each in of_scorer if each.p_value < SIGNIFICANT]
         about = {
             "system": system,
@@ -79,38 +79,41 @@ def scorer_table(found: Sequence[Measured]) -> list[dict[str, Any]]:
             "seeds": len(means),
         }
         about |= {"better": sum(d > 0 for d in clear), "worse": sum(d < 0 for d in clear), "cells": len(of_scorer)}
-        rows.append(about | _columns(of_scorer))
+        rows.append(about | _columns(of_scorer, columns))
     systems = list(dict.fromkeys(row["system"] for row in rows))
     return sorted(rows, key=lambda row: (systems.index(row["system"]), -row["auroc"]))
 
 
-def _columns(of_scorer: Sequence[Measured]) -> dict[str, float]:
-    """Mean AUROC over the seeds by set of normal classes, or by novel class where there is one such set."""
-    values: dict[str, list[float]] = {}
-    several = len({each.normal for each in of_scorer}) > 1
+def _column_names(found: Sequence[Measured]) -> list[str]:
+    """The sets of normal classes, or the novel classes where there is one such set."""
+    sets = dict.fromkeys(each.normal for each in found)
+    if len(sets) > 1:
+        return [f"normal {name}" for name in sets]
+    return [f"novel {name}" for name in dict.fromkeys(name for each in found for name in each.by_class)]
+
+
+def _columns(of_scorer: Sequence[Measured], names: Sequence[str]) -> dict[str, float | None]:
+    """Mean AUROC over the seeds by column; None where a cell is missing."""
+    values: dict[str, list[float]] = {name: [] for name in names}
     for each in of_scorer:
-        for name, auroc in {f"normal {each.normal}": each.auroc}.items() if several else each.by_class.items():
-            values.setdefault(name if several else f"novel {name}", []).append(auroc)
-    return {name: fmean(some) for name, some in values.items()}
+        own = {f"normal {each.normal}": each.auroc} | {f"novel {name}": area for name, area in each.by_class.items()}
+        for name in values.keys() & own.keys():
+            values[name].append(own[name])
+    return {name: fmean(some) if some else None for name, some in values.items()}
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Student's 95 % interval of the mean of two values or more."""
+def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Student's 95 % interval of the mean of values; None for a single one."""
+    if len(values) < 2:
+        return None, None
     half = float(student.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
     return fmean(values) - half, fmean(values) + half
-
-
-def pooled_interval(cells: Sequence[Measured]) -> tuple[float, float]:
-    """The 95 % interval of the mean AUROC of cells of one seed, from their standard errors, as if independent."""
-    mean = fmean(each.auroc for each in cells)
-    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * sum(each.error**2 for each in cells) ** 0.5 / len(cells)
-    return mean - half, mean + half
 
 
 def draw_scorers(rows: Sequence[dict[str, Any]]) -> Figure:
     """A heat map of a `scorer_table`: scorers down, classes across, the mean at the left."""
     columns = [name for name in rows[0] if name.startswith(("normal ", "novel "))]
-    values = np.array([[row["auroc"], *(row[name] for name in columns)] for row in rows])
+    values = np.array([[row["auroc"], *(row[name] for name in columns)] for row in rows], dtype=float)
     several = len({row["system"] for row in rows}) > 1
     names = [f"{row['system']} · {row['scorer']}" if several else row["scorer"] for row in rows]
-    return figures.heat_table(values, names, ["mean", *columns], "AUROC × 100")
+    return figures.heat_table(values, names, ["mean", *columns], "AUROC × 100, mean over the seeds")

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import beta, false_discovery_control, genpareto
 from torch import Tensor
 
-from anomaly_ae.errors import CalibrationError
+from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
 
 MARGINAL, CONDITIONAL, TAIL = "marginal", "conditional", "tail"
 GUARANTEES = (MARGINAL, CONDITIONAL, TAIL)
@@ -28,7 +28,7 @@ class Tail:
 
     start: the count-th largest calibration score
     share: count / (n + 1), the p-value where the tail starts
-    count: how many excesses over `start` the law was fitted to
+    count: how many scores lie there or above; the law was fitted to what all but the first exceed `start` by
     shape: ξ, at least 0; scale: σ > 0, in units of the score
 
     p(s) = share · (1 + ξ (s - start) / σ)^(-1/ξ) for s > start. Pickands 1975,
@@ -50,7 +50,7 @@ class Tail:
         """
         n, count = len(scores), max(FEWEST_IN_TAIL, round(TAIL_SHARE * len(scores)))
         start = float(scores[-count])
-        excesses = scores[-count:] - start
+        excesses = scores[-count + 1 :] - start
         mean = float(excesses.mean())
         if mean <= 0:
             raise CalibrationError(
@@ -63,7 +63,7 @@ class Tail:
     def p_values(self, scores: Floats) -> Floats:
         """p-values, in (0, share], of scores above `start`, (N,)."""
         survival: Floats = genpareto.sf(scores - self.start, self.shape, scale=self.scale)
-        return self.share * survival
+        return np.maximum(self.share * survival, np.finfo(float).tiny)
 
     def score_at(self, p: float) -> float:
         """The score whose p-value is p, for p up to `share`."""
@@ -82,7 +82,7 @@ class Discoveries:
     possible: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """One monotone map from score to p-value, made of the scores of n calibration normals; the threshold inverts it.
 
@@ -98,6 +98,7 @@ class Calibration:
         `tail`         marginal up to the highest tenth, and from there a generalised Pareto law: an extrapolation,
                        with no guarantee, for rates that n images cannot reach
     confidence: of `conditional`, in (0, 1)
+    tail:       the law of the highest scores for `tail`, fitted to them where it is not given
 
     The threshold is such that s > threshold exactly when p(s) ≤ α. Raises `CalibrationError` when n is too small for
     α, or a score is not finite.
@@ -107,22 +108,16 @@ class Calibration:
     target_fpr: float
     guarantee: str = MARGINAL
     confidence: float = CONFIDENCE
+    tail: Tail | None = None
 
     def __post_init__(self) -> None:
-        if self.guarantee not in GUARANTEES:
-            raise CalibrationError(f"a guarantee is one of {', '.join(GUARANTEES)}, and {self.guarantee!r} is none")
-        if not 0 < self.confidence < 1:
-            raise CalibrationError(f"a confidence lies above 0 and below 1, and {self.confidence:g} does not")
+        check_guarantee(self.guarantee, self.confidence)
         require_enough(len(self.scores), self.target_fpr, self.guarantee, self.confidence)
         if not bool(torch.isfinite(self.scores).all()):
             raise CalibrationError("some calibration scores are not finite numbers; train again, with a lower rate")
         object.__setattr__(self, "scores", self.scores.float().cpu().sort().values)
-        _ = self.tail  # now, so that scores that no tail fits are refused here
-
-    @cached_property
-    def tail(self) -> Tail | None:
-        """The law of the highest scores, for the guarantee `tail`."""
-        return Tail.fit(self.scores.double().numpy()) if self.guarantee == TAIL else None
+        if self.guarantee == TAIL and self.tail is None:
+            object.__setattr__(self, "tail", Tail.fit(self.scores.double().numpy()))
 
     @cached_property
     def threshold(self) -> float:
@@ -144,17 +139,19 @@ class Calibration:
     def method(self) -> str:
         """The guarantee in words, as it is printed beside a p-value or a threshold."""
         if self.tail:
-            return f"tail, an extrapolation: generalised Pareto with ξ = {self.tail.shape:.2f}"
+            law = f"generalised Pareto with ξ = {self.tail.shape:.2f}, from the {self.tail.count:,} highest scores"
+            return f"tail, an extrapolation: {law}"
         return f"conditional, with {self.confidence:.0%} confidence" if self.guarantee == CONDITIONAL else MARGINAL
 
     def p_values(self, scores: Tensor) -> Tensor:
-        """p-values, float64 (N,), above 0 and up to 1, of scores (N,)."""
+        """p-values, float64 (N,), above 0 and up to 1, of scores (N,); 1 for a score that is no number."""
         values = scores.float().cpu().contiguous()
         at_least = len(self.scores) - torch.searchsorted(self.scores, values)  # how many are ≥ s
         p = torch.from_numpy(self._levels)[at_least]
         if self.tail:
             beyond = values > self.tail.start
             p[beyond] = torch.from_numpy(self.tail.p_values(values[beyond].double().numpy()))
+        p[values.isnan()] = 1.0  # it lies above no threshold
         return p
 
     def discoveries(self, scores: Tensor, fdr: float) -> Discoveries:
@@ -167,21 +164,39 @@ class Calibration:
 
         Raises `CalibrationError` for a guarantee other than `marginal`, or an `fdr` outside (0, 1).
         """
-        if self.guarantee != MARGINAL:
-            raise CalibrationError(
-                f"discoveries need marginal p-values, and these are {self.guarantee}; leave the guarantee out"
-            )
-        if not SMALLEST_RATE <= fdr < 1:
-            raise CalibrationError(f"a false discovery rate lies above 0 and below 1, and {fdr:g} does not")
+        self.check_discoveries(fdr)
         fewest = max(1, math.ceil(len(scores) / (fdr * (len(self.scores) + 1)) - 1e-9))
         if not len(scores):
             return Discoveries(torch.zeros(0, dtype=torch.bool), fewest)
         adjusted = false_discovery_control(self.p_values(scores).numpy())
         return Discoveries(torch.from_numpy(adjusted <= fdr), fewest)
 
+    def check_discoveries(self, fdr: float) -> None:
+        """Raise `CalibrationError` where `discoveries` would."""
+        if self.guarantee != MARGINAL:
+            raise CalibrationError(
+                f"discoveries need marginal p-values, and these are {self.guarantee}; leave the guarantee out"
+            )
+        if not SMALLEST_RATE <= fdr < 1:
+            raise CalibrationError(f"a false discovery rate lies above 0 and below 1, and {fdr:g} does not")
+
+    def changes(
+        self, target_fpr: float | None = None, guarantee: str | None = None, confidence: float | None = None
+    ) -> dict[str, Any]:
+        """What of that which was asked, None for nothing, is other than it is; to be given to `at`.
+
+        Raises `UnknownName`, and `UsageError` for a confidence that the guarantee has no use for.
+        """
+        asked = {"target_fpr": target_fpr, "guarantee": guarantee, "confidence": confidence}
+        changes = {key: value for key, value in asked.items() if value not in (None, getattr(self, key))}
+        check_guarantee(guarantee or self.guarantee, confidence or self.confidence)
+        if "confidence" in changes and (guarantee or self.guarantee) != CONDITIONAL:
+            raise UsageError("a confidence goes with the guarantee conditional; ask for that, or leave it out")
+        return changes
+
     def at(self, **changes: Any) -> "Calibration":
-        """The same calibration scores for another rate, guarantee or confidence."""
-        return replace(self, **changes)
+        """Another calibration, with other scores, rate, guarantee or confidence."""
+        return replace(self, **{"tail": None} | changes)
 
     @cached_property
     def _levels(self) -> Floats:
@@ -224,6 +239,14 @@ def images_needed(target_fpr: float, guarantee: str = MARGINAL, confidence: floa
     if guarantee == MARGINAL:
         return math.ceil(1 / target_fpr - 1e-9) - 1
     return math.ceil(math.log(1 - confidence) / math.log1p(-target_fpr) - 1e-9)
+
+
+def check_guarantee(guarantee: str, confidence: float) -> None:
+    """Raise `UnknownName`, or `CalibrationError` when the confidence is none."""
+    if guarantee not in GUARANTEES:
+        raise UnknownName("guarantee", guarantee, GUARANTEES)
+    if not 0 < confidence < 1:
+        raise CalibrationError(f"a confidence lies above 0 and below 1, and {confidence:g} does not")
 
 
 def require_enough(n: int, target_fpr: float, guarantee: str = MARGINAL, confidence: float = CONFIDENCE) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from anomaly_ae.autoencoders.inference import (
     map_latents,
     pick_device,
 )
-from anomaly_ae.calibration import Calibration, Discoveries
+from anomaly_ae.calibration import Calibration, Discoveries, Tail
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.preprocessing import Images, Preprocessing
 from anomaly_ae.data.profile import Profile, size_difference
@@ -33,7 +32,6 @@ from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 
 FORMAT = 3
-SAME = 1e-4  # relative; a tail fitted elsewhere ends in other digits
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 OWN_FILES = {JSON_FILE, WEIGHTS_FILE}
 
@@ -120,8 +118,9 @@ class Detector:
 
     def differences(self, images: Images) -> list[str]:
         """How images look unlike those of the training altogether: inverted, brighter, of another size."""
+        prepared = self.preprocessing.prepare(images)
         stretched = size_difference(tuple(images.shape[-2:]), self.preprocessing.shape[1:])
-        return [*([stretched] if stretched else []), *self.profile.differences(self.preprocessing.prepare(images))]
+        return [*([stretched] if stretched else []), *self.profile.differences(prepared)]
 
     def predict(self, images: Images) -> Tensor:
         """Whether each image is anomalous, bool (N,): its score is above the threshold."""
@@ -186,6 +185,7 @@ class Detector:
             "target_fpr": self.calibration.target_fpr,
             "threshold": self.threshold,
             "images": len(self.calibration.scores),
+            "tail": None if self.calibration.tail is None else dataclasses.asdict(self.calibration.tail),
         }
         about = {
             "format": FORMAT,
@@ -212,8 +212,9 @@ class Detector:
         scorer = build_scorer(recipe.scorer)
         scorer.load_state({name: value.to(device) for name, value in under("scorer.").items()})
         asked = {key: about["calibration"][key] for key in ("target_fpr", "guarantee", "confidence")}
-        calibration = Calibration(tensors["calibration.scores"], **asked)
-        if not math.isclose(calibration.threshold, about["calibration"]["threshold"], rel_tol=SAME):
+        tail = about["calibration"]["tail"]
+        calibration = Calibration(tensors["calibration.scores"], **asked, tail=tail and Tail(**tail))
+        if calibration.threshold != about["calibration"]["threshold"]:
             raise ValueError("its threshold does not follow from its calibration scores")
         split = Split.from_record(about["split"], under("split."))
         profile = Profile(**{name: tuple(usual) for name, usual in about["profile"].items()})
@@ -250,7 +251,7 @@ def fit_scorer(name: str, network: Autoencoder, fit: Tensor, validation: Tensor,
     trimmed: the share of the fit images, those that score highest among the others, that it does not get to see
     Raises `UnknownName`, and `UsageError` when the network's outputs lack what it needs.
     """
-    if trimmed:
+    if trimmed and len(fit) > 1:
         fit = fit[_usual(name, network, fit, validation, trimmed)]
     scorer = build_scorer(name)
     with torch.inference_mode():

@@ -200,6 +200,7 @@ def write_tables(folder: Path, detector: Detector, test: ImageSet, scores: Tenso
         "is_novel": novelty(detector, test).tolist(),
         "score": scores.tolist(),
         "p_value": detector.p_values(scores).tolist(),
+        "guarantee": [detector.calibration.guarantee] * len(test),
         "is_anomaly": (scores > detector.threshold).tolist(),
     }
     write_csv(folder / "metrics.csv", [{"metric": key, "value": value} for key, value in single.items()])

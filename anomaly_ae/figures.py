@@ -296,7 +296,7 @@ def heat_table(values: Array, rows: Sequence[str], columns: Sequence[str], headi
     size = (0.72 * len(columns) + 2.6, 0.36 * len(rows) + 1.9)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     axes = figure.subplots()
-    low = max(0.0, float(values.min()))
+    low = float(np.nanmin(values))
     sns.heatmap(
         values * 100,
         annot=True,

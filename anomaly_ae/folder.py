@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly_ae.data.files import find_images, read_image
+from anomaly_ae.data.files import find_images, image_sizes, read_image
+from anomaly_ae.data.profile import size_difference
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, UsageError, one_line
 from anomaly_ae.files import write_with
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 SHARD = 512  # files read at a time
 READERS = 8  # threads that read them
-LOOKED_AT = 64  # images of a shard, to tell whether they look as those of the training
+LOOKED_AT, LOOKED_INTO = 64, 64  # images of a shard, and shards, to tell whether they look as those of the training
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,21 @@ def score_images(detector: Detector, folder: Path) -> Scored:
     with display(len(paths)) as shown:
         for shard in _read_shards(detector, paths):
             scores.append(detector.score(shard.images))
-            shown_images.append(shard.images[:LOOKED_AT])
+            if len(scores) <= LOOKED_INTO:
+                shown_images.append(shard.images[:LOOKED_AT])
             errors += [error for error in shard.errors if error]
             shown.advance(len(shard.paths), f"{sum(map(len, scores)):,} of {len(paths):,} files")
     if len(errors) == len(paths):
         raise DataError(f"not one of the {len(paths)} files in {folder} can be read; the first {errors[0]}")
-    return Scored(torch.cat(scores), errors, detector.differences(torch.cat(shown_images)))
+    differences = detector.profile.differences(torch.cat(shown_images))
+    return Scored(torch.cat(scores), errors, [*_size_difference(detector, paths), *differences])
+
+
+def _size_difference(detector: Detector, paths: Sequence[Path]) -> list[str]:
+    """A word on the size of the files, if it is needed: that of the one in the middle."""
+    sizes = sorted(image_sizes(paths[:LOOKED_AT]))
+    said = size_difference(sizes[len(sizes) // 2], detector.preprocessing.shape[1:]) if sizes else None
+    return [said] if said else []
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,10 @@ def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: floa
     if min(int(novel.sum()), int((~novel).sum())) < 2:
         return Comparison(difference, Interval(-1.0, 1.0, UNKNOWN), 1.0)
     variance = sum(float((a - b).var(ddof=1)) / len(a) for a, b in zip(ours, theirs, strict=True))
-    if variance == 0:  # the same order, or both perfect
-        return Comparison(difference, Interval(difference, difference, DELONG_TEST), 1.0 if difference == 0 else 0.0)
+    if variance == 0 and difference == 0:  # the same order, or both perfect
+        return Comparison(0.0, Interval(0.0, 0.0, DELONG_TEST), 1.0)
+    if variance == 0:  # of a few images that are all alike
+        return Comparison(difference, Interval(-1.0, 1.0, UNKNOWN), 1.0)
     error = variance**0.5
     half = float(norm.ppf(0.5 + confidence / 2)) * error
     p_value = float(2 * norm.sf(abs(difference) / error))

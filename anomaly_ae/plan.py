@@ -31,7 +31,7 @@ from anomaly_ae.files import sha256
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.yaml_files import Line, read_lines
 
-REUSED = ("scorer", "target_fpr")  # settings that need no other network
+REUSED = ("preset", "scorer", "target_fpr")  # settings that need no other network
 NAMED: dict[str, Callable[[str], object]] = {
     "autoencoder": find_autoencoder,
     "dataset": find_dataset,

@@ -108,7 +108,7 @@ class Home:
             raise ModelNotFound(f"no training in {self.root} is finished; resume the last one with: {runs[0].resume}")
         if self.runs():
             raise ModelNotFound(
-                f"in {self.root} there are but runs of pipeline files; name one by its id, see: anomaly-ae runs"
+                f"in {self.root} there is no training by itself; name a cell or a calibration, see: anomaly-ae runs"
             )
         raise ModelNotFound(f"there is no model in {self.root} yet; train one with: anomaly-ae train --normal 0,1,2")
 
@@ -133,6 +133,7 @@ class Record:
     unlogged: bool = False  # MLflow may lack something that the folder has
     device: str = "cpu"  # it was trained on
     parameters: int = 0  # of its network
+    threads: int | None = None  # of the processor, which its weights depend on in the last digits
     parent: str | None = None  # the run of the pipeline file it is a cell of
     kind: str = TRAINING
     resume: str | None = None  # the command that goes on with it, where it is not `train --resume`

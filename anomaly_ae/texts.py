@@ -14,8 +14,9 @@ def trained(result: Mapping[str, Any]) -> str:
             f"{result['images_per_second']:,.0f} images/s, {result['parameters']:,} parameters",
             f"loss          {result['final_loss']:.5f} · validation {result['validation_loss']:.5f} "
             f"(best, epoch {result['best_epoch']})",
-            f"threshold     {result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g}, "
-            f"from {result['calibration_images']:,} normal images ({result['scorer']})",
+            f"threshold     {result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g} (marginal), "
+            f"from {result['calibration_images']:,} normal images, which hold rates from "
+            f"{1 / (result['calibration_images'] + 1):.2g} ({result['scorer']})",
             f"kept in       {result['run_folder']}",
             "next          anomaly-ae evaluate · anomaly-ae ui",
         ]

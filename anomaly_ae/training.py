@@ -160,7 +160,9 @@ def _train(
     network, optimizer, config = training.network, training.optimizer, training.config
     batches = batch_count(config, len(images))
     loss_sum, shown = torch.zeros((), device=images.device), 0
-    trimmed = config.trim_training if number > round(WARM_UP * total) else 0.0  # first it must see what is usual
+    trimmed = (
+        config.trim_training if number > max(1, round(WARM_UP * total)) else 0.0
+    )  # first it must see what is usual
     network.train()
     for i, chosen in enumerate(torch.randperm(len(images)).to(images.device).tensor_split(batches)):
         optimizer.param_groups[0]["lr"] = training.rate_at((number - 1) * batches + i, total * batches)

@@ -18,7 +18,7 @@ from anomaly_ae.calibration import (
     images_needed,
     p_value_levels,
 )
-from anomaly_ae.errors import CalibrationError
+from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
 
 
 def test_threshold_and_p_values_by_hand() -> None:
@@ -198,5 +198,20 @@ def test_discoveries_need_marginal_p_values_and_a_rate() -> None:
 
 
 def test_a_guarantee_by_another_name_is_refused() -> None:
-    with pytest.raises(CalibrationError, match="marginal, conditional, tail"):
+    with pytest.raises(UnknownName, match="marginal, conditional, tail"):
         Calibration(torch.rand(100), 0.05, "surely")
+
+
+def test_a_score_that_is_no_number_is_no_anomaly() -> None:
+    calibration = Calibration(torch.rand(100), 0.05)
+    assert calibration.p_values(torch.tensor([float("nan")])).item() == 1
+
+
+def test_only_what_is_other_is_a_change() -> None:
+    calibration = Calibration(torch.rand(400), 0.05, CONDITIONAL)
+    assert calibration.changes(0.05, CONDITIONAL, 0.95) == {}
+    assert calibration.changes(0.1, None, 0.9) == {"target_fpr": 0.1, "confidence": 0.9}
+    with pytest.raises(UsageError, match="goes with the guarantee conditional"):
+        calibration.changes(guarantee=MARGINAL, confidence=0.9)
+    with pytest.raises(UnknownName, match="conditional"):
+        calibration.changes(guarantee="conditionel")

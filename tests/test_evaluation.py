@@ -141,6 +141,9 @@ def test_discoveries_are_measured_against_the_labels(trained: Trained) -> None:
 def test_other_scorers_are_measured_on_the_same_images(trained: Trained) -> None:
     rows = pipeline.evaluate(home=trained.home, beside=["pixel-knn", "relative"]).beside
     assert [row["scorer"] for row in rows] == ["aligned-knn", "pixel-knn", "relative"]
+    assert pipeline.evaluate(home=trained.home).beside == []  # what was not asked is not printed, and yet
+    kept = json.loads((trained.run.path / "evaluation" / "metrics.json").read_text())
+    assert kept["beside"] == rows
     detector = trained.detector()
     digits = load_dataset("digits").files["train"]
     test, fit = digits.take(detector.split.test.indices), digits.images[detector.split.fit.indices]

@@ -106,6 +106,12 @@ def test_a_comparison_of_too_few_images_says_so() -> None:
     assert (lone.interval.low, lone.interval.high, lone.p_value) == (-1.0, 1.0, 1.0)
 
 
+def test_a_few_images_all_alike_prove_nothing() -> None:
+    novel = np.array([True, True, False, False])
+    compared = compare_auroc(np.array([2.0, 2.0, 1.0, 1.0]), np.ones(4), novel)
+    assert (compared.difference, compared.p_value) == (0.5, 1.0)
+
+
 @given(
     values=st.lists(st.integers(-20, 20), min_size=4, max_size=60),
     cut=st.integers(1, 3),

@@ -18,6 +18,11 @@ def as_float(images: Tensor) -> Tensor:
     return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
 
 
+def as_bytes(images: Tensor) -> Tensor:
+    """float32 in [0, 1] to uint8 0 to 255: the bytes that `as_float` made it of."""
+    return images.mul(255).round().to(torch.uint8)
+
+
 def batch_size(height: int, width: int) -> int:
     """Images per batch; it depends on their size alone, since a network's bits depend on the batch size."""
     return max(1, min(MOST_IMAGES, MOST_PIXELS // (height * width)))

@@ -1,5 +1,7 @@
 """Image files: finding them in a folder, and one file's bytes to what a detector takes."""
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,15 @@ def find_images(folder: Path) -> list[Path]:
     if not shown:
         raise DataMissing(f"there is no image in {folder}; taken are {', '.join(sorted(SUFFIXES))}")
     return shown
+
+
+def image_sizes(paths: Iterable[Path]) -> list[tuple[int, int]]:
+    """Height and width in pixels that the headers of files state; files that cannot be read are left out."""
+    sizes = []
+    for path in paths:
+        with contextlib.suppress(Exception), Image.open(path) as image:  # decoders raise whatever they like
+            sizes.append((image.height, image.width))
+    return sizes
 
 
 def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:

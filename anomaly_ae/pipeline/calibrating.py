@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae import figures
-from anomaly_ae.calibration import CONDITIONAL, CONFIDENCE, MARGINAL, Calibration, smallest_rate
+from anomaly_ae.calibration import CONDITIONAL, MARGINAL, Calibration, smallest_rate
 from anomaly_ae.config import RunConfig
 from anomaly_ae.data.named import load_dataset
 from anomaly_ae.detector import Detector
@@ -83,9 +83,8 @@ def calibrate(
     detector was trained on; `CalibrationError` when there are too few for the rate; and what `find_model` raises.
     """
     home = home or Home.find()
-    asked = {"target_fpr": target_fpr, "guarantee": guarantee, "confidence": confidence}
-    changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    if not (dataset or normal_folder or anomaly_folder or changes):
+    asked = (target_fpr, guarantee, confidence)
+    if not (dataset or normal_folder or anomaly_folder) and asked == (None, None, None):
         raise UsageError(
             "nothing to calibrate was given; name new normal images with --normal-folder or --dataset, or another "
             "--target-fpr or --guarantee"
@@ -93,8 +92,11 @@ def calibrate(
     mark_dead_runs(home)
     folder, parent = find_model(home, model)
     detector = Detector.load(folder, device)
+    changes = detector.calibration.changes(*asked)
+    if not (dataset or normal_folder):
+        detector.calibration.at(**changes)  # what cannot be held is said before anomalies are scored
     normals = _normals(detector, dataset, data_dir, normal_folder)
-    calibration = dataclasses.replace(detector.calibration, scores=normals.scores, **changes)
+    calibration = detector.calibration.at(scores=normals.scores, **changes)
     new = dataclasses.replace(detector, calibration=calibration)
     anomalies = None if anomaly_folder is None else _measure_anomalies(new, expand(anomaly_folder))
     return _keep(home, parent, detector, new, normals, anomalies, tracking)
@@ -177,7 +179,7 @@ def _keep(
     with marked(run, tracker), run.lock():
         run.write_start(config, parent.split if parent else {"digest": "", "parts": old.split.summary()})
         record = Record(run_id, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking, parent=above[0])
-        run.write_record(dataclasses.replace(record, kind=CALIBRATION, resume="anomaly-ae calibrate"))
+        run.write_record(dataclasses.replace(record, kind=CALIBRATION, resume="the same anomaly-ae calibrate again"))
         tracker.log_start(run)
         new.save(run.path / "detector")
         figures.save_figures(run.path / "figures", {"calibration": figures.calibration(new.calibration)}, name)
@@ -222,5 +224,5 @@ def _result(
 
 def smallest_rates(calibration: Calibration) -> dict[str, float]:
     """By guarantee, the smallest false-alarm rate that so many calibration images can hold."""
-    count, confidence = len(calibration.scores), max(CONFIDENCE, calibration.confidence)
-    return {MARGINAL: smallest_rate(count), CONDITIONAL: smallest_rate(count, CONDITIONAL, confidence)}
+    count = len(calibration.scores)
+    return {MARGINAL: smallest_rate(count), CONDITIONAL: smallest_rate(count, CONDITIONAL, calibration.confidence)}

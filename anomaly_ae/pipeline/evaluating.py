@@ -43,7 +43,8 @@ def evaluate(
     Raises `DataChanged` when the data no longer match the record, and what `find_model` raises.
     """
     home = home or Home.find()
-    for name in beside if tuple(beside) != (ALL,) else ():
+    beside = tuple(dict.fromkeys(name.strip() for name in beside))
+    for name in beside if beside != (ALL,) else ():
         build_scorer(name)  # a wrong name is said before anything is measured
     mark_dead_runs(home)
     folder, run = find_model(home, model)
@@ -55,9 +56,11 @@ def evaluate(
 
     test = images("test")
     own = detector.calibration
-    asked = {"target_fpr": target_fpr, "guarantee": guarantee, "confidence": confidence}
-    changes = {key: value for key, value in asked.items() if value not in (None, getattr(own, key))}
-    detector = dataclasses.replace(detector, calibration=own.at(**changes))
+    changes = own.changes(target_fpr, guarantee, confidence)
+    calibration = own.at(**changes) if changes else own
+    if fdr is not None:
+        calibration.check_discoveries(fdr)
+    detector = dataclasses.replace(detector, calibration=calibration)
     scores = detector.score(test.images)
     evaluation = measure(detector, test, scores, run.record.id if run else None)
     if beside:
@@ -74,7 +77,7 @@ def evaluate(
 
 def _others(detector: Detector, asked: Sequence[str]) -> list[str]:
     """The scorers to measure beside the detector's own."""
-    if tuple(asked) == (ALL,):
+    if asked == (ALL,):
         asked = [name for name in SCORERS if _suits(detector, name)]
     return [name for name in asked if name != detector.recipe.scorer]
 
@@ -95,6 +98,9 @@ def _keep(
     """Put what was measured into the run folder and into MLflow; what cannot be kept is said, not raised."""
     try:
         with run.lock(wait=LOCK_WAIT):
+            before = run.read("evaluation/metrics.json").get("beside")
+            if before and not evaluation.beside:  # what was measured beside it is still true
+                evaluation = dataclasses.replace(evaluation, beside=before)
             behind = run.record.unlogged
             run.update(unlogged=run.record.tracked)  # until it is all there, whatever happens before
             figures.save_figures(run.path / "figures", draw(detector, test, scores, evaluation), run.record.name)

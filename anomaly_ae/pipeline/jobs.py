@@ -1,47 +1,69 @@
 """Several pieces of work at the same time, in processes of their own."""
 
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
 
 import torch
 
-from anomaly_ae.errors import Interrupted
+from anomaly_ae.errors import Interrupted, TrainingError
 from anomaly_ae.progress import silence
 
 Result = TypeVar("Result")
 _at_work, _orphaned = threading.Event(), threading.Event()
 
 
-def run_together(works: Sequence[Callable[[], Result]], jobs: int) -> Iterator[Result]:
+def run_together(works: Iterable[Callable[[], Result]], jobs: int) -> Iterator[Result]:
     """The results of pieces of work, as they come, `jobs` of them at a time, which share the processor's cores.
 
-    Ends them all when one raises, or on Ctrl-C. Raises `Interrupted`, and whatever they raise.
+    Ends them all when one raises, or on Ctrl-C. Raises `Interrupted`, `TrainingError` when a process was killed, and
+    whatever the works raise.
     """
-    threads = max(1, torch.get_num_threads() // jobs)
+    threads, waiting = max(1, torch.get_num_threads() // jobs), iter(works)
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(threads,)) as pool:
-        futures = [pool.submit(_do, work) for work in works]
         try:
-            yield from (future.result() for future in as_completed(futures))
+            # No more at a time than can be worked on: what the pool has taken in it begins, even after a Ctrl-C.
+            running = {_submit(pool, work) for work in itertools.islice(waiting, jobs)}
+            while running:
+                done, running = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+                running |= {_submit(pool, work) for work in itertools.islice(waiting, len(done))}
+                yield from (each.result() for each in done)
         except KeyboardInterrupt:
-            _stop(pool, futures)
+            _stop(pool)
             raise Interrupted("interrupted") from None
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                "a process was killed, perhaps for lack of memory; run the same command again with fewer --jobs"
+            ) from error
         except BaseException:
-            _stop(pool, futures)
+            _stop(pool)
             raise
 
 
-def _stop(pool: ProcessPoolExecutor, futures: "Sequence[Future[Result]]") -> None:
-    """Give every process at work the Ctrl-C that it may not have got, and start nothing new."""
+def _submit(pool: ProcessPoolExecutor, work: Callable[[], Result]) -> "futures.Future[Result]":
+    """Hand work to the pool; the process it may start for it has no ear for Ctrl-C until it is at work."""
+    if threading.current_thread() is not threading.main_thread():
+        return pool.submit(_do, work)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by what is started
+    try:
+        return pool.submit(_do, work)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """Give every process at work the Ctrl-C that it may not have got."""
     pool.shutdown(wait=False, cancel_futures=True)
-    working = any(future.running() for future in futures)
-    for process in multiprocessing.active_children() if working else []:
+    for process in multiprocessing.active_children():
         if process.pid:
             os.kill(process.pid, signal.SIGINT)
 
@@ -50,7 +72,6 @@ def _begin(threads: int) -> None:
     """Set up a process: its share of the cores, no bars of its own, and an end when the process above it is gone."""
     torch.set_num_threads(threads)
     silence()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # while it has nothing to do
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

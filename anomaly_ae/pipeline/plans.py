@@ -174,15 +174,17 @@ def _run_cell(cell: Cell, title: str, plan: Plan, parent: RunFolder, home: Home)
     if run is None or run.record.status != FINISHED:
         say(title)
         run = home.find_run(_train(cell, plan, parent, children, home))
-    if not _is_evaluated(run):
+    if not _is_evaluated(run, cell):
         place, device = cell.config.data_dir, cell.config.device
         evaluate(run.record.id, data_dir=place, beside=cell.beside, home=home, device=device)
-    if not _is_evaluated(run):
+    if not _is_evaluated(run, cell):
         raise RunBusy(f"the evaluation of run {run.record.id} could not be kept; run the same command again")
 
 
-def _is_evaluated(run: RunFolder) -> bool:
-    return (run.path / "evaluation" / "metrics.json").exists()
+def _is_evaluated(run: RunFolder, cell: Cell) -> bool:
+    """Whether all was measured that the cell asks for."""
+    measured = run.read("evaluation/metrics.json")
+    return bool(measured) and set(cell.beside) <= {row["scorer"] for row in measured.get("beside") or []}
 
 
 def _train(cell: Cell, plan: Plan, parent: RunFolder, children: dict[str, RunFolder], home: Home) -> str:

@@ -23,7 +23,7 @@ from anomaly_ae.pipeline.job import Job
 from anomaly_ae.pipeline.marking import marked, settle
 from anomaly_ae.pipeline.pictures import draw_training, reconstruction_grid
 from anomaly_ae.progress import display, say
-from anomaly_ae.runs import FINISHED, LATEST, PIPELINE, RUNNING, Home, Record, RunFolder, conflicts, now
+from anomaly_ae.runs import FINISHED, LATEST, RUNNING, TRAINING, Home, Record, RunFolder, conflicts, now
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 from anomaly_ae.training import Training, epoch_count, train_epochs
 
@@ -98,7 +98,8 @@ def train(
         if place and place.weights:
             _take_over(place.weights, run)
         record = Record(run_id, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking, parent=parent)
-        run.write_record(dataclasses.replace(record, device=str(job.device), parameters=job.parameters))
+        record = dataclasses.replace(record, device=str(job.device), parameters=job.parameters)
+        run.write_record(dataclasses.replace(record, threads=torch.get_num_threads()))
         tracker.log_start(run)
         return _train(job, run, tracker)
 
@@ -120,8 +121,9 @@ def resume(
     home = home or Home.find()
     mark_dead_runs(home)
     run = home.latest_unfinished() if name == LATEST else home.find_run(name)
-    if run.record.kind == PIPELINE:
-        raise UsageError(f"run {run.record.id} is that of a pipeline file; go on with it: {run.resume}")
+    if run.record.kind != TRAINING:
+        raise UsageError(f"run {run.record.id} is that of a {run.record.kind}; go on with it: {run.resume}")
+    torch.set_num_threads(run.record.threads or torch.get_num_threads())
     config = RunConfig.build(run.config.to_dict(), *asked)
     if str(pick_device(config.device)) == run.record.device:  # auto and cpu may be the same
         config = dataclasses.replace(config, device=run.config.device)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.autoencoders.inference import as_bytes
 from anomaly_ae.scorers.base import MapScorer, Passes
 from anomaly_ae.scorers.neighbours import FeatureNeighbours, sample
 
@@ -28,8 +29,8 @@ class AlignedNeighbours(MapScorer):
     et al. 2007, https://doi.org/10.1109/TPAMI.2007.1153, made symmetric and relative to the edges there are.
 
     The 64 fit images nearest in the encoder's last feature map are compared at half the size, and the 12 best of them
-    in full. Of the fit set at most 20,000 images are kept, at 32 pixels a side or below, so that neither memory nor
-    time grows further with it.
+    in full. Of the fit set at most 20,000 images are kept, the smaller side 32 pixels at the most, so that neither
+    memory nor time grows further with it.
     """
 
     def __init__(self) -> None:
@@ -38,19 +39,21 @@ class AlignedNeighbours(MapScorer):
 
     def fit(self, fit_set: Passes, validation_set: Passes) -> None:
         self.features.fit(fit_set, validation_set)
-        images = torch.cat([_as_bytes(_shrink(images)) for images, _ in fit_set()])  # (M, C, H, W)
+        images = torch.cat([as_bytes(_shrink(images)) for images, _ in fit_set()])  # (M, C, H, W)
         self.learned["images"] = images[sample(len(images)).to(images.device)]
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         return torch.cat([_nearest(*found).mean(dim=1) for found in self._finalists(images, outputs)])
 
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
-        """What of the distance to the nearest fit image lies where, in both directions, float32 (N, H, W)."""
+        """The errors against the nearest fit image, float32 (N, H, W): what the image has too much at its place, what
+        it lacks where the fit image has it.
+        """
         maps = []
         for ours, theirs in self._finalists(images, outputs):
-            forward, backward = aligned_errors(ours, theirs, _reach(ours))  # (H, W, N·K)
-            both = (forward + backward).view(*theirs.shape[1:]).permute(2, 3, 0, 1)  # (N, K, H, W)
-            best = aligned_distance(ours, theirs, _reach(ours)).argmin(dim=1)
+            errors = aligned_errors(ours, theirs, _reach(ours))  # (H, W, N·K) each
+            best = _distance(errors, ours, theirs).argmin(dim=1)
+            both = (errors[0] + errors[1]).view(*theirs.shape[1:]).permute(2, 3, 0, 1)  # (N, K, H, W)
             maps.append(both[torch.arange(len(both), device=both.device), best])
         heat = torch.cat(maps).unsqueeze(1)
         return functional.interpolate(heat, images.shape[-2:], mode="bilinear").squeeze(1)
@@ -77,7 +80,12 @@ class AlignedNeighbours(MapScorer):
 
 def aligned_distance(ours: Tensor, theirs: Tensor, reach: int) -> Tensor:
     """Distances (N, K) of the edges of N images, float (2C, H, W, N, 1), to those of K others for each, (…, N, K)."""
-    forward, backward = aligned_errors(ours, theirs, reach)  # (H, W, N·K)
+    return _distance(aligned_errors(ours, theirs, reach), ours, theirs)
+
+
+def _distance(errors: tuple[Tensor, Tensor], ours: Tensor, theirs: Tensor) -> Tensor:
+    """Errors (H, W, N·K) in both directions as distances (N, K), relative to the edges there are."""
+    forward, backward = errors
     size = (forward.square().mean(dim=(0, 1)) + backward.square().mean(dim=(0, 1))).sqrt()
     energy = ours.square().mean(dim=(0, 1, 2)) + theirs.square().mean(dim=(0, 1, 2))  # (N, K)
     return size.view_as(energy) / (energy + ENERGY_FLOOR)
@@ -151,7 +159,3 @@ def _half(maps: Tensor) -> Tensor:
     height, width = (side // 2 * 2 for side in maps.shape[1:3])
     rows = maps[:, 0:height:2] + maps[:, 1:height:2]
     return (rows[:, :, 0:width:2] + rows[:, :, 1:width:2]).div_(4)
-
-
-def _as_bytes(images: Tensor) -> Tensor:
-    return images.mul(255).round().to(torch.uint8)

@@ -41,7 +41,7 @@ class Scorer(ABC):
 
 
 class MapScorer(Scorer):
-    """A scorer whose score is the mean of its heat map."""
+    """A scorer that can say where; unless it says otherwise, its score is the mean of its heat map."""
 
     @abstractmethod
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.autoencoders.inference import as_bytes, as_float
 from anomaly_ae.scorers.base import MapScorer, Passes, Scorer
+from anomaly_ae.scorers.neighbours import sample
 
 COMPONENTS = 32
 MOST_IMAGES = 5_000  # of the fit set, evenly sampled: time and memory of the two below grow with them
@@ -19,9 +21,8 @@ class PrincipalComponents(MapScorer):
         from sklearn.decomposition import PCA
 
         images = _sample(fit_set)
-        count = min(COMPONENTS, *images.shape)
-        fitted = PCA(count, random_state=0).fit(images)
-        self.learned = {"mean": _tensor(fitted.mean_), "components": _tensor(fitted.components_)}
+        fitted = PCA(min(COMPONENTS, *images.shape), random_state=0).fit(images.cpu().numpy())
+        self.learned = {"mean": _like(images, fitted.mean_), "components": _like(images, fitted.components_)}
 
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         centred = images.flatten(1) - self.learned["mean"]  # (N, C·H·W)
@@ -36,7 +37,7 @@ class IsolationForest(Scorer):
     """
 
     def fit(self, fit_set: Passes, validation_set: Passes) -> None:
-        self.load_state({"images": torch.from_numpy(_sample(fit_set))})
+        self.load_state({"images": _sample(fit_set)})
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         from sklearn.ensemble import IsolationForest as Forest
@@ -45,7 +46,7 @@ class IsolationForest(Scorer):
         self.forest = Forest(random_state=0).fit(state["images"].cpu().numpy())
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        return _tensor(-self.forest.score_samples(images.flatten(1).cpu().numpy())).to(images.device)
+        return _like(images, -self.forest.score_samples(images.flatten(1).cpu().numpy()))
 
 
 class OneClassSVM(Scorer):
@@ -57,11 +58,12 @@ class OneClassSVM(Scorer):
     def fit(self, fit_set: Passes, validation_set: Passes) -> None:
         from sklearn.svm import OneClassSVM as Machine
 
-        fitted = Machine(nu=SUPPORT_SHARE).fit(_sample(fit_set))
+        images = _sample(fit_set)
+        fitted = Machine(nu=SUPPORT_SHARE).fit(images.cpu().numpy())
         self.learned = {
-            "vectors": _tensor(fitted.support_vectors_),
-            "weights": _tensor(fitted.dual_coef_[0]),
-            "gamma": _tensor(np.array(fitted._gamma)),
+            "vectors": _like(images, fitted.support_vectors_),
+            "weights": _like(images, fitted.dual_coef_[0]),
+            "gamma": _like(images, np.array(fitted._gamma)),
         }
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
@@ -70,11 +72,12 @@ class OneClassSVM(Scorer):
         return -(kernel @ self.learned["weights"]) + self.learned["weights"].sum()  # 0 is the least there can be
 
 
-def _sample(fit_set: Passes) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _sample(fit_set: Passes) -> Tensor:
     """Fit images as rows of pixels, float32 (M, C·H·W)."""
-    images = torch.cat([batch.flatten(1).cpu() for batch, _ in fit_set()])
-    return images[torch.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).long()].numpy()
+    images = torch.cat([as_bytes(batch.flatten(1)) for batch, _ in fit_set()])
+    return as_float(images[sample(len(images), MOST_IMAGES).to(images.device)])
 
 
-def _tensor(values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+def _like(images: Tensor, values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Tensor:
+    """Values as float32, on the device of the images."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(images.device)

@@ -64,7 +64,7 @@ class FeatureNeighbours(Neighbours):
     def fit(self, fit_set: Passes, validation_set: Passes) -> None:
         count, total = 0, torch.zeros(())
         for _, outputs in fit_set():
-            count, total = count + len(outputs.latent), total + _last(outputs).double().sum(dim=0).cpu()
+            count, total = count + len(outputs.latent), total + _last(outputs).cpu().double().sum(dim=0)
         self.learned["centre"] = (total / count).float().to(outputs.latent.device)
         super().fit(fit_set, validation_set)
 
@@ -81,9 +81,9 @@ class PixelNeighbours(Neighbours):
         return images.flatten(1)
 
 
-def sample(count: int) -> Tensor:
-    """Even positions among `count` images, int64, `MOST_MEMORIES` at most."""
-    return torch.linspace(0, count - 1, min(count, MOST_MEMORIES), dtype=torch.float64).long()
+def sample(count: int, most: int | None = None) -> Tensor:
+    """Even positions among `count` images, int64, as many as may be remembered unless another number is given."""
+    return torch.linspace(0, count - 1, min(count, most or MOST_MEMORIES), dtype=torch.float64).long()
 
 
 def _last(outputs: Outputs) -> Tensor:

@@ -21,7 +21,7 @@ from filelock import FileLock
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, one_line
 from anomaly_ae.files import write_folder
 from anomaly_ae.progress import say
-from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
+from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, TRAINING, Home, Record, RunFolder
 from anomaly_ae.tracking.notes import TABLES, code_version, describe, describe_pipeline
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FOLDERS = ("figures", "evaluation", "detector", "network")
 FILES = ("config.json", "split.json", "metrics.csv", "result.json", "pipeline.json")
-PARENT = "mlflow.parentRunId"
+PARENT, KIND = "mlflow.parentRunId", "anomaly_ae.kind"
 GRIDS = "reconstructions"  # key of the images with a step slider
 MOST_METRICS = 1_000  # that MLflow takes at once
 DIGEST_LENGTH = 36  # the most that MLflow keeps of a data set's digest
@@ -89,6 +89,7 @@ class Tracker:
             from mlflow.entities import Dataset, DatasetInput, InputTag
 
             _log_params(client, run_id, config.to_dict() | images | network)
+            client.set_tag(run_id, KIND, record.kind)
             source = json.dumps({"dataset": config.dataset, "normal": config.normal})
             digest = split["digest"][:DIGEST_LENGTH]
             dataset = Dataset(config.dataset, digest, "local", source, profile=json.dumps(images))
@@ -307,10 +308,12 @@ def fetch_run(home: Home, run_id: str) -> RunFolder:
         found = client.get_run(run_id)
         info, parent = found.info, found.data.tags.get(PARENT)
         started = datetime.fromtimestamp(info.start_time / 1000, UTC).isoformat(timespec="microseconds")
-        record = Record(run_id, run_id, info.run_name, started, info.status, parent=parent)
+        kind = found.data.tags.get(KIND, TRAINING)
+        record = Record(run_id, run_id, info.run_name, started, info.status, parent=parent, kind=kind)
+        history = ("metrics.csv",) if kind == TRAINING else ()
 
         def download(folder: Path) -> None:
-            for name in ("config.json", "split.json", "metrics.csv", "result.json", "detector"):
+            for name in ("config.json", "split.json", *history, "result.json", "detector"):
                 client.download_artifacts(run_id, name, str(folder))
             RunFolder(folder).write_record(record)
 

@@ -20,9 +20,13 @@ def describe(run: RunFolder) -> str:
     config, result, evaluation = run.config, run.read("result.json"), run.read("evaluation/metrics.json")
     if run.record.kind == CALIBRATION:
         return (
-            f"Calibrated on {result['images']:,} normal images of `{result['calibrated_on']}` "
-            f"({result['guarantee']}): threshold {result['threshold']:.4f} for a false-alarm rate of "
-            f"{result['target_fpr']:g}; before {result['threshold_before']:.4f}."
+            "A calibration that was not finished."
+            if not result
+            else (
+                f"Calibrated on {result['images']:,} normal images of `{result['calibrated_on']}` "
+                f"({result['guarantee']}): threshold {result['threshold']:.4f} for a false-alarm rate of "
+                f"{result['target_fpr']:g}; before {result['threshold_before']:.4f}."
+            )
         )
     lines = [
         f"Normal: **{config.normal}** of **{config.dataset}** · autoencoder `{config.autoencoder}` "

@@ -92,6 +92,21 @@ def test_what_cannot_be_asked_is_said(trained: Trained, asked: dict[str, str], s
         pipeline.calibrate(trained.run.record.id, home=trained.home, **asked)  # type: ignore[arg-type]
 
 
+def test_small_and_stretched_files_are_said(trained: Trained, tmp_path: Path) -> None:
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for i, image in enumerate(unseen(trained)[:40, 0].numpy()):
+        Image.fromarray(image).resize((24, 8)).save(folder / f"{i}.png")
+    result = pipeline.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home, tracking=False)
+    assert result.differences[0] == "the images are 8×24 and the detector works at 8×8: they are stretched"
+
+
+def test_a_calibration_is_not_resumed_as_a_training(trained: Trained) -> None:
+    result = pipeline.calibrate(trained.run.record.id, target_fpr=0.2, home=trained.home, tracking=False)
+    with pytest.raises(UsageError, match="is that of a calibration"):
+        pipeline.resume(result.run_id, home=trained.home)
+
+
 def test_too_few_images_leave_nothing_behind(trained: Trained, tmp_path: Path) -> None:
     before = len(trained.home.runs())
     folder = write(tmp_path / "normal", unseen(trained)[:10])

@@ -12,7 +12,7 @@ Batch = tuple[torch.Tensor, Outputs]
 
 
 def batch(count: int, seed: int) -> Batch:
-    images = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+    images = torch.randint(0, 256, (count, 1, 8, 8), generator=torch.Generator().manual_seed(seed)) / 255
     return images, Outputs(images, torch.zeros(count, 2))
 
 
