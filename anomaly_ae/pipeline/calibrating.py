@@ -1,7 +1,6 @@
 """Setting a detector's threshold anew, without training it."""
 
 import dataclasses
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from anomaly_ae.data.named import load_dataset
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import measure_drift
 from anomaly_ae.errors import UsageError
-from anomaly_ae.files import expand, storage_errors, write_json
+from anomaly_ae.files import expand, write_json
 from anomaly_ae.folder import score_images
 from anomaly_ae.metrics import best_f1, proportion_interval
-from anomaly_ae.pipeline.marking import marked, settle
+from anomaly_ae.pipeline.marking import begin_run, marked, settle
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.runs import CALIBRATION, FINISHED, LATEST, Home, Record, RunFolder, now
-from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
+from anomaly_ae.tracking.mirror import mark_dead_runs
 
 
 @dataclass(frozen=True)
@@ -167,18 +166,14 @@ def _keep(
     tracking: bool,
 ) -> CalibrateResult:
     """Keep the new detector in a run of its own."""
-    with storage_errors(f"keep runs in {home.root}"):
-        (home.root / "runs").mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(_config(old, parent), target_fpr=new.calibration.target_fpr)
-    above = (parent.record.id, parent.record.mlflow_run_id) if parent else (None, None)
     name = f"calibration · {new.calibration.method} · {new.calibration.target_fpr:g}"
-    tracker = Tracker.begin(home, config.experiment, name, above[1]) if tracking else Tracker(home, None)
-    run_id = tracker.run_id or secrets.token_hex(16)
-    run = RunFolder(home.root / "runs" / run_id)
+    run, tracker = begin_run(home, config.experiment, name, tracking, parent)
     result = _result(run, old, new, normals, anomalies)
     with marked(run, tracker), run.lock():
         run.write_start(config, parent.split if parent else {"digest": "", "parts": old.split.summary()})
-        record = Record(run_id, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking, parent=above[0])
+        above = parent.record.id if parent else None
+        record = Record(run.path.name, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking, parent=above)
         run.write_record(dataclasses.replace(record, kind=CALIBRATION, resume="the same anomaly-ae calibrate again"))
         tracker.log_start(run)
         new.save(run.path / "detector")

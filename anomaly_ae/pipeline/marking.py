@@ -1,15 +1,28 @@
-"""How a run ends is kept in its folder and in MLflow, whatever happens."""
+"""How a run begins, and that its end is kept in its folder and in MLflow, whatever happens."""
 
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from anomaly_ae.errors import Interrupted
+from anomaly_ae.files import storage_errors
 from anomaly_ae.progress import say
-from anomaly_ae.runs import FAILED, FINISHED, KILLED, RunFolder
+from anomaly_ae.runs import FAILED, FINISHED, KILLED, Home, RunFolder
 from anomaly_ae.tracking.mirror import Tracker, upload
 
 RETRY_AFTER = 60.0  # seconds after which MLflow, once away, may be back
+
+
+def begin_run(
+    home: Home, experiment: str, name: str, tracking: bool, parent: RunFolder | None = None
+) -> tuple[RunFolder, Tracker]:
+    """The folder of a new run, not yet made, with the id that MLflow gave it, or one of our own."""
+    with storage_errors(f"keep runs in {home.root}"):
+        (home.root / "runs").mkdir(parents=True, exist_ok=True)
+    above = parent.record.mlflow_run_id if parent else None
+    tracker = Tracker.begin(home, experiment, name, above) if tracking else Tracker(home, None)
+    return RunFolder(home.root / "runs" / (tracker.run_id or secrets.token_hex(16))), tracker
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import secrets
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from anomaly_ae.benchmark import draw_scorers, measured, scorer_table
 from anomaly_ae.comparison import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import AnomalyAEError, DataError, Interrupted, RunBusy, UsageError, errors_at, one_line
-from anomaly_ae.files import storage_errors, write_csv, write_json, write_text
+from anomaly_ae.files import write_csv, write_json, write_text
 from anomaly_ae.pipeline.evaluating import evaluate
 from anomaly_ae.pipeline.job import check_names
 from anomaly_ae.pipeline.jobs import run_together
-from anomaly_ae.pipeline.marking import marked, settle
+from anomaly_ae.pipeline.marking import begin_run, marked, settle
 from anomaly_ae.pipeline.training import Place, resume, train
 from anomaly_ae.plan import REUSED, Cell, Plan, read_plan
 from anomaly_ae.progress import say
@@ -92,17 +91,13 @@ def _interrupted(plan: Plan, home: Home) -> RunFolder | None:
 
 def _start(plan: Plan, overrides: Sequence[tuple[str, str]], home: Home, tracking: bool, jobs: int) -> PlanResult:
     """A new run of a plan."""
-    with storage_errors(f"keep runs in {home.root}"):
-        (home.root / "runs").mkdir(parents=True, exist_ok=True)
-    tracker = Tracker.begin(home, plan.cells[0].config.experiment, plan.name) if tracking else Tracker(home, None)
-    run_id = tracker.run_id or secrets.token_hex(16)
-    run = RunFolder(home.root / "runs" / run_id)
+    run, tracker = begin_run(home, plan.cells[0].config.experiment, plan.name, tracking)
     settings = [part for key, value in overrides for part in ("--set", f"{key}={value}")]
     flags = place_flag(home.root) + ("" if tracking else " --no-tracking")
     again = shlex.join(["anomaly-ae", "run", str(plan.path), *settings]) + flags
     with marked(run, tracker), run.lock():
         write_json(run.path / "pipeline.json", _description(plan, again))
-        record = Record(run_id, tracker.run_id, plan.name, now(), tracked=tracking, unlogged=tracking)
+        record = Record(run.path.name, tracker.run_id, plan.name, now(), tracked=tracking, unlogged=tracking)
         run.write_record(dataclasses.replace(record, kind=PIPELINE, resume=again))
         tracker.log_pipeline(run)
         return _run(plan, run, tracker, jobs)

@@ -1,7 +1,6 @@
 """Training a detector: network, scorer, calibration."""
 
 import dataclasses
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from anomaly_ae.evaluation import reconstruction_mse
 from anomaly_ae.figures import save_figures, save_image
 from anomaly_ae.files import storage_errors, write_json
 from anomaly_ae.pipeline.job import Job
-from anomaly_ae.pipeline.marking import marked, settle
+from anomaly_ae.pipeline.marking import begin_run, marked, settle
 from anomaly_ae.pipeline.pictures import draw_training, reconstruction_grid
 from anomaly_ae.progress import display, say
 from anomaly_ae.runs import FINISHED, LATEST, RUNNING, TRAINING, Home, Record, RunFolder, conflicts, now
@@ -85,19 +84,16 @@ def train(
     home = home or Home.find()
     mark_dead_runs(home)
     job = Job.prepare(config, home, save_to)
-    with storage_errors(f"keep runs in {home.root}"):
-        (home.root / "runs").mkdir(parents=True, exist_ok=True)
     used = job.config
     name = place.cell if place else f"{used.dataset} {used.normal} · {used.autoencoder} · {used.scorer}"
-    parent, above = (place.parent.record.id, place.parent.record.mlflow_run_id) if place else (None, None)
-    tracker = Tracker.begin(home, config.experiment, name, above) if tracking else Tracker(home, None)
-    run_id = tracker.run_id or secrets.token_hex(16)
-    run = RunFolder(home.root / "runs" / run_id)
+    parent = place.parent if place else None
+    run, tracker = begin_run(home, config.experiment, name, tracking, parent)
     with marked(run, tracker), run.lock():
         run.write_start(job.config, job.split_record)
         if place and place.weights:
             _take_over(place.weights, run)
-        record = Record(run_id, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking, parent=parent)
+        above = parent.record.id if parent else None
+        record = Record(run.path.name, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking, parent=above)
         record = dataclasses.replace(record, device=str(job.device), parameters=job.parameters)
         run.write_record(dataclasses.replace(record, threads=torch.get_num_threads()))
         tracker.log_start(run)
