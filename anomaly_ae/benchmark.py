@@ -103,11 +103,11 @@ def _columns(of_scorer: Sequence[Measured], names: Sequence[str]) -> dict[str, f
 
 
 def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Student's 95 % interval of the mean of values; None for a single one."""
+    """Student's 95 % interval of the mean of values in [0, 1], cut off there; None for a single one."""
     if len(values) < 2:
         return None, None
     half = float(student.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
-    return fmean(values) - half, fmean(values) + half
+    return max(0.0, fmean(values) - half), min(1.0, fmean(values) + half)
 
 
 def draw_scorers(rows: Sequence[dict[str, Any]]) -> Figure:

@@ -175,7 +175,7 @@ class Calibration:
         """Raise `CalibrationError` where `discoveries` would."""
         if self.guarantee != MARGINAL:
             raise CalibrationError(
-                f"discoveries need marginal p-values, and these are {self.guarantee}; leave the guarantee out"
+                f"discoveries need marginal p-values, and these are {self.guarantee}; take the guarantee marginal"
             )
         if not SMALLEST_RATE <= fdr < 1:
             raise CalibrationError(f"a false discovery rate lies above 0 and below 1, and {fdr:g} does not")
@@ -259,6 +259,7 @@ def require_enough(n: int, target_fpr: float, guarantee: str = MARGINAL, confide
     needed = images_needed(target_fpr, guarantee, confidence)
     how = {CONDITIONAL: f" with {confidence:.0%} confidence", TAIL: " by a tail"}.get(guarantee, "")
     possible = f"; the smallest rate possible is {math.ceil(1e6 * smallest) / 1e6:g}" if smallest < 1 else ""
+    possible += "; beyond that, the guarantee tail of anomaly-ae calibrate extrapolates" if n > FEWEST_IN_TAIL else ""
     raise CalibrationError(
         f"a false-alarm rate of {target_fpr:g}{how} needs at least {needed:,} calibration images, "
         f"and there are {n:,}{possible}"

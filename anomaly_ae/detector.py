@@ -30,8 +30,10 @@ from anomaly_ae.drift import Drift, measure_drift
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, one_line
 from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
+from anomaly_ae.scorers.neighbours import sample
 
 FORMAT = 3
+REFERENCES = 500  # images by which it is told which others are unusual
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 OWN_FILES = {JSON_FILE, WEIGHTS_FILE}
 
@@ -263,12 +265,15 @@ def fit_scorer(name: str, network: Autoencoder, fit: Tensor, validation: Tensor,
 
 
 def _usual(name: str, network: Autoencoder, fit: Tensor, validation: Tensor, trimmed: float) -> Tensor:
-    """Positions of the fit images but for the share `trimmed` with the highest scores, each half of them scored by
-    what was learned from the other half, for nothing is novel to a memory that holds it.
+    """Positions of the fit images but for the share `trimmed` with the highest scores.
+
+    Each half is scored by what was learned from some of the other half, for nothing is novel to a memory that holds
+    it; some, for what is rare must not find many of its kind there.
     """
     scores = torch.empty(len(fit))
     for half in range(2):
-        scorer = fit_scorer(name, network, fit[1 - half :: 2], validation)
+        others = fit[1 - half :: 2]
+        scorer = fit_scorer(name, network, others[sample(len(others), REFERENCES)], validation)
         scores[half::2] = map_images(network, fit[half::2], scorer.score, ())
     return scores.topk(len(fit) - round(trimmed * len(fit)), largest=False).indices.sort().values
 

@@ -36,7 +36,7 @@ def save_figures(folder: Path, figures: Mapping[str, Figure], caption: str) -> N
     """Write each figure as a PNG under its name, with the caption small below."""
     for name, figure in figures.items():
         figure.supxlabel(caption, fontsize=8, color="0.4", x=0.99, ha="right")
-        write_with(folder / f"{name}.png", partial(figure.savefig, dpi=DPI, format="png"))
+        write_with(folder / f"{name}.png", partial(figure.savefig, dpi=DPI, format="png", bbox_inches="tight"))
 
 
 def save_image(path: Path, pixels: Array) -> None:
@@ -104,7 +104,9 @@ def calibration(calibrated: Calibration) -> Figure:
     span = float(scores[-1] - scores[0]) or 1.0
     grid = np.linspace(scores[0], max(float(scores[-1]), threshold) + 0.1 * span, 600).astype(np.float32)
     shares = 1 - np.arange(len(scores)) / len(scores)  # of the scores that are at least so high
-    axes.plot(grid, calibrated.p_values(torch.from_numpy(grid)), color=NORMAL, label=f"p-value ({calibrated.method})")
+    axes.plot(
+        grid, calibrated.p_values(torch.from_numpy(grid)), color=NORMAL, label=f"p-value ({calibrated.guarantee})"
+    )
     axes.plot(scores, shares, ".", color=LINE, markersize=3, label=f"{len(scores):,} calibration scores")
     axes.axvline(threshold, color=NOVEL, linestyle="--", label=f"threshold, p ≤ {calibrated.target_fpr:g}")
     axes.set(xlabel="score (higher is more anomalous)", ylabel="p-value (log scale)", yscale="log")

@@ -17,13 +17,14 @@ from anomaly_ae.data.profile import size_difference
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, UsageError, one_line
 from anomaly_ae.files import write_with
-from anomaly_ae.progress import Display, display
+from anomaly_ae.progress import Display, display, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SHARD = 512  # files read at a time
 READERS = 8  # threads that read them
+SAID = 5  # files that cannot be read, by name
 LOOKED_AT, LOOKED_INTO = 64, 64  # images of a shard, and shards, to tell whether they look as those of the training
 
 
@@ -90,10 +91,14 @@ def score_images(detector: Detector, folder: Path) -> Scored:
             scores.append(detector.score(shard.images))
             if len(scores) <= LOOKED_INTO:
                 shown_images.append(shard.images[:LOOKED_AT])
-            errors += [error for error in shard.errors if error]
+            errors += [f"{path}: {error}" for path, error in zip(shard.paths, shard.errors, strict=True) if error]
             shown.advance(len(shard.paths), f"{sum(map(len, scores)):,} of {len(paths):,} files")
     if len(errors) == len(paths):
         raise DataError(f"not one of the {len(paths)} files in {folder} can be read; the first {errors[0]}")
+    for error in errors[:SAID]:
+        say(f"left out: {error}")
+    if len(errors) > SAID:
+        say(f"left out: {len(errors) - SAID:,} files more that cannot be read")
     differences = detector.profile.differences(torch.cat(shown_images))
     return Scored(torch.cat(scores), errors, [*_size_difference(detector, paths), *differences])
 

@@ -1,5 +1,6 @@
 """Results as text for people, as the command line prints them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ def trained(result: Mapping[str, Any]) -> str:
             f"(best, epoch {result['best_epoch']})",
             f"threshold     {result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g} (marginal), "
             f"from {result['calibration_images']:,} normal images, which hold rates from "
-            f"{1 / (result['calibration_images'] + 1):.2g} ({result['scorer']})",
+            f"{_up(1 / (result['calibration_images'] + 1))} ({result['scorer']})",
             f"kept in       {result['run_folder']}",
             "next          anomaly-ae evaluate · anomaly-ae ui",
         ]
@@ -24,7 +25,7 @@ def trained(result: Mapping[str, Any]) -> str:
 
 
 def calibrated(result: Mapping[str, Any]) -> str:
-    rates = " · ".join(f"{name} from {rate:.2g}" for name, rate in result["smallest_rates"].items())
+    rates = " · ".join(f"{name} from {_up(rate)}" for name, rate in result["smallest_rates"].items())
     bad = f"; {result['unreadable']:,} files could not be read" if result["unreadable"] else ""
     rows = [
         ("run", result["run_id"]),
@@ -36,7 +37,7 @@ def calibrated(result: Mapping[str, Any]) -> str:
         ),
         ("rates possible", f"{rates} · tail for less, as an extrapolation"),
         *(("warning", text) for text in result["differences"]),
-        *([("moved", _moved(result["drift"]))] if result["drift"] else []),
+        *([("moved", f"{_moved(result['drift'])} a new image scores above an old one")] if result["drift"] else []),
         *(_anomalies(result["anomalies"]) if result["anomalies"] else []),
         ("kept in", result["run_folder"]),
         ("next", f"anomaly-ae evaluate {result['run_id']}"),
@@ -45,8 +46,9 @@ def calibrated(result: Mapping[str, Any]) -> str:
 
 
 def _moved(drift: Mapping[str, Any]) -> str:
-    said = "the scores as a whole have moved" if drift["moved"] else "not by much"
-    return f"{said}: a new score lies above an old one in {drift['effect']:.1%} of pairs"
+    said = "the scores as a whole have moved" if drift["moved"] else "not clearly beyond 30 to 70 %"
+    low, high = drift["interval"]["low"], drift["interval"]["high"]
+    return f"{said}: in {drift['effect']:.1%} of pairs (99 % interval {low:.1%} to {high:.1%})"
 
 
 def _anomalies(found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -113,18 +115,14 @@ def _ranked(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _drift(drift: Mapping[str, Any] | None) -> str:
     if drift is None:
         return "not measured: fewer than 20 normal images to compare"
-    said = "the scores as a whole have moved" if drift["moved"] else "none of note"
-    low, high = drift["interval"]["low"], drift["interval"]["high"]
-    return (
-        f"{said}: a normal test image scores above a calibration image in {drift['effect']:.1%} of pairs "
-        f"(99 % interval {low:.1%} to {high:.1%})"
-    )
+    return f"{_moved(drift)} a normal test image scores above a calibration image"
 
 
 def _discovered(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     possible, images = found["fewest_possible"], found["images"]
     if possible > images:
-        wanted = f"none possible: {images:,} images at this rate need more calibration images, or a higher rate"
+        needed = math.ceil(1 / found["fdr"] - 1e-9) - 1
+        wanted = f"none possible: a false discovery rate of {found['fdr']:g} needs {needed:,} calibration images"
         return [("", ""), ("discoveries", wanted)]
     wrong = found["false_discovery_share"]
     rows = [
@@ -176,6 +174,11 @@ def _against(row: Mapping[str, Any]) -> tuple[str, str, str]:
     if row["seconds"] is None:
         return ("", "", "")
     return (f"{row['difference']:+.4f}", f"{row['p_value']:.2g}", f"{row['seconds']:.1f}")
+
+
+def _up(rate: float) -> str:
+    """A rate rounded up, so that it can be asked for."""
+    return f"{math.ceil(1e4 * rate - 1e-9) / 1e4:g}"
 
 
 def _percent(share: float | None) -> str:

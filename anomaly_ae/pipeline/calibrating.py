@@ -23,6 +23,8 @@ from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.runs import CALIBRATION, FINISHED, LATEST, Home, Record, RunFolder, now
 from anomaly_ae.tracking.mirror import mark_dead_runs
 
+KNOWN_SHARE = 0.05  # of the new scores below all old ones, from which they look like those of known images
+
 
 @dataclass(frozen=True)
 class CalibrateResult:
@@ -30,7 +32,7 @@ class CalibrateResult:
 
     smallest_rates: by guarantee, the smallest false-alarm rate that so many images can hold
     drift:          how the new calibration scores lie to the old ones, see `Drift`; None where they are the same
-    differences:    how the images look unlike those of the training
+    differences:    how the images look unlike those of the training, and what else speaks against them
     anomalies:      what known anomalies show, see `_measure_anomalies`; None without any
     """
 
@@ -98,6 +100,7 @@ def calibrate(
     calibration = detector.calibration.at(scores=normals.scores, **changes)
     new = dataclasses.replace(detector, calibration=calibration)
     anomalies = None if anomaly_folder is None else _measure_anomalies(new, expand(anomaly_folder))
+    normals = dataclasses.replace(normals, differences=(*normals.differences, *_doubts(detector, normals, anomalies)))
     return _keep(home, parent, detector, new, normals, anomalies, tracking)
 
 
@@ -146,6 +149,7 @@ def _measure_anomalies(detector: Detector, folder: Path) -> dict[str, Any]:
     return {
         "folder": str(folder.resolve()),
         "images": len(scored.scores),
+        "median_score": float(scored.scores.median()),
         "unreadable": len(scored.errors),
         "detection_rate": found / len(scored.scores),
         "detection_rate_ci": [low, high],
@@ -154,6 +158,20 @@ def _measure_anomalies(detector: Detector, folder: Path) -> dict[str, Any]:
         "best_f1_false_positive_rate": float((detector.calibration.scores > threshold).float().mean()),
         "best_f1_detection_rate": float((scored.scores > threshold).float().mean()),
     }
+
+
+def _doubts(detector: Detector, normals: Normals, anomalies: dict[str, Any] | None) -> list[str]:
+    """What speaks against the images that were given."""
+    doubts = []
+    below = int((normals.scores < detector.calibration.scores[0]).sum())
+    if below > max(3, KNOWN_SHARE * len(normals.scores)):
+        doubts.append(
+            f"{below:,} of the normal images score lower than any did before; if the detector was trained on them, "
+            "the rate does not hold"
+        )
+    if anomalies and anomalies["median_score"] < float(normals.scores.median()):
+        doubts.append("the anomalies score lower than the normal images; are the folders swapped?")
+    return doubts
 
 
 def _keep(

@@ -44,8 +44,9 @@ def evaluate(
     """
     home = home or Home.find()
     beside = tuple(dict.fromkeys(name.strip() for name in beside))
-    for name in beside if beside != (ALL,) else ():
-        build_scorer(name)  # a wrong name is said before anything is measured
+    for name in beside:
+        if name != ALL:
+            build_scorer(name)  # a wrong name is said before anything is measured
     mark_dead_runs(home)
     folder, run = find_model(home, model)
     detector = Detector.load(folder, device)
@@ -77,7 +78,7 @@ def evaluate(
 
 def _others(detector: Detector, asked: Sequence[str]) -> list[str]:
     """The scorers to measure beside the detector's own."""
-    if asked == (ALL,):
+    if ALL in asked:
         asked = [name for name in SCORERS if _suits(detector, name)]
     return [name for name in asked if name != detector.recipe.scorer]
 

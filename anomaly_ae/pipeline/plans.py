@@ -93,7 +93,7 @@ def _start(plan: Plan, overrides: Sequence[tuple[str, str]], home: Home, trackin
     """A new run of a plan."""
     run, tracker = begin_run(home, plan.cells[0].config.experiment, plan.name, tracking)
     settings = [part for key, value in overrides for part in ("--set", f"{key}={value}")]
-    flags = place_flag(home.root) + ("" if tracking else " --no-tracking")
+    flags = place_flag(home.root) + ("" if tracking else " --no-tracking") + (f" --jobs {jobs}" if jobs > 1 else "")
     again = shlex.join(["anomaly-ae", "run", str(plan.path), *settings]) + flags
     with marked(run, tracker), run.lock():
         write_json(run.path / "pipeline.json", _description(plan, again))

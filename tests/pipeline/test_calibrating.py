@@ -92,6 +92,19 @@ def test_what_cannot_be_asked_is_said(trained: Trained, asked: dict[str, str], s
         pipeline.calibrate(trained.run.record.id, home=trained.home, **asked)  # type: ignore[arg-type]
 
 
+def test_images_of_the_training_and_swapped_folders_are_said(trained: Trained, tmp_path: Path) -> None:
+    fit = DIGITS.images[trained.detector().split.fit.indices]
+    known, anomalies = write(tmp_path / "known", fit), write(tmp_path / "novel", DIGITS.images[DIGITS.labels == 7])
+    result = pipeline.calibrate(
+        trained.run.record.id, normal_folder=known, anomaly_folder=anomalies, home=trained.home, tracking=False
+    )
+    assert any("trained on them" in said for said in result.differences)
+    swapped = pipeline.calibrate(
+        trained.run.record.id, normal_folder=anomalies, anomaly_folder=known, home=trained.home, tracking=False
+    )
+    assert "swapped" in swapped.differences[-1]
+
+
 def test_small_and_stretched_files_are_said(trained: Trained, tmp_path: Path) -> None:
     folder = tmp_path / "wide"
     folder.mkdir()
