@@ -139,7 +139,7 @@ def test_evaluate_prints_a_table_or_one_json_object(call: Call, trained: Trained
     assert evaluation["auroc"] == trained.evaluation.auroc
     assert evaluation["run_id"] == trained.run.record.id
     table = call("evaluate", trained.run.record.id[:8], *place, "--target-fpr", "0.1").out
-    for part in ("AUROC", "95 % interval", "FPR@95TPR", "0.1, marginal", "novel", f"{evaluation['auroc']:.4f}"):
+    for part in ("AUROC", "95 % interval", "FPR@95TPR", "0.1 (marginal)", "novel", f"{evaluation['auroc']:.4f}"):
         assert part in table
 
 
