@@ -23,7 +23,8 @@ from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.runs import CALIBRATION, FINISHED, LATEST, Home, Record, RunFolder, now
 from anomaly_ae.tracking.mirror import mark_dead_runs
 
-KNOWN_SHARE = 0.05  # of the new scores below all old ones, from which they look like those of known images
+# Images that the detector was trained on score low: from this share below that quantile on, it is worth a word
+KNOWN_SHARE, LOW = 0.3, 0.1
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,11 @@ def _measure_anomalies(detector: Detector, folder: Path) -> dict[str, Any]:
 def _doubts(detector: Detector, normals: Normals, anomalies: dict[str, Any] | None) -> list[str]:
     """What speaks against the images that were given."""
     doubts = []
-    below = int((normals.scores < detector.calibration.scores[0]).sum())
-    if below > max(3, KNOWN_SHARE * len(normals.scores)):
+    low = float((normals.scores < detector.calibration.scores.quantile(LOW)).float().mean())
+    if low > KNOWN_SHARE:
         doubts.append(
-            f"{below:,} of the normal images score lower than any did before; if the detector was trained on them, "
-            "the rate does not hold"
+            f"{low:.0%} of the normal images score as low as {LOW:.0%} did before; if the detector was trained on "
+            "them, the rate does not hold"
         )
     if anomalies and anomalies["median_score"] < float(normals.scores.median()):
         doubts.append("the anomalies score lower than the normal images; are the folders swapped?")

@@ -33,7 +33,7 @@ def artifacts(client: MlflowClient, run_id: str, folder: str) -> set[str]:
 def test_the_run_is_in_mlflow_under_the_same_id(trained: Trained, client: MlflowClient) -> None:
     run = client.get_run(trained.run.record.id)
     assert run.info.status == FINISHED
-    assert run.info.run_name == "digits 0,1,2 · conv · relative+latent-knn"
+    assert run.info.run_name == "digits 0,1,2 · conv · aligned-knn"
     assert client.get_experiment(run.info.experiment_id).name == "anomaly-ae"
 
 
