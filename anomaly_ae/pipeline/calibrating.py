@@ -81,8 +81,9 @@ def calibrate(
 
     The normal images are those of the classes with the same names in another data set, or all below a folder;
     without either, the detector's own calibration scores stay. What is not said stays as it was. The new detector is
-    kept in a run of its own, below the old one's. Raises `UsageError` when nothing is asked for, or the data
-    set that the detector was trained on; `CalibrationError` when there are too few for the rate; and what `find_model` raises.
+    kept in a run of its own, below the old one's. Raises `UsageError` when nothing is asked for, or the data set that
+    the detector was trained on; `CalibrationError` when there are too few images for the rate; and what `find_model`
+    raises.
     """
     home = home or Home.find()
     asked = (target_fpr, guarantee, confidence)
