@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from anomaly_ae.config import RunConfig as RunConfig
     from anomaly_ae.detector import Detector as Detector
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
+    from anomaly_ae.folder import FolderScores as FolderScores
+    from anomaly_ae.folder import score_folder as score_folder
     from anomaly_ae.pipeline import calibrate as calibrate
     from anomaly_ae.pipeline import evaluate as evaluate
     from anomaly_ae.pipeline import load as load
     from anomaly_ae.pipeline import run_plan as run_plan
+    from anomaly_ae.pipeline import score as score
     from anomaly_ae.pipeline import train as train
 
 __version__ = "0.1.0"
@@ -27,12 +30,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "AnomalyAEError": "errors",
     "Detector": "detector",
+    "FolderScores": "folder",
     "RunConfig": "config",
     "calibrate": "pipeline",
     "evaluate": "pipeline",
     "load": "pipeline",
     "load_part": "autoencoders.parts",
     "run_plan": "pipeline",
+    "score": "pipeline",
+    "score_folder": "folder",
     "train": "pipeline",
 }
 __all__ = [*sorted(_HOMES), "__version__"]

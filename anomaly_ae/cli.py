@@ -199,8 +199,47 @@ def calibrate(
 
 
 @app.command()
+def score(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Images; or a text file of paths, or an address (s3://…).")
+    ],
+    model: Annotated[str, typer.Option(metavar="MODEL", help="latest, a run id, or a detector's folder.")] = "latest",
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Rows, as .parquet, .csv or .jsonl.")] = Path(
+        "scores.parquet"
+    ),
+    target_fpr: Annotated[float | None, typer.Option(metavar="F", help="False-alarm rate [the detector's].")] = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(metavar="Q", help="Also the images that are anomalies at this false discovery rate."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Score what is missing, new or changed since the job that wrote there.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1024, help="Processes that decode [one a core].")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when any file is bad.")] = False,
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Score every image of a folder: a row for each, with a score and a verdict, or an error."""
+    asked = dict(locals())
+    from anomaly_ae import pipeline
+    from anomaly_ae.runs import Home
+
+    settings = {key: asked[key] for key in asked if key not in ("strict", "mlruns", "as_json")}
+    result = pipeline.score(**settings, home=Home.find(mlruns))
+    _print(dataclasses.asdict(result), as_json, texts.scored)
+    if strict and (result.errors or result.unread_folders):
+        raise typer.Exit(1)
+
+
+@app.command()
 def encode(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images; folders within it are looked into too.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Images; or a text file of paths, or an address (s3://…).")
+    ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="A Parquet file: path, error, latent_0, latent_1 …")],
     model: Annotated[str, typer.Option(metavar="MODEL", help="latest, a run id, or a detector's folder.")] = "latest",
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",

@@ -4,8 +4,9 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +24,7 @@ from anomaly_ae.autoencoders.inference import (
 )
 from anomaly_ae.calibration import Calibration, Discoveries, Tail
 from anomaly_ae.data.images import ImageSet
-from anomaly_ae.data.preprocessing import Images, Preprocessing
+from anomaly_ae.data.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.data.profile import Profile, size_difference
 from anomaly_ae.data.splits import Split
 from anomaly_ae.drift import Drift, measure_drift
@@ -31,6 +32,9 @@ from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, one_
 from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 from anomaly_ae.scorers.neighbours import sample
+
+if TYPE_CHECKING:
+    from anomaly_ae import FolderScores
 
 FORMAT = 3
 REFERENCES = 500  # images by which it is told which others are unusual
@@ -81,9 +85,9 @@ class Recipe:
 class Detector:
     """Scores images and says which are anomalous.
 
-    Images are a tensor or NumPy array, uint8, or float in [0, 1], (N, C, H, W), and are resized to the size in
-    `preprocessing`, H×W below, where they have another; what is no such thing raises `DataError`. Results are tensors
-    on the CPU.
+    Images are a tensor or NumPy array, uint8, or float in [0, 1], (N, C, H, W), or an image of Pillow, or a list of
+    them, and are resized to the size in `preprocessing`, H×W below, where they have another; what is no such thing
+    raises `DataError`. Results are tensors on the CPU.
     """
 
     recipe: Recipe
@@ -121,12 +125,18 @@ class Detector:
     def differences(self, images: Images) -> list[str]:
         """How images look unlike those of the training altogether: inverted, brighter, of another size."""
         prepared = self.preprocessing.prepare(images)
-        stretched = size_difference(tuple(images.shape[-2:]), self.preprocessing.shape[1:])
+        stretched = size_difference(size_of(images), self.preprocessing.shape[1:])
         return [*([stretched] if stretched else []), *self.profile.differences(prepared)]
 
     def predict(self, images: Images) -> Tensor:
         """Whether each image is anomalous, bool (N,): its score is above the threshold."""
         return self.score(images) > self.threshold
+
+    def score_folder(self, place: str | Path, *, workers: int | None = None) -> "FolderScores":
+        """`anomaly_ae.score_folder` with this detector."""
+        from anomaly_ae import score_folder  # the public name, for a detector is a part of what works on folders
+
+        return score_folder(self, place, workers=workers)
 
     def reconstruct(self, images: Images) -> Tensor:
         """Reconstructions, float32 (N, C, H, W), in [0, 1]."""
@@ -175,7 +185,18 @@ class Detector:
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise DetectorDamaged(f"the detector in {folder} cannot be put together: {one_line(error)}") from error
 
+    @cached_property
+    def digest(self) -> str:
+        """What tells it from every other detector, in hexadecimal: the SHA-256 of what `save` would write."""
+        return _digest(self._files()[0])
+
     def _write(self, folder: Path) -> None:
+        about, weights = self._files()
+        write_bytes(folder / WEIGHTS_FILE, weights)
+        write_json(folder / JSON_FILE, about | {"sha256": _digest(about)})
+
+    def _files(self) -> tuple[dict[str, Any], bytes]:
+        """What is said of it in JSON, and its tensors as safetensors."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"scorer.{name}": value for name, value in self.scorer.state().items()}
         tensors |= {f"split.{name}": value for name, value in self.split.tensors().items()}
@@ -198,8 +219,7 @@ class Detector:
             "split": self.split.summary(),
             "weights_sha256": sha256(weights),
         }
-        write_bytes(folder / WEIGHTS_FILE, weights)
-        write_json(folder / JSON_FILE, about | {"sha256": _digest(about)})
+        return about, weights
 
     @classmethod
     def _assemble(cls, about: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> "Detector":

@@ -1,6 +1,7 @@
 """Files written whole or not at all, and digests of what they hold."""
 
 import csv
+import glob
 import hashlib
 import io
 import json
@@ -43,6 +44,12 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def remove_temporary(path: Path) -> None:
+    """Remove what writers of `path` that were killed have left beside it; no other may be at work."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

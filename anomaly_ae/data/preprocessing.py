@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
+from anomaly_ae.data import decoding
 from anomaly_ae.data.images import ImageSet
-from anomaly_ae.errors import DataError
+from anomaly_ae.errors import DataError, one_line
 
-Images = Tensor | npt.NDArray[Any]
-
-CHUNK = 4_096  # images resized at a time
+Images = Tensor | npt.NDArray[Any] | Image.Image | Sequence[Image.Image]
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,24 @@ class Preprocessing:
         return self.channels, self.height, self.width
 
     def prepare(self, images: Images) -> Tensor:
-        """Images, uint8 or float in [0, 1], (N, C, H', W'), as a tensor (N, C, H, W) of the same type.
+        """Images as a tensor (N, C, H, W): uint8 or float in [0, 1], (N, C, H', W'), of the same type; one of
+        Pillow's, or a list of them, as uint8, as a file would be.
 
         Raises `DataError`, saying what is wrong with them, when they are no such images.
         """
+        if pictures := _pictures(images):
+            return torch.from_numpy(np.stack([self._convert(picture) for picture in pictures]))
         return resize(self._check(images), (self.height, self.width))
 
     def prepare_set(self, images: ImageSet) -> ImageSet:
         """The same with labelled images."""
         return ImageSet(self.prepare(images.images), images.labels)
+
+    def _convert(self, picture: Image.Image) -> decoding.Pixels:
+        try:
+            return decoding.convert(picture.copy(), self.shape).pixels  # a copy, for drafts alter what they read
+        except OSError as error:  # it was opened, and is decoded only here
+            raise DataError(f"an image cannot be decoded ({one_line(error)})") from error
 
     def _check(self, images: Images) -> Tensor:
         """The images as a tensor, if they are what the detector takes but for their size."""
@@ -54,7 +62,9 @@ class Preprocessing:
             )  # a copy: flipped and read-only views are taken too
         if not isinstance(images, Tensor):
             kind = f"array of {images.dtype}" if isinstance(images, np.ndarray) else type(images).__name__
-            raise DataError(f"images are a torch tensor or a NumPy array of numbers, and these are: {kind}")
+            raise DataError(
+                f"images are a torch tensor, a NumPy array of numbers or Pillow images, and these are: {kind}"
+            )
         if images.ndim != 4 or images.shape[1] != self.channels or 0 in images.shape[2:]:
             wanted, given = "×".join(map(str, self.shape)), "×".join(map(str, images.shape))
             raise DataError(f"the detector takes images N×{wanted} (N×C×H×W), and was given {given}")
@@ -67,15 +77,27 @@ class Preprocessing:
         return images
 
 
+def size_of(images: Images) -> tuple[int, int]:
+    """Height and width of images, of the first of Pillow's."""
+    if pictures := _pictures(images):
+        return pictures[0].height, pictures[0].width
+    height, width = images.shape[-2:]  # type: ignore[union-attr]
+    return height, width
+
+
+def _pictures(images: Any) -> list[Image.Image]:
+    """The images of Pillow that were given, or none."""
+    pictures = [images] if isinstance(images, Image.Image) else images if isinstance(images, list | tuple) else []
+    return list(pictures) if all(isinstance(picture, Image.Image) for picture in pictures) else []
+
+
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images (N, C, H', W') at `size`, by bilinear interpolation, smoothed where it shrinks; uint8 stays uint8."""
+    """Images (N, C, H', W'), uint8 or float in [0, 1], at `size`, each channel as that of a file."""
     if tuple(images.shape[-2:]) == size:
         return images
-    if not len(images):
-        return images.new_zeros(0, images.shape[1], *size)
-    return torch.cat([_resize(part, size) for part in torch.split(images, CHUNK)])
-
-
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    resized = functional.interpolate(images.float(), size, mode="bilinear", antialias=True)
-    return resized.round().to(torch.uint8) if images.dtype == torch.uint8 else resized.clamp(0, 1)
+    planes = images if images.dtype == torch.uint8 else images.float()
+    flat = planes.cpu().contiguous().flatten(0, 1).numpy()
+    resized = np.zeros((len(flat), *size), flat.dtype)
+    for i, plane in enumerate(flat):
+        resized[i] = decoding.resize(plane, *size)
+    return torch.from_numpy(resized).view(*images.shape[:2], *size).to(images.device, images.dtype)

@@ -1,14 +1,16 @@
-"""The stages in order: train, resume, evaluate, calibrate; and running a pipeline file."""
+"""The stages in order: train, resume, evaluate, calibrate, score; and running a pipeline file."""
 
 from anomaly_ae.pipeline.calibrating import CalibrateResult, calibrate
 from anomaly_ae.pipeline.evaluating import evaluate
 from anomaly_ae.pipeline.models import find_model, load
 from anomaly_ae.pipeline.plans import PlanResult, run_plan
+from anomaly_ae.pipeline.scoring import ScoreResult, score
 from anomaly_ae.pipeline.training import TrainResult, resume, train
 
 __all__ = [
     "CalibrateResult",
     "PlanResult",
+    "ScoreResult",
     "TrainResult",
     "calibrate",
     "evaluate",
@@ -16,5 +18,6 @@ __all__ = [
     "load",
     "resume",
     "run_plan",
+    "score",
     "train",
 ]

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from anomaly_ae.data.files import find_images, read_image
 from PIL import Image
 
 from anomaly_ae.data import files
-from anomaly_ae.data.files import find_images, read_image
 from anomaly_ae.data.preprocessing import Preprocessing, resize
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing
 

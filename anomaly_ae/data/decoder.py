@@ -1,0 +1,112 @@
+"""The process that decodes image files: `python -m anomaly_ae.data.decoder C H W FIT`, started by `Decoders`.
+
+A file that crashes, hangs or overfills its decoder ends this process and nothing else. It is asked over the socket
+that is its standard input: a list of files comes in whole, a record for each goes back.
+"""
+
+import contextlib
+import signal
+import socket
+import struct
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anomaly_ae.data.decoding import Shape, decode, missing, read_file, reason
+
+Records = npt.NDArray[Any]
+
+ERROR_BYTES = 240  # of an error's text
+MOST_MEMORY = 2**32  # bytes of address space
+SECONDS = 60.0  # for one file
+HEADER = struct.Struct("<?IQ")  # whether contents or paths follow, how many, and their bytes altogether
+LENGTH = struct.Struct("<Q")
+
+
+def record_type(shape: Shape) -> np.dtype[Any]:
+    """What is said of a file: pixels, and the size it had; or an error, and whether the file itself was at fault."""
+    return np.dtype(
+        [
+            ("width", "<i4"),
+            ("height", "<i4"),
+            ("missing", "?"),
+            ("error", f"S{ERROR_BYTES}"),
+            ("pixels", "u1", shape),
+        ]
+    )
+
+
+def pack(files: list[bytes], contents: bool) -> bytes:
+    """Files, by path or by content, as one message."""
+    body = b"".join(LENGTH.pack(len(file)) + file for file in files)
+    return HEADER.pack(contents, len(files), len(body)) + body
+
+
+def decode_files(files: list[bytes], contents: bool, shape: Shape, fit: str) -> Records:
+    """A record for each file, given by path or by content."""
+    records = np.zeros(len(files), record_type(shape))
+    for file, record in zip(files, records, strict=True):
+        with _time_limit():
+            _decode_into(record, file, contents, shape, fit)
+    return records
+
+
+def set_error(record: Any, text: str) -> None:
+    """Put an error's text into a record, cut where it is too long."""
+    record["error"] = text.encode()[:ERROR_BYTES].decode(errors="ignore").encode()
+
+
+def main() -> None:
+    """Answer until the other side closes the socket."""
+    shape, fit = (int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])), sys.argv[4]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    warnings.simplefilter("ignore")
+    _limit_memory()
+    with socket.socket(fileno=0) as channel, channel.makefile("rb") as incoming:
+        while header := incoming.read(HEADER.size):
+            contents, count, size = HEADER.unpack(header)
+            files = list(_unpack(incoming.read(size), count))
+            channel.sendall(decode_files(files, contents, shape, fit).view(np.uint8).data)
+
+
+def _decode_into(record: Any, file: bytes, contents: bool, shape: Shape, fit: str) -> None:
+    try:
+        picture = decode(file if contents else read_file(file), shape, fit)
+    except MemoryError:
+        set_error(record, "takes too much memory to decode")
+    except Exception as error:  # noqa: BLE001  whatever it is, it costs this file's row alone
+        set_error(record, reason(error))
+        record["missing"] = missing(error)
+    else:
+        record["pixels"], record["width"], record["height"] = picture.pixels, picture.width, picture.height
+
+
+def _unpack(body: bytes, count: int) -> Iterator[bytes]:
+    start = 0
+    for _ in range(count):
+        (length,) = LENGTH.unpack_from(body, start)
+        start += LENGTH.size + length
+        yield body[start - length : start]
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    """End the process when what is within takes too long, also in a decoder's own code."""
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _limit_memory() -> None:
+    with contextlib.suppress(ImportError, ValueError, OSError):  # where the system knows no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+if __name__ == "__main__":
+    main()

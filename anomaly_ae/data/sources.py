@@ -1,0 +1,293 @@
+"""Where image files come from: a folder, a text file of paths, or an address such as s3://bucket/pictures."""
+
+import contextlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anomaly_ae.data.decoding import MOST_BYTES, TOO_LARGE
+from anomaly_ae.errors import DataError, DataMissing, one_line
+from anomaly_ae.files import expand
+
+Integers = npt.NDArray[np.int64]
+
+ENDINGS = tuple(
+    b".png .jpg .jpeg .jpe .jfif .bmp .dib .gif .tif .tiff .webp .pbm .pgm .pnm .ppm".split()
+)  # of image files, whatever they hold
+HEAD = 16  # bytes by which a file without such an ending is told
+STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+APPLE_DOUBLE = b"._"  # before a file's name: a Mac's remarks on it
+FETCHED = 2**26  # bytes that are fetched from an address at a time
+Contents = list[bytes | Exception]  # of files, or why it cannot be had
+
+UNKNOWN = -1
+TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # what file systems call it
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Image files in a fixed order.
+
+    paths:   within the source, as bytes, for not every name is UTF-8
+    sizes:   bytes, (N,); -1 where it cannot be known
+    times:   of the last change, in ns since 1970, (N,); -1 where it cannot be known
+    skipped: files that are no images
+    unread:  folders that could not be looked into, each with the reason
+    """
+
+    paths: list[bytes]
+    sizes: Integers
+    times: Integers
+    skipped: int = 0
+    unread: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, found: Iterable[tuple[bytes, int, int]], skipped: int = 0, unread: Iterable[str] = ()) -> "Listing":
+        """Of path, size and time of each file, in order of the paths."""
+        paths, sizes, times = zip(*sorted(found), strict=True) if (found := list(found)) else ((), (), ())
+        return cls(list(paths), np.array(sizes, np.int64), np.array(times, np.int64), skipped, tuple(unread))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True)
+class Source(ABC):
+    """Files by their paths within it. name: what it is, for people and for a job that is resumed"""
+
+    name: str
+
+    @abstractmethod
+    def list(self) -> Listing:
+        """All image files, which have a known ending or known first bytes. Raises `DataMissing` without any."""
+
+    @abstractmethod
+    def locate(self, path: bytes) -> bytes:
+        """The whole path or address of a file."""
+
+    def fetch(self, paths: Sequence[bytes], sizes: Integers) -> Contents | None:
+        """What files of so many bytes hold, or why it cannot be had; None where a path is all that one needs."""
+        return None
+
+    def _require(self, listing: Listing) -> Listing:
+        if not len(listing):
+            besides = f" (files of other kinds: {listing.skipped:,})" if listing.skipped else ""
+            unread = f"; {listing.unread[0]}" if listing.unread else ""
+            raise DataMissing(f"there is no image in {self.name}{besides}{unread}; taken are {kinds()}")
+        return listing
+
+
+@dataclass(frozen=True)
+class Folder(Source):
+    """All files below a folder; links to files are followed, links to folders are not."""
+
+    def list(self) -> Listing:
+        walk = _Walk(os.fsencode(self.name))
+        return self._require(Listing.of(walk.images(), walk.skipped, walk.unread))
+
+    def locate(self, path: bytes) -> bytes:
+        return os.path.join(os.fsencode(self.name), path)
+
+
+@dataclass(frozen=True)
+class PathList(Source):
+    """A text file with a path a line, or with NUL between the paths; or one image file."""
+
+    def list(self) -> Listing:
+        paths = _listed(os.fsencode(self.name))
+        found = {path: _stat(path) for path in paths}
+        images = {path: known for path, known in found.items() if known == (UNKNOWN, UNKNOWN) or _is_image(path)}
+        return self._require(Listing.of(((path, *known) for path, known in images.items()), len(found) - len(images)))
+
+    def locate(self, path: bytes) -> bytes:
+        return path
+
+
+@dataclass(frozen=True)
+class Address(Source):
+    """All files below an address that fsspec knows."""
+
+    def list(self) -> Listing:
+        system, root = self._open()
+        with _remote_errors(self.name):
+            found = system.find(root, detail=True)
+        begin = len(root.rstrip("/")) + 1
+        known = {path: (int(info.get("size") or UNKNOWN), _time(info)) for path, info in found.items()}
+        unsure = [path for path in known if not has_ending(os.fsencode(path))]
+        with _remote_errors(self.name):
+            heads = system.cat_ranges(unsure, 0, HEAD, on_error="return") if unsure else []
+        none = {path for path, head in zip(unsure, heads, strict=True) if not _starts_as_image(head)}
+        images = ((os.fsencode(path[begin:] or path), *known[path]) for path in known if path not in none)
+        return self._require(Listing.of(images, len(none)))
+
+    def locate(self, path: bytes) -> bytes:
+        return os.fsencode(self.name.rstrip("/")) + b"/" + path
+
+    def fetch(self, paths: Sequence[bytes], sizes: Integers) -> Contents | None:
+        system, root = self._open()
+        whole = [f"{root.rstrip('/')}/{os.fsdecode(path)}" for path in paths]
+        found = dict[str, bytes | Exception]()
+        for part in _small_parts(sizes):
+            small = [path for path, size in zip(whole[part], sizes[part], strict=True) if size <= MOST_BYTES]
+            found |= _cat(system, small)
+        return [found.get(path, DataError(TOO_LARGE)) for path in whole]
+
+    def _open(self) -> tuple[Any, str]:
+        import fsspec
+
+        with _remote_errors(self.name):
+            system, root = fsspec.core.url_to_fs(self.name)
+        return system, str(root)
+
+
+def open_source(place: str | Path) -> Source:
+    """The source that a folder, a text file of paths, an image file or an address is.
+
+    Raises `DataMissing` when there is no such thing.
+    """
+    if "://" in str(place):
+        return Address(str(place))
+    path = expand(place)
+    if path.is_dir():
+        return Folder(str(path.resolve()))
+    if path.is_file():
+        return PathList(str(path.resolve()))
+    raise DataMissing(
+        f"there is no {place}; name a folder of images, a text file of their paths, or an address (s3://…)"
+    )
+
+
+def kinds() -> str:
+    """The endings of image files, for people."""
+    return b", ".join(sorted(ENDINGS)).decode()
+
+
+def shown(path: bytes) -> str:
+    r"""A path as text, bytes that are no UTF-8 as \xNN."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def has_ending(path: bytes) -> bool:
+    return path.lower().endswith(ENDINGS)
+
+
+class _Walk:
+    """Goes through a folder once, without recursion, and keeps count."""
+
+    def __init__(self, root: bytes) -> None:
+        self.root, self.skipped, self.unread = root, 0, list[str]()
+
+    def images(self) -> Iterator[tuple[bytes, int, int]]:
+        folders = [b""]
+        while folders:
+            for entry in self._entries(folder := folders.pop()):
+                path = os.path.join(folder, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                elif self._counts(entry):
+                    yield path, *_stat(entry.path)
+                else:
+                    self.skipped += 1
+
+    def _entries(self, folder: bytes) -> "list[os.DirEntry[bytes]]":
+        try:
+            with os.scandir(os.path.join(self.root, folder)) as entries:
+                return list(entries)
+        except OSError as error:
+            self.unread.append(f"the folder {shown(folder) or shown(self.root)} cannot be opened: {error.strerror}")
+            return []
+
+    def _counts(self, entry: "os.DirEntry[bytes]") -> bool:
+        """Whether it is an image file; a link that leads nowhere is one if it is called so."""
+        with contextlib.suppress(OSError):  # a link that leads to itself
+            if entry.is_file():
+                return _is_image(entry.path)
+        return has_ending(entry.name) and entry.is_symlink() and not os.path.exists(entry.path)
+
+
+def _is_image(path: bytes) -> bool:
+    """By its ending, or by its first bytes where that says nothing or misleads."""
+    remark = os.path.basename(path).startswith(APPLE_DOUBLE)
+    return has_ending(path) if has_ending(path) and not remark else _starts_as_image(_head(path))
+
+
+def _head(path: bytes) -> bytes:
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(file, "rb") as opened:
+            return opened.read(HEAD) or b""
+    except OSError:
+        return b""
+
+
+def _starts_as_image(head: bytes | Exception) -> bool:
+    if isinstance(head, Exception):
+        return False
+    bitmap = head.startswith(b"BM") and head[6:10] == bytes(4)
+    return head.startswith(STARTS) or bitmap or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+
+
+def _stat(path: bytes) -> tuple[int, int]:
+    """Size and time of the last change; unknown for what is gone."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return UNKNOWN, UNKNOWN
+    return about.st_size, about.st_mtime_ns
+
+
+def _listed(file: bytes) -> list[bytes]:
+    """The paths in a text file, each once; of an image file its own."""
+    if _is_image(file):
+        return [file]
+    content = Path(os.fsdecode(file)).read_bytes()
+    lines = content.split(b"\0" if b"\0" in content else b"\n")
+    return list(dict.fromkeys(line.rstrip(b"\r") for line in lines if line.strip()))
+
+
+def _time(info: dict[str, Any]) -> int:
+    """The time of the last change that a file system tells of, in ns."""
+    told = next((info[key] for key in TIMES if info.get(key)), None)
+    if isinstance(told, str):
+        told = datetime.fromisoformat(told)
+    if isinstance(told, datetime):
+        told = told.timestamp()
+    return round(told * 1e9) if isinstance(told, int | float) else UNKNOWN
+
+
+def _small_parts(sizes: Integers) -> Iterator[slice]:
+    """Files in parts of at most `FETCHED` bytes, or one file."""
+    start, held = 0, 0
+    for i, size in enumerate(sizes.tolist()):
+        if i > start and held + size > FETCHED:
+            yield slice(start, i)
+            start, held = i, 0
+        held += max(size, 0)
+    yield slice(start, len(sizes))
+
+
+def _cat(system: Any, paths: Sequence[str]) -> dict[str, bytes | Exception]:
+    """What files hold, fetched together, or why it cannot be had."""
+    try:
+        found = system.cat(list(paths), on_error="return") if paths else {}
+    except Exception as error:  # noqa: BLE001  drivers raise whatever they like
+        return dict.fromkeys(paths, error)
+    return found if isinstance(found, dict) else {paths[0]: found}
+
+
+@contextlib.contextmanager
+def _remote_errors(name: str) -> Iterator[None]:
+    """Turn what a driver raises into a `DataError` that says where."""
+    try:
+        yield
+    except ImportError as error:
+        raise DataMissing(f"{name} needs a driver that is not installed ({one_line(error)})") from error
+    except Exception as error:
+        raise DataError(f"{name} cannot be read: {one_line(error)}") from error

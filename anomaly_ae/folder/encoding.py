@@ -1,0 +1,138 @@
+"""The latents of image files, and the scores of a folder of normal or of anomalous ones."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomaly_ae.data.decoders import Decoders
+from anomaly_ae.data.sources import Listing, open_source, shown
+from anomaly_ae.detector import Detector
+from anomaly_ae.errors import DataError, UsageError
+from anomaly_ae.files import write_with
+from anomaly_ae.folder.reading import Batch, Looks, read_batches
+from anomaly_ae.progress import display, say
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SAID = 5  # files that cannot be read, by name
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What became of a folder: image files, those that could not be read, and the Parquet file."""
+
+    images: int
+    errors: int
+    latent_size: int
+    output: str
+
+
+def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encoded:
+    """Write the latents of all images of a source as Parquet: `path` (within it), `error`, `latent_0` and so on.
+
+    A file that cannot be read is a row with an error and no latent. The output is written whole or not at all.
+    Raises `DataMissing` when there is no image, `DataError` when not one can be read.
+    """
+    import pyarrow.parquet as pq
+
+    check_output(output)
+    source = open_source(place)
+    listing, errors = source.list(), list[str]()
+
+    def write(temporary: Path) -> None:
+        with (
+            Decoders(source, detector.preprocessing.shape) as decoders,
+            pq.ParquetWriter(temporary, _schema(detector)) as writer,
+        ):
+            for batch in _shown_batches(decoders, detector, listing):
+                writer.write_table(_latents(detector, listing, batch))
+                errors.extend(_errors(listing, batch))
+        _require_one(listing, errors, source.name)
+
+    write_with(output, write)
+    return Encoded(len(listing), len(errors), detector.network.latent_size, str(output))
+
+
+def check_output(output: Path) -> None:
+    """Raise `UsageError` when the output is not called as Parquet files are, or is a folder."""
+    if output.suffix.lower() not in (".parquet", ".pq") or output.is_dir():
+        raise UsageError(
+            f"latents are written as Parquet, and {output} was named; name a file, as in latents.parquet"
+        )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the images of a source score, float32 (N,); files that could not be read, with the reason; and how the
+    images look unlike those of the training.
+    """
+
+    scores: Tensor
+    errors: list[str]
+    differences: list[str]
+
+
+def score_images(detector: Detector, place: str | Path) -> Scored:
+    """Score all images of a source; files that cannot be read are left out and said.
+
+    Raises `DataMissing` when there is no image, `DataError` when not one can be read.
+    """
+    source = open_source(place)
+    listing, scores, errors, looks = source.list(), list[Tensor](), list[str](), Looks(detector)
+    with Decoders(source, detector.preprocessing.shape) as decoders:
+        for batch in _shown_batches(decoders, detector, listing):
+            scores.append(detector.score(batch.images)[torch.from_numpy(batch.places[batch.good])])
+            errors += _errors(listing, batch)
+            looks.see(batch)
+    _require_one(listing, errors, source.name)
+    for error in errors[:SAID]:
+        say(f"left out: {error}")
+    if len(errors) > SAID:
+        say(f"left out: {len(errors) - SAID:,} files more that cannot be read")
+    return Scored(torch.cat(scores), errors, looks.differences())
+
+
+def _shown_batches(decoders: Decoders, detector: Detector, listing: Listing) -> Iterator[Batch]:
+    """The batches, with a display of how many are done."""
+    done = 0
+    with display(len(listing)) as progress:
+        for batch in read_batches(decoders, detector, listing):
+            yield batch
+            done += len(batch.positions)
+            progress.advance(len(batch.positions), f"{done:,} of {len(listing):,} files")
+
+
+def _errors(listing: Listing, batch: Batch) -> list[str]:
+    """The files of a batch that could not be read, each with the reason."""
+    bad = ~batch.good
+    pairs = zip(batch.positions[bad], batch.records["error"][bad], strict=True)
+    return [f"{shown(listing.paths[i])}: {error.decode()}" for i, error in pairs]
+
+
+def _require_one(listing: Listing, errors: list[str], name: str) -> None:
+    if len(errors) == len(listing):
+        raise DataError(f"not one of the {len(listing)} files in {name} can be read; the first {errors[0]}")
+
+
+def _latents(detector: Detector, listing: Listing, batch: Batch) -> "pa.Table":
+    import pyarrow as pa
+
+    bad = ~batch.good
+    latents = detector.encode(batch.images).numpy()[batch.places]  # (M, D)
+    names = [shown(listing.paths[i]) for i in batch.positions]
+    errors = [error.decode() or None for error in batch.records["error"]]
+    columns = [pa.array(np.ascontiguousarray(column), mask=bad) for column in latents.T]
+    return pa.table([names, errors, *columns], schema=_schema(detector))
+
+
+def _schema(detector: Detector) -> "pa.Schema":
+    import pyarrow as pa
+
+    latents = [(f"latent_{i}", pa.float32()) for i in range(detector.network.latent_size)]
+    return pa.schema([("path", pa.string()), ("error", pa.string()), *latents])

@@ -1,0 +1,176 @@
+"""What a scoring job has done, kept beside its output, so that it can go on after any kill."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from anomaly_ae.autoencoders.inference import batch_size
+from anomaly_ae.data.sources import Listing
+from anomaly_ae.detector import Detector
+from anomaly_ae.errors import RunBusy, StorageError, UsageError
+from anomaly_ae.files import storage_errors, write_json, write_with
+from anomaly_ae.folder.reading import Positions
+from anomaly_ae.folder.rows import RESULT, Results
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+SHARD = 4_096  # files at the most
+JOB_FILE, LISTING_FILE, LOCK_FILE = "job.json", "listing.parquet", "lock"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is other than when the job began: files that are new, that have changed, and that are gone."""
+
+    new: int = 0
+    changed: int = 0
+    gone: int = 0
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A folder: what the job is, the list of files, and a file of results for each shard of them.
+
+    shard: how many files that is, whole batches of the network
+    """
+
+    folder: Path
+    shard: int
+
+    @classmethod
+    def beside(cls, output: Path, detector: Detector) -> "Ledger":
+        batch = batch_size(*detector.preprocessing.shape[1:])
+        return cls(output.with_name(f".{output.name}.ledger"), SHARD // batch * batch)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others from working on the same output. Raises `RunBusy`."""
+        with storage_errors(f"write {self.folder}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / LOCK_FILE, timeout=0):
+                yield
+        except Timeout as error:
+            raise RunBusy(
+                f"another process is scoring to the same output ({self.folder}); name another one"
+            ) from error
+
+    def begin(self, detector: str, source: str, listing: Listing) -> Listing:
+        """Start anew, with nothing scored."""
+        for path in self.folder.iterdir():
+            if path.name != LOCK_FILE:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self._write_listing(listing)
+        write_json(self.folder / JOB_FILE, {"format": FORMAT, "detector": detector, "source": source})
+        return listing
+
+    def is_begun(self) -> bool:
+        return (self.folder / JOB_FILE).is_file()
+
+    def resume(self, detector: str, source: str, now: Listing) -> tuple[Listing, Changes]:
+        """The list the job began with, files that are new now at its end, and what has changed.
+
+        Raises `UsageError` when the job was of another detector or another source.
+        """
+        job = self._job()
+        if job["detector"] != detector:
+            raise UsageError(
+                "the job to resume was scored by another detector; name that one with --model, or leave --resume out"
+            )
+        if job["source"] != source:
+            raise UsageError(f"the job to resume is of {job['source']}, not of {source}; name another --output")
+        for temporary in self.folder.glob(".*.tmp"):
+            temporary.unlink(missing_ok=True)
+        listing, changes = _merge(self._read_listing(), now)
+        self._write_listing(listing)
+        return listing, changes
+
+    def shards(self, listing: Listing) -> Iterator[slice]:
+        """Where each shard lies in the list."""
+        for start in range(0, len(listing), self.shard):
+            yield slice(start, min(start + self.shard, len(listing)))
+
+    def missing(self, listing: Listing) -> Iterator[Positions]:
+        """For each shard that lacks something, the positions to be scored."""
+        for where in self.shards(listing):
+            results = self.read_shard(where)
+            stale = (results["bytes"] != listing.sizes[where]) | (results["time"] != listing.times[where])
+            if stale.any():
+                yield where.start + np.flatnonzero(stale)
+
+    def read_shard(self, where: slice) -> Results:
+        """What is known of its files; one that is yet to be scored has the size -2."""
+        import pyarrow.parquet as pq
+
+        path, results = self._path(where), np.zeros(where.stop - where.start, RESULT)
+        results["bytes"], results["score"], results["error"] = -2, np.nan, None
+        if path.exists():
+            with storage_errors(f"read {path}"):
+                table = pq.read_table(path)
+            for name in RESULT.names or ():
+                results[name][: len(table)] = table[name].to_numpy()
+        return results
+
+    def write_shard(self, where: slice, results: Results) -> None:
+        """Keep what is known of a shard, whole or not at all."""
+        import pyarrow as pa
+
+        _write_table(self._path(where), pa.table({name: pa.array(results[name]) for name in RESULT.names or ()}))
+
+    def _path(self, where: slice) -> Path:
+        return self.folder / f"shard-{where.start // self.shard:06}.parquet"
+
+    def _job(self) -> dict[str, Any]:
+        try:
+            job = json.loads((self.folder / JOB_FILE).read_text())
+            if job["format"] == FORMAT:
+                return dict(job)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{self.folder} is damaged; leave --resume out to start over") from error
+        raise UsageError(f"{self.folder} is of another version of anomaly-ae; leave --resume out to start over")
+
+    def _write_listing(self, listing: Listing) -> None:
+        import pyarrow as pa
+
+        columns = {"path": pa.array(listing.paths, pa.binary()), "bytes": listing.sizes, "time": listing.times}
+        _write_table(self.folder / LISTING_FILE, pa.table(columns))
+
+    def _read_listing(self) -> Listing:
+        import pyarrow.parquet as pq
+
+        with storage_errors(f"read {self.folder / LISTING_FILE}"):
+            table = pq.read_table(self.folder / LISTING_FILE)
+        return Listing(table["path"].to_pylist(), table["bytes"].to_numpy(), table["time"].to_numpy())
+
+
+def _merge(before: Listing, now: Listing) -> tuple[Listing, Changes]:
+    """The files of both, those from before at their places."""
+    where = {path: i for i, path in enumerate(now.paths)}
+    places = np.array([where.pop(path, -1) for path in before.paths], np.int64)
+    there, new = places >= 0, np.array(list(where.values()), np.int64)
+    sizes, times = before.sizes.copy(), before.times.copy()
+    sizes[there], times[there] = now.sizes[places[there]], now.times[places[there]]
+    changed = (sizes != before.sizes) | (times != before.times)
+    merged = Listing(
+        [*before.paths, *where],
+        np.concatenate([sizes, now.sizes[new]]),
+        np.concatenate([times, now.times[new]]),
+        now.skipped,
+        now.unread,
+    )
+    return merged, Changes(len(new), int(changed.sum()), int((~there).sum()))
+
+
+def _write_table(path: Path, table: "pa.Table") -> None:
+    import pyarrow.parquet as pq
+
+    write_with(path, lambda temporary: pq.write_table(table, temporary))

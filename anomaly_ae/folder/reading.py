@@ -1,0 +1,83 @@
+"""Files as batches for a detector: fixed by position in the list, whoever decodes them and in whatever order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from anomaly_ae.autoencoders.inference import batch_size
+from anomaly_ae.data.decoder import Records
+from anomaly_ae.data.decoders import Decoders
+from anomaly_ae.data.profile import size_difference
+from anomaly_ae.data.sources import Listing
+from anomaly_ae.detector import Detector
+
+LOOKED_AT, LOOKED_INTO = 64, 64  # images of a batch, and batches, to tell whether they look as those of the training
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some files that lie in one batch of the network.
+
+    positions: in the listing, (M,), ascending
+    records:   what became of each when it was decoded, (M,)
+    images:    uint8 (B, C, H, W), each at its place in the batch, zeros for what was not decoded
+    places:    of the M files in the batch
+    """
+
+    positions: Positions
+    records: Records
+    images: Tensor
+    places: Positions
+
+    @property
+    def good(self) -> npt.NDArray[np.bool_]:
+        """Which files could be decoded, (M,)."""
+        return np.asarray(self.records["error"] == b"", np.bool_)
+
+    @property
+    def decoded(self) -> Tensor:
+        """Their images, uint8."""
+        return self.images[torch.from_numpy(self.places[self.good])]
+
+
+def read_batches(
+    decoders: Decoders, detector: Detector, listing: Listing, wanted: Positions | None = None
+) -> Iterator[Batch]:
+    """The files at `wanted` positions, ascending, all by default, as batches in the order of the list."""
+    size = batch_size(*detector.preprocessing.shape[1:])
+    wanted = np.arange(len(listing)) if wanted is None else wanted
+    parts = np.split(wanted, np.flatnonzero(np.diff(wanted // size)) + 1) if len(wanted) else []
+    chunks = (([listing.paths[i] for i in part], listing.sizes[part]) for part in parts)
+    for part, records in zip(parts, decoders.map(chunks), strict=True):
+        places = part % size
+        images = np.zeros((places[-1] + 1, *detector.preprocessing.shape), np.uint8)
+        images[places] = records["pixels"]
+        yield Batch(part, records, torch.from_numpy(images), places)
+
+
+class Looks:
+    """Some images of a folder, by which it is told whether it looks unlike the training altogether."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector, self.images, self.sizes = detector, list[Tensor](), list[tuple[int, int]]()
+
+    def see(self, batch: Batch) -> None:
+        if len(self.images) < LOOKED_INTO:
+            self.images.append(batch.decoded[:LOOKED_AT])
+            good = batch.records[batch.good][:LOOKED_AT]
+            self.sizes += zip(good["height"].tolist(), good["width"].tolist(), strict=True)
+
+    def differences(self) -> list[str]:
+        """How they differ, in words; the size is that of the file in the middle."""
+        if not self.sizes:
+            return []
+        middle = sorted(self.sizes)[len(self.sizes) // 2]
+        stretched = size_difference(middle, self.detector.preprocessing.shape[1:])
+        looks = self.detector.profile.differences(torch.cat(self.images))
+        return [*([stretched] if stretched else []), *looks]

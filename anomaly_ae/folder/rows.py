@@ -1,0 +1,147 @@
+"""The rows that scoring makes: one a file, a score or an error."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from anomaly_ae.calibration import Calibration
+from anomaly_ae.data.decoders import Decoders
+from anomaly_ae.data.sources import Listing, Source, open_source, shown
+from anomaly_ae.detector import Detector
+from anomaly_ae.folder.reading import Batch, Positions, read_batches
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Bools = npt.NDArray[np.bool_]
+
+# What is known of a file before any threshold; one that could not be scored has no score, size or shape.
+RESULT = np.dtype(
+    [
+        ("bytes", "<i8"),  # size and time of the file when it was scored; -1 where another try may go better
+        ("time", "<i8"),
+        ("score", "<f4"),
+        ("width", "<i4"),
+        ("height", "<i4"),
+        ("error", "O"),  # str, or None
+    ]
+)
+Results = npt.NDArray[Any]
+
+
+def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
+    """What becomes of the files of a batch, (M,)."""
+    results = np.zeros(len(batch.positions), RESULT)
+    lost = batch.records["missing"]
+    results["bytes"] = np.where(lost, -1, listing.sizes[batch.positions])
+    results["time"] = np.where(lost, -1, listing.times[batch.positions])
+    scores = detector.score(batch.images).numpy()[batch.places]
+    good = batch.good & np.isfinite(scores)
+    results["score"] = np.where(good, scores, np.nan)
+    results["width"], results["height"] = batch.records["width"], batch.records["height"]
+    results["error"] = [error.decode() or None for error in batch.records["error"]]
+    results["error"][batch.good & ~good] = "its score is no finite number"
+    return results
+
+
+def is_scored(results: Results) -> Bools:
+    """Which of them have a score."""
+    return np.isfinite(np.asarray(results["score"], np.float32))
+
+
+def make_table(
+    paths: list[bytes], results: Results, calibration: Calibration, discovered: Bools | None = None
+) -> "pa.Table":
+    """The rows as users get them."""
+    import pyarrow as pa
+
+    none = ~is_scored(results)
+    scores = results["score"]
+    columns: dict[str, Any] = {
+        "path": pa.array(map(shown, paths), pa.string()),
+        "score": pa.array(scores, mask=none),
+        "p_value": pa.array(calibration.p_values(torch.tensor(scores)).numpy(), mask=none),
+        "threshold": pa.array(np.full(len(scores), calibration.threshold, np.float32), mask=none),
+        "is_anomaly": pa.array(scores > calibration.threshold, mask=none),
+    }
+    if discovered is not None:
+        columns["is_discovery"] = pa.array(discovered, mask=none)
+    return pa.table(
+        columns
+        | {
+            "width": pa.array(results["width"], mask=none),
+            "height": pa.array(results["height"], mask=none),
+            "error": pa.array(results["error"], pa.string()),
+            "path_bytes": pa.array([None if is_utf8(path) else path for path in paths], pa.binary()),
+        }
+    )
+
+
+def is_utf8(path: bytes) -> bool:
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, eq=False)
+class FolderScores:
+    """The images of a source as a detector scores them, anew each time they are asked for."""
+
+    detector: Detector
+    source: Source
+    listing: Listing
+    workers: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.listing)
+
+    def __iter__(self) -> "Iterator[dict[str, Any]]":
+        """Rows as dictionaries: path, score, p_value, threshold, is_anomaly, width, height, error, path_bytes. Where
+        there is an error, the rest but the path is None.
+        """
+        for table in self.tables():
+            yield from table.to_pylist()
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """All rows as a frame with nullable columns."""
+        import pandas as pd
+        import pyarrow as pa
+
+        types = {
+            pa.string(): pd.StringDtype(),
+            pa.float32(): pd.Float32Dtype(),
+            pa.float64(): pd.Float64Dtype(),
+            pa.bool_(): pd.BooleanDtype(),
+            pa.int32(): pd.Int32Dtype(),
+        }
+        frame: pd.DataFrame = pa.concat_tables(self.tables()).to_pandas(types_mapper=types.get)
+        return frame
+
+    def tables(self) -> "Iterator[pa.Table]":
+        """A table for each batch."""
+        with Decoders(self.source, self.detector.preprocessing.shape, self.workers) as decoders:
+            for batch in read_batches(decoders, self.detector, self.listing):
+                results = score_batch(self.detector, self.listing, batch)
+                yield make_table(_paths(self.listing, batch.positions), results, self.detector.calibration)
+
+
+def score_folder(detector: Detector, place: str | Path, *, workers: int | None = None) -> FolderScores:
+    """Score the images of a folder, a text file of paths, or an address: rows to iterate over, or a pandas frame.
+
+    workers: processes that decode, by default one for each core
+    Raises `DataMissing` when there is no image.
+    """
+    source = open_source(place)
+    return FolderScores(detector, source, source.list(), workers)
+
+
+def _paths(listing: Listing, positions: Positions) -> list[bytes]:
+    return [listing.paths[i] for i in positions]

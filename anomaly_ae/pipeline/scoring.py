@@ -1,0 +1,119 @@
+"""Scoring a folder of images: rows, and what people look at."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from anomaly_ae.data.sources import open_source
+from anomaly_ae.detector import Detector
+from anomaly_ae.drift import Drift
+from anomaly_ae.files import expand
+from anomaly_ae.folder import Changes, Job, Scores, score_job
+from anomaly_ae.folder.output import writer_for
+from anomaly_ae.pipeline.models import find_model
+from anomaly_ae.runs import LATEST, Home
+
+LOCAL = "local"
+REASONS = 10  # why files are bad, the most frequent
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """What came of scoring.
+
+    images:      image files, each a row of the output; errors: those that have no score
+    scored:      files that were worked on now; the others had been before
+    anomalies:   images above the threshold
+    discoveries: of `--fdr`: how many, and how many are the fewest possible
+    error_kinds: the most frequent reasons, each with how many files it stands for
+    skipped:     files that are no images; unread_folders: those that could not be looked into, with the reason
+    new, changed, gone: files, since the job that is resumed began
+    drift:       whether the scores as a whole have moved from those of the calibration
+    differences: how the images look unlike those of the training
+    """
+
+    images: int
+    scored: int
+    anomalies: int
+    errors: int
+    skipped: int
+    seconds: float
+    images_per_second: float
+    output: str
+    threshold: float
+    target_fpr: float
+    guarantee: str
+    error_kinds: dict[str, int]
+    unread_folders: list[str]
+    resumed: bool
+    new: int
+    changed: int
+    gone: int
+    differences: list[str]
+    drift: Drift | None
+    fdr: float | None
+    discoveries: int | None
+    fewest_discoveries: int | None
+
+
+def score(
+    folder: str | Path,
+    model: str | Path = LATEST,
+    output: str | Path = "scores.parquet",
+    *,
+    target_fpr: float | None = None,
+    fdr: float | None = None,
+    resume: bool = False,
+    workers: int | None = None,
+    device: str = "auto",
+    home: Home | None = None,
+) -> ScoreResult:
+    """Score every image of a folder, a text file of paths, or an address, and write a row for each.
+
+    The output is Parquet, CSV or JSON lines, as it is called. resume: go on with the job that writes to this output.
+    workers: processes that decode, by default one for each core. Raises what `score_job` and `find_model` raise,
+    `CalibrationError` for a rate that the detector's calibration cannot hold.
+    """
+    started = time.monotonic()
+    output = expand(output)
+    writer_for(output)
+    source = open_source(folder)
+    detector = Detector.load(find_model(home or Home.find(), str(model))[0], device)
+    changes = detector.calibration.changes(target_fpr)
+    calibration = detector.calibration.at(**changes) if changes else detector.calibration
+    if fdr is not None:
+        calibration.check_discoveries(fdr)
+    job = Job(detector, calibration, source, output, fdr, workers)
+    return _result(job, score_job(job, resume), time.monotonic() - started)
+
+
+def _result(job: Job, scores: Scores, seconds: float) -> ScoreResult:
+    good = np.isfinite(scores.scores)
+    found, changes = scores.discoveries, scores.changes or Changes()
+    return ScoreResult(
+        images=len(scores.listing),
+        scored=scores.scored,
+        anomalies=int(scores.anomalous.sum()),
+        errors=int((~good).sum()),
+        skipped=scores.listing.skipped,
+        seconds=round(seconds, 3),
+        images_per_second=round(scores.scored / seconds, 1),
+        output=str(job.output),
+        threshold=job.calibration.threshold,
+        target_fpr=job.calibration.target_fpr,
+        guarantee=job.calibration.method,
+        error_kinds=dict(scores.errors.most_common(REASONS)),
+        unread_folders=list(scores.listing.unread),
+        resumed=scores.changes is not None,
+        new=changes.new,
+        changed=changes.changed,
+        gone=changes.gone,
+        differences=scores.differences,
+        drift=job.detector.drift(torch.from_numpy(scores.scores[good])),
+        fdr=job.fdr,
+        discoveries=None if found is None else int(found.found.sum()),
+        fewest_discoveries=None if found is None else found.possible,
+    )
