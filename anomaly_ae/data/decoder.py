@@ -5,6 +5,7 @@ that is its standard input: a list of files comes in whole, a record for each go
 """
 
 import contextlib
+import os
 import signal
 import socket
 import struct
@@ -23,6 +24,7 @@ Records = npt.NDArray[Any]
 ERROR_BYTES = 240  # of an error's text
 MOST_MEMORY = 2**32  # bytes of address space
 SECONDS = 60.0  # for one file
+LEAST_URGENT = 19
 HEADER = struct.Struct("<?IQ")  # whether contents or paths follow, how many, and their bytes altogether
 LENGTH = struct.Struct("<Q")
 
@@ -64,6 +66,7 @@ def main() -> None:
     """Answer until the other side closes the socket."""
     shape, fit = (int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])), sys.argv[4]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    os.nice(LEAST_URGENT)  # the network's threads wait for each other, and must not wait for this
     warnings.simplefilter("ignore")
     _limit_memory()
     with socket.socket(fileno=0) as channel, channel.makefile("rb") as incoming:
