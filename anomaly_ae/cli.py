@@ -212,6 +212,12 @@ def score(
         float | None,
         typer.Option(metavar="Q", help="Also the images that are anomalies at this false discovery rate."),
     ] = None,
+    heatmaps: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A picture of each anomalous image with its heat map over it.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="One page to look through the images.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Score what is missing, new or changed since the job that wrote there.")
     ] = False,

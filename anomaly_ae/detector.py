@@ -155,8 +155,13 @@ class Detector:
 
         None when the scorer has no heat map.
         """
-        scorer = next((part for part in self.scorer.each() if isinstance(part, MapScorer)), None)
+        scorer = self.map_scorer
         return None if scorer is None else self._each(images, scorer.heat_map, self.preprocessing.shape[1:])
+
+    @property
+    def map_scorer(self) -> MapScorer | None:
+        """The scorer, or its first part, that has a heat map, if there is one."""
+        return next((part for part in self.scorer.each() if isinstance(part, MapScorer)), None)
 
     def _each(self, images: Images, read: Read, shape: tuple[int, ...]) -> Tensor:
         """What `read` makes of every image, (N, *shape)."""

@@ -11,18 +11,21 @@ import numpy.typing as npt
 import pandas as pd
 import seaborn as sns
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from anomaly_ae.calibration import Calibration
+from anomaly_ae.data import decoding
 from anomaly_ae.files import write_with
 from anomaly_ae.training import Epoch
 
 Array = npt.NDArray[Any]
 
 DPI = 130
+OVERLAY_PIXELS = 224  # the least larger side of a picture with a heat map over it
 GRID_PIXELS = 84  # the least height of one image in a grid
 NORMAL, NOVEL, LINE = "#4477aa", "#ee6677", "#222222"
 MARKERS = {"normal": "o", "novel": "X"}
@@ -277,6 +280,41 @@ def grid(images: Array, rebuilt: Array) -> Array:
     scale = max(1, round(GRID_PIXELS / min(height, width)))
     rows = [np.concatenate([_pixels(image, scale) for image in row], axis=1) for row in (images, rebuilt)]
     return np.concatenate(rows, axis=0)
+
+
+def overlay(picture: Array, heat: Array) -> Array:
+    """A picture, uint8 (H', W', 3), with a heat map, float (H, W), laid over it, at least `OVERLAY_PIXELS` high or
+    wide: nothing where the map is 0, its colour alone at its largest value.
+    """
+    scale = max(1, math.ceil(OVERLAY_PIXELS / max(picture.shape[:2])))
+    large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    share = np.asarray(heat, np.float32) / (float(heat.max()) or 1.0)
+    smooth = decoding.resize(share, *large.shape[:2]).clip(0, 1)
+    colour = colormaps["inferno"](smooth)[..., :3] * 255
+    weight = 0.85 * np.sqrt(smooth)[..., None]
+    blended: Array = np.rint(large * (1 - weight) + colour * weight).astype(np.uint8)
+    return blended
+
+
+def folder_histogram(scores: Array, calibration: Array, threshold: float, target_fpr: float) -> Figure:
+    """Scores of the images of a folder (N,), beside those of the calibration normals (n,), with the threshold."""
+    figure, (axes,) = _figure(1, (9.0, 3.6))
+    both = np.concatenate([scores, calibration])
+    edges = np.histogram_bin_edges(both, bins=60, range=(both.min(), _far(both, threshold)))
+    for values, color, name in ((calibration, "0.6", "calibration normals"), (scores, NORMAL, "this folder")):
+        share = np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / max(1, len(values))
+        axes.stairs(share * 100, edges, fill=True, alpha=0.55, color=color, label=f"{name}, {len(values):,}")
+    axes.axvline(threshold, color=LINE, linestyle="--", label=f"threshold {threshold:.4g} for FPR {target_fpr:g}")
+    more = ", the last bar with all beyond" if both.max() > edges[-1] else ""
+    axes.set(xlabel=f"score (higher is more anomalous{more})", ylabel="share of the images, %")
+    axes.legend()
+    return figure
+
+
+def _far(scores: Array, threshold: float) -> float:
+    """Where an axis of scores ends: a few outliers do not push all others into one bar."""
+    low = float(scores.min())
+    return float(min(scores.max(), max(2 * threshold - low, np.quantile(scores, 0.995))))
 
 
 def _pixels(image: Array, scale: int) -> Array:

@@ -46,6 +46,14 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder if it is not there; raise `StorageError` when nothing can be written to it."""
+    with storage_errors(f"write to {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
 def remove_temporary(path: Path) -> None:
     """Remove what writers of `path` that were killed have left beside it; no other may be at work."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):

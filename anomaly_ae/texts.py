@@ -73,9 +73,15 @@ def encoded(result: Mapping[str, Any]) -> str:
 
 
 def scored(result: Mapping[str, Any]) -> str:
+    places = [(name, result[key]) for name, key in (("heat maps", "heatmaps"), ("report", "report")) if result[key]]
+    return "\n".join(f"{name:<16}{text}" for name, text in [*scored_rows(result), *places])
+
+
+def scored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What came of scoring, as names and texts."""
     good = result["images"] - result["errors"]
     rate = f"{result['images_per_second']:,.0f} images/s"
-    rows = [
+    return [
         ("images", f"{result['images']:,}{_resumed(result)}"),
         (
             "anomalous",
@@ -91,7 +97,6 @@ def scored(result: Mapping[str, Any]) -> str:
         ("scored", f"{result['scored']:,} images in {_duration(result['seconds'])}, {rate}"),
         ("kept in", result["output"]),
     ]
-    return "\n".join(f"{name:<16}{text}" for name, text in rows)
 
 
 def _resumed(result: Mapping[str, Any]) -> str:

@@ -116,7 +116,8 @@ def measure(name: str, detector: Detector, folder: Path, repeats: int) -> None:
     print(f"{name}: {len(images):,} files, {detector.recipe.scorer}")
     for kind, value in {"decoding": a, "detector": b, "bound": bound, "score": scored, "loop": looped}.items():
         print(f"  {kind:<10}{value:>10,.0f} images/s")
-    print(f"  score / bound {scored / bound:.2f} · score / loop {scored / looped:.1f} · bound / loop {bound / looped:.1f}")
+    ratios = {"score / bound": scored / bound, "score / loop": scored / looped, "bound / loop": bound / looped}
+    print("  " + " · ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from anomaly_ae.data.decoding import Shape, decode, missing, read_file, reason
 
@@ -68,6 +69,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     os.nice(LEAST_URGENT)  # the network's threads wait for each other, and must not wait for this
     warnings.simplefilter("ignore")
+    Image.MAX_IMAGE_PIXELS = None  # `convert` has a limit of its own
     _limit_memory()
     with socket.socket(fileno=0) as channel, channel.makefile("rb") as incoming:
         while header := incoming.read(HEADER.size):

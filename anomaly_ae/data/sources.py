@@ -3,7 +3,7 @@
 import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -49,9 +49,9 @@ class Listing:
     unread: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, found: Iterable[tuple[bytes, int, int]], skipped: int = 0, unread: Iterable[str] = ()) -> "Listing":
+    def of(cls, found: Collection[tuple[bytes, int, int]], skipped: int = 0, unread: Iterable[str] = ()) -> "Listing":
         """Of path, size and time of each file, in order of the paths."""
-        paths, sizes, times = zip(*sorted(found), strict=True) if (found := list(found)) else ((), (), ())
+        paths, sizes, times = zip(*sorted(found), strict=True) if found else ((), (), ())
         return cls(list(paths), np.array(sizes, np.int64), np.array(times, np.int64), skipped, tuple(unread))
 
     def __len__(self) -> int:
@@ -90,7 +90,8 @@ class Folder(Source):
 
     def list(self) -> Listing:
         walk = _Walk(os.fsencode(self.name))
-        return self._require(Listing.of(walk.images(), walk.skipped, walk.unread))
+        found = list(walk.images())
+        return self._require(Listing.of(found, walk.skipped, walk.unread))
 
     def locate(self, path: bytes) -> bytes:
         return os.path.join(os.fsencode(self.name), path)
@@ -104,7 +105,7 @@ class PathList(Source):
         paths = _listed(os.fsencode(self.name))
         found = {path: _stat(path) for path in paths}
         images = {path: known for path, known in found.items() if known == (UNKNOWN, UNKNOWN) or _is_image(path)}
-        return self._require(Listing.of(((path, *known) for path, known in images.items()), len(found) - len(images)))
+        return self._require(Listing.of([(path, *known) for path, known in images.items()], len(found) - len(images)))
 
     def locate(self, path: bytes) -> bytes:
         return path
@@ -124,7 +125,7 @@ class Address(Source):
         with _remote_errors(self.name):
             heads = system.cat_ranges(unsure, 0, HEAD, on_error="return") if unsure else []
         none = {path for path, head in zip(unsure, heads, strict=True) if not _starts_as_image(head)}
-        images = ((os.fsencode(path[begin:] or path), *known[path]) for path in known if path not in none)
+        images = [(os.fsencode(path[begin:] or path), *known[path]) for path in known if path not in none]
         return self._require(Listing.of(images, len(none)))
 
     def locate(self, path: bytes) -> bytes:

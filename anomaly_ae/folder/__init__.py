@@ -3,6 +3,8 @@
 from anomaly_ae.folder.encoding import Encoded, check_output, encode_folder, score_images
 from anomaly_ae.folder.job import Job, Scores, score_job
 from anomaly_ae.folder.ledger import Changes
+from anomaly_ae.folder.overlays import check_overlays, write_overlays
+from anomaly_ae.folder.pictures import look_again
 from anomaly_ae.folder.rows import FolderScores, score_folder
 
 __all__ = [
@@ -12,8 +14,11 @@ __all__ = [
     "Job",
     "Scores",
     "check_output",
+    "check_overlays",
     "encode_folder",
+    "look_again",
     "score_folder",
     "score_images",
     "score_job",
+    "write_overlays",
 ]

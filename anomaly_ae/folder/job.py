@@ -1,6 +1,5 @@
 """A scoring job: every file of a source scored once, shard by shard, and the rows written in one step."""
 
-from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from anomaly_ae.files import remove_temporary, write_with
 from anomaly_ae.folder.ledger import Changes, Ledger
 from anomaly_ae.folder.output import writer_for
 from anomaly_ae.folder.reading import Looks, Positions, read_batches
-from anomaly_ae.folder.rows import Bools, make_table, score_batch
+from anomaly_ae.folder.rows import Bools, is_scored, make_table, score_batch
 from anomaly_ae.progress import Display, display
 
 
@@ -39,7 +38,7 @@ class Scores:
     """What came of a job.
 
     listing, scores: all files, and their scores, float32 (N,), NaN where there is an error
-    errors:      how often each reason stands in the rows
+    bad:         the files without a score: position and reason
     anomalous:   which are above the threshold, (N,)
     discoveries: at the false discovery rate asked for, of the images that have a score
     scored:      files that were worked on now
@@ -49,7 +48,7 @@ class Scores:
     listing: Listing
     changes: Changes | None
     scores: npt.NDArray[np.float32]
-    errors: Counter[str]
+    bad: list[tuple[int, str]]
     anomalous: Bools
     discoveries: Discoveries | None
     scored: int
@@ -130,17 +129,19 @@ def _write_rows(
         found = job.calibration.discoveries(torch.from_numpy(scores[good]), job.fdr)
         is_found = np.zeros(len(scores), bool)
         is_found[good] = found.found.numpy()
-    errors = Counter[str]()
+    bad = list[tuple[int, str]]()
 
     def write(temporary: Path) -> None:
         with closing(writer_for(job.output)(temporary)) as writer:
             for where in shards:
                 results = ledger.read_shard(where)
-                errors.update(error for error in results["error"] if error)
+                bad.extend(
+                    (where.start + i, results["error"][i]) for i in np.flatnonzero(~is_scored(results)).tolist()
+                )
                 discovered = None if is_found is None else is_found[where]
                 writer.write(make_table(listing.paths[where], results, job.calibration, discovered))
 
     remove_temporary(job.output)
     write_with(job.output, write)
     anomalous = scores > job.calibration.threshold
-    return Scores(listing, changes, scores, errors, anomalous, found, scored, differences)
+    return Scores(listing, changes, scores, bad, anomalous, found, scored, differences)

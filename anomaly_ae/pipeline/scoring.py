@@ -1,22 +1,26 @@
 """Scoring a folder of images: rows, and what people look at."""
 
+import dataclasses
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from anomaly_ae import texts
 from anomaly_ae.data.sources import open_source
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import Drift
-from anomaly_ae.files import expand
-from anomaly_ae.folder import Changes, Job, Scores, score_job
+from anomaly_ae.errors import UsageError
+from anomaly_ae.files import expand, require_writable
+from anomaly_ae.folder import Changes, Job, Scores, check_overlays, score_job, write_overlays
 from anomaly_ae.folder.output import writer_for
 from anomaly_ae.pipeline.models import find_model
+from anomaly_ae.pipeline.reporting import write_report
 from anomaly_ae.runs import LATEST, Home
 
-LOCAL = "local"
 REASONS = 10  # why files are bad, the most frequent
 
 
@@ -57,6 +61,8 @@ class ScoreResult:
     fdr: float | None
     discoveries: int | None
     fewest_discoveries: int | None
+    heatmaps: str | None
+    report: str | None
 
 
 def score(
@@ -66,6 +72,8 @@ def score(
     *,
     target_fpr: float | None = None,
     fdr: float | None = None,
+    heatmaps: str | Path | None = None,
+    report: str | Path | None = None,
     resume: bool = False,
     workers: int | None = None,
     device: str = "auto",
@@ -73,13 +81,15 @@ def score(
 ) -> ScoreResult:
     """Score every image of a folder, a text file of paths, or an address, and write a row for each.
 
-    The output is Parquet, CSV or JSON lines, as it is called. resume: go on with the job that writes to this output.
-    workers: processes that decode, by default one for each core. Raises what `score_job` and `find_model` raise,
-    `CalibrationError` for a rate that the detector's calibration cannot hold.
+    The output is Parquet, CSV or JSON lines, as it is called. heatmaps: a folder for a picture of each anomalous
+    image; report: an HTML page. resume: go on with the job that writes to this output. workers: processes that
+    decode, by default one for each core. Raises what `score_job` and `find_model` raise, `CalibrationError` for a rate
+    that the detector's calibration cannot hold, and `UsageError` for outputs that cannot be.
     """
     started = time.monotonic()
     output = expand(output)
     writer_for(output)
+    overlays, page = (None if path is None else expand(path) for path in (heatmaps, report))
     source = open_source(folder)
     detector = Detector.load(find_model(home or Home.find(), str(model))[0], device)
     changes = detector.calibration.changes(target_fpr)
@@ -87,10 +97,36 @@ def score(
     if fdr is not None:
         calibration.check_discoveries(fdr)
     job = Job(detector, calibration, source, output, fdr, workers)
-    return _result(job, score_job(job, resume), time.monotonic() - started)
+    _check_places(job, overlays, page)
+    scores = score_job(job, resume)
+    result = _result(job, scores, time.monotonic() - started, overlays, page)
+    if overlays:
+        write_overlays(job, scores, overlays)
+    if page:
+        write_report(job, scores, texts.scored_rows(dataclasses.asdict(result)), page)
+    return result
 
 
-def _result(job: Job, scores: Scores, seconds: float) -> ScoreResult:
+def _check_places(job: Job, overlays: Path | None, page: Path | None) -> None:
+    """Raise before any work what would be raised after it."""
+    if page and (page.suffix.lower() not in (".html", ".htm") or page.is_dir()):
+        raise UsageError(f"the report is a file that ends in .html, and {page} was named")
+    if overlays:
+        check_overlays(job, overlays)
+    for folder in (page and page.parent, overlays):
+        if folder:
+            require_writable(folder)
+
+
+def _kinds(bad: list[tuple[int, str]]) -> dict[str, int]:
+    """The most frequent reasons, and how many files there are with others."""
+    kinds = Counter(reason for _, reason in bad)
+    most = dict(kinds.most_common(REASONS))
+    others = len(bad) - sum(most.values())
+    return most | ({"other reasons": others} if others else {})
+
+
+def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, page: Path | None) -> ScoreResult:
     good = np.isfinite(scores.scores)
     found, changes = scores.discoveries, scores.changes or Changes()
     return ScoreResult(
@@ -105,7 +141,7 @@ def _result(job: Job, scores: Scores, seconds: float) -> ScoreResult:
         threshold=job.calibration.threshold,
         target_fpr=job.calibration.target_fpr,
         guarantee=job.calibration.method,
-        error_kinds=dict(scores.errors.most_common(REASONS)),
+        error_kinds=_kinds(scores.bad),
         unread_folders=list(scores.listing.unread),
         resumed=scores.changes is not None,
         new=changes.new,
@@ -116,4 +152,6 @@ def _result(job: Job, scores: Scores, seconds: float) -> ScoreResult:
         fdr=job.fdr,
         discoveries=None if found is None else int(found.found.sum()),
         fewest_discoveries=None if found is None else found.possible,
+        heatmaps=None if overlays is None else str(overlays),
+        report=None if page is None else str(page),
     )

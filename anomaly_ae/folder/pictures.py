@@ -1,0 +1,73 @@
+"""A second look at some files of a source: as people see them, rebuilt, and with the place that is odd."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from anomaly_ae.autoencoders.inference import batch_size
+from anomaly_ae.data.decoder import Records
+from anomaly_ae.data.decoders import Chunk, Decoders
+from anomaly_ae.data.decoding import INSIDE, Pixels, size_inside
+from anomaly_ae.data.sources import Listing, Source
+from anomaly_ae.detector import Detector
+from anomaly_ae.folder.reading import Positions
+
+AT_A_TIME = 16  # pictures, so that they do not fill the memory
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One file: its position in the list; the picture in colour, uint8 (H', W', 3); its reconstruction in [0, 1],
+    float32 (C, H, W); and its heat map, float32 (H, W), or None where the scorer has none.
+    """
+
+    position: int
+    picture: Pixels
+    rebuilt: npt.NDArray[np.float32]
+    heat: npt.NDArray[np.float32] | None
+
+
+def look_again(
+    detector: Detector, source: Source, listing: Listing, positions: Positions, side: int, workers: int | None = None
+) -> Iterator[Look]:
+    """Looks at the files at some positions, pictures at most `side` pixels high and wide; files that are gone or
+    damaged by now are left out.
+    """
+    parts = _split(positions, batch_size(*detector.preprocessing.shape[1:]))
+    with (
+        Decoders(source, detector.preprocessing.shape, workers) as small,
+        Decoders(source, (3, side, side), workers, INSIDE) as large,
+    ):
+        views = _one_by_one(large.map(_chunks(listing, _split(positions, AT_A_TIME))))
+        for part, records in zip(parts, small.map(_chunks(listing, parts)), strict=True):
+            images = torch.from_numpy(records["pixels"].copy())
+            heat, rebuilt = detector.heat_map(images), detector.reconstruct(images).numpy()
+            for i, position in enumerate(part.tolist()):
+                view = next(views)
+                if not records[i]["error"] and not view["error"]:
+                    yield Look(position, _crop(view, side), rebuilt[i], None if heat is None else heat[i].numpy())
+
+
+def _split(positions: Positions, size: int) -> list[Positions]:
+    return [positions[start : start + size] for start in range(0, len(positions), size)]
+
+
+def _chunks(listing: Listing, parts: list[Positions]) -> Iterator[Chunk]:
+    for part in parts:
+        yield [listing.paths[i] for i in part], listing.sizes[part]
+
+
+def _one_by_one(chunks: Iterator[Records]) -> Iterator[Any]:
+    for records in chunks:
+        yield from records
+
+
+def _crop(view: Any, side: int) -> Pixels:
+    """The picture in a record, (H', W', 3), without what it does not fill."""
+    width, height = size_inside((int(view["width"]), int(view["height"])), (side, side))
+    pixels: Pixels = view["pixels"][:, :height, :width].transpose(1, 2, 0)
+    return pixels

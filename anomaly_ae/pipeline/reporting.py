@@ -1,0 +1,47 @@
+"""The page that shows what was scored."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anomaly_ae import figures
+from anomaly_ae.data.sources import shown
+from anomaly_ae.files import write_text
+from anomaly_ae.folder import Job, Scores, look_again
+from anomaly_ae.progress import say
+from anomaly_ae.report import PICTURES, SIDE, Report, as_pixels, picture_address
+
+
+def write_report(job: Job, scores: Scores, facts: list[tuple[str, str]], path: Path) -> None:
+    """Write the page about a job."""
+    good = np.flatnonzero(np.isfinite(scores.scores))
+    order = good[np.argsort(-scores.scores[good], kind="stable")]
+    calibration = job.calibration
+    histogram = figures.folder_histogram(
+        scores.scores[order], calibration.scores.numpy(), calibration.threshold, calibration.target_fpr
+    )
+    errors = [(shown(scores.listing.paths[i]), text) for i, text in scores.bad]
+    say(f"drawing the {min(PICTURES, len(order)):,} most anomalous images for {path}")
+    pictures = _pictures(job, scores, order[:PICTURES])
+    title = f"Scores of {job.source.name}"
+    report = Report(title, facts, histogram, pictures, _rows(job, scores, order), errors)
+    write_text(path, report.to_html())
+
+
+def _rows(job: Job, scores: Scores, order: Any) -> Iterator[tuple[str, float, float, bool]]:
+    p_values = job.calibration.p_values(torch.from_numpy(scores.scores)).tolist()
+    for i in order.tolist():
+        score = float(scores.scores[i])
+        yield shown(scores.listing.paths[i]), float(f"{score:.6g}"), p_values[i], bool(scores.anomalous[i])
+
+
+def _pictures(job: Job, scores: Scores, order: Any) -> Iterator[Mapping[str, Any]]:
+    rows = dict(zip(order.tolist(), _rows(job, scores, order), strict=True))
+    for look in look_again(job.detector, job.source, scores.listing, order, SIDE, job.workers):
+        named = dict(zip(("path", "score", "p_value", "is_anomaly"), rows[look.position], strict=True))
+        heat = {} if look.heat is None else {"heat": picture_address(figures.overlay(look.picture, look.heat))}
+        drawn = {"picture": picture_address(look.picture), "rebuilt": picture_address(as_pixels(look.rebuilt))}
+        yield named | drawn | heat

@@ -1,0 +1,98 @@
+"""One self-contained HTML page by which a person looks through the scores of a folder."""
+
+import base64
+import html
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from anomaly_ae.figures import Array
+
+PICTURES = 500  # images shown, the most anomalous
+SIDE = 160  # pixels of a picture at the most
+SHARP = 64  # pixels up to which a picture is kept to the pixel
+ROW_BYTES, PICTURE_BYTES, ERROR_BYTES = 8_000_000, 18_000_000, 2_000_000  # of the page, 30 MB in all
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows.
+
+    title, facts: what was scored by what, and lines of name and text
+    histogram:    a figure
+    pictures:     of the most anomalous images, in order: path, score, p_value, is_anomaly, and `picture`, `rebuilt`
+                  and, unless the scorer has none, `heat`, as `picture_address` makes them
+    rows:         of all images that have a score, the most anomalous first: path, score, p_value, is_anomaly
+    errors:       of the others: path, error
+    """
+
+    title: str
+    facts: Sequence[tuple[str, str]]
+    histogram: Figure
+    pictures: Iterable[Mapping[str, Any]]
+    rows: Iterable[Sequence[Any]]
+    errors: Iterable[Sequence[str]]
+
+    def to_html(self) -> str:
+        """The page; of pictures, rows and errors as many as fit into 30 MB, and it says how many do not."""
+        data = {
+            "pictures": _fit(self.pictures, PICTURE_BYTES),
+            "rows": _fit(self.rows, ROW_BYTES),
+            "errors": _fit(self.errors, ERROR_BYTES),
+        }
+        facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in self.facts)
+        page = files("anomaly_ae").joinpath("report.html").read_text(encoding="utf-8")
+        parts = {
+            "title": html.escape(self.title),
+            "facts": facts,
+            "histogram": _svg(self.histogram),
+            "data": _script(data),
+        }
+        return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], page)  # what is put in is not looked at again
+
+
+def picture_address(pixels: Array) -> str:
+    """Pixels, uint8 (H, W) or (H, W, 3), as a data: address, exact where they are few."""
+    content = io.BytesIO()
+    small = max(pixels.shape[:2]) <= SHARP
+    Image.fromarray(pixels).save(content, "PNG" if small else "WEBP", **{} if small else {"quality": 80})
+    kind = "png" if small else "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def as_pixels(image: Array) -> Array:
+    """float (C, H, W) in [0, 1] to uint8 (H, W) or (H, W, 3)."""
+    pixels: Array = np.rint(image * 255).astype(np.uint8)
+    return pixels[0] if len(pixels) == 1 else pixels[:3].transpose(1, 2, 0)
+
+
+def _fit(items: Iterable[Any], most: int) -> dict[str, Any]:
+    """As many items as fit into so many bytes, and how many there are."""
+    kept, held, total = [], 0, 0
+    for item in items:
+        total += 1
+        held += len(json.dumps(item)) if held <= most else 0
+        if held <= most:
+            kept.append(item)
+    return {"items": kept, "total": total}
+
+
+def _script(data: Any) -> str:
+    """JSON that cannot end the script element that it stands in."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _svg(figure: Figure) -> str:
+    """A figure as an element of the page."""
+    content = io.StringIO()
+    figure.savefig(content, format="svg", metadata={"Date": None})
+    return content.getvalue()[content.getvalue().index("<svg") :]
