@@ -83,8 +83,8 @@ def score(
 
     The output is Parquet, CSV or JSON lines, as it is called. heatmaps: a folder for a picture of each anomalous
     image; report: an HTML page. resume: go on with the job that writes to this output. workers: processes that
-    decode, by default one for each core. Raises what `score_job` and `find_model` raise, `CalibrationError` for a rate
-    that the detector's calibration cannot hold, and `UsageError` for outputs that cannot be.
+    decode, by default one for each core. Raises what `score_job` and `find_model` raise, `CalibrationError` for a
+    rate that the calibration cannot hold, and `UsageError` for outputs that cannot be.
     """
     started = time.monotonic()
     output = expand(output)

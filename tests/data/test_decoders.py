@@ -1,0 +1,91 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomaly_ae.data import decoders
+from anomaly_ae.data.decoders import Decoders
+from anomaly_ae.data.sources import open_source
+from anomaly_ae.errors import Interrupted
+
+SHAPE = (1, 4, 6)
+
+# A decoder with two flaws of the kind that C code has.
+FLAWED = """
+import os, sys, time
+from anomaly_ae.data import decoder, decoding
+whole, decoder.SECONDS = decoding.decode, 0.5
+def decode(content, shape, fit):
+    if b"crash" in content:
+        os.abort()
+    if b"hang" in content:
+        time.sleep(60)
+    return whole(content, shape, fit)
+decoder.decode = decode
+decoder.main()
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    for i in range(12):
+        Image.fromarray(np.full((4, 6), i, np.uint8)).save(tmp_path / "in" / f"{i:02}.png")
+    return tmp_path / "in"
+
+
+def decoded(folder: Path, size: int = 5, workers: int = 2) -> np.ndarray:
+    source = open_source(folder)
+    listing = source.list()
+    parts = [slice(start, start + size) for start in range(0, len(listing), size)]
+    with Decoders(source, SHAPE, workers) as processes:
+        return np.concatenate(list(processes.map((listing.paths[part], listing.sizes[part]) for part in parts)))
+
+
+def test_records_come_in_order_with_pixels_and_sizes(pictures: Path) -> None:
+    records = decoded(pictures)
+    assert records["pixels"][:, 0, 0, 0].tolist() == list(range(12))
+    assert set(records["width"].tolist()) == {6}
+    assert set(records["error"].tolist()) == {b""}
+
+
+def test_a_bad_file_has_an_error_and_says_whether_it_is_at_fault(pictures: Path) -> None:
+    (pictures / "03.png").write_bytes(b"no image")
+    (pictures / "05.png").unlink()
+    (pictures / "05.png").symlink_to("nowhere")
+    records = decoded(pictures)
+    assert b"cannot be read as an image" in records["error"][3]
+    assert b"No such file" in records["error"][5]
+    assert records["missing"].nonzero()[0].tolist() == [5]
+    assert (records["error"] != b"").sum() == 2
+
+
+def test_a_decoder_that_crashes_or_hangs_costs_one_file(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoders, "COMMAND", [sys.executable, "-c", FLAWED])
+    (pictures / "02.png").write_bytes(b"crash")
+    (pictures / "09.png").write_bytes(b"hang")
+    records = decoded(pictures)
+    assert records["error"][2] == b"the decoder crashed on it (SIGABRT)"
+    assert b"took longer" in records["error"][9]
+    good = records["error"] == b""
+    assert records["pixels"][good, 0, 0, 0].tolist() == [i for i in range(12) if i not in (2, 9)]
+
+
+def test_an_error_is_cut_where_it_is_too_long(tmp_path: Path) -> None:
+    name = "ä" * 120 + ".png"
+    (tmp_path / "list.txt").write_text("/".join([name] * 10))
+    error = decoded(tmp_path / "list.txt")["error"][0]
+    assert 0 < len(error) <= 240
+    assert error.decode()
+
+
+def test_when_closed_it_decodes_no_more(pictures: Path) -> None:
+    source = open_source(pictures)
+    listing = source.list()
+    processes = Decoders(source, SHAPE, 1)
+    processes.decode(listing.paths, listing.sizes)
+    processes.close()
+    with pytest.raises(Interrupted):
+        processes.decode(listing.paths, listing.sizes)

@@ -1,0 +1,131 @@
+import os
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from anomaly_ae.data.sources import Address, Folder, PathList, open_source, shown
+from anomaly_ae.errors import DataMissing
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
+
+
+def fill(folder: Path, *names: str, content: bytes = PNG) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def names(place: Path | str) -> list[str]:
+    return [shown(path) for path in open_source(place).list().paths]
+
+
+def test_a_folder_is_listed_in_order_with_sizes_and_times(tmp_path: Path) -> None:
+    fill(tmp_path, "b.png", "a/c.JPG", "a.b/d.tiff", ".hidden.png")
+    os.utime(tmp_path / "b.png", ns=(5, 7))
+    listing = open_source(tmp_path).list()
+    assert listing.paths == [b".hidden.png", b"a.b/d.tiff", b"a/c.JPG", b"b.png"]
+    assert listing.sizes.tolist() == [28] * 4
+    assert listing.times[3] == 7
+
+
+def test_an_image_is_known_by_its_ending_or_its_first_bytes(tmp_path: Path) -> None:
+    fill(tmp_path, "called.txt", "plain")
+    fill(tmp_path, "text.png", "notes.txt", "BMW", content=b"BM: these are cars")
+    fill(tmp_path, "bitmap", content=b"BM" + bytes(20))
+    fill(tmp_path, "web", content=b"RIFF1234WEBPVP8 ")
+    fill(tmp_path, "._b.png", content=b"\0\5\x16\7remarks of a Mac")
+    listing = open_source(tmp_path).list()
+    assert listing.paths == [b"bitmap", b"called.txt", b"plain", b"text.png", b"web"]
+    assert listing.skipped == 3
+
+
+def test_links_to_files_are_followed_those_to_folders_not_and_broken_ones_are_kept(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "in", "a.png")
+    fill(tmp_path / "other", "b.png")
+    for name, target in {
+        "c.png": "a.png",
+        "d.png": "nowhere",
+        "e.png": "e.png",
+        "up": ".",
+        "other": "../other",
+    }.items():
+        (folder / name).symlink_to(target)
+    assert names(folder) == ["a.png", "c.png", "d.png", "e.png"]
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(fill(tmp_path, "a.png") / "pipe.png")
+    listing = open_source(tmp_path).list()
+    assert (listing.paths, listing.skipped) == ([b"a.png"], 1)
+
+
+def test_names_that_are_no_utf8_are_kept(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(PNG)
+    assert open_source(tmp_path).list().paths == [b"caf\xe9.png"]
+    assert names(tmp_path) == [r"caf\xe9.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+def test_a_folder_that_cannot_be_looked_into_is_said(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "shut/b.png")
+    (tmp_path / "shut").chmod(0)
+    assert "shut cannot be opened" in open_source(tmp_path).list().unread[0]
+    (tmp_path / "shut").chmod(0o700)
+
+
+def test_an_empty_folder_and_one_that_is_not_there_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataMissing, match="there is no image in"):
+        open_source(fill(tmp_path, "notes.txt", content=b"")).list()
+    with pytest.raises(DataMissing, match="name a folder of images"):
+        open_source(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"])
+def test_a_text_file_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separator: str) -> None:
+    monkeypatch.chdir(fill(tmp_path, "a.png", "b b.png", "notes.txt"))
+    (tmp_path / "notes.txt").write_text("no image")
+    paths = ["b b.png", "a.png", "a.png", "", "gone", "notes.txt", str(tmp_path / "a.png")]
+    (tmp_path / "list.txt").write_bytes(separator.join(paths).encode())
+    source = open_source("list.txt")
+    assert isinstance(source, PathList)
+    listing = source.list()
+    assert sorted(map(shown, listing.paths)) == sorted([str(tmp_path / "a.png"), "a.png", "b b.png", "gone"])
+    assert listing.skipped == 1
+    assert listing.sizes[listing.paths.index(b"gone")] == -1
+
+
+def test_one_image_is_a_source_too(tmp_path: Path) -> None:
+    assert names(fill(tmp_path, "a.png") / "a.png") == [str(tmp_path / "a.png")]
+
+
+def test_an_address_is_listed_and_fetched() -> None:
+    system = fsspec.filesystem("memory")
+    for name, content in {"a.png": PNG, "sub/b": PNG, "notes.txt": b"text"}.items():
+        system.pipe(f"/bucket/pictures/{name}", content)
+    source = open_source("memory://bucket/pictures")
+    assert isinstance(source, Address)
+    listing = source.list()
+    assert (listing.paths, listing.skipped) == ([b"a.png", b"sub/b"], 1)
+    assert (listing.times > 0).all()
+    system.rm("/bucket/pictures/sub/b")
+    contents = source.fetch(listing.paths, listing.sizes)
+    assert contents is not None
+    assert contents[0] == PNG
+    assert isinstance(contents[1], Exception)
+    huge = source.fetch(listing.paths[:1], np.array([2**40]))
+    assert huge is not None
+    assert "too many bytes" in str(huge[0])
+
+
+def test_an_address_without_images_or_without_a_driver_is_an_error() -> None:
+    with pytest.raises(DataMissing, match="no image in memory://nothing"):
+        open_source("memory://nothing").list()
+    with pytest.raises(DataMissing, match="needs a driver"):
+        open_source("gs://bucket").list()
+
+
+def test_a_folder_locates_its_files(tmp_path: Path) -> None:
+    assert Folder(str(tmp_path)).locate(b"caf\xe9.png") == os.fsencode(tmp_path) + b"/caf\xe9.png"

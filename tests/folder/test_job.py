@@ -1,0 +1,201 @@
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from anomaly_ae.autoencoders import inference
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.data.sources import open_source
+from anomaly_ae.detector import Detector
+from anomaly_ae.errors import CalibrationError, DataMissing, Interrupted, RunBusy, UsageError
+from anomaly_ae.folder import Job, Scores, job, ledger, score_job
+from anomaly_ae.folder.ledger import Ledger
+from tests.conftest import Trained
+
+NAMES = [f"{'sub/' if i % 2 else ''}{i:02}.png" for i in range(20)]
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """21 files are six batches in three shards."""
+    monkeypatch.setattr(inference, "MOST_IMAGES", 4)
+    monkeypatch.setattr(ledger, "SHARD", 9)
+
+
+@pytest.fixture
+def detector(trained: Trained) -> Detector:
+    return trained.detector()
+
+
+def run(detector: Detector, folder: Path, output: Path, resume: bool = False, **options: Any) -> Scores:
+    source = open_source(folder)
+    return score_job(Job(detector, detector.calibration, source, output, workers=2, **options), resume)
+
+
+def test_every_file_is_a_row_with_its_score_or_an_error(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    (pictures / os.fsdecode(b"caf\xe9.png")).write_bytes((pictures / "00.png").read_bytes())
+    scores = run(detector, pictures, tmp_path / "scores.parquet")
+    assert (len(scores.listing), scores.scored, len(scores.bad)) == (22, 22, 1)
+    table = pq.read_table(tmp_path / "scores.parquet").to_pandas().set_index("path")
+    columns = ["score", "p_value", "threshold", "is_anomaly", "width", "height", "error", "path_bytes"]
+    assert list(table.columns) == columns
+    images = load_dataset("digits").files["train"].images[:20]
+    expected = detector.score(images)
+    rows = table.loc[NAMES]
+    np.testing.assert_allclose(rows.score, expected, rtol=1e-6)  # the last bit depends on the place in the batch
+    assert rows.p_value.tolist() == detector.p_values(expected).tolist()
+    assert rows.is_anomaly.tolist() == detector.predict(images).tolist()
+    assert set(zip(rows.width, rows.height, rows.threshold, strict=True)) == {(8, 8, detector.threshold)}
+    bad = (
+        pq.read_table(tmp_path / "scores.parquet").filter([name == "bad.png" for name in table.index]).to_pylist()[0]
+    )
+    assert "cannot be read" in bad.pop("error")
+    assert {bad.pop("path"), *bad.values()} == {"bad.png", None}
+    assert table.loc[r"caf\xe9.png", "path_bytes"] == b"caf\xe9.png"
+
+
+def test_csv_and_json_lines_say_the_same(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    (pictures / 'a "b"\nc,d.png').write_bytes((pictures / "00.png").read_bytes())
+    for kind in ("parquet", "csv", "jsonl"):
+        run(detector, pictures, tmp_path / f"scores.{kind}")
+    exact = pd.read_parquet(tmp_path / "scores.parquet")
+    for table in (pd.read_csv(tmp_path / "scores.csv"), pd.read_json(tmp_path / "scores.jsonl", lines=True)):
+        assert list(table.columns) == list(exact.columns)
+        assert table.path.tolist() == exact.path.tolist()
+        assert table.error.fillna("").tolist() == exact.error.fillna("").tolist()
+        np.testing.assert_array_equal(table.score.astype("float32"), exact.score)
+        assert (table.score > table.threshold).tolist() == (exact.score > exact.threshold).tolist()
+        assert table.is_anomaly.isna().sum() == 1
+
+
+def test_discoveries_are_a_column_that_follows_from_all_rows(
+    detector: Detector, pictures: Path, tmp_path: Path
+) -> None:
+    scores = run(detector, pictures, tmp_path / "scores.parquet", fdr=0.5)
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    good = table.error.isna()
+    found = detector.discoveries(torch.tensor(table.score[good].to_numpy()), 0.5).found
+    assert table.is_discovery[good].tolist() == found.tolist()
+    assert table.is_discovery[~good].isna().all()
+    assert scores.discoveries is not None
+    assert int(scores.discoveries.found.sum()) == int(found.sum()) > 0
+
+
+def interrupted_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after so many batches."""
+    whole, calls = job.score_batch, list[int]()
+
+    def score_batch(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) > count:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(job, "score_batch", score_batch)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3, 5])
+def test_an_interrupted_job_goes_on_to_the_same_rows(
+    detector: Detector, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
+) -> None:
+    run(detector, pictures, tmp_path / "clean.parquet")
+    with monkeypatch.context() as patch:
+        interrupted_after(batches, patch)
+        with pytest.raises(Interrupted, match=r"of 21 files are scored.*--resume"):
+            run(detector, pictures, tmp_path / "scores.parquet")
+    assert not (tmp_path / "scores.parquet").exists()
+    scores = run(detector, pictures, tmp_path / "scores.parquet", resume=True)
+    assert scores.scored == 21 - 8 * (batches // 2)  # whole shards of two batches are kept
+    assert (tmp_path / "scores.parquet").read_bytes() == (tmp_path / "clean.parquet").read_bytes()
+
+
+def test_resuming_scores_what_is_new_or_changed_and_only_that(
+    detector: Detector, pictures: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "scores.parquet"
+    run(detector, pictures, output)
+    before = pd.read_parquet(output).set_index("path")
+    shutil.copyfile(pictures / "02.png", pictures / "0.png")
+    shutil.copyfile(pictures / "04.png", pictures / "00.png")
+    (pictures / "06.png").unlink()
+    scores = run(detector, pictures, output, resume=True)
+    assert scores.changes is not None
+    assert dataclasses.asdict(scores.changes) == {"new": 1, "changed": 1, "gone": 1}
+    assert scores.scored == 2
+    after = pd.read_parquet(output).set_index("path")
+    assert list(after.index) == [*before.index, "0.png"]
+    assert after.score["0.png"] == pytest.approx(before.score["02.png"], rel=1e-6)
+    assert after.score["00.png"] == pytest.approx(before.score["04.png"], rel=1e-6)
+    assert after.score["06.png"] == before.score["06.png"]
+    assert run(detector, pictures, output, resume=True).scored == 0
+
+
+def test_a_file_that_could_not_be_opened_is_tried_again(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    output, hidden = tmp_path / "scores.parquet", tmp_path / "hidden.png"
+    source = open_source(pictures)
+    listed = source.list()
+    (pictures / "02.png").rename(hidden)  # gone between the listing and the reading
+
+    class Late(type(source)):  # type: ignore[misc]
+        def list(self) -> Any:
+            return listed
+
+    late = Late(source.name)
+    first = score_job(Job(detector, detector.calibration, late, output))
+    assert next(text for _, text in first.bad) == "cannot be opened: No such file or directory"
+    hidden.rename(pictures / "02.png")
+    second = score_job(Job(detector, detector.calibration, late, output), resume=True)
+    assert (second.scored, len(second.bad)) == (1, 1)
+
+
+def test_without_resume_all_is_scored_anew(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(detector, pictures, tmp_path / "scores.parquet").scored == 21
+
+
+def test_another_detector_or_folder_is_refused(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.parquet"
+    run(detector, pictures, output)
+    other = dataclasses.replace(detector, calibration=detector.calibration.at(target_fpr=0.2))
+    with pytest.raises(UsageError, match="another detector"):
+        run(other, pictures, output, resume=True)
+    with pytest.raises(UsageError, match="the job to resume is of"):
+        run(detector, pictures / "sub", output, resume=True)
+
+
+def test_another_rate_needs_no_scoring(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    run(detector, pictures, tmp_path / "scores.parquet")
+    lenient = detector.calibration.at(target_fpr=0.5)
+    again = Job(detector, lenient, open_source(pictures), tmp_path / "scores.parquet")
+    assert score_job(again, resume=True).scored == 0
+    assert set(pd.read_parquet(tmp_path / "scores.parquet").threshold.dropna()) == {lenient.threshold}
+
+
+def test_two_at_once_on_one_output_are_not_let(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    with Ledger.beside(tmp_path / "scores.parquet", detector).locked(), pytest.raises(RunBusy, match="same output"):
+        run(detector, pictures, tmp_path / "scores.parquet")
+
+
+def test_nothing_is_left_by_what_was_refused(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataMissing):
+        run(detector, tmp_path / "none", tmp_path / "out" / "scores.parquet")
+    with pytest.raises(UsageError, match=r"\.parquet, \.pq, \.csv, \.jsonl, and .*scores\.txt"):
+        run(detector, pictures, tmp_path / "scores.txt")
+    conditional = detector.calibration.at(guarantee="conditional")
+    with pytest.raises(CalibrationError, match="marginal"):
+        conditional.check_discoveries(0.1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "none"]
+
+
+def test_what_a_killed_writer_left_is_removed(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / ".scores.csv.123.tmp").write_text("half")
+    run(detector, pictures, tmp_path / "scores.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".scores.csv.ledger", "in", "scores.csv"]

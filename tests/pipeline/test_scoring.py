@@ -1,0 +1,132 @@
+import io
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from anomaly_ae import pipeline
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.errors import AnomalyAEError
+from tests.conftest import Cli, Trained, start
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Digits of all classes, named with odd letters, and a few files that are no good."""
+    (tmp_path / "in").mkdir()
+    for i, image in enumerate(load_dataset("digits").files["train"].images[:60, 0].numpy()):
+        Image.fromarray(image).save(tmp_path / "in" / f"<b>{i:02} \u00e4\n.png")
+    (tmp_path / "in" / "empty.png").touch()
+    (tmp_path / "in" / "notes.txt").write_text("text")
+    return tmp_path / "in"
+
+
+def test_a_folder_from_the_command_line(cli: Cli, trained: Trained, folder: Path, tmp_path: Path) -> None:
+    place = ("--mlruns", str(trained.home.root))
+    extras = ("--fdr", "0.2", "--heatmaps", "maps", "--report", "report.html")
+    result = cli("score", "in", *place, *extras, "--target-fpr", "0.1", "--json").json()
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    expected = {"images": 61, "errors": 1, "skipped": 1, "scored": 61, "output": "scores.parquet"}
+    assert expected.items() <= result.items()
+    assert result["anomalies"] == table.is_anomaly.sum() > 20
+    assert result["target_fpr"] == 0.1
+    assert result["discoveries"] == table.is_discovery.sum()
+    assert result["error_kinds"] == {"cannot be read as an image (is empty)": 1}
+    assert result["images_per_second"] > 0 < result["seconds"]
+    maps = sorted(path for path in (tmp_path / "maps").rglob("*") if path.is_file())
+    assert [path.name for path in maps] == sorted(
+        f"{name}.png" for name in table.path[table.is_anomaly.fillna(False)]
+    )
+    assert np.asarray(Image.open(maps[0])).shape == (224, 224, 3)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('":"data:image/') == 3 * 60
+    assert "<b>00" not in page
+
+
+def test_what_people_read(cli: Cli, trained: Trained, folder: Path) -> None:
+    place = ("--mlruns", str(trained.home.root))
+    first = cli("score", "in", *place, "--output", "rows.csv", "--strict")
+    assert first.code == 1
+    for words in ("images          61", "1 have an error", "1 files are no images", "kept in         rows.csv"):
+        assert words in first.out
+    again = cli("score", "in", *place, "--output", "rows.csv", "--resume")
+    assert again.code == 0
+    assert "61, 61 of which had been scored before" in again.out
+
+
+@pytest.mark.parametrize(
+    ("folder_given", "options", "reason"),
+    [
+        ("absent", {}, "name a folder of images"),
+        ("in", {"output": "scores.txt"}, "ends in .parquet"),
+        ("in", {"report": "report.pdf"}, "ends in .html"),
+        ("in", {"heatmaps": "in/maps"}, "lies in the folder of images"),
+        ("in", {"target_fpr": 0.0001}, "needs at least"),
+        ("in", {"fdr": 2.0}, "false discovery rate lies above 0"),
+        ("in", {"output": "/proc/scores.parquet"}, "cannot write"),
+    ],
+)
+def test_wrong_use_is_said_before_any_work(
+    trained: Trained,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    folder_given: str,
+    options: dict[str, Any],
+    reason: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AnomalyAEError, match=reason):
+        pipeline.score(folder_given, home=trained.home, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_killed_at_any_moment_and_resumed_the_rows_are_the_same(cli: Cli, trained: Trained, tmp_path: Path) -> None:
+    """Real kills: of a job of many shards, at moments spread over its time."""
+    (tmp_path / "in").mkdir()
+    images = load_dataset("digits").files["train"].images[:, 0].numpy()
+    for i in range(9_000):
+        (tmp_path / "in" / f"{i:05}.bmp").write_bytes(_bitmap(images[i % len(images)]))
+    command = ("score", "in", "--mlruns", str(trained.home.root), "--json")
+    clean = cli(*command, "--output", "clean.parquet").json()
+    assert clean["images"] == 9_000
+    for seconds in (0.3, 0.9):
+        running = start(tmp_path, *command, "--output", "killed.parquet", "--resume")
+        _wait_for(tmp_path / ".killed.parquet.ledger" / "listing.parquet", running)
+        time.sleep(seconds)
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()
+    cli(*command, "--output", "killed.parquet", "--resume").json()
+    assert (tmp_path / "killed.parquet").read_bytes() == (tmp_path / "clean.parquet").read_bytes()
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(trained: Trained, folder: Path, tmp_path: Path) -> None:
+    for i in range(3_000):
+        os.link(next(folder.glob("*.png")), folder / f"more{i}.png")
+    running = start(tmp_path, "score", "in", "--mlruns", str(trained.home.root))
+    _wait_for(tmp_path / ".scores.parquet.ledger" / "listing.parquet", running)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 130, err
+    assert "--resume goes on" in err
+    assert "Traceback" not in err
+
+
+def _bitmap(pixels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "BMP")
+    return content.getvalue()
+
+
+def _wait_for(path: Path, running: "subprocess.Popen[str]") -> None:
+    ended = time.monotonic() + 60
+    while not path.exists() and running.poll() is None and time.monotonic() < ended:
+        time.sleep(0.02)

@@ -1,0 +1,45 @@
+import json
+import re
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from anomaly_ae import report
+from anomaly_ae.report import Report, as_pixels, picture_address
+
+EVIL = "</script><script>alert(1)</script>{{data}} & \"'.png"
+
+
+def make(**parts: object) -> Report:
+    usual = {"title": "t", "facts": [], "histogram": Figure(), "pictures": [], "rows": [], "errors": []}
+    return Report(**usual | parts)  # type: ignore[arg-type]
+
+
+def data_in(page: str) -> dict[str, dict[str, object]]:
+    found = re.search(r'type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return dict(json.loads(found[1]))
+
+
+def test_names_cannot_become_code() -> None:
+    page = make(title=EVIL, facts=[("name", EVIL)], rows=[(EVIL, 1.0, 0.5, True)], errors=[(EVIL, EVIL)]).to_html()
+    assert "<script>alert" not in page
+    assert data_in(page)["rows"]["items"] == [[EVIL, 1.0, 0.5, True]]
+    assert page.count("<script") == 2
+    assert "default-src 'none'" in page
+
+
+def test_the_page_is_kept_small_and_says_how_much_is_left_out(monkeypatch: object) -> None:
+    rows = ((f"{i:06}.png", 1.0, 0.5, True) for i in range(400_000))
+    page = make(rows=rows).to_html()
+    kept = data_in(page)["rows"]
+    assert kept["total"] == 400_000
+    assert len(kept["items"]) > 100_000  # type: ignore[arg-type]
+    assert len(page) < report.ROW_BYTES + 100_000
+
+
+def test_pictures_are_part_of_the_page() -> None:
+    gray = picture_address(as_pixels(np.random.default_rng(0).random((1, 8, 8))))
+    colour = picture_address(as_pixels(np.zeros((3, 200, 100))))
+    assert gray.startswith("data:image/png;base64,")
+    assert colour.startswith("data:image/webp;base64,")
