@@ -1,6 +1,7 @@
 """A scoring job: every file of a source scored once, shard by shard, and the rows written in one step."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,8 +67,9 @@ def score_job(job: Job, resume: bool = False) -> Scores:
     now = job.source.list()
     with ledger.locked():
         listing, changes = _list(job, ledger, now, resume)
-        scored, looks = _score_missing(job, ledger, listing)
-        return _write_rows(job, ledger, listing, changes, scored, looks.differences())
+        with _said_how_to_go_on(ledger, listing):
+            scored, looks = _score_missing(job, ledger, listing)
+            return _write_rows(job, ledger, listing, changes, scored, looks.differences())
 
 
 def _list(job: Job, ledger: Ledger, now: Listing, resume: bool) -> tuple[Listing, Changes | None]:
@@ -83,14 +85,20 @@ def _score_missing(job: Job, ledger: Ledger, listing: Listing) -> tuple[int, Loo
         Decoders(job.source, job.detector.preprocessing.shape, job.workers) as decoders,
         display(len(listing), len(listing) - count) as progress,
     ):
-        try:
-            _score_shards(job, ledger, listing, missing, _Reading(decoders, looks, progress))
-        except KeyboardInterrupt:
-            kept = len(listing) - sum(map(len, ledger.missing(listing)))
-            raise Interrupted(
-                f"interrupted; {kept:,} of {len(listing):,} files are scored: the same command with --resume goes on"
-            ) from None
+        _score_shards(job, ledger, listing, missing, _Reading(decoders, looks, progress))
     return count, looks
+
+
+@contextmanager
+def _said_how_to_go_on(ledger: Ledger, listing: Listing) -> Iterator[None]:
+    """Turn Ctrl-C inside into `Interrupted`, with what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = len(listing) - sum(map(len, ledger.missing(listing)))
+        raise Interrupted(
+            f"interrupted; {kept:,} of {len(listing):,} files are scored: the same command with --resume goes on"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def test_killed_at_any_moment_and_resumed_the_rows_are_the_same(cli: Cli, traine
     assert clean["images"] == 9_000
     for seconds in (0.3, 0.9):
         running = start(tmp_path, *command, "--output", "killed.parquet", "--resume")
-        _wait_for(tmp_path / ".killed.parquet.ledger" / "listing.parquet", running)
+        _wait_for(tmp_path / ".killed.parquet.ledger" / "job.json", running)
         time.sleep(seconds)
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
@@ -112,7 +112,7 @@ def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(trained: Trained, fold
     for i in range(3_000):
         os.link(next(folder.glob("*.png")), folder / f"more{i}.png")
     running = start(tmp_path, "score", "in", "--mlruns", str(trained.home.root))
-    _wait_for(tmp_path / ".scores.parquet.ledger" / "listing.parquet", running)
+    _wait_for(tmp_path / ".scores.parquet.ledger" / "job.json", running)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=30)
     assert running.returncode == 130, err
