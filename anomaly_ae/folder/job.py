@@ -121,7 +121,9 @@ def _score_shards(job: Job, ledger: Ledger, listing: Listing, missing: list[Posi
             results[batch.positions - start] = score_batch(job.detector, listing, batch)
             reading.looks.see(batch)
             left, done = left - len(batch.positions), done + len(batch.positions)
-            reading.progress.advance(len(batch.positions), f"{done:,} of {len(listing):,} files")
+            state = f"{done:,} of {len(listing):,} files"
+            reading.progress.advance(len(batch.positions), state)
+            reading.progress.line(f"scored {state}")
         ledger.write_shard(where, results)
 
 
