@@ -91,7 +91,7 @@ def scored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         *(_found(result) if result["fdr"] is not None else []),
         *([("bad files", f"{result['errors']:,} have an error and no score")] if result["errors"] else []),
         *(("", f"{count:,} × {reason}") for reason, count in result["error_kinds"].items()),
-        *([("skipped", f"{result['skipped']:,} files are no images")] if result["skipped"] else []),
+        *([("skipped", f"{result['skipped']:,} (no images)")] if result["skipped"] else []),
         *(("warning", text) for text in (*result["unread_folders"], *result["differences"])),
         *_shifted(result["drift"]),
         ("scored", f"{result['scored']:,} images in {_duration(result['seconds'])}, {rate}"),

@@ -54,7 +54,7 @@ def test_what_people_read(cli: Cli, trained: Trained, folder: Path) -> None:
     place = ("--mlruns", str(trained.home.root))
     first = cli("score", "in", *place, "--output", "rows.csv", "--strict")
     assert first.code == 1
-    for words in ("images          61", "1 have an error", "1 files are no images", "kept in         rows.csv"):
+    for words in ("images          61", "1 have an error", "1 (no images)", "kept in         rows.csv"):
         assert words in first.out
     again = cli("score", "in", *place, "--output", "rows.csv", "--resume")
     assert again.code == 0
