@@ -80,3 +80,21 @@ def test_a_grid_holds_originals_above_reconstructions(channels: int, shape: tupl
     assert pixels.shape == (172, 344, *shape[2:])
     assert pixels.dtype == np.uint8
     assert (pixels[40, 40].max(), pixels[130, 40].max()) == (255, 128)
+
+
+def test_an_overlay_is_the_picture_where_the_map_is_zero() -> None:
+    picture = np.full((20, 40, 3), 90, np.uint8)
+    heat = np.zeros((4, 8), np.float32)
+    heat[0, 0] = 2.0
+    over = figures.overlay(picture, heat)
+    assert over.shape == (120, 240, 3)
+    assert (over[-1, -1] == 90).all()
+    assert np.abs(over[0, 0].astype(int) - 90).max() > 50
+    assert (figures.overlay(picture, np.zeros((4, 8))) == 90).all()
+
+
+@pytest.mark.parametrize("scores", [np.ones(0), np.ones(1), np.full(30, 2.0), np.linspace(-3, 1_000, 400)])
+def test_a_histogram_of_a_folder_shows_every_image(scores: np.ndarray) -> None:
+    figure = figures.folder_histogram(scores.astype(np.float32), np.linspace(0, 1, 50), 0.95, 0.05)
+    heights = [patch.get_data().values for patch in figure.axes[0].patches]
+    assert [round(float(values.sum())) for values in heights] == [100, 100 if len(scores) else 0]
