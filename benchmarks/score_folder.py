@@ -1,6 +1,6 @@
 """How fast a folder is scored, beside its parts and beside a plain loop: all in one run, so that the ratios hold.
 
-    python benchmarks/score_folder.py --detector DETECTOR_FOLDER [--images 20000] [--large 400] [--repeats 3]
+    python benchmarks/score_folder.py --detector DETECTOR_FOLDER [--images 20000] [--large 1500] [--repeats 3]
 
 Two folders are made: small PNGs of the detector's size and JPEGs of 1024×1024. For each, in turn:
 
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--detector", required=True, help="a saved detector's folder")
     parser.add_argument("--images", type=int, default=20_000, help="small PNGs")
-    parser.add_argument("--large", type=int, default=400, help="JPEGs of 1024×1024")
+    parser.add_argument("--large", type=int, default=1_500, help="JPEGs of 1024×1024")
     parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args()
     silence()

@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -48,6 +49,18 @@ def test_a_folder_from_the_command_line(cli: Cli, trained: Trained, folder: Path
     page = (tmp_path / "report.html").read_text()
     assert page.count('":"data:image/') == 3 * 60
     assert "<b>00" not in page
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs a browser")
+def test_the_page_opens_in_a_real_browser(trained: Trained, folder: Path, tmp_path: Path) -> None:
+    output, page = tmp_path / "scores.csv", tmp_path / "report.html"
+    pipeline.score(folder, output=output, report=page, home=trained.home)
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
+    seen = subprocess.run(browser, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert seen.count('class="card"') == 24
+    assert "page 1 of 3 · 60 shown" in seen
+    assert "page 1 of 2 · 60 shown" in seen
+    assert "cannot be read as an image (is empty)" in seen
 
 
 def test_what_people_read(cli: Cli, trained: Trained, folder: Path) -> None:
