@@ -82,6 +82,7 @@ def scored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     good = result["images"] - result["errors"]
     rate = f"{result['images_per_second']:,.0f} images/s"
     return [
+        ("detector", result["detector"]),
         ("images", f"{result['images']:,}{_resumed(result)}"),
         (
             "anomalous",

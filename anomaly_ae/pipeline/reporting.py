@@ -26,7 +26,7 @@ def write_report(job: Job, scores: Scores, facts: list[tuple[str, str]], path: P
     errors = [(shown(scores.listing.paths[i]), text) for i, text in scores.bad]
     say(f"drawing the {min(PICTURES, len(order)):,} most anomalous images for {path}")
     pictures = _pictures(job, scores, order[:PICTURES])
-    title = f"Scores of {job.source.name}"
+    title = f"Scores of {Path(job.source.name).name}"
     report = Report(title, facts, histogram, pictures, _rows(job, scores, order), errors)
     write_text(path, report.to_html())
 

@@ -28,6 +28,7 @@ REASONS = 10  # why files are bad, the most frequent
 class ScoreResult:
     """What came of scoring.
 
+    detector:    what it was trained on, its autoencoder and its scorer
     images:      image files, each a row of the output; errors: those that have no score
     scored:      files that were worked on now; the others had been before
     anomalies:   images above the threshold
@@ -39,6 +40,7 @@ class ScoreResult:
     differences: how the images look unlike those of the training
     """
 
+    detector: str
     images: int
     scored: int
     anomalies: int
@@ -129,7 +131,9 @@ def _kinds(bad: list[tuple[int, str]]) -> dict[str, int]:
 def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, page: Path | None) -> ScoreResult:
     good = np.isfinite(scores.scores)
     found, changes = scores.discoveries, scores.changes or Changes()
+    recipe = job.detector.recipe
     return ScoreResult(
+        detector=f"{recipe.dataset} {','.join(recipe.normal)} · {recipe.autoencoder} · {recipe.scorer}",
         images=len(scores.listing),
         scored=scores.scored,
         anomalies=int(scores.anomalous.sum()),
