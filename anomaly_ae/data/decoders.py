@@ -20,7 +20,8 @@ from anomaly_ae.data.sources import Integers, Source
 from anomaly_ae.errors import Interrupted
 
 COMMAND = [sys.executable, "-P", "-m", "anomaly_ae.data.decoder"]  # -P: what lies in the working folder is not run
-AHEAD = 2  # chunks that wait for each decoder, so that it never does
+PART = 64  # files that a decoder is asked for at once: few, so that all have work to the end
+AHEAD = 8  # such parts that wait for each decoder, so that it never does
 PACKAGES = str(Path(anomaly_ae.__file__).parent.parent)
 
 Chunk = tuple[Sequence[bytes], Integers]  # paths and sizes of some files
@@ -45,13 +46,13 @@ class Decoders:
 
     def map(self, chunks: Iterable[Chunk]) -> Iterator[Records]:
         """The records of each chunk of files, in order; the next ones are made while the caller works on one."""
-        waiting = deque[Future[Records]]()
+        waiting = deque[list[Future[Records]]]()
         for chunk in chunks:
-            waiting.append(self._threads.submit(self.decode, *chunk))
-            if len(waiting) > AHEAD * self.workers:
-                yield waiting.popleft().result()
+            waiting.append([self._threads.submit(self.decode, *part) for part in _parts(chunk)])
+            if sum(map(len, waiting)) > AHEAD * self.workers and len(waiting) > 1:
+                yield _joined(waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield _joined(waiting.popleft())
 
     def decode(self, paths: Sequence[bytes], sizes: Integers) -> Records:
         """A record for each file: see `record_type`."""
@@ -101,6 +102,16 @@ class Decoders:
                 self._started.append(self._own.decoder)
         decoder: _Decoder = self._own.decoder
         return decoder
+
+
+def _parts(chunk: Chunk) -> Iterator[Chunk]:
+    paths, sizes = chunk
+    for start in range(0, len(paths), PART):
+        yield paths[start : start + PART], sizes[start : start + PART]
+
+
+def _joined(parts: list[Future[Records]]) -> Records:
+    return np.concatenate([part.result() for part in parts])
 
 
 class _Decoder:
