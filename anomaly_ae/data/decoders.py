@@ -17,10 +17,11 @@ import anomaly_ae
 from anomaly_ae.data.decoder import SECONDS, Records, pack, record_type, set_error
 from anomaly_ae.data.decoding import STRETCH, Shape, missing, reason
 from anomaly_ae.data.sources import Integers, Source
-from anomaly_ae.errors import Interrupted
+from anomaly_ae.errors import Interrupted, UsageError
 
 COMMAND = [sys.executable, "-P", "-m", "anomaly_ae.data.decoder"]  # -P: what lies in the working folder is not run
 PART = 64  # files that a decoder is asked for at once: few, so that all have work to the end
+PART_BYTES = 2**26  # or of so many bytes
 AHEAD = 8  # such parts that wait for each decoder, so that it never does
 PACKAGES = str(Path(anomaly_ae.__file__).parent.parent)
 
@@ -35,10 +36,12 @@ def usable_cores() -> int:
 class Decoders:
     """As many processes as `workers`, all cores by default, that decode a source's files to `shape` (C, H, W).
 
-    To be closed, or used in a `with`.
+    To be closed, or used in a `with`. Raises `UsageError` for fewer than one.
     """
 
     def __init__(self, source: Source, shape: Shape, workers: int | None = None, fit: str = STRETCH) -> None:
+        if workers is not None and workers < 1:
+            raise UsageError(f"decoding takes one process or more, and {workers} were asked for")
         self.source, self.shape, self.fit, self.workers = source, shape, fit, workers or usable_cores()
         self._threads = ThreadPoolExecutor(self.workers, "decoder")
         self._own = threading.local()
@@ -70,7 +73,7 @@ class Decoders:
         """End the processes, whatever they are at."""
         with self._lock:
             self._closed = True
-        for decoder in self._started:
+        for decoder in tuple(self._started):
             decoder.end()
         self._threads.shutdown(cancel_futures=True)
 
@@ -81,16 +84,27 @@ class Decoders:
         self.close()
 
     def _ask(self, files: list[bytes], contents: bool) -> Records:
-        decoder = self._decoder()
-        records = decoder.ask(pack(files, contents), np.zeros(len(files), record_type(self.shape)))
-        if records is not None:
-            return records
-        self._own.decoder = None
-        if len(files) > 1:  # one of them has ended it: which one shows when each is asked for alone
-            return np.concatenate([self._ask([file], contents) for file in files])
-        records = np.zeros(1, record_type(self.shape))
-        set_error(records[0], decoder.how_it_ended())
+        records = np.zeros(len(files), record_type(self.shape))
+        if not self._decoder().ask(pack(files, contents), records):
+            self._discard()  # one of them has ended it: which one shows when each is asked for alone
+            for i, file in enumerate(files):
+                self._ask_alone(file, contents, records[i : i + 1])
         return records
+
+    def _ask_alone(self, file: bytes, contents: bool, record: Records) -> None:
+        record[:] = np.zeros(1, record.dtype)
+        if not self._decoder().ask(pack([file], contents), record):
+            set_error(record[0], self._discard())
+            record["missing"] = True  # it may have been the machine's fault, which was short of memory or time
+
+    def _discard(self) -> str:
+        """Do away with this thread's process, which has ended; in words how."""
+        decoder = self._decoder()
+        how = decoder.how_it_ended()
+        decoder.end()
+        self._started.remove(decoder)
+        self._own.decoder = None
+        return how
 
     def _decoder(self) -> "_Decoder":
         """The process that belongs to this thread."""
@@ -105,9 +119,15 @@ class Decoders:
 
 
 def _parts(chunk: Chunk) -> Iterator[Chunk]:
+    """The files of a chunk in parts of at most `PART` files and `PART_BYTES` bytes, or one file."""
     paths, sizes = chunk
-    for start in range(0, len(paths), PART):
-        yield paths[start : start + PART], sizes[start : start + PART]
+    start, held = 0, 0
+    for i, size in enumerate(np.where(sizes < 0, PART_BYTES, sizes).tolist()):
+        if i > start and (i - start == PART or held + size > PART_BYTES):
+            yield paths[start:i], sizes[start:i]
+            start, held = i, 0
+        held += size
+    yield paths[start:], sizes[start:]
 
 
 def _joined(parts: list[Future[Records]]) -> Records:
@@ -130,19 +150,19 @@ class _Decoder:
                 env=os.environ | single | {"PYTHONPATH": path},
             )
 
-    def ask(self, request: bytes, records: Records) -> Records | None:
-        """Fill records with what it answers; None when it has ended."""
+    def ask(self, request: bytes, records: Records) -> bool:
+        """Fill records with what it answers; whether it did, or has ended."""
         view, received = records.view(np.uint8).data, 0
         try:
             self.socket.sendall(request)
             while received < len(view):
                 count = self.socket.recv_into(view[received:], 0, socket.MSG_WAITALL)
                 if not count:
-                    return None
+                    return False
                 received += count
         except OSError:
-            return None
-        return records
+            return False
+        return True
 
     def how_it_ended(self) -> str:
         """In words."""
@@ -157,11 +177,3 @@ class _Decoder:
         self.process.kill()
         self.process.wait()
         self.socket.close()
-
-
-def read_pictures(source: Source, paths: Sequence[bytes], shape: Shape, fit: str = STRETCH) -> Iterator[Records]:
-    """Records of some files, a few at a time, in order."""
-    with Decoders(source, shape) as decoders:
-        step = 32
-        parts = (paths[start : start + step] for start in range(0, len(paths), step))
-        yield from decoders.map((part, np.full(len(part), -1)) for part in parts)

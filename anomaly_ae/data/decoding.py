@@ -6,7 +6,7 @@ import io
 import os
 import stat
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -47,27 +47,32 @@ class Picture:
 
 def read_file(path: bytes | str) -> bytes:
     """What a file holds. Raises `OSError`, and `DataError` when it is no file or far too large for a picture."""
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe called .png must not be waited for
-    with open(file, "rb") as opened:
-        about = os.fstat(file)
+    with open_file(path) as file:
+        about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
             raise DataDamaged("is no regular file")
         if about.st_size > MOST_BYTES:
             raise DataError(TOO_LARGE)
-        return opened.read()
+        return file.read()
+
+
+def open_file(path: bytes | str) -> BinaryIO:
+    """Open a file to read; a pipe that is called .png is not waited for."""
+    return open(path, "rb", opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0)))
 
 
 def decode(content: bytes, shape: Shape, fit: str = STRETCH) -> Picture:
     """The picture that a file's bytes hold, as uint8 of `shape` (C, H, W), C 1 or 3.
 
-    Turned as its EXIF orientation says; transparency over black; 16 bits divided by 257; gray or colour as asked; of
-    several frames or pages the first. fit: `stretch` to H×W, or `inside` H×W, never enlarged, at the top left.
+    Turned as its EXIF orientation says; transparency over black; 16 bits divided by 257; floats up to 1 times 255;
+    gray or colour as asked; of several frames or pages the first. fit: `stretch` to H×W, or `inside` H×W, never
+    enlarged, at the top left.
     Raises `DataDamaged` when it cannot be decoded, `DataError` when it has too many pixels.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return convert(image, shape, fit)
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         found = "is empty" if not content else "is not one, or its header is damaged"
@@ -83,11 +88,13 @@ def convert(image: Image.Image, shape: Shape, fit: str = STRETCH) -> Picture:
         raise DataError(f"pictures are gray or colour, and the detector takes {channels} channels")
     if image.width * image.height > MOST_PIXELS:
         raise DataError(f"{image.width}×{image.height} pixels are too many; the most are {MOST_PIXELS:,}")
+    stored = image.size
+    image.draft(MODES[channels], (max(width, height),) * 2)  # a JPEG is decoded to about the size needed
+    image.load()  # here, for reading EXIF data may load what is damaged and say nothing; and a TIFF turns itself
     orientation = _orientation(image)
-    seen = image.size[::-1] if orientation in SIDEWAYS else image.size
+    seen = stored[::-1] if orientation in SIDEWAYS else stored
     if fit == INSIDE:
         width, height = size_inside(seen, (width, height))
-    image.draft(MODES[channels], (max(width, height),) * 2)  # a JPEG is decoded to about the size needed
     flat = _flat(image).convert(MODES[channels])
     turned = flat.transpose(TURNS[orientation]) if orientation in TURNS else flat
     small = turned if turned.size == (width, height) else turned.resize((width, height), Image.Resampling.BILINEAR)
@@ -131,6 +138,9 @@ def _flat(image: Image.Image) -> Image.Image:
     """8 bits a channel, and transparency over black."""
     if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
         return Image.fromarray((np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8))
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image))
+        return Image.fromarray((values * (255 if values.max() <= 1 else 1)).clip(0, 255).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)

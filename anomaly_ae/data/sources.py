@@ -1,18 +1,20 @@
 """Where image files come from: a folder, a text file of paths, or an address such as s3://bucket/pictures."""
 
+import codecs
 import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_ae.data.decoding import MOST_BYTES, TOO_LARGE
+from anomaly_ae.data.decoding import MOST_BYTES, TOO_LARGE, open_file
 from anomaly_ae.errors import DataError, DataMissing, one_line
 from anomaly_ae.files import expand
 
@@ -24,10 +26,10 @@ ENDINGS = tuple(
 HEAD = 16  # bytes by which a file without such an ending is told
 STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 APPLE_DOUBLE = b"._"  # before a file's name: a Mac's remarks on it
-FETCHED = 2**26  # bytes that are fetched from an address at a time
 Contents = list[bytes | Exception]  # of files, or why it cannot be had
 
 UNKNOWN = -1
+LOCAL = "file://"
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # what file systems call it
 
 
@@ -57,12 +59,21 @@ class Listing:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def at(self, positions: Integers) -> tuple[list[bytes], Integers]:
+        """Paths and sizes of the files at some positions."""
+        return [self.paths[i] for i in positions], self.sizes[positions]
+
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """Files by their paths within it. name: what it is, for people and for a job that is resumed"""
+    """Files by their paths within it. name: what it is, for people"""
 
     name: str
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other sources."""
+        return self.name
 
     @abstractmethod
     def list(self) -> Listing:
@@ -101,9 +112,14 @@ class Folder(Source):
 class PathList(Source):
     """A text file with a path a line, or with NUL between the paths; or one image file."""
 
+    @property
+    def identity(self) -> str:
+        return f"{self.name}, read in {Path.cwd()}"  # for its paths may be relative
+
     def list(self) -> Listing:
-        paths = _listed(os.fsencode(self.name))
-        found = {path: _stat(path) for path in paths}
+        found = {path: _stat(path) for path in _listed(os.fsencode(self.name))}
+        if set(found.values()) <= {(UNKNOWN, UNKNOWN)}:
+            raise DataMissing(f"{self.name} is no image, and as a list of paths it names no file that is there")
         images = {path: known for path, known in found.items() if known == (UNKNOWN, UNKNOWN) or _is_image(path)}
         return self._require(Listing.of([(path, *known) for path, known in images.items()], len(found) - len(images)))
 
@@ -113,39 +129,47 @@ class PathList(Source):
 
 @dataclass(frozen=True)
 class Address(Source):
-    """All files below an address that fsspec knows."""
+    """All files below an address that fsspec knows, or the one there."""
 
     def list(self) -> Listing:
-        system, root = self._open()
+        system, root = self._place
         with _remote_errors(self.name):
-            found = system.find(root, detail=True)
-        begin = len(root.rstrip("/")) + 1
-        known = {path: (int(info.get("size") or UNKNOWN), _time(info)) for path, info in found.items()}
+            infos = system.find(self._given, detail=True)
+        known = {path: (int(info.get("size") or UNKNOWN), _time(info)) for path, info in infos.items()}
         unsure = [path for path in known if not has_ending(os.fsencode(path))]
         with _remote_errors(self.name):
             heads = system.cat_ranges(unsure, 0, HEAD, on_error="return") if unsure else []
         none = {path for path, head in zip(unsure, heads, strict=True) if not _starts_as_image(head)}
-        images = [(os.fsencode(path[begin:] or path), *known[path]) for path in known if path not in none]
+        images = [(os.fsencode(path[len(root) :]), *about) for path, about in known.items() if path not in none]
         return self._require(Listing.of(images, len(none)))
 
     def locate(self, path: bytes) -> bytes:
-        return os.fsencode(self.name.rstrip("/")) + b"/" + path
+        return os.fsencode(self._place[1]) + path
 
     def fetch(self, paths: Sequence[bytes], sizes: Integers) -> Contents | None:
-        system, root = self._open()
-        whole = [f"{root.rstrip('/')}/{os.fsdecode(path)}" for path in paths]
-        found = dict[str, bytes | Exception]()
-        for part in _small_parts(sizes):
-            small = [path for path, size in zip(whole[part], sizes[part], strict=True) if size <= MOST_BYTES]
-            found |= _cat(system, small)
+        system, whole = self._place[0], [os.fsdecode(self.locate(path)) for path in paths]
+        wanted = [path for path, size in zip(whole, sizes, strict=True) if size <= MOST_BYTES]
+        found = dict(zip(wanted, _contents(system, wanted), strict=True))
         return [found.get(path, DataError(TOO_LARGE)) for path in whole]
 
-    def _open(self) -> tuple[Any, str]:
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        """The file system, and what stands before the paths in it."""
         import fsspec
 
         with _remote_errors(self.name):
-            system, root = fsspec.core.url_to_fs(self.name)
-        return system, str(root)
+            system, _ = fsspec.core.url_to_fs(self.name)
+            single = system.isfile(self._given)
+        root = self._given.rpartition("/")[0] if single else self._given
+        return system, f"{root}/" if root and not root.endswith("/") else root
+
+    @cached_property
+    def _given(self) -> str:
+        """The address as its file system calls it."""
+        import fsspec
+
+        with _remote_errors(self.name):
+            return str(fsspec.core.url_to_fs(self.name)[1]).rstrip("/")
 
 
 def open_source(place: str | Path) -> Source:
@@ -153,9 +177,9 @@ def open_source(place: str | Path) -> Source:
 
     Raises `DataMissing` when there is no such thing.
     """
-    if "://" in str(place):
+    if "://" in str(place) and not str(place).startswith(LOCAL):
         return Address(str(place))
-    path = expand(place)
+    path = expand(str(place).removeprefix(LOCAL))
     if path.is_dir():
         return Folder(str(path.resolve()))
     if path.is_file():
@@ -221,9 +245,8 @@ def _is_image(path: bytes) -> bool:
 
 def _head(path: bytes) -> bytes:
     try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(file, "rb") as opened:
-            return opened.read(HEAD) or b""
+        with open_file(path) as file:
+            return file.read(HEAD) or b""
     except OSError:
         return b""
 
@@ -248,7 +271,7 @@ def _listed(file: bytes) -> list[bytes]:
     """The paths in a text file, each once; of an image file its own."""
     if _is_image(file):
         return [file]
-    content = Path(os.fsdecode(file)).read_bytes()
+    content = Path(os.fsdecode(file)).read_bytes().removeprefix(codecs.BOM_UTF8)
     lines = content.split(b"\0" if b"\0" in content else b"\n")
     return list(dict.fromkeys(line.rstrip(b"\r") for line in lines if line.strip()))
 
@@ -257,30 +280,26 @@ def _time(info: dict[str, Any]) -> int:
     """The time of the last change that a file system tells of, in ns."""
     told = next((info[key] for key in TIMES if info.get(key)), None)
     if isinstance(told, str):
-        told = datetime.fromisoformat(told)
+        with contextlib.suppress(ValueError):  # written in some other way
+            told = datetime.fromisoformat(told)
     if isinstance(told, datetime):
-        told = told.timestamp()
+        told = (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
     return round(told * 1e9) if isinstance(told, int | float) else UNKNOWN
 
 
-def _small_parts(sizes: Integers) -> Iterator[slice]:
-    """Files in parts of at most `FETCHED` bytes, or one file."""
-    start, held = 0, 0
-    for i, size in enumerate(sizes.tolist()):
-        if i > start and held + size > FETCHED:
-            yield slice(start, i)
-            start, held = i, 0
-        held += max(size, 0)
-    yield slice(start, len(sizes))
-
-
-def _cat(system: Any, paths: Sequence[str]) -> dict[str, bytes | Exception]:
-    """What files hold, fetched together, or why it cannot be had."""
+def _contents(system: Any, paths: Sequence[str]) -> Contents:
+    """What files hold, fetched together, or why it cannot be had. Names are taken as they are, not as patterns."""
     try:
-        found = system.cat(list(paths), on_error="return") if paths else {}
+        found = system.cat_ranges(list(paths), None, None, on_error="return") if paths else []
     except Exception as error:  # noqa: BLE001  drivers raise whatever they like
-        return dict.fromkeys(paths, error)
-    return found if isinstance(found, dict) else {paths[0]: found}
+        found = [error for _ in paths]
+    return [_unfetched(content) if isinstance(content, Exception) else bytes(content) for content in found]
+
+
+def _unfetched(error: Exception) -> DataMissing:
+    """Why a file cannot be had, without its name."""
+    gone = isinstance(error, FileNotFoundError)
+    return DataMissing("cannot be fetched: it is gone" if gone else f"cannot be fetched ({type(error).__name__})")
 
 
 @contextlib.contextmanager

@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from anomaly_ae.data import decoders
+from anomaly_ae.data.decoder import record_type, set_error
 from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.sources import open_source
-from anomaly_ae.errors import Interrupted
+from anomaly_ae.errors import Interrupted, UsageError
 
 SHAPE = (1, 4, 6)
 
@@ -69,16 +70,29 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(pictures: Path, monkeypa
     records = decoded(pictures)
     assert records["error"][2] == b"the decoder crashed on it (SIGABRT)"
     assert b"took longer" in records["error"][9]
+    assert records["missing"].nonzero()[0].tolist() == [2, 9]  # worth another try
     good = records["error"] == b""
     assert records["pixels"][good, 0, 0, 0].tolist() == [i for i in range(12) if i not in (2, 9)]
 
 
-def test_an_error_is_cut_where_it_is_too_long(tmp_path: Path) -> None:
-    name = "ä" * 120 + ".png"
-    (tmp_path / "list.txt").write_text("/".join([name] * 10))
-    error = decoded(tmp_path / "list.txt")["error"][0]
-    assert 0 < len(error) <= 240
-    assert error.decode()
+def test_crashes_leave_nothing_open(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoders, "COMMAND", [sys.executable, "-c", FLAWED])
+    for i in range(5):
+        (pictures / f"{i:02}.png").write_bytes(b"crash")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert (decoded(pictures)["error"] != b"").sum() == 5
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_an_error_is_cut_where_it_is_too_long() -> None:
+    records = np.zeros(1, record_type(SHAPE))
+    set_error(records[0], "x" + "ä" * 300)
+    assert records["error"][0].decode() == "x" + "ä" * 119
+
+
+def test_fewer_than_one_process_is_refused(pictures: Path) -> None:
+    with pytest.raises(UsageError, match="-1 were asked for"):
+        Decoders(open_source(pictures), SHAPE, -1)
 
 
 def test_when_closed_it_decodes_no_more(pictures: Path) -> None:

@@ -24,6 +24,12 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return content.getvalue()
 
 
+def damaged(content: bytes) -> bytes:
+    """With a byte changed in the middle of its data."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+
+
 def bomb(width: int, height: int) -> bytes:
     """A PNG whose header promises much and whose data are few."""
 
@@ -56,12 +62,19 @@ def test_sixteen_bits_are_divided_by_257() -> None:
     assert decode(encoded(Image.fromarray(PIXELS.astype(np.uint16) * 257)), GRAY).pixels.tolist() == [PIXELS.tolist()]
 
 
+def test_floats_up_to_one_are_made_bytes_and_larger_ones_are_taken_as_such() -> None:
+    for scale in (1, 255):
+        content = encoded(Image.fromarray((PIXELS / scale).astype(np.float32)), "TIFF")
+        assert decode(content, GRAY).pixels.tolist() == [PIXELS.tolist()]
+
+
 def test_transparency_lies_over_black() -> None:
     alpha = np.where(PIXELS > 127, 255, 0).astype(np.uint8)
     rgba = Image.fromarray(np.dstack([PIXELS, PIXELS, PIXELS, alpha]))
     assert decode(encoded(rgba), GRAY).pixels[0].tolist() == np.where(PIXELS > 127, PIXELS, 0).tolist()
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP"])
 @pytest.mark.parametrize(
     ("orientation", "stored"),
     [
@@ -75,11 +88,12 @@ def test_transparency_lies_over_black() -> None:
         (8, np.rot90(PIXELS, -1)),
     ],
 )
-def test_the_exif_orientation_is_followed(orientation: int, stored: np.ndarray) -> None:
+def test_the_exif_orientation_is_followed(orientation: int, stored: np.ndarray, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = decode(encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif), GRAY)
-    assert picture.pixels.tolist() == [PIXELS.tolist()]
+    lossless = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100}}.get(kind, {})
+    picture = decode(encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **lossless), GRAY)
+    assert np.abs(picture.pixels[0].astype(int) - PIXELS).max() <= 3
     assert (picture.width, picture.height) == (6, 4)
 
 
@@ -127,6 +141,8 @@ def test_any_size_will_do(size: tuple[int, int]) -> None:
         (b"\x89PNG\r\n\x1a\n", "cannot be read as an image"),
         (b"%!PS-Adobe-3.0 EPSF\n", "its header is damaged"),  # a decoder that is never run
         (encoded(Image.fromarray(RGB))[:60], "cannot be read as an image"),
+        (encoded(Image.fromarray(RGB)).replace(b"IDAT", b"IDAU"), "cannot be read as an image"),
+        (damaged(encoded(Image.fromarray(np.tile(PIXELS, (9, 9))))), "cannot be read as an image"),
     ],
 )
 def test_what_is_no_whole_image_is_damaged(content: bytes, reason: str) -> None:

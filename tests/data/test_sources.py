@@ -88,7 +88,7 @@ def test_a_text_file_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     monkeypatch.chdir(fill(tmp_path, "a.png", "b b.png", "notes.txt"))
     (tmp_path / "notes.txt").write_text("no image")
     paths = ["b b.png", "a.png", "a.png", "", "gone", "notes.txt", str(tmp_path / "a.png")]
-    (tmp_path / "list.txt").write_bytes(separator.join(paths).encode())
+    (tmp_path / "list.txt").write_bytes(separator.join(paths).encode("utf-8-sig"))
     source = open_source("list.txt")
     assert isinstance(source, PathList)
     listing = source.list()
@@ -114,10 +114,32 @@ def test_an_address_is_listed_and_fetched() -> None:
     contents = source.fetch(listing.paths, listing.sizes)
     assert contents is not None
     assert contents[0] == PNG
-    assert isinstance(contents[1], Exception)
+    assert str(contents[1]) == "cannot be fetched: it is gone"
     huge = source.fetch(listing.paths[:1], np.array([2**40]))
     assert huge is not None
     assert "too many bytes" in str(huge[0])
+
+
+def test_names_in_an_address_are_no_patterns_and_one_object_is_a_source_too() -> None:
+    system = fsspec.filesystem("memory")
+    for name in ("f*.png", "f1.png", "photo [1].png"):
+        system.pipe(f"/patterns/{name}", PNG + name.encode())
+    source = open_source("memory://patterns/")
+    listing = source.list()
+    assert source.fetch(listing.paths, listing.sizes) == [PNG + path for path in listing.paths]
+    single = open_source("memory://patterns/f1.png")
+    assert single.list().paths == [b"f1.png"]
+    assert single.fetch([b"f1.png"], np.array([1])) == [PNG + b"f1.png"]
+
+
+def test_a_local_address_is_a_folder(tmp_path: Path) -> None:
+    assert isinstance(open_source(f"file://{tmp_path}"), Folder)
+
+
+def test_a_text_that_names_no_file_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("these are\nnotes\n")
+    with pytest.raises(DataMissing, match="names no file that is there"):
+        open_source(tmp_path / "notes.txt").list()
 
 
 def test_an_address_without_images_or_without_a_driver_is_an_error() -> None:
