@@ -225,7 +225,9 @@ def score(
         int | None, typer.Option(metavar="N", min=1, max=1024, help="Processes that decode [one a core].")
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when any file is bad.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 when a file or folder cannot be read.")
+    ] = False,
     mlruns: Mlruns = None,
     as_json: Json = False,
 ) -> None:
@@ -373,6 +375,8 @@ def ui(
 def main() -> None:
     """Run the command line; an error is one line on standard error, and the exit code says whose it is."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     # Threads that wait spin only briefly: as fast alone, and not many times slower beside another program.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:

@@ -282,11 +282,11 @@ def grid(images: Array, rebuilt: Array) -> Array:
     return np.concatenate(rows, axis=0)
 
 
-def overlay(picture: Array, heat: Array) -> Array:
-    """A picture, uint8 (H', W', 3), with a heat map, float (H, W), laid over it, at least `OVERLAY_PIXELS` high or
-    wide: nothing where the map is 0, its colour alone at its largest value.
+def overlay(picture: Array, heat: Array, least: int = OVERLAY_PIXELS) -> Array:
+    """A picture, uint8 (H', W', 3), with a heat map, float (H, W), laid over it, at least so many pixels high or
+    wide: nothing of it where the map is 0, little but its colour at its largest value.
     """
-    scale = max(1, math.ceil(OVERLAY_PIXELS / max(picture.shape[:2])))
+    scale = max(1, math.ceil(least / max(picture.shape[:2])))
     large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
     share = np.asarray(heat, np.float32) / (float(heat.max()) or 1.0)
     smooth = decoding.resize(share, *large.shape[:2]).clip(0, 1)
@@ -299,7 +299,7 @@ def overlay(picture: Array, heat: Array) -> Array:
 def folder_histogram(scores: Array, calibration: Array, threshold: float, target_fpr: float) -> Figure:
     """Scores of the images of a folder (N,), beside those of the calibration normals (n,), with the threshold."""
     figure, (axes,) = _figure(1, (9.0, 3.6))
-    both = np.concatenate([scores, calibration])
+    both = np.concatenate([scores, calibration]).astype(float)  # nearly equal ones need narrow bins
     edges = np.histogram_bin_edges(both, bins=60, range=(both.min(), _far(both, threshold)))
     for values, color, name in ((calibration, "0.6", "calibration normals"), (scores, NORMAL, "this folder")):
         share = np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / max(1, len(values))

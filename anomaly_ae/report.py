@@ -63,7 +63,7 @@ def picture_address(pixels: Array) -> str:
     """Pixels, uint8 (H, W) or (H, W, 3), as a data: address, exact where they are few."""
     content = io.BytesIO()
     small = max(pixels.shape[:2]) <= SHARP
-    Image.fromarray(pixels).save(content, "PNG" if small else "WEBP", **{} if small else {"quality": 80})
+    Image.fromarray(pixels).save(content, "PNG" if small else "WEBP", **{} if small else {"quality": 70})
     kind = "png" if small else "webp"
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
@@ -76,13 +76,13 @@ def as_pixels(image: Array) -> Array:
 
 def _fit(items: Iterable[Any], most: int) -> dict[str, Any]:
     """As many items as fit into so many bytes, and how many there are."""
-    kept, held, total = [], 0, 0
-    for item in items:
-        total += 1
-        held += len(json.dumps(item)) if held <= most else 0
-        if held <= most:
-            kept.append(item)
-    return {"items": kept, "total": total}
+    kept, held, left = list[Any](), 0, iter(items)
+    for item in left:
+        held += len(_script(item)) + 1
+        if held > most:
+            return {"items": kept, "total": len(kept) + 1 + sum(1 for _ in left)}
+        kept.append(item)
+    return {"items": kept, "total": len(kept)}
 
 
 def _script(data: Any) -> str:

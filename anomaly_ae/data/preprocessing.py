@@ -36,7 +36,7 @@ class Preprocessing:
 
     def prepare(self, images: Images) -> Tensor:
         """Images as a tensor (N, C, H, W): uint8 or float in [0, 1], (N, C, H', W'), of the same type; one of
-        Pillow's, or a list of them, as uint8, as a file would be.
+        Pillow's, or a list of them, as uint8, as a file would be, but for a JPEG, which is decoded in full first.
 
         Raises `DataError`, saying what is wrong with them, when they are no such images.
         """

@@ -23,16 +23,18 @@ class Profile:
     @classmethod
     def of(cls, images: Tensor) -> "Profile":
         """The profile of images, uint8 or float in [0, 1], (N, C, H, W)."""
-        return cls(*(_range(values) for values in _looks(images)))
+        return cls(*(_range(values) for values in looks(images)))
 
     def differences(self, images: Tensor) -> list[str]:
         """How a batch, uint8 or float in [0, 1], (N, C, H, W), looks unlike the fit images altogether; often nothing.
 
         Said of the median image, so that single odd ones do not speak for all.
         """
-        if not len(images):
-            return []
-        brightness, contrast = (float(values.median()) for values in _looks(images))
+        return self.compare(*looks(images)) if len(images) else []
+
+    def compare(self, brightnesses: Tensor, contrasts: Tensor) -> list[str]:
+        """The same of what `looks` says of a batch, (N,) each, N at least 1."""
+        brightness, contrast = float(brightnesses.median()), float(contrasts.median())
         if not _within(brightness, self.brightness) and _within(1 - brightness, self.brightness):
             return [
                 f"the images look inverted: their median brightness is {brightness:.2f}, and in training it was "
@@ -55,7 +57,7 @@ def size_difference(given: tuple[int, int], wanted: tuple[int, int]) -> str | No
     return f"{shape}: they have less detail than those in training" if min(up, wide) > 2 else None
 
 
-def _looks(images: Tensor) -> tuple[Tensor, Tensor]:
+def looks(images: Tensor) -> tuple[Tensor, Tensor]:
     """Brightness and contrast of each image, float64 (N,), in [0, 1]."""
     values = images.flatten(1)
     scale = 255.0 if images.dtype == torch.uint8 else 1.0

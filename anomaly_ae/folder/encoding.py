@@ -1,6 +1,7 @@
 """The latents of image files, and the scores of a folder of normal or of anomalous ones."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from anomaly_ae.data.sources import Listing, open_source, shown
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.files import write_with
+from anomaly_ae.folder.output import ParquetWriter
 from anomaly_ae.folder.reading import Batch, Looks, read_batches
 from anomaly_ae.progress import display, say
 
@@ -39,8 +41,6 @@ def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encode
     A file that cannot be read is a row with an error and no latent. The output is written whole or not at all.
     Raises `DataMissing` when there is no image, `DataError` when not one can be read.
     """
-    import pyarrow.parquet as pq
-
     check_output(output)
     source = open_source(place)
     listing, errors = source.list(), list[str]()
@@ -48,10 +48,10 @@ def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encode
     def write(temporary: Path) -> None:
         with (
             Decoders(source, detector.preprocessing.shape) as decoders,
-            pq.ParquetWriter(temporary, _schema(detector)) as writer,
+            closing(ParquetWriter(temporary)) as writer,
         ):
             for batch in _shown_batches(decoders, detector, listing):
-                writer.write_table(_latents(detector, listing, batch))
+                writer.write(_latents(detector, listing, batch))
                 errors.extend(_errors(listing, batch))
         _require_one(listing, errors, source.name)
 

@@ -73,7 +73,7 @@ def score_job(job: Job, resume: bool = False) -> Scores:
 
 
 def _list(job: Job, ledger: Ledger, now: Listing, resume: bool) -> tuple[Listing, Changes | None]:
-    known = job.detector.digest, job.source.name
+    known = job.detector.digest, job.source.identity
     return ledger.resume(*known, now) if resume and ledger.is_begun() else (ledger.begin(*known, now), None)
 
 

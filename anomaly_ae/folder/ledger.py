@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from anomaly_ae.autoencoders.inference import batch_size
-from anomaly_ae.data.sources import Listing
+from anomaly_ae.data.sources import UNKNOWN, Listing
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import RunBusy, StorageError, UsageError
-from anomaly_ae.files import storage_errors, write_json, write_with
+from anomaly_ae.files import storage_errors, write_bytes, write_json
 from anomaly_ae.folder.reading import Positions
 from anomaly_ae.folder.rows import RESULT, Results
 
@@ -66,6 +66,7 @@ class Ledger:
 
     def begin(self, detector: str, source: str, listing: Listing) -> Listing:
         """Start anew, with nothing scored."""
+        (self.folder / JOB_FILE).unlink(missing_ok=True)  # first, so that what is half gone is no job
         for path in self.folder.iterdir():
             if path.name != LOCK_FILE:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -109,13 +110,10 @@ class Ledger:
 
     def read_shard(self, where: slice) -> Results:
         """What is known of its files; one that is yet to be scored has the size -2."""
-        import pyarrow.parquet as pq
-
         path, results = self._path(where), np.zeros(where.stop - where.start, RESULT)
         results["bytes"], results["score"], results["error"] = -2, np.nan, None
-        if path.exists():
-            with storage_errors(f"read {path}"):
-                table = pq.read_table(path)
+        with suppress(FileNotFoundError, ValueError):  # what a power cut has spoilt is scored again
+            table = _read_table(path)
             for name in RESULT.names or ():
                 results[name][: len(table)] = table[name].to_numpy()
         return results
@@ -145,32 +143,48 @@ class Ledger:
         _write_table(self.folder / LISTING_FILE, pa.table(columns))
 
     def _read_listing(self) -> Listing:
-        import pyarrow.parquet as pq
-
-        with storage_errors(f"read {self.folder / LISTING_FILE}"):
-            table = pq.read_table(self.folder / LISTING_FILE)
+        try:
+            table = _read_table(self.folder / LISTING_FILE)
+        except (FileNotFoundError, ValueError) as error:
+            raise StorageError(f"{self.folder} is damaged; leave --resume out to start over") from error
         return Listing(table["path"].to_pylist(), table["bytes"].to_numpy(), table["time"].to_numpy())
 
 
 def _merge(before: Listing, now: Listing) -> tuple[Listing, Changes]:
-    """The files of both, those from before at their places."""
-    where = {path: i for i, path in enumerate(now.paths)}
-    places = np.array([where.pop(path, -1) for path in before.paths], np.int64)
-    there, new = places >= 0, np.array(list(where.values()), np.int64)
+    """The files of both, those from before at their places; what is gone is as it was."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    paths = pa.array(now.paths, pa.binary())
+    places = pc.index_in(pa.array(before.paths, pa.binary()), paths).fill_null(-1).to_numpy()
+    there = (places >= 0) & (now.sizes[places] != UNKNOWN)
     sizes, times = before.sizes.copy(), before.times.copy()
     sizes[there], times[there] = now.sizes[places[there]], now.times[places[there]]
     changed = (sizes != before.sizes) | (times != before.times)
+    new = np.setdiff1d(np.arange(len(now)), places)
     merged = Listing(
-        [*before.paths, *where],
+        before.paths + [now.paths[i] for i in new],
         np.concatenate([sizes, now.sizes[new]]),
         np.concatenate([times, now.times[new]]),
         now.skipped,
         now.unread,
     )
-    return merged, Changes(len(new), int(changed.sum()), int((~there).sum()))
+    gone = ~there & (before.sizes != UNKNOWN)
+    return merged, Changes(len(new), int(changed.sum()), int(gone.sum()))
+
+
+def _read_table(path: Path) -> "pa.Table":
+    """Raises `FileNotFoundError`, and `ValueError` when it is damaged."""
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as file:  # by ourselves, for pyarrow takes no names that are not UTF-8
+        return pq.read_table(file)
 
 
 def _write_table(path: Path, table: "pa.Table") -> None:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    write_with(path, lambda temporary: pq.write_table(table, temporary))
+    content = pa.BufferOutputStream()
+    pq.write_table(table, content)
+    write_bytes(path, content.getvalue().to_pybytes())

@@ -16,24 +16,25 @@ class Writer(ABC):
     """Writes tables with the same columns to a file, one after the other."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.open: Any = None  # what writes to it, once there is a first table
+        self.file = path.open("wb")  # by ourselves, for pyarrow takes no names that are not UTF-8
+        self.within: Any = None  # what writes into it, once there is a first table
 
     @abstractmethod
     def write(self, table: "pa.Table") -> None:
         """Add rows."""
 
     def close(self) -> None:
-        if self.open is not None:
-            self.open.close()
+        with self.file:
+            if self.within is not None:
+                self.within.close()
 
 
 class ParquetWriter(Writer):
     def write(self, table: "pa.Table") -> None:
         import pyarrow.parquet as pq
 
-        self.open = self.open or pq.ParquetWriter(self.path, table.schema)
-        self.open.write_table(table)
+        self.within = self.within or pq.ParquetWriter(self.file, table.schema)
+        self.within.write_table(table)
 
 
 class CsvWriter(Writer):
@@ -41,15 +42,14 @@ class CsvWriter(Writer):
         from pyarrow import csv
 
         table = _as_text(table)
-        self.open = self.open or csv.CSVWriter(self.path, table.schema)
-        self.open.write_table(table)
+        self.within = self.within or csv.CSVWriter(self.file, table.schema)
+        self.within.write_table(table)
 
 
 class JsonWriter(Writer):
     def write(self, table: "pa.Table") -> None:
-        self.open = self.open or self.path.open("w", encoding="utf-8")
         for row in _as_text(table).to_pylist():
-            self.open.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            self.file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
 WRITERS: dict[str, type[Writer]] = {

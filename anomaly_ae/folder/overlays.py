@@ -1,17 +1,17 @@
 """Heat maps of anomalous images, each over its picture, as files."""
 
-import hashlib
 import os
 from pathlib import Path
 
 from anomaly_ae import figures
 from anomaly_ae.errors import UsageError
+from anomaly_ae.files import sha256
 from anomaly_ae.folder.job import Job, Scores
 from anomaly_ae.folder.pictures import look_again
 from anomaly_ae.progress import display
 
 SIDE = 512  # pixels of a picture at the most
-LONGEST = 240  # bytes of a file's name
+LONGEST = 200  # bytes of a name
 
 
 def check_overlays(job: Job, folder: Path) -> None:
@@ -25,25 +25,25 @@ def check_overlays(job: Job, folder: Path) -> None:
         raise UsageError(f"{folder} lies in the folder of images; heat maps go elsewhere, or they were scored next")
 
 
-def write_overlays(job: Job, scores: Scores, folder: Path) -> int:
-    """Write a picture for each anomalous image, called as that is, with .png at the end; how many there are.
+def write_overlays(job: Job, scores: Scores, folder: Path) -> None:
+    """Write a picture for each anomalous image, called as that is, with .png at the end.
 
     The colours go from none to the largest value in the image.
     """
-    positions, written = scores.anomalous.nonzero()[0], 0
+    positions = scores.anomalous.nonzero()[0]
+    looks = look_again(job.detector, job.source, scores.listing, positions, SIDE, job.workers)
+    maps = ((look, look.heat) for look in looks if look.heat is not None)
     with display(len(positions)) as progress:
-        for look in look_again(job.detector, job.source, scores.listing, positions, SIDE, job.workers):
-            assert look.heat is not None  # `check_overlays` has seen to it
+        for done, (look, heat) in enumerate(maps, start=1):
             place = folder / os.fsdecode(overlay_name(scores.listing.paths[look.position]))
-            figures.save_image(place, figures.overlay(look.picture, look.heat))
-            written += 1
-            progress.advance(1, f"{written:,} of {len(positions):,} heat maps")
-    return written
+            figures.save_image(place, figures.overlay(look.picture, heat))
+            progress.advance(1, f"{done:,} of {len(positions):,} heat maps")
 
 
 def overlay_name(path: bytes) -> bytes:
-    """Where the overlay of a file lies: as the file does, but never above the folder, nor under too long a name."""
-    *folders, name = [part for part in path.split(b"/") if part not in (b"", b".", b"..")]
-    if len(name) > LONGEST:
-        name = name[: LONGEST - 17] + b"-" + hashlib.sha256(name).hexdigest()[:16].encode()
-    return b"/".join([*folders, name + b".png"])
+    """Where the overlay of a file lies: as the file does, but never above the folder. A name that is changed, since
+    it leads elsewhere or is too long, gets a digest at its end, so that it is like no other.
+    """
+    parts = [part[:LONGEST] for part in path.split(b"/") if part not in (b"", b".", b"..")]
+    kept = b"/".join(parts)
+    return kept + (b".png" if kept == path else b"-" + sha256(path)[:16].encode() + b".png")

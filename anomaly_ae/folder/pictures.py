@@ -10,7 +10,7 @@ import torch
 
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.data.decoder import Records
-from anomaly_ae.data.decoders import Chunk, Decoders
+from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.decoding import INSIDE, Pixels, size_inside
 from anomaly_ae.data.sources import Listing, Source
 from anomaly_ae.detector import Detector
@@ -42,8 +42,8 @@ def look_again(
         Decoders(source, detector.preprocessing.shape, workers) as small,
         Decoders(source, (3, side, side), workers, INSIDE) as large,
     ):
-        views = _one_by_one(large.map(_chunks(listing, _split(positions, AT_A_TIME))))
-        for part, records in zip(parts, small.map(_chunks(listing, parts)), strict=True):
+        views = _one_by_one(large.map(map(listing.at, _split(positions, AT_A_TIME))))
+        for part, records in zip(parts, small.map(map(listing.at, parts)), strict=True):
             images = torch.from_numpy(records["pixels"].copy())
             heat, rebuilt = detector.heat_map(images), detector.reconstruct(images).numpy()
             for i, position in enumerate(part.tolist()):
@@ -54,11 +54,6 @@ def look_again(
 
 def _split(positions: Positions, size: int) -> list[Positions]:
     return [positions[start : start + size] for start in range(0, len(positions), size)]
-
-
-def _chunks(listing: Listing, parts: list[Positions]) -> Iterator[Chunk]:
-    for part in parts:
-        yield [listing.paths[i] for i in part], listing.sizes[part]
 
 
 def _one_by_one(chunks: Iterator[Records]) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.data.decoder import Records
 from anomaly_ae.data.decoders import Decoders
-from anomaly_ae.data.profile import size_difference
+from anomaly_ae.data.profile import looks, size_difference
 from anomaly_ae.data.sources import Listing
 from anomaly_ae.detector import Detector
 
@@ -40,11 +40,6 @@ class Batch:
         """Which files could be decoded, (M,)."""
         return np.asarray(self.records["error"] == b"", np.bool_)
 
-    @property
-    def decoded(self) -> Tensor:
-        """Their images, uint8."""
-        return self.images[torch.from_numpy(self.places[self.good])]
-
 
 def read_batches(
     decoders: Decoders, detector: Detector, listing: Listing, wanted: Positions | None = None
@@ -53,8 +48,7 @@ def read_batches(
     size = batch_size(*detector.preprocessing.shape[1:])
     wanted = np.arange(len(listing)) if wanted is None else wanted
     parts = np.split(wanted, np.flatnonzero(np.diff(wanted // size)) + 1) if len(wanted) else []
-    chunks = (([listing.paths[i] for i in part], listing.sizes[part]) for part in parts)
-    for part, records in zip(parts, decoders.map(chunks), strict=True):
+    for part, records in zip(parts, decoders.map(map(listing.at, parts)), strict=True):
         places = part % size
         images = np.zeros((places[-1] + 1, *detector.preprocessing.shape), np.uint8)
         images[places] = records["pixels"]
@@ -62,16 +56,19 @@ def read_batches(
 
 
 class Looks:
-    """Some images of a folder, by which it is told whether it looks unlike the training altogether."""
+    """Brightness, contrast and size of some images of a folder, by which it is told whether it looks unlike the
+    training altogether.
+    """
 
     def __init__(self, detector: Detector) -> None:
-        self.detector, self.images, self.sizes = detector, list[Tensor](), list[tuple[int, int]]()
+        self.detector, self.seen, self.sizes = detector, list[tuple[Tensor, Tensor]](), list[tuple[int, int]]()
 
     def see(self, batch: Batch) -> None:
-        if len(self.images) < LOOKED_INTO:
-            self.images.append(batch.decoded[:LOOKED_AT])
-            good = batch.records[batch.good][:LOOKED_AT]
-            self.sizes += zip(good["height"].tolist(), good["width"].tolist(), strict=True)
+        good = np.flatnonzero(batch.good)[:LOOKED_AT]
+        if len(self.seen) < LOOKED_INTO and len(good):
+            self.seen.append(looks(batch.images[torch.from_numpy(batch.places[good])]))
+            records = batch.records[good]
+            self.sizes += zip(records["height"].tolist(), records["width"].tolist(), strict=True)
 
     def differences(self) -> list[str]:
         """How they differ, in words; the size is that of the file in the middle."""
@@ -79,5 +76,5 @@ class Looks:
             return []
         middle = sorted(self.sizes)[len(self.sizes) // 2]
         stretched = size_difference(middle, self.detector.preprocessing.shape[1:])
-        looks = self.detector.profile.differences(torch.cat(self.images))
-        return [*([stretched] if stretched else []), *looks]
+        unusual = self.detector.profile.compare(*map(torch.cat, zip(*self.seen, strict=True)))
+        return [*([stretched] if stretched else []), *unusual]

@@ -13,7 +13,7 @@ from anomaly_ae.calibration import Calibration
 from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.sources import Listing, Source, open_source, shown
 from anomaly_ae.detector import Detector
-from anomaly_ae.folder.reading import Batch, Positions, read_batches
+from anomaly_ae.folder.reading import Batch, read_batches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,12 +78,12 @@ def make_table(
             "width": pa.array(results["width"], mask=none),
             "height": pa.array(results["height"], mask=none),
             "error": pa.array(results["error"], pa.string()),
-            "path_bytes": pa.array([None if is_utf8(path) else path for path in paths], pa.binary()),
+            "path_bytes": pa.array([None if _is_utf8(path) else path for path in paths], pa.binary()),
         }
     )
 
 
-def is_utf8(path: bytes) -> bool:
+def _is_utf8(path: bytes) -> bool:
     try:
         path.decode()
     except UnicodeDecodeError:
@@ -130,7 +130,7 @@ class FolderScores:
         with Decoders(self.source, self.detector.preprocessing.shape, self.workers) as decoders:
             for batch in read_batches(decoders, self.detector, self.listing):
                 results = score_batch(self.detector, self.listing, batch)
-                yield make_table(_paths(self.listing, batch.positions), results, self.detector.calibration)
+                yield make_table(self.listing.at(batch.positions)[0], results, self.detector.calibration)
 
 
 def score_folder(detector: Detector, place: str | Path, *, workers: int | None = None) -> FolderScores:
@@ -141,7 +141,3 @@ def score_folder(detector: Detector, place: str | Path, *, workers: int | None =
     """
     source = open_source(place)
     return FolderScores(detector, source, source.list(), workers)
-
-
-def _paths(listing: Listing, positions: Positions) -> list[bytes]:
-    return [listing.paths[i] for i in positions]

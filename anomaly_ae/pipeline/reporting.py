@@ -1,5 +1,6 @@
 """The page that shows what was scored."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def write_report(job: Job, scores: Scores, facts: list[tuple[str, str]], path: P
     errors = [(shown(scores.listing.paths[i]), text) for i, text in scores.bad]
     say(f"drawing the {min(PICTURES, len(order)):,} most anomalous images for {path}")
     pictures = _pictures(job, scores, order[:PICTURES])
-    title = f"Scores of {Path(job.source.name).name}"
+    title = f"Scores of {shown(os.fsencode(Path(job.source.name).name))}"
     report = Report(title, facts, histogram, pictures, _rows(job, scores, order), errors)
     write_text(path, report.to_html())
 
@@ -42,6 +43,6 @@ def _pictures(job: Job, scores: Scores, order: Any) -> Iterator[Mapping[str, Any
     rows = dict(zip(order.tolist(), _rows(job, scores, order), strict=True))
     for look in look_again(job.detector, job.source, scores.listing, order, SIDE, job.workers):
         named = dict(zip(("path", "score", "p_value", "is_anomaly"), rows[look.position], strict=True))
-        heat = {} if look.heat is None else {"heat": picture_address(figures.overlay(look.picture, look.heat))}
+        heat = {} if look.heat is None else {"heat": picture_address(figures.overlay(look.picture, look.heat, SIDE))}
         drawn = {"picture": picture_address(look.picture), "rebuilt": picture_address(as_pixels(look.rebuilt))}
         yield named | drawn | heat

@@ -14,7 +14,7 @@ from anomaly_ae.autoencoders import inference
 from anomaly_ae.data.named import load_dataset
 from anomaly_ae.data.sources import open_source
 from anomaly_ae.detector import Detector
-from anomaly_ae.errors import CalibrationError, DataMissing, Interrupted, RunBusy, UsageError
+from anomaly_ae.errors import CalibrationError, DataMissing, Interrupted, RunBusy, StorageError, UsageError
 from anomaly_ae.folder import Job, Scores, job, ledger, score_job
 from anomaly_ae.folder.ledger import Ledger
 from tests.conftest import Trained
@@ -199,3 +199,54 @@ def test_what_a_killed_writer_left_is_removed(detector: Detector, pictures: Path
     (tmp_path / ".scores.csv.123.tmp").write_text("half")
     run(detector, pictures, tmp_path / "scores.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".scores.csv.ledger", "in", "scores.csv"]
+
+
+def test_a_shard_that_is_damaged_is_scored_again(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.parquet"
+    run(detector, pictures, output)
+    rows = output.read_bytes()
+    (tmp_path / ".scores.parquet.ledger" / "shard-000001.parquet").write_bytes(b"")
+    assert run(detector, pictures, output, resume=True).scored == 8
+    assert output.read_bytes() == rows
+    (tmp_path / ".scores.parquet.ledger" / "listing.parquet").write_bytes(b"half")
+    with pytest.raises(StorageError, match="is damaged; leave --resume out"):
+        run(detector, pictures, output, resume=True)
+
+
+def test_a_job_that_was_killed_while_it_began_anew_is_none(
+    detector: Detector, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "scores.parquet"
+    run(detector, pictures, output)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "_write_listing", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(detector, pictures, output)
+    assert run(detector, pictures, output, resume=True).scored == 21
+
+
+def test_a_list_whose_files_are_gone_keeps_their_scores_and_its_folder(
+    detector: Detector, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures)
+    (tmp_path / "list.txt").write_text("00.png\n02.png\n")
+    run(detector, tmp_path / "list.txt", tmp_path / "scores.csv")
+    rows = (tmp_path / "scores.csv").read_text()
+    (pictures / "02.png").unlink()
+    scores = run(detector, tmp_path / "list.txt", tmp_path / "scores.csv", resume=True)
+    assert scores.changes is not None
+    assert (scores.scored, scores.changes.gone) == (0, 1)
+    assert (tmp_path / "scores.csv").read_text() == rows
+    shutil.copytree(pictures, tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="the job to resume is of"):
+        run(detector, tmp_path / "list.txt", tmp_path / "scores.csv", resume=True)
+
+
+def test_output_and_images_may_have_names_that_are_no_utf8(
+    detector: Detector, pictures: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    pictures.rename(odd)
+    for kind in ("parquet", "csv", "jsonl"):
+        assert run(detector, odd, tmp_path / os.fsdecode(b"sc\xf6res." + kind.encode())).scored == 21
