@@ -202,6 +202,7 @@ def _keep(
         run.update(status=FINISHED)
         tracker.log_results(run)
         tracker.set_status(FINISHED)
+        tracker.log_model(run)
         settle(run, tracker)
     return result
 

@@ -158,6 +158,7 @@ def _train(job: Job, run: RunFolder, tracker: Tracker, behind: bool = False) -> 
     run.update(status=FINISHED)
     tracker.log_results(run)
     tracker.set_status(FINISHED)
+    tracker.log_model(run)
     settle(run, tracker, behind)
     if job.save_to:
         detector.save(job.save_to)

@@ -1,4 +1,4 @@
-"""MLflow, all of it, and nowhere else: the mirror of the run folders, and its pages in the browser."""
+"""MLflow: the mirror of the run folders, the detector as its model, and its pages in the browser."""
 
 import os
 
@@ -6,6 +6,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # no network unless asked for
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a server that is away is soon known to be
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # ours are enough
     "GIT_PYTHON_REFRESH": "quiet",
 }
 

@@ -22,6 +22,7 @@ from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, 
 from anomaly_ae.files import write_folder
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, TRAINING, Home, Record, RunFolder
+from anomaly_ae.tracking.models import log_model
 from anomaly_ae.tracking.notes import TABLES, code_version, describe, describe_pipeline
 
 if TYPE_CHECKING:
@@ -155,6 +156,11 @@ class Tracker:
 
         self._on_run(log)
 
+    def log_model(self, run: RunFolder) -> None:
+        """The detector as a model of MLflow, if there is one."""
+        if (detector := run.path / "detector").exists():
+            self._on_run(lambda client, run_id: log_model(client, run_id, detector))
+
     def log_missing(self, run: RunFolder) -> None:
         """The epochs and grids that the run folder has and MLflow has not."""
 
@@ -245,6 +251,7 @@ def upload(home: Home, run: RunFolder) -> bool:
         tracker.log_missing(run)
     tracker.log_results(run)
     tracker.set_status(record.status)
+    tracker.log_model(run)
     run.update(unlogged=tracker.failure is not None)
     return tracker.failure is None
 

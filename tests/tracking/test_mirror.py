@@ -110,6 +110,8 @@ def assert_logged_whole(home: Home, run: RunFolder) -> None:
     steps = [metric.step for metric in client.get_metric_history(run_id, "val/loss")]
     assert steps == [1, 2, 3]
     assert {"detector.json", "weights.safetensors"} == artifacts(client, run_id, "detector")
+    (model,) = client.search_logged_models([logged.info.experiment_id], f"source_run_id = '{run_id}'")
+    assert (model.name, model.status) == ("model", "READY")
     pngs = [name for name in artifacts(client, run_id, "images") if name.endswith(".png")]
     assert len(pngs) == len(run.grids())
 

@@ -1,0 +1,1 @@
+"""Other ways in to the same detector, one file each."""

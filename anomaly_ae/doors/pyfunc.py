@@ -1,0 +1,81 @@
+"""A detector as an MLflow model: image files' bytes in, a row with score and verdict for each out.
+
+MLflow keeps this file with the model and runs it where the model is loaded. `anomaly_ae` has to be installed there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+from anomaly_ae.calibration import Calibration
+from anomaly_ae.data.decoders import Decoders
+from anomaly_ae.data.sources import UNKNOWN, Contents, Integers, Listing, Source
+from anomaly_ae.detector import Detector
+from anomaly_ae.errors import DataError
+from anomaly_ae.folder.reading import read_batches
+from anomaly_ae.folder.rows import make_table, score_batch
+
+CONTENT = "content"  # the column that holds the files, called as in Spark's binaryFile
+COLUMNS = ["score", "p_value", "threshold", "is_anomaly", "error"]
+
+
+@dataclass(frozen=True)
+class Cells(Source):
+    """Files out of a table: where other sources have a file's path, this has what the file holds."""
+
+    def list(self) -> Listing:
+        return Listing.of([])
+
+    def locate(self, path: bytes) -> bytes:
+        return path
+
+    def fetch(self, paths: Sequence[bytes], sizes: Integers) -> Contents:
+        return [*paths]
+
+
+class DetectorModel(PythonModel):  # type: ignore[misc]
+    """A detector and the process that decodes for it, which stays for as long as the model does."""
+
+    def load_context(self, context: Any) -> None:
+        self.detector = Detector.load(Path(context.artifacts["detector"]))
+        # one decoder, for engines run many models side by side
+        self.decoders = Decoders(Cells("cells"), self.detector.preprocessing.shape, workers=1)
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """The rows, `COLUMNS`, of a frame with the column content; a bad image has an error, and None for the rest.
+
+        params: `target_fpr`, a false-alarm rate to put in place of the detector's own
+        Raises `DataError` when a cell is not bytes, `CalibrationError` when the rate cannot be held.
+        """
+        listing = list_cells(model_input[CONTENT])
+        calibration = self._calibration((params or {}).get("target_fpr"))
+        rows = list[dict[str, Any]]()
+        for batch in read_batches(self.decoders, self.detector, listing):
+            results = score_batch(self.detector, listing, batch)
+            rows += make_table([b""] * len(results), results, calibration).select(COLUMNS).to_pylist()
+        return pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # its None becomes null in JSON; NaN and NA do not
+
+    def _calibration(self, target_fpr: float | None) -> Calibration:
+        own = self.detector.calibration
+        return own if target_fpr is None else own.at(**own.changes(target_fpr, None, None))
+
+
+def list_cells(cells: "pd.Series[Any]") -> Listing:
+    """Files that a column holds, a missing one as an empty file. Raises `DataError` when one is not bytes."""
+    files = [b"" if cell is None else cell for cell in cells]
+    for file in files:
+        if not isinstance(file, bytes | bytearray):
+            raise DataError(
+                f"a cell of the column {CONTENT} is what an image file holds, as bytes, and one is of type "
+                f"{type(file).__name__}; read the files, as in Path(…).read_bytes()"
+            )
+    return Listing([*map(bytes, files)], np.array([*map(len, files)], np.int64), np.full(len(files), UNKNOWN))
+
+
+set_model(DetectorModel())

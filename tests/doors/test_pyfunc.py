@@ -1,0 +1,139 @@
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc.scoring_server import predictions_to_json
+from PIL import Image
+
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.errors import CalibrationError, DataError
+from tests.conftest import Trained, clean_environment
+
+COLUMNS = ["score", "p_value", "threshold", "is_anomaly", "error"]
+NOTHING = {"score": None, "p_value": None, "threshold": None, "is_anomaly": None}
+
+
+@pytest.fixture(scope="module")
+def uri(trained: Trained) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", trained.home.tracking_uri)
+        yield f"runs:/{trained.run.record.id}/model"
+
+
+@pytest.fixture(scope="module")
+def model(uri: str) -> Iterator[Any]:
+    model = mlflow.pyfunc.load_model(uri)
+    yield model
+    model.unwrap_python_model().decoders.close()
+
+
+def png(image: torch.Tensor) -> bytes:
+    """The file of an image, uint8 (1, H, W)."""
+    file = io.BytesIO()
+    Image.fromarray(image[0].numpy()).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def digits() -> torch.Tensor:
+    return next(iter(load_dataset("digits").files.values())).images[:300]  # more than one batch of the network
+
+
+def frame(*cells: Any) -> pd.DataFrame:
+    return pd.DataFrame({"content": pd.Series(cells, dtype=object)})
+
+
+def test_files_get_the_scores_and_verdicts_of_the_detector(
+    trained: Trained, model: Any, digits: torch.Tensor
+) -> None:
+    detector = trained.detector()
+    rows = model.predict(frame(*map(png, digits)))
+    scores = detector.score(digits)
+    assert list(rows) == COLUMNS
+    np.testing.assert_allclose(rows["score"].astype(float), scores, rtol=1e-5)
+    np.testing.assert_allclose(rows["p_value"].astype(float), detector.p_values(scores))
+    assert rows["is_anomaly"].tolist() == (scores > detector.threshold).tolist()
+    assert 0 < rows["is_anomaly"].sum() < len(rows)
+    assert set(rows["threshold"]) == {detector.threshold}
+    assert set(rows["error"]) == {None}
+
+
+def test_a_bad_file_is_a_row_with_an_error_and_costs_no_other(model: Any, digits: torch.Tensor) -> None:
+    good = png(digits[0])
+    alone = model.predict(frame(good)).to_dict("records")[0]
+    *bad, last = model.predict(frame(b"no picture", good[:60], b"", None, good)).to_dict("records")
+    assert [{key: row[key] for key in NOTHING} for row in bad] == [NOTHING] * 4
+    assert all("cannot be read as an image" in row["error"] for row in bad)
+    assert last == pytest.approx(alone)
+
+
+def test_rows_become_strict_json(model: Any, digits: torch.Tensor) -> None:
+    text = io.StringIO()
+    predictions_to_json(model.predict(frame(b"", png(digits[0]))), text)
+    bad, good = json.loads(text.getvalue(), parse_constant=pytest.fail)["predictions"]
+    assert (bad["score"], good["error"]) == (None, None)
+    assert isinstance(good["score"], float)
+
+
+def test_nothing_in_nothing_out(model: Any) -> None:
+    assert list(model.predict(frame())) == COLUMNS
+
+
+@pytest.mark.parametrize("cell", ["digits/0.png", 7, [b"x"]])
+def test_what_is_no_bytes_is_refused_with_what_is_wanted(model: Any, cell: object) -> None:
+    with pytest.raises((DataError, MlflowException)) as caught:
+        model.predict(frame(b"", cell))
+    assert type(cell).__name__ in str(caught.value) or "binary" in str(caught.value)
+
+
+def test_paths_are_refused_with_how_to_read_them(model: Any) -> None:
+    with pytest.raises(DataError, match=r"as bytes, and one is of type str; read the files"):
+        model.predict(frame("digits/0.png"))
+
+
+def test_another_rate_can_be_asked_for(trained: Trained, model: Any, digits: torch.Tensor) -> None:
+    rows = model.predict(frame(png(digits[0])), params={"target_fpr": 0.2})
+    assert rows["threshold"][0] == trained.detector().calibration.at(target_fpr=0.2).threshold
+    with pytest.raises(CalibrationError, match=r"0\.0001"):
+        model.predict(frame(png(digits[0])), params={"target_fpr": 0.0001})
+
+
+def test_the_signature_says_what_comes_out(model: Any) -> None:
+    assert model.metadata.signature.inputs.input_names() == ["content"]
+    assert model.metadata.signature.outputs.input_names() == COLUMNS
+
+
+def test_the_model_holds_the_detector_and_no_pickle(trained: Trained, uri: str, tmp_path: Path) -> None:
+    folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path)))
+    names = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert {"pyfunc.py", "detector.json", "weights.safetensors"} <= names
+    assert not [name for name in names if name.endswith(".pkl")]
+    weights = folder / "artifacts" / "detector" / "weights.safetensors"
+    assert weights.read_bytes() == (trained.run.path / "detector" / "weights.safetensors").read_bytes()
+
+
+def test_it_loads_in_another_process_elsewhere(trained: Trained, uri: str, tmp_path: Path) -> None:
+    code = (
+        f"import mlflow, pandas as pd; mlflow.set_tracking_uri({trained.home.tracking_uri!r})\n"
+        f"print(mlflow.pyfunc.load_model({uri!r}).predict(pd.DataFrame({{'content': [b'']}})).error[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("cannot be read as an image (is empty)")
+    assert not [*tmp_path.iterdir()]
