@@ -21,7 +21,7 @@ from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.pipeline.reporting import write_report
 from anomaly_ae.runs import LATEST, Home
 
-REASONS = 10  # why files are bad, the most frequent
+REASONS = 10  # why files or folders cannot be read, as many as are told
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,12 @@ def _kinds(bad: list[tuple[int, str]]) -> dict[str, int]:
     return most | ({"other reasons": others} if others else {})
 
 
+def _first(unread: tuple[str, ...]) -> list[str]:
+    """Some of the folders that could not be looked into, and how many more there are."""
+    more = len(unread) - REASONS
+    return [*unread[:REASONS], *([f"{more:,} folders more cannot be opened"] if more > 0 else [])]
+
+
 def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, page: Path | None) -> ScoreResult:
     good = np.isfinite(scores.scores)
     found, changes = scores.discoveries, scores.changes or Changes()
@@ -146,7 +152,7 @@ def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, pag
         target_fpr=job.calibration.target_fpr,
         guarantee=job.calibration.method,
         error_kinds=_kinds(scores.bad),
-        unread_folders=list(scores.listing.unread),
+        unread_folders=_first(scores.listing.unread),
         resumed=scores.changes is not None,
         new=changes.new,
         changed=changes.changed,
