@@ -222,9 +222,14 @@ def score(
         bool, typer.Option("--resume", help="Score what is missing, new or changed since the job that wrote there.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=1024, help="Processes that decode [one a core].")
+        int | None,
+        typer.Option(metavar="N", min=1, max=1024, help="Processes that decode, with Ray: that score [one a core]."),
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    engine: Annotated[str, typer.Option(metavar="NAME", help="local, or ray: many processes or machines.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="A Ray cluster that runs [one of its own, on this machine].")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 when a file or folder cannot be read.")
     ] = False,

@@ -78,6 +78,10 @@ class RunBusy(AnomalyAEError):
     """Another process is working on the same run."""
 
 
+class EngineError(AnomalyAEError):
+    """What spreads work over processes or machines has given up; what was done is kept."""
+
+
 class StorageError(AnomalyAEError):
     """A file could not be written or read: a full disk, missing permission, a folder in the way."""
 

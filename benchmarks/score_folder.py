@@ -73,7 +73,7 @@ def pixels(detector: Detector, folder: Path) -> torch.Tensor:
 def scoring(detector: Detector, folder: Path) -> int:
     with tempfile.TemporaryDirectory() as place:
         job = Job(detector, detector.calibration, open_source(folder), Path(place) / "scores.parquet")
-        return len(score_job(job).scores)
+        return len(score_job(job).values)
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 """A detector at work on image files: scoring them, as rows or as a job with a ledger, and encoding them."""
 
 from anomaly_ae.folder.encoding import Encoded, check_output, encode_folder, score_images
-from anomaly_ae.folder.job import Job, Scores, score_job
+from anomaly_ae.folder.job import Engine, Job, Scores, Work, score_job, score_locally
 from anomaly_ae.folder.ledger import Changes
 from anomaly_ae.folder.overlays import check_overlays, write_overlays
 from anomaly_ae.folder.pictures import look_again
@@ -10,9 +10,11 @@ from anomaly_ae.folder.rows import FolderScores, score_folder
 __all__ = [
     "Changes",
     "Encoded",
+    "Engine",
     "FolderScores",
     "Job",
     "Scores",
+    "Work",
     "check_output",
     "check_overlays",
     "encode_folder",
@@ -20,5 +22,6 @@ __all__ = [
     "score_folder",
     "score_images",
     "score_job",
+    "score_locally",
     "write_overlays",
 ]

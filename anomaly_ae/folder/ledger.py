@@ -74,6 +74,10 @@ class Ledger:
         write_json(self.folder / JOB_FILE, {"format": FORMAT, "detector": detector, "source": source})
         return listing
 
+    def kept(self) -> int:
+        """How many shards there are."""
+        return len(list(self.folder.glob("shard-*.parquet")))
+
     def is_begun(self) -> bool:
         return (self.folder / JOB_FILE).is_file()
 
@@ -98,7 +102,12 @@ class Ledger:
     def shards(self, listing: Listing) -> Iterator[slice]:
         """Where each shard lies in the list."""
         for start in range(0, len(listing), self.shard):
-            yield slice(start, min(start + self.shard, len(listing)))
+            yield self.around(start, listing)
+
+    def around(self, position: int, listing: Listing) -> slice:
+        """Where the shard lies that a position is in."""
+        start = position // self.shard * self.shard
+        return slice(start, min(start + self.shard, len(listing)))
 
     def missing(self, listing: Listing) -> Iterator[Positions]:
         """For each shard that lacks something, the positions to be scored."""

@@ -47,12 +47,17 @@ def read_batches(
     """The files at `wanted` positions, ascending, all by default, as batches in the order of the list."""
     size = batch_size(*detector.preprocessing.shape[1:])
     wanted = np.arange(len(listing)) if wanted is None else wanted
-    parts = np.split(wanted, np.flatnonzero(np.diff(wanted // size)) + 1) if len(wanted) else []
+    parts = split(wanted, size)
     for part, records in zip(parts, decoders.map(map(listing.at, parts)), strict=True):
         places = part % size
         images = np.zeros((places[-1] + 1, *detector.preprocessing.shape), np.uint8)
         images[places] = records["pixels"]
         yield Batch(part, records, torch.from_numpy(images), places)
+
+
+def split(positions: Positions, size: int) -> list[Positions]:
+    """Ascending positions in parts, each within `size` of them that begin at a multiple of it."""
+    return np.split(positions, np.flatnonzero(np.diff(positions // size)) + 1) if len(positions) else []
 
 
 class Looks:

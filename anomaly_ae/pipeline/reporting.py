@@ -18,11 +18,11 @@ from anomaly_ae.report import PICTURES, SIDE, Report, as_pixels, picture_address
 
 def write_report(job: Job, scores: Scores, facts: list[tuple[str, str]], path: Path) -> None:
     """Write the page about a job."""
-    good = np.flatnonzero(np.isfinite(scores.scores))
-    order = good[np.argsort(-scores.scores[good], kind="stable")]
+    good = np.flatnonzero(scores.good)
+    order = good[np.argsort(-scores.values[good], kind="stable")]
     calibration = job.calibration
     histogram = figures.folder_histogram(
-        scores.scores[order], calibration.scores.numpy(), calibration.threshold, calibration.target_fpr
+        scores.values[order], calibration.scores.numpy(), calibration.threshold, calibration.target_fpr
     )
     errors = [(shown(scores.listing.paths[i]), text) for i, text in scores.bad]
     say(f"drawing the {min(PICTURES, len(order)):,} most anomalous images for {path}")
@@ -33,9 +33,9 @@ def write_report(job: Job, scores: Scores, facts: list[tuple[str, str]], path: P
 
 
 def _rows(job: Job, scores: Scores, order: Any) -> Iterator[tuple[str, float, float, bool]]:
-    p_values = job.calibration.p_values(torch.from_numpy(scores.scores)).tolist()
+    p_values = job.calibration.p_values(torch.from_numpy(scores.values)).tolist()
     for i in order.tolist():
-        score = float(scores.scores[i])
+        score = float(scores.values[i])
         yield shown(scores.listing.paths[i]), float(f"{score:.6g}"), p_values[i], bool(scores.anomalous[i])
 
 

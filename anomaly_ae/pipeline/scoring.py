@@ -6,21 +6,20 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from anomaly_ae import texts
 from anomaly_ae.data.sources import open_source
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import Drift
-from anomaly_ae.errors import UsageError
+from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.files import expand, require_writable
-from anomaly_ae.folder import Changes, Job, Scores, check_overlays, score_job, write_overlays
-from anomaly_ae.folder.output import writer_for
+from anomaly_ae.folder import Changes, Engine, Job, Scores, check_overlays, score_job, score_locally, write_overlays
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.pipeline.reporting import write_report
 from anomaly_ae.runs import LATEST, Home
 
+ENGINES = LOCAL, RAY = "local", "ray"
 REASONS = 10  # why files or folders cannot be read, as many as are told
 
 
@@ -79,18 +78,21 @@ def score(
     resume: bool = False,
     workers: int | None = None,
     device: str = "auto",
+    engine: str = LOCAL,
+    ray_address: str | None = None,
     home: Home | None = None,
 ) -> ScoreResult:
     """Score every image of a folder, a text file of paths, or an address, and write a row for each.
 
     The output is Parquet, CSV or JSON lines, as it is called. heatmaps: a folder for a picture of each anomalous
     image; report: an HTML page. resume: go on with the job that writes to this output. workers: processes that
-    decode, by default one for each core. Raises what `score_job` and `find_model` raise, `CalibrationError` for a
-    rate that the calibration cannot hold, and `UsageError` for outputs that cannot be.
+    decode, by default one for each core; with the engine `ray` processes that score, by default one for each CPU of
+    the cluster at `ray_address`, else of this machine. Raises what `score_job` and `find_model` raise,
+    `CalibrationError` for a rate that the calibration cannot hold, and `UsageError` for outputs that cannot be.
     """
     started = time.monotonic()
+    scores_with = _engine(engine, ray_address, device)
     output = expand(output)
-    writer_for(output)
     overlays, page = (None if path is None else expand(path) for path in (heatmaps, report))
     source = open_source(folder)
     detector = Detector.load(find_model(home or Home.find(), str(model))[0], device)
@@ -100,13 +102,28 @@ def score(
         calibration.check_discoveries(fdr)
     job = Job(detector, calibration, source, output, fdr, workers)
     _check_places(job, overlays, page)
-    scores = score_job(job, resume)
+    scores = score_job(job, resume, scores_with)
     result = _result(job, scores, time.monotonic() - started, overlays, page)
     if overlays:
         write_overlays(job, scores, overlays)
     if page:
         write_report(job, scores, texts.scored_rows(dataclasses.asdict(result)), page)
     return result
+
+
+def _engine(name: str, ray_address: str | None, device: str) -> Engine:
+    """The engine called so. Raises `UnknownName`, and `UsageError` for what does not go with it."""
+    if name not in ENGINES:
+        raise UnknownName("engine", name, ENGINES)
+    if name == LOCAL and ray_address:
+        raise UsageError(f"--ray-address {ray_address} goes with --engine ray, and the engine is {LOCAL}")
+    if name == LOCAL:
+        return score_locally
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"--engine ray scores on CPUs, and --device {device} was given; leave one of them out")
+    from anomaly_ae.doors.ray import ray_engine
+
+    return ray_engine(ray_address)
 
 
 def _check_places(job: Job, overlays: Path | None, page: Path | None) -> None:
@@ -135,18 +152,17 @@ def _first(unread: tuple[str, ...]) -> list[str]:
 
 
 def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, page: Path | None) -> ScoreResult:
-    good = np.isfinite(scores.scores)
-    found, changes = scores.discoveries, scores.changes or Changes()
+    changes = scores.changes or Changes()
     recipe = job.detector.recipe
     return ScoreResult(
         detector=f"{recipe.dataset} {','.join(recipe.normal)} · {recipe.autoencoder} · {recipe.scorer}",
         images=len(scores.listing),
-        scored=scores.scored,
+        scored=scores.work.scored,
         anomalies=int(scores.anomalous.sum()),
-        errors=int((~good).sum()),
+        errors=len(scores.bad),
         skipped=scores.listing.skipped,
         seconds=round(seconds, 3),
-        images_per_second=round(scores.scored / seconds, 1),
+        images_per_second=round(scores.work.scored / seconds, 1),
         output=str(job.output),
         threshold=job.calibration.threshold,
         target_fpr=job.calibration.target_fpr,
@@ -157,11 +173,11 @@ def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, pag
         new=changes.new,
         changed=changes.changed,
         gone=changes.gone,
-        differences=scores.differences,
-        drift=job.detector.drift(torch.from_numpy(scores.scores[good])),
+        differences=scores.work.differences,
+        drift=job.detector.drift(torch.from_numpy(scores.values[scores.good])),
         fdr=job.fdr,
-        discoveries=None if found is None else int(found.found.sum()),
-        fewest_discoveries=None if found is None else found.possible,
+        discoveries=None if scores.found is None else int(scores.found.sum()),
+        fewest_discoveries=scores.fewest,
         heatmaps=None if overlays is None else str(overlays),
         report=None if page is None else str(page),
     )

@@ -1,0 +1,260 @@
+"""Scoring with Ray Data: the same function over the same batches, by as many processes as a cluster has CPUs for.
+
+All machines of a cluster have anomaly-ae installed, and see the images and the folder of the output under the same
+paths. Ray writes results into the ledger's folder and keeps a checkpoint of them; at the end they go into the shards,
+and all that follows is the same as without Ray.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from anomaly_ae.autoencoders.inference import batch_size
+from anomaly_ae.data.decoders import Decoders, usable_cores
+from anomaly_ae.data.sources import Listing, Source
+from anomaly_ae.detector import Detector
+from anomaly_ae.errors import EngineError, UsageError, one_line
+from anomaly_ae.files import sha256
+from anomaly_ae.folder.job import Engine, Job, Work
+from anomaly_ae.folder.ledger import Ledger
+from anomaly_ae.folder.reading import LOOKED_AT, Looks, Positions, read_batches, split
+from anomaly_ae.folder.rows import RESULT, Results, score_batch
+from anomaly_ae.progress import say
+
+try:
+    import ray
+    from ray.data import ActorPoolStrategy, Datasource, ReadTask
+    from ray.data.block import BlockMetadata
+    from ray.data.checkpoint import CheckpointConfig
+except ImportError as error:
+    raise UsageError(
+        "--engine ray needs Ray 2.55 or later; install it with: pip install 'anomaly-ae[ray]'"
+    ) from error
+
+PART = 256  # files at the most that an actor scores at a time
+SPARE = 2  # CPUs beside those of the actors, for Ray's own tasks: reading, filtering and writing parts
+SAMPLES = 8  # places in the list where it is looked whether the images look as those of the training
+ID = "part"  # the column by which Ray's checkpoint tells parts
+NAMES = RESULT.names or ()
+
+Files = dict[str, bytes]  # of a saved detector, by name
+
+
+def ray_engine(address: str | None = None) -> Engine:
+    """The engine that scores with Ray: on the cluster at an address, else on a Ray of its own on this machine."""
+    return partial(_score, address)
+
+
+class PartScorer:
+    """An actor of Ray, which scores the files of one part after the other."""
+
+    def __init__(self, detector: Any, source: Source, here: str) -> None:
+        """detector: Ray's reference to `Files`; here: the folder in which relative paths of a source begin."""
+        torch.set_num_threads(1)  # one CPU is what Ray has given
+        with suppress(OSError):
+            os.chdir(here)
+        self.detector = _load(ray.get(detector))
+        self.decoders = Decoders(source, self.detector.preprocessing.shape, 1)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """The results of a part, both as one row."""
+        (part,) = table.to_pylist()
+        listing = Listing(part["paths"], np.array(part["bytes"]), np.array(part["times"]))
+        places = np.array(part["places"])
+        batches = read_batches(self.decoders, self.detector, listing, places)
+        results = np.concatenate([score_batch(self.detector, listing, batch) for batch in batches])
+        return _pack(part[ID], part["start"] + places, results)
+
+
+class _Parts(Datasource):  # type: ignore[misc]
+    """What is to be scored, each part a block, and so a task of its own."""
+
+    def __init__(self, parts: list[pa.Table]) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def estimate_inmemory_data_size(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+    def get_read_tasks(self, *_: object, **__: object) -> list[ReadTask]:
+        sizes = (BlockMetadata(1, part.nbytes, exec_stats=None, input_files=None) for part in self.parts)
+        return [ReadTask(partial(list, [part]), size) for part, size in zip(self.parts, sizes, strict=True)]
+
+
+def _score(address: str | None, job: Job, ledger: Ledger, listing: Listing) -> Work:
+    """Score what has no result yet."""
+    wanted = np.concatenate([np.zeros(0, np.int64), *ledger.missing(listing)])
+    if not len(wanted):
+        return Work(0, [])
+    folder = ledger.folder.resolve() / "ray"
+    before = set(folder.glob("rows/*"))  # of a job whose process was killed
+    parts = list(_parts(listing, wanted, batch_size(*job.detector.preprocessing.shape[1:])))
+    try:
+        with _connected(address, job.workers) as room:
+            _run(job, parts, folder, min(room, len(parts)))
+    finally:  # what was done before Ctrl-C is kept too
+        scored = _keep(ledger, listing, folder / "rows", before)
+        shutil.rmtree(folder, ignore_errors=True)
+    return Work(scored, _differences(job, listing, wanted))
+
+
+def _parts(listing: Listing, wanted: Positions, batch: int) -> Iterator[pa.Table]:
+    """Rows of what is to be scored: the files of some whole batches, and the places of those that are wanted.
+
+    The number that tells it from other parts is another one when its files have changed.
+    """
+    size = PART // batch * batch
+    for positions in split(wanted, size):
+        start = int(positions[0]) // size * size
+        where = slice(start, start + size)
+        sizes, times = listing.sizes[where], listing.times[where]
+        number = int(sha256(positions.tobytes(), sizes.tobytes(), times.tobytes())[:15], 16)
+        part = {ID: number, "start": start, "places": positions - start}
+        yield pa.Table.from_pylist([part | {"paths": listing.paths[where], "bytes": sizes, "times": times}])
+
+
+@contextmanager
+def _connected(address: str | None, workers: int | None) -> Iterator[int]:
+    """Ray for as long as it lasts, unless it is in use already; how many actors there is room for."""
+    ours = address is not None or not ray.is_initialized()
+    if ours:
+        _connect(address, workers)
+    try:
+        yield _room(workers)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _connect(address: str | None, workers: int | None) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    own = {} if address else {"num_cpus": (workers or usable_cores()) + SPARE, "include_dashboard": False}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        _knock(address or "")
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        raise UsageError(f"there is no Ray at {address or 'this machine'}: {one_line(error)}") from error
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the process at once
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` when nobody answers at HOST:PORT, where Ray would try for many minutes, deaf to Ctrl-C."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def _room(workers: int | None) -> int:
+    """How many actors there are to be. Raises `UsageError` when not one would leave Ray the CPUs it needs."""
+    free = int(ray.available_resources().get("CPU", 0))
+    if free <= SPARE:
+        raise UsageError(f"scoring needs {SPARE + 1} free CPUs of a Ray cluster at the least, and there are {free}")
+    return min(workers or free, free - SPARE)
+
+
+def _run(job: Job, parts: list[pa.Table], folder: Path, actors: int) -> None:
+    """Let Ray score the parts that its checkpoint does not have, and write their results."""
+    tasks = ray.data.read_datasource(_Parts(parts), override_num_blocks=len(parts))
+    tasks.context.enable_progress_bars = False
+    tasks.context.checkpoint_config = CheckpointConfig(ID, str(folder / "done"), delete_checkpoint_on_success=False)
+    results = tasks.map_batches(
+        PartScorer,
+        batch_size=1,
+        batch_format="pyarrow",
+        fn_constructor_args=(ray.put(_files(job.detector)), job.source, str(Path.cwd())),
+        compute=ActorPoolStrategy(size=actors),
+    )
+    say(f"scoring with Ray in {actors} process{'es' if actors > 1 else ''}")
+    try:
+        with _hushed():
+            results.write_parquet(str(folder / "rows"))
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise EngineError(f"Ray has given up ({reason}); the same command with --resume goes on") from error
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep off standard error what Ray's core writes there whatever its log level is."""
+    aside, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(aside, 2)
+        os.close(aside)
+        os.close(nowhere)
+
+
+def _files(detector: Detector) -> Files:
+    with tempfile.TemporaryDirectory() as folder:
+        detector.save(Path(folder) / "detector")
+        return {path.name: path.read_bytes() for path in (Path(folder) / "detector").iterdir()}
+
+
+def _load(files: Files) -> Detector:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        return Detector.load(folder, "cpu")
+
+
+def _pack(number: int, positions: Positions, results: Results) -> pa.Table:
+    """The results of a part as one row of lists."""
+    columns = {"position": positions} | {name: results[name] for name in NAMES}
+    kinds = {name: pa.string() if name == "error" else pa.from_numpy_dtype(columns[name].dtype) for name in columns}
+    return pa.table({ID: [number]} | {name: pa.array([columns[name]], pa.list_(kinds[name])) for name in columns})
+
+
+def _unpack(path: Path) -> tuple[Positions, Results]:
+    """Positions and results of the parts in a file; none where Ray was ended while it wrote it."""
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid:
+        return np.zeros(0, np.int64), np.zeros(0, RESULT)
+    positions = pc.list_flatten(table["position"]).to_numpy()
+    results = np.zeros(len(positions), RESULT)
+    for name in NAMES:
+        results[name] = pc.list_flatten(table[name]).to_numpy()
+    return positions, results
+
+
+def _keep(ledger: Ledger, listing: Listing, folder: Path, before: set[Path]) -> int:
+    """Put what Ray has written into the shards that lack it; how many results there are but for those in `before`."""
+    results, known, count = np.zeros(len(listing), RESULT), np.zeros(len(listing), bool), 0
+    for path in sorted(folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns):  # the latest counts
+        positions, found = _unpack(path)
+        results[positions], known[positions] = found, True
+        count += 0 if path in before else len(positions)
+    for missing in ledger.missing(listing):
+        where, done = ledger.around(int(missing[0]), listing), missing[known[missing]]
+        shard = ledger.read_shard(where)
+        shard[done - where.start] = results[done]
+        ledger.write_shard(where, shard)
+    return count
+
+
+def _differences(job: Job, listing: Listing, wanted: Positions) -> list[str]:
+    """How some of the files look unlike the training; looked at here, for actors give back no pixels."""
+    some = np.concatenate([part[:LOOKED_AT] for part in np.array_split(wanted, SAMPLES)])
+    looks = Looks(job.detector)
+    with Decoders(job.source, job.detector.preprocessing.shape) as decoders:
+        for batch in read_batches(decoders, job.detector, listing, some):
+            looks.see(batch)
+    return looks.differences()
