@@ -48,6 +48,7 @@ except ImportError as error:
 PART = 256  # files at the most that an actor scores at a time
 SPARE = 2  # CPUs beside those of the actors, for Ray's own tasks: reading, filtering and writing parts
 SAMPLES = 8  # places in the list where it is looked whether the images look as those of the training
+TRIES = 10  # of an actor that is killed, and of a part that it had; Ray's own habit is to go on for ever
 ID = "part"  # the column by which Ray's checkpoint tells parts
 NAMES = RESULT.names or ()
 
@@ -179,6 +180,7 @@ def _run(job: Job, parts: list[pa.Table], folder: Path, actors: int) -> None:
         batch_format="pyarrow",
         fn_constructor_args=(ray.put(_files(job.detector)), job.source, str(Path.cwd())),
         compute=ActorPoolStrategy(size=actors),
+        ray_remote_args_fn=partial(dict, max_restarts=TRIES, max_task_retries=TRIES),
     )
     say(f"scoring with Ray in {actors} process{'es' if actors > 1 else ''}")
     try:
