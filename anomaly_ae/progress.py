@@ -16,13 +16,13 @@ PLAIN_EVERY = 5.0  # seconds between plain lines, so that a log stays short
 
 
 class Display(Protocol):
-    """What the training loop tells: images done, and a line of text at the end of an epoch."""
+    """What long work tells: images done, and a line of text now and then, as at the end of an epoch."""
 
     def advance(self, images: int, text: str) -> None:
         """Say that `images` more have been worked on; `text` is the state in a few words."""
 
     def line(self, text: str, *, last: bool = False) -> None:
-        """Say what an epoch came to; `last` lines are always shown."""
+        """Say what has come of it so far; `last` lines are always shown."""
 
 
 class Silent:
