@@ -40,7 +40,7 @@ def calibrated(result: Mapping[str, Any]) -> str:
         *([("moved", f"{_moved(result['drift'])} a new image scores above an old one")] if result["drift"] else []),
         *(_anomalies(result["anomalies"]) if result["anomalies"] else []),
         ("kept in", result["run_folder"]),
-        ("next", f"anomaly-ae evaluate {result['run_id']}"),
+        ("next", f"anomaly-ae evaluate {result['run_id']} · anomaly-ae score FOLDER --model {result['run_id']}"),
     ]
     return "\n".join(f"{name:<16}{text}" for name, text in rows)
 
@@ -81,6 +81,7 @@ def scored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What came of scoring, as names and texts."""
     good = result["images"] - result["errors"]
     rate = f"{result['images_per_second']:,.0f} images/s"
+    were = f"{result['scored']:,} {'image' if result['scored'] == 1 else 'images'}"
     return [
         ("detector", result["detector"]),
         ("images", f"{result['images']:,}{_resumed(result)}"),
@@ -95,7 +96,7 @@ def scored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         *([("skipped", f"{result['skipped']:,} (no images)")] if result["skipped"] else []),
         *(("warning", text) for text in (*result["unread_folders"], *result["differences"])),
         *_shifted(result["drift"]),
-        ("scored", f"{result['scored']:,} images in {_duration(result['seconds'])}, {rate}"),
+        ("worked on", f"{were} in {_duration(result['seconds'])}, {rate}"),
         ("kept in", result["output"]),
     ]
 
@@ -106,7 +107,8 @@ def _resumed(result: Mapping[str, Any]) -> str:
         return ""
     changes = [f"{result[word]:,} {word}" for word in ("new", "changed", "gone") if result[word]]
     said = f"; since the job began {', '.join(changes)}" if changes else ""
-    return f", {result['images'] - result['scored']:,} of which had been scored before{said}"
+    before = result["images"] - result["scored"]
+    return f", {before:,} of which had been scored before{said}" if before else f", all of them now{said}"
 
 
 def _found(result: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -64,9 +64,9 @@ def open_file(path: bytes | str) -> BinaryIO:
 def decode(content: bytes, shape: Shape, fit: str = STRETCH) -> Picture:
     """The picture that a file's bytes hold, as uint8 of `shape` (C, H, W), C 1 or 3.
 
-    Turned as its EXIF orientation says; transparency over black; 16 bits divided by 257; floats up to 1 times 255;
-    gray or colour as asked; of several frames or pages the first. fit: `stretch` to H×W, or `inside` H×W, never
-    enlarged, at the top left.
+    Turned as its EXIF orientation says; transparency over black; 16 bits divided by 257, and so are 32, unless no
+    value is above 255; floats up to 1 times 255; gray or colour as asked; of several frames or pages the first.
+    fit: `stretch` to H×W, or `inside` H×W, never enlarged, at the top left
     Raises `DataDamaged` when it cannot be decoded, `DataError` when it has too many pixels.
     """
     try:
@@ -136,8 +136,10 @@ def _orientation(image: Image.Image) -> int:
 
 def _flat(image: Image.Image) -> Image.Image:
     """8 bits a channel, and transparency over black."""
-    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
-        return Image.fromarray((np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8))
+    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16 or 8
+        values = np.asarray(image).clip(0, 65_535)
+        eight = image.mode == "I" and values.max() <= 255
+        return Image.fromarray((values if eight else values // 257).astype(np.uint8))
     if image.mode == "F":
         values = np.nan_to_num(np.asarray(image))
         return Image.fromarray((values * (255 if values.max() <= 1 else 1)).clip(0, 255).round().astype(np.uint8))

@@ -29,9 +29,9 @@ from anomaly_ae.data.sources import Listing, Source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import EngineError, UsageError, one_line
 from anomaly_ae.files import sha256
-from anomaly_ae.folder.job import Engine, Job, Work
+from anomaly_ae.folder.job import Engine, Job
 from anomaly_ae.folder.ledger import Ledger
-from anomaly_ae.folder.reading import LOOKED_AT, Looks, Positions, read_batches, split
+from anomaly_ae.folder.reading import Positions, read_batches, split
 from anomaly_ae.folder.rows import RESULT, Results, score_batch
 from anomaly_ae.progress import say
 
@@ -47,7 +47,6 @@ except ImportError as error:
 
 PART = 256  # files at the most that an actor scores at a time
 SPARE = 2  # CPUs beside those of the actors, for Ray's own tasks: reading, filtering and writing parts
-SAMPLES = 8  # places in the list where it is looked whether the images look as those of the training
 TRIES = 10  # of an actor that is killed, and of a part that it had; Ray's own habit is to go on for ever
 ID = "part"  # the column by which Ray's checkpoint tells parts
 NAMES = RESULT.names or ()
@@ -96,11 +95,11 @@ class _Parts(Datasource):  # type: ignore[misc]
         return [ReadTask(partial(list, [part]), size) for part, size in zip(self.parts, sizes, strict=True)]
 
 
-def _score(address: str | None, job: Job, ledger: Ledger, listing: Listing) -> Work:
-    """Score what has no result yet."""
+def _score(address: str | None, job: Job, ledger: Ledger, listing: Listing) -> int:
+    """Score what has no result yet; how many files that were."""
     wanted = np.concatenate([np.zeros(0, np.int64), *ledger.missing(listing)])
     if not len(wanted):
-        return Work(0, [])
+        return 0
     folder = ledger.folder.resolve() / "ray"
     before = set(folder.glob("rows/*"))  # of a job whose process was killed
     parts = list(_parts(listing, wanted, batch_size(*job.detector.preprocessing.shape[1:])))
@@ -110,7 +109,7 @@ def _score(address: str | None, job: Job, ledger: Ledger, listing: Listing) -> W
     finally:  # what was done before Ctrl-C is kept too
         scored = _keep(ledger, listing, folder / "rows", before)
         shutil.rmtree(folder, ignore_errors=True)
-    return Work(scored, _differences(job, listing, wanted))
+    return scored
 
 
 def _parts(listing: Listing, wanted: Positions, batch: int) -> Iterator[pa.Table]:
@@ -250,13 +249,3 @@ def _keep(ledger: Ledger, listing: Listing, folder: Path, before: set[Path]) -> 
         shard[done - where.start] = results[done]
         ledger.write_shard(where, shard)
     return count
-
-
-def _differences(job: Job, listing: Listing, wanted: Positions) -> list[str]:
-    """How some of the files look unlike the training; looked at here, for actors give back no pixels."""
-    some = np.concatenate([part[:LOOKED_AT] for part in np.array_split(wanted, SAMPLES)])
-    looks = Looks(job.detector)
-    with Decoders(job.source, job.detector.preprocessing.shape) as decoders:
-        for batch in read_batches(decoders, job.detector, listing, some):
-            looks.see(batch)
-    return looks.differences()

@@ -1,7 +1,7 @@
 """A detector at work on image files: scoring them, as rows or as a job with a ledger, and encoding them."""
 
 from anomaly_ae.folder.encoding import Encoded, check_output, encode_folder, score_images
-from anomaly_ae.folder.job import Engine, Job, Scores, Work, score_job, score_locally
+from anomaly_ae.folder.job import Engine, Job, Scores, score_job, score_locally
 from anomaly_ae.folder.ledger import Changes
 from anomaly_ae.folder.overlays import check_overlays, write_overlays
 from anomaly_ae.folder.pictures import look_again
@@ -14,7 +14,6 @@ __all__ = [
     "FolderScores",
     "Job",
     "Scores",
-    "Work",
     "check_output",
     "check_overlays",
     "encode_folder",

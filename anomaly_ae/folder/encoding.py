@@ -16,7 +16,8 @@ from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.files import write_with
 from anomaly_ae.folder.output import ParquetWriter
-from anomaly_ae.folder.reading import Batch, Looks, read_batches
+from anomaly_ae.folder.reading import Batch, read_batches
+from anomaly_ae.folder.rows import Results, find_differences, is_scored, score_batch
 from anomaly_ae.progress import display, say
 
 if TYPE_CHECKING:
@@ -84,18 +85,18 @@ def score_images(detector: Detector, place: str | Path) -> Scored:
     Raises `DataMissing` when there is no image, `DataError` when not one can be read.
     """
     source = open_source(place)
-    listing, scores, errors, looks = source.list(), list[Tensor](), list[str](), Looks(detector)
+    listing, parts, errors = source.list(), list[Results](), list[str]()
     with Decoders(source, detector.preprocessing.shape) as decoders:
         for batch in _shown_batches(decoders, detector, listing):
-            scores.append(detector.score(batch.images)[torch.from_numpy(batch.places[batch.good])])
+            parts.append(score_batch(detector, listing, batch))
             errors += _errors(listing, batch)
-            looks.see(batch)
     _require_one(listing, errors, source.name)
     for error in errors[:SAID]:
         say(f"left out: {error}")
     if len(errors) > SAID:
         say(f"left out: {len(errors) - SAID:,} files more that cannot be read")
-    return Scored(torch.cat(scores), errors, looks.differences())
+    results = np.concatenate(parts)
+    return Scored(torch.tensor(results["score"][is_scored(results)]), errors, find_differences(detector, results))
 
 
 def _shown_batches(decoders: Decoders, detector: Detector, listing: Listing) -> Iterator[Batch]:

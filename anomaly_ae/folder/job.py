@@ -1,5 +1,6 @@
 """A scoring job: every file of a source scored once, shard by shard, and the rows written in one step."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from anomaly_ae.errors import Interrupted
 from anomaly_ae.files import remove_temporary, write_with
 from anomaly_ae.folder.ledger import Changes, Ledger
 from anomaly_ae.folder.output import writer_for
-from anomaly_ae.folder.reading import Batch, Looks, read_batches
-from anomaly_ae.folder.rows import Bools, is_scored, make_table, score_batch
+from anomaly_ae.folder.reading import Batch, read_batches
+from anomaly_ae.folder.rows import Bools, find_differences, is_scored, make_table, score_batch
 from anomaly_ae.progress import display, say
+
+KEPT_EVERY = 10.0  # seconds of work that a kill may cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,37 +41,32 @@ class Job:
         writer_for(self.output)
 
 
-@dataclass(frozen=True)
-class Work:
-    """What an engine has done: how many files it has worked on, and how those look unlike the training."""
-
-    scored: int
-    differences: list[str]
-
-
-Engine = Callable[[Job, Ledger, Listing], Work]  # fills the ledger where it lacks results of files in the list
+# Fills the ledger where it lacks results of files in the list; how many files that were.
+Engine = Callable[[Job, Ledger, Listing], int]
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
     """What came of a job.
 
-    listing:   all files
-    changes:   since the job that is resumed began, if it is
-    work:      what was done now
-    values:    the scores, float32 (N,), NaN where there is an error
-    anomalous: which are above the threshold, (N,)
-    found:     which are discoveries at the false discovery rate asked for, (N,); fewest: how many are possible
-    bad:       the files without a score: position and reason, complete once the rows are written
+    listing:     all files
+    changes:     since the job that is resumed began, if it is
+    scored:      how many files were worked on now
+    values:      the scores, float32 (N,), NaN where there is an error
+    anomalous:   which are above the threshold, (N,)
+    found:       which are discoveries at the false discovery rate asked for, (N,); fewest: how many are possible
+    differences: how the images look unlike those of the training, in words
+    bad:         the files without a score: position and reason
     """
 
     listing: Listing
     changes: Changes | None
-    work: Work
+    scored: int
     values: npt.NDArray[np.float32]
     anomalous: Bools
     found: Bools | None
     fewest: int | None
+    differences: list[str]
     bad: list[tuple[int, str]]
 
     @property
@@ -89,29 +87,39 @@ def score_job(job: Job, resume: bool = False, engine: Engine | None = None) -> S
     with ledger.locked():
         listing, changes = _list(job, ledger, now, resume)
         with _said_how_to_go_on(ledger, listing):
-            work = (engine or score_locally)(job, ledger, listing)
-            scores = _read_scores(job, ledger, listing, changes, work)
+            scored = (engine or score_locally)(job, ledger, listing)
+            scores = _read_scores(job, ledger, listing, changes, scored)
             remove_temporary(job.output)
             write_with(job.output, partial(_write_rows, job, ledger, scores))
             return scores
 
 
-def score_locally(job: Job, ledger: Ledger, listing: Listing) -> Work:
+def score_locally(job: Job, ledger: Ledger, listing: Listing) -> int:
     """Score what has no result yet in this process, with decoders beside it: the engine of one machine."""
-    missing, looks = list(ledger.missing(listing)), Looks(job.detector)
+    missing = list(ledger.missing(listing))
     wanted = np.concatenate([np.zeros(0, np.int64), *missing])
     with Decoders(job.source, job.detector.preprocessing.shape, job.workers) as decoders:
         batches = _shown(read_batches(decoders, job.detector, listing, wanted), len(listing), len(wanted))
         for positions in missing:  # of a shard; decoding does not wait where one ends
-            where, left = ledger.around(int(positions[0]), listing), len(positions)
-            results = ledger.read_shard(where)
-            while left:
-                batch = next(batches)
-                results[batch.positions - where.start] = score_batch(job.detector, listing, batch)
-                looks.see(batch)
-                left -= len(batch.positions)
-            ledger.write_shard(where, results)
-    return Work(len(wanted), looks.differences())
+            _score_shard(job, ledger, listing, len(positions), ledger.around(int(positions[0]), listing), batches)
+    return len(wanted)
+
+
+def _score_shard(
+    job: Job, ledger: Ledger, listing: Listing, missing: int, where: slice, batches: Iterator[Batch]
+) -> None:
+    """Score what is missing in a shard and keep it: at its end, whatever that is, and every few seconds before."""
+    results, kept = ledger.read_shard(where), time.monotonic()
+    try:
+        while missing:
+            batch = next(batches)
+            results[batch.positions - where.start] = score_batch(job.detector, listing, batch)
+            missing -= len(batch.positions)
+            if time.monotonic() - kept > KEPT_EVERY:
+                ledger.write_shard(where, results)
+                kept = time.monotonic()
+    finally:
+        ledger.write_shard(where, results)
 
 
 def _shown(batches: Iterator[Batch], files: int, wanted: int) -> Iterator[Batch]:
@@ -123,7 +131,7 @@ def _shown(batches: Iterator[Batch], files: int, wanted: int) -> Iterator[Batch]
             done += len(batch.positions)
             state = f"{done:,} of {files:,} files"
             progress.advance(len(batch.positions), state)
-            progress.line(f"scored {state}")
+            progress.line(f"scored {state}", last=done == files)
 
 
 def _list(job: Job, ledger: Ledger, now: Listing, resume: bool) -> tuple[Listing, Changes | None]:
@@ -143,27 +151,27 @@ def _said_how_to_go_on(ledger: Ledger, listing: Listing) -> Iterator[None]:
     except KeyboardInterrupt:
         kept = len(listing) - sum(map(len, ledger.missing(listing)))
         raise Interrupted(
-            f"interrupted; {kept:,} of {len(listing):,} files are scored: the same command with --resume goes on"
+            f"interrupted; {kept:,} of {len(listing):,} files are scored, and the same command with --resume goes on"
         ) from None
 
 
-def _read_scores(job: Job, ledger: Ledger, listing: Listing, changes: Changes | None, work: Work) -> Scores:
-    """All scores, and the verdicts that follow from them."""
-    values = np.concatenate([ledger.read_shard(where)["score"] for where in ledger.shards(listing)])
-    anomalous, found, fewest = values > job.calibration.threshold, None, None
+def _read_scores(job: Job, ledger: Ledger, listing: Listing, changes: Changes | None, scored: int) -> Scores:
+    """All scores, and what follows from them."""
+    results = np.concatenate([ledger.read_shard(where) for where in ledger.shards(listing)])
+    values, good, found, fewest = results["score"], is_scored(results), None, None
     if job.fdr is not None:
-        good, found = np.isfinite(values), np.zeros(len(values), bool)
         discoveries = job.calibration.discoveries(torch.from_numpy(values[good]), job.fdr)
-        found[good], fewest = discoveries.found.numpy(), discoveries.possible
-    return Scores(listing, changes, work, values, anomalous, found, fewest, [])
+        found, fewest = np.zeros(len(values), bool), discoveries.possible
+        found[good] = discoveries.found.numpy()
+    bad = [(i, results["error"][i]) for i in np.flatnonzero(~good).tolist()]
+    anomalous, differences = values > job.calibration.threshold, find_differences(job.detector, results)
+    return Scores(listing, changes, scored, values.copy(), anomalous, found, fewest, differences, bad)
 
 
 def _write_rows(job: Job, ledger: Ledger, scores: Scores, path: Path) -> None:
-    """Write the rows of all shards, and note the bad files on the way."""
+    """Write the rows of all shards."""
     with closing(writer_for(job.output)(path)) as writer:
         for where in ledger.shards(scores.listing):
-            results = ledger.read_shard(where)
-            bad = np.flatnonzero(~is_scored(results)).tolist()
-            scores.bad.extend((where.start + i, results["error"][i]) for i in bad)
             found = None if scores.found is None else scores.found[where]
-            writer.write(make_table(scores.listing.paths[where], results, job.calibration, found))
+            paths, results = scores.listing.paths[where], ledger.read_shard(where)
+            writer.write(make_table(paths, results, job.calibration, found))

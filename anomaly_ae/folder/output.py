@@ -63,7 +63,9 @@ WRITERS: dict[str, type[Writer]] = {
 def writer_for(output: Path) -> type[Writer]:
     """What writes a file of that name. Raises `UsageError` for another ending, or a folder."""
     kind = WRITERS.get(output.suffix.lower())
-    if kind is None or output.is_dir():
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder; name a file for the rows, as in scores.parquet")
+    if kind is None:
         raise UsageError(f"the output is a file that ends in {', '.join(WRITERS)}, and {output} was named")
     return kind
 

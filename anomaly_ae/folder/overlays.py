@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 from anomaly_ae import figures
-from anomaly_ae.errors import UsageError
-from anomaly_ae.files import sha256
+from anomaly_ae.errors import StorageError, UsageError, one_line
+from anomaly_ae.files import require_writable, sha256
 from anomaly_ae.folder.job import Job, Scores
 from anomaly_ae.folder.pictures import look_again
-from anomaly_ae.progress import display
+from anomaly_ae.progress import display, say
 
 SIDE = 512  # pixels of a picture at the most
 LONGEST = 200  # bytes of a name
@@ -36,7 +36,11 @@ def write_overlays(job: Job, scores: Scores, folder: Path) -> None:
     with display(len(positions)) as progress:
         for done, (look, heat) in enumerate(maps, start=1):
             place = folder / os.fsdecode(overlay_name(scores.listing.paths[look.position]))
-            figures.save_image(place, figures.overlay(look.picture, heat))
+            try:
+                figures.save_image(place, figures.overlay(look.picture, heat))
+            except StorageError as error:  # of one odd name, unless the folder itself is at fault
+                require_writable(folder)
+                say(f"left out: {one_line(error)}")
             progress.advance(1, f"{done:,} of {len(positions):,} heat maps")
 
 

@@ -11,11 +11,8 @@ from torch import Tensor
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.data.decoder import Records
 from anomaly_ae.data.decoders import Decoders
-from anomaly_ae.data.profile import looks, size_difference
 from anomaly_ae.data.sources import Listing
 from anomaly_ae.detector import Detector
-
-LOOKED_AT, LOOKED_INTO = 64, 64  # images of a batch, and batches, to tell whether they look as those of the training
 
 Positions = npt.NDArray[np.int64]
 
@@ -58,28 +55,3 @@ def read_batches(
 def split(positions: Positions, size: int) -> list[Positions]:
     """Ascending positions in parts, each within `size` of them that begin at a multiple of it."""
     return np.split(positions, np.flatnonzero(np.diff(positions // size)) + 1) if len(positions) else []
-
-
-class Looks:
-    """Brightness, contrast and size of some images of a folder, by which it is told whether it looks unlike the
-    training altogether.
-    """
-
-    def __init__(self, detector: Detector) -> None:
-        self.detector, self.seen, self.sizes = detector, list[tuple[Tensor, Tensor]](), list[tuple[int, int]]()
-
-    def see(self, batch: Batch) -> None:
-        good = np.flatnonzero(batch.good)[:LOOKED_AT]
-        if len(self.seen) < LOOKED_INTO and len(good):
-            self.seen.append(looks(batch.images[torch.from_numpy(batch.places[good])]))
-            records = batch.records[good]
-            self.sizes += zip(records["height"].tolist(), records["width"].tolist(), strict=True)
-
-    def differences(self) -> list[str]:
-        """How they differ, in words; the size is that of the file in the middle."""
-        if not self.sizes:
-            return []
-        middle = sorted(self.sizes)[len(self.sizes) // 2]
-        stretched = size_difference(middle, self.detector.preprocessing.shape[1:])
-        unusual = self.detector.profile.compare(*map(torch.cat, zip(*self.seen, strict=True)))
-        return [*([stretched] if stretched else []), *unusual]

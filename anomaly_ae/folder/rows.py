@@ -11,6 +11,7 @@ import torch
 
 from anomaly_ae.calibration import Calibration
 from anomaly_ae.data.decoders import Decoders
+from anomaly_ae.data.profile import looks, size_difference
 from anomaly_ae.data.sources import Listing, Source, open_source, shown
 from anomaly_ae.detector import Detector
 from anomaly_ae.folder.reading import Batch, read_batches
@@ -29,6 +30,8 @@ RESULT = np.dtype(
         ("score", "<f4"),
         ("width", "<i4"),
         ("height", "<i4"),
+        ("brightness", "<f4"),  # by which it is told whether a folder looks unlike the training altogether
+        ("contrast", "<f4"),
         ("error", "O"),  # str, or None
     ]
 )
@@ -45,9 +48,22 @@ def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
     good = batch.good & np.isfinite(scores)
     results["score"] = np.where(good, scores, np.nan)
     results["width"], results["height"] = batch.records["width"], batch.records["height"]
+    results["brightness"], results["contrast"] = (values[batch.places].numpy() for values in looks(batch.images))
     results["error"] = [error.decode() or None for error in batch.records["error"]]
     results["error"][batch.good & ~good] = "its score is no finite number"
     return results
+
+
+def find_differences(detector: Detector, results: Results) -> list[str]:
+    """How images look unlike those of the training altogether, in words; of their sizes the middle one is told."""
+    good = results[is_scored(results)]
+    if not len(good):
+        return []
+    middle = np.argsort(good["height"].astype(np.int64) * good["width"], kind="stable")[len(good) // 2]
+    size = int(good["height"][middle]), int(good["width"][middle])
+    stretched = size_difference(size, detector.preprocessing.shape[1:])
+    brightness, contrast = (torch.tensor(good[name]) for name in ("brightness", "contrast"))
+    return [*([stretched] if stretched else []), *detector.profile.compare(brightness, contrast)]
 
 
 def is_scored(results: Results) -> Bools:
@@ -91,7 +107,7 @@ def _is_utf8(path: bytes) -> bool:
     return True
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FolderScores:
     """The images of a source as a detector scores them, anew each time they are asked for."""
 
@@ -102,6 +118,9 @@ class FolderScores:
 
     def __len__(self) -> int:
         return len(self.listing)
+
+    def __repr__(self) -> str:
+        return f"FolderScores({len(self):,} images of {self.source.name})"
 
     def __iter__(self) -> "Iterator[dict[str, Any]]":
         """Rows as dictionaries: path, score, p_value, threshold, is_anomaly, width, height, error, path_bytes. Where

@@ -60,6 +60,9 @@ def test_colour_pixels_come_as_they_are_and_lossy_kinds_nearly() -> None:
 
 def test_sixteen_bits_are_divided_by_257() -> None:
     assert decode(encoded(Image.fromarray(PIXELS.astype(np.uint16) * 257)), GRAY).pixels.tolist() == [PIXELS.tolist()]
+    for scale in (1, 257):  # 32 bits hold either
+        content = encoded(Image.fromarray(PIXELS.astype(np.int32) * scale), "TIFF")
+        assert decode(content, GRAY).pixels.tolist() == [PIXELS.tolist()]
 
 
 def test_floats_up_to_one_are_made_bytes_and_larger_ones_are_taken_as_such() -> None:

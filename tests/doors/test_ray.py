@@ -127,7 +127,7 @@ def done(detector: Detector, folder: Path, address: str, tmp_path_factory: pytes
 def test_with_an_actor_killed_the_rows_are_those_of_the_local_engine(done: Done, expected: pd.DataFrame) -> None:
     assert len(done.notes - {"killed"}) >= 2
     assert "killed" in done.notes
-    assert (done.scores.work.scored, len(done.scores.bad), done.scores.work.differences) == (GOOD + BAD, BAD, [])
+    assert (done.scores.scored, len(done.scores.bad), done.scores.differences) == (GOOD + BAD, BAD, [])
     assert_same(done.output, expected)
     assert not ray.is_initialized()
 
@@ -143,7 +143,7 @@ def test_resuming_scores_new_files_alone(
     finally:
         for name in new:
             (folder / name).unlink()
-    assert scores.work.scored == 2
+    assert scores.scored == 2
     copied = expected[expected.path == "0002.png"]
     assert_same(done.output, pd.concat([expected, *(copied.assign(path=name) for name in new)], ignore_index=True))
     assert not list(done.output.parent.glob(".*.ledger/ray"))
@@ -164,7 +164,7 @@ def test_after_a_kill_of_the_job_rays_checkpoint_leaves_out_what_is_written(
         rows.write_bytes(rows.read_bytes()[:1000]) if name == half else rows.unlink()
     (written / "done" / f"{half}.parquet").rename(written / "done" / f"{half}.pending.parquet")
     (written / "done" / f"{none}.parquet").unlink()
-    assert run(detector, folder, output, address, resume=True).work.scored == left < GOOD
+    assert run(detector, folder, output, address, resume=True).scored == left < GOOD
     assert_same(output, expected)
 
 

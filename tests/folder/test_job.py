@@ -42,7 +42,7 @@ def run(detector: Detector, folder: Path, output: Path, resume: bool = False, **
 def test_every_file_is_a_row_with_its_score_or_an_error(detector: Detector, pictures: Path, tmp_path: Path) -> None:
     (pictures / os.fsdecode(b"caf\xe9.png")).write_bytes((pictures / "00.png").read_bytes())
     scores = run(detector, pictures, tmp_path / "scores.parquet")
-    assert (len(scores.listing), scores.work.scored, len(scores.bad)) == (22, 22, 1)
+    assert (len(scores.listing), scores.scored, len(scores.bad)) == (22, 22, 1)
     table = pq.read_table(tmp_path / "scores.parquet").to_pandas().set_index("path")
     columns = ["score", "p_value", "threshold", "is_anomaly", "width", "height", "error", "path_bytes"]
     assert list(table.columns) == columns
@@ -108,11 +108,11 @@ def test_an_interrupted_job_goes_on_to_the_same_rows(
     run(detector, pictures, tmp_path / "clean.parquet")
     with monkeypatch.context() as patch:
         interrupted_after(batches, patch)
-        with pytest.raises(Interrupted, match=r"of 21 files are scored.*--resume"):
+        with pytest.raises(Interrupted, match=r"of 21 files are scored, and .*--resume"):
             run(detector, pictures, tmp_path / "scores.parquet")
     assert not (tmp_path / "scores.parquet").exists()
     scores = run(detector, pictures, tmp_path / "scores.parquet", resume=True)
-    assert scores.work.scored == 21 - 8 * (batches // 2)  # whole shards of two batches are kept
+    assert scores.scored == 21 - 4 * batches
     assert (tmp_path / "scores.parquet").read_bytes() == (tmp_path / "clean.parquet").read_bytes()
 
 
@@ -128,13 +128,13 @@ def test_resuming_scores_what_is_new_or_changed_and_only_that(
     scores = run(detector, pictures, output, resume=True)
     assert scores.changes is not None
     assert dataclasses.asdict(scores.changes) == {"new": 1, "changed": 1, "gone": 1}
-    assert scores.work.scored == 2
+    assert scores.scored == 2
     after = pd.read_parquet(output).set_index("path")
     assert list(after.index) == [*before.index, "0.png"]
     assert after.score["0.png"] == pytest.approx(before.score["02.png"], rel=1e-6)
     assert after.score["00.png"] == pytest.approx(before.score["04.png"], rel=1e-6)
     assert after.score["06.png"] == before.score["06.png"]
-    assert run(detector, pictures, output, resume=True).work.scored == 0
+    assert run(detector, pictures, output, resume=True).scored == 0
 
 
 def test_a_file_that_could_not_be_opened_is_tried_again(detector: Detector, pictures: Path, tmp_path: Path) -> None:
@@ -152,12 +152,12 @@ def test_a_file_that_could_not_be_opened_is_tried_again(detector: Detector, pict
     assert next(text for _, text in first.bad) == "cannot be opened: No such file or directory"
     hidden.rename(pictures / "02.png")
     second = score_job(Job(detector, detector.calibration, late, output), resume=True)
-    assert (second.work.scored, len(second.bad)) == (1, 1)
+    assert (second.scored, len(second.bad)) == (1, 1)
 
 
 def test_without_resume_all_is_scored_anew(detector: Detector, pictures: Path, tmp_path: Path) -> None:
     for _ in range(2):
-        assert run(detector, pictures, tmp_path / "scores.parquet").work.scored == 21
+        assert run(detector, pictures, tmp_path / "scores.parquet").scored == 21
 
 
 def test_another_detector_or_folder_is_refused(detector: Detector, pictures: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_another_rate_needs_no_scoring(detector: Detector, pictures: Path, tmp_p
     run(detector, pictures, tmp_path / "scores.parquet")
     lenient = detector.calibration.at(target_fpr=0.5)
     again = Job(detector, lenient, open_source(pictures), tmp_path / "scores.parquet")
-    assert score_job(again, resume=True).work.scored == 0
+    assert score_job(again, resume=True).scored == 0
     assert set(pd.read_parquet(tmp_path / "scores.parquet").threshold.dropna()) == {lenient.threshold}
 
 
@@ -206,7 +206,7 @@ def test_a_shard_that_is_damaged_is_scored_again(detector: Detector, pictures: P
     run(detector, pictures, output)
     rows = output.read_bytes()
     (tmp_path / ".scores.parquet.ledger" / "shard-000001.parquet").write_bytes(b"")
-    assert run(detector, pictures, output, resume=True).work.scored == 8
+    assert run(detector, pictures, output, resume=True).scored == 8
     assert output.read_bytes() == rows
     (tmp_path / ".scores.parquet.ledger" / "listing.parquet").write_bytes(b"half")
     with pytest.raises(StorageError, match="is damaged; leave --resume out"):
@@ -222,7 +222,7 @@ def test_a_job_that_was_killed_while_it_began_anew_is_none(
         patch.setattr(Ledger, "_write_listing", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(detector, pictures, output)
-    assert run(detector, pictures, output, resume=True).work.scored == 21
+    assert run(detector, pictures, output, resume=True).scored == 21
 
 
 def test_a_list_whose_files_are_gone_keeps_their_scores_and_its_folder(
@@ -235,7 +235,7 @@ def test_a_list_whose_files_are_gone_keeps_their_scores_and_its_folder(
     (pictures / "02.png").unlink()
     scores = run(detector, tmp_path / "list.txt", tmp_path / "scores.csv", resume=True)
     assert scores.changes is not None
-    assert (scores.work.scored, scores.changes.gone) == (0, 1)
+    assert (scores.scored, scores.changes.gone) == (0, 1)
     assert (tmp_path / "scores.csv").read_text() == rows
     shutil.copytree(pictures, tmp_path / "elsewhere")
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -249,4 +249,4 @@ def test_output_and_images_may_have_names_that_are_no_utf8(
     odd = tmp_path / os.fsdecode(b"caf\xe9")
     pictures.rename(odd)
     for kind in ("parquet", "csv", "jsonl"):
-        assert run(detector, odd, tmp_path / os.fsdecode(b"sc\xf6res." + kind.encode())).work.scored == 21
+        assert run(detector, odd, tmp_path / os.fsdecode(b"sc\xf6res." + kind.encode())).scored == 21
