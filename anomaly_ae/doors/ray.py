@@ -10,9 +10,11 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import pyarrow.parquet as pq
 import torch
 
 from anomaly_ae.autoencoders.inference import batch_size
+from anomaly_ae.data.decoder import SECONDS
 from anomaly_ae.data.decoders import Decoders, usable_cores
 from anomaly_ae.data.sources import Listing, Source
 from anomaly_ae.detector import Detector
@@ -47,7 +50,7 @@ except ImportError as error:
 
 PART = 256  # files at the most that an actor scores at a time
 SPARE = 2  # CPUs beside those of the actors, for Ray's own tasks: reading, filtering and writing parts
-TRIES = 10  # of an actor that is killed, and of a part that it had; Ray's own habit is to go on for ever
+PATIENCE = PART * SECONDS  # the longest that a part can take: if nothing else goes on either, one kills its actors
 ID = "part"  # the column by which Ray's checkpoint tells parts
 NAMES = RESULT.names or ()
 
@@ -131,13 +134,14 @@ def _parts(listing: Listing, wanted: Positions, batch: int) -> Iterator[pa.Table
 def _connected(address: str | None, workers: int | None) -> Iterator[int]:
     """Ray for as long as it lasts, unless it is in use already; how many actors there is room for."""
     ours = address is not None or not ray.is_initialized()
-    if ours:
-        _connect(address, workers)
-    try:
-        yield _room(workers)
-    finally:
+    with redirect_stdout(sys.stderr):  # where Ray would tell of processes that were killed
         if ours:
-            ray.shutdown()
+            _connect(address, workers)
+        try:
+            yield _room(workers)
+        finally:
+            if ours:
+                ray.shutdown()
 
 
 def _connect(address: str | None, workers: int | None) -> None:
@@ -172,6 +176,8 @@ def _run(job: Job, parts: list[pa.Table], folder: Path, actors: int) -> None:
     """Let Ray score the parts that its checkpoint does not have, and write their results."""
     tasks = ray.data.read_datasource(_Parts(parts), override_num_blocks=len(parts))
     tasks.context.enable_progress_bars = False
+    tasks.context.raise_original_map_exception = True
+    tasks.context.execution_no_progress_timeout_s = PATIENCE
     tasks.context.checkpoint_config = CheckpointConfig(ID, str(folder / "done"), delete_checkpoint_on_success=False)
     results = tasks.map_batches(
         PartScorer,
@@ -179,15 +185,20 @@ def _run(job: Job, parts: list[pa.Table], folder: Path, actors: int) -> None:
         batch_format="pyarrow",
         fn_constructor_args=(ray.put(_files(job.detector)), job.source, str(Path.cwd())),
         compute=ActorPoolStrategy(size=actors),
-        ray_remote_args_fn=partial(dict, max_restarts=TRIES, max_task_retries=TRIES),
     )
     say(f"scoring with Ray in {actors} process{'es' if actors > 1 else ''}")
     try:
         with _hushed():
             results.write_parquet(str(folder / "rows"))
-    except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise EngineError(f"Ray has given up ({reason}); the same command with --resume goes on") from error
+    except Exception as error:  # it raises whatever it likes
+        raise EngineError(f"Ray has given up ({_reason(error)}); the same command with --resume goes on") from error
+
+
+def _reason(error: Exception) -> str:
+    """What was raised in an actor, as one line; Ray, where it speaks for itself, comes to the point in its last."""
+    cause = getattr(error, "cause", None)
+    dead = isinstance(error, ray.exceptions.RayError) and not cause
+    return textwrap.shorten(str(error).strip().splitlines()[-1] if dead else one_line(cause or error), 200)
 
 
 @contextmanager

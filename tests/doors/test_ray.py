@@ -1,3 +1,5 @@
+import contextlib
+import io
 import os
 import shutil
 import signal
@@ -97,11 +99,14 @@ def mortal(notes: Path) -> type[door.PartScorer]:
 
 @dataclass(frozen=True)
 class Done:
-    """A job of which one actor was killed; `found`: its ledger as a kill of the job itself at its end had left it."""
+    """A job of which one actor was killed, and what it printed to standard output; `found`: its ledger as a kill of
+    the job itself at its end had left it.
+    """
 
     scores: Scores
     output: Path
     notes: set[str]
+    printed: str
     found: Path
 
 
@@ -118,15 +123,16 @@ def done(detector: Detector, folder: Path, address: str, tmp_path_factory: pytes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(door, "PartScorer", mortal(place / "notes"))
         patch.setattr(door, "_keep", keep_copied)
-        scores = run(detector, folder, place / "scores.parquet", address)
-    return Done(
-        scores, place / "scores.parquet", {path.name for path in (place / "notes").iterdir()}, place / "found"
-    )
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            scores = run(detector, folder, place / "scores.parquet", address)
+    notes = {path.name for path in (place / "notes").iterdir()}
+    return Done(scores, place / "scores.parquet", notes, printed.getvalue(), place / "found")
 
 
 def test_with_an_actor_killed_the_rows_are_those_of_the_local_engine(done: Done, expected: pd.DataFrame) -> None:
     assert len(done.notes - {"killed"}) >= 2
     assert "killed" in done.notes
+    assert done.printed == ""
     assert (done.scores.scored, len(done.scores.bad), done.scores.differences) == (GOOD + BAD, BAD, [])
     assert_same(done.output, expected)
     assert not ray.is_initialized()
