@@ -245,7 +245,8 @@ def score(
     result = pipeline.score(**settings, home=Home.find(mlruns))
     _print(dataclasses.asdict(result), as_json, texts.scored)
     if strict and (result.errors or result.unread_folders):
-        print(f"strict: {result.errors:,} files or more could not be read", file=sys.stderr)
+        unread = f"files that could not be read: {result.errors:,}, folders: {len(result.unread_folders):,}"
+        print(f"strict: {unread}", file=sys.stderr)
         raise typer.Exit(1)
 
 
