@@ -132,44 +132,44 @@ class Address(Source):
     """All files below an address that fsspec knows, or the one there."""
 
     def list(self) -> Listing:
-        system, root = self._place
+        system, root = self._opened
         with _remote_errors(self.name):
-            infos = system.find(self._given, detail=True)
+            infos = system.find(root, detail=True)
         known = {path: (int(info.get("size") or UNKNOWN), _time(info)) for path, info in infos.items()}
         unsure = [path for path in known if not has_ending(os.fsencode(path))]
         with _remote_errors(self.name):
             heads = system.cat_ranges(unsure, 0, HEAD, on_error="return") if unsure else []
         none = {path for path, head in zip(unsure, heads, strict=True) if not _starts_as_image(head)}
-        images = [(os.fsencode(path[len(root) :]), *about) for path, about in known.items() if path not in none]
+        images = [
+            (os.fsencode(path[len(self._before) :]), *about) for path, about in known.items() if path not in none
+        ]
         return self._require(Listing.of(images, len(none)))
 
     def locate(self, path: bytes) -> bytes:
-        return os.fsencode(self._place[1]) + path
+        return os.fsencode(self._before) + path
 
     def fetch(self, paths: Sequence[bytes], sizes: Integers) -> Contents | None:
-        system, whole = self._place[0], [os.fsdecode(self.locate(path)) for path in paths]
+        system, whole = self._opened[0], [os.fsdecode(self.locate(path)) for path in paths]
         wanted = [path for path, size in zip(whole, sizes, strict=True) if size <= MOST_BYTES]
         found = dict(zip(wanted, _contents(system, wanted), strict=True))
         return [found.get(path, DataError(TOO_LARGE)) for path in whole]
 
     @cached_property
-    def _place(self) -> tuple[Any, str]:
-        """The file system, and what stands before the paths in it."""
+    def _opened(self) -> tuple[Any, str]:
+        """The file system, and the address as that calls it."""
         import fsspec
 
         with _remote_errors(self.name):
-            system, _ = fsspec.core.url_to_fs(self.name)
-            single = system.isfile(self._given)
-        root = self._given.rpartition("/")[0] if single else self._given
-        return system, f"{root}/" if root and not root.endswith("/") else root
+            system, path = fsspec.core.url_to_fs(self.name)
+        return system, str(path).rstrip("/")
 
     @cached_property
-    def _given(self) -> str:
-        """The address as its file system calls it."""
-        import fsspec
-
+    def _before(self) -> str:
+        """What stands before the paths in the file system."""
+        system, path = self._opened
         with _remote_errors(self.name):
-            return str(fsspec.core.url_to_fs(self.name)[1]).rstrip("/")
+            folder = path.rpartition("/")[0] if system.isfile(path) else path
+        return f"{folder}/" if folder else ""
 
 
 def open_source(place: str | Path) -> Source:

@@ -1,6 +1,5 @@
 """The latents of image files, and the scores of a folder of normal or of anomalous ones."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.files import write_with
 from anomaly_ae.folder.output import ParquetWriter
-from anomaly_ae.folder.reading import Batch, read_batches
+from anomaly_ae.folder.reading import Batch, read_batches, show
 from anomaly_ae.folder.rows import Results, find_differences, is_scored, score_batch
-from anomaly_ae.progress import display, say
+from anomaly_ae.progress import say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,7 +50,7 @@ def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encode
             Decoders(source, detector.preprocessing.shape) as decoders,
             closing(ParquetWriter(temporary)) as writer,
         ):
-            for batch in _shown_batches(decoders, detector, listing):
+            for batch in show(read_batches(decoders, detector, listing), len(listing)):
                 writer.write(_latents(detector, listing, batch))
                 errors.extend(_errors(listing, batch))
         _require_one(listing, errors, source.name)
@@ -87,7 +86,7 @@ def score_images(detector: Detector, place: str | Path) -> Scored:
     source = open_source(place)
     listing, parts, errors = source.list(), list[Results](), list[str]()
     with Decoders(source, detector.preprocessing.shape) as decoders:
-        for batch in _shown_batches(decoders, detector, listing):
+        for batch in show(read_batches(decoders, detector, listing), len(listing)):
             parts.append(score_batch(detector, listing, batch))
             errors += _errors(listing, batch)
     _require_one(listing, errors, source.name)
@@ -97,16 +96,6 @@ def score_images(detector: Detector, place: str | Path) -> Scored:
         say(f"left out: {len(errors) - SAID:,} files more that cannot be read")
     results = np.concatenate(parts)
     return Scored(torch.tensor(results["score"][is_scored(results)]), errors, find_differences(detector, results))
-
-
-def _shown_batches(decoders: Decoders, detector: Detector, listing: Listing) -> Iterator[Batch]:
-    """The batches, with a display of how many are done."""
-    done = 0
-    with display(len(listing)) as progress:
-        for batch in read_batches(decoders, detector, listing):
-            yield batch
-            done += len(batch.positions)
-            progress.advance(len(batch.positions), f"{done:,} of {len(listing):,} files")
 
 
 def _errors(listing: Listing, batch: Batch) -> list[str]:

@@ -19,9 +19,9 @@ from anomaly_ae.errors import Interrupted
 from anomaly_ae.files import remove_temporary, write_with
 from anomaly_ae.folder.ledger import Changes, Ledger
 from anomaly_ae.folder.output import writer_for
-from anomaly_ae.folder.reading import Batch, read_batches
+from anomaly_ae.folder.reading import Batch, read_batches, show
 from anomaly_ae.folder.rows import Bools, find_differences, is_scored, make_table, score_batch
-from anomaly_ae.progress import display, say
+from anomaly_ae.progress import say
 
 KEPT_EVERY = 10.0  # seconds of work that a kill may cost
 
@@ -80,7 +80,7 @@ def score_job(job: Job, resume: bool = False, engine: Engine | None = None) -> S
 
     engine: what scores them, by default `score_locally`
     Raises `DataMissing` when there is no image; `UsageError` when the job to resume is another; `RunBusy` when
-    another process works on it; `Interrupted` on Ctrl-C, when all but the shard in work is kept.
+    another process works on it; `Interrupted` on Ctrl-C, when all but the batch in work is kept.
     """
     ledger = Ledger.beside(job.output, job.detector)
     now = job.source.list()
@@ -99,7 +99,8 @@ def score_locally(job: Job, ledger: Ledger, listing: Listing) -> int:
     missing = list(ledger.missing(listing))
     wanted = np.concatenate([np.zeros(0, np.int64), *missing])
     with Decoders(job.source, job.detector.preprocessing.shape, job.workers) as decoders:
-        batches = _shown(read_batches(decoders, job.detector, listing, wanted), len(listing), len(wanted))
+        done = len(listing) - len(wanted)
+        batches = show(read_batches(decoders, job.detector, listing, wanted), len(listing), done)
         for positions in missing:  # of a shard; decoding does not wait where one ends
             _score_shard(job, ledger, listing, len(positions), ledger.around(int(positions[0]), listing), batches)
     return len(wanted)
@@ -120,18 +121,6 @@ def _score_shard(
                 kept = time.monotonic()
     finally:
         ledger.write_shard(where, results)
-
-
-def _shown(batches: Iterator[Batch], files: int, wanted: int) -> Iterator[Batch]:
-    """The batches, with a display of how many files are done when the next one is asked for."""
-    done = files - wanted
-    with display(files, done) as progress:
-        for batch in batches:
-            yield batch
-            done += len(batch.positions)
-            state = f"{done:,} of {files:,} files"
-            progress.advance(len(batch.positions), state)
-            progress.line(f"scored {state}", last=done == files)
 
 
 def _list(job: Job, ledger: Ledger, now: Listing, resume: bool) -> tuple[Listing, Changes | None]:

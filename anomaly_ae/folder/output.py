@@ -2,7 +2,6 @@
 
 import json
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +73,6 @@ def _as_text(table: "pa.Table") -> "pa.Table":
     """The true names of files that are no UTF-8 in hexadecimal, since text cannot hold them."""
     import pyarrow as pa
 
-    with suppress(KeyError):
-        names = [None if name is None else name.hex() for name in table["path_bytes"].to_pylist()]
-        place = table.schema.get_field_index("path_bytes")
-        return table.set_column(place, "path_bytes", pa.array(names, pa.string()))
-    return table
+    names = [None if name is None else name.hex() for name in table["path_bytes"].to_pylist()]
+    place = table.schema.get_field_index("path_bytes")
+    return table.set_column(place, "path_bytes", pa.array(names, pa.string()))

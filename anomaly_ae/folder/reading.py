@@ -13,6 +13,7 @@ from anomaly_ae.data.decoder import Records
 from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.sources import Listing
 from anomaly_ae.detector import Detector
+from anomaly_ae.progress import display
 
 Positions = npt.NDArray[np.int64]
 
@@ -50,6 +51,17 @@ def read_batches(
         images = np.zeros((places[-1] + 1, *detector.preprocessing.shape), np.uint8)
         images[places] = records["pixels"]
         yield Batch(part, records, torch.from_numpy(images), places)
+
+
+def show(batches: Iterator[Batch], files: int, done: int = 0) -> Iterator[Batch]:
+    """The batches of so many files, with a display of how many are done when the next one is asked for."""
+    with display(files, done) as progress:
+        for batch in batches:
+            yield batch
+            done += len(batch.positions)
+            state = f"{done:,} of {files:,} files"
+            progress.advance(len(batch.positions), state)
+            progress.line(state, last=done == files)
 
 
 def split(positions: Positions, size: int) -> list[Positions]:

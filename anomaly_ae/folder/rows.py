@@ -12,7 +12,7 @@ import torch
 from anomaly_ae.calibration import Calibration
 from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.profile import looks, size_difference
-from anomaly_ae.data.sources import Listing, Source, open_source, shown
+from anomaly_ae.data.sources import UNKNOWN, Listing, Source, open_source, shown
 from anomaly_ae.detector import Detector
 from anomaly_ae.folder.reading import Batch, read_batches
 
@@ -42,8 +42,8 @@ def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
     """What becomes of the files of a batch, (M,)."""
     results = np.zeros(len(batch.positions), RESULT)
     lost = batch.records["missing"]
-    results["bytes"] = np.where(lost, -1, listing.sizes[batch.positions])
-    results["time"] = np.where(lost, -1, listing.times[batch.positions])
+    results["bytes"] = np.where(lost, UNKNOWN, listing.sizes[batch.positions])
+    results["time"] = np.where(lost, UNKNOWN, listing.times[batch.positions])
     scores = detector.score(batch.images).numpy()[batch.places]
     good = batch.good & np.isfinite(scores)
     results["score"] = np.where(good, scores, np.nan)

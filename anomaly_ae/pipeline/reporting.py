@@ -33,10 +33,10 @@ def write_report(job: Job, scores: Scores, facts: list[tuple[str, str]], path: P
 
 
 def _rows(job: Job, scores: Scores, order: Any) -> Iterator[tuple[str, float, float, bool]]:
-    p_values = job.calibration.p_values(torch.from_numpy(scores.values)).tolist()
-    for i in order.tolist():
+    p_values = job.calibration.p_values(torch.from_numpy(scores.values[order])).tolist()
+    for i, p in zip(order.tolist(), p_values, strict=True):
         score = float(scores.values[i])
-        yield shown(scores.listing.paths[i]), float(f"{score:.6g}"), p_values[i], bool(scores.anomalous[i])
+        yield shown(scores.listing.paths[i]), float(f"{score:.6g}"), p, bool(scores.anomalous[i])
 
 
 def _pictures(job: Job, scores: Scores, order: Any) -> Iterator[Mapping[str, Any]]:
