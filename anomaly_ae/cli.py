@@ -55,11 +55,16 @@ def without_command(
 @app.command()
 def train(
     normal: Annotated[
-        str | None, typer.Option(metavar="CLASSES", help="Normal classes: 0,1,2 or 0-4 or all-but:7.")
+        str | None, typer.Option(metavar="CLASSES", help="Normal classes: 0,1,2 or 0-4 or all-but:7 or good.")
     ] = None,
-    dataset: Annotated[str | None, typer.Option(metavar="NAME", help="See: anomaly-ae datasets [digits].")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="See: anomaly-ae datasets; or a folder of pictures [digits]."),
+    ] = None,
     data_dir: DataDir = None,
-    preset: Annotated[str | None, typer.Option(metavar="NAME", help="fast, or default [default].")] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="fast, default, or surface, for photos of things [default].")
+    ] = None,
     autoencoder: Annotated[
         str | None, typer.Option(metavar="NAME", help="See: anomaly-ae autoencoders [conv].")
     ] = None,
@@ -68,6 +73,16 @@ def train(
     ] = None,
     image_size: Annotated[
         str | None, typer.Option(metavar="N|HxW", help="Resize the images [as the autoencoder or the data have it].")
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Other proportions: stretch, pad or crop [stretch].")
+    ] = None,
+    tile: Annotated[
+        str | None, typer.Option(metavar="N|HxW", help="See large images in overlapping tiles [images whole].")
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What stays normal: mirror, flips, turns, light, or e.g. flips+light."),
     ] = None,
     objective: Annotated[
         str | None,
@@ -126,6 +141,9 @@ def train(
 @app.command()
 def evaluate(
     model: Model = "latest",
+    dataset: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Other labelled pictures [those held out in training].")
+    ] = None,
     data_dir: DataDir = None,
     target_fpr: Annotated[
         str | None,
@@ -155,6 +173,7 @@ def evaluate(
     home = Home.find(mlruns)
     evaluation = pipeline.evaluate(
         model,
+        dataset=dataset,
         data_dir=data_dir,
         target_fpr=rate,
         guarantee=guarantee,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anomaly_ae import figures
 from anomaly_ae.autoencoders.inference import as_float
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.data.datasets import open_data
 from anomaly_ae.detector import Detector
 from anomaly_ae.plan import Cell
 from anomaly_ae.runs import FINISHED, RunFolder
@@ -131,7 +131,9 @@ def _reconstructions(done: Sequence[Done]) -> list[tuple[str, figures.Array]]:
     above = torch.empty(0)
     for each in done:
         detector = Detector.load(each.run.detector_folder(), "cpu")
-        test = detector.split.test.take(load_dataset(detector.recipe.dataset, each.run.data_dir()))
+        test = detector.split.test.take(
+            open_data(detector.recipe.dataset, each.run.data_dir()).load(detector.preprocessing)
+        )
         shown = test.images[_first_of_each(test.labels)[: figures.SHOWN]]
         if not torch.equal(shown, above):
             rows.append(("original", as_float(shown).numpy()))

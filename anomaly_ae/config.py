@@ -17,9 +17,18 @@ PRECISIONS = ("float32", "bfloat16")
 IMAGE_SIZE = re.compile(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?")
 ONE_CYCLE, CONSTANT = "one-cycle", "constant"
 # What a preset fills in where nothing else was said
+USUAL = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
 PRESETS: dict[str, dict[str, Any]] = {
-    "fast": {"scorer": "relative+latent-knn"},
-    "default": {"scorer": "aligned-knn"},
+    "fast": USUAL | {"scorer": "relative+latent-knn"},
+    "default": USUAL | {"scorer": "aligned-knn"},
+    "surface": {
+        "autoencoder": "repair",
+        "scorer": "defect",
+        "augment": "flips+light",
+        "batch_size": 16,
+        "patience": 60,
+        "steps": 3000,
+    },
 }
 
 
@@ -35,11 +44,15 @@ class RunConfig:
     Raises `UsageError`, naming everything that is wrong at once, when a value is out of its range.
     """
 
-    normal: str = ""  # classes that are normal: "0,1,2", "0-4", "all-but:7"
-    dataset: str = "digits"
+    normal: str = ""  # classes that are normal: "0,1,2", "0-4", "all-but:7"; "": as the folder of pictures says
+    dataset: str = "digits"  # or a folder of pictures, or its address
     data_dir: str | None = None  # where data sets lie; None: ANOMALY_AE_DATA_DIR, else ./data
     image_size: str | None = None  # "64" or "64x48", height first; None: as the autoencoder or the data have it
-    autoencoder: str = "conv"
+    tile: str | None = None  # pixels of overlapping tiles that the network sees the images in; None: whole images
+    fit: str = field(
+        default="stretch", metadata={"choices": ("stretch", "pad", "crop")}
+    )  # what is done with other proportions
+    autoencoder: str | None = None  # None: the preset's own, as with all that it names
     # None: the autoencoder's own
     latent: int | None = field(default=None, metadata=_number(1, 65_536, text="from 1 to 65536"))
     batch_norm: bool | None = None  # None: the autoencoder's own way
@@ -49,17 +62,23 @@ class RunConfig:
     # what the network must see through in training: Gaussian noise of this σ, a share of the pixels hidden
     noise: float = field(default=0.0, metadata=_number(0, 1, text="from 0 to 1"))
     masked: float = field(default=0.0, metadata=_number(0, 0.95, text="from 0 to 0.95"))
+    # share of the images in which defects are planted for the network to repair; None: the autoencoder's own
+    defects: float | None = field(default=None, metadata=_number(0, 1, text="from 0 to 1"))
+    augment: str | None = None  # how training images may be varied and stay normal
     preset: str = field(default="default", metadata={"choices": tuple(PRESETS)})  # fills in what was left open
-    scorer: str | None = None  # None: the preset's own
+    scorer: str | None = None
+    # share of the heat map, its highest values, whose mean is the score; None: the scorer's own
+    top_share: float | None = field(default=None, metadata=_number(1e-6, 1, text="above 0 and at most 1"))
     # share of the fit images, those that fit worst, that is left out of training and of memories
     trim_training: float = field(default=0.0, metadata=_number(0, 0.5, text="from 0 to 0.5"))
     # share of novel images smuggled into the fit set, to see what they do to a detector
     contamination: float = field(default=0.0, metadata=_number(0, 0.5, text="from 0 to 0.5"))
     target_fpr: float = field(default=0.05, metadata=_number(1e-9, 0.999, text="above 0 and below 1"))
-    # None: as many epochs as come nearest to training.STEPS optimiser steps
+    # None: as many epochs as come nearest to `steps` optimiser steps, training.STEPS where that is None, too
     epochs: int | None = field(default=None, metadata=_number(1, 1_000_000, text="1 or more"))
-    patience: int = field(default=20, metadata=_number(1, text="1 or more"))  # epochs without a better one
-    batch_size: int = field(default=128, metadata=_number(2, 1_048_576, text="2 or more"))
+    steps: int | None = field(default=None, metadata=_number(1, 100_000_000, text="1 or more"))
+    patience: int | None = field(default=None, metadata=_number(1, text="1 or more"))  # epochs without a better one
+    batch_size: int | None = field(default=None, metadata=_number(2, 1_048_576, text="2 or more"))
     # None: the autoencoder's own; the peak of a cycle, or the constant
     learning_rate: float | None = field(default=None, metadata=_number(1e-12, 100, text="above 0"))
     schedule: str = field(default=ONE_CYCLE, metadata={"choices": (ONE_CYCLE, CONSTANT)})
@@ -77,8 +96,12 @@ class RunConfig:
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width that were asked for."""
-        height, _, width = (self.image_size or "").partition("x")
-        return (int(height), int(width or height)) if height else None
+        return _size(self.image_size)
+
+    @property
+    def tile_size(self) -> tuple[int, int] | None:
+        """Height and width of the tiles that larger images are seen in."""
+        return _size(self.tile)
 
     @classmethod
     def build(cls, *layers: Mapping[str, Any]) -> "RunConfig":
@@ -108,13 +131,13 @@ TYPES: dict[str, Any] = typing.get_type_hints(RunConfig)
 
 # The parts that a file may group its settings by.
 PARTS: dict[str, tuple[str, ...]] = {
-    "data": ("normal", "dataset", "data_dir", "image_size", "contamination"),
+    "data": ("normal", "dataset", "data_dir", "image_size", "tile", "fit", "contamination"),
     "network": ("autoencoder", "latent", "batch_norm", "dropout"),
     "training": (
-        *("objective", "perceptual", "noise", "masked", "epochs", "patience", "batch_size", "learning_rate"),
-        *("schedule", "weight_decay", "precision", "seed", "device", "trim_training"),
+        *("objective", "perceptual", "noise", "masked", "defects", "augment", "epochs", "steps", "patience"),
+        *("batch_size", "learning_rate", "schedule", "weight_decay", "precision", "seed", "device", "trim_training"),
     ),
-    "detection": ("preset", "scorer", "target_fpr"),
+    "detection": ("preset", "scorer", "top_share", "target_fpr"),
 }
 DOTTED = tuple(f"{part}.{name}" for part, names in PARTS.items() for name in names)
 
@@ -182,11 +205,17 @@ def _convert_bool(name: str, value: Any) -> bool:
     return words[str(value).lower()]
 
 
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Height and width in pixels of `64` or `64x48`."""
+    height, _, width = (text or "").partition("x")
+    return (int(height), int(width or height)) if height else None
+
+
 def _problem(f: "dataclasses.Field[Any]", value: Any) -> str | None:
     """What is wrong with a field's value, or None."""
     rule = f.metadata
-    if f.name == "image_size" and value is not None and not IMAGE_SIZE.fullmatch(value):
-        return f"image_size must be pixels, as in 64 or 64x48 (height first), and is {value!r}"
+    if f.name in ("image_size", "tile") and value is not None and not IMAGE_SIZE.fullmatch(value):
+        return f"{f.name} must be pixels, as in 64 or 64x48 (height first), and is {value!r}"
     if "choices" in rule and value not in rule["choices"]:
         return f"{f.name} must be one of {', '.join(rule['choices'])}, and is {value!r}"
     if "blank" in rule and not str(value).strip():

@@ -23,10 +23,11 @@ from anomaly_ae.autoencoders.inference import (
     pick_device,
 )
 from anomaly_ae.calibration import Calibration, Discoveries, Tail
+from anomaly_ae.data.datasets import Data
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.data.profile import Profile, size_difference
-from anomaly_ae.data.splits import Split
+from anomaly_ae.data.splits import Part, Split
 from anomaly_ae.drift import Drift, measure_drift
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, one_line
 from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
@@ -36,7 +37,7 @@ from anomaly_ae.scorers.neighbours import sample
 if TYPE_CHECKING:
     from anomaly_ae import FolderScores
 
-FORMAT = 3
+FORMAT = 4
 REFERENCES = 500  # images by which it is told which others are unusual
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 OWN_FILES = {JSON_FILE, WEIGHTS_FILE}
@@ -60,17 +61,20 @@ class Recipe:
     batch_norm: bool | None = None
     dropout: float = 0.0
     trim_training: float = 0.0
+    tile: tuple[int, int] | None = None
+    top_share: float | None = None
 
     @property
     def options(self) -> Options:
         """What the architecture was told."""
-        return Options(self.latent, self.batch_norm, self.dropout)
+        return Options(self.latent, self.batch_norm, self.dropout, self.tile)
 
     @property
     def network(self) -> dict[str, Any]:
         """The settings of the network and its training that it names."""
-        names = ("autoencoder", "latent", "batch_norm", "dropout", "trim_training")
-        return {name: getattr(self, name) for name in names}
+        names = ("autoencoder", "latent", "batch_norm", "dropout", "trim_training", "top_share")
+        tile = "x".join(map(str, self.tile)) if self.tile else None
+        return {name: getattr(self, name) for name in names} | {"tile": tile}
 
     def build(self, shape: Shape) -> Autoencoder:
         """A new network for images of `shape` (C, H, W)."""
@@ -167,6 +171,12 @@ class Detector:
         """What `read` makes of every image, (N, *shape)."""
         return map_images(self.network, self.preprocessing.prepare(images), read, shape)
 
+    def take(self, part: str, data: Data) -> ImageSet:
+        """The images of a part of the split it was made with, at its size. Raises `DataChanged`."""
+        chosen: Part = getattr(self.split, part)
+        dataset = data.load(self.preprocessing, None if chosen.names is None else frozenset(chosen.names))
+        return self.preprocessing.prepare_set(chosen.take(dataset))
+
     def save(self, folder: str | Path) -> None:
         """Write `detector.json` and `weights.safetensors`; a detector that was there is replaced.
 
@@ -232,11 +242,12 @@ class Detector:
             return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
 
         named = about["recipe"]
-        recipe = Recipe(**named | {"classes": tuple(named["classes"]), "normal": tuple(named["normal"])})
+        lists = {name: named[name] and tuple(named[name]) for name in ("classes", "normal", "tile")}
+        recipe = Recipe(**named | lists)
         preprocessing = Preprocessing(**about["preprocessing"])
         network = recipe.build(preprocessing.shape)
         network.load_state_dict(under("network."))
-        scorer = build_scorer(recipe.scorer)
+        scorer = build_scorer(recipe.scorer, recipe.top_share)
         scorer.load_state({name: value.to(device) for name, value in under("scorer.").items()})
         asked = {key: about["calibration"][key] for key in ("target_fpr", "guarantee", "confidence")}
         tail = about["calibration"]["tail"]
@@ -250,6 +261,7 @@ class Detector:
 
 def fit_detector(
     recipe: Recipe,
+    preprocessing: Preprocessing,
     weights: dict[str, Tensor],
     images: dict[str, ImageSet],
     split: Split,
@@ -261,18 +273,24 @@ def fit_detector(
 
     Raises `CalibrationError` when there are too few calibration images for `target_fpr`.
     """
-    preprocessing = Preprocessing.for_shape(images["fit"].images.shape[1:])
     network = recipe.build(preprocessing.shape)
     network.load_state_dict(weights)
     network.to(device).eval()
     known = images["fit"].images, images["validation"].images
-    scorer = fit_scorer(recipe.scorer, network, *known, recipe.trim_training)
+    scorer = fit_scorer(recipe.scorer, network, *known, recipe.trim_training, recipe.top_share)
     scores = map_images(network, images["calibration"].images, scorer.score, ())
     calibration = Calibration(scores, target_fpr)
     return Detector(recipe, preprocessing, network, scorer, calibration, split, Profile.of(images["fit"].images))
 
 
-def fit_scorer(name: str, network: Autoencoder, fit: Tensor, validation: Tensor, trimmed: float = 0.0) -> Scorer:
+def fit_scorer(
+    name: str,
+    network: Autoencoder,
+    fit: Tensor,
+    validation: Tensor,
+    trimmed: float = 0.0,
+    top_share: float | None = None,
+) -> Scorer:
     """The scorer called `name`, fitted to what a network makes of images, uint8 (N, C, H, W).
 
     trimmed: the share of the fit images, those that score highest among the others, that it does not get to see
@@ -280,7 +298,7 @@ def fit_scorer(name: str, network: Autoencoder, fit: Tensor, validation: Tensor,
     """
     if trimmed and len(fit) > 1:
         fit = fit[_usual(name, network, fit, validation, trimmed)]
-    scorer = build_scorer(name)
+    scorer = build_scorer(name, top_share)
     with torch.inference_mode():
         _, outputs = next(iter(forward_batches(network, fit[:1])))
         for part in scorer.each():

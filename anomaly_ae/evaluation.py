@@ -15,11 +15,15 @@ from torch import Tensor
 from anomaly_ae import figures
 from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.data.images import ImageSet
+from anomaly_ae.data.sources import shown
 from anomaly_ae.detector import Detector, fit_scorer
 from anomaly_ae.errors import UsageError
 from anomaly_ae.files import write_csv, write_json
 from anomaly_ae.metrics import Bools, Floats, compare_auroc, ranking, verdicts
+from anomaly_ae.pixel_metrics import PixelRanking, pixel_ranking
 from anomaly_ae.scorers.reconstruction import SquaredError
+
+MOST_PIXELS = 2**28  # of the heat maps that are measured against masks
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Evaluation:
     reconstruction_mse: mean squared reconstruction error of the normal test images, in [0, 1]
     calibration: the guarantee in words
     drift: how the scores of the normal test images lie to those of the calibration, see `Drift`; None if too few
+    pixel_auroc, pixel_average_precision, pro: of the heat maps against masks of the defects, see `PixelRanking`; None
+    without masks or heat map; in `per_class` of the class and all normal test images
     per_class: a row for each class: its AUROC against all normal test images and its detection rate if it is
     novel, its false-alarm rate if it is normal
     discoveries: what was found in the test images together, where a false discovery rate was asked for
@@ -55,6 +61,9 @@ class Evaluation:
     precision: float | None
     f1: float | None
     drift: dict[str, Any] | None
+    pixel_auroc: float | None
+    pixel_average_precision: float | None
+    pro: float | None
     per_class: list[dict[str, Any]]
     discoveries: dict[str, Any] | None = None
     beside: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -64,8 +73,36 @@ class Evaluation:
         return dataclasses.asdict(self)
 
 
-def measure(detector: Detector, test: ImageSet, scores: Tensor, run_id: str | None) -> Evaluation:
-    """Measure scores, float32 (N,), of the labelled test images."""
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """Test images whose defects are known to the pixel.
+
+    positions: among the test images, int64 (M,): those with a mask, and the normal ones
+    maps:      their heat maps, float32 (M, H, W)
+    masks:     their defective pixels, bool (M, H, W)
+    """
+
+    positions: Tensor
+    maps: Tensor
+    masks: Tensor
+
+
+def map_defects(detector: Detector, test: ImageSet, masks: Tensor, known: Tensor) -> Mapped | None:
+    """The heat maps of test images with masks, bool (N, H, W), where `known`, bool (N,), and of the normal ones.
+
+    They are evenly chosen if they are too many for the memory. None when the scorer has no heat map.
+    """
+    positions = torch.nonzero(known | torch.from_numpy(~novelty(detector, test))).flatten()
+    most = max(1, MOST_PIXELS // masks[0].numel())
+    positions = positions[torch.linspace(0, len(positions) - 1, min(most, len(positions))).long()]
+    maps = detector.heat_map(test.images[positions])
+    return None if maps is None else Mapped(positions, maps, masks[positions])
+
+
+def measure(
+    detector: Detector, test: ImageSet, scores: Tensor, run_id: str | None, mapped: Mapped | None = None
+) -> Evaluation:
+    """Measure scores, float32 (N,), of the labelled test images, and heat maps where defects are known."""
     novel, values = novelty(detector, test), scores.numpy()
     alarms = (scores > detector.threshold).numpy()
     return Evaluation(
@@ -81,8 +118,9 @@ def measure(detector: Detector, test: ImageSet, scores: Tensor, run_id: str | No
         calibration=detector.calibration.method,
         **dataclasses.asdict(verdicts(alarms, novel)),
         drift=_drift(detector, scores[torch.from_numpy(~novel)]),
+        **_measure_pixels(mapped, np.ones_like(novel)),
         per_class=[
-            _measure_class(name, values, alarms, novel, chosen)
+            _measure_class(name, values, alarms, novel, chosen) | _measure_pixels(mapped, chosen | ~novel)
             for position, name in enumerate(detector.recipe.classes)
             if (chosen := (test.labels == position).numpy()).any()
         ],
@@ -100,6 +138,14 @@ def _ranked(values: Floats, novel: Bools) -> dict[str, Any]:
         "auroc_ci": [interval.low, interval.high],
         "auroc_ci_method": interval.method,
     }
+
+
+def _measure_pixels(mapped: Mapped | None, chosen: Bools) -> dict[str, Any]:
+    """The figures of the heat maps of chosen test images, bool (N,), by the names of `Evaluation`."""
+    if mapped is None:
+        return dataclasses.asdict(PixelRanking(None, None, None))
+    among = torch.from_numpy(chosen)[mapped.positions]
+    return dataclasses.asdict(pixel_ranking(mapped.maps[among].numpy(), mapped.masks[among].numpy()))
 
 
 def _drift(detector: Detector, scores: Tensor) -> dict[str, Any] | None:
@@ -195,7 +241,8 @@ def write_tables(folder: Path, detector: Detector, test: ImageSet, scores: Tenso
     whole = evaluation.to_dict()
     single = {key: value for key, value in whole.items() if not isinstance(value, list)}
     columns = {
-        "index": detector.split.test.indices.tolist(),
+        "index": list(range(len(test))) if test.names else detector.split.test.indices.tolist(),
+        **({"path": [shown(name) for name in test.names]} if test.names else {}),
         "class": class_names(detector, test),
         "is_novel": novelty(detector, test).tolist(),
         "score": scores.tolist(),
@@ -212,14 +259,16 @@ def write_tables(folder: Path, detector: Detector, test: ImageSet, scores: Tenso
     write_json(folder / "metrics.json", whole)  # last: where it is, everything is
 
 
-def draw(detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation) -> dict[str, Figure]:
+def draw(
+    detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation, mapped: Mapped | None = None
+) -> dict[str, Figure]:
     """The figures of an evaluation, by name."""
     novel, values, names = novelty(detector, test), scores.numpy(), class_names(detector, test)
     threshold = detector.threshold
     at_threshold = evaluation.false_positive_rate, evaluation.true_positive_rate, evaluation.precision
     order = scores.argsort(descending=True, stable=True)
-    mapped = torch.linspace(0, len(test) - 1, min(len(test), figures.MAPPED)).long()
-    latents = detector.encode(test.images[mapped]).numpy()
+    some = torch.linspace(0, len(test) - 1, min(len(test), figures.MAPPED)).long()
+    latents = detector.encode(test.images[some]).numpy()
     curves = {}
     if evaluation.auroc is not None and evaluation.average_precision is not None:
         areas = evaluation.auroc, evaluation.average_precision
@@ -229,7 +278,7 @@ def draw(detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluat
         "score_by_class": figures.score_by_class(values, names, novel, threshold),
         "most_anomalous": _extremes(detector, test, scores, order, "The most anomalous test images"),
         "least_anomalous": _extremes(detector, test, scores, order.flip(0), "The least anomalous test images"),
-        "latent_map": figures.latent_map(latents, [names[i] for i in mapped.tolist()], novel[mapped.numpy()]),
+        "latent_map": figures.latent_map(latents, [names[i] for i in some.tolist()], novel[some.numpy()]),
     } | curves
 
 

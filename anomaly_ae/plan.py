@@ -25,16 +25,16 @@ import yaml
 
 from anomaly_ae.autoencoders import find_autoencoder
 from anomaly_ae.config import PARTS, RunConfig, check_value, field_name, read_config
-from anomaly_ae.data.named import find_dataset
+from anomaly_ae.data.datasets import check_dataset
 from anomaly_ae.errors import UnknownName, UsageError, errors_at
 from anomaly_ae.files import sha256
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.yaml_files import Line, read_lines
 
-REUSED = ("preset", "scorer", "target_fpr")  # settings that need no other network
+REUSED = ("scorer", "top_share", "target_fpr")  # settings that need no other network
 NAMED: dict[str, Callable[[str], object]] = {
     "autoencoder": find_autoencoder,
-    "dataset": find_dataset,
+    "dataset": check_dataset,
     "scorer": build_scorer,
 }
 OWN_KEYS = ("name", "about", "systems", "matrix", "beside", "published")

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,6 +13,7 @@ from rich.progress import TaskID as TaskID
 
 _silent = False
 PLAIN_EVERY = 5.0  # seconds between plain lines, so that a log stays short
+SAID = 5  # files that cannot be read, by name
 
 
 class Display(Protocol):
@@ -93,6 +94,14 @@ def silence() -> None:
     """Show no displays in this process, which is one of several at work; messages are still said."""
     global _silent
     _silent = True
+
+
+def say_left_out(bad: Sequence[str]) -> None:
+    """Say which files were left out, the first of them by name."""
+    for each in bad[:SAID]:
+        say(f"left out: {each}")
+    if len(bad) > SAID:
+        say(f"left out: {len(bad) - SAID:,} files more that cannot be read")
 
 
 def say(text: str) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from anomaly_ae.tables import columns, plain_table
 
+PIXEL_FIGURES = {"pixel_auroc": "pixel AUROC", "pixel_average_precision": "pixel AP", "pro": "PRO"}
+
 
 def trained(result: Mapping[str, Any]) -> str:
     return "\n".join(
@@ -146,6 +148,7 @@ def evaluated(result: Mapping[str, Any]) -> str:
         ("precision", _percent(result["precision"])),
         ("F1", _percent(result["f1"])),
         ("drift", _drift(result["drift"])),
+        *(_pixels(result) if result["pixel_auroc"] is not None else []),
         *(_discovered(result["discoveries"]) if result["discoveries"] else []),
     ]
     heading = f"{result['dataset']}: normal {', '.join(result['normal'])} · {result['images']:,} test images"
@@ -166,6 +169,15 @@ def _ranked(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("average precision", f"{result['average_precision']:.4f}"),
         ("FPR@95TPR", f"{result['fpr_at_95_tpr']:.4f}"),
         ("partial AUROC", f"{result['partial_auroc']:.4f}   to 10 % FPR, standardised"),
+    ]
+
+
+def _pixels(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("", ""),
+        ("pixel AUROC", f"{result['pixel_auroc']:.4f}   of the heat maps against the masks"),
+        ("pixel AP", f"{result['pixel_average_precision']:.4f}"),
+        ("PRO", f"{result['pro']:.4f}   mean share of a defect found, to 30 % FPR; chance is 0.15"),
     ]
 
 
@@ -196,17 +208,24 @@ def _discovered(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _by_class(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The table by class, normal classes first."""
+    """The table by class, normal classes first; with figures of the heat maps where there are masks."""
+    mapped = any(row["pixel_auroc"] is not None for row in rows)
     head = ("class", "role", "images", "AUROC", "95 % interval", "detected", "false alarms")
     lines = [
         (
             *(row["class"], row["role"], f"{row['images']:,}"),
             *(("", "") if row["auroc"] is None else (f"{row['auroc']:.4f}", _interval(row))),
             *(_percent(row["detection_rate"]), _percent(row["false_alarm_rate"])),
+            *((_figure(row[name]) for name in PIXEL_FIGURES) if mapped else ()),
         )
         for row in sorted(rows, key=lambda row: row["role"] != "normal")
     ]
-    return [f"  {line}" for line in columns([head, *lines], right=(2, 3, 5, 6))]
+    heads = (*head, *PIXEL_FIGURES.values()) if mapped else head
+    return [f"  {line}" for line in columns([heads, *lines], right=(2, 3, *range(5, len(heads))))]
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _interval(row: Mapping[str, Any]) -> str:

@@ -14,12 +14,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder, Outputs
-from anomaly_ae.autoencoders.inference import as_float
+from anomaly_ae.autoencoders.inference import as_float, batch_size
+from anomaly_ae.autoencoders.tiling import random_crops
 from anomaly_ae.config import CONSTANT, RunConfig
+from anomaly_ae.data.augmentation import build_augmentation
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.files import write_bytes
 from anomaly_ae.objectives import Objective
-from anomaly_ae.objectives.corruption import corrupt
+from anomaly_ae.objectives.corruption import Corrupted, Corruption
+from anomaly_ae.objectives.repair import PLANTED
 from anomaly_ae.objectives.similarity import ENERGY_FLOOR
 from anomaly_ae.progress import Display
 
@@ -68,7 +71,8 @@ class Training:
     def stops_early(self, total: int) -> bool:
         """Whether the last `patience` epochs after the warm-up of `total` epochs brought nothing better."""
         warm = round(WARM_UP * total)
-        return bool(self.history) and len(self.history) - max(self.best_epoch.epoch, warm) >= self.config.patience
+        patience = self.config.patience or total
+        return bool(self.history) and len(self.history) - max(self.best_epoch.epoch, warm) >= patience
 
     def rate_at(self, step: int, steps: int) -> float:
         """Learning rate at a step: the same always, or one cycle, a linear rise to the peak in the first tenth and
@@ -130,7 +134,7 @@ def train_epochs(
     Raises `TrainingError` when the loss is no longer finite.
     """
     config, device = training.config, next(training.network.parameters()).device
-    fit, validation = fit.to(device), validation.to(device)  # moved once, as uint8
+    fit, validation = _near(fit, device), _near(validation, device)  # moved once, as uint8
     total = epoch_count(config, len(fit))
     while len(training.history) < total and not training.stops_early(total):
         number = len(training.history) + 1
@@ -158,17 +162,21 @@ def _train(
 ) -> float:
     """One epoch over all images in random order; the mean loss."""
     network, optimizer, config = training.network, training.optimizer, training.config
+    device, augment = next(network.parameters()).device, build_augmentation(config.augment)
+    corrupt = Corruption(config.defects or 0.0, config.noise, config.masked)
     batches = batch_count(config, len(images))
-    loss_sum, shown = torch.zeros((), device=images.device), 0
+    loss_sum, shown = torch.zeros((), device=device), 0
     trimmed = (
         config.trim_training if number > max(1, round(WARM_UP * total)) else 0.0
     )  # first it must see what is usual
     network.train()
     for i, chosen in enumerate(torch.randperm(len(images)).to(images.device).tensor_split(batches)):
         optimizer.param_groups[0]["lr"] = training.rate_at((number - 1) * batches + i, total * batches)
-        batch = as_float(images[chosen])  # (B, C, H, W) in [0, 1]
-        seen = corrupt(batch, config.noise, config.masked)
-        loss = objective(*best_fitting(batch, _forward(network, seen, config.precision), trimmed))
+        batch = images[chosen].to(device)
+        crops = random_crops(batch, config.tile_size) if config.tile_size else batch
+        batch = augment(as_float(crops))  # (B, C, h, w) in [0, 1]
+        outputs = _forward(network, corrupt(batch), config.precision)
+        loss = objective(*best_fitting(batch, outputs, trimmed))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -195,28 +203,45 @@ def best_fitting(images: Tensor, outputs: Outputs, trimmed: float) -> tuple[Tens
 
 @torch.no_grad()
 def _validate(training: Training, objective: Objective, images: Tensor) -> float:
-    """Mean loss over the validation images as they are, uncorrupted, in float32."""
-    training.network.eval()
-    parts = torch.split(images, max(training.config.batch_size, 256))
-    losses = [objective(batch := as_float(part), training.network(batch)) * len(part) for part in parts]
+    """Mean loss over the validation images in float32; uncorrupted, but for defects, always the same ones."""
+    network, device = training.network, next(training.network.parameters()).device
+    network.eval()
+    planting = Corruption(defects=training.config.defects or 0.0)
+    losses = []
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(training.config.seed)
+        for part in torch.split(images, batch_size(*images.shape[-2:])):
+            batch = as_float(part.to(device))
+            losses.append(objective(batch, _forward(network, planting(batch), "float32")) * len(part))
     return float(torch.stack(losses).sum()) / len(images)
 
 
-def _forward(network: Autoencoder, batch: Tensor, precision: str) -> Outputs:
-    """The network's outputs in float32, computed in `precision`."""
-    with torch.autocast(batch.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        outputs: Outputs = network(batch)
-    return outputs.float()
+def _forward(network: Autoencoder, seen: Corrupted, precision: str) -> Outputs:
+    """The network's outputs in float32, computed in `precision`, with a head that says where defects were planted."""
+    with torch.autocast(seen.images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        outputs: Outputs = network(seen.images)
+    planted = {} if seen.planted is None else {PLANTED: seen.planted}
+    return outputs._replace(heads={**outputs.heads, **planted}).float()
+
+
+def _near(images: Tensor, device: torch.device) -> Tensor:
+    """Images on the device, or where they are if they would fill more than half of its memory."""
+    if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return images
+    return images.to(device)
 
 
 def batch_count(config: RunConfig, images: int) -> int:
     """Batches in an epoch, as even as can be and together all images."""
-    return max(1, round(images / config.batch_size))
+    return max(1, round(images / (config.batch_size or images)))
 
 
 def epoch_count(config: RunConfig, images: int) -> int:
-    """The epochs asked for, else as many as come nearest to `STEPS` optimiser steps, `MOST_EPOCHS` at most."""
-    return config.epochs or min(MOST_EPOCHS, max(1, round(STEPS / batch_count(config, images))))
+    """The epochs asked for, else as many as come nearest to the steps asked for, or to `STEPS`, then `MOST_EPOCHS` at
+    most.
+    """
+    epochs = max(1, round((config.steps or STEPS) / batch_count(config, images)))
+    return config.epochs or (epochs if config.steps else min(MOST_EPOCHS, epochs))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ FLOORS = (
     {"figures"},
     {"detector", "runs", "plan"},
     {"calibration", "drift", "scorers", "training"},
-    {"objectives", "metrics"},
+    {"objectives", "metrics", "pixel_metrics"},
     {"autoencoders", "data"},
     {"config", "texts"},
     {"files", "progress", "tables", "yaml_files"},

@@ -154,11 +154,12 @@ def test_the_rate_rises_then_falls_to_almost_nothing() -> None:
 
 
 def test_small_data_get_more_epochs_than_large() -> None:
-    config = RunConfig(normal="0")
+    config = RunConfig(normal="0").filled()
     assert epoch_count(config, 14_898) == 13  # MNIST 0, 1, 2: about 1,500 steps of 128
     assert epoch_count(config, 268) == 200
     assert epoch_count(config, 2_000_000) == 1
-    assert epoch_count(RunConfig(normal="0", epochs=7), 268) == 7
+    assert epoch_count(RunConfig(normal="0", epochs=7).filled(), 268) == 7
+    assert epoch_count(RunConfig(normal="0", steps=3_000).filled(), 268) == 1_500  # what was asked has no limit
 
 
 def test_trimming_leaves_the_images_that_fit_worst_out_of_the_loss() -> None:

@@ -1,12 +1,15 @@
 """The architectures and the catalogue of their names."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from anomaly_ae.autoencoders.base import Autoencoder, Options, Outputs, Shape, parameter_count
 from anomaly_ae.autoencoders.conv import ConvAutoencoder
 from anomaly_ae.autoencoders.dense import Multilayer, Vanilla
 from anomaly_ae.autoencoders.pooled import ConvPool, DeepCNN, DenseBottleneck64, ShallowCNN
+from anomaly_ae.autoencoders.repair import RepairAutoencoder
 from anomaly_ae.autoencoders.strided import Strided32, WideKernel
+from anomaly_ae.autoencoders.tiling import Tiled
 from anomaly_ae.autoencoders.variational import VariationalAutoencoder
 from anomaly_ae.errors import UnknownName
 
@@ -44,6 +47,7 @@ KERNELS = "MNIST project with a 15×15 kernel (PyTorch)"
 AUTOENCODERS: dict[str, Entry] = {
     "conv": Entry(ConvAutoencoder, "strided convolutions, depth by image size", "strided", OWN),
     "vae": Entry(VariationalAutoencoder, "conv with a Gaussian latent", "variational", "arXiv:1312.6114"),
+    "repair": Entry(RepairAutoencoder, "repairs planted defects and says where they are", "repair", OWN),
     "shallow-cnn": Entry(ShallowCNN, "one block down, one back", "pooled", SHALLOW_DEEP),
     "deep-cnn": Entry(DeepCNN, "three blocks to a 128×7×7 map", "pooled", SHALLOW_DEEP),
     "dense-bottleneck-64": Entry(DenseBottleneck64, "convolutions and a dense latent", "pooled", BOTTLENECK),
@@ -62,9 +66,16 @@ def find_autoencoder(name: str) -> type[Autoencoder]:
     return AUTOENCODERS[name].build
 
 
-def image_size(name: str, asked: tuple[int, int] | None, data: tuple[int, int]) -> tuple[int, int]:
-    """Height and width that were asked for, else those the architecture was made for, else those of the data."""
-    return asked or find_autoencoder(name).native or data
+def image_size(
+    name: str, asked: tuple[int, int] | None, data: tuple[int, int], tiled: bool = False
+) -> tuple[int, int]:
+    """Height and width that were asked for, else those the architecture was made for, else those of the data, made
+    smaller where the architecture's usual side is less than the smaller of both; in tiles, those of the data.
+    """
+    build = find_autoencoder(name)
+    scale = 1.0 if tiled else min(1.0, build.side / min(data))
+    native = None if tiled else build.native
+    return asked or native or (round(data[0] * scale), round(data[1] * scale))
 
 
 def build_autoencoder(name: str, shape: Shape, options: Options = Options()) -> Autoencoder:  # noqa: B008 (frozen)
@@ -72,4 +83,8 @@ def build_autoencoder(name: str, shape: Shape, options: Options = Options()) -> 
 
     Raises `UnknownName`, and `UsageError` when the architecture does not take that shape or those options.
     """
-    return find_autoencoder(name)(shape, options)
+    build = find_autoencoder(name)
+    if options.tile is None:
+        return build(shape, options)
+    inner = build((shape[0], *options.tile), dataclasses.replace(options, tile=None))
+    return Tiled(inner, shape, options.tile)

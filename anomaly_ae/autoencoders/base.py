@@ -53,11 +53,13 @@ class Options:
     latent:     latent dimensions
     batch_norm: whether batch normalisation follows each convolution and hidden dense layer
     dropout:    share of the hidden units left out at random in training
+    tile:       height and width of the overlapping tiles in which larger images are seen; None: images whole
     """
 
     latent: int | None = None
     batch_norm: bool | None = None
     dropout: float = 0.0
+    tile: tuple[int, int] | None = None
 
 
 class Autoencoder(nn.Module, ABC):
@@ -69,9 +71,11 @@ class Autoencoder(nn.Module, ABC):
     """
 
     native: ClassVar[tuple[int, int] | None] = None  # height and width it was made for; None: those of the data
-    span: ClassVar[float] = 1.0  # of the pixel values it works on inside: 2 for [-1, 1]
-    objective: ClassVar[str] = "mse"  # what it is trained for unless another is named,
-    learning_rate: ClassVar[float] = 4e-3  # and at which peak
+    side: ClassVar[int] = 128  # pixels of the smaller side at the most, unless another size is asked for
+    span: float = 1.0  # of the pixel values it works on inside: 2 for [-1, 1]
+    objective: str = "mse"  # what it is trained for unless another is named,
+    learning_rate: float = 4e-3  # and at which peak,
+    defects: float = 0.0  # and with synthetic defects in which share of the images
     encoder: nn.Sequential
     decoder: nn.Sequential
     latent_shape: tuple[int, ...]  # before flattening

@@ -41,7 +41,8 @@ def load_part(path: str | Path) -> nn.Module:
         with safe_open(path, framework="pt") as file:
             about = file.metadata()
         channels, height, width = json.loads(about["shape"])
-        options = Options(**json.loads(about["options"]))
+        said = json.loads(about["options"])
+        options = Options(**said | {"tile": said.get("tile") and tuple(said["tile"])})
         part = _part(build_autoencoder(about["name"], (channels, height, width), options), about["part"])
         part.load_state_dict(load_tensors(path.read_bytes()))
     except (SafetensorError, UsageError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -3,6 +3,7 @@ nothing else starts quickly.
 """
 
 import io
+import math
 import os
 import stat
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ MODES = {1: "L", 3: "RGB"}
 MOST_PIXELS = 2**26  # of a file, 8192×8192; more is refused by its header
 MOST_BYTES = 2**29
 TOO_LARGE = f"has too many bytes for a picture; the most are {MOST_BYTES:,}"
-STRETCH, INSIDE = "stretch", "inside"
+STRETCH, PAD, CROP, INSIDE = "stretch", "pad", "crop", "inside"
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -66,7 +67,7 @@ def decode(content: bytes, shape: Shape, fit: str = STRETCH) -> Picture:
 
     Turned as its EXIF orientation says; transparency over black; 16 bits divided by 257, and so are 32, unless no
     value is above 255; floats up to 1 times 255; gray or colour as asked; of several frames or pages the first.
-    fit: `stretch` to H×W, or `inside` H×W, never enlarged, at the top left
+    fit: see `place`
     Raises `DataDamaged` when it cannot be decoded, `DataError` when it has too many pixels.
     """
     try:
@@ -89,18 +90,63 @@ def convert(image: Image.Image, shape: Shape, fit: str = STRETCH) -> Picture:
     if image.width * image.height > MOST_PIXELS:
         raise DataError(f"{image.width}×{image.height} pixels are too many; the most are {MOST_PIXELS:,}")
     stored = image.size
-    image.draft(MODES[channels], (max(width, height),) * 2)  # a JPEG is decoded to about the size needed
+    image.draft(MODES[channels], _least(image.size, (width, height), fit))  # a JPEG comes in about the size needed
     image.load()  # here, for reading EXIF data may load what is damaged and say nothing; and a TIFF turns itself
     orientation = _orientation(image)
     seen = stored[::-1] if orientation in SIDEWAYS else stored
-    if fit == INSIDE:
-        width, height = size_inside(seen, (width, height))
     flat = _flat(image).convert(MODES[channels])
     turned = flat.transpose(TURNS[orientation]) if orientation in TURNS else flat
-    small = turned if turned.size == (width, height) else turned.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.zeros(shape, np.uint8)
-    pixels[:, :height, :width] = np.asarray(small).reshape(height, width, channels).transpose(2, 0, 1)
+    _put(pixels, turned, place(turned.size, (width, height), fit))
     return Picture(pixels, *seen)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which part of a picture is seen, and where it lies in the detector's H×W.
+
+    seen: left, top, right, bottom in the picture's pixels
+    at:   left, top, width, height in those of the detector
+    """
+
+    seen: tuple[float, float, float, float]
+    at: tuple[int, int, int, int]
+
+
+def place(size: tuple[int, int], box: tuple[int, int], fit: str) -> Place:
+    """How a picture of `size` comes into `box`, both (width, height).
+
+    fit: `stretch`, all of it on all of the box; `pad`, all of it, proportions kept, black around it; `crop`, as much
+    of its middle as fills the box, proportions kept; `inside`, all of it, never enlarged, at the top left
+    """
+    width, height = size
+    whole = (0.0, 0.0, float(width), float(height))
+    if fit == CROP:
+        scale = max(box[0] / width, box[1] / height)
+        left, top = (width - box[0] / scale) / 2, (height - box[1] / scale) / 2
+        return Place((left, top, width - left, height - top), (0, 0, *box))
+    if fit == PAD:
+        scale = min(box[0] / width, box[1] / height)
+        small = max(1, round(width * scale)), max(1, round(height * scale))
+        return Place(whole, ((box[0] - small[0]) // 2, (box[1] - small[1]) // 2, *small))
+    return Place(whole, (0, 0, *(size_inside(size, box) if fit == INSIDE else box)))
+
+
+def _least(stored: tuple[int, int], box: tuple[int, int], fit: str) -> tuple[int, int]:
+    """The least width and height that a file may be decoded to, whichever way up it is."""
+    side = max(box)
+    if fit != CROP:
+        return side, side
+    scale = side / min(stored)
+    return math.ceil(stored[0] * scale), math.ceil(stored[1] * scale)
+
+
+def _put(pixels: npt.NDArray[Any], image: Image.Image, placed: Place) -> None:
+    """Put what is seen of an image where it belongs in pixels (C, H, W), smoothed where it shrinks."""
+    left, top, width, height = placed.at
+    small = image.resize((width, height), Image.Resampling.BILINEAR, box=placed.seen)
+    seen = np.asarray(small).reshape(height, width, len(pixels))
+    pixels[:, top : top + height, left : left + width] = seen.transpose(2, 0, 1)
 
 
 def size_inside(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
@@ -109,9 +155,22 @@ def size_inside(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def resize(plane: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
+def resize(plane: npt.NDArray[Any], height: int, width: int, fit: str = STRETCH) -> npt.NDArray[Any]:
     """A channel (H', W'), uint8 or float32, at H×W: bilinear, smoothed where it shrinks, as files are."""
-    return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
+    image, resized = Image.fromarray(plane), np.zeros((height, width), plane.dtype)
+    _put(resized[None], image, place(image.size, (width, height), fit))
+    return resized
+
+
+def put_back(heat: npt.NDArray[np.float32], height: int, width: int, fit: str) -> npt.NDArray[np.float32]:
+    """A map (h, w) of what a detector saw, over the whole picture of H×W it saw it in; 0 where it saw nothing."""
+    placed = place((width, height), (heat.shape[1], heat.shape[0]), fit)
+    left, top, w, h = placed.at
+    x0, y0, x1, y1 = (round(edge) for edge in placed.seen)
+    x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+    whole = np.zeros((height, width), np.float32)
+    whole[y0:y1, x0:x1] = resize(np.ascontiguousarray(heat[top : top + h, left : left + w]), y1 - y0, x1 - x0)
+    return whole
 
 
 def reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from anomaly_ae.data.storage import take_rows
 from anomaly_ae.files import sha256
 
 
@@ -13,17 +14,20 @@ class ImageSet:
 
     images: uint8 `(N, C, H, W)`, values 0 to 255, on the CPU
     labels: int64 `(N,)`, positions in the data set's `classes`
+    names:  of the files they were, as bytes, or None where they come from elsewhere
     """
 
     images: Tensor
     labels: Tensor
+    names: tuple[bytes, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, indices: Tensor) -> "ImageSet":
         """The images at `indices`, int64 `(M,)`, in that order."""
-        return ImageSet(self.images[indices], self.labels[indices])
+        names = None if self.names is None else tuple(self.names[i] for i in indices.tolist())
+        return ImageSet(take_rows(self.images, indices), self.labels[indices], names)
 
     def digest(self) -> str:
         """SHA-256 of shape, pixels and labels: equal exactly when the content is."""
@@ -36,11 +40,13 @@ class Dataset:
     """A data set: its class names and its files.
 
     `files` holds "train" and, where there is an official test split, "test".
+    left_out: pictures that could not be read, each with the reason
     """
 
     name: str
     classes: tuple[str, ...]
     files: dict[str, ImageSet]
+    left_out: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -4,8 +4,9 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from anomaly_ae.data.idx import find_idx, read_idx
 from anomaly_ae.data.images import Dataset, ImageSet
+from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.errors import DataDamaged, DataMissing, UnknownName, one_line
 from anomaly_ae.files import expand
 from anomaly_ae.progress import say
@@ -45,6 +47,46 @@ class Entry:
     classes: tuple[str, ...]
     torchvision: str | None
     read: "Callable[[Path, Entry], dict[str, ImageSet] | None]"
+
+
+@dataclass(frozen=True)
+class NamedData:
+    """A data set of the catalogue, loaded when its images are needed."""
+
+    name: str
+    data_dir: str | None = None
+
+    normal = None  # nothing is normal in it unless the user says so
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return find_dataset(self.name).classes
+
+    @property
+    def about(self) -> str:
+        return f"{self.name}: {find_dataset(self.name).about}"
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """Raises what `load_dataset` raises."""
+        return load_dataset(self.name, self.data_dir)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of its images."""
+        return self.dataset.shape
+
+    @property
+    def place(self) -> str | None:
+        """The folder where it lies; None for what is bundled."""
+        return str(data_root(self.data_dir).resolve()) if find_dataset(self.name).torchvision else None
+
+    def load(self, preprocessing: Preprocessing, only: Collection[bytes] | None = None) -> Dataset:
+        """All its images, as they are."""
+        return self.dataset
+
+    def masks(self, names: Sequence[bytes], preprocessing: Preprocessing) -> None:
+        """It has none."""
 
 
 def load_dataset(name: str, data_dir: str | None = None) -> Dataset:

@@ -11,7 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from anomaly_ae.data import decoding
+from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.images import ImageSet
+from anomaly_ae.data.sources import Source
 from anomaly_ae.errors import DataError, one_line
 
 Images = Tensor | npt.NDArray[Any] | Image.Image | Sequence[Image.Image]
@@ -19,20 +21,28 @@ Images = Tensor | npt.NDArray[Any] | Image.Image | Sequence[Image.Image]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Images of one size, `channels` × `height` × `width`; those of another height or width are resized to it."""
+    """Images of one size, `channels` × `height` × `width`; those of another height or width are resized to it.
+
+    fit: what is done with other proportions: stretch, pad or crop, see `decoding.place`
+    """
 
     channels: int
     height: int
     width: int
+    fit: str = decoding.STRETCH
 
     @classmethod
-    def for_shape(cls, shape: Sequence[int]) -> "Preprocessing":
+    def for_shape(cls, shape: Sequence[int], fit: str = decoding.STRETCH) -> "Preprocessing":
         channels, height, width = shape
-        return cls(channels, height, width)
+        return cls(channels, height, width, fit)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.height, self.width
+
+    def decoders(self, source: Source, workers: int | None = None) -> Decoders:
+        """Processes that decode a source's files to such images."""
+        return Decoders(source, self.shape, workers, self.fit)
 
     def prepare(self, images: Images) -> Tensor:
         """Images as a tensor (N, C, H, W): uint8 or float in [0, 1], (N, C, H', W'), of the same type; one of
@@ -42,15 +52,17 @@ class Preprocessing:
         """
         if pictures := _pictures(images):
             return torch.from_numpy(np.stack([self._convert(picture) for picture in pictures]))
-        return resize(self._check(images), (self.height, self.width))
+        return resize(self._check(images), (self.height, self.width), self.fit)
 
     def prepare_set(self, images: ImageSet) -> ImageSet:
         """The same with labelled images."""
-        return ImageSet(self.prepare(images.images), images.labels)
+        return ImageSet(self.prepare(images.images), images.labels, images.names)
 
     def _convert(self, picture: Image.Image) -> decoding.Pixels:
         try:
-            return decoding.convert(picture.copy(), self.shape).pixels  # a copy, for drafts alter what they read
+            return decoding.convert(
+                picture.copy(), self.shape, self.fit
+            ).pixels  # a copy, for drafts alter what they read
         except OSError as error:  # it was opened, and is decoded only here
             raise DataError(f"an image cannot be decoded ({one_line(error)})") from error
 
@@ -91,7 +103,7 @@ def _pictures(images: Any) -> list[Image.Image]:
     return list(pictures) if all(isinstance(picture, Image.Image) for picture in pictures) else []
 
 
-def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(images: Tensor, size: tuple[int, int], fit: str = decoding.STRETCH) -> Tensor:
     """Images (N, C, H', W'), uint8 or float in [0, 1], at `size`, each channel as that of a file."""
     if tuple(images.shape[-2:]) == size:
         return images
@@ -99,5 +111,5 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     flat = planes.cpu().contiguous().flatten(0, 1).numpy()
     resized = np.zeros((len(flat), *size), flat.dtype)
     for i, plane in enumerate(flat):
-        resized[i] = decoding.resize(plane, *size)
+        resized[i] = decoding.resize(plane, *size, fit)
     return torch.from_numpy(resized).view(*images.shape[:2], *size).to(images.device, images.dtype)

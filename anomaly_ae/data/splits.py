@@ -13,31 +13,45 @@ from anomaly_ae.errors import DataChanged, DataError
 PARTS = ("fit", "validation", "calibration", "test")
 WITH_OFFICIAL_TEST = (0.8, 0.1, 0.1, 0.0)
 WITHOUT_OFFICIAL_TEST = (0.5, 0.1, 0.2, 0.2)
+MOST_CALIBRATION = 1 / 3
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some images of a data set: `file` it comes from, positions there, int64 `(N,)`, and their digest."""
+    """Some images of a data set: `file` it comes from, positions there, int64 `(N,)`, and their digest.
+
+    names: of picture files, by which they are found however many others there are by then
+    """
 
     file: str
     indices: Tensor
     digest: str
+    names: tuple[bytes, ...] | None = None
 
     @classmethod
     def of(cls, dataset: Dataset, file: str, indices: Tensor) -> "Part":
-        return cls(file, indices, dataset.files[file].take(indices).digest())
+        taken = dataset.files[file].take(indices)
+        return cls(file, indices, taken.digest(), taken.names)
 
     def take(self, dataset: Dataset) -> ImageSet:
         """The images of this part. Raises `DataChanged` if they are not the ones recorded."""
         images = dataset.files.get(self.file)
-        if images is None or int(self.indices.max()) >= len(images):
+        indices = None if images is None else self._find(images)
+        if images is None or indices is None:
             raise DataChanged(f"{dataset.name} has fewer images than when the detector was trained; use that data")
-        taken = images.take(self.indices)
+        taken = images.take(indices)
         if taken.digest() != self.digest:
             raise DataChanged(
                 f"the images of {dataset.name} are not those the detector was trained on; use that data"
             )
         return taken
+
+    def _find(self, images: ImageSet) -> Tensor | None:
+        """Where its images are now; None if some are gone."""
+        if self.names is None:
+            return self.indices if int(self.indices.max()) < len(images) else None
+        at = {name: i for i, name in enumerate(images.names or ())}
+        return torch.tensor([at[name] for name in self.names]) if at.keys() >= set(self.names) else None
 
 
 @dataclass(frozen=True)
@@ -55,27 +69,45 @@ class Split:
         return {name: {"file": p.file, "images": len(p.indices), "digest": p.digest} for name, p in parts.items()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The positions of each part, int64."""
-        return {name: getattr(self, name).indices for name in PARTS}
+        """The positions of each part, int64, and the names of its files, uint8, with a NUL after each."""
+        parts = {name: getattr(self, name) for name in PARTS}
+        named = {f"{name}.names": _packed(part.names) for name, part in parts.items() if part.names is not None}
+        return {name: part.indices for name, part in parts.items()} | named
 
     @classmethod
     def from_record(cls, summary: dict[str, Any], tensors: dict[str, Tensor]) -> "Split":
         """The split that `summary` and `tensors` were taken from."""
-        return cls(*(Part(summary[name]["file"], tensors[name], summary[name]["digest"]) for name in PARTS))
+        names = {name: _unpacked(tensors.get(f"{name}.names")) for name in PARTS}
+        return cls(
+            *(Part(summary[name]["file"], tensors[name], summary[name]["digest"], names[name]) for name in PARTS)
+        )
 
 
-def split_dataset(dataset: Dataset, normal: Sequence[int], seed: int, contamination: float = 0.0) -> Split:
+def _packed(names: Sequence[bytes]) -> Tensor:
+    return torch.frombuffer(bytearray(b"".join(name + b"\0" for name in names)), dtype=torch.uint8)
+
+
+def _unpacked(packed: Tensor | None) -> tuple[bytes, ...] | None:
+    return None if packed is None else tuple(packed.cpu().numpy().tobytes().split(b"\0")[:-1])
+
+
+def split_dataset(
+    dataset: Dataset, normal: Sequence[int], seed: int, contamination: float = 0.0, needed: int = 0
+) -> Split:
     """Divide the normal images, class by class, as the seed says; novel images are for the test alone.
 
     contamination: the share of the fit set, below 1, that is novel all the same, drawn from the training file
+    needed: images that the calibration needs
 
     With an official test split: 80/10/10 % of the training file for fit, validation and calibration, and
-    the whole test file. Without: 50/10/20/20 %, and all novel images in the test part.
+    the whole test file. Without: 50/10/20/20 %, and all novel images in the test part. Where that is too little for
+    the calibration, it gets what it needs, up to a third, and the fit set less.
     Raises `DataError` when a part would be empty.
     """
     official = "test" in dataset.files
     labels = dataset.files["train"].labels
-    shares = WITH_OFFICIAL_TEST if official else WITHOUT_OFFICIAL_TEST
+    normals = int(torch.isin(labels, torch.tensor(normal)).sum())
+    shares = _shares(WITH_OFFICIAL_TEST if official else WITHOUT_OFFICIAL_TEST, normals, needed)
     generator = torch.Generator().manual_seed(seed)
     pieces = [_cut(torch.nonzero(labels == c).flatten(), shares, generator) for c in normal]
     fit, validation, calibration, test = (torch.cat(part).sort().values for part in zip(*pieces, strict=True))
@@ -92,6 +124,14 @@ def split_dataset(dataset: Dataset, normal: Sequence[int], seed: int, contaminat
         calibration=Part.of(dataset, "train", calibration),
         test=Part.of(dataset, "test" if official else "train", test),
     )
+
+
+def _shares(usual: tuple[float, ...], normals: int, calibration: int) -> tuple[float, ...]:
+    """The shares of the parts, with as much for the calibration as it needs, if that is at most a third."""
+    needed = calibration / max(1, normals)
+    if not usual[2] < needed <= MOST_CALIBRATION:
+        return usual
+    return (usual[0] + usual[2] - needed, usual[1], needed, usual[3])
 
 
 def _smuggle(novel: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,6 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 from anomaly_ae.calibration import Calibration
-from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.sources import UNKNOWN, Contents, Integers, Listing, Source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError
@@ -45,7 +44,7 @@ class DetectorModel(PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         self.detector = Detector.load(Path(context.artifacts["detector"]))
         # one decoder, for engines run many models side by side
-        self.decoders = Decoders(Cells("cells"), self.detector.preprocessing.shape, workers=1)
+        self.decoders = self.detector.preprocessing.decoders(Cells("cells"), workers=1)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """The rows, `COLUMNS`, of a frame with the column content; a bad image has an error, and None for the rest.

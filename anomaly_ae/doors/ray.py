@@ -27,7 +27,7 @@ import torch
 
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.data.decoder import SECONDS
-from anomaly_ae.data.decoders import Decoders, usable_cores
+from anomaly_ae.data.decoders import usable_cores
 from anomaly_ae.data.sources import Listing, Source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import EngineError, UsageError, one_line
@@ -71,7 +71,7 @@ class PartScorer:
         with suppress(OSError):
             os.chdir(here)
         self.detector = _load(ray.get(detector))
-        self.decoders = Decoders(source, self.detector.preprocessing.shape, 1)
+        self.decoders = self.detector.preprocessing.decoders(source, 1)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The results of a part, both as one row."""

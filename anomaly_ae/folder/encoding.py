@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.sources import Listing, open_source, shown
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
@@ -17,12 +16,10 @@ from anomaly_ae.files import write_with
 from anomaly_ae.folder.output import ParquetWriter
 from anomaly_ae.folder.reading import Batch, read_batches, show
 from anomaly_ae.folder.rows import Results, find_differences, is_scored, score_batch
-from anomaly_ae.progress import say
+from anomaly_ae.progress import say_left_out
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-SAID = 5  # files that cannot be read, by name
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encode
 
     def write(temporary: Path) -> None:
         with (
-            Decoders(source, detector.preprocessing.shape) as decoders,
+            detector.preprocessing.decoders(source) as decoders,
             closing(ParquetWriter(temporary)) as writer,
         ):
             for batch in show(read_batches(decoders, detector, listing), len(listing)):
@@ -85,15 +82,12 @@ def score_images(detector: Detector, place: str | Path) -> Scored:
     """
     source = open_source(place)
     listing, parts, errors = source.list(), list[Results](), list[str]()
-    with Decoders(source, detector.preprocessing.shape) as decoders:
+    with detector.preprocessing.decoders(source) as decoders:
         for batch in show(read_batches(decoders, detector, listing), len(listing)):
             parts.append(score_batch(detector, listing, batch))
             errors += _errors(listing, batch)
     _require_one(listing, errors, source.name)
-    for error in errors[:SAID]:
-        say(f"left out: {error}")
-    if len(errors) > SAID:
-        say(f"left out: {len(errors) - SAID:,} files more that cannot be read")
+    say_left_out(errors)
     results = np.concatenate(parts)
     return Scored(torch.tensor(results["score"][is_scored(results)]), errors, find_differences(detector, results))
 

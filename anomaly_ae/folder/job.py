@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 
 from anomaly_ae.calibration import Calibration
-from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.sources import Listing, Source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import Interrupted
@@ -98,7 +97,7 @@ def score_locally(job: Job, ledger: Ledger, listing: Listing) -> int:
     """Score what has no result yet in this process, with decoders beside it: the engine of one machine."""
     missing = list(ledger.missing(listing))
     wanted = np.concatenate([np.zeros(0, np.int64), *missing])
-    with Decoders(job.source, job.detector.preprocessing.shape, job.workers) as decoders:
+    with job.detector.preprocessing.decoders(job.source, job.workers) as decoders:
         done = len(listing) - len(wanted)
         batches = show(read_batches(decoders, job.detector, listing, wanted), len(listing), done)
         for positions in missing:  # of a shard; decoding does not wait where one ends

@@ -11,24 +11,25 @@ import torch
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.data.decoder import Records
 from anomaly_ae.data.decoders import Decoders
-from anomaly_ae.data.decoding import INSIDE, Pixels, size_inside
+from anomaly_ae.data.decoding import INSIDE, Pixels, put_back, size_inside
 from anomaly_ae.data.sources import Listing, Source
 from anomaly_ae.detector import Detector
 from anomaly_ae.folder.reading import Positions
 
+Heat = npt.NDArray[np.float32]
 AT_A_TIME = 16  # pictures, so that they do not fill the memory
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
     """One file: its position in the list; the picture in colour, uint8 (H', W', 3); its reconstruction in [0, 1],
-    float32 (C, H, W); and its heat map, float32 (H, W), or None where the scorer has none.
+    float32 (C, H, W); and its heat map over the picture, float32 (H', W'), or None where the scorer has none.
     """
 
     position: int
     picture: Pixels
     rebuilt: npt.NDArray[np.float32]
-    heat: npt.NDArray[np.float32] | None
+    heat: Heat | None
 
 
 def look_again(
@@ -39,17 +40,23 @@ def look_again(
     """
     parts = _split(positions, batch_size(*detector.preprocessing.shape[1:]))
     with (
-        Decoders(source, detector.preprocessing.shape, workers) as small,
+        detector.preprocessing.decoders(source, workers) as small,
         Decoders(source, (3, side, side), workers, INSIDE) as large,
     ):
         views = _one_by_one(large.map(map(listing.at, _split(positions, AT_A_TIME))))
         for part, records in zip(parts, small.map(map(listing.at, parts)), strict=True):
             images = torch.from_numpy(records["pixels"].copy())
-            heat, rebuilt = detector.heat_map(images), detector.reconstruct(images).numpy()
+            maps, rebuilt = detector.heat_map(images), detector.reconstruct(images).numpy()
+            heat = [None] * len(part) if maps is None else list(maps.numpy())
             for i, position in enumerate(part.tolist()):
                 view = next(views)
                 if not records[i]["error"] and not view["error"]:
-                    yield Look(position, _crop(view, side), rebuilt[i], None if heat is None else heat[i].numpy())
+                    picture = _crop(view, side)
+                    yield Look(position, picture, rebuilt[i], _over(picture, heat[i], detector.preprocessing.fit))
+
+
+def _over(picture: Pixels, heat: Heat | None, fit: str) -> Heat | None:
+    return None if heat is None else put_back(heat, picture.shape[0], picture.shape[1], fit)
 
 
 def _split(positions: Positions, size: int) -> list[Positions]:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 
 from anomaly_ae.calibration import Calibration
-from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.profile import looks, size_difference
 from anomaly_ae.data.sources import UNKNOWN, Listing, Source, open_source, shown
 from anomaly_ae.detector import Detector
@@ -146,7 +145,7 @@ class FolderScores:
 
     def tables(self) -> "Iterator[pa.Table]":
         """A table for each batch."""
-        with Decoders(self.source, self.detector.preprocessing.shape, self.workers) as decoders:
+        with self.detector.preprocessing.decoders(self.source, self.workers) as decoders:
             for batch in read_batches(decoders, self.detector, self.listing):
                 results = score_batch(self.detector, self.listing, batch)
                 yield make_table(self.listing.at(batch.positions)[0], results, self.detector.calibration)

@@ -12,6 +12,7 @@ from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.objectives.elbo import elbo
 from anomaly_ae.objectives.perceptual import Features, perceptual
+from anomaly_ae.objectives.repair import repair
 from anomaly_ae.objectives.similarity import ssim_map
 
 Objective = Callable[[Tensor, Outputs], Tensor]  # images (N, C, H, W) in [0, 1], outputs -> loss ()
@@ -51,6 +52,7 @@ OBJECTIVES: dict[str, Entry] = {
     "bce": Entry("binary cross-entropy", bce),
     "ssim": Entry("1 - structural similarity", ssim),
     "elbo": Entry("negative evidence lower bound, for autoencoder vae", negative_elbo),
+    "repair": Entry("planted defects found and repaired, for autoencoder repair", repair),
     PERCEPTUAL: Entry("squared distance of features of the network named by --set perceptual=", None),
 }
 

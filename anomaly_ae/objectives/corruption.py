@@ -1,25 +1,49 @@
-"""What a denoising autoencoder has to see through: the network gets the spoiled image, the loss the true one.
+"""What an autoencoder has to see through: the network gets the spoiled image, the loss the true one.
 
-Vincent et al. 2010, https://www.jmlr.org/papers/v11/vincent10a.html
+Denoising: Vincent et al. 2010, https://www.jmlr.org/papers/v11/vincent10a.html
 """
 
 import math
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from anomaly_ae.data.defects import plant
+
 PATCHES = 7  # that fit along the smaller side
 
 
-def corrupt(images: Tensor, noise: float, masked: float) -> Tensor:
-    """Images, float (N, C, H, W) in [0, 1], with Gaussian noise of σ = `noise` and a share `masked` hidden.
+class Corrupted(NamedTuple):
+    """Spoiled images, float (N, C, H, W), and where defects were planted, 0 or 1, float (N, 1, H, W), if any were."""
 
-    Hidden are square patches, a seventh of the smaller side, set to 0, each by chance. Nothing is drawn for zeros.
+    images: Tensor
+    planted: Tensor | None
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """Which spoils images: planted defects first, then noise, then hidden patches. Nothing is drawn for zeros.
+
+    defects: share of the images that get some
+    noise:   σ of Gaussian noise
+    masked:  share of the image hidden: square patches, a seventh of the smaller side, set to 0, each by chance
     """
-    if noise:
-        images = (images + noise * torch.randn_like(images)).clamp(0, 1)
-    return images * _kept(images, masked) if masked else images
+
+    defects: float = 0.0
+    noise: float = 0.0
+    masked: float = 0.0
+
+    def __call__(self, images: Tensor) -> Corrupted:
+        """Spoil images, float (N, C, H, W) in [0, 1]."""
+        planted = None
+        if self.defects:
+            images, planted = plant(images, self.defects)
+        if self.noise:
+            images = (images + self.noise * torch.randn_like(images)).clamp(0, 1)
+        return Corrupted(images * _kept(images, self.masked) if self.masked else images, planted)
 
 
 def _kept(images: Tensor, masked: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from anomaly_ae import figures
 from anomaly_ae.calibration import CONDITIONAL, MARGINAL, Calibration, smallest_rate
 from anomaly_ae.config import RunConfig
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.data.datasets import open_data, whole_name
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import measure_drift
 from anomaly_ae.errors import UsageError
@@ -123,12 +123,12 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
 def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
     """The images of another data set whose classes are normal."""
     recipe = detector.recipe
-    if name == recipe.dataset:
+    if whole_name(name) == recipe.dataset:
         raise UsageError(
             f"the detector was trained on {name}; name images that it has not seen, or leave --dataset out to keep "
             "those that were held back for its calibration"
         )
-    data = load_dataset(name, data_dir)
+    data = open_data(name, data_dir)
     normal = [position for position, each in enumerate(data.classes) if each in recipe.normal]
     if not normal:
         raise UsageError(
@@ -136,7 +136,8 @@ def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
             f"normal are {', '.join(recipe.normal)}"
         )
     wanted = torch.tensor(normal)
-    return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in data.files.values()])
+    files = data.load(detector.preprocessing).files.values()
+    return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in files])
 
 
 def _measure_anomalies(detector: Detector, folder: Path) -> dict[str, Any]:

@@ -2,30 +2,42 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from anomaly_ae import figures
+from anomaly_ae.data.datasets import Data, open_data, short_name
 from anomaly_ae.data.images import ImageSet
-from anomaly_ae.data.named import load_dataset
 from anomaly_ae.detector import Detector
-from anomaly_ae.errors import RunBusy, StorageError, UsageError, one_line
-from anomaly_ae.evaluation import Evaluation, draw, measure, measure_beside, measure_discoveries, write_tables
+from anomaly_ae.errors import DataChanged, RunBusy, StorageError, UsageError, one_line
+from anomaly_ae.evaluation import (
+    Evaluation,
+    Mapped,
+    draw,
+    map_defects,
+    measure,
+    measure_beside,
+    measure_discoveries,
+    write_tables,
+)
 from anomaly_ae.pipeline.marking import settle
 from anomaly_ae.pipeline.models import find_model
-from anomaly_ae.progress import say
+from anomaly_ae.progress import say, say_left_out
 from anomaly_ae.runs import LATEST, Home, RunFolder
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 
 ALL = "all"
+OWN = Path("evaluation")  # where the evaluation on the test images of a run's own is kept
 LOCK_WAIT = 60.0  # seconds to wait for another evaluation of the same run
 
 
 def evaluate(
     model: str = LATEST,
     *,
+    dataset: str | None = None,
     data_dir: str | None = None,
     target_fpr: float | None = None,
     guarantee: str | None = None,
@@ -35,8 +47,9 @@ def evaluate(
     home: Home | None = None,
     device: str = "auto",
 ) -> Evaluation:
-    """Measure a detector on the test images recorded with it.
+    """Measure a detector on the test images recorded with it, or on those of another data set.
 
+    dataset: another folder of labelled pictures, or data set; the folder of the training may have moved there
     The run that trained it gets the figures, tables and metrics, unless rate, guarantee or confidence are others than
     its own. fdr: a false discovery rate, at which to look for the anomalies among all test images together.
     beside: other scorers to measure on the same network and images; `all` are those that suit it.
@@ -50,12 +63,12 @@ def evaluate(
     mark_dead_runs(home)
     folder, run = find_model(home, model)
     detector = Detector.load(folder, device)
-    dataset = load_dataset(detector.recipe.dataset, data_dir or (run.data_dir() if run else None))
-
-    def images(part: str) -> ImageSet:
-        return detector.preprocessing.prepare_set(getattr(detector.split, part).take(dataset))
-
-    test = images("test")
+    data = open_data(dataset or detector.recipe.dataset, data_dir or (run.data_dir() if run else None))
+    recorded = _recorded(detector, data)
+    if beside:
+        own_data = data if recorded else open_data(detector.recipe.dataset, run.data_dir() if run else None)
+        known = {part: detector.take(part, own_data) for part in ("fit", "validation")}
+    detector, test = (detector, recorded) if recorded else _others_test(detector, data)
     own = detector.calibration
     changes = own.changes(target_fpr, guarantee, confidence)
     calibration = own.at(**changes) if changes else own
@@ -63,17 +76,55 @@ def evaluate(
         calibration.check_discoveries(fdr)
     detector = dataclasses.replace(detector, calibration=calibration)
     scores = detector.score(test.images)
-    evaluation = measure(detector, test, scores, run.record.id if run else None)
+    masks = data.masks(test.names or (), detector.preprocessing)
+    mapped = None if masks is None else map_defects(detector, test, *masks)
+    evaluation = measure(detector, test, scores, run.record.id if run else None, mapped)
     if beside:
-        known = {part: images(part) for part in ("fit", "validation")}
         rows = measure_beside(detector, _others(detector, beside), known, test, scores)
         evaluation = dataclasses.replace(evaluation, beside=rows)
     if run and not changes:
-        _keep(home, run, detector, test, scores, evaluation)
+        folder = OWN if recorded else Path("evaluations", short_name(data.name))
+        _keep(home, run, folder, detector, test, scores, evaluation, mapped)
     if fdr is not None:
         found = measure_discoveries(detector, test, scores, fdr)
         evaluation = dataclasses.replace(evaluation, discoveries=found)
     return evaluation
+
+
+def _recorded(detector: Detector, data: Data) -> ImageSet | None:
+    """The test images recorded with the detector, if `data` are those it was trained on, perhaps at another place.
+
+    Raises `DataChanged` when that data set no longer holds them.
+    """
+    try:
+        return detector.take("test", data)
+    except DataChanged:
+        if data.name == detector.recipe.dataset:
+            raise
+        return None
+
+
+def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
+    """A detector that knows the classes of another data set, and all images of that, or those of its test part.
+
+    Raises `UsageError` when it has no class that was normal in the training.
+    """
+    normal = tuple(name for name in data.classes if name in detector.recipe.normal) or _only(data)
+    if not normal:
+        raise UsageError(
+            f"{data.name} has no class that is normal to the detector; its classes are {', '.join(data.classes)}, "
+            f"and normal are {', '.join(detector.recipe.normal)}"
+        )
+    dataset = data.load(detector.preprocessing)
+    recipe = dataclasses.replace(detector.recipe, dataset=data.name, classes=data.classes, normal=normal)
+    test = detector.preprocessing.prepare_set(dataset.files.get("test") or dataset.files["train"])
+    say_left_out(dataset.left_out)
+    return dataclasses.replace(detector, recipe=recipe), test
+
+
+def _only(data: Data) -> tuple[str, ...]:
+    """The class that a folder calls normal by its name, though it was called otherwise in training."""
+    return (data.normal,) if data.normal in data.classes else ()
 
 
 def _others(detector: Detector, asked: Sequence[str]) -> list[str]:
@@ -94,18 +145,26 @@ def _suits(detector: Detector, name: str) -> bool:
 
 
 def _keep(
-    home: Home, run: RunFolder, detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation
+    home: Home,
+    run: RunFolder,
+    folder: Path,
+    detector: Detector,
+    test: ImageSet,
+    scores: Tensor,
+    evaluation: Evaluation,
+    mapped: Mapped | None,
 ) -> None:
-    """Put what was measured into the run folder and into MLflow; what cannot be kept is said, not raised."""
+    """Put what was measured into `folder` of the run and into MLflow; what cannot be kept is said, not raised."""
+    drawn = run.path / ("figures" if folder == OWN else folder)
     try:
         with run.lock(wait=LOCK_WAIT):
-            before = run.read("evaluation/metrics.json").get("beside")
+            before = run.read(f"{folder}/metrics.json").get("beside")
             if before and not evaluation.beside:  # what was measured beside it is still true
                 evaluation = dataclasses.replace(evaluation, beside=before)
             behind = run.record.unlogged
             run.update(unlogged=run.record.tracked)  # until it is all there, whatever happens before
-            figures.save_figures(run.path / "figures", draw(detector, test, scores, evaluation), run.record.name)
-            write_tables(run.path / "evaluation", detector, test, scores, evaluation)
+            figures.save_figures(drawn, draw(detector, test, scores, evaluation, mapped), run.record.name)
+            write_tables(run.path / folder, detector, test, scores, evaluation)
             tracker = Tracker(home, run.record.mlflow_run_id)
             tracker.log_results(run)
             settle(run, tracker, behind)

@@ -9,11 +9,13 @@ import torch
 
 from anomaly_ae.autoencoders import Autoencoder, Shape, find_autoencoder, image_size, parameter_count
 from anomaly_ae.autoencoders.inference import pick_device
-from anomaly_ae.calibration import require_enough
+from anomaly_ae.autoencoders.tiling import inner_network
+from anomaly_ae.calibration import images_needed, require_enough
 from anomaly_ae.config import RunConfig
 from anomaly_ae.data.classes import parse_normal
+from anomaly_ae.data.datasets import Data, open_data, whole_name
 from anomaly_ae.data.images import Dataset, ImageSet
-from anomaly_ae.data.named import data_root, find_dataset, load_dataset
+from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.splits import PARTS, Split, split_dataset
 from anomaly_ae.detector import Detector, Recipe, check_target
@@ -22,6 +24,7 @@ from anomaly_ae.files import expand
 from anomaly_ae.objectives import Objective, build_objective, needs_features
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
 from anomaly_ae.pipeline.models import find_model
+from anomaly_ae.progress import say, say_left_out
 from anomaly_ae.runs import Home
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.training import epoch_count
@@ -49,14 +52,17 @@ class Job:
         The job's own config says what was left open: the number of epochs, the latent size, and where the data lie.
         """
         config = with_defaults(config)
-        normal = check_names(config)
+        data = open_data(config.dataset, config.data_dir)
+        config = dataclasses.replace(config, normal=config.normal or data.normal or "")
+        normal = check_names(config, data)
         device = pick_device(config.device)
         if save_to:
             check_target(expand(save_to).resolve())
-        dataset = load_dataset(config.dataset, config.data_dir)  # after all that needs no data, for it may download
-        split = split_dataset(dataset, normal, config.seed, config.contamination)
+        preprocessing = Preprocessing.for_shape(_shape(config, data), config.fit)  # now, for it may download
+        dataset = data.load(preprocessing)
+        _say_found(data, dataset)
+        split = split_dataset(dataset, normal, config.seed, config.contamination, images_needed(config.target_fpr))
         require_enough(len(split.calibration.indices), config.target_fpr)
-        preprocessing = Preprocessing.for_shape(_shape(config, dataset))
         recipe = _recipe(config, dataset, normal)
         network = recipe.build(preprocessing.shape)
         perceptual = _find_features(config.perceptual, home)
@@ -64,17 +70,17 @@ class Job:
         _try(network, objective, preprocessing, config, device)
         config = dataclasses.replace(
             config,
-            latent=network.latent_size,
+            latent=inner_network(network).latent_size,
             perceptual=perceptual,
             epochs=epoch_count(config, len(split.fit.indices)),
-            data_dir=str(data_root(config.data_dir).resolve()) if find_dataset(config.dataset).torchvision else None,
+            data_dir=data.place,
         )
         return cls(
             config=config,
             recipe=recipe,
             preprocessing=preprocessing,
             split=split,
-            split_record={"digest": dataset.digest(), "parts": split.summary()},
+            split_record={"digest": dataset.digest(), "parts": split.summary(), "left_out": list(dataset.left_out)},
             images={part: preprocessing.prepare_set(getattr(split, part).take(dataset)) for part in PARTS},
             objective=objective,
             device=device,
@@ -84,18 +90,24 @@ class Job:
 
 
 def with_defaults(config: RunConfig) -> RunConfig:
-    """The config with what its preset and its autoencoder have of their own, where nothing was named."""
-    own = find_autoencoder(config.autoencoder)
+    """The config with what its preset and its autoencoder have of their own, where nothing was named, and the data
+    set called as it is from everywhere.
+    """
+    config = config.filled()
+    own = find_autoencoder(str(config.autoencoder))
+    objective = config.objective or own.objective
     return dataclasses.replace(
-        config.filled(),
-        objective=config.objective or own.objective,
+        config,
+        dataset=whole_name(config.dataset),
+        objective=objective,
         learning_rate=config.learning_rate or own.learning_rate,
+        defects=own.defects if config.defects is None else config.defects,
     )
 
 
-def check_names(config: RunConfig) -> tuple[int, ...]:
-    """Look up every name of a config, which needs no data; the positions of the normal classes."""
-    normal = parse_normal(config.normal, find_dataset(config.dataset).classes)
+def check_names(config: RunConfig, data: Data) -> tuple[int, ...]:
+    """Look up every name of a config; the positions of the normal classes. No image is read."""
+    normal = parse_normal(config.normal or data.normal or "", data.classes)
     config = with_defaults(config)
     build_scorer(str(config.scorer))
     objective = str(config.objective)
@@ -110,10 +122,17 @@ def check_names(config: RunConfig) -> tuple[int, ...]:
     return normal
 
 
-def _shape(config: RunConfig, dataset: Dataset) -> Shape:
+def _say_found(data: Data, dataset: Dataset) -> None:
+    """What a folder was taken for, and the pictures in it that could not be read."""
+    if isinstance(data, PictureData):
+        say(data.about)
+        say_left_out(dataset.left_out)
+
+
+def _shape(config: RunConfig, data: Data) -> Shape:
     """Channels, height and width of the images that the network sees."""
-    channels, height, width = dataset.shape
-    return channels, *image_size(config.autoencoder, config.size, (height, width))
+    channels, height, width = data.shape
+    return channels, *image_size(str(config.autoencoder), config.size, (height, width), bool(config.tile))
 
 
 def _recipe(config: RunConfig, dataset: Dataset, normal: tuple[int, ...]) -> Recipe:
@@ -121,12 +140,14 @@ def _recipe(config: RunConfig, dataset: Dataset, normal: tuple[int, ...]) -> Rec
         dataset=config.dataset,
         classes=dataset.classes,
         normal=tuple(dataset.classes[position] for position in normal),
-        autoencoder=config.autoencoder,
+        autoencoder=str(config.autoencoder),
         scorer=str(config.scorer),
         latent=config.latent,
         batch_norm=config.batch_norm,
         dropout=config.dropout,
         trim_training=config.trim_training,
+        tile=config.tile_size,
+        top_share=config.top_share,
     )
 
 
@@ -148,7 +169,7 @@ def _features(perceptual: str | None, preprocessing: Preprocessing, device: torc
     if colon:
         return torchvision_features(name, weights, device)
     detector = Detector.load(Path(perceptual), str(device))
-    if detector.preprocessing != preprocessing:
+    if detector.preprocessing != preprocessing or detector.recipe.tile:
         theirs, ours = ("×".join(map(str, p.shape)) for p in (detector.preprocessing, preprocessing))
         raise ModelError(
             f"the encoder of {perceptual} takes images {theirs}, and these are {ours}; train one for these"

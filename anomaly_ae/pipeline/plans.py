@@ -13,6 +13,7 @@ from anomaly_ae import figures
 from anomaly_ae.benchmark import draw_scorers, measured, scorer_table
 from anomaly_ae.comparison import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.config import RunConfig
+from anomaly_ae.data.datasets import open_data
 from anomaly_ae.errors import AnomalyAEError, DataError, Interrupted, RunBusy, UsageError, errors_at, one_line
 from anomaly_ae.files import write_csv, write_json, write_text
 from anomaly_ae.pipeline.evaluating import evaluate
@@ -60,7 +61,7 @@ def run_plan(
     plan = read_plan(path, overrides)
     for cell in plan.cells:
         with errors_at(f"{path}, cell {cell.name}"):
-            check_names(cell.config)
+            check_names(cell.config, open_data(cell.config.dataset, cell.config.data_dir))
     run = _interrupted(plan, home)
     if run is None:
         return _start(plan, overrides, home, tracking, jobs)
@@ -202,7 +203,7 @@ def _same_network(cell: Cell, plan: Plan, children: dict[str, RunFolder]) -> Run
 
 def _network(config: RunConfig) -> dict[str, Any]:
     """The settings that a network depends on."""
-    return {key: value for key, value in config.to_dict().items() if key not in REUSED}
+    return {key: value for key, value in config.filled().to_dict().items() if key not in (*REUSED, "preset")}
 
 
 def _children(parent: RunFolder, home: Home) -> dict[str, RunFolder]:

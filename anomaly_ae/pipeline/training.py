@@ -13,6 +13,7 @@ from torch import Tensor
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.autoencoders.parts import save_parts
 from anomaly_ae.config import RunConfig
+from anomaly_ae.data.datasets import short_name, whole_name
 from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.evaluation import reconstruction_mse
@@ -85,12 +86,12 @@ def train(
     mark_dead_runs(home)
     job = Job.prepare(config, home, save_to)
     used = job.config
-    name = place.cell if place else f"{used.dataset} {used.normal} · {used.autoencoder} · {used.scorer}"
+    name = place.cell if place else f"{short_name(used.dataset)} {used.normal} · {used.autoencoder} · {used.scorer}"
     parent = place.parent if place else None
     run, tracker = begin_run(home, config.experiment, name, tracking, parent)
     with marked(run, tracker), run.lock():
         run.write_start(job.config, job.split_record)
-        if place and place.weights:
+        if place and place.weights and place.weights.split == job.split_record:
             _take_over(place.weights, run)
         above = parent.record.id if parent else None
         record = Record(run.path.name, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking, parent=above)
@@ -121,6 +122,7 @@ def resume(
         raise UsageError(f"run {run.record.id} is that of a {run.record.kind}; go on with it: {run.resume}")
     torch.set_num_threads(run.record.threads or torch.get_num_threads())
     config = RunConfig.build(run.config.to_dict(), *asked)
+    config = dataclasses.replace(config, dataset=whole_name(config.dataset))
     if str(pick_device(config.device)) == run.record.device:  # auto and cpu may be the same
         config = dataclasses.replace(config, device=run.config.device)
     if clashes := conflicts(run.config, config):
@@ -146,7 +148,7 @@ def _train(job: Job, run: RunFolder, tracker: Tracker, behind: bool = False) -> 
     behind: whether MLflow lacked something before
     """
     training = _fit(job, run, tracker)
-    fitting = (job.recipe, training.best, job.images, job.split, job.config.target_fpr, job.device)
+    fitting = (job.recipe, job.preprocessing, training.best, job.images, job.split, job.config.target_fpr, job.device)
     detector = fit_detector(*fitting)
     detector.save(run.path / "detector")
     recipe, shape = detector.recipe, detector.preprocessing.shape
@@ -178,7 +180,8 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
     else:
         _log_grid(training, validation, 0, run, tracker)
     total = epoch_count(config, len(fit))
-    say(f"run {run.record.id}: {len(fit):,} images of {job.recipe.dataset} {config.normal} on {job.device}")
+    data = f"{short_name(job.recipe.dataset)} {config.normal}"
+    say(f"run {run.record.id}: {len(fit):,} images of {data} on {job.device}")
     with display(total * len(fit), len(training.history) * len(fit)) as shown:
         for epoch in train_epochs(training, job.objective, fit, validation, run.checkpoint, shown):
             run.write_history(training.history)

@@ -9,7 +9,9 @@ from anomaly_ae.scorers.baselines import IsolationForest, OneClassSVM, Principal
 from anomaly_ae.scorers.combination import Combination
 from anomaly_ae.scorers.likelihood import NegativeELBO
 from anomaly_ae.scorers.neighbours import FeatureNeighbours, LatentNeighbours, PixelNeighbours
+from anomaly_ae.scorers.patches import PatchNeighbours
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, RelativeError, SquaredError
+from anomaly_ae.scorers.surface import Contrast, Defect, Gradient
 
 __all__ = ["SCORERS", "Entry", "MapScorer", "Passes", "Scorer", "build_scorer"]
 
@@ -27,6 +29,10 @@ SCORERS: dict[str, Entry] = {
     "mae": Entry("mean absolute reconstruction error", AbsoluteError),
     "ssim": Entry("1 - structural similarity of image and reconstruction", Dissimilarity),
     "relative": Entry("blurred squared reconstruction error, relative to the image's energy", RelativeError),
+    "contrast": Entry("reconstruction error after contrast normalisation about each pixel; worst 1 %", Contrast),
+    "gradient": Entry("reconstruction error of the gradients; worst 1 %", Gradient),
+    "defect": Entry("what autoencoder repair holds for a defect; worst 0.2 %", Defect),
+    "patch-knn": Entry("distance of each patch's features to the nearest in training; worst 1 %", PatchNeighbours),
     "elbo": Entry("negative evidence lower bound, for autoencoder vae", NegativeELBO),
     "latent-knn": Entry("distance to the nearest latent of a training image", LatentNeighbours),
     "feature-knn": Entry("distance to the nearest last feature map of a training image", FeatureNeighbours),
@@ -38,8 +44,11 @@ SCORERS: dict[str, Entry] = {
 }
 
 
-def build_scorer(name: str) -> Scorer:
-    """The scorer called `name`; names joined by `+` are combined. Raises `UnknownName`, `UsageError`."""
+def build_scorer(name: str, top_share: float | None = None) -> Scorer:
+    """The scorer called `name`; names joined by `+` are combined. Raises `UnknownName`, `UsageError`.
+
+    top_share: of the heat map, whose highest values are the score, in place of each scorer's own
+    """
     parts = [part.strip() for part in name.split("+")]
     if "" in parts:
         raise UsageError(f"a scorer is a name, or names joined by +, and {name!r} has a part that is empty")
@@ -47,4 +56,7 @@ def build_scorer(name: str) -> Scorer:
         if part not in SCORERS:
             raise UnknownName("scorer", part, [*SCORERS, "or several joined by +"])
     built = [SCORERS[part].build() for part in parts]
+    for scorer in built:
+        if top_share and isinstance(scorer, MapScorer):
+            scorer.top_share = top_share
     return built[0] if len(built) == 1 else Combination(built)

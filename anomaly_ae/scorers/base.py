@@ -41,11 +41,23 @@ class Scorer(ABC):
 
 
 class MapScorer(Scorer):
-    """A scorer that can say where; unless it says otherwise, its score is the mean of its heat map."""
+    """A scorer that can say where; unless it says otherwise, its score is the mean of the highest values of its heat
+    map: of `top_share` of the pixels, all by default, so that no single pixel decides.
+    """
+
+    top_share = 1.0
 
     @abstractmethod
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         """The part of each pixel in the score, float32 (N, H, W)."""
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        return self.heat_map(images, outputs).mean(dim=(1, 2))
+        return top_mean(self.heat_map(images, outputs), self.top_share)
+
+
+def top_mean(maps: Tensor, share: float) -> Tensor:
+    """Mean of the highest `share`, in (0, 1], of the pixels of each map (N, H, W), one at the least; (N,)."""
+    if share == 1:
+        return maps.mean(dim=(1, 2))
+    flat = maps.flatten(1)
+    return flat.topk(max(1, round(share * flat.shape[1])), dim=1).values.mean(dim=1)

@@ -28,7 +28,7 @@ from anomaly_ae.tracking.notes import TABLES, code_version, describe, describe_p
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
 
-FOLDERS = ("figures", "evaluation", "detector", "network")
+FOLDERS = ("figures", "evaluation", "evaluations", "detector", "network")
 FILES = ("config.json", "split.json", "metrics.csv", "result.json", "pipeline.json")
 PARENT, KIND = "mlflow.parentRunId", "anomaly_ae.kind"
 GRIDS = "reconstructions"  # key of the images with a step slider
@@ -38,6 +38,7 @@ EVALUATION_METRICS = (
     "reconstruction_mse",
     *("auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc", "threshold"),
     *("false_positive_rate", "true_positive_rate", "precision", "f1"),
+    *("pixel_auroc", "pixel_average_precision", "pro"),
 )
 
 
@@ -227,7 +228,7 @@ def _evaluation_metrics(evaluation: dict[str, Any]) -> dict[str, float | None]:
     dozens of bars of one run each, in front of the curves.
     """
     low, high = evaluation["auroc_ci"] or (None, None)
-    metrics = {f"test/{name}": evaluation[name] for name in EVALUATION_METRICS}
+    metrics = {f"test/{name}": evaluation.get(name) for name in EVALUATION_METRICS}
     return metrics | {"test/auroc_low": low, "test/auroc_high": high}
 
 

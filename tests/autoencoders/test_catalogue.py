@@ -15,7 +15,7 @@ from anomaly_ae.pipeline import find_model
 from anomaly_ae.runs import Home
 
 GRAY = (1, 28, 28)
-ANCESTORS = [name for name in AUTOENCODERS if name not in ("conv", "vae")]
+ANCESTORS = [name for name in AUTOENCODERS if name not in ("conv", "vae", "repair")]
 
 
 def maps(name: str) -> list[tuple[int, ...]]:
@@ -64,7 +64,7 @@ def test_images_come_back_in_range_and_parts_fit(name: str, channels: int, optio
     assert outputs.latent.shape == (3, network.latent_size)
     assert torch.equal(network.decode(network.encode(images)[0]), outputs.reconstruction)
     has_norm = any("BatchNorm" in type(module).__name__ for module in network.modules())
-    assert has_norm == (options.batch_norm if options.batch_norm is not None else name in ("conv", "vae"))
+    assert has_norm == (options.batch_norm if options.batch_norm is not None else name in ("conv", "vae", "repair"))
     assert any(isinstance(module, torch.nn.Dropout) for module in network.modules()) == bool(options.dropout)
 
 

@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UnknownName, UsageError
-from anomaly_ae.scorers import SCORERS, MapScorer, build_scorer, neighbours
+from anomaly_ae.scorers import SCORERS, MapScorer, build_scorer, neighbours, patches
 
 Batch = tuple[torch.Tensor, Outputs]
 
@@ -18,6 +18,16 @@ def batch(count: int, seed: int, size: int = 28, channels: int = 1, latent: int 
     rebuilt = (images + 0.3 * torch.randn(images.shape, generator=g)).clamp(0, 1)
     mean, log_variance = torch.randn(2, count, latent, generator=g)
     return images, Outputs(rebuilt, mean, (), {"mean": mean, "log_variance": log_variance})
+
+
+def with_maps(made: Batch) -> Batch:
+    """The same from a network with feature maps and a head that says where defects are."""
+    images, outputs = made
+    g = torch.Generator().manual_seed(len(images))
+    sizes = [-(-images.shape[-1] // scale) for scale in (1, 2, 4)]
+    features = tuple(torch.randn(len(images), 4, size, size, generator=g) for size in sizes)
+    logits = torch.randn(len(images), 1, *images.shape[2:], generator=g)
+    return images, outputs._replace(features=features, heads={**outputs.heads, "defect": logits})
 
 
 def test_mse_and_mae_by_hand() -> None:
@@ -105,7 +115,7 @@ def test_a_combination_stays_finite_when_a_part_is_constant_or_zero() -> None:
 
 @pytest.mark.parametrize("name", [*SCORERS, "relative+latent-knn", "ssim+mae+latent-knn"])
 def test_what_was_learned_can_be_carried_over(name: str) -> None:
-    fit, query = batch(40, seed=11), batch(10, seed=12)
+    fit, query = with_maps(batch(40, seed=11)), with_maps(batch(10, seed=12))
     scorer, other = build_scorer(name), build_scorer(name)
     scorer.fit(lambda: [fit], lambda: [fit])
     other.load_state(scorer.state())
@@ -115,7 +125,7 @@ def test_what_was_learned_can_be_carried_over(name: str) -> None:
 @pytest.mark.parametrize("name", SCORERS)
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (33, 3)])
 def test_scores_and_maps_have_their_shapes_at_any_size(name: str, size: int, channels: int) -> None:
-    images, outputs = batch(6, seed=13, size=size, channels=channels)
+    images, outputs = with_maps(batch(6, seed=13, size=size, channels=channels))
     scorer = build_scorer(name)
     scorer.fit(lambda: [(images, outputs)], lambda: [(images, outputs)])
     assert scorer.score(images, outputs).shape == (6,)
@@ -123,7 +133,51 @@ def test_scores_and_maps_have_their_shapes_at_any_size(name: str, size: int, cha
         assert scorer.heat_map(images, outputs).shape == (6, size, size)
 
 
-@pytest.mark.parametrize("name", ["mse", "mae", "ssim", "relative"])
+def test_a_score_is_the_mean_of_the_highest_share_of_the_map() -> None:
+    images, outputs = batch(3, seed=20, size=10)
+    heat = build_scorer("mse").heat_map(images, outputs).flatten(1).sort(dim=1, descending=True).values
+    for share, pixels in ((0.05, 5), (0.001, 1), (1.0, 100)):
+        scores = build_scorer("mse", top_share=share).score(images, outputs)
+        assert scores.tolist() == pytest.approx(heat[:, :pixels].mean(dim=1).tolist())
+
+
+def test_a_defect_head_scores_by_its_logits_and_a_network_without_one_is_refused() -> None:
+    images, outputs = with_maps(batch(2, seed=21, size=32))
+    logits = torch.full((2, 1, 32, 32), -8.0)
+    logits[1, 0, 10:14, 20:24] = 8.0
+    scorer = build_scorer("defect")
+    heat = scorer.heat_map(images, outputs._replace(heads={"defect": logits}))  # type: ignore[attr-defined]
+    assert divmod(int(heat[1].argmax()), 32)[0] in range(10, 14)
+    assert float(heat[1].max()) == pytest.approx(8, abs=0.5)  # -log of the probability of being sound
+    assert float(heat[0].max()) < 1e-3
+    with pytest.raises(UsageError, match="--autoencoder repair"):
+        scorer.check(outputs._replace(heads={}))
+
+
+def test_patches_of_the_training_are_near_and_others_far() -> None:
+    images, outputs = with_maps(batch(5, seed=22, size=32))
+    scorer = build_scorer("patch-knn")
+    scorer.fit(lambda: [(images, outputs)], list)
+    assert len(scorer.state()["memory"]) == 5 * 16 * 16
+    assert float(scorer.heat_map(images, outputs).max()) < 1e-2  # type: ignore[attr-defined]
+    moved = [each.clone() for each in outputs.features]
+    moved[1][0, :, 4, 12] += 20
+    heat = scorer.heat_map(images, outputs._replace(features=tuple(moved)))  # type: ignore[attr-defined]
+    row, column = divmod(int(heat[0].argmax()), 32)
+    assert abs(row - 9) <= 3
+    assert abs(column - 25) <= 3
+    assert float(heat[1:].max()) < 1e-2
+
+
+def test_the_memory_of_patches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches, "MOST_PATCHES", 50)
+    scorer = build_scorer("patch-knn")
+    made = with_maps(batch(20, seed=23, size=32))
+    scorer.fit(lambda: [made, made], list)
+    assert 50 <= len(scorer.state()["memory"]) <= 50 + 40
+
+
+@pytest.mark.parametrize("name", ["mse", "mae", "ssim", "relative", "contrast", "gradient"])
 def test_a_worse_reconstruction_scores_higher(name: str) -> None:
     images, outputs = batch(5, seed=14)
     worse = outputs._replace(reconstruction=1 - images)

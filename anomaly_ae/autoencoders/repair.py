@@ -1,0 +1,127 @@
+"""An autoencoder that repairs defects and says where they were."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anomaly_ae.autoencoders.base import Autoencoder, Options, Outputs, Shape
+from anomaly_ae.autoencoders.blocks import Size, up
+from anomaly_ae.errors import UsageError
+
+DEFECT = "defect"  # the head: the logit of each pixel's being part of a defect, float32 (N, 1, H, W)
+WIDTHS = (16, 32, 64, 96, 128)  # channels at the full size, at half of it, a quarter …
+RISING = (8, 16, 32, 64, 96)  # and on the way back
+LATENT_MAPS = 16
+DIFFERENCE = 4.0  # times the difference between image and reconstruction, which is small beside what lies next to it
+SMALLEST = 8  # pixels a side
+CONTRAST_FLOOR = 0.05  # keeps images that are all of one brightness from being divided by nothing
+
+
+class RepairAutoencoder(Autoencoder):
+    """`repair`: convolutions down to a small map of 16 channels, the latent, and a way back that repairs, since it is
+    trained on images in which defects were planted; and a second way back, which sees every stage of the encoder and
+    the difference between image and reconstruction, and tells for each pixel whether it is defective.
+
+    Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597, for the second way; that a network learns from planted
+    defects what no defect is like, DRAEM, https://arxiv.org/abs/2108.07610. Up to four times the size is halved, as
+    long as the smaller side stays at 4 pixels or more.
+    """
+
+    side = 192
+    objective = "repair"
+    learning_rate = 4e-3
+    defects = 0.7
+
+    def __init__(self, shape: Shape, options: Options) -> None:
+        super().__init__(shape, options)
+        channels, height, width = shape
+        if min(height, width) < SMALLEST or channels < 1:
+            raise UsageError(f"this autoencoder takes images from 8×8 pixels, and these are {height}×{width}")
+        sizes = halvings(height, width)
+        widths, rising = WIDTHS[: len(sizes)], RISING[: len(sizes)]
+        maps = math.ceil(options.latent / math.prod(sizes[-1])) if options.latent else LATENT_MAPS
+        self.latent_shape = (maps, *sizes[-1])
+        self.encoder = nn.Sequential(
+            Contrast(),
+            _stage(2 * channels, widths[0], options),  # 16 × H × W
+            *(_halve(i, o, options) for i, o in itertools.pairwise(widths)),  # 32 × H/2 × W/2, 64 × H/4 …
+            nn.Conv2d(widths[-1], maps, 1),
+            nn.Flatten(),
+        )
+        steps = zip(rising[:0:-1], rising[-2::-1], sizes[-2::-1], strict=True)
+        self.decoder = nn.Sequential(
+            nn.Unflatten(1, self.latent_shape),
+            _stage(maps, rising[-1], options),
+            *(_rise(i, o, size, options) for i, o, size in steps),
+            nn.Conv2d(rising[0], channels, 3, padding=1),
+            nn.Sigmoid(),
+        )
+        self.segmentation = Segmentation(channels, widths, options)
+
+    def forward(self, images: Tensor) -> Outputs:
+        latent, features = self.encode(images)
+        repaired = self.decode(latent)
+        logits = self.segmentation(images - repaired.detach(), features)
+        return Outputs(repaired, latent, features, {DEFECT: logits})
+
+
+class Contrast(nn.Module):
+    """Images (N, C, H, W) in [0, 1] as they are, about zero, and with mean 0 and contrast 1 each, (N, 2C, H, W)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean, spread = images.mean(dim=(2, 3), keepdim=True), images.std(dim=(2, 3), keepdim=True, correction=0)
+        return torch.cat([2 * images - 1, (images - mean) / (spread + CONTRAST_FLOOR)], dim=1)
+
+
+class Segmentation(nn.Module):
+    """Which pixels are defective, by the features of the encoder and the difference to the repaired image.
+
+    It works at half the size of the images, which is where the time goes, and its logits are enlarged.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], options: Options) -> None:
+        super().__init__()
+        pairs = [*itertools.pairwise(widths[1:])]
+        self.stages = nn.ModuleList(_stage(i + o, o, options) for o, i in reversed(pairs))
+        self.last = nn.Sequential(_stage(widths[1] + channels, widths[1], options), nn.Conv2d(widths[1], 1, 1))
+
+    def forward(self, difference: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Logits (N, 1, H, W) of differences (N, C, H, W) and features from the full size down."""
+        values = features[-1]
+        for stage, beside in zip(self.stages, reversed(features[1:-1]), strict=True):
+            values = stage(torch.cat([_resize(values, beside.shape[-2:]), beside], dim=1))
+        small = DIFFERENCE * _resize(difference, values.shape[-2:])
+        return _resize(self.last(torch.cat([values, small], dim=1)), difference.shape[-2:])
+
+
+def halvings(height: int, width: int) -> list[Size]:
+    """The sizes of the stages: halved, rounding up, until the smaller side is below 8 pixels, or four times."""
+    sizes = [(height, width)]
+    while len(sizes) < len(WIDTHS) and min(sizes[-1]) >= SMALLEST:
+        sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
+    return sizes
+
+
+def _halve(channels_in: int, channels_out: int, options: Options) -> nn.Sequential:
+    return nn.Sequential(*_stage(channels_in, channels_out, options, 2), *_stage(channels_out, channels_out, options))
+
+
+def _rise(channels_in: int, channels_out: int, size: Size, options: Options) -> nn.Sequential:
+    return nn.Sequential(up(size), *_stage(channels_in, channels_out, options))
+
+
+def _stage(channels_in: int, channels_out: int, options: Options, stride: int = 1) -> nn.Sequential:
+    """A 3×3 convolution, batch norm unless told otherwise, ReLU, and dropout where asked for."""
+    plain = options.batch_norm is False
+    convolution = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=plain)
+    norm = [] if plain else [nn.BatchNorm2d(channels_out)]
+    return nn.Sequential(convolution, *norm, nn.ReLU(), *([nn.Dropout(options.dropout)] if options.dropout else []))
+
+
+def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear; halved maps are means of neighbours."""
+    return functional.interpolate(maps, tuple(size), mode="bilinear", antialias=False)

@@ -1,0 +1,75 @@
+"""How training images may be varied and stay normal, which only their owner knows: a flipped digit is not normal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from anomaly_ae.errors import UnknownName
+
+Augment = Callable[[Tensor], Tensor]  # float images (N, C, H, W) in [0, 1] -> the same, varied
+LIGHT = 0.2  # by which brightness and contrast change at the most
+
+
+def _flip(side: int, images: Tensor) -> Tensor:
+    """Half of the images, by chance, mirrored along `side`."""
+    return torch.where(_coins(images), images.flip(side), images)
+
+
+def _flips(images: Tensor) -> Tensor:
+    return _flip(3, _flip(2, images))
+
+
+def _turns(images: Tensor) -> Tensor:
+    """By 0, 90, 180 or 270 degrees, and mirrored; by 0 or 180 where the images are not square."""
+    square = images.shape[2] == images.shape[3]
+    turned = torch.where(_coins(images), images.transpose(2, 3), images) if square else images
+    return _flips(turned)
+
+
+def _light(images: Tensor) -> Tensor:
+    """Brighter or darker, and of more or less contrast, by up to a fifth."""
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    brightness, contrast = (1 + LIGHT * (2 * _random(images) - 1) for _ in range(2))
+    return ((images - mean) * contrast + mean * brightness).clamp(0, 1)
+
+
+def _coins(images: Tensor) -> Tensor:
+    return _random(images) < 0.5
+
+
+def _random(images: Tensor) -> Tensor:
+    return torch.rand(len(images), 1, 1, 1, device=images.device)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the catalogue."""
+
+    about: str
+    augment: Augment
+
+
+AUGMENTATIONS: dict[str, Entry] = {
+    "mirror": Entry("left and right exchanged", partial(_flip, 3)),
+    "flips": Entry("left and right, and top and bottom exchanged", _flips),
+    "turns": Entry("turned by right angles and mirrored", _turns),
+    "light": Entry("brighter or darker, with more or less contrast, by up to a fifth", _light),
+}
+
+
+def build_augmentation(name: str | None) -> Augment:
+    """The augmentation called `name`, several joined by +; nothing is done for None. Raises `UnknownName`."""
+    parts = [part.strip() for part in name.split("+")] if name else []
+    for part in parts:
+        if part not in AUGMENTATIONS:
+            raise UnknownName("augmentation", part, [*AUGMENTATIONS, "or several joined by +, as in flips+light"])
+    return partial(_apply, [AUGMENTATIONS[part].augment for part in parts])
+
+
+def _apply(steps: list[Augment], images: Tensor) -> Tensor:
+    for step in steps:
+        images = step(images)
+    return images

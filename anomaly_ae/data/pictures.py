@@ -1,0 +1,192 @@
+"""Pictures of one's own as a data set: found by looking, decoded once, kept in memory, or on disk where too many."""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from anomaly_ae.data.decoder import Records
+from anomaly_ae.data.decoders import Decoders
+from anomaly_ae.data.decoding import INSIDE, Pixels
+from anomaly_ae.data.images import Dataset, ImageSet
+from anomaly_ae.data.layouts import TEST, TRAIN, Layout, count_classes, find_layout
+from anomaly_ae.data.preprocessing import Preprocessing
+from anomaly_ae.data.sources import Integers, Listing, Source, open_source, shown
+from anomaly_ae.data.storage import cache_folder, is_held
+from anomaly_ae.errors import DataError
+from anomaly_ae.files import sha256, write_folder, write_json
+from anomaly_ae.progress import display
+
+AT_A_TIME = 256  # files that are decoded together
+LOOKED_AT = 64  # pictures by which size and colour are found out,
+LOOK_SIDE = 64  # at so many pixels a side
+COLOURED = 16  # of 255, by which the channels of a gray picture may differ, as JPEG makes them
+MOST_BAD = 0.1  # share of the pictures that may be unreadable before training on the others makes no sense
+PIXELS_FILE, ABOUT_FILE = "pixels.npy", "about.json"
+MASKED = 128  # of 255, from which a pixel of a mask counts as defective
+
+
+@dataclass(frozen=True, eq=False)
+class PictureData:
+    """Pictures below a folder or an address, and what each of them is."""
+
+    name: str
+    source: Source
+    listing: Listing
+    layout: Layout
+
+    @classmethod
+    def open(cls, place: str) -> "PictureData":
+        """Raises `DataMissing` when there is no picture, `DataError` when it cannot be told what they are."""
+        source = open_source(place)
+        listing = source.list()
+        return cls(source.name, source, listing, find_layout(listing.paths))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.layout.classes
+
+    @property
+    def normal(self) -> str | None:
+        """What is normal unless something else is said."""
+        return self.layout.normal
+
+    @property
+    def place(self) -> None:
+        """Nowhere but where its name says."""
+
+    @property
+    def about(self) -> str:
+        """What was found, in one line."""
+        unused = f"; {self.layout.unused:,} pictures elsewhere are not used" if self.layout.unused else ""
+        return f"{self.name}: {self.layout.about}; {count_classes(self.layout)}{unused}"
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the pictures: gray if none of some has colour, and their median size."""
+        positions = np.array(self.layout.files[TRAIN][0])
+        some = positions[np.linspace(0, len(positions) - 1, min(LOOKED_AT, len(positions))).astype(int)]
+        with Decoders(self.source, (3, LOOK_SIDE, LOOK_SIDE), fit=INSIDE) as decoders:
+            records = decoders.decode(*self.listing.at(some))
+        good = records[records["error"] == b""]
+        if not len(good):
+            first = f"{shown(self.listing.paths[some[0]])}: {records['error'][0].decode()}"
+            raise DataError(f"none of {len(some)} pictures in {self.name} can be read; the first {first}")
+        height, width = (round(float(np.median(good[side]))) for side in ("height", "width"))
+        return 3 if _coloured(good["pixels"]) else 1, height, width
+
+    def load(self, preprocessing: Preprocessing, only: Collection[bytes] | None = None) -> Dataset:
+        """The pictures as a detector sees them; those with names in `only`, where it is given.
+
+        Files that cannot be read are left out. Raises `DataError` when they are too many to go on without.
+        """
+        files, bad = {}, list[str]()
+        for file, (positions, labels) in self.layout.files.items():
+            chosen = np.array([self._wanted(i, only) for i in positions], bool)
+            if chosen.any():
+                files[file], errors = self._load(np.array(positions)[chosen], np.array(labels)[chosen], preprocessing)
+                bad += errors
+        self._require_most(bad, sum(map(len, files.values())))
+        return Dataset(self.name, self.classes, files, tuple(bad))
+
+    def masks(self, names: Sequence[bytes], preprocessing: Preprocessing) -> tuple[Tensor, Tensor] | None:
+        """Of the pictures with these names: which pixels are defective, bool (N, H, W), nothing where there is no
+        mask, and whether there is one, bool (N,). None when there is none at all.
+
+        Raises `DataError` when a mask cannot be read.
+        """
+        at = {self.listing.paths[picture]: mask for picture, mask in self.layout.masks.items()}
+        known = torch.tensor([name in at for name in names])
+        if not known.any():
+            return None
+        gray = Preprocessing(1, preprocessing.height, preprocessing.width, preprocessing.fit)
+        masks = torch.zeros(len(names), *gray.shape[1:], dtype=torch.bool)
+        wanted = np.array([at[name] for name in names if name in at])
+        records = np.concatenate(list(self._records(wanted, gray)))
+        for position, record in zip(wanted, records, strict=True):
+            if record["error"]:
+                raise DataError(f"the mask {shown(self.listing.paths[position])}: {record['error'].decode()}")
+        masks[known] = torch.from_numpy(records["pixels"][:, 0] >= MASKED)
+        return masks, known
+
+    def _wanted(self, position: int, only: Collection[bytes] | None) -> bool:
+        return only is None or self.listing.paths[position] in only
+
+    def _require_most(self, bad: Sequence[str], good: int) -> None:
+        """Raise `DataError` when too many pictures could not be read."""
+        if len(bad) > MOST_BAD * (len(bad) + good):
+            raise DataError(
+                f"{len(bad):,} of {len(bad) + good:,} pictures in {self.name} cannot be read; the first {bad[0]}; "
+                "mend or remove them"
+            )
+
+    def _load(
+        self, positions: Integers, labels: npt.NDArray[np.int_], preprocessing: Preprocessing
+    ) -> tuple[ImageSet, list[str]]:
+        """The pictures at some positions, and those that cannot be read."""
+        pixels, errors = self._decode(positions, preprocessing)
+        good = np.array([not error for error in errors], bool)
+        names = [self.listing.paths[i] for i in positions]
+        bad = [f"{shown(name)}: {error}" for name, error in zip(names, errors, strict=True) if error]
+        kept = tuple(name for name, error in zip(names, errors, strict=True) if not error)
+        return ImageSet(pixels, torch.from_numpy(labels[good]).long(), kept), bad
+
+    def _decode(self, positions: Integers, preprocessing: Preprocessing) -> tuple[Tensor, list[str]]:
+        """Pixels, uint8 (M, C, H, W), of the pictures that can be read, and of each an error or nothing."""
+        shape = (len(positions), *preprocessing.shape)
+        if is_held(shape):
+            return _fill(np.zeros(shape, np.uint8), self._records(positions, preprocessing))
+        folder = cache_folder() / self._key(positions, preprocessing)
+        if not folder.exists():
+            write_folder(folder, lambda new: _fill_file(new, shape, self._records(positions, preprocessing)))
+        errors = json.loads((folder / ABOUT_FILE).read_text())["errors"]
+        mapped = np.load(folder / PIXELS_FILE, mmap_mode="c")  # read from the disk as needed, never written back
+        return torch.from_numpy(mapped)[: errors.count("")], errors
+
+    def _records(self, positions: Integers, preprocessing: Preprocessing) -> Iterator[Records]:
+        """What became of the files at some positions, with a display where they are many."""
+        parts = np.split(positions, range(AT_A_TIME, len(positions), AT_A_TIME))
+        with preprocessing.decoders(self.source) as decoders, display(len(positions)) as progress:
+            for done, records in enumerate(decoders.map(map(self.listing.at, parts)), start=1):
+                yield records
+                progress.advance(len(records), f"{min(done * AT_A_TIME, len(positions)):,} pictures decoded")
+
+    def _key(self, positions: Integers, preprocessing: Preprocessing) -> str:
+        """What decoded pictures are kept under: another file, or one that has changed, gives another key."""
+        names = b"\0".join(self.listing.paths[i] for i in positions)
+        stats = self.listing.sizes[positions].tobytes(), self.listing.times[positions].tobytes()
+        return sha256(self.source.identity.encode(), repr(preprocessing).encode(), names, *stats)
+
+
+def test_pictures(dataset: Dataset) -> ImageSet:
+    """Those to measure a detector on that was trained on others: the test file, where there is one, or all."""
+    return dataset.files.get(TEST) or dataset.files[TRAIN]
+
+
+def _coloured(pixels: Pixels) -> bool:
+    """Whether any of some pictures, uint8 (N, 3, H, W), has colour."""
+    return bool((pixels.max(axis=1).astype(int) - pixels.min(axis=1) > COLOURED).any())
+
+
+def _fill(pixels: Pixels, parts: Iterable[Records]) -> tuple[Tensor, list[str]]:
+    """Put what could be decoded into pixels (N, C, H, W), the first M of them; these, and of each file its error."""
+    count, errors = 0, list[str]()
+    for records in parts:
+        good = records["pixels"][records["error"] == b""]
+        pixels[count : count + len(good)] = good
+        count += len(good)
+        errors += [error.decode() for error in records["error"]]
+    return torch.from_numpy(pixels[:count]), errors
+
+
+def _fill_file(folder: Path, shape: tuple[int, ...], parts: Iterable[Records]) -> None:
+    pixels = np.lib.format.open_memmap(folder / PIXELS_FILE, "w+", np.uint8, shape)
+    _, errors = _fill(pixels, parts)
+    pixels.flush()
+    write_json(folder / ABOUT_FILE, {"errors": errors})

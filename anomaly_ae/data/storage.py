@@ -1,0 +1,54 @@
+"""Room for many images: in memory, or in a file that the system reads from and writes to as if it were memory."""
+
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from anomaly_ae.files import expand, storage_errors
+
+SHARE = 4  # of the machine's memory, that one set of images may take
+ROWS = 1_024  # copied at a time
+
+
+def most_held() -> int:
+    """Bytes of images that are kept in memory; more lie in a file."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // SHARE
+
+
+def cache_folder() -> Path:
+    """Where decoded pictures lie that are too many for the memory: ANOMALY_AE_CACHE, else the user's cache folder."""
+    named = os.environ.get("ANOMALY_AE_CACHE")
+    general = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "anomaly-ae"
+    return expand(named or general)
+
+
+def is_held(shape: Sequence[int]) -> bool:
+    """Whether uint8 images of `shape` (N, C, H, W) are kept in memory."""
+    return math.prod(shape) <= most_held()
+
+
+def take_rows(images: Tensor, indices: Tensor) -> Tensor:
+    """`images[indices]`, uint8 (M, C, H, W); in a nameless file where they are too many for the memory."""
+    shape = (len(indices), *images.shape[1:])
+    if is_held(shape):
+        return images[indices]
+    taken = _nameless(shape)
+    for start in range(0, len(indices), ROWS):
+        taken[start : start + ROWS] = images[indices[start : start + ROWS]]
+    return taken
+
+
+def _nameless(shape: Sequence[int]) -> Tensor:
+    """Zeros, uint8 of `shape`, in a file that is gone when nobody uses it any more, however the process ends."""
+    folder = cache_folder()
+    with storage_errors(f"write to {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.truncate(math.prod(shape))
+            mapped = torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8)
+    return mapped.view(*shape)

@@ -1,0 +1,64 @@
+"""Score by patches: how far what a network sees about each pixel is from all it saw in training."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.errors import UsageError
+from anomaly_ae.scorers.base import MapScorer, Passes
+from anomaly_ae.scorers.neighbours import sample
+from anomaly_ae.scorers.surface import smooth
+
+LAYERS = slice(1, 3)  # the feature maps compared, of the second and third size: fine enough to say where
+MOST_PATCHES = 10_000  # remembered, however many images there were
+AT_A_TIME = 4_096  # patches compared with all of these, so that their distances fit into memory
+
+
+class PatchNeighbours(MapScorer):
+    """`patch-knn`: distance of the features about each pixel to the nearest that any place of a fit image had.
+
+    Two feature maps of the encoder, each the mean over 3×3 neighbours, side by side at the size of the larger, every
+    channel less its mean and divided by its deviation. In the manner of PatchCore, Roth et al. 2022,
+    https://arxiv.org/abs/2106.08265, with features that were learned here and an even sample for a memory.
+    """
+
+    top_share = 0.01
+
+    def check(self, outputs: Outputs) -> None:
+        if not outputs.features:
+            raise UsageError(
+                "scorer patch-knn needs feature maps, which this network has none of; take --autoencoder conv or "
+                "repair, and no --tile"
+            )
+
+    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+        kept, images = [], sum(len(batch) for batch, _ in fit_set())
+        for _, outputs in fit_set():
+            rows = _rows(_patches(outputs))
+            kept.append(rows[sample(len(rows), -(-MOST_PATCHES * len(outputs.latent) // images)).to(rows.device)])
+        memory = torch.cat(kept)  # (M, D)
+        self.learned["centre"], self.learned["spread"] = memory.mean(dim=0), memory.std(dim=0).clamp_min(1e-6)
+        self.learned["memory"] = self._standardise(memory)
+
+    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+        patches = _patches(outputs)
+        keys = self._standardise(_rows(patches))  # (N·h·w, D)
+        nearest = [torch.cdist(part, self.learned["memory"]).amin(dim=1) for part in torch.split(keys, AT_A_TIME)]
+        maps = torch.cat(nearest).view(len(patches), 1, *patches.shape[2:])
+        return smooth(functional.interpolate(maps, images.shape[-2:], mode="bilinear")).squeeze(1)
+
+    def _standardise(self, rows: Tensor) -> Tensor:
+        return (rows - self.learned["centre"]) / self.learned["spread"]
+
+
+def _patches(outputs: Outputs) -> Tensor:
+    """Features about each place, (N, D, h, w)."""
+    maps = outputs.features[LAYERS] or outputs.features[-1:]
+    means = [functional.avg_pool2d(each, 3, 1, 1, count_include_pad=False) for each in maps]
+    return torch.cat([functional.interpolate(each, means[0].shape[2:], mode="bilinear") for each in means], dim=1)
+
+
+def _rows(patches: Tensor) -> Tensor:
+    """(N, D, h, w) to (N·h·w, D)."""
+    return patches.permute(0, 2, 3, 1).flatten(0, 2)

@@ -1,0 +1,65 @@
+"""Scores for surfaces and objects, where a defect is a small part of the picture."""
+
+from torch import Tensor
+from torch.nn import functional
+
+from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.autoencoders.repair import DEFECT
+from anomaly_ae.errors import UsageError
+from anomaly_ae.objectives.similarity import blur
+from anomaly_ae.scorers.base import MapScorer
+
+TOP = 0.002  # share of the pixels, the highest, whose mean is the score
+SMOOTH = 1 / 128  # σ of the Gaussian that takes single pixels back, of the smaller side
+
+
+class Defect(MapScorer):
+    """`defect`: -log of the probability that a pixel is sound, as the segmentation head has it, blurred a little; the
+    score is the mean of its highest 0.2 %.
+    """
+
+    top_share = TOP
+
+    def check(self, outputs: Outputs) -> None:
+        if DEFECT not in outputs.heads:
+            raise UsageError("scorer defect needs a network that says where defects are; take --autoencoder repair")
+
+    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+        return smooth(functional.softplus(outputs.heads[DEFECT])).squeeze(1)
+
+
+class Contrast(MapScorer):
+    """`contrast`: blurred squared difference of x and x̂, both with mean 0 and contrast 1 about each pixel."""
+
+    top_share = 0.01
+
+    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+        difference = normalise_locally(images) - normalise_locally(outputs.reconstruction)
+        return smooth(difference.square().mean(dim=1, keepdim=True)).squeeze(1)
+
+
+class Gradient(MapScorer):
+    """`gradient`: blurred squared difference of the gradients of x and x̂."""
+
+    top_share = 0.01
+
+    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+        difference = images - outputs.reconstruction
+        padded = functional.pad(difference, (1, 1, 1, 1), mode="replicate")
+        across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+        down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+        return smooth((across.square() + down.square()).mean(dim=1, keepdim=True)).squeeze(1)
+
+
+def smooth(maps: Tensor) -> Tensor:
+    """Maps (N, 1, H, W), blurred by a Gaussian of σ = 1/128 of the smaller side, half a pixel at the least."""
+    sigma = max(0.5, SMOOTH * min(maps.shape[-2:]))
+    return blur(maps, sigma, round(4 * sigma))
+
+
+def normalise_locally(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) less their blurred selves, divided by their blurred deviation from these."""
+    sigma = min(images.shape[-2:]) / 16
+    radius = round(3 * sigma)
+    centred = images - blur(images, sigma, radius)
+    return centred / (blur(centred.square(), sigma, radius).sqrt() + 0.02)
