@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "augment": "flips+light",
         "batch_size": 16,
         "patience": 60,
-        "steps": 3000,
+        "steps": 2000,
     },
 }
 

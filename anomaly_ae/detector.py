@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,6 +102,7 @@ class Detector:
     calibration: Calibration
     split: Split
     profile: Profile
+    heat_level: float | None = None  # of the heat map: a normal image reaches it anywhere as rarely as the threshold
 
     @property
     def threshold(self) -> float:
@@ -231,6 +233,7 @@ class Detector:
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "calibration": calibration,
             "profile": dataclasses.asdict(self.profile),
+            "heat_level": self.heat_level,
             "split": self.split.summary(),
             "weights_sha256": sha256(weights),
         }
@@ -256,7 +259,8 @@ class Detector:
             raise ValueError("its threshold does not follow from its calibration scores")
         split = Split.from_record(about["split"], under("split."))
         profile = Profile(**{name: tuple(usual) for name, usual in about["profile"].items()})
-        return cls(recipe, preprocessing, network.to(device).eval(), scorer, calibration, split, profile)
+        network = network.to(device).eval()
+        return cls(recipe, preprocessing, network, scorer, calibration, split, profile, about["heat_level"])
 
 
 def fit_detector(
@@ -280,7 +284,19 @@ def fit_detector(
     scorer = fit_scorer(recipe.scorer, network, *known, recipe.trim_training, recipe.top_share)
     scores = map_images(network, images["calibration"].images, scorer.score, ())
     calibration = Calibration(scores, target_fpr)
-    return Detector(recipe, preprocessing, network, scorer, calibration, split, Profile.of(images["fit"].images))
+    profile = Profile.of(images["fit"].images)
+    detector = Detector(recipe, preprocessing, network, scorer, calibration, split, profile)
+    return dataclasses.replace(detector, heat_level=_heat_level(detector, images["calibration"].images))
+
+
+def _heat_level(detector: Detector, images: Tensor) -> float | None:
+    """What the heat maps of no more calibration images exceed than the target rate allows; None without maps."""
+    some = images[sample(len(images), REFERENCES)]
+    maps = detector.heat_map(some)
+    if maps is None:
+        return None
+    rank = max(1, math.floor(detector.calibration.target_fpr * (len(some) + 1)))
+    return float(maps.flatten(1).amax(dim=1).topk(rank).values[-1])
 
 
 def fit_scorer(

@@ -273,6 +273,8 @@ def draw(
     if evaluation.auroc is not None and evaluation.average_precision is not None:
         areas = evaluation.auroc, evaluation.average_precision
         curves["roc_and_precision_recall"] = figures.roc_and_precision_recall(values, novel, *areas, at_threshold)
+    if mapped is not None and bool(mapped.masks.any()):
+        curves["defects"] = _defects(detector, test, mapped)
     return {
         "score_histogram": figures.score_histogram(values, novel, threshold, evaluation.target_fpr),
         "score_by_class": figures.score_by_class(values, names, novel, threshold),
@@ -291,7 +293,26 @@ def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor,
     ]
     images = as_float(chosen.images).numpy()
     rebuilt, heat = detector.reconstruct(chosen.images).numpy(), detector.heat_map(chosen.images)
-    return figures.image_rows(images, rebuilt, None if heat is None else heat.numpy(), titles, heading)
+    maps = None if heat is None else heat.numpy()
+    return figures.image_rows(images, rebuilt, maps, titles, heading, detector.heat_level)
+
+
+def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> Figure:
+    """Some images of every class with masks, with heat map, contour and the true outline."""
+    names, level, rows = class_names(detector, test), detector.heat_level, []
+    defective = mapped.masks.flatten(1).any(dim=1)
+    for name in detector.recipe.classes:
+        of_class = torch.tensor([names[i] == name for i in mapped.positions.tolist()]) & defective
+        if of_class.any():
+            among = torch.nonzero(of_class).flatten()
+            some = among[torch.linspace(0, len(among) - 1, min(figures.SHOWN, len(among))).long()]
+            images = as_float(test.images[mapped.positions[some]]).numpy()
+            masks = list(mapped.masks[some].numpy())
+            rows += [
+                (name, images),
+                ("found", figures.overlays(images, mapped.maps[some].numpy(), level, masks)),
+            ]
+    return figures.labelled_rows(rows, "Heat maps of defects; outlined what is defective (green) and found (cyan)")
 
 
 def novelty(detector: Detector, images: ImageSet) -> Bools:

@@ -15,6 +15,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.ndimage import binary_erosion
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from anomaly_ae.calibration import Calibration
@@ -30,6 +31,7 @@ GRID_PIXELS = 84  # the least height of one image in a grid
 NORMAL, NOVEL, LINE = "#4477aa", "#ee6677", "#222222"
 MARKERS = {"normal": "o", "novel": "X"}
 ROLES = {"normal": NORMAL, "novel": NOVEL}  # Paul Tol's bright scheme, told apart by the colour-blind
+CONTOUR, TRUTH, OUTLINE = (0, 255, 255), (60, 255, 60), 2  # colours of lines over pictures, and their width in pixels
 SHOWN = 10  # images in a row
 STRIP_PIXELS = 64  # the least width of one image in it
 MAPPED = 1_000  # latents in the map, at most
@@ -164,15 +166,18 @@ def score_by_class(scores: Array, names: Sequence[str], novel: Array, threshold:
     return figure
 
 
-def image_rows(images: Array, rebuilt: Array, heat: Array | None, titles: Sequence[str], heading: str) -> Figure:
-    """Originals, reconstructions, error maps and heat maps as rows, a few words above each column.
+def image_rows(
+    images: Array, rebuilt: Array, heat: Array | None, titles: Sequence[str], heading: str, level: float | None = None
+) -> Figure:
+    """Originals, reconstructions, error maps, heat maps and overlays as rows, a few words above each column.
 
     images, rebuilt: float (N, C, H, W) in [0, 1]; heat: float (N, H, W), or None for a scorer without any
+    level: of the heat map, around which the overlay has a contour
     """
     error = np.abs(images - rebuilt).mean(axis=1)
     rows = [("original", images), ("reconstruction", rebuilt), ("absolute\nerror", error)]
     if heat is not None:
-        rows.append(("heat map\nof the score", heat))
+        rows += [("heat map\nof the score", heat), ("overlay", overlays(images, heat, level))]
     return labelled_rows(rows, f"{heading} (maps: from 0, dark, to the row's largest value)", titles)
 
 
@@ -282,18 +287,46 @@ def grid(images: Array, rebuilt: Array) -> Array:
     return np.concatenate(rows, axis=0)
 
 
-def overlay(picture: Array, heat: Array, least: int = OVERLAY_PIXELS) -> Array:
+def overlay(
+    picture: Array, heat: Array, least: int = OVERLAY_PIXELS, level: float | None = None, mask: Array | None = None
+) -> Array:
     """A picture, uint8 (H', W', 3), with a heat map, float (H, W), laid over it, at least so many pixels high or
-    wide: nothing of it where the map is 0, little but its colour at its largest value.
+    wide: nothing of it where the map is 0, little but its colour at its largest value, or at `level` if that is more.
+
+    level: of the heat map, around which there is a contour
+    mask:  what is defective in truth, bool (H, W), outlined too
     """
     scale = max(1, math.ceil(least / max(picture.shape[:2])))
     large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-    share = np.asarray(heat, np.float32) / (float(heat.max()) or 1.0)
-    smooth = decoding.resize(share, *large.shape[:2]).clip(0, 1)
-    colour = colormaps["inferno"](smooth)[..., :3] * 255
-    weight = 0.85 * np.sqrt(smooth)[..., None]
+    smooth = decoding.resize(np.asarray(heat, np.float32), *large.shape[:2])
+    share = (smooth / (max(float(heat.max()), level or 0.0) or 1.0)).clip(0, 1)
+    colour = colormaps["inferno"](share)[..., :3] * 255
+    weight = 0.85 * np.sqrt(share)[..., None]
     blended: Array = np.rint(large * (1 - weight) + colour * weight).astype(np.uint8)
+    if mask is not None:
+        blended[_outline(decoding.resize(mask.astype(np.float32), *large.shape[:2]) > 0.5)] = TRUTH
+    if level is not None:
+        blended[_outline(smooth > level)] = CONTOUR
     return blended
+
+
+def overlays(
+    images: Array, heat: Array, level: float | None = None, masks: Sequence[Array | None] | None = None
+) -> Array:
+    """Images, float (N, C, H, W) in [0, 1], each with its heat map (N, H, W) over it, as float (N, 3, H', W')."""
+    pictures = np.rint(images * 255).astype(np.uint8).repeat(1 if images.shape[1] == 3 else 3, axis=1)[:, :3]
+    drawn = [
+        overlay(picture.transpose(1, 2, 0), each, level=level, mask=mask)
+        for picture, each, mask in zip(pictures, heat, masks or [None] * len(heat), strict=True)
+    ]
+    return np.stack(drawn).transpose(0, 3, 1, 2) / 255
+
+
+def _outline(region: Array) -> Array:
+    """The pixels of a region, bool (H, W), within two of its edge."""
+    inside = binary_erosion(region, iterations=OUTLINE, border_value=1)
+    edge: Array = region & ~inside
+    return edge
 
 
 def folder_histogram(scores: Array, calibration: Array, threshold: float, target_fpr: float) -> Figure:

@@ -31,7 +31,6 @@ class RepairAutoencoder(Autoencoder):
     long as the smaller side stays at 4 pixels or more.
     """
 
-    side = 192
     objective = "repair"
     learning_rate = 4e-3
     defects = 0.7

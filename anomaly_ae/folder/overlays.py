@@ -28,7 +28,8 @@ def check_overlays(job: Job, folder: Path) -> None:
 def write_overlays(job: Job, scores: Scores, folder: Path) -> None:
     """Write a picture for each anomalous image, called as that is, with .png at the end.
 
-    The colours go from none to the largest value in the image.
+    The colours go from none to the largest value in the image, or to the detector's heat level if that is more; what
+    lies above that has a contour.
     """
     positions = scores.anomalous.nonzero()[0]
     looks = look_again(job.detector, job.source, scores.listing, positions, SIDE, job.workers)
@@ -37,7 +38,7 @@ def write_overlays(job: Job, scores: Scores, folder: Path) -> None:
         for done, (look, heat) in enumerate(maps, start=1):
             place = folder / os.fsdecode(overlay_name(scores.listing.paths[look.position]))
             try:
-                figures.save_image(place, figures.overlay(look.picture, heat))
+                figures.save_image(place, figures.overlay(look.picture, heat, level=job.detector.heat_level))
             except StorageError as error:  # of one odd name, unless the folder itself is at fault
                 require_writable(folder)
                 say(f"left out: {one_line(error)}")

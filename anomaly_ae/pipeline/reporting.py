@@ -43,6 +43,8 @@ def _pictures(job: Job, scores: Scores, order: Any) -> Iterator[Mapping[str, Any
     rows = dict(zip(order.tolist(), _rows(job, scores, order), strict=True))
     for look in look_again(job.detector, job.source, scores.listing, order, SIDE, job.workers):
         named = dict(zip(("path", "score", "p_value", "is_anomaly"), rows[look.position], strict=True))
-        heat = {} if look.heat is None else {"heat": picture_address(figures.overlay(look.picture, look.heat, SIDE))}
         drawn = {"picture": picture_address(look.picture), "rebuilt": picture_address(as_pixels(look.rebuilt))}
-        yield named | drawn | heat
+        if look.heat is not None:
+            over = figures.overlay(look.picture, look.heat, SIDE, job.detector.heat_level)
+            drawn["heat"] = picture_address(over)
+        yield named | drawn

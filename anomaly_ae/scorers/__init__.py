@@ -31,7 +31,7 @@ SCORERS: dict[str, Entry] = {
     "relative": Entry("blurred squared reconstruction error, relative to the image's energy", RelativeError),
     "contrast": Entry("reconstruction error after contrast normalisation about each pixel; worst 1 %", Contrast),
     "gradient": Entry("reconstruction error of the gradients; worst 1 %", Gradient),
-    "defect": Entry("what autoencoder repair holds for a defect; worst 0.2 %", Defect),
+    "defect": Entry("what autoencoder repair holds for a defect; worst 0.1 %", Defect),
     "patch-knn": Entry("distance of each patch's features to the nearest in training; worst 1 %", PatchNeighbours),
     "elbo": Entry("negative evidence lower bound, for autoencoder vae", NegativeELBO),
     "latent-knn": Entry("distance to the nearest latent of a training image", LatentNeighbours),

@@ -9,13 +9,13 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.objectives.similarity import blur
 from anomaly_ae.scorers.base import MapScorer
 
-TOP = 0.002  # share of the pixels, the highest, whose mean is the score
+TOP = 0.001  # share of the pixels, the highest, whose mean is the score
 SMOOTH = 1 / 128  # σ of the Gaussian that takes single pixels back, of the smaller side
 
 
 class Defect(MapScorer):
     """`defect`: -log of the probability that a pixel is sound, as the segmentation head has it, blurred a little; the
-    score is the mean of its highest 0.2 %.
+    score is the mean of its highest 0.1 %.
     """
 
     top_share = TOP
