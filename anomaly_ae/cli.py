@@ -310,7 +310,7 @@ def runs(
 
 @app.command()
 def datasets(as_json: Json = False) -> None:
-    """List the data sets."""
+    """List the data sets; a folder of pictures is one, too."""
     from anomaly_ae.data.named import DATASETS
 
     _print({name: entry.about for name, entry in DATASETS.items()}, as_json, texts.listed)

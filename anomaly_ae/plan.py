@@ -32,11 +32,7 @@ from anomaly_ae.scorers import build_scorer
 from anomaly_ae.yaml_files import Line, read_lines
 
 REUSED = ("scorer", "top_share", "target_fpr")  # settings that need no other network
-NAMED: dict[str, Callable[[str], object]] = {
-    "autoencoder": find_autoencoder,
-    "dataset": check_dataset,
-    "scorer": build_scorer,
-}
+NAMED: dict[str, Callable[[str], object]] = {"autoencoder": find_autoencoder, "scorer": build_scorer}
 OWN_KEYS = ("name", "about", "systems", "matrix", "beside", "published")
 MATRIX, PUBLISHED = "matrix.", "published."
 # What can be measured of a cell: errors on [0, 1] or on the system's own scale, losses at an epoch, sizes
@@ -145,15 +141,16 @@ def _cells(
     system: str, given: Mapping[str, Line], published: Mapping[str, float], beside: tuple[str, ...]
 ) -> list[Cell]:
     """Every combination of the matrix."""
-    matrix = {key.removeprefix(MATRIX): _values(line) for key, line in given.items() if key.startswith(MATRIX)}
+    single = [line for key, line in given.items() if not key.startswith(MATRIX)]
+    fixed = read_config(single)
+    data_dir = fixed.get("data_dir")
+    matrix = {k.removeprefix(MATRIX): _values(line, data_dir) for k, line in given.items() if k.startswith(MATRIX)}
     if both := matrix.keys() & given.keys():
         line = given[both.pop()]
         raise UsageError(f"{line.where}: {line.key} stands in the matrix too; leave one of the two out")
-    single = [line for key, line in given.items() if not key.startswith(MATRIX)]
-    fixed = read_config(single)
     for line in single:
         with errors_at(line.where):
-            _check_name(field_name(line.key), line.value)
+            _check_name(field_name(line.key), line.value, data_dir)
     cells: list[Cell] = []
     for combination in itertools.product(*matrix.values()):
         varied = dict(zip(matrix, combination, strict=True))
@@ -206,7 +203,7 @@ def _meaning(line: Line) -> str:
             raise UsageError(f"{error}; or of the file itself: {', '.join(OWN_KEYS)}") from error
 
 
-def _values(line: Line) -> list[Any]:
+def _values(line: Line, data_dir: str | None) -> list[Any]:
     """The values of a matrix line, each of the field's type and range."""
     with errors_at(line.where):
         if not isinstance(line.value, list) or not line.value:
@@ -214,13 +211,15 @@ def _values(line: Line) -> list[Any]:
         name = field_name(line.key.removeprefix(MATRIX))
         values = [check_value(name, value) for value in line.value]
         for value in values:
-            _check_name(name, value)
+            _check_name(name, value, data_dir)
         return values
 
 
-def _check_name(field: str, value: Any) -> None:
-    """Look up a value of a field that holds a name. Raises `UnknownName`."""
-    if field in NAMED:
+def _check_name(field: str, value: Any, data_dir: str | None) -> None:
+    """Look up a value of a field that holds a name. Raises `UnknownName`, `DataMissing` where there is no folder."""
+    if field == "dataset":
+        check_dataset(str(value), data_dir)
+    elif field in NAMED:
         NAMED[field](str(value))
 
 

@@ -151,7 +151,8 @@ def evaluated(result: Mapping[str, Any]) -> str:
         *(_pixels(result) if result["pixel_auroc"] is not None else []),
         *(_discovered(result["discoveries"]) if result["discoveries"] else []),
     ]
-    heading = f"{result['dataset']}: normal {', '.join(result['normal'])} · {result['images']:,} test images"
+    dataset = result["dataset"].rstrip("/").rpartition("/")[2]  # of a folder its own name
+    heading = f"{dataset}: normal {', '.join(result['normal'])} · {result['images']:,} test images"
     lines = [
         f"{heading} · scorer {result['scorer']}",
         "",

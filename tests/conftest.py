@@ -21,7 +21,7 @@ from anomaly_ae.pipeline import TrainResult
 from anomaly_ae.runs import Home, RunFolder
 
 COMMAND = [sys.executable, "-m", "anomaly_ae.cli"]
-SETTINGS_THAT_LEAK_IN = ("ANOMALY_AE_MLRUNS", "ANOMALY_AE_DATA_DIR", "MLFLOW_TRACKING_URI")
+SETTINGS_THAT_LEAK_IN = ("ANOMALY_AE_MLRUNS", "ANOMALY_AE_DATA_DIR", "ANOMALY_AE_CACHE", "MLFLOW_TRACKING_URI")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """A data set by its name, or by the place where its pictures lie."""
 
-from anomaly_ae.data.named import DATASETS, NamedData
+from pathlib import Path
+
+from anomaly_ae.data.named import DATASETS, NamedData, data_root
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError
 from anomaly_ae.files import expand
@@ -11,30 +13,36 @@ Data = NamedData | PictureData
 def open_data(name: str, data_dir: str | None = None) -> Data:
     """Find a data set and its classes; no image is read yet.
 
-    name: one of the catalogue, or a folder or an address (s3://…) of pictures
-    Raises `UnknownName`, `DataMissing` when there is no such folder or no picture in it, `DataError`.
+    name: one of the catalogue; or a folder of pictures, also one in the folder where data sets lie; or an address
+    (s3://…). Raises `UnknownName`, `DataMissing` when there is no such folder or no picture in it, `DataError`.
     """
-    check_dataset(name)
-    return NamedData(name, data_dir) if name in DATASETS else PictureData.open(name)
+    check_dataset(name, data_dir)
+    return NamedData(name, data_dir) if name in DATASETS else PictureData.open(whole_name(name, data_dir))
 
 
-def check_dataset(name: str) -> None:
+def check_dataset(name: str, data_dir: str | None = None) -> None:
     """Raise `UnknownName` or `DataMissing` when there is no such data set, without looking into it."""
-    if name in DATASETS or "://" in name or expand(name).is_dir():
+    if name in DATASETS or "://" in name or _folder(name, data_dir):
         return
     if expand(name).is_file():
         raise UsageError(f"{name} is a file; a data set is a folder of pictures, or one of {', '.join(DATASETS)}")
     if any(mark in name for mark in "/\\.~"):
         raise DataMissing(f"there is no folder {name}; name a folder of pictures, or one of {', '.join(DATASETS)}")
-    raise UnknownName("data set", name, [*DATASETS, "or the path of a folder of pictures"])
+    raise UnknownName("data set", name, [*DATASETS, "or a folder of pictures"])
 
 
-def whole_name(name: str) -> str:
+def whole_name(name: str, data_dir: str | None = None) -> str:
     """A data set's name, that of a folder as a path which means the same everywhere on this machine."""
-    is_folder = name not in DATASETS and "://" not in name and expand(name).is_dir()
-    return str(expand(name).resolve()) if is_folder else name
+    folder = None if name in DATASETS or "://" in name else _folder(name, data_dir)
+    return str(folder.resolve()) if folder else name
 
 
 def short_name(name: str) -> str:
     """A data set's name for headings: of a folder or an address the last part."""
     return name.rstrip("/").rpartition("/")[2] or name
+
+
+def _folder(name: str, data_dir: str | None) -> Path | None:
+    """The folder that a name means: as a path, or within the folder where data sets lie."""
+    places = (expand(name), data_root(data_dir) / name) if name else ()
+    return next((place for place in places if place.is_dir()), None)

@@ -143,11 +143,12 @@ class PictureData:
         if is_held(shape):
             return _fill(np.zeros(shape, np.uint8), self._records(positions, preprocessing))
         folder = cache_folder() / self._key(positions, preprocessing)
-        if not folder.exists():
+        if (kept := _read_cache(folder)) is None:
             write_folder(folder, lambda new: _fill_file(new, shape, self._records(positions, preprocessing)))
-        errors = json.loads((folder / ABOUT_FILE).read_text())["errors"]
-        mapped = np.load(folder / PIXELS_FILE, mmap_mode="c")  # read from the disk as needed, never written back
-        return torch.from_numpy(mapped)[: errors.count("")], errors
+            kept = _read_cache(folder)
+        if kept is None:
+            raise DataError(f"what was decoded to {folder} cannot be read again; free space, or set ANOMALY_AE_CACHE")
+        return kept
 
     def _records(self, positions: Integers, preprocessing: Preprocessing) -> Iterator[Records]:
         """What became of the files at some positions, with a display where they are many."""
@@ -183,6 +184,16 @@ def _fill(pixels: Pixels, parts: Iterable[Records]) -> tuple[Tensor, list[str]]:
         count += len(good)
         errors += [error.decode() for error in records["error"]]
     return torch.from_numpy(pixels[:count]), errors
+
+
+def _read_cache(folder: Path) -> tuple[Tensor, list[str]] | None:
+    """What `_fill_file` wrote, read from the disk as needed; None if it is not there or damaged."""
+    try:
+        errors: list[str] = json.loads((folder / ABOUT_FILE).read_text())["errors"]
+        mapped = np.load(folder / PIXELS_FILE, mmap_mode="c")  # what is changed in memory is not written back
+    except (OSError, ValueError, KeyError):
+        return None
+    return torch.from_numpy(mapped)[: errors.count("")], errors
 
 
 def _fill_file(folder: Path, shape: tuple[int, ...], parts: Iterable[Records]) -> None:

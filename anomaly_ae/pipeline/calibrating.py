@@ -123,7 +123,7 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
 def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
     """The images of another data set whose classes are normal."""
     recipe = detector.recipe
-    if whole_name(name) == recipe.dataset:
+    if whole_name(name, data_dir) == recipe.dataset:
         raise UsageError(
             f"the detector was trained on {name}; name images that it has not seen, or leave --dataset out to keep "
             "those that were held back for its calibration"

@@ -98,7 +98,7 @@ def with_defaults(config: RunConfig) -> RunConfig:
     objective = config.objective or own.objective
     return dataclasses.replace(
         config,
-        dataset=whole_name(config.dataset),
+        dataset=whole_name(config.dataset, config.data_dir),
         objective=objective,
         learning_rate=config.learning_rate or own.learning_rate,
         defects=own.defects if config.defects is None else config.defects,

@@ -122,7 +122,7 @@ def resume(
         raise UsageError(f"run {run.record.id} is that of a {run.record.kind}; go on with it: {run.resume}")
     torch.set_num_threads(run.record.threads or torch.get_num_threads())
     config = RunConfig.build(run.config.to_dict(), *asked)
-    config = dataclasses.replace(config, dataset=whole_name(config.dataset))
+    config = dataclasses.replace(config, dataset=whole_name(config.dataset, config.data_dir))
     if str(pick_device(config.device)) == run.record.device:  # auto and cpu may be the same
         config = dataclasses.replace(config, device=run.config.device)
     if clashes := conflicts(run.config, config):

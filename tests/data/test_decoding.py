@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import os
 import struct
@@ -9,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_ae.data.decoding import INSIDE, decode, read_file, size_inside
+from anomaly_ae.config import RunConfig
+from anomaly_ae.data.decoding import CROP, INSIDE, PAD, STRETCH, decode, put_back, read_file, size_inside
 from anomaly_ae.data.preprocessing import resize
 from anomaly_ae.errors import DataDamaged, DataError
 
@@ -175,3 +177,63 @@ def test_a_file_too_large_for_a_picture_is_not_read(tmp_path: Path) -> None:
         file.truncate(3 * 2**30)  # sparse
     with pytest.raises(DataError, match="too many bytes"):
         read_file(bytes(tmp_path / "a.png"))
+
+
+def halves(width: int, height: int) -> Image.Image:
+    """Left half dark, right half bright."""
+    pixels = np.full((height, width), 50, np.uint8)
+    pixels[:, width // 2 :] = 200
+    return Image.fromarray(pixels)
+
+
+def test_padding_keeps_all_of_a_picture_and_its_proportions() -> None:
+    wide = decode(encoded(halves(40, 20)), (1, 16, 16), PAD).pixels[0]
+    assert not wide[:4].any()
+    assert not wide[12:].any()
+    assert wide[4:12, :7].tolist() == [[50] * 7] * 8
+    assert wide[4:12, 9:].tolist() == [[200] * 7] * 8
+    small = decode(encoded(halves(4, 2)), (1, 16, 16), PAD).pixels[0]  # enlarged, unlike what is put inside
+    assert small[4:12].all()
+
+
+def test_cropping_keeps_the_middle_and_fills_all() -> None:
+    tall = decode(encoded(halves(20, 60)), (1, 10, 10), CROP).pixels[0]
+    assert tall[:, :4].tolist() == [[50] * 4] * 10
+    assert tall[:, 6:].tolist() == [[200] * 4] * 10
+    wide = decode(encoded(halves(60, 20)), (1, 20, 10), CROP).pixels[0]
+    assert wide.tolist() == [[50] * 5 + [200] * 5] * 20
+
+
+def test_a_large_jpeg_is_cropped_to_its_middle_however_it_is_decoded() -> None:
+    content = encoded(halves(2400, 400), "JPEG", quality=95)
+    pixels = decode(content, (1, 32, 32), CROP).pixels[0]
+    assert int(pixels[:, :14].max()) < 60
+    assert int(pixels[:, 18:].min()) > 190
+
+
+@pytest.mark.parametrize("fit", [STRETCH, PAD, CROP])
+def test_arrays_are_fitted_as_files_are(fit: str) -> None:
+    image = halves(37, 22)
+    whole = torch.from_numpy(np.array(image))[None, None]
+    assert torch.equal(
+        resize(whole, (16, 12), fit)[0], torch.from_numpy(decode(encoded(image), (1, 16, 12), fit).pixels)
+    )
+
+
+@pytest.mark.parametrize(("fit", "size"), [(STRETCH, (40, 20)), (PAD, (40, 20)), (PAD, (20, 40)), (CROP, (40, 20))])
+def test_a_map_is_put_back_where_the_detector_looked(fit: str, size: tuple[int, int]) -> None:
+    width, height = size
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[8:12, 16:20] = 255 if width == 40 else 0
+    pixels[18:22, 8:12] = 255 if height == 40 else 0
+    seen = decode(encoded(Image.fromarray(pixels)), (1, 16, 16), fit).pixels[0].astype(np.float32)
+    back = put_back(seen, height, width, fit)
+    assert back.shape == (height, width)
+    centre = [float((np.indices(back.shape)[axis] * back).sum() / back.sum()) for axis in (0, 1)]
+    true = [float((np.indices(back.shape)[axis] * pixels).sum() / pixels.sum()) for axis in (0, 1)]
+    assert centre == pytest.approx(true, abs=0.8)
+
+
+def test_what_can_be_asked_for_is_what_can_be_done() -> None:
+    fields = {field.name: field for field in dataclasses.fields(RunConfig)}
+    assert fields["fit"].metadata["choices"] == (STRETCH, PAD, CROP)

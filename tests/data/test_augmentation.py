@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from anomaly_ae.data.augmentation import AUGMENTATIONS, build_augmentation
+from anomaly_ae.errors import UnknownName
+
+
+def images(height: int = 6, width: int = 6) -> torch.Tensor:
+    return torch.rand(64, 3, height, width)
+
+
+def test_nothing_asked_changes_nothing() -> None:
+    given = images()
+    assert build_augmentation(None)(given) is given
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("size", [(6, 6), (5, 8)], ids=str)
+def test_shape_and_range_stay_and_images_vary(name: str, size: tuple[int, int]) -> None:
+    given = images(*size)
+    varied = build_augmentation(name)(given)
+    assert varied.shape == given.shape
+    assert 0 <= float(varied.min()) <= float(varied.max()) <= 1
+    assert not torch.equal(varied, given)
+
+
+def test_flips_and_turns_move_pixels_and_keep_them() -> None:
+    given = images()
+    for name, ways in (("mirror", 2), ("flips", 4), ("turns", 8)):
+        varied = build_augmentation(name)(given)
+        assert torch.equal(varied.flatten(2).sort(dim=2).values, given.flatten(2).sort(dim=2).values)
+        same = torch.full((200, 1, 6, 6), 0.5)
+        same[:, :, 0, 1] = 1
+        assert len(build_augmentation(name)(same).unique(dim=0)) == ways
+
+
+def test_light_keeps_the_order_of_pixels() -> None:
+    given = images() * 0.2 + 0.4
+    varied = build_augmentation("light")(given)
+    assert torch.equal(varied.flatten(1).argsort(dim=1), given.flatten(1).argsort(dim=1))
+    assert float((varied.mean(dim=(1, 2, 3)) / given.mean(dim=(1, 2, 3)) - 1).abs().max()) <= 0.2 + 1e-5
+
+
+def test_several_are_joined_and_unknown_ones_refused() -> None:
+    assert build_augmentation("flips+light")(images()).shape == (64, 3, 6, 6)
+    with pytest.raises(UnknownName, match="did you mean 'flips'"):
+        build_augmentation("flip+light")

@@ -1,0 +1,73 @@
+import pytest
+
+from anomaly_ae.data.classes import ALL
+from anomaly_ae.data.layouts import count_classes, find_layout
+from anomaly_ae.errors import DataError
+
+
+def test_pictures_in_one_folder_are_all_normal() -> None:
+    layout = find_layout([b"a.png", b"b.jpg"])
+    assert (layout.classes, layout.normal) == (("normal",), ALL)
+    assert layout.files == {"train": ([0, 1], [0, 0])}
+
+
+def test_folders_are_classes_whatever_lies_deeper() -> None:
+    layout = find_layout([b"bad/x.png", b"good/2024/05/a.png", b"good/b.png", b"other/c.png"])
+    assert layout.classes == ("bad", "good", "other")
+    assert layout.files == {"train": ([0, 1, 2, 3], [0, 1, 1, 2])}
+    assert layout.normal == "good"
+
+
+def test_classes_called_by_numbers_are_in_their_order_and_none_is_normal_by_its_name() -> None:
+    layout = find_layout([f"{name}/x.png".encode() for name in (10, 9, 1)])
+    assert layout.classes == ("1", "9", "10")
+    assert layout.files["train"][1] == [2, 1, 0]
+    assert layout.normal is None
+
+
+def test_two_classes_that_sound_normal_are_left_to_the_user() -> None:
+    assert find_layout([b"good/a.png", b"ok/a.png", b"bad/a.png"]).normal is None
+
+
+def test_the_layout_of_mvtec_with_its_masks() -> None:
+    paths = [
+        b"ground_truth/crack/000_mask.png",
+        b"ground_truth/crack/002.png",
+        b"test/crack/000.jpg",
+        b"test/crack/001.jpg",
+        b"test/crack/002.jpg",
+        b"test/good/000.png",
+        b"train/good/000.png",
+        b"train/good/001.png",
+        b"readme/sketch.png",
+    ]
+    layout = find_layout(paths)
+    assert layout.classes == ("crack", "good")
+    assert layout.files == {"train": ([6, 7], [1, 1]), "test": ([2, 3, 4, 5], [0, 0, 0, 1])}
+    assert layout.masks == {2: 0, 4: 1}  # those of 000 and 002, by name with or without _mask
+    assert layout.normal == "good"
+    assert layout.unused == 1
+    assert "MVTec" in layout.about
+    assert count_classes(layout) == "train: good 2; test: crack 3, good 1"
+
+
+def test_training_pictures_alone_and_without_a_class_of_their_own() -> None:
+    layout = find_layout([b"train/a.png", b"train/b.png", b"test/a.png", b"test/scratch/a.png"])
+    assert layout.classes == ("normal", "scratch")
+    assert layout.files == {"train": ([0, 1], [0, 0]), "test": ([2, 3], [0, 1])}
+    assert layout.normal == "normal"
+    assert find_layout([b"train/good/a.png"]).normal == ALL  # nothing is there to be detected
+
+
+def test_a_training_set_of_several_classes_has_the_one_called_good_as_normal() -> None:
+    assert find_layout([b"train/good/a.png", b"train/bad/a.png", b"test/bad/b.png"]).normal == "good"
+    assert find_layout([b"train/cat/a.png", b"train/dog/a.png"]).normal is None
+
+
+def test_pictures_beside_and_in_folders_are_not_guessed_at() -> None:
+    with pytest.raises(DataError, match="1 pictures lie beside the folders bad, good"):
+        find_layout([b"good/a.png", b"bad/b.png", b"c.png"])
+
+
+def test_names_that_are_no_utf_8_stay_apart() -> None:
+    assert find_layout([b"\xe9/a.png", b"\xe8/a.png"]).classes == ("\\xe8", "\\xe9")

@@ -1,0 +1,215 @@
+"""From a folder of pictures to verdicts and places: gray and colour, defects planted where it is known."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anomaly_ae import pipeline
+from anomaly_ae.config import RunConfig
+from anomaly_ae.detector import Detector
+from anomaly_ae.errors import DataChanged, DataMissing, Interrupted, UsageError
+from anomaly_ae.evaluation import Evaluation
+from anomaly_ae.pipeline import TrainResult
+from anomaly_ae.runs import Home
+
+SIZES = (44, 48, 52)
+Measured = tuple[Home, Path, Evaluation]
+
+
+def cloth(seed: int, colour: bool, defect: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A woven surface, uint8 (H, W) or (H, W, 3), and where it is defective, uint8 0 or 255."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.choice(SIZES, 2)
+    y, x = np.mgrid[:height, :width]
+    weave = 125 + 30 * np.sin(x * 0.9 + rng.uniform(0, 6)) * np.sin(y * 0.9 + rng.uniform(0, 6))
+    weave += rng.normal(0, 5, weave.shape)
+    cy, cx = rng.uniform(14, height - 14), rng.uniform(14, width - 14)
+    spot = (y - cy) ** 2 + (x - cx) ** 2 < rng.uniform(4, 6) ** 2
+    scratch = (abs((y - cy) - (x - cx)) < 1.6) & (abs(y - cy) < 9)
+    where = {"spot": spot, "scratch": scratch}.get(defect or "", np.zeros_like(spot))
+    weave[where] = 30 if defect == "spot" else 235
+    pixels = np.dstack([weave, weave * 0.8, weave * 0.6]) if colour else weave
+    return pixels.clip(0, 255).astype(np.uint8), where.astype(np.uint8) * 255
+
+
+def make_set(root: Path, colour: bool, train: int = 60, test: int = 12) -> Path:
+    """MVTec's layout, with one file that is no picture."""
+    kinds = {"train/good": (train, None), "test/good": (test, None)}
+    kinds |= {f"test/{kind}": (test, kind) for kind in ("spot", "scratch")}
+    for number, (place, (count, defect)) in enumerate(kinds.items()):
+        for i in range(count):
+            pixels, where = cloth(1000 * number + i, colour, defect)
+            save(root / place / f"{i:03}.png", pixels)
+            if defect:
+                save(root / f"ground_truth/{defect}/{i:03}_mask.png", where)
+    (root / "train/good/broken.png").write_bytes(b"not a picture")
+    return root
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def train(home: Home, dataset: Path, **settings: object) -> TrainResult:
+    config = RunConfig.build({"dataset": str(dataset), "batch_size": 8} | settings)
+    return pipeline.train(config, home=home, tracking=False)
+
+
+@pytest.fixture(scope="module", params=["gray", "colour"])
+def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """A detector of preset surface, trained for a moment, and what it came to."""
+    place = tmp_path_factory.mktemp(request.param)
+    home = Home.find(str(place / "mlruns"))
+    cloths = make_set(place / "cloths", request.param == "colour")
+    train(home, cloths, preset="surface", steps=150, image_size="40x48", fit="pad")
+    return home, cloths, pipeline.evaluate(home=home, beside=["mse", "pixel-knn"])
+
+
+def test_defects_are_found_and_it_is_said_where(measured: Measured) -> None:
+    _, _, evaluation = measured
+    assert evaluation.auroc is not None
+    assert evaluation.auroc > 0.9
+    assert evaluation.pixel_auroc is not None
+    assert evaluation.pixel_auroc > 0.9
+    assert evaluation.pro is not None
+    assert evaluation.pro > 0.7
+    by_class = {row["class"]: row for row in evaluation.per_class}
+    assert by_class["good"]["pixel_auroc"] is None
+    assert all(by_class[kind]["pixel_auroc"] > 0.85 for kind in ("spot", "scratch"))
+    assert [row["scorer"] for row in evaluation.beside] == ["defect", "mse", "pixel-knn"]
+
+
+def test_what_was_found_is_kept_with_the_run(measured: Measured) -> None:
+    home, _, evaluation = measured
+    run = home.latest()
+    assert run.split["left_out"] == [
+        "train/good/broken.png: cannot be read as an image (is not one, or its header is damaged)"
+    ]
+    kept = json.loads((run.path / "evaluation/metrics.json").read_text())
+    assert kept["pro"] == evaluation.pro
+    assert "test/spot/003.png" in (run.path / "evaluation/scores.csv").read_text()
+    assert {"defects.png", "most_anomalous.png"} <= {path.name for path in (run.path / "figures").iterdir()}
+    assert run.config.normal == "good"
+
+
+def test_a_file_gets_the_number_that_the_evaluation_gave(measured: Measured) -> None:
+    home, cloths, _ = measured
+    detector = Detector.load(home.latest().detector_folder())
+    rows = {row["path"]: row for row in detector.score_folder(cloths / "test")}
+    kept = (home.latest().path / "evaluation/scores.csv").read_text().splitlines()
+    header, *lines = (line.split(",") for line in kept)
+    for line in lines:
+        told = dict(zip(header, line, strict=True))
+        assert rows[told["path"].removeprefix("test/")]["score"] == pytest.approx(float(told["score"]), rel=1e-5)
+    with Image.open(cloths / "test/spot/000.png") as image:
+        assert detector.score(image).item() == pytest.approx(rows["spot/000.png"]["score"], rel=1e-5)
+
+
+def test_heat_maps_lie_over_the_pictures_as_they_are(measured: Measured, tmp_path: Path) -> None:
+    home, cloths, _ = measured
+    result = pipeline.score(cloths / "test/spot", home=home, output=tmp_path / "s.csv", heatmaps=tmp_path / "maps")
+    assert result.anomalies >= 10
+    name = next((tmp_path / "maps").iterdir()).name
+    picture_file = cloths / "test/spot" / name.removesuffix(".png")
+    with Image.open(tmp_path / "maps" / name) as drawn, Image.open(picture_file) as picture:
+        assert drawn.width / picture.width == drawn.height / picture.height
+
+
+def test_the_folder_may_have_moved_and_grown(measured: Measured, tmp_path: Path) -> None:
+    home, cloths, evaluation = measured
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(cloths, moved)
+    save(moved / "train/good/0000.png", cloth(5, False)[0])
+    assert pipeline.evaluate(home=home, dataset=str(moved)).pixel_auroc == evaluation.pixel_auroc
+    others = home.latest().path / "evaluations/elsewhere/metrics.json"
+    assert not others.exists()
+    (moved / "test/spot/000.png").write_bytes((moved / "test/spot/001.png").read_bytes())
+    other = pipeline.evaluate(home=home, dataset=str(moved))  # no longer the images recorded: measured as others
+    assert other.pixel_auroc != evaluation.pixel_auroc
+    assert json.loads(others.read_text())["pixel_auroc"] == other.pixel_auroc
+    kept = json.loads((home.latest().path / "evaluation/metrics.json").read_text())
+    assert kept["pixel_auroc"] == evaluation.pixel_auroc
+
+
+def test_changed_or_missing_pictures_are_refused(tmp_path: Path) -> None:
+    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, train=30, test=4)
+    train(home, cloths, epochs=1, target_fpr=0.2, scorer="mse", image_size="16")
+    (cloths / "test/spot/000.png").write_bytes((cloths / "test/spot/001.png").read_bytes())
+    with pytest.raises(DataChanged):
+        pipeline.evaluate(home=home)
+    shutil.rmtree(cloths)
+    with pytest.raises(DataMissing, match="there is no folder"):
+        pipeline.evaluate(home=home)
+
+
+def test_a_flat_folder_is_enough_and_is_measured_on_labelled_pictures(tmp_path: Path) -> None:
+    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False)
+    train(home, cloths / "train/good", epochs=3, scorer="gradient", image_size="24")
+    assert pipeline.evaluate(home=home).auroc is None  # nothing but normal pictures is known of
+    evaluation = pipeline.evaluate(home=home, dataset=str(cloths))
+    assert evaluation.auroc is not None
+    assert evaluation.pixel_auroc is not None
+    assert evaluation.normal == ["good"]
+
+
+def test_a_folder_for_each_class_needs_to_know_which_is_normal(tmp_path: Path) -> None:
+    home = Home.find(str(tmp_path / "mlruns"))
+    for kind in ("a", "b"):
+        for i in range(40):
+            save(tmp_path / f"set/{kind}/{i}.png", cloth(i, False, "spot" if kind == "b" else None)[0])
+    with pytest.raises(UsageError, match="--normal is needed"):
+        train(home, tmp_path / "set", epochs=1)
+    result = train(home, tmp_path / "set", epochs=1, normal="a", scorer="mse", target_fpr=0.1, image_size="16")
+    assert home.find_run(result.run_id).split["parts"]["test"]["images"] == 48
+    assert pipeline.evaluate(home=home).auroc is not None
+
+
+@pytest.mark.parametrize("autoencoder", ["conv", "repair"])
+def test_large_pictures_are_seen_in_tiles(tmp_path: Path, autoencoder: str) -> None:
+    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, test=6)
+    settings = {"tile": "20", "image_size": "44x50", "autoencoder": autoencoder, "scorer": "gradient"}
+    result = train(home, cloths, epochs=2, **settings)
+    detector = Detector.load(home.find_run(result.run_id).detector_folder())
+    images = torch.rand(3, 1, 44, 50)
+    assert detector.reconstruct(images).shape == images.shape
+    heat = detector.heat_map(images)
+    assert heat is not None
+    assert heat.shape == (3, 44, 50)
+    assert pipeline.evaluate(home=home).pixel_auroc is not None
+
+
+def test_an_interrupted_training_on_planted_defects_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    cloths = make_set(tmp_path / "cloths", colour=False, test=2)
+    settings = {"preset": "surface", "image_size": "16", "steps": 20}
+    whole, home = Home.find(str(tmp_path / "whole")), Home.find(str(tmp_path / "parts"))
+    first = train(whole, cloths, **settings)
+    config = RunConfig.build({"dataset": str(cloths), "batch_size": 8} | settings)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("anomaly_ae.training.Training.save", _interrupted_at(3))
+        with pytest.raises(Interrupted):
+            pipeline.train(config, home=home, tracking=False)
+    second = pipeline.resume("latest", home=home)
+    weights = [
+        h.find_run(r.run_id).detector_folder() / "weights.safetensors" for h, r in ((whole, first), (home, second))
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def _interrupted_at(epoch: int):  # type: ignore[no-untyped-def]
+    """`Training.save`, and Ctrl-C after that of an epoch."""
+    from anomaly_ae.training import Training
+
+    save = Training.save
+
+    def saved(training: Training, path: Path) -> None:
+        save(training, path)
+        if len(training.history) == epoch:
+            raise KeyboardInterrupt
+
+    return saved
