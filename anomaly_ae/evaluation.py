@@ -171,28 +171,45 @@ def measure_discoveries(detector: Detector, test: ImageSet, scores: Tensor, fdr:
 
 
 def measure_beside(
-    detector: Detector, names: Sequence[str], known: dict[str, ImageSet], test: ImageSet, scores: Tensor
+    detector: Detector,
+    names: Sequence[str],
+    known: dict[str, ImageSet],
+    test: ImageSet,
+    scores: Tensor,
+    mapped: Mapped | None = None,
 ) -> list[dict[str, Any]]:
     """Other scorers on the detector's network and the same test images: a row for each, the detector's own first.
 
     known:  its fit and validation images
     scores: those of the detector, float32 (N,)
     A row has AUROC with interval, FPR@95TPR, the AUROC of each novel class, DeLong's test against the detector's own
-    scores, and the seconds it took to fit and to score. Raises `UsageError` where a scorer does not suit the network,
+    scores, the seconds it took to fit and to score, and where defects are known, `mapped`, the figures of its heat
+    map, None where it has none. Raises `UsageError` where a scorer does not suit the network,
     or all test images are normal.
     """
     novel, own = novelty(detector, test), scores.numpy()
     if not novel.any():
         raise UsageError("scorers are compared by their AUROC, and there is none where every class is normal")
-    rows = [_beside_row(detector, test, detector.recipe.scorer, own, own) | {"seconds": None}]
+    pixels = _measure_map(detector, test, mapped)
+    rows = [_beside_row(detector, test, detector.recipe.scorer, own, own) | {"seconds": None} | pixels]
     for name in names:
         started = time.perf_counter()
         both = known["fit"].images, known["validation"].images
         scorer = fit_scorer(name, detector.network, *both, detector.recipe.trim_training)
         values = map_images(detector.network, test.images, scorer.score, ()).numpy()
         seconds = time.perf_counter() - started
-        rows.append(_beside_row(detector, test, name, values, own) | {"seconds": seconds})
+        pixels = _measure_map(dataclasses.replace(detector, scorer=scorer), test, mapped)
+        rows.append(_beside_row(detector, test, name, values, own) | {"seconds": seconds} | pixels)
     return rows
+
+
+def _measure_map(detector: Detector, test: ImageSet, mapped: Mapped | None) -> dict[str, Any]:
+    """The figures of a detector's heat maps where defects are known; nothing where none are."""
+    if mapped is None:
+        return {}
+    maps = detector.heat_map(test.images[mapped.positions])
+    found = None if maps is None else dataclasses.replace(mapped, maps=maps)
+    return _measure_pixels(found, np.ones(len(test), bool))
 
 
 def _beside_row(detector: Detector, test: ImageSet, name: str, scores: Floats, own: Floats) -> dict[str, Any]:

@@ -235,15 +235,16 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 def _beside(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The scorers side by side, the detector's own first."""
-    head = ("scorer", "AUROC", "95 % interval", "FPR@95TPR", "difference", "p (DeLong)", "seconds")
+    pixels = {name: heading for name, heading in PIXEL_FIGURES.items() if any(row.get(name) for row in rows)}
+    head = ("scorer", "AUROC", "95 % interval", "FPR@95TPR", "difference", "p (DeLong)", "seconds", *pixels.values())
     lines = [
         (
             *(row["scorer"], f"{row['auroc']:.4f}", _interval(row)),
-            *(f"{row['fpr_at_95_tpr']:.4f}", *_against(row)),
+            *(f"{row['fpr_at_95_tpr']:.4f}", *_against(row), *(_figure(row[name]) for name in pixels)),
         )
         for row in rows
     ]
-    return [f"  {line}" for line in columns([head, *lines], right=(1, 3, 4, 5, 6))]
+    return [f"  {line}" for line in columns([head, *lines], right=(1, *range(3, len(head))))]
 
 
 def _against(row: Mapping[str, Any]) -> tuple[str, str, str]:

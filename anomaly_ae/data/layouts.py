@@ -43,7 +43,8 @@ def find_layout(paths: Sequence[bytes]) -> Layout:
     Raises `DataError` when pictures lie both beside and in folders, so that their classes cannot be known.
     """
     split = [tuple(path.decode("utf-8", "backslashreplace").split("/")) for path in paths]
-    if any(parts[0].lower() == TRAIN and len(parts) > 1 for parts in split):
+    tops = {parts[0].lower() for parts in split if len(parts) > 1}
+    if TRAIN in tops or (TEST in tops and tops <= {TEST, MASKS}):
         return _divided(split)
     beside = sum(len(parts) == 1 for parts in split)
     if beside == len(split):
@@ -78,6 +79,8 @@ def _divided(split: Sequence[Parts]) -> Layout:
         for file in (TRAIN, TEST)
         if (chosen := [i for i in pictures if tops[i] == file])
     }
+    if TRAIN not in files:  # pictures to measure on, and nothing else
+        files = {TRAIN: files[TEST]}
     trained = _classes(classes[label] for label in files[TRAIN][1])
     known = [name for name in trained if name.lower() in NORMAL_NAMES]
     normal = trained[0] if len(trained) == 1 else known[0] if len(known) == 1 else None

@@ -80,7 +80,7 @@ def evaluate(
     mapped = None if masks is None else map_defects(detector, test, *masks)
     evaluation = measure(detector, test, scores, run.record.id if run else None, mapped)
     if beside:
-        rows = measure_beside(detector, _others(detector, beside), known, test, scores)
+        rows = measure_beside(detector, _others(detector, beside), known, test, scores, mapped)
         evaluation = dataclasses.replace(evaluation, beside=rows)
     if run and not changes:
         folder = OWN if recorded else Path("evaluations", short_name(data.name))

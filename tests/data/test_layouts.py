@@ -71,3 +71,10 @@ def test_pictures_beside_and_in_folders_are_not_guessed_at() -> None:
 
 def test_names_that_are_no_utf_8_stay_apart() -> None:
     assert find_layout([b"\xe9/a.png", b"\xe8/a.png"]).classes == ("\\xe8", "\\xe9")
+
+
+def test_pictures_to_measure_on_alone() -> None:
+    layout = find_layout([b"ground_truth/hole/0_mask.png", b"test/good/0.png", b"test/hole/0.png"])
+    assert layout.files == {"train": ([1, 2], [0, 1])}
+    assert layout.masks == {2: 0}
+    assert layout.normal == "good"
