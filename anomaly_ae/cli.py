@@ -66,7 +66,7 @@ def train(
         str | None, typer.Option(metavar="NAME", help="fast, default, or surface, for photos of things [default].")
     ] = None,
     autoencoder: Annotated[
-        str | None, typer.Option(metavar="NAME", help="See: anomaly-ae autoencoders [conv].")
+        str | None, typer.Option(metavar="NAME", help="See: anomaly-ae autoencoders [conv; repair for surface].")
     ] = None,
     latent: Annotated[
         str | None, typer.Option(metavar="N", help="Latent dimensions [the autoencoder's own; 12 for conv].")
@@ -82,11 +82,15 @@ def train(
     ] = None,
     augment: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What stays normal: mirror, flips, turns, light, or e.g. flips+light."),
+        typer.Option(
+            metavar="NAME", help="What stays normal: as-is, mirror, flips, turns, light, or e.g. flips+light."
+        ),
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="mse, bce, ssim, elbo, perceptual, or e.g. mse+0.5*ssim [its own]."),
+        typer.Option(
+            metavar="NAME", help="mse, bce, ssim, elbo, repair, perceptual, or e.g. mse+0.5*ssim [its own]."
+        ),
     ] = None,
     scorer: Annotated[
         str | None, typer.Option(metavar="NAME", help="See: anomaly-ae scorers [the preset's own].")
@@ -97,7 +101,9 @@ def train(
         typer.Option(metavar="SHARE", help="Leave out the share of the training images that fits worst [0]."),
     ] = None,
     epochs: Annotated[str | None, typer.Option(metavar="N", help="Epochs [as many as the data need].")] = None,
-    batch_size: Annotated[str | None, typer.Option(metavar="N", help="Images per step [128].")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N", help="Images per step [128; 16 for surface].")
+    ] = None,
     learning_rate: Annotated[
         str | None, typer.Option(metavar="F", help="Peak learning rate [the autoencoder's own].")
     ] = None,

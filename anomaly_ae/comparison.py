@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anomaly_ae import figures
 from anomaly_ae.autoencoders.inference import as_float
-from anomaly_ae.data.datasets import open_data
+from anomaly_ae.data.datasets import open_data, short_name
 from anomaly_ae.detector import Detector
 from anomaly_ae.plan import Cell
 from anomaly_ae.runs import FINISHED, RunFolder
@@ -116,7 +116,9 @@ def draw_comparison(done: Sequence[Done]) -> dict[str, Figure]:
         return {}
     histories = [(f"{name} ({each.run.config.objective})", each.run.history()) for name, each in networks.items()]
     datasets = dict.fromkeys(each.run.config.dataset for each in networks.values())
-    grids = {name: [each for each in networks.values() if each.run.config.dataset == name] for name in datasets}
+    grids = {
+        short_name(name): [each for each in networks.values() if each.run.config.dataset == name] for name in datasets
+    }
     return {"loss_curves": figures.compared_losses(histories)} | {
         f"reconstructions_{name}": figures.labelled_rows(
             _reconstructions(same), f"Test images of {name}, one of each class, reconstructed"

@@ -49,12 +49,13 @@ class RunConfig:
     data_dir: str | None = None  # where data sets lie; None: ANOMALY_AE_DATA_DIR, else ./data
     image_size: str | None = None  # "64" or "64x48", height first; None: as the autoencoder or the data have it
     tile: str | None = None  # pixels of overlapping tiles that the network sees the images in; None: whole images
+    channels: int | None = field(default=None, metadata={"choices": (None, 1, 3)})  # None: as the pictures have it
     fit: str = field(
         default="stretch", metadata={"choices": ("stretch", "pad", "crop")}
     )  # what is done with other proportions
     autoencoder: str | None = None  # None: the preset's own, as with all that it names
     # None: the autoencoder's own
-    latent: int | None = field(default=None, metadata=_number(1, 65_536, text="from 1 to 65536"))
+    latent: int | None = field(default=None, metadata=_number(1, 2**24, text="from 1 to 16777216"))
     batch_norm: bool | None = None  # None: the autoencoder's own way
     dropout: float = field(default=0.0, metadata=_number(0, 0.99, text="from 0 to 0.99"))
     objective: str | None = None  # None: the autoencoder's own
@@ -131,7 +132,7 @@ TYPES: dict[str, Any] = typing.get_type_hints(RunConfig)
 
 # The parts that a file may group its settings by.
 PARTS: dict[str, tuple[str, ...]] = {
-    "data": ("normal", "dataset", "data_dir", "image_size", "tile", "fit", "contamination"),
+    "data": ("normal", "dataset", "data_dir", "image_size", "tile", "channels", "fit", "contamination"),
     "network": ("autoencoder", "latent", "batch_norm", "dropout"),
     "training": (
         *("objective", "perceptual", "noise", "masked", "defects", "augment", "epochs", "steps", "patience"),
@@ -217,7 +218,7 @@ def _problem(f: "dataclasses.Field[Any]", value: Any) -> str | None:
     if f.name in ("image_size", "tile") and value is not None and not IMAGE_SIZE.fullmatch(value):
         return f"{f.name} must be pixels, as in 64 or 64x48 (height first), and is {value!r}"
     if "choices" in rule and value not in rule["choices"]:
-        return f"{f.name} must be one of {', '.join(rule['choices'])}, and is {value!r}"
+        return f"{f.name} must be one of {', '.join(map(str, rule['choices']))}, and is {value!r}"
     if "blank" in rule and not str(value).strip():
         return f"{f.name} must not be empty"
     if "low" in rule and value is not None and not rule["low"] <= value <= rule["high"]:

@@ -29,9 +29,11 @@ from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.data.profile import Profile, size_difference
 from anomaly_ae.data.splits import Part, Split
+from anomaly_ae.data.storage import take_rows
 from anomaly_ae.drift import Drift, measure_drift
-from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, one_line
+from anomaly_ae.errors import DataError, DetectorDamaged, ModelNotFound, StorageError, one_line
 from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
+from anomaly_ae.progress import say
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 from anomaly_ae.scorers.neighbours import sample
 
@@ -131,7 +133,7 @@ class Detector:
     def differences(self, images: Images) -> list[str]:
         """How images look unlike those of the training altogether: inverted, brighter, of another size."""
         prepared = self.preprocessing.prepare(images)
-        stretched = size_difference(size_of(images), self.preprocessing.shape[1:])
+        stretched = size_difference(size_of(images), self.preprocessing.shape[1:], self.preprocessing.fit)
         return [*([stretched] if stretched else []), *self.profile.differences(prepared)]
 
     def predict(self, images: Images) -> Tensor:
@@ -178,6 +180,21 @@ class Detector:
         chosen: Part = getattr(self.split, part)
         dataset = data.load(self.preprocessing, None if chosen.names is None else frozenset(chosen.names))
         return self.preprocessing.prepare_set(chosen.take(dataset))
+
+    def unseen(self, images: ImageSet) -> ImageSet:
+        """Pictures at its size without those that it was made with, whatever they are called; how many is said.
+
+        Raises `DataError` when none is left.
+        """
+        prepared = self.preprocessing.prepare_set(images)
+        if prepared.names is None or not len(self.split.seen()):
+            return prepared
+        new = torch.nonzero(~torch.isin(prepared.hashes(), self.split.seen())).flatten()
+        if not len(new):
+            raise DataError(f"the detector was made with all {len(images):,} of these pictures; name others")
+        if len(new) < len(prepared):
+            say(f"left out: {len(prepared) - len(new):,} pictures that the detector was made with")
+        return prepared.take(new)
 
     def save(self, folder: str | Path) -> None:
         """Write `detector.json` and `weights.safetensors`; a detector that was there is replaced.
@@ -313,7 +330,7 @@ def fit_scorer(
     Raises `UnknownName`, and `UsageError` when the network's outputs lack what it needs.
     """
     if trimmed and len(fit) > 1:
-        fit = fit[_usual(name, network, fit, validation, trimmed)]
+        fit = take_rows(fit, _usual(name, network, fit, validation, trimmed))
     scorer = build_scorer(name, top_share)
     with torch.inference_mode():
         _, outputs = next(iter(forward_batches(network, fit[:1])))

@@ -16,6 +16,7 @@ from anomaly_ae import figures
 from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.sources import shown
+from anomaly_ae.data.storage import take_rows
 from anomaly_ae.detector import Detector, fit_scorer
 from anomaly_ae.errors import UsageError
 from anomaly_ae.files import write_csv, write_json
@@ -23,6 +24,7 @@ from anomaly_ae.metrics import Bools, Floats, compare_auroc, ranking, verdicts
 from anomaly_ae.pixel_metrics import PixelRanking, pixel_ranking
 from anomaly_ae.scorers.reconstruction import SquaredError
 
+FEWEST_MAPPED = 3  # latents that a plane can be laid through
 MOST_PIXELS = 2**28  # of the heat maps that are measured against masks
 
 
@@ -46,7 +48,7 @@ class Evaluation:
     normal: list[str]
     scorer: str
     images: int
-    reconstruction_mse: float
+    reconstruction_mse: float | None
     auroc: float | None
     auroc_ci: list[float] | None
     auroc_ci_method: str | None
@@ -111,7 +113,7 @@ def measure(
         normal=list(detector.recipe.normal),
         scorer=detector.recipe.scorer,
         images=len(test),
-        reconstruction_mse=reconstruction_mse(detector, test.images[torch.from_numpy(~novel)]),
+        reconstruction_mse=_sound_mse(detector, test, novel),
         **_ranked(values, novel),
         threshold=detector.threshold,
         target_fpr=detector.calibration.target_fpr,
@@ -128,9 +130,9 @@ def measure(
 
 
 def _ranked(values: Floats, novel: Bools) -> dict[str, Any]:
-    """The figures of the ranking, by the names of `Evaluation`; None where there is nothing novel to rank."""
+    """The figures of the ranking, by the names of `Evaluation`; None where there is nothing to rank."""
     names = ("auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc")
-    if not novel.any():
+    if not novel.any() or novel.all():
         return dict.fromkeys((*names, "auroc_ci", "auroc_ci_method"))
     ranked = ranking(values, novel)
     interval = ranked.auroc_ci
@@ -188,8 +190,8 @@ def measure_beside(
     or all test images are normal.
     """
     novel, own = novelty(detector, test), scores.numpy()
-    if not novel.any():
-        raise UsageError("scorers are compared by their AUROC, and there is none where every class is normal")
+    if not novel.any() or novel.all():
+        raise UsageError("scorers are compared by their AUROC, which takes normal and novel test images")
     pixels = _measure_map(detector, test, mapped)
     rows = [_beside_row(detector, test, detector.recipe.scorer, own, own) | {"seconds": None} | pixels]
     for name in names:
@@ -237,10 +239,16 @@ def reconstruction_mse(detector: Detector, images: Tensor) -> float:
     return float(errors.double().mean())
 
 
+def _sound_mse(detector: Detector, test: ImageSet, novel: Bools) -> float | None:
+    """The mean squared reconstruction error of the normal test images, if there are any."""
+    normal = torch.from_numpy(np.flatnonzero(~novel))
+    return reconstruction_mse(detector, take_rows(test.images, normal)) if len(normal) else None
+
+
 def _measure_class(name: str, scores: Floats, alarms: Bools, novel: Bools, chosen: Bools) -> dict[str, Any]:
     """A row of the table by class."""
     is_novel, alarm_rate = bool(novel[chosen][0]), float(alarms[chosen].mean())
-    ranked = ranking(scores[chosen | ~novel], chosen[chosen | ~novel]) if is_novel else None
+    ranked = ranking(scores[chosen | ~novel], chosen[chosen | ~novel]) if is_novel and not novel.all() else None
     return {
         "class": name,
         "role": "novel" if is_novel else "normal",
@@ -287,6 +295,8 @@ def draw(
     some = torch.linspace(0, len(test) - 1, min(len(test), figures.MAPPED)).long()
     latents = detector.encode(test.images[some]).numpy()
     curves = {}
+    if len(some) >= FEWEST_MAPPED:
+        curves["latent_map"] = figures.latent_map(latents, [names[i] for i in some.tolist()], novel[some.numpy()])
     if evaluation.auroc is not None and evaluation.average_precision is not None:
         areas = evaluation.auroc, evaluation.average_precision
         curves["roc_and_precision_recall"] = figures.roc_and_precision_recall(values, novel, *areas, at_threshold)
@@ -297,7 +307,6 @@ def draw(
         "score_by_class": figures.score_by_class(values, names, novel, threshold),
         "most_anomalous": _extremes(detector, test, scores, order, "The most anomalous test images"),
         "least_anomalous": _extremes(detector, test, scores, order.flip(0), "The least anomalous test images"),
-        "latent_map": figures.latent_map(latents, [names[i] for i in some.tolist()], novel[some.numpy()]),
     } | curves
 
 

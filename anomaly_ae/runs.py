@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from anomaly_ae.config import RunConfig
+from anomaly_ae.data.named import DATASETS
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError, one_line
 from anomaly_ae.files import expand, storage_errors, write_csv, write_json
 from anomaly_ae.progress import say
@@ -285,8 +286,9 @@ def now() -> str:
 def conflicts(recorded: RunConfig, asked: RunConfig) -> list[str]:
     """Where a resumed run was asked for something else than it was started with; data may have moved."""
     before, after = recorded.to_dict(), asked.to_dict()
+    moved = {"data_dir"} if recorded.dataset in DATASETS or asked.dataset in DATASETS else {"data_dir", "dataset"}
     return [
         f"{key} is {before[key]} and {after[key]} was asked"
         for key in before
-        if key != "data_dir" and before[key] != after[key]
+        if key not in moved and before[key] != after[key]
     ]

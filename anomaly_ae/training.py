@@ -172,9 +172,7 @@ def _train(
     network.train()
     for i, chosen in enumerate(torch.randperm(len(images)).to(images.device).tensor_split(batches)):
         optimizer.param_groups[0]["lr"] = training.rate_at((number - 1) * batches + i, total * batches)
-        batch = images[chosen].to(device)
-        crops = random_crops(batch, config.tile_size) if config.tile_size else batch
-        batch = augment(as_float(crops))  # (B, C, h, w) in [0, 1]
+        batch = augment(as_float(_seen(images[chosen].to(device), config)))  # (B, C, h, w) in [0, 1]
         outputs = _forward(network, corrupt(batch), config.precision)
         loss = objective(*best_fitting(batch, outputs, trimmed))
         optimizer.zero_grad()
@@ -203,7 +201,9 @@ def best_fitting(images: Tensor, outputs: Outputs, trimmed: float) -> tuple[Tens
 
 @torch.no_grad()
 def _validate(training: Training, objective: Objective, images: Tensor) -> float:
-    """Mean loss over the validation images in float32; uncorrupted, but for defects, always the same ones."""
+    """Mean loss over the validation images in float32; uncorrupted, but for defects, always the same ones, and in
+    tiles of them, where it works on tiles.
+    """
     network, device = training.network, next(training.network.parameters()).device
     network.eval()
     planting = Corruption(defects=training.config.defects or 0.0)
@@ -211,7 +211,7 @@ def _validate(training: Training, objective: Objective, images: Tensor) -> float
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(training.config.seed)
         for part in torch.split(images, batch_size(*images.shape[-2:])):
-            batch = as_float(part.to(device))
+            batch = as_float(_seen(part.to(device), training.config))
             losses.append(objective(batch, _forward(network, planting(batch), "float32")) * len(part))
     return float(torch.stack(losses).sum()) / len(images)
 
@@ -222,6 +222,13 @@ def _forward(network: Autoencoder, seen: Corrupted, precision: str) -> Outputs:
         outputs: Outputs = network(seen.images)
     planted = {} if seen.planted is None else {PLANTED: seen.planted}
     return outputs._replace(heads={**outputs.heads, **planted}).float()
+
+
+def _seen(images: Tensor, config: RunConfig) -> Tensor:
+    """What a network is shown of images (N, C, H, W) in training: of each a random tile, (N, C, h, w), where it works
+    on tiles.
+    """
+    return random_crops(images, config.tile_size) if config.tile_size else images
 
 
 def _near(images: Tensor, device: torch.device) -> Tensor:

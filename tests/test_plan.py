@@ -72,7 +72,7 @@ def test_systems_are_run_one_after_the_other_and_settings_beside_them_win(tmp_pa
         ("normal: 0\n\ndropout: 2\n", 3, "from 0 to 0.99"),
         ("matrix:\n  latnet: [1]\n", 2, "did you mean 'latent'"),
         ("matrix:\n  latent: 3\n", 2, "must be a list"),
-        ("matrix:\n  latent: [1, 0]\n", 2, "from 1 to 65536"),
+        ("matrix:\n  latent: [1, 0]\n", 2, "from 1 to 16777216"),
         ("published:\n  test_msee: 1\n", 2, "did you mean 'test_mse'"),
         ("published:\n  test_mse: low\n", 2, "must be a number"),
         ("epochs: 1\nlatent: 3\nepochs: 2\n", 3, "was said before"),

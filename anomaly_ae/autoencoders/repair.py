@@ -42,7 +42,7 @@ class RepairAutoencoder(Autoencoder):
             raise UsageError(f"this autoencoder takes images from 8×8 pixels, and these are {height}×{width}")
         sizes = halvings(height, width)
         widths, rising = WIDTHS[: len(sizes)], RISING[: len(sizes)]
-        maps = math.ceil(options.latent / math.prod(sizes[-1])) if options.latent else LATENT_MAPS
+        maps = _latent_maps(options.latent, sizes[-1])
         self.latent_shape = (maps, *sizes[-1])
         self.encoder = nn.Sequential(
             Contrast(),
@@ -95,6 +95,16 @@ class Segmentation(nn.Module):
             values = stage(torch.cat([_resize(values, beside.shape[-2:]), beside], dim=1))
         small = DIFFERENCE * _resize(difference, values.shape[-2:])
         return _resize(self.last(torch.cat([values, small], dim=1)), difference.shape[-2:])
+
+
+def _latent_maps(latent: int | None, size: Size) -> int:
+    """How many maps of a size have so many latent dimensions. Raises `UsageError` for a number that is not whole."""
+    if latent and latent % math.prod(size):
+        raise UsageError(
+            f"the latent of autoencoder repair is made of maps, here of {size[0]}×{size[1]}, and --latent {latent} "
+            f"was asked; leave it out, or name a multiple of {math.prod(size)}"
+        )
+    return latent // math.prod(size) if latent else LATENT_MAPS
 
 
 def halvings(height: int, width: int) -> list[Size]:

@@ -53,6 +53,7 @@ class Entry:
 
 
 AUGMENTATIONS: dict[str, Entry] = {
+    "as-is": Entry("not varied, whatever the preset says", lambda images: images),
     "mirror": Entry("left and right exchanged", partial(_flip, 3)),
     "flips": Entry("left and right, and top and bottom exchanged", _flips),
     "turns": Entry("turned by right angles and mirrored", _turns),

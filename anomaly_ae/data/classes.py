@@ -17,11 +17,13 @@ def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
     """
     body = text.strip()
     if not body:
-        raise UsageError(f"--normal is needed: it names the classes that are normal; {FORMS}")
+        known = ", ".join(classes)
+        raise UsageError(f"--normal is needed: it names the classes that are normal, of {known}; {FORMS}")
     if body.lower() == ALL:
         return tuple(range(len(classes)))
     but = body.lower().startswith(ALL_BUT)
-    named = _positions(body[len(ALL_BUT) :] if but else body, classes)
+    whole = [i for i, name in enumerate(classes) if name.lower() == body.lower()]  # a name may have a comma in it
+    named = set(whole) or _positions(body[len(ALL_BUT) :] if but else body, classes)
     if not named:
         raise UsageError(f"--normal names no class, and was given {text!r}; {FORMS}")
     normal = set(range(len(classes))) - named if but else named

@@ -1,9 +1,12 @@
 """A data set by its name, or by the place where its pictures lie."""
 
+import contextlib
+import os
 from pathlib import Path
 
 from anomaly_ae.data.named import DATASETS, NamedData, data_root
 from anomaly_ae.data.pictures import PictureData
+from anomaly_ae.data.sources import shown
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError
 from anomaly_ae.files import expand
 
@@ -24,7 +27,7 @@ def check_dataset(name: str, data_dir: str | None = None) -> None:
     """Raise `UnknownName` or `DataMissing` when there is no such data set, without looking into it."""
     if name in DATASETS or "://" in name or _folder(name, data_dir):
         return
-    if expand(name).is_file():
+    if os.path.isfile(expand(name)):  # noqa: PTH113 (takes any text for a name)
         raise UsageError(f"{name} is a file; a data set is a folder of pictures, or one of {', '.join(DATASETS)}")
     if any(mark in name for mark in "/\\.~"):
         raise DataMissing(f"there is no folder {name}; name a folder of pictures, or one of {', '.join(DATASETS)}")
@@ -38,11 +41,13 @@ def whole_name(name: str, data_dir: str | None = None) -> str:
 
 
 def short_name(name: str) -> str:
-    """A data set's name for headings: of a folder or an address the last part."""
-    return name.rstrip("/").rpartition("/")[2] or name
+    """A data set's name for headings: of a folder or an address the last part, bytes that are no UTF-8 as \\xNN."""
+    return shown(os.fsencode(name.rstrip("/").rpartition("/")[2] or name))
 
 
 def _folder(name: str, data_dir: str | None) -> Path | None:
     """The folder that a name means: as a path, or within the folder where data sets lie."""
     places = (expand(name), data_root(data_dir) / name) if name else ()
-    return next((place for place in places if place.is_dir()), None)
+    with contextlib.suppress(OSError):  # no name that a file could have
+        return next((place for place in places if place.is_dir()), None)
+    return None

@@ -1,7 +1,9 @@
 """`ImageSet`: labelled images in memory; `Dataset`: the files of one data set."""
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
+import torch
 from torch import Tensor
 
 from anomaly_ae.data.storage import take_rows
@@ -28,6 +30,13 @@ class ImageSet:
         """The images at `indices`, int64 `(M,)`, in that order."""
         names = None if self.names is None else tuple(self.names[i] for i in indices.tolist())
         return ImageSet(take_rows(self.images, indices), self.labels[indices], names)
+
+    def hashes(self) -> Tensor:
+        """A number for the pixels of each image, int64 (N,): equal for equal images, and hardly ever for others."""
+        rows = self.images.flatten(1).numpy()
+        return torch.tensor(
+            [int.from_bytes(blake2b(row, digest_size=8).digest(), "big", signed=True) for row in rows]
+        )
 
     def digest(self) -> str:
         """SHA-256 of shape, pixels and labels: equal exactly when the content is."""

@@ -1,6 +1,7 @@
 """Pictures of one's own as a data set: found by looking, decoded once, kept in memory, or on disk where too many."""
 
 import json
+import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from anomaly_ae.data.decoder import Records
 from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.decoding import INSIDE, Pixels
 from anomaly_ae.data.images import Dataset, ImageSet
-from anomaly_ae.data.layouts import TEST, TRAIN, Layout, count_classes, find_layout
+from anomaly_ae.data.layouts import TRAIN, Layout, count_classes, find_layout
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.sources import Integers, Listing, Source, open_source, shown
 from anomaly_ae.data.storage import cache_folder, is_held
@@ -23,13 +24,12 @@ from anomaly_ae.errors import DataError
 from anomaly_ae.files import sha256, write_folder, write_json
 from anomaly_ae.progress import display
 
-AT_A_TIME = 256  # files that are decoded together
+AT_A_TIME, MOST_AT_A_TIME = 256, 2**22  # files that are decoded together, and their bytes when they are
 LOOKED_AT = 64  # pictures by which size and colour are found out,
 LOOK_SIDE = 64  # at so many pixels a side
 COLOURED = 16  # of 255, by which the channels of a gray picture may differ, as JPEG makes them
 MOST_BAD = 0.1  # share of the pictures that may be unreadable before training on the others makes no sense
 PIXELS_FILE, ABOUT_FILE = "pixels.npy", "about.json"
-MASKED = 128  # of 255, from which a pixel of a mask counts as defective
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,8 @@ class PictureData:
     def about(self) -> str:
         """What was found, in one line."""
         unused = f"; {self.layout.unused:,} pictures elsewhere are not used" if self.layout.unused else ""
-        return f"{self.name}: {self.layout.about}; {count_classes(self.layout)}{unused}"
+        unread = "".join(f"; {folder}" for folder in self.listing.unread)
+        return f"{self.name}: {self.layout.about}; {count_classes(self.layout)}{unused}{unread}"
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
@@ -112,7 +113,9 @@ class PictureData:
         for position, record in zip(wanted, records, strict=True):
             if record["error"]:
                 raise DataError(f"the mask {shown(self.listing.paths[position])}: {record['error'].decode()}")
-        masks[known] = torch.from_numpy(records["pixels"][:, 0] >= MASKED)
+        values = torch.from_numpy(records["pixels"][:, 0].astype(np.int16))  # made smaller, and so of any value
+        most = values.amax(dim=(1, 2), keepdim=True)  # 1 in some masks, 255 in others, less where defects are thin
+        masks[known] = (values > 0) & (2 * values >= most)
         return masks, known
 
     def _wanted(self, position: int, only: Collection[bytes] | None) -> bool:
@@ -152,22 +155,18 @@ class PictureData:
 
     def _records(self, positions: Integers, preprocessing: Preprocessing) -> Iterator[Records]:
         """What became of the files at some positions, with a display where they are many."""
-        parts = np.split(positions, range(AT_A_TIME, len(positions), AT_A_TIME))
+        size = max(1, min(AT_A_TIME, MOST_AT_A_TIME // math.prod(preprocessing.shape)))
+        parts = np.split(positions, range(size, len(positions), size))
         with preprocessing.decoders(self.source) as decoders, display(len(positions)) as progress:
             for done, records in enumerate(decoders.map(map(self.listing.at, parts)), start=1):
                 yield records
-                progress.advance(len(records), f"{min(done * AT_A_TIME, len(positions)):,} pictures decoded")
+                progress.advance(len(records), f"{min(done * size, len(positions)):,} pictures decoded")
 
     def _key(self, positions: Integers, preprocessing: Preprocessing) -> str:
         """What decoded pictures are kept under: another file, or one that has changed, gives another key."""
         names = b"\0".join(self.listing.paths[i] for i in positions)
         stats = self.listing.sizes[positions].tobytes(), self.listing.times[positions].tobytes()
         return sha256(self.source.identity.encode(), repr(preprocessing).encode(), names, *stats)
-
-
-def test_pictures(dataset: Dataset) -> ImageSet:
-    """Those to measure a detector on that was trained on others: the test file, where there is one, or all."""
-    return dataset.files.get(TEST) or dataset.files[TRAIN]
 
 
 def _coloured(pixels: Pixels) -> bool:

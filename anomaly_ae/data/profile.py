@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from anomaly_ae.data.decoding import STRETCH
+
+MOST_VALUES = 2**24  # looked at together
 USUAL = (0.005, 0.995)  # quantiles between which the middle 99 % of images lie
 MOST_STRETCH = 1.5  # of one side against the other, before it is worth a word
 
@@ -48,11 +51,11 @@ class Profile:
         ]
 
 
-def size_difference(given: tuple[int, int], wanted: tuple[int, int]) -> str | None:
+def size_difference(given: tuple[int, int], wanted: tuple[int, int], fit: str = STRETCH) -> str | None:
     """A word on images whose height and width had to be stretched, or enlarged to more than twice; else None."""
     up, wide = wanted[0] / given[0], wanted[1] / given[1]
     shape = f"the images are {given[0]}×{given[1]} and the detector works at {wanted[0]}×{wanted[1]}"
-    if max(up / wide, wide / up) > MOST_STRETCH:
+    if fit == STRETCH and max(up / wide, wide / up) > MOST_STRETCH:
         return f"{shape}: they are stretched"
     return f"{shape}: they have less detail than those in training" if min(up, wide) > 2 else None
 
@@ -62,7 +65,8 @@ def looks(images: Tensor) -> tuple[Tensor, Tensor]:
     values = images.flatten(1)
     scale = 255.0 if images.dtype == torch.uint8 else 1.0
     parts = [
-        (part.double().mean(dim=1), part.double().std(dim=1, correction=0)) for part in torch.split(values, 4096)
+        (part.double().mean(dim=1), part.double().std(dim=1, correction=0))
+        for part in torch.split(values, max(1, MOST_VALUES // max(1, values.shape[1])))
     ]
     brightness, contrast = (torch.cat(column) / scale for column in zip(*parts, strict=True))
     return brightness, contrast

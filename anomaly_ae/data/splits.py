@@ -20,18 +20,20 @@ MOST_CALIBRATION = 1 / 3
 class Part:
     """Some images of a data set: `file` it comes from, positions there, int64 `(N,)`, and their digest.
 
-    names: of picture files, by which they are found however many others there are by then
+    names:  of picture files, by which they are found however many others there are by then
+    hashes: of these pictures, int64 (N,), by which they are known whatever they are called
     """
 
     file: str
     indices: Tensor
     digest: str
     names: tuple[bytes, ...] | None = None
+    hashes: Tensor | None = None
 
     @classmethod
     def of(cls, dataset: Dataset, file: str, indices: Tensor) -> "Part":
         taken = dataset.files[file].take(indices)
-        return cls(file, indices, taken.digest(), taken.names)
+        return cls(file, indices, taken.digest(), taken.names, None if taken.names is None else taken.hashes())
 
     def take(self, dataset: Dataset) -> ImageSet:
         """The images of this part. Raises `DataChanged` if they are not the ones recorded."""
@@ -72,15 +74,23 @@ class Split:
         """The positions of each part, int64, and the names of its files, uint8, with a NUL after each."""
         parts = {name: getattr(self, name) for name in PARTS}
         named = {f"{name}.names": _packed(part.names) for name, part in parts.items() if part.names is not None}
-        return {name: part.indices for name, part in parts.items()} | named
+        hashed = {f"{name}.hashes": part.hashes for name, part in parts.items() if part.hashes is not None}
+        return {name: part.indices for name, part in parts.items()} | named | hashed
 
     @classmethod
     def from_record(cls, summary: dict[str, Any], tensors: dict[str, Tensor]) -> "Split":
         """The split that `summary` and `tensors` were taken from."""
-        names = {name: _unpacked(tensors.get(f"{name}.names")) for name in PARTS}
-        return cls(
-            *(Part(summary[name]["file"], tensors[name], summary[name]["digest"], names[name]) for name in PARTS)
-        )
+        return cls(*(_part(name, summary[name], tensors) for name in PARTS))
+
+    def seen(self) -> Tensor:
+        """The hashes of the pictures that a detector was made with, int64; none where images came from elsewhere."""
+        parts = (self.fit.hashes, self.validation.hashes, self.calibration.hashes)
+        return torch.cat([hashes for hashes in parts if hashes is not None] or [torch.zeros(0, dtype=torch.int64)])
+
+
+def _part(name: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> Part:
+    hashes, names = tensors.get(f"{name}.hashes"), _unpacked(tensors.get(f"{name}.names"))
+    return Part(about["file"], tensors[name], about["digest"], names, hashes)
 
 
 def _packed(names: Sequence[bytes]) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from anomaly_ae.files import expand, storage_errors
 
 SHARE = 4  # of the machine's memory, that one set of images may take
-ROWS = 1_024  # copied at a time
+COPIED = 2**26  # bytes copied at a time
 
 
 def most_held() -> int:
@@ -38,8 +38,9 @@ def take_rows(images: Tensor, indices: Tensor) -> Tensor:
     if is_held(shape):
         return images[indices]
     taken = _nameless(shape)
-    for start in range(0, len(indices), ROWS):
-        taken[start : start + ROWS] = images[indices[start : start + ROWS]]
+    rows = max(1, COPIED // math.prod(shape[1:]))
+    for start in range(0, len(indices), rows):
+        taken[start : start + rows] = images[indices[start : start + rows]]
     return taken
 
 
@@ -49,6 +50,6 @@ def _nameless(shape: Sequence[int]) -> Tensor:
     with storage_errors(f"write to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder) as file:
-            file.truncate(math.prod(shape))
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # a full disk says so now, not by a crash later
             mapped = torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8)
     return mapped.view(*shape)

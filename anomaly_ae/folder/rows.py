@@ -60,7 +60,7 @@ def find_differences(detector: Detector, results: Results) -> list[str]:
         return []
     middle = np.argsort(good["height"].astype(np.int64) * good["width"], kind="stable")[len(good) // 2]
     size = int(good["height"][middle]), int(good["width"][middle])
-    stretched = size_difference(size, detector.preprocessing.shape[1:])
+    stretched = size_difference(size, detector.preprocessing.shape[1:], detector.preprocessing.fit)
     brightness, contrast = (torch.tensor(good[name]) for name in ("brightness", "contrast"))
     return [*([stretched] if stretched else []), *detector.profile.compare(brightness, contrast)]
 

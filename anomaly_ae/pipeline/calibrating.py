@@ -136,7 +136,7 @@ def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
             f"normal are {', '.join(recipe.normal)}"
         )
     wanted = torch.tensor(normal)
-    files = data.load(detector.preprocessing).files.values()
+    files = [detector.unseen(file) for file in data.load(detector.preprocessing).files.values()]
     return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in files])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from anomaly_ae import figures
 from anomaly_ae.data.datasets import Data, open_data, short_name
 from anomaly_ae.data.images import ImageSet
+from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataChanged, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.evaluation import (
@@ -115,9 +116,11 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
             f"{data.name} has no class that is normal to the detector; its classes are {', '.join(data.classes)}, "
             f"and normal are {', '.join(detector.recipe.normal)}"
         )
+    if isinstance(data, PictureData):
+        say(data.about)
     dataset = data.load(detector.preprocessing)
     recipe = dataclasses.replace(detector.recipe, dataset=data.name, classes=data.classes, normal=normal)
-    test = detector.preprocessing.prepare_set(dataset.files.get("test") or dataset.files["train"])
+    test = detector.unseen(dataset.files["test" if "test" in dataset.files else "train"])
     say_left_out(dataset.left_out)
     return dataclasses.replace(detector, recipe=recipe), test
 

@@ -12,6 +12,7 @@ from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.autoencoders.tiling import inner_network
 from anomaly_ae.calibration import images_needed, require_enough
 from anomaly_ae.config import RunConfig
+from anomaly_ae.data.augmentation import build_augmentation
 from anomaly_ae.data.classes import parse_normal
 from anomaly_ae.data.datasets import Data, open_data, whole_name
 from anomaly_ae.data.images import Dataset, ImageSet
@@ -53,6 +54,8 @@ class Job:
         """
         config = with_defaults(config)
         data = open_data(config.dataset, config.data_dir)
+        if isinstance(data, PictureData):
+            say(data.about)
         config = dataclasses.replace(config, normal=config.normal or data.normal or "")
         normal = check_names(config, data)
         device = pick_device(config.device)
@@ -60,7 +63,7 @@ class Job:
             check_target(expand(save_to).resolve())
         preprocessing = Preprocessing.for_shape(_shape(config, data), config.fit)  # now, for it may download
         dataset = data.load(preprocessing)
-        _say_found(data, dataset)
+        say_left_out(dataset.left_out)
         split = split_dataset(dataset, normal, config.seed, config.contamination, images_needed(config.target_fpr))
         require_enough(len(split.calibration.indices), config.target_fpr)
         recipe = _recipe(config, dataset, normal)
@@ -109,8 +112,10 @@ def check_names(config: RunConfig, data: Data) -> tuple[int, ...]:
     """Look up every name of a config; the positions of the normal classes. No image is read."""
     normal = parse_normal(config.normal or data.normal or "", data.classes)
     config = with_defaults(config)
-    build_scorer(str(config.scorer))
+    build_scorer(str(config.scorer), config.top_share)
+    build_augmentation(config.augment)
     objective = str(config.objective)
+    _check_repair(config)
     if needs_features(objective) == (config.perceptual is None):
         raise UsageError(
             "objective perceptual and setting perceptual go together, and one was given without the other; name the "
@@ -122,17 +127,27 @@ def check_names(config: RunConfig, data: Data) -> tuple[int, ...]:
     return normal
 
 
-def _say_found(data: Data, dataset: Dataset) -> None:
-    """What a folder was taken for, and the pictures in it that could not be read."""
-    if isinstance(data, PictureData):
-        say(data.about)
-        say_left_out(dataset.left_out)
+def _check_repair(config: RunConfig) -> None:
+    """Raise `UsageError` where a network would not be taught what its score or its objective is about."""
+    objectives = [part.rpartition("*")[2].strip() for part in str(config.objective).split("+")]
+    scorers = [part.strip() for part in str(config.scorer).split("+")]
+    if "defect" in scorers and "repair" not in objectives:
+        raise UsageError(
+            f"scorer defect reads what objective repair teaches, and the objective is {config.objective}; leave "
+            "--objective out, or name repair with it, as in repair+ssim"
+        )
+    if "repair" in objectives and not config.defects:
+        raise UsageError("objective repair needs defects to repair, and defects is 0; leave --set defects out")
 
 
 def _shape(config: RunConfig, data: Data) -> Shape:
     """Channels, height and width of the images that the network sees."""
     channels, height, width = data.shape
-    return channels, *image_size(str(config.autoencoder), config.size, (height, width), bool(config.tile))
+    if config.channels and config.channels != channels and not isinstance(data, PictureData):
+        raise UsageError(f"the images of {config.dataset} have {channels} channels; leave --set channels out")
+    return config.channels or channels, *image_size(
+        str(config.autoencoder), config.size, (height, width), bool(config.tile)
+    )
 
 
 def _recipe(config: RunConfig, dataset: Dataset, normal: tuple[int, ...]) -> Recipe:

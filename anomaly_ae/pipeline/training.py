@@ -91,7 +91,7 @@ def train(
     run, tracker = begin_run(home, config.experiment, name, tracking, parent)
     with marked(run, tracker), run.lock():
         run.write_start(job.config, job.split_record)
-        if place and place.weights and place.weights.split == job.split_record:
+        if place and place.weights and place.weights.split["parts"] == job.split_record["parts"]:
             _take_over(place.weights, run)
         above = parent.record.id if parent else None
         record = Record(run.path.name, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking, parent=above)
@@ -132,7 +132,7 @@ def resume(
         if record.status == FINISHED:
             raise UsageError(f"run {record.id} is finished; there is nothing to resume")
         job = Job.prepare(config, home, save_to)
-        if job.split_record != run.split:
+        if any(job.split_record[key] != run.split.get(key) for key in ("digest", "parts")):
             raise DataChanged(f"the data are not those that run {record.id} was started with; use that data")
         tracker = Tracker(home, record.mlflow_run_id)
         with marked(run, tracker):

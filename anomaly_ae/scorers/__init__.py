@@ -56,7 +56,15 @@ def build_scorer(name: str, top_share: float | None = None) -> Scorer:
         if part not in SCORERS:
             raise UnknownName("scorer", part, [*SCORERS, "or several joined by +"])
     built = [SCORERS[part].build() for part in parts]
-    for scorer in built:
-        if top_share and isinstance(scorer, MapScorer):
-            scorer.top_share = top_share
+    if top_share:
+        _set_share(built, top_share)
     return built[0] if len(built) == 1 else Combination(built)
+
+
+def _set_share(scorers: list[Scorer], top_share: float) -> None:
+    """Let those that are the mean of their heat map be that of its highest share. Raises `UsageError` for none."""
+    pooled = [each for each in scorers if isinstance(each, MapScorer) and type(each).score is MapScorer.score]
+    if not pooled:
+        raise UsageError("top_share is for scorers that are the mean of a heat map, as mse, contrast and defect are")
+    for each in pooled:
+        each.top_share = top_share

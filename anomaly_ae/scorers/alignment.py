@@ -10,7 +10,7 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_bytes
 from anomaly_ae.scorers.base import MapScorer, Passes
-from anomaly_ae.scorers.neighbours import FeatureNeighbours, sample
+from anomaly_ae.scorers.neighbours import FeatureNeighbours, sample, shrink
 
 LARGEST = 32  # pixels of the smaller side at which images are compared
 REACH = 3 / 28  # how far a part may move, of the smaller side
@@ -147,11 +147,7 @@ def _overlap(by: int) -> tuple[slice, slice]:
 
 def _shrink(images: Tensor) -> Tensor:
     """Images with a smaller side of `LARGEST` pixels at the most."""
-    scale = LARGEST / min(images.shape[-2:])
-    if scale >= 1:
-        return images
-    size = [max(1, round(side * scale)) for side in images.shape[-2:]]
-    return functional.interpolate(images, size, mode="bilinear", antialias=True)
+    return shrink(images, LARGEST)
 
 
 def _half(maps: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
 
+FEWEST = 5  # pixels of a heat map that decide
 # Calling it starts a fresh pass over a set of images: batches of images, float (B, C, H, W), and outputs.
 Passes = Callable[[], Iterable[tuple[Tensor, Outputs]]]
 
@@ -56,8 +57,9 @@ class MapScorer(Scorer):
 
 
 def top_mean(maps: Tensor, share: float) -> Tensor:
-    """Mean of the highest `share`, in (0, 1], of the pixels of each map (N, H, W), one at the least; (N,)."""
+    """Mean of the highest `share`, in (0, 1], of the pixels of each map (N, H, W), a few at the least; (N,)."""
     if share == 1:
         return maps.mean(dim=(1, 2))
     flat = maps.flatten(1)
-    return flat.topk(max(1, round(share * flat.shape[1])), dim=1).values.mean(dim=1)
+    count = max(min(FEWEST, flat.shape[1]), round(share * flat.shape[1]))
+    return flat.topk(count, dim=1).values.mean(dim=1)

@@ -3,11 +3,12 @@
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_bytes, as_float
 from anomaly_ae.scorers.base import MapScorer, Passes, Scorer
-from anomaly_ae.scorers.neighbours import sample
+from anomaly_ae.scorers.neighbours import MOST_SIDE, sample, shrink
 
 COMPONENTS = 32
 MOST_IMAGES = 5_000  # of the fit set, evenly sampled: time and memory of the two below grow with them
@@ -15,7 +16,9 @@ SUPPORT_SHARE = 0.1  # ν of the one-class SVM: the share of fit images it may l
 
 
 class PrincipalComponents(MapScorer):
-    """`pca`: mean squared error of the reconstruction from the first 32 principal components of the fit images."""
+    """`pca`: mean squared error of the reconstruction from the first 32 principal components of the fit images, the
+    smaller side at most 64 pixels.
+    """
 
     def fit(self, fit_set: Passes, validation_set: Passes) -> None:
         from sklearn.decomposition import PCA
@@ -25,9 +28,13 @@ class PrincipalComponents(MapScorer):
         self.learned = {"mean": _like(images, fitted.mean_), "components": _like(images, fitted.components_)}
 
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
-        centred = images.flatten(1) - self.learned["mean"]  # (N, C·H·W)
-        components = self.learned["components"]  # (components, C·H·W)
-        return (centred - centred @ components.T @ components).square().reshape(images.shape).mean(dim=1)
+        small = shrink(images, MOST_SIDE)
+        centred = small.flatten(1) - self.learned["mean"]  # (N, C·h·w)
+        components = self.learned["components"]  # (components, C·h·w)
+        errors = (centred - centred @ components.T @ components).square().reshape(small.shape).mean(dim=1)
+        if small.shape == images.shape:
+            return errors
+        return functional.interpolate(errors.unsqueeze(1), images.shape[-2:], mode="bilinear").squeeze(1)
 
 
 class IsolationForest(Scorer):
@@ -46,7 +53,7 @@ class IsolationForest(Scorer):
         self.forest = Forest(random_state=0).fit(state["images"].cpu().numpy())
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        return _like(images, -self.forest.score_samples(images.flatten(1).cpu().numpy()))
+        return _like(images, -self.forest.score_samples(_pixels(images).cpu().numpy()))
 
 
 class OneClassSVM(Scorer):
@@ -67,14 +74,19 @@ class OneClassSVM(Scorer):
         }
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        distances = torch.cdist(images.flatten(1), self.learned["vectors"])  # (N, vectors)
+        distances = torch.cdist(_pixels(images), self.learned["vectors"])  # (N, vectors)
         kernel = torch.exp(-self.learned["gamma"] * distances.square())
         return -(kernel @ self.learned["weights"]) + self.learned["weights"].sum()  # 0 is the least there can be
 
 
+def _pixels(images: Tensor) -> Tensor:
+    """Images as rows of pixels, float (N, C·H·W), the smaller side at most 64 pixels."""
+    return shrink(images, MOST_SIDE).flatten(1)
+
+
 def _sample(fit_set: Passes) -> Tensor:
-    """Fit images as rows of pixels, float32 (M, C·H·W)."""
-    images = torch.cat([as_bytes(batch.flatten(1)) for batch, _ in fit_set()])
+    """Fit images as such rows, float32 (M, C·H·W)."""
+    images = torch.cat([as_bytes(_pixels(batch)) for batch, _ in fit_set()])
     return as_float(images[sample(len(images), MOST_IMAGES).to(images.device)])
 
 

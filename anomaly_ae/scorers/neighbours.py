@@ -10,6 +10,7 @@ from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.scorers.base import Passes, Scorer
 
 MOST_MEMORIES = 20_000  # images kept of the fit set, an even sample where it has more
+MOST_SIDE = 64  # pixels of the smaller side of images that are compared pixel by pixel
 MOST_DIMENSIONS = 256  # of what is kept of each; more, as maps have, are projected at random to so many
 
 
@@ -73,12 +74,23 @@ class FeatureNeighbours(Neighbours):
 
 
 class PixelNeighbours(Neighbours):
-    """`pixel-knn`: distance to the nearest image, pixel by pixel; a baseline without learning."""
+    """`pixel-knn`: distance to the nearest image, pixel by pixel, the smaller side at most 64 pixels; a baseline
+    without learning.
+    """
 
     most_dimensions = 4_096
 
     def of(self, images: Tensor, outputs: Outputs) -> Tensor:
-        return images.flatten(1)
+        return shrink(images, MOST_SIDE).flatten(1)
+
+
+def shrink(images: Tensor, largest: int) -> Tensor:
+    """Images (N, C, H, W) with a smaller side of so many pixels at the most."""
+    scale = largest / min(images.shape[-2:])
+    if scale >= 1:
+        return images
+    size = [max(1, round(side * scale)) for side in images.shape[-2:]]
+    return functional.interpolate(images, size, mode="bilinear", antialias=True)
 
 
 def sample(count: int, most: int | None = None) -> Tensor:

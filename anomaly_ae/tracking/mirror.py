@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from anomaly_ae.data.datasets import short_name
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, one_line
 from anomaly_ae.files import write_folder
 from anomaly_ae.progress import say
@@ -33,6 +34,7 @@ FILES = ("config.json", "split.json", "metrics.csv", "result.json", "pipeline.js
 PARENT, KIND = "mlflow.parentRunId", "anomaly_ae.kind"
 GRIDS = "reconstructions"  # key of the images with a step slider
 MOST_METRICS = 1_000  # that MLflow takes at once
+LONGEST_NAME = 500  # of a data set that MLflow takes
 DIGEST_LENGTH = 36  # the most that MLflow keeps of a data set's digest
 EVALUATION_METRICS = (
     "reconstruction_mse",
@@ -94,7 +96,9 @@ class Tracker:
             client.set_tag(run_id, KIND, record.kind)
             source = json.dumps({"dataset": config.dataset, "normal": config.normal})
             digest = split["digest"][:DIGEST_LENGTH]
-            dataset = Dataset(config.dataset, digest, "local", source, profile=json.dumps(images))
+            dataset = Dataset(
+                short_name(config.dataset)[:LONGEST_NAME], digest, "local", source, profile=json.dumps(images)
+            )
             client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
         self._on_run(log)

@@ -54,8 +54,9 @@ def test_the_layout_of_mvtec_with_its_masks() -> None:
 def test_training_pictures_alone_and_without_a_class_of_their_own() -> None:
     layout = find_layout([b"train/a.png", b"train/b.png", b"test/a.png", b"test/scratch/a.png"])
     assert layout.classes == ("normal", "scratch")
-    assert layout.files == {"train": ([0, 1], [0, 0]), "test": ([2, 3], [0, 1])}
+    assert layout.files == {"train": ([0, 1], [0, 0]), "test": ([3], [1])}
     assert layout.normal == "normal"
+    assert layout.unused == 1  # what test/a.png is, nobody has said
     assert find_layout([b"train/good/a.png"]).normal == ALL  # nothing is there to be detected
 
 
@@ -78,3 +79,39 @@ def test_pictures_to_measure_on_alone() -> None:
     assert layout.files == {"train": ([1, 2], [0, 1])}
     assert layout.masks == {2: 0}
     assert layout.normal == "good"
+
+
+@pytest.mark.parametrize("train", ["train/a.png", "train/good/a.png", "train/OK/a.png"])
+def test_what_is_called_normal_here_and_good_there_is_one_class(train: str) -> None:
+    layout = find_layout([train.encode(), b"test/good/a.png", b"test/hole/a.png"])
+    assert layout.normal is not None
+    assert layout.files["test"][1][0] == layout.files["train"][1][0] == layout.classes.index(layout.normal)
+
+
+def test_a_layout_one_folder_deeper_is_found() -> None:
+    paths = [b"tile/train/good/0.png", b"tile/test/hole/0.png", b"tile/ground_truth/hole/0_mask.png"]
+    assert find_layout(paths) == find_layout([path.removeprefix(b"tile/") for path in paths])
+
+
+def test_several_data_sets_in_one_folder_are_not_taken_for_classes() -> None:
+    with pytest.raises(DataError, match="the folders cable, tile hold a data set each"):
+        find_layout(
+            [f"{name}/{part}/a.png".encode() for name in ("tile", "cable") for part in ("train/good", "test/x")]
+        )
+
+
+def test_classes_may_have_masks() -> None:
+    layout = find_layout([b"good/a.png", b"hole/a.png", b"hole/b.png", b"ground_truth/hole/b_mask.png"])
+    assert layout.classes == ("good", "hole")
+    assert layout.masks == {2: 3}
+
+
+def test_a_class_may_be_called_train() -> None:
+    layout = find_layout([b"car/a.png", b"plane/a.png", b"train/a.png"])
+    assert layout.classes == ("car", "plane", "train")
+
+
+def test_hidden_folders_are_left_alone_and_odd_digits_are_names() -> None:
+    layout = find_layout([b".ipynb_checkpoints/a.png", "²/a.png".encode(), b"2/a.png"])
+    assert layout.classes == ("2", "²")
+    assert layout.unused == 1

@@ -89,6 +89,18 @@ def test_masks_are_where_they_are_known(folder: Path) -> None:
     assert data.masks([b"test/good/0.png"], SMALL) is None
 
 
+@pytest.mark.parametrize("value", [1, 255])
+def test_masks_of_any_value_are_read_and_thin_defects_are_kept(folder: Path, value: int) -> None:
+    mask = np.zeros((200, 300), np.uint8)
+    mask[100:104] = value
+    save(folder / "ground_truth/hole/0_mask.png", mask)
+    found = open_data(str(folder)).masks([b"test/hole/0.png"], Preprocessing(1, 40, 60))
+    assert found is not None
+    rows = found[0][0].any(dim=1).nonzero().flatten().tolist()
+    assert rows
+    assert set(rows) <= {19, 20, 21}
+
+
 def test_a_mask_that_cannot_be_read_is_named(folder: Path) -> None:
     (folder / "ground_truth/hole/0_mask.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"the mask ground_truth/hole/0_mask.png: cannot be read"):

@@ -158,6 +158,49 @@ def test_a_flat_folder_is_enough_and_is_measured_on_labelled_pictures(tmp_path: 
     assert evaluation.normal == ["good"]
 
 
+def test_pictures_of_the_training_are_not_measured_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, train=30, test=4)
+    for place in ("test", "ground_truth"):
+        shutil.move(cloths / place, tmp_path / place)
+    train(home, cloths / "train", epochs=1, target_fpr=0.2, scorer="mse", image_size="16")
+    shutil.move(tmp_path / "test", cloths / "train/test")  # all in one folder now
+    evaluation = pipeline.evaluate(home=home, dataset=str(cloths / "train"))
+    assert evaluation.images == 12 + 6  # those of the folder test, and the test images of the training
+    assert "left out: 24 pictures that the detector was made with" in capsys.readouterr().err
+    fit = home.latest().path / "detector"
+    assert fit.exists()
+
+
+def test_anomalies_alone_are_measured_as_far_as_they_can_be(tmp_path: Path) -> None:
+    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, train=30, test=1)
+    shutil.rmtree(cloths / "test/good")
+    shutil.rmtree(cloths / "test/scratch")
+    train(home, cloths, epochs=1, target_fpr=0.2, scorer="mse", image_size="16")
+    evaluation = pipeline.evaluate(home=home)
+    assert (evaluation.images, evaluation.auroc, evaluation.reconstruction_mse) == (1, None, None)
+    assert evaluation.true_positive_rate in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"augment": "flip"}, "did you mean 'flips'"),
+        ({"scorer": "latent-knn", "top_share": 0.1}, "top_share is for scorers"),
+        ({"preset": "surface", "objective": "mse"}, "scorer defect reads what objective repair teaches"),
+        ({"preset": "surface", "defects": 0}, "needs defects to repair"),
+        ({"autoencoder": "repair", "latent": 12, "image_size": 32}, "a multiple of 16"),
+        ({"tile": 64, "image_size": 32}, "no tiles of 64×64"),
+    ],
+)
+def test_what_does_not_go_together_is_said_before_anything_is_written(
+    tmp_path: Path, settings: dict[str, object], said: str
+) -> None:
+    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, test=1)
+    with pytest.raises(UsageError, match=said):
+        train(home, cloths, **settings)
+    assert not (tmp_path / "mlruns").exists()
+
+
 def test_a_folder_for_each_class_needs_to_know_which_is_normal(tmp_path: Path) -> None:
     home = Home.find(str(tmp_path / "mlruns"))
     for kind in ("a", "b"):
