@@ -10,7 +10,7 @@ from anomaly_ae.scorers.base import MapScorer, Passes
 from anomaly_ae.scorers.neighbours import sample
 from anomaly_ae.scorers.surface import smooth
 
-LAYERS = slice(1, 3)  # the feature maps compared, of the second and third size: fine enough to say where
+MAPS, FINEST = 2, 0.3  # feature maps compared: so many, from the first of at most this share of the image's height on
 MOST_PATCHES = 10_000  # remembered, however many images there were
 AT_A_TIME = 4_096  # patches compared with all of these, so that their distances fit into memory
 
@@ -18,7 +18,7 @@ AT_A_TIME = 4_096  # patches compared with all of these, so that their distances
 class PatchNeighbours(MapScorer):
     """`patch-knn`: distance of the features about each pixel to the nearest that any place of a fit image had.
 
-    Two feature maps of the encoder, each the mean over 3×3 neighbours, side by side at the size of the larger, every
+    Two feature maps of the encoder, of a quarter and an eighth of the image's size, each the mean over 3×3 neighbours, side by side at the size of the larger, every
     channel less its mean and divided by its deviation. In the manner of PatchCore, Roth et al. 2022,
     https://arxiv.org/abs/2106.08265, with features that were learned here and an even sample for a memory.
     """
@@ -54,7 +54,8 @@ class PatchNeighbours(MapScorer):
 
 def _patches(outputs: Outputs) -> Tensor:
     """Features about each place, (N, D, h, w)."""
-    maps = outputs.features[LAYERS] or outputs.features[-1:]
+    height = FINEST * outputs.reconstruction.shape[2]
+    maps = [each for each in outputs.features if each.shape[2] <= height][:MAPS] or outputs.features[-1:]
     means = [functional.avg_pool2d(each, 3, 1, 1, count_include_pad=False) for each in maps]
     return torch.cat([functional.interpolate(each, means[0].shape[2:], mode="bilinear") for each in means], dim=1)
 
