@@ -14,8 +14,8 @@ SMOOTH = 1 / 128  # σ of the Gaussian that takes single pixels back, of the sma
 
 
 class Defect(MapScorer):
-    """`defect`: -log of the probability that a pixel is sound, as the segmentation head has it, blurred a little; the
-    score is the mean of its highest 0.1 %.
+    """`defect`: -log of the probability that a pixel is sound, as the segmentation head has it; the score is the mean of
+    its highest 0.1 %.
     """
 
     top_share = TOP
@@ -25,7 +25,7 @@ class Defect(MapScorer):
             raise UsageError("scorer defect needs a network that says where defects are; take --autoencoder repair")
 
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
-        return smooth(functional.softplus(outputs.heads[DEFECT])).squeeze(1)
+        return functional.softplus(outputs.heads[DEFECT]).squeeze(1)
 
 
 class Contrast(MapScorer):
