@@ -14,8 +14,8 @@ SMOOTH = 1 / 128  # σ of the Gaussian that takes single pixels back, of the sma
 
 
 class Defect(MapScorer):
-    """`defect`: -log of the probability that a pixel is sound, as the segmentation head has it; the score is the mean of
-    its highest 0.1 %.
+    """`defect`: -log of the probability that a pixel is sound, as the segmentation head has it; the score is the mean
+    of its highest 0.1 %.
     """
 
     top_share = TOP
