@@ -18,10 +18,10 @@ AT_A_TIME = 4_096  # patches compared with all of these, so that their distances
 class PatchNeighbours(MapScorer):
     """`patch-knn`: distance of the features about each pixel to the nearest that any place of a fit image had.
 
-    Two feature maps of the encoder, of a quarter and an eighth of the image's size, each the mean over 3×3 neighbours,
-    side by side at the size of the larger, every channel less its mean and divided by its deviation. In the manner of
-    PatchCore, Roth et al. 2022, https://arxiv.org/abs/2106.08265, with features that were learned here and an even
-    sample for a memory.
+    Two feature maps of the encoder, of a quarter and an eighth of the image's size, each the mean over 3×3
+    neighbours, side by side at the size of the larger, every channel less its mean and divided by its deviation. In
+    the manner of PatchCore, Roth et al. 2022, https://arxiv.org/abs/2106.08265, with features that were learned here
+    and an even sample for a memory.
     """
 
     top_share = 0.01
