@@ -53,7 +53,7 @@ def test_rows_of_images(channels: int) -> None:
     images = RNG.random((4, channels, 9, 7))
     figure = figures.image_rows(images, images**2, images.mean(axis=1), list("abcd"), "heading")
     assert isinstance(figure, Figure)
-    assert len(figure.axes) == 4
+    assert len(figure.axes) == 5
     strip = figure.axes[2].images[0].get_array()  # maps, ten times as large, a little space around each
     assert strip is not None
     assert strip.shape == (9 * 10 + 2 * 2, 4 * (7 * 10 + 2 * 2))
@@ -80,6 +80,34 @@ def test_a_grid_holds_originals_above_reconstructions(channels: int, shape: tupl
     assert pixels.shape == (172, 344, *shape[2:])
     assert pixels.dtype == np.uint8
     assert (pixels[40, 40].max(), pixels[130, 40].max()) == (255, 128)
+
+
+def test_an_overlay_has_a_contour_at_the_level_and_the_outline_of_the_truth() -> None:
+    picture, heat = np.full((40, 60, 3), 90, np.uint8), np.zeros((20, 30), np.float32)
+    heat[8:12, 10:16] = 2.0
+    mask = np.zeros((20, 30), bool)
+    mask[2:6, 20:28] = True
+    over = figures.overlay(picture, heat, least=60, level=1.0, mask=mask)
+    found = np.argwhere((over == figures.CONTOUR).all(axis=2))
+    assert found.min(axis=0).tolist() == pytest.approx([16, 20], abs=2)
+    assert found.max(axis=0).tolist() == pytest.approx([23, 31], abs=2)
+    true = np.argwhere((over == figures.TRUTH).all(axis=2))
+    assert (*true.min(axis=0), *true.max(axis=0)) == (4, 40, 11, 55)
+    assert (over[7:9, 46:50] == 90).all()  # an outline, not a patch
+
+
+def test_a_map_that_stays_below_the_level_is_faint_and_has_no_contour() -> None:
+    picture, heat = np.full((40, 60, 3), 90, np.uint8), np.full((40, 60), 0.01, np.float32)
+    over = figures.overlay(picture, heat, least=60, level=1.0)
+    assert abs(over.astype(int) - 90).max() < 12
+    assert not (over == figures.CONTOUR).all(axis=2).any()
+
+
+def test_overlays_of_gray_and_colour_images_are_in_colour() -> None:
+    for channels in (1, 3):
+        drawn = figures.overlays(np.full((2, channels, 8, 8), 0.5), np.zeros((2, 8, 8), np.float32))
+        assert drawn.shape == (2, 3, 224, 224)
+        assert drawn == pytest.approx(0.5, abs=0.01)
 
 
 def test_an_overlay_is_the_picture_where_the_map_is_zero() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 import torch
 from torch import Tensor
 
@@ -29,6 +30,7 @@ LOOKED_AT = 64  # pictures by which size and colour are found out,
 LOOK_SIDE = 64  # at so many pixels a side
 COLOURED = 16  # of 255, by which the channels of a gray picture may differ, as JPEG makes them
 MOST_BAD = 0.1  # share of the pictures that may be unreadable before training on the others makes no sense
+CACHE_FORMAT = 1  # to be counted up when decoding gives other pixels
 PIXELS_FILE, ABOUT_FILE = "pixels.npy", "about.json"
 
 
@@ -166,7 +168,8 @@ class PictureData:
         """What decoded pictures are kept under: another file, or one that has changed, gives another key."""
         names = b"\0".join(self.listing.paths[i] for i in positions)
         stats = self.listing.sizes[positions].tobytes(), self.listing.times[positions].tobytes()
-        return sha256(self.source.identity.encode(), repr(preprocessing).encode(), names, *stats)
+        about = repr((CACHE_FORMAT, PIL.__version__, self.source.identity, preprocessing))
+        return sha256(about.encode("utf-8", "surrogateescape"), names, *stats)
 
 
 def _coloured(pixels: Pixels) -> bool:
