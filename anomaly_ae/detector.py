@@ -104,7 +104,8 @@ class Detector:
     calibration: Calibration
     split: Split
     profile: Profile
-    heat_level: float | None = None  # of the heat map: a normal image reaches it anywhere as rarely as the threshold
+    # of the heat map: as few normal images exceed it anywhere as the rate allows that it was trained for
+    heat_level: float | None = None
 
     @property
     def threshold(self) -> float:

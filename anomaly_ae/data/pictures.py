@@ -146,11 +146,12 @@ class PictureData:
         """Pixels, uint8 (M, C, H, W), of the pictures that can be read, and of each an error or nothing."""
         shape = (len(positions), *preprocessing.shape)
         if is_held(shape):
-            return _fill(np.zeros(shape, np.uint8), self._records(positions, preprocessing))
+            pixels, errors, _ = _fill(np.zeros(shape, np.uint8), self._records(positions, preprocessing))
+            return pixels, errors
         folder = cache_folder() / self._key(positions, preprocessing)
         if (kept := _read_cache(folder)) is None:
             write_folder(folder, lambda new: _fill_file(new, shape, self._records(positions, preprocessing)))
-            kept = _read_cache(folder)
+            kept = _read_cache(folder, passing=True)
         if kept is None:
             raise DataError(f"what was decoded to {folder} cannot be read again; free space, or set ANOMALY_AE_CACHE")
         return kept
@@ -177,21 +178,30 @@ def _coloured(pixels: Pixels) -> bool:
     return bool((pixels.max(axis=1).astype(int) - pixels.min(axis=1) > COLOURED).any())
 
 
-def _fill(pixels: Pixels, parts: Iterable[Records]) -> tuple[Tensor, list[str]]:
-    """Put what could be decoded into pixels (N, C, H, W), the first M of them; these, and of each file its error."""
-    count, errors = 0, list[str]()
+def _fill(pixels: Pixels, parts: Iterable[Records]) -> tuple[Tensor, list[str], bool]:
+    """Put what could be decoded into pixels (N, C, H, W), the first M of them; these, of each file its error, and
+    whether there is an error that may be gone another time.
+    """
+    count, errors, passing = 0, list[str](), False
     for records in parts:
         good = records["pixels"][records["error"] == b""]
         pixels[count : count + len(good)] = good
         count += len(good)
         errors += [error.decode() for error in records["error"]]
-    return torch.from_numpy(pixels[:count]), errors
+        passing = passing or bool(records["missing"].any())
+    return torch.from_numpy(pixels[:count]), errors, passing
 
 
-def _read_cache(folder: Path) -> tuple[Tensor, list[str]] | None:
-    """What `_fill_file` wrote, read from the disk as needed; None if it is not there or damaged."""
+def _read_cache(folder: Path, passing: bool = False) -> tuple[Tensor, list[str]] | None:
+    """What `_fill_file` wrote, read from the disk as needed; None if it is not there or damaged.
+
+    passing: whether it is taken, too, if it has errors that may be gone another time
+    """
     try:
-        errors: list[str] = json.loads((folder / ABOUT_FILE).read_text())["errors"]
+        about = json.loads((folder / ABOUT_FILE).read_text())
+        errors: list[str] = about["errors"]
+        if about["passing"] and not passing:
+            return None
         mapped = np.load(folder / PIXELS_FILE, mmap_mode="c")  # what is changed in memory is not written back
     except (OSError, ValueError, KeyError):
         return None
@@ -200,6 +210,6 @@ def _read_cache(folder: Path) -> tuple[Tensor, list[str]] | None:
 
 def _fill_file(folder: Path, shape: tuple[int, ...], parts: Iterable[Records]) -> None:
     pixels = np.lib.format.open_memmap(folder / PIXELS_FILE, "w+", np.uint8, shape)
-    _, errors = _fill(pixels, parts)
+    _, errors, passing = _fill(pixels, parts)
     pixels.flush()
-    write_json(folder / ABOUT_FILE, {"errors": errors})
+    write_json(folder / ABOUT_FILE, {"errors": errors, "passing": passing})
