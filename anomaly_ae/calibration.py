@@ -262,7 +262,7 @@ def require_enough(n: int, target_fpr: float, guarantee: str = MARGINAL, confide
     possible += "; beyond that, the guarantee tail of anomaly-ae calibrate extrapolates" if n > FEWEST_IN_TAIL else ""
     raise CalibrationError(
         f"a false-alarm rate of {target_fpr:g}{how} needs at least {needed:,} calibration images, "
-        f"and there are {n:,}{possible}"
+        f"and there are {n:,}{possible}; use more normal images, or ask for a higher rate"
     )
 
 

@@ -288,8 +288,8 @@ def draw(
     detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation, mapped: Mapped | None = None
 ) -> dict[str, Figure]:
     """The figures of an evaluation, by name."""
-    novel, values, names = novelty(detector, test), scores.numpy(), class_names(detector, test)
-    threshold = detector.threshold
+    novel, values = novelty(detector, test), scores.numpy()
+    names, threshold = [figures.label(name) for name in class_names(detector, test)], detector.threshold
     at_threshold = evaluation.false_positive_rate, evaluation.true_positive_rate, evaluation.precision
     order = scores.argsort(descending=True, stable=True)
     some = torch.linspace(0, len(test) - 1, min(len(test), figures.MAPPED)).long()
@@ -314,7 +314,7 @@ def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor,
     """The first images of an order, with class and score above each."""
     chosen = test.take(order[: figures.SHOWN])
     titles = [
-        f"class {name}\nscore {score:.2f}"
+        f"{figures.label(name, 14)}\nscore {score:.2f}"
         for name, score in zip(class_names(detector, chosen), scores[order].tolist(), strict=False)
     ]
     images = as_float(chosen.images).numpy()
@@ -335,7 +335,7 @@ def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> Figure:
             images = as_float(test.images[mapped.positions[some]]).numpy()
             masks = list(mapped.masks[some].numpy())
             rows += [
-                (name, images),
+                (figures.label(name), images),
                 ("found", figures.overlays(images, mapped.maps[some].numpy(), level, masks)),
             ]
     return figures.labelled_rows(rows, "Heat maps of defects; outlined what is defective (green) and found (cyan)")

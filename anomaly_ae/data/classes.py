@@ -17,8 +17,11 @@ def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
     """
     body = text.strip()
     if not body:
-        known = ", ".join(classes)
-        raise UsageError(f"--normal is needed: it names the classes that are normal, of {known}; {FORMS}")
+        known, first = ", ".join(classes), classes[0]
+        raise UsageError(
+            f"--normal is needed: it names the classes that are normal, of {known}; give e.g. --normal {first}, "
+            f"--normal {ALL_BUT}{first} or --normal {ALL}"
+        )
     if body.lower() == ALL:
         return tuple(range(len(classes)))
     but = body.lower().startswith(ALL_BUT)

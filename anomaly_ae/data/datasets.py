@@ -30,7 +30,10 @@ def check_dataset(name: str, data_dir: str | None = None) -> None:
     if os.path.isfile(expand(name)):  # noqa: PTH113 (takes any text for a name)
         raise UsageError(f"{name} is a file; a data set is a folder of pictures, or one of {', '.join(DATASETS)}")
     if any(mark in name for mark in "/\\.~"):
-        raise DataMissing(f"there is no folder {name}; name a folder of pictures, or one of {', '.join(DATASETS)}")
+        raise DataMissing(
+            f"there is no folder {name}; if it has moved, say where it is with --dataset; a data set is a folder of "
+            f"pictures, or one of {', '.join(DATASETS)}"
+        )
     raise UnknownName("data set", name, [*DATASETS, "or a folder of pictures"])
 
 

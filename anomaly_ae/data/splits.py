@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.data.images import Dataset, ImageSet
+from anomaly_ae.data.sources import shown
 from anomaly_ae.errors import DataChanged, DataError
 
 PARTS = ("fit", "validation", "calibration", "test")
 WITH_OFFICIAL_TEST = (0.8, 0.1, 0.1, 0.0)
 WITHOUT_OFFICIAL_TEST = (0.5, 0.1, 0.2, 0.2)
-MOST_CALIBRATION = 1 / 3
+MOST_CALIBRATION = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,29 @@ class Part:
         images = dataset.files.get(self.file)
         indices = None if images is None else self._find(images)
         if images is None or indices is None:
-            raise DataChanged(f"{dataset.name} has fewer images than when the detector was trained; use that data")
+            gone = self._gone(images)
+            raise DataChanged(
+                f"{dataset.name} has fewer images than when the detector was trained{gone}; use that data"
+            )
         taken = images.take(indices)
         if taken.digest() != self.digest:
             raise DataChanged(
-                f"the images of {dataset.name} are not those the detector was trained on; use that data"
+                f"the images of {dataset.name} are not those the detector was trained on{self._other(taken)}; "
+                "use that data"
             )
         return taken
+
+    def _gone(self, images: ImageSet | None) -> str:
+        """Which pictures are gone, in words."""
+        gone = sorted(set(self.names or ()) - set((images and images.names) or ()))
+        return f" ({len(gone):,} are gone, the first {shown(gone[0])})" if gone else ""
+
+    def _other(self, taken: ImageSet) -> str:
+        """Which pictures are others than they were, in words."""
+        if self.names is None or self.hashes is None:
+            return ""
+        changed = torch.nonzero(taken.hashes() != self.hashes.cpu()).flatten().tolist()
+        return f" ({len(changed):,} have changed, the first {shown(self.names[changed[0]])})" if changed else ""
 
     def _find(self, images: ImageSet) -> Tensor | None:
         """Where its images are now; None if some are gone."""
@@ -111,13 +128,15 @@ def split_dataset(
 
     With an official test split: 80/10/10 % of the training file for fit, validation and calibration, and
     the whole test file. Without: 50/10/20/20 %, and all novel images in the test part. Where that is too little for
-    the calibration, it gets what it needs, up to a third, and the fit set less.
+    the calibration, it gets what it needs, up to half of all, and the fit set less.
     Raises `DataError` when a part would be empty.
     """
     official = "test" in dataset.files
     labels = dataset.files["train"].labels
     normals = int(torch.isin(labels, torch.tensor(normal)).sum())
-    shares = _shares(WITH_OFFICIAL_TEST if official else WITHOUT_OFFICIAL_TEST, normals, needed)
+    # half an image more for each class, since each is cut for itself
+    wanted = (needed + len(normal) / 2) / max(1, normals)
+    shares = _shares(WITH_OFFICIAL_TEST if official else WITHOUT_OFFICIAL_TEST, wanted)
     generator = torch.Generator().manual_seed(seed)
     pieces = [_cut(torch.nonzero(labels == c).flatten(), shares, generator) for c in normal]
     fit, validation, calibration, test = (torch.cat(part).sort().values for part in zip(*pieces, strict=True))
@@ -127,7 +146,9 @@ def split_dataset(
     test = torch.arange(len(dataset.files["test"])) if official else torch.cat([test, novel]).sort().values
     if min(map(len, (fit, validation, calibration, test))) == 0:
         found = sum(len(part) for piece in pieces for part in piece)
-        raise DataError(f"{found} normal images are too few for fit, validation, calibration and test; add some")
+        raise DataError(
+            f"{found} normal images are too few for fit, validation, calibration and test; with 40 they are enough"
+        )
     return Split(
         fit=Part.of(dataset, "train", fit),
         validation=Part.of(dataset, "train", validation),
@@ -136,12 +157,11 @@ def split_dataset(
     )
 
 
-def _shares(usual: tuple[float, ...], normals: int, calibration: int) -> tuple[float, ...]:
-    """The shares of the parts, with as much for the calibration as it needs, if that is at most a third."""
-    needed = calibration / max(1, normals)
-    if not usual[2] < needed <= MOST_CALIBRATION:
+def _shares(usual: tuple[float, ...], calibration: float) -> tuple[float, ...]:
+    """The shares of the parts, with `calibration` for the calibration where that is more than usual and can be had."""
+    if not usual[2] < calibration <= MOST_CALIBRATION:
         return usual
-    return (usual[0] + usual[2] - needed, usual[1], needed, usual[3])
+    return (usual[0] + usual[2] - calibration, usual[1], calibration, usual[3])
 
 
 def _smuggle(novel: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae import figures
+from anomaly_ae.data.classes import ALL as NORMAL_ALL
 from anomaly_ae.data.datasets import Data, open_data, short_name
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.pictures import PictureData
@@ -30,7 +31,7 @@ from anomaly_ae.runs import LATEST, Home, RunFolder
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 
-ALL = "all"
+ALL = "all"  # scorers
 OWN = Path("evaluation")  # where the evaluation on the test images of a run's own is kept
 LOCK_WAIT = 60.0  # seconds to wait for another evaluation of the same run
 
@@ -110,11 +111,11 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
 
     Raises `UsageError` when it has no class that was normal in the training.
     """
-    normal = tuple(name for name in data.classes if name in detector.recipe.normal) or _only(data)
+    normal = tuple(name for name in data.classes if name in detector.recipe.normal) or _called_normal(data)
     if not normal:
         raise UsageError(
             f"{data.name} has no class that is normal to the detector; its classes are {', '.join(data.classes)}, "
-            f"and normal are {', '.join(detector.recipe.normal)}"
+            f"and normal are {', '.join(detector.recipe.normal)}; call the folder of its normal pictures so"
         )
     if isinstance(data, PictureData):
         say(data.about)
@@ -125,9 +126,9 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     return dataclasses.replace(detector, recipe=recipe), test
 
 
-def _only(data: Data) -> tuple[str, ...]:
-    """The class that a folder calls normal by its name, though it was called otherwise in training."""
-    return (data.normal,) if data.normal in data.classes else ()
+def _called_normal(data: Data) -> tuple[str, ...]:
+    """The class that a folder calls normal, though it was called otherwise in training, or its only one."""
+    return tuple(name for name in data.classes if data.normal in (name, NORMAL_ALL))
 
 
 def _others(detector: Detector, asked: Sequence[str]) -> list[str]:
@@ -171,5 +172,6 @@ def _keep(
             tracker = Tracker(home, run.record.mlflow_run_id)
             tracker.log_results(run)
             settle(run, tracker, behind)
+            say(f"figures and tables are in {drawn} and {run.path / folder}")
     except (RunBusy, StorageError) as error:
         say(f"warning: the evaluation is not kept with the run: {one_line(error)}")

@@ -88,3 +88,14 @@ def test_contamination_needs_enough_novel_images() -> None:
     dataset = load_dataset("digits")
     with pytest.raises(DataError, match="contamination needs"):
         split_dataset(dataset, tuple(range(9)), 0, 0.45)
+
+
+@pytest.mark.parametrize("images", [40, 50, 57, 58, 100])
+@pytest.mark.parametrize("official", [True, False])
+def test_small_sets_give_the_calibration_what_it_needs(images: int, official: bool) -> None:
+    labels = torch.arange(images) % 2
+    made = ImageSet(torch.randint(0, 256, (images, 1, 4, 4), dtype=torch.uint8), labels)
+    dataset = Dataset("made", ("a", "b"), {"train": made} | ({"test": made} if official else {}))
+    split = split_dataset(dataset, (0, 1), seed=0, needed=19)
+    assert len(split.calibration.indices) >= 19
+    assert len(split.fit.indices) >= 0.15 * images

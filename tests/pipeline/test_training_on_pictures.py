@@ -137,11 +137,23 @@ def test_the_folder_may_have_moved_and_grown(measured: Measured, tmp_path: Path)
     assert kept["pixel_auroc"] == evaluation.pixel_auroc
 
 
+def test_odd_names_of_classes_are_drawn_as_they_are(tmp_path: Path) -> None:
+    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, train=40, test=3)
+    for place in ("test", "ground_truth"):
+        (cloths / place / "spot").rename(cloths / place / ("riss $\\foo$ 5_% <b> " + "lang" * 12))
+    train(home, cloths, epochs=1, scorer="mse", image_size="16")
+    assert len(pipeline.evaluate(home=home).per_class) == 3
+    assert (home.latest().path / "figures/score_by_class.png").exists()
+
+
 def test_changed_or_missing_pictures_are_refused(tmp_path: Path) -> None:
     home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, train=30, test=4)
     train(home, cloths, epochs=1, target_fpr=0.2, scorer="mse", image_size="16")
     (cloths / "test/spot/000.png").write_bytes((cloths / "test/spot/001.png").read_bytes())
-    with pytest.raises(DataChanged):
+    with pytest.raises(DataChanged, match=r"1 have changed, the first test/spot/000.png"):
+        pipeline.evaluate(home=home)
+    (cloths / "test/spot/000.png").unlink()
+    with pytest.raises(DataChanged, match=r"1 are gone, the first test/spot/000.png"):
         pipeline.evaluate(home=home)
     shutil.rmtree(cloths)
     with pytest.raises(DataMissing, match="there is no folder"):
@@ -156,6 +168,8 @@ def test_a_flat_folder_is_enough_and_is_measured_on_labelled_pictures(tmp_path: 
     assert evaluation.auroc is not None
     assert evaluation.pixel_auroc is not None
     assert evaluation.normal == ["good"]
+    train(home, cloths, epochs=1, scorer="mse", image_size="24")  # and the other way round
+    assert pipeline.evaluate(home=home, dataset=str(cloths / "test/good")).false_positive_rate is not None
 
 
 def test_pictures_of_the_training_are_not_measured_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
