@@ -158,7 +158,7 @@ def split_dataset(
 
 
 def _shares(usual: tuple[float, ...], calibration: float) -> tuple[float, ...]:
-    """The shares of the parts, with `calibration` for the calibration where that is more than usual and can be had."""
+    """The shares of the parts, with `calibration` for the calibration if that is more than usual and can be had."""
     if not usual[2] < calibration <= MOST_CALIBRATION:
         return usual
     return (usual[0] + usual[2] - calibration, usual[1], calibration, usual[3])
