@@ -14,7 +14,7 @@ from torch.nn import functional
 DEFECTS = 3  # tried in an image,
 AGAIN = 0.4  # the second and third with this probability
 SCARS = 0.4  # share of defects that are long and thin
-BLOT, SCAR, SCAR_WIDTH = (0.012, 0.3), (0.05, 0.4), (0.006, 0.02)  # half axes, of the smaller side
+BLOT, SCAR, SCAR_WIDTH = (0.012, 0.16), (0.05, 0.4), (0.006, 0.02)  # half axes, of the smaller side
 VISIBLE = 0.03  # of a change in brightness, the mean over 3×3 pixels, from which a pixel counts as defective
 DARKER = 0.65  # share of the defects of another brightness that are darker
 OPAQUE = 0.5  # share of defects through which nothing of the image shows
@@ -52,7 +52,7 @@ def _shapes(images: Tensor) -> Tensor:
     fine, coarse = _clouds(images, max(3, side // 40)), _clouds(images, max(6, side // 12))
     bent = across + 0.35 * _normal(images) * along.square() / length + 1.5 * scar * breadth * coarse
     distance = ((along / length).square() + (bent / breadth).square()).sqrt() + 0.25 * (fine + coarse * ~scar)
-    edge = (1.5 * breadth * _uniform(images, 0, 1) ** 2).clamp_min(1.0)  # pixels; many are sharp
+    edge = (1.5 * breadth * _uniform(images, 0, 1) ** 3).clamp_min(1.0)  # pixels; most are sharp
     return ((1 - distance) * breadth / edge).clamp(-1, 1) * 0.5 + 0.5
 
 
