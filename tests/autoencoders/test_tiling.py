@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomaly_ae.autoencoders import AUTOENCODERS, Autoencoder, Options, Outputs, Shape, build_autoencoder
+from anomaly_ae.autoencoders import AUTOENCODERS, Autoencoder, Options, Outputs, Shape, build_autoencoder, image_size
 from anomaly_ae.autoencoders.inference import map_images, map_latents
-from anomaly_ae.autoencoders.tiling import OVERLAP, Grid, Tiled, positions, random_crops, shares
+from anomaly_ae.autoencoders.tiling import OVERLAP, Grid, Tiled, inner_network, positions, random_crops, shares
 from anomaly_ae.errors import UsageError
 
 TILE = (16, 12)
@@ -280,3 +280,19 @@ def test_crops_follow_the_seed_and_whole_images_stay_as_they_are() -> None:
     assert random_crops(images, (20, 20)) is images
     with pytest.raises(UsageError, match="images of 20×20 pixels have no tiles of 7×21"):
         random_crops(images, (7, 21))
+
+
+def test_heads_of_the_latent_s_shape_lie_side_by_side_so_that_the_elbo_counts_every_tile() -> None:
+    network = build_autoencoder("vae", (1, 20, 30), Options(latent=3, tile=(16, 16))).eval()
+    outputs = network(torch.rand(2, 1, 20, 30))
+    tiles = network.latent_size // 3
+    assert outputs.heads["mean"].shape == outputs.heads["log_variance"].shape == (2, 3 * tiles)
+    assert torch.equal(outputs.heads["mean"], outputs.latent)
+
+
+def test_the_catalogue_builds_tiles_and_their_size_is_the_tile_s() -> None:
+    network = build_autoencoder("strided-32", (1, 60, 40), Options(tile=(28, 28)))
+    assert isinstance(network, Tiled)
+    assert inner_network(network).latent_size == 32
+    assert image_size("strided-32", None, (60, 40)) == (28, 28)
+    assert image_size("strided-32", None, (60, 40), tiled=True) == (60, 40)
