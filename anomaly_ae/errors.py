@@ -27,8 +27,8 @@ class UnknownName(UsageError):
     def __init__(self, kind: str, given: str, known: Iterable[str]) -> None:
         known = list(known)
         close = get_close_matches(given.lower(), [name.lower() for name in known], n=1, cutoff=0.5)
-        near = next((name for name in known if close and name.lower() == close[0]), None)
-        hint = f"did you mean {near!r}? " if near else ""
+        self.near = next((name for name in known if close and name.lower() == close[0]), None)
+        hint = f"did you mean {self.near!r}? " if self.near else ""
         super().__init__(f"unknown {kind} {given!r}; {hint}known: {', '.join(known)}")
 
 

@@ -26,7 +26,7 @@ import yaml
 from anomaly_ae.autoencoders import find_autoencoder
 from anomaly_ae.config import PARTS, RunConfig, check_value, field_name, read_config
 from anomaly_ae.data.datasets import check_dataset
-from anomaly_ae.errors import UnknownName, UsageError, errors_at
+from anomaly_ae.errors import DataMissing, UnknownName, UsageError, errors_at
 from anomaly_ae.files import sha256
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.yaml_files import Line, read_lines
@@ -216,9 +216,15 @@ def _values(line: Line, data_dir: str | None) -> list[Any]:
 
 
 def _check_name(field: str, value: Any, data_dir: str | None) -> None:
-    """Look up a value of a field that holds a name. Raises `UnknownName`, `DataMissing` where there is no folder."""
+    """Look up a value of a field that holds a name. Raises `UnknownName`; a folder of pictures may still come."""
     if field == "dataset":
-        check_dataset(str(value), data_dir)
+        try:
+            check_dataset(str(value), data_dir)
+        except DataMissing:
+            return
+        except UnknownName as error:
+            if error.near:
+                raise
     elif field in NAMED:
         NAMED[field](str(value))
 

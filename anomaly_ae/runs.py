@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from anomaly_ae.config import RunConfig
-from anomaly_ae.data.named import DATASETS
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError, one_line
 from anomaly_ae.files import expand, storage_errors, write_csv, write_json
 from anomaly_ae.progress import say
@@ -285,6 +284,8 @@ def now() -> str:
 
 def conflicts(recorded: RunConfig, asked: RunConfig) -> list[str]:
     """Where a resumed run was asked for something else than it was started with; data may have moved."""
+    from anomaly_ae.data.named import DATASETS  # here, for listing runs needs no torch
+
     before, after = recorded.to_dict(), asked.to_dict()
     moved = {"data_dir"} if recorded.dataset in DATASETS or asked.dataset in DATASETS else {"data_dir", "dataset"}
     return [

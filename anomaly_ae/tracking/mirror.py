@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from anomaly_ae.data.datasets import short_name
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, one_line
 from anomaly_ae.files import write_folder
 from anomaly_ae.progress import say
@@ -91,6 +90,8 @@ class Tracker:
 
         def log(client: Any, run_id: str) -> None:
             from mlflow.entities import Dataset, DatasetInput, InputTag
+
+            from anomaly_ae.data.datasets import short_name  # here, for listing runs needs no torch
 
             _log_params(client, run_id, config.to_dict() | images | network)
             client.set_tag(run_id, KIND, record.kind)
