@@ -32,6 +32,7 @@ NORMAL, NOVEL, LINE = "#4477aa", "#ee6677", "#222222"
 MARKERS = {"normal": "o", "novel": "X"}
 ROLES = {"normal": NORMAL, "novel": NOVEL}  # Paul Tol's bright scheme, told apart by the colour-blind
 CONTOUR, TRUTH, OUTLINE = (0, 255, 255), (60, 255, 60), 2  # colours of lines over pictures, and their width in pixels
+FAINT = 0.1  # share of a map's largest value below which nothing gets a contour
 SHOWN = 10  # images in a row
 STRIP_PIXELS = 64  # the least width of one image in it
 MAPPED = 1_000  # latents in the map, at most
@@ -300,7 +301,7 @@ def overlay(
     """A picture, uint8 (H', W', 3), with a heat map, float (H, W), laid over it, at least so many pixels high or
     wide: nothing of it where the map is 0, little but its colour at its largest value, or at `level` if that is more.
 
-    level: of the heat map, around which there is a contour
+    level: of the heat map, around which there is a contour, a tenth of its largest value at the least
     mask:  what is defective in truth, bool (H, W), outlined too
     """
     scale = max(1, math.ceil(least / max(picture.shape[:2])))
@@ -313,7 +314,7 @@ def overlay(
     if mask is not None:
         blended[_outline(decoding.resize(mask.astype(np.float32), *large.shape[:2]) > 0.5)] = TRUTH
     if level is not None:
-        blended[_outline(smooth > level)] = CONTOUR
+        blended[_outline(smooth > max(level, FAINT * float(heat.max())))] = CONTOUR
     return blended
 
 

@@ -40,12 +40,12 @@ class Profile:
         brightness, contrast = float(brightnesses.median()), float(contrasts.median())
         if not _within(brightness, self.brightness) and _within(1 - brightness, self.brightness):
             return [
-                f"the images look inverted: their median brightness is {brightness:.2f}, and in training it was "
+                f"the images look inverted: their median brightness is {brightness:.3f}, and in training it was "
                 f"{_words(self.brightness)}; swap dark and light"
             ]
         seen = {"brightness": (brightness, self.brightness), "contrast": (contrast, self.contrast)}
         return [
-            f"the images have another {name} than in training: {value:.2f} at the median, against {_words(usual)}"
+            f"the images have another {name} than in training: {value:.3f} at the median, against {_words(usual)}"
             for name, (value, usual) in seen.items()
             if not _within(value, usual)
         ]
@@ -82,4 +82,4 @@ def _within(value: float, usual: tuple[float, float]) -> bool:
 
 
 def _words(usual: tuple[float, float]) -> str:
-    return f"{usual[0]:.2f} to {usual[1]:.2f}"
+    return f"{usual[0]:.3f} to {usual[1]:.3f}"
