@@ -8,8 +8,10 @@ from anomaly_ae.autoencoders.repair import DEFECT
 from anomaly_ae.errors import UsageError
 from anomaly_ae.objectives.similarity import blur
 from anomaly_ae.scorers.base import MapScorer
+from anomaly_ae.scorers.neighbours import shrink
 
 TOP = 0.001  # share of the pixels, the highest, whose mean is the score
+LARGEST_BLURRED = 256  # pixels of the smaller side
 SMOOTH = 1 / 128  # σ of the Gaussian that takes single pixels back, of the smaller side
 
 
@@ -59,7 +61,16 @@ def smooth(maps: Tensor) -> Tensor:
 
 def normalise_locally(images: Tensor) -> Tensor:
     """Images (N, C, H, W) less their blurred selves, divided by their blurred deviation from these."""
-    sigma = min(images.shape[-2:]) / 16
-    radius = round(3 * sigma)
-    centred = images - blur(images, sigma, radius)
-    return centred / (blur(centred.square(), sigma, radius).sqrt() + 0.02)
+    centred = images - _blur_widely(images)
+    return centred / (_blur_widely(centred.square()).sqrt() + 0.02)
+
+
+def _blur_widely(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) blurred by a Gaussian of σ = 1/16 of the smaller side; large ones made smaller for it, as
+    little is lost and the time grows with σ.
+    """
+    small = shrink(images, LARGEST_BLURRED)
+    sigma = min(small.shape[-2:]) / 16
+    blurred = blur(small, sigma, round(3 * sigma))
+    same = small.shape == images.shape
+    return blurred if same else functional.interpolate(blurred, images.shape[-2:], mode="bilinear")

@@ -8,6 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers import SCORERS, MapScorer, build_scorer, neighbours, patches
+from anomaly_ae.scorers.surface import normalise_locally
 
 Batch = tuple[torch.Tensor, Outputs]
 
@@ -183,6 +184,13 @@ def test_a_worse_reconstruction_scores_higher(name: str) -> None:
     worse = outputs._replace(reconstruction=1 - images)
     scorer = build_scorer(name)
     assert bool((scorer.score(images, worse) > scorer.score(images, outputs)).all())
+
+
+def test_large_images_are_normalised_about_each_pixel_as_small_ones_are() -> None:
+    small = torch.nn.functional.interpolate(torch.rand(1, 1, 32, 40), (256, 320), mode="bicubic").clamp(0, 1)
+    large = torch.nn.functional.interpolate(small, (512, 640), mode="bilinear")
+    once = torch.nn.functional.interpolate(normalise_locally(small), (512, 640), mode="bilinear")
+    assert float((normalise_locally(large) - once).abs().mean()) < 0.03
 
 
 def test_unknown_parts_are_refused() -> None:
