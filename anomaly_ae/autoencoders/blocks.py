@@ -37,6 +37,13 @@ def conv(channels_in: int, channels_out: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1)
 
 
+def require_side(shape: Shape, side: int) -> None:
+    """Raise `UsageError` when images of `shape` (C, H, W) have fewer pixels a side, or no channel."""
+    channels, height, width = shape
+    if min(height, width) < side or channels < 1:
+        raise UsageError(f"this autoencoder takes images from {side}×{side} pixels, and these are {height}×{width}")
+
+
 def halved(shape: Shape, times: int) -> list[Size]:
     """Height and width of `shape` (C, H, W), and what pooling makes of them, e.g. (28, 28), (14, 14), (7, 7).
 

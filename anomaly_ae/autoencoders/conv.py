@@ -5,8 +5,7 @@ import math
 from torch import nn
 
 from anomaly_ae.autoencoders.base import Autoencoder, Options, Shape
-from anomaly_ae.autoencoders.blocks import to_latent
-from anomaly_ae.errors import UsageError
+from anomaly_ae.autoencoders.blocks import require_side, to_latent
 
 SMALLEST = 8  # pixels a side
 FIRST_CHANNELS, MOST_CHANNELS = 16, 128
@@ -25,8 +24,7 @@ class ConvAutoencoder(Autoencoder):
     def __init__(self, shape: Shape, options: Options) -> None:
         super().__init__(shape, options)
         channels, height, width = shape
-        if min(height, width) < SMALLEST or channels < 1:
-            raise UsageError(f"this autoencoder takes images from 8×8 pixels, and these are {height}×{width}")
+        require_side(shape, SMALLEST)
         sizes = stage_sizes(height, width)
         widths = [channels, *(min(FIRST_CHANNELS << i, MOST_CHANNELS) for i in range(len(sizes) - 1))]
         maps, latent = (widths[-1], *sizes[-1]), options.latent or LATENT

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomaly_ae.autoencoders.base import Autoencoder, Options, Outputs, Shape
-from anomaly_ae.autoencoders.blocks import Size, up
+from anomaly_ae.autoencoders.blocks import Size, require_side, up
 from anomaly_ae.errors import UsageError
 
 DEFECT = "defect"  # the head: the logit of each pixel's being part of a defect, float32 (N, 1, H, W)
@@ -38,9 +38,8 @@ class RepairAutoencoder(Autoencoder):
     def __init__(self, shape: Shape, options: Options) -> None:
         super().__init__(shape, options)
         channels, height, width = shape
-        if min(height, width) < SMALLEST or channels < 1:
-            raise UsageError(f"this autoencoder takes images from 8×8 pixels, and these are {height}×{width}")
-        sizes = halvings(height, width)
+        require_side(shape, SMALLEST)
+        sizes = _halvings(height, width)
         widths, rising = WIDTHS[: len(sizes)], RISING[: len(sizes)]
         maps = _latent_maps(options.latent, sizes[-1])
         self.latent_shape = (maps, *sizes[-1])
@@ -107,7 +106,7 @@ def _latent_maps(latent: int | None, size: Size) -> int:
     return latent // math.prod(size) if latent else LATENT_MAPS
 
 
-def halvings(height: int, width: int) -> list[Size]:
+def _halvings(height: int, width: int) -> list[Size]:
     """The sizes of the stages: halved, rounding up, until the smaller side is below 8 pixels, or four times."""
     sizes = [(height, width)]
     while len(sizes) < len(WIDTHS) and min(sizes[-1]) >= SMALLEST:
@@ -133,4 +132,4 @@ def _stage(channels_in: int, channels_out: int, options: Options, stride: int = 
 
 def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear; halved maps are means of neighbours."""
-    return functional.interpolate(maps, tuple(size), mode="bilinear", antialias=False)
+    return functional.interpolate(maps, tuple(size), mode="bilinear")

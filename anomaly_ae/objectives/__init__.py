@@ -69,7 +69,12 @@ def build_objective(name: str, features: Features | None = None) -> Objective:
 
 def needs_features(name: str) -> bool:
     """Whether the objective `name` compares features."""
-    return PERCEPTUAL in (part.rpartition("*")[2].strip() for part in name.split("+"))
+    return PERCEPTUAL in objective_names(name)
+
+
+def objective_names(name: str) -> list[str]:
+    """The names in a sum of objectives, without their weights."""
+    return [part.rpartition("*")[2].strip() for part in name.split("+")]
 
 
 def _weighted(text: str, features: Features | None) -> tuple[float, Objective]:

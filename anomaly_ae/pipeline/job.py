@@ -22,7 +22,7 @@ from anomaly_ae.data.splits import PARTS, Split, split_dataset
 from anomaly_ae.detector import Detector, Recipe, check_target
 from anomaly_ae.errors import ModelError, UsageError, one_line
 from anomaly_ae.files import expand
-from anomaly_ae.objectives import Objective, build_objective, needs_features
+from anomaly_ae.objectives import Objective, build_objective, needs_features, objective_names
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.progress import say, say_left_out
@@ -129,7 +129,7 @@ def check_names(config: RunConfig, data: Data) -> tuple[int, ...]:
 
 def _check_repair(config: RunConfig) -> None:
     """Raise `UsageError` where a network would not be taught what its score or its objective is about."""
-    objectives = [part.rpartition("*")[2].strip() for part in str(config.objective).split("+")]
+    objectives = objective_names(str(config.objective))
     scorers = [part.strip() for part in str(config.scorer).split("+")]
     if "defect" in scorers and "repair" not in objectives:
         raise UsageError(
