@@ -1,0 +1,62 @@
+"""The command line: parse, call, print. Commands are listed by `--help` in the order of these imports."""
+
+import os
+import signal
+import sys
+
+import typer
+
+from anomaly_ae.cli.app import app
+from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
+
+# isort: off
+from anomaly_ae.cli import models, folders, runs, catalogues  # noqa: F401 (they register their commands)
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line; an error is one line on standard error, and the exit code says whose it is."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # Threads that wait spin only briefly: as fast alone, and not many times slower beside another program.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    try:
+        code = typer.main.get_command(app).main(standalone_mode=False)
+        if code == Interrupted.exit_code:  # Typer's word for Ctrl-C before or after the work itself
+            _fail("interrupted", code, kind="")
+    except Interrupted as error:
+        code = _fail(one_line(error), error.exit_code, kind="")
+    except AnomalyAEError as error:
+        code = _fail(one_line(error), error.exit_code)
+    except typer.TyperException as error:
+        code = _fail(one_line_of(error), error.exit_code)
+    except KeyboardInterrupt:
+        code = _fail("interrupted", Interrupted.exit_code, kind="")
+    except BrokenPipeError:  # the reader of our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        code = _fail(f"{error.strerror or error}: {error.filename or 'a file'}", 1)
+    except (MemoryError, RuntimeError) as error:  # torch says lack of memory with a RuntimeError
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        code = _fail("out of memory; close other programs, or give a smaller --batch-size or --latent", 1)
+    sys.exit(code)
+
+
+def one_line_of(error: typer.TyperException) -> str:
+    """Typer's message as one line, ending with where to read on."""
+    context = getattr(error, "ctx", None)
+    command = f"anomaly-ae {context.info_name}" if context and context.parent else "anomaly-ae"
+    return " ".join(error.format_message().split()).rstrip(".") + f"; see: {command} --help"
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int, kind: str = "error: ") -> int:
+    print(f"{kind}{message}", file=sys.stderr)
+    return code

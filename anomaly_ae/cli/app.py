@@ -1,0 +1,50 @@
+"""The command line itself, and what its commands have in common."""
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from anomaly_ae import __version__
+
+app = typer.Typer(
+    name="anomaly-ae",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, and nothing else.")]
+Mlruns = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Where runs are kept [ANOMALY_AE_MLRUNS, MLFLOW_TRACKING_URI, ./mlruns]."),
+]
+DataDir = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Where data sets lie [ANOMALY_AE_DATA_DIR, ./data].")
+]
+Model = Annotated[str, typer.Argument(metavar="[MODEL]", help="latest, a run id, or a saved detector's folder.")]
+Guarantee = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="marginal, conditional, or tail, which extrapolates [its own]."),
+]
+Confidence = Annotated[float | None, typer.Option(metavar="F", help="Of the guarantee conditional [its own, 0.95].")]
+
+
+@app.callback()
+def without_command(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Train an autoencoder on images of what is normal, and know which new ones are not."""
+    if version:
+        print(__version__)
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def show(result: Any, as_json: bool, render: Callable[[Any], str]) -> None:
+    """One JSON value, or text for people, on standard output."""
+    print(json.dumps(result, allow_nan=False) if as_json else render(result), flush=True)

@@ -1,0 +1,65 @@
+"""`datasets`, `autoencoders` and `scorers`: what there is to choose from."""
+
+import dataclasses
+import sys
+from typing import Annotated
+
+import typer
+
+from anomaly_ae import texts
+from anomaly_ae.cli.app import Json, app, show
+from anomaly_ae.errors import UsageError, one_line
+
+MNIST_SIZE = (28, 28)  # at which the autoencoders that take any size are listed
+
+
+@app.command()
+def datasets(as_json: Json = False) -> None:
+    """List the data sets; a folder of pictures is one, too."""
+    from anomaly_ae.data.named import DATASETS
+
+    show({name: entry.about for name, entry in DATASETS.items()}, as_json, texts.listed)
+
+
+@app.command()
+def autoencoders(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, layer by layer.")] = None,
+    image_size: Annotated[
+        str | None, typer.Option(metavar="N|HxW", help="Pixels [those it was made for, else 28].")
+    ] = None,
+    channels: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Channels: 3 for colour.")] = 1,
+    latent: Annotated[str | None, typer.Option(metavar="N", help="Latent dimensions [its own].")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the autoencoders, or one of them layer by layer."""
+    from anomaly_ae.autoencoders import AUTOENCODERS, Options
+    from anomaly_ae.autoencoders import image_size as pick_size
+    from anomaly_ae.autoencoders.summary import layers, summarise
+    from anomaly_ae.config import RunConfig
+
+    asked = RunConfig.build({"image_size": image_size, "latent": latent})
+    options = Options(latent=asked.latent)
+    if name:
+        shape = (channels, *pick_size(name, asked.size, MNIST_SIZE))
+        found = {"layers": [dataclasses.asdict(layer) for layer in layers(name, shape, options)]}
+        show(dataclasses.asdict(summarise(name, shape, options)) | found, as_json, texts.layers)
+        return
+    rows, refused = [], []
+    for known in AUTOENCODERS:
+        try:
+            rows.append(
+                dataclasses.asdict(summarise(known, (channels, *pick_size(known, asked.size, MNIST_SIZE)), options))
+            )
+        except UsageError as error:
+            refused.append(one_line(error))
+    show(rows, as_json, texts.autoencoders)
+    for reason in refused:
+        print(f"left out: {reason}", file=sys.stderr)
+
+
+@app.command()
+def scorers(as_json: Json = False) -> None:
+    """List the scorers; several can be joined by +."""
+    from anomaly_ae.scorers import SCORERS
+
+    show({name: entry.about for name, entry in SCORERS.items()}, as_json, texts.listed)

@@ -1,0 +1,182 @@
+"""`train`, `evaluate` and `calibrate`: making detectors, and measuring them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anomaly_ae import texts
+from anomaly_ae.cli.app import Confidence, DataDir, Guarantee, Json, Mlruns, Model, app, show
+from anomaly_ae.errors import UsageError
+
+
+@app.command()
+def train(
+    normal: Annotated[
+        str | None, typer.Option(metavar="CLASSES", help="Normal classes: 0,1,2 or 0-4 or all-but:7 or good.")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="See: anomaly-ae datasets; or a folder of pictures [digits]."),
+    ] = None,
+    data_dir: DataDir = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="fast, default, or surface, for photos of things [default].")
+    ] = None,
+    autoencoder: Annotated[
+        str | None, typer.Option(metavar="NAME", help="See: anomaly-ae autoencoders [conv; repair for surface].")
+    ] = None,
+    latent: Annotated[
+        str | None, typer.Option(metavar="N", help="Latent dimensions [the autoencoder's own; 12 for conv].")
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(metavar="N|HxW", help="Resize the images [as the autoencoder or the data have it].")
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Other proportions: stretch, pad or crop [stretch].")
+    ] = None,
+    tile: Annotated[
+        str | None, typer.Option(metavar="N|HxW", help="See large images in overlapping tiles [images whole].")
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What stays normal: as-is, mirror, flips, turns, light, or e.g. flips+light."
+        ),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="mse, bce, ssim, elbo, repair, perceptual, or e.g. mse+0.5*ssim [its own]."
+        ),
+    ] = None,
+    scorer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="See: anomaly-ae scorers [the preset's own].")
+    ] = None,
+    target_fpr: Annotated[str | None, typer.Option(metavar="F", help="False-alarm rate to hold [0.05].")] = None,
+    trim_training: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Leave out the share of the training images that fits worst [0]."),
+    ] = None,
+    epochs: Annotated[str | None, typer.Option(metavar="N", help="Epochs [as many as the data need].")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N", help="Images per step [128; 16 for surface].")
+    ] = None,
+    learning_rate: Annotated[
+        str | None, typer.Option(metavar="F", help="Peak learning rate [the autoencoder's own].")
+    ] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Same seed, same weights [0].")] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps [auto].")] = None,
+    experiment: Annotated[str | None, typer.Option(metavar="NAME", help="MLflow experiment [anomaly-ae].")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings as YAML; flags win over it.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, also those without a flag."),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run: its id, or latest.")
+    ] = None,
+    save_to: Annotated[str | None, typer.Option(metavar="DIR", help="Save a copy of the detector there.")] = None,
+    no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Train a detector on the normal classes of a data set."""
+    asked_for = dict(locals())
+    from anomaly_ae.config import TYPES, RunConfig, parse_setting, read_config
+    from anomaly_ae.yaml_files import read_lines
+
+    given = {key: value for key, value in asked_for.items() if key in TYPES and value is not None}
+    layers = [read_config(read_lines(config)) if config else {}, dict(map(parse_setting, settings or [])), given]
+    asked = RunConfig.build(*layers)
+    from anomaly_ae import pipeline
+    from anomaly_ae.runs import Home
+
+    home = Home.find(mlruns)
+    if resume and no_tracking:
+        raise UsageError("--no-tracking is said when a run starts; a resumed run goes on as it was started")
+    if resume:
+        result = pipeline.resume(resume, layers, home=home, save_to=save_to)
+    else:
+        result = pipeline.train(asked, home=home, save_to=save_to, tracking=not no_tracking)
+    show(dataclasses.asdict(result), as_json, texts.trained)
+
+
+@app.command()
+def evaluate(
+    model: Model = "latest",
+    dataset: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Other labelled pictures [those held out in training].")
+    ] = None,
+    data_dir: DataDir = None,
+    target_fpr: Annotated[
+        str | None,
+        typer.Option(metavar="F", help="Another false-alarm rate; printed only, the run keeps its own."),
+    ] = None,
+    guarantee: Guarantee = None,
+    confidence: Confidence = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(metavar="Q", help="Also the images that are anomalies at this false discovery rate."),
+    ] = None,
+    beside: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Other scorers to measure on the same images: pixel-knn,pca or all."),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a detector on held-out test images."""
+    from anomaly_ae.config import RunConfig
+
+    rate = None if target_fpr is None else RunConfig.build({"target_fpr": target_fpr}).target_fpr
+    from anomaly_ae import pipeline
+    from anomaly_ae.runs import Home
+
+    home = Home.find(mlruns)
+    evaluation = pipeline.evaluate(
+        model,
+        dataset=dataset,
+        data_dir=data_dir,
+        target_fpr=rate,
+        guarantee=guarantee,
+        confidence=confidence,
+        fdr=fdr,
+        beside=beside.split(",") if beside else (),
+        home=home,
+        device=device,
+    )
+    show(evaluation.to_dict(), as_json, texts.evaluated)
+
+
+@app.command()
+def calibrate(
+    model: Model = "latest",
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another data set, whose classes have the same names.")
+    ] = None,
+    data_dir: DataDir = None,
+    normal_folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Normal images that the detector has not seen.")
+    ] = None,
+    anomaly_folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Known anomalies, to measure how many are found.")
+    ] = None,
+    target_fpr: Annotated[float | None, typer.Option(metavar="F", help="False-alarm rate [as before].")] = None,
+    guarantee: Guarantee = None,
+    confidence: Confidence = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Make a new detector with another threshold, without training: for new normal images, rate or guarantee."""
+    asked = dict(locals())
+    from anomaly_ae import pipeline
+    from anomaly_ae.runs import Home
+
+    settings = {key: asked[key] for key in asked if key not in ("no_tracking", "mlruns", "as_json")}
+    result = pipeline.calibrate(**settings, home=Home.find(mlruns), tracking=not no_tracking)
+    show(dataclasses.asdict(result), as_json, texts.calibrated)

@@ -1,0 +1,67 @@
+"""`run`, `runs` and `ui`: what was trained, side by side."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anomaly_ae import texts
+from anomaly_ae.cli.app import DataDir, Json, Mlruns, app, show
+
+
+@app.command()
+def run(
+    pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="For example one of pipelines/.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Over the file, e.g. training.epochs=1."),
+    ] = None,
+    data_dir: DataDir = None,
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Cells to work on at the same time.")] = 1,
+    no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Train and evaluate every cell of a pipeline file and compare them; interrupted, it goes on where it was."""
+    from anomaly_ae.config import parse_setting
+    from anomaly_ae.pipeline import run_plan
+    from anomaly_ae.runs import Home
+
+    overrides = [parse_setting(text) for text in settings or []]
+    overrides += [("data_dir", data_dir)] if data_dir else []
+    result = run_plan(pipeline, overrides, home=Home.find(mlruns), tracking=not no_tracking, jobs=jobs)
+    show(dataclasses.asdict(result), as_json, texts.compared)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def runs(
+    sync: Annotated[bool, typer.Option("--sync", help="Log to MLflow what could not be logged before.")] = False,
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs, the newest first."""
+    from anomaly_ae.runs import Home
+    from anomaly_ae.tracking import mirror
+
+    home = Home.find(mlruns)
+    if sync:
+        mirror.sync(home)
+    else:
+        mirror.mark_dead_runs(home)
+    records = [dataclasses.asdict(run.record) for run in home.runs()]
+    show({"runs": records}, as_json, texts.listed_runs)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="Port on this machine.")] = 5000,
+    mlruns: Mlruns = None,
+) -> None:
+    """Browse all runs in MLflow, until Ctrl-C."""
+    from anomaly_ae.runs import Home
+    from anomaly_ae.tracking.server import browse
+
+    browse(Home.find(mlruns), port)
