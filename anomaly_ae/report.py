@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -66,12 +65,6 @@ def picture_address(pixels: Array) -> str:
     Image.fromarray(pixels).save(content, "PNG" if small else "WEBP", **{} if small else {"quality": 70})
     kind = "png" if small else "webp"
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def as_pixels(image: Array) -> Array:
-    """float (C, H, W) in [0, 1] to uint8 (H, W) or (H, W, 3)."""
-    pixels: Array = np.rint(image * 255).astype(np.uint8)
-    return pixels[0] if len(pixels) == 1 else pixels[:3].transpose(1, 2, 0)
 
 
 def _fit(items: Iterable[Any], most: int) -> dict[str, Any]:

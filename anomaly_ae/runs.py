@@ -9,6 +9,8 @@ detector/               the finished detector
 network/                encoder, decoder and the whole network, each in a file of its own
 evaluation/             what `evaluate` measured
 figures/  images/       what `train` and `evaluate` drew
+comparisons/            what `compare` found, where this run was named first
+example.png             a normal image, as an example of what the detector takes
 
 The folder of a run of a pipeline file holds run.json, pipeline.json, tables and figures; the runs of its cells have
 folders of their own, and name it as their parent.
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 TRAINING, PIPELINE, CALIBRATION = "training", "pipeline", "calibration"  # kinds of runs
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 LATEST = "latest"
+EXAMPLE = "example.png"
 SHORTEST_ID = 4  # characters of a run id that may stand for the whole
 
 

@@ -5,7 +5,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from anomaly_ae import report
-from anomaly_ae.report import Report, as_pixels, picture_address
+from anomaly_ae.figures import as_pixels
+from anomaly_ae.report import Report, picture_address
 
 EVIL = "</script><script>alert(1)</script>{{data}} & \"'.png"
 

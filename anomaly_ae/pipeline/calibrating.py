@@ -1,6 +1,7 @@
 """Setting a detector's threshold anew, without training it."""
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.files import expand, write_json
 from anomaly_ae.folder import score_images
 from anomaly_ae.metrics import best_f1, proportion_interval
-from anomaly_ae.pipeline.marking import begin_run, marked, settle
+from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.models import find_model
-from anomaly_ae.runs import CALIBRATION, FINISHED, LATEST, Home, Record, RunFolder, now
+from anomaly_ae.runs import CALIBRATION, EXAMPLE, LATEST, Home, Record, RunFolder, now
 from anomaly_ae.tracking.mirror import mark_dead_runs
 
 # Images that the detector was trained on score low: from this share below that quantile on, it is worth a word
@@ -200,11 +201,9 @@ def _keep(
         new.save(run.path / "detector")
         figures.save_figures(run.path / "figures", {"calibration": figures.calibration(new.calibration)}, name)
         write_json(run.path / "result.json", dataclasses.asdict(result))
-        run.update(status=FINISHED)
-        tracker.log_results(run)
-        tracker.set_status(FINISHED)
-        tracker.log_model(run)
-        settle(run, tracker)
+        if parent and (parent.path / EXAMPLE).exists():
+            shutil.copy2(parent.path / EXAMPLE, run.path / EXAMPLE)
+        finish(run, tracker)
     return result
 
 

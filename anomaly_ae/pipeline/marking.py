@@ -50,6 +50,15 @@ def _end(run: RunFolder, tracker: Tracker, status: str) -> str:
     return f"interrupted; {weights}go on with: {run.resume}"
 
 
+def finish(run: RunFolder, tracker: Tracker, status: str = FINISHED, behind: bool = False) -> None:
+    """Mark a run as ended, and bring MLflow all that it came to. behind: whether MLflow lacked something before"""
+    run.update(status=status)
+    tracker.log_model(run)  # first, for the results are of the model, too
+    tracker.log_results(run)
+    tracker.set_status(status)
+    settle(run, tracker, behind)
+
+
 def settle(run: RunFolder, tracker: Tracker, behind: bool = False) -> None:
     """Keep whether MLflow has everything. If not, try once more, and say where it is kept if that fails.
 

@@ -19,7 +19,7 @@ from anomaly_ae.files import write_csv, write_json, write_text
 from anomaly_ae.pipeline.evaluating import evaluate
 from anomaly_ae.pipeline.job import check_names
 from anomaly_ae.pipeline.jobs import run_together
-from anomaly_ae.pipeline.marking import begin_run, marked, settle
+from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.training import Place, resume, train
 from anomaly_ae.plan import REUSED, Cell, Plan, read_plan
 from anomaly_ae.progress import say
@@ -111,10 +111,7 @@ def _run(plan: Plan, run: RunFolder, tracker: Tracker, jobs: int, behind: bool =
     """
     failed = _run_cells(plan, run, tracker.home, jobs)
     result = _compare(plan, run, tracker.home, failed)
-    run.update(status=FAILED if failed else FINISHED)
-    tracker.log_results(run)
-    tracker.set_status(run.record.status)
-    settle(run, tracker, behind)
+    finish(run, tracker, FAILED if failed else FINISHED, behind)
     return result
 
 

@@ -13,7 +13,7 @@ from anomaly_ae.data.sources import shown
 from anomaly_ae.files import write_text
 from anomaly_ae.folder import Job, Scores, look_again
 from anomaly_ae.progress import say
-from anomaly_ae.report import PICTURES, SIDE, Report, as_pixels, picture_address
+from anomaly_ae.report import PICTURES, SIDE, Report, picture_address
 
 
 def write_report(job: Job, scores: Scores, facts: list[tuple[str, str]], path: Path) -> None:
@@ -43,7 +43,10 @@ def _pictures(job: Job, scores: Scores, order: Any) -> Iterator[Mapping[str, Any
     rows = dict(zip(order.tolist(), _rows(job, scores, order), strict=True))
     for look in look_again(job.detector, job.source, scores.listing, order, SIDE, job.workers):
         named = dict(zip(("path", "score", "p_value", "is_anomaly"), rows[look.position], strict=True))
-        drawn = {"picture": picture_address(look.picture), "rebuilt": picture_address(as_pixels(look.rebuilt))}
+        drawn = {
+            "picture": picture_address(look.picture),
+            "rebuilt": picture_address(figures.as_pixels(look.rebuilt)),
+        }
         if look.heat is not None:
             over = figures.overlay(look.picture, look.heat, SIDE, job.detector.heat_level)
             drawn["heat"] = picture_address(over)

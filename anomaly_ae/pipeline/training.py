@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomaly_ae.autoencoders.inference import pick_device
+from anomaly_ae.autoencoders.inference import as_float, pick_device
 from anomaly_ae.autoencoders.parts import save_parts
 from anomaly_ae.config import RunConfig
 from anomaly_ae.data.datasets import short_name, whole_name
 from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.evaluation import reconstruction_mse
-from anomaly_ae.figures import save_figures, save_image
+from anomaly_ae.figures import as_pixels, save_figures, save_image
 from anomaly_ae.files import storage_errors, write_json
 from anomaly_ae.pipeline.job import Job
-from anomaly_ae.pipeline.marking import begin_run, marked, settle
+from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.pictures import draw_training, reconstruction_grid
 from anomaly_ae.progress import display, say
-from anomaly_ae.runs import FINISHED, LATEST, RUNNING, TRAINING, Home, Record, RunFolder, conflicts, now
+from anomaly_ae.runs import EXAMPLE, FINISHED, LATEST, RUNNING, TRAINING, Home, Record, RunFolder, conflicts, now
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 from anomaly_ae.training import Training, epoch_count, train_epochs
 
@@ -151,17 +151,14 @@ def _train(job: Job, run: RunFolder, tracker: Tracker, behind: bool = False) -> 
     fitting = (job.recipe, job.preprocessing, training.best, job.images, job.split, job.config.target_fpr, job.device)
     detector = fit_detector(*fitting)
     detector.save(run.path / "detector")
+    save_image(run.path / EXAMPLE, as_pixels(as_float(job.images["validation"].images[0]).numpy()))
     recipe, shape = detector.recipe, detector.preprocessing.shape
     save_parts(run.path / "network", detector.network, recipe.autoencoder, shape, recipe.options)
     drawn = draw_training(training, detector, job)
     save_figures(run.path / "figures", drawn, run.record.name)
     result = _result(training, detector, job, run)
     write_json(run.path / "result.json", dataclasses.asdict(result))
-    run.update(status=FINISHED)
-    tracker.log_results(run)
-    tracker.set_status(FINISHED)
-    tracker.log_model(run)
-    settle(run, tracker, behind)
+    finish(run, tracker, behind=behind)
     if job.save_to:
         detector.save(job.save_to)
     return result

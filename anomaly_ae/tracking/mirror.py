@@ -5,6 +5,7 @@ uploaded by `anomaly-ae runs --sync`.
 """
 
 import contextlib
+import getpass
 import json
 import logging
 import re
@@ -22,7 +23,7 @@ from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, 
 from anomaly_ae.files import write_folder
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, TRAINING, Home, Record, RunFolder
-from anomaly_ae.tracking.models import log_model
+from anomaly_ae.tracking.models import log_model, model_of
 from anomaly_ae.tracking.notes import TABLES, code_version, describe, describe_pipeline
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Tracker:
         cannot be reached.
         """
         tracker = cls(home, None)
-        tags = {"mlflow.source.name": "anomaly-ae", "mlflow.source.type": "LOCAL"}
+        tags = {"mlflow.source.name": "anomaly-ae", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
         tags |= {PARENT: parent} if parent else {}
 
         def create(client: Any) -> None:
@@ -150,7 +151,8 @@ class Tracker:
 
         def log(client: Any, run_id: str) -> None:
             known = client.get_run(run_id).data.metrics
-            self._log_metrics((k, float(v), 0) for k, v in final.items() if v is not None and known.get(k) != v)
+            new = [(k, float(v), 0) for k, v in final.items() if v is not None and known.get(k) != v]
+            self._log_metrics(new, model_of(client, run_id))
             for name in (*FILES, *(f"{table}.{kind}" for table in TABLES for kind in ("csv", "md"))):
                 if (run.path / name).exists():
                     client.log_artifact(run_id, str(run.path / name))
@@ -164,8 +166,8 @@ class Tracker:
 
     def log_model(self, run: RunFolder) -> None:
         """The detector as a model of MLflow, if there is one."""
-        if (detector := run.path / "detector").exists():
-            self._on_run(lambda client, run_id: log_model(client, run_id, detector))
+        if (run.path / "detector").exists():
+            self._on_run(lambda client, run_id: log_model(client, run_id, run.path))
 
     def log_missing(self, run: RunFolder) -> None:
         """The epochs and grids that the run folder has and MLflow has not."""
@@ -188,14 +190,14 @@ class Tracker:
         else:
             self._on_run(lambda client, run_id: client.set_terminated(run_id, status))
 
-    def _log_metrics(self, metrics: Iterable[tuple[str, float, int]]) -> None:
-        """Metrics as name, value and step."""
+    def _log_metrics(self, metrics: Iterable[tuple[str, float, int]], model_id: str | None = None) -> None:
+        """Metrics as name, value and step, of the run and, if there is one, of its model."""
 
         def log(client: Any, run_id: str) -> None:
             from mlflow.entities import Metric
 
             now = int(time.time() * 1000)
-            entities = [Metric(key, value, now, step) for key, value, step in metrics]
+            entities = [Metric(key, value, now, step, model_id=model_id) for key, value, step in metrics]
             for start in range(0, len(entities), MOST_METRICS):
                 client.log_batch(run_id, entities[start : start + MOST_METRICS])
 
@@ -255,9 +257,9 @@ def upload(home: Home, run: RunFolder) -> bool:
     else:
         tracker.log_start(run)
         tracker.log_missing(run)
+    tracker.log_model(run)  # first, for the results are of the model, too
     tracker.log_results(run)
     tracker.set_status(record.status)
-    tracker.log_model(run)
     run.update(unlogged=tracker.failure is not None)
     return tracker.failure is None
 
@@ -366,6 +368,14 @@ def _experiment(client: Any, home: Home, name: str) -> str:
         if found := client.get_experiment_by_name(name):
             return str(found.experiment_id)
         raise
+
+
+def _user() -> str:
+    """Who works here, as far as the system knows."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""
 
 
 def _epoch_of(grid: Path) -> int:

@@ -9,39 +9,47 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import anomaly_ae
+from anomaly_ae.runs import EXAMPLE
 
 MODEL = "model"
+CONTENT = "content"  # the one column, as `doors/pyfunc.py` has it
 CODE = Path(anomaly_ae.__file__).parent / "doors" / "pyfunc.py"  # handed over as a file, and not imported here
 READY = "READY"
 
 
-def log_model(client: Any, run_id: str, detector: Path) -> None:
-    """Log the detector in a folder as the model of a run, unless it is there already."""
+def log_model(client: Any, run_id: str, run: Path) -> None:
+    """Log the detector in a run folder as the model of the run, unless it is there already."""
     from mlflow.entities import LoggedModelOutput
 
-    experiment = client.get_run(run_id).info.experiment_id
-    if _is_logged(client, experiment, run_id):
+    if model_of(client, run_id):
         return
+    experiment = client.get_run(run_id).info.experiment_id
     model = client.create_logged_model(experiment, MODEL, source_run_id=run_id)
     with TemporaryDirectory() as folder:
-        save_model(Path(folder) / MODEL, detector, run_id, model.model_id)
+        ids = {"run_id": run_id, "model_id": model.model_id}
+        save_model(Path(folder) / MODEL, run / "detector", run / EXAMPLE, **ids)
         client.log_model_artifacts(model.model_id, str(Path(folder) / MODEL))
     client.finalize_logged_model(model.model_id, READY)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
 
 
-def save_model(folder: Path, detector: Path, run_id: str | None = None, model_id: str | None = None) -> None:
-    """Write the detector that lies in the folder `detector` as an MLflow model to `folder`, which must be new."""
+def save_model(folder: Path, detector: Path, example: Path, **ids: str) -> None:
+    """Write the detector that lies in the folder `detector` as an MLflow model to `folder`, which must be new.
+
+    example: a picture that shows what it takes, if there is such a file
+    ids:     `run_id` and `model_id`, of the run that it is a model of
+    """
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
-    with warnings.catch_warnings(action="ignore"):  # it would like an example of its input, besides the signature
+    with warnings.catch_warnings(action="ignore"):  # where there is no example, it would like one
         save_model(
             str(folder),
-            mlflow_model=Model(run_id=run_id, model_id=model_id),
+            mlflow_model=Model(**ids),
             python_model=str(CODE),
             artifacts={"detector": str(detector)},
             signature=_signature(),
+            input_example=_example(example),
             pip_requirements=[f"anomaly-ae=={anomaly_ae.__version__}"],  # finding them itself takes MLflow seconds
         )
 
@@ -59,16 +67,24 @@ def _signature() -> Any:
         "error": "string",
     }
     return ModelSignature(
-        Schema([ColSpec(DataType.binary, "content")]),
+        Schema([ColSpec(DataType.binary, CONTENT)]),
         Schema([ColSpec(kind, name, required=False) for name, kind in results.items()]),
         ParamSchema([ParamSpec("target_fpr", DataType.double, default=None)]),
     )
 
 
-def _is_logged(client: Any, experiment: str, run_id: str) -> bool:
-    """Whether a run has its model whole; one that was left unfinished is removed."""
+def _example(picture: Path) -> Any:
+    """A frame with one picture, if it is there."""
+    import pandas as pd
+
+    return pd.DataFrame({CONTENT: [picture.read_bytes()]}) if picture.exists() else None
+
+
+def model_of(client: Any, run_id: str) -> str | None:
+    """The id of a run's model, None if it has none that is whole; one that was left unfinished is removed."""
+    experiment = client.get_run(run_id).info.experiment_id
     found = client.search_logged_models([experiment], f"name = '{MODEL}' AND source_run_id = '{run_id}'")
     for model in found:
         if model.status != READY:
             client.delete_logged_model(model.model_id)
-    return any(model.status == READY for model in found)
+    return next((str(model.model_id) for model in found if model.status == READY), None)

@@ -1,0 +1,81 @@
+"""Curves: losses by epoch, ROC, precision and recall."""
+
+from collections.abc import Sequence
+
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from anomaly_ae.figures.style import LINE, NORMAL, NOVEL, Array, plots
+from anomaly_ae.training import Epoch
+
+
+def loss_curves(history: Sequence[Epoch]) -> Figure:
+    """Training and validation loss by epoch, with the best epoch marked."""
+    figure, (axes,) = plots(1, (7, 4.2))
+    epochs = [epoch.epoch for epoch in history]
+    marker = "." if len(history) <= 40 else ""
+    axes.plot(epochs, [epoch.train_loss for epoch in history], color=NORMAL, marker=marker, label="training")
+    axes.plot(epochs, [epoch.validation_loss for epoch in history], color=NOVEL, marker=marker, label="validation")
+    best = min(history, key=lambda epoch: epoch.validation_loss)
+    label = f"best epoch: {best.epoch}"
+    axes.plot(best.epoch, best.validation_loss, "o", color=LINE, fillstyle="none", markersize=11, label=label)
+    axes.set(xlabel="epoch", ylabel="loss (log scale)", yscale="log", title="Loss by epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    return figure
+
+
+def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]]) -> Figure:
+    """Training and validation loss by epoch of several trainings, each with its name."""
+    figure, panels = plots(2, (12.5, 4.8))
+    colors = sns.color_palette("tab10" if len(histories) <= 10 else "husl", n_colors=len(histories))
+    for axes, part in zip(panels, ("train", "validation"), strict=True):
+        for color, (name, history) in zip(colors, histories, strict=True):
+            losses = [getattr(epoch, f"{part}_loss") for epoch in history]
+            marker = "o" if len(history) <= 40 else ""
+            axes.plot(
+                [epoch.epoch for epoch in history], losses, color=color, marker=marker, markersize=3, label=name
+            )
+        axes.set(xlabel="epoch", ylabel="loss, each by its own objective (log scale)", yscale="log")
+        axes.set_title("Training" if part == "train" else "Validation")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="system (objective)")
+    figure.suptitle("Loss by epoch")
+    return figure
+
+
+def compared_rocs(runs: Sequence[tuple[str, Array, Array]]) -> Figure:
+    """ROC curves of several detectors in one plot: a name, scores (N,) and whether each image is novel, bool (N,)."""
+    figure, (axes,) = plots(1, (8.6, 5))
+    for name, scores, novel in runs:
+        fpr, tpr, _ = roc_curve(novel, scores)
+        axes.plot(fpr, tpr, label=name)
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="chance")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return figure
+
+
+def roc_and_precision_recall(
+    scores: Array, novel: Array, auroc: float, average_precision: float, at_threshold: Sequence[float | None]
+) -> Figure:
+    """ROC and precision–recall curves; `at_threshold` is FPR, TPR and precision there."""
+    figure, (left, right) = plots(2, (10, 4.6))
+    fpr, tpr, _ = roc_curve(novel, scores)
+    left.plot(fpr, tpr, color=NORMAL, label=f"AUROC {auroc:.4f}")
+    left.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="chance")
+    left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+    precision, recall, _ = precision_recall_curve(novel, scores)  # whose last point is no threshold's
+    right.plot(recall[:-1], precision[:-1], color=NORMAL, label=f"average precision {average_precision:.4f}")
+    right.axhline(novel.mean(), color="0.6", linestyle=":", label="chance")
+    right.set(xlabel="recall (true positive rate)", ylabel="precision", title="Precision and recall")
+    at_fpr, at_tpr, at_precision = at_threshold
+    for axes, point in ((left, (at_fpr, at_tpr)), (right, (at_tpr, at_precision))):
+        if None not in point:
+            axes.plot(*point, "o", color=NOVEL, label="threshold")  # type: ignore[arg-type]
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.legend(loc="best")
+    return figure

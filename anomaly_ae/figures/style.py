@@ -1,0 +1,48 @@
+"""What all figures share: colours, labels, and how they are written."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from anomaly_ae.files import write_with
+
+Array = npt.NDArray[Any]
+
+DPI = 130
+NORMAL, NOVEL, LINE = "#4477aa", "#ee6677", "#222222"
+MARKERS = {"normal": "o", "novel": "X"}
+ROLES = {"normal": NORMAL, "novel": NOVEL}  # Paul Tol's bright scheme, told apart by the colour-blind
+
+
+def label(text: str, most: int = 24) -> str:
+    """A name as a label: shortened in its middle, and with no part of it read as a formula."""
+    half = (most - 1) // 2
+    short = text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+    return short.replace("$", r"\$")
+
+
+def save_figures(folder: Path, figures: Mapping[str, Figure], caption: str) -> None:
+    """Write each figure as a PNG under its name, with the caption small below."""
+    for name, figure in figures.items():
+        figure.supxlabel(caption.replace("$", r"\$"), fontsize=8, color="0.4", x=0.99, ha="right")
+        write_with(folder / f"{name}.png", partial(figure.savefig, dpi=DPI, format="png", bbox_inches="tight"))
+
+
+def save_image(path: Path, pixels: Array) -> None:
+    """Write uint8 pixels, (H, W) or (H, W, 3), as PNG."""
+    from PIL import Image
+
+    write_with(path, lambda temporary: Image.fromarray(pixels).save(temporary, format="PNG"))
+
+
+def plots(columns: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
+    """A white figure with axes side by side, none of it known to pyplot."""
+    with sns.axes_style("whitegrid"):
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        return figure, list(figure.subplots(1, columns, squeeze=False)[0])
