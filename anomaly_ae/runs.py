@@ -187,6 +187,12 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ModelError(f"{self.path / 'split.json'} is damaged; train anew") from error
 
+    @property
+    def experiment(self) -> str:
+        """The MLflow experiment that it belongs to."""
+        pipeline = self.record.kind == PIPELINE
+        return str(self.read("pipeline.json")["experiment"]) if pipeline else self.config.experiment
+
     def data_dir(self) -> str | None:
         """Where it found its data, if they may still be there."""
         folder = self.config.data_dir

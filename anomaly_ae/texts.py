@@ -309,6 +309,17 @@ def compared(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *failed, "", f"kept in {result['run_folder']}"])
 
 
+def promoted(result: Mapping[str, Any]) -> str:
+    before = f"; it was version {result['before']} before" if result["before"] else ""
+    figures = "" if result["auroc"] is None else f", AUROC {result['auroc']:.4f}"
+    rows = [
+        ("registered", f"run {result['run_id']}, as version {result['version']} of {result['name']}{figures}"),
+        ("alias", f"{result['alias']}{before}"),
+        ("next", f"anomaly-ae score FOLDER --model {result['uri']}"),
+    ]
+    return "\n".join(f"{name:<14}{text}" for name, text in rows)
+
+
 def _times(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 

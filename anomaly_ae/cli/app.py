@@ -25,7 +25,9 @@ Mlruns = Annotated[
 DataDir = Annotated[
     str | None, typer.Option(metavar="DIR", help="Where data sets lie [ANOMALY_AE_DATA_DIR, ./data].")
 ]
-Model = Annotated[str, typer.Argument(metavar="[MODEL]", help="latest, a run id, or a saved detector's folder.")]
+MODELS = "latest, a run id, models:/NAME@ALIAS, or a saved detector's folder."
+Model = Annotated[str, typer.Argument(metavar="[MODEL]", help=MODELS)]
+ModelOption = Annotated[str, typer.Option("--model", metavar="MODEL", help=MODELS)]
 Guarantee = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="marginal, conditional, or tail, which extrapolates [its own]."),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from anomaly_ae import texts
-from anomaly_ae.cli.app import Json, Mlruns, app, show
+from anomaly_ae.cli.app import Json, Mlruns, ModelOption, app, show
 
 
 @app.command()
@@ -16,7 +16,7 @@ def score(
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="Images; or a text file of paths, or an address (s3://…).")
     ],
-    model: Annotated[str, typer.Option(metavar="MODEL", help="latest, a run id, or a detector's folder.")] = "latest",
+    model: ModelOption = "latest",
     output: Annotated[Path, typer.Option(metavar="FILE", help="Rows, as .parquet, .csv or .jsonl.")] = Path(
         "scores.parquet"
     ),
@@ -69,7 +69,7 @@ def encode(
         str, typer.Argument(metavar="FOLDER", help="Images; or a text file of paths, or an address (s3://…).")
     ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="A Parquet file: path, error, latent_0, latent_1 …")],
-    model: Annotated[str, typer.Option(metavar="MODEL", help="latest, a run id, or a detector's folder.")] = "latest",
+    model: ModelOption = "latest",
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
     mlruns: Mlruns = None,
     as_json: Json = False,

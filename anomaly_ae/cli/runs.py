@@ -56,6 +56,24 @@ def runs(
 
 
 @app.command()
+def promote(
+    model: Annotated[str, typer.Argument(metavar="[RUN]", help="latest, or a run id.")] = "latest",
+    alias: Annotated[str, typer.Option("--as", metavar="ALIAS", help="What it is from now on.")] = "champion",
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the registered model [the data set's name].")
+    ] = None,
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Register a run's detector with MLflow under an alias, for --model models:/NAME@champion."""
+    from anomaly_ae import pipeline
+    from anomaly_ae.runs import Home
+
+    promoted = pipeline.promote(model, alias, name=name, home=Home.find(mlruns))
+    show(dataclasses.asdict(promoted), as_json, texts.promoted)
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="Port on this machine.")] = 5000,
     mlruns: Mlruns = None,

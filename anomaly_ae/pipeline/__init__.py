@@ -4,6 +4,7 @@ from anomaly_ae.pipeline.calibrating import CalibrateResult, calibrate
 from anomaly_ae.pipeline.evaluating import evaluate
 from anomaly_ae.pipeline.models import find_model, load
 from anomaly_ae.pipeline.plans import PlanResult, run_plan
+from anomaly_ae.pipeline.promoting import promote
 from anomaly_ae.pipeline.scoring import ScoreResult, score
 from anomaly_ae.pipeline.training import TrainResult, resume, train
 
@@ -16,6 +17,7 @@ __all__ = [
     "evaluate",
     "find_model",
     "load",
+    "promote",
     "resume",
     "run_plan",
     "score",

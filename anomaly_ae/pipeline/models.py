@@ -6,11 +6,15 @@ from anomaly_ae.detector import Detector
 from anomaly_ae.errors import ModelNotFound
 from anomaly_ae.files import expand
 from anomaly_ae.runs import LATEST, Home, RunFolder
-from anomaly_ae.tracking.mirror import fetch_run
+from anomaly_ae.tracking.fetching import fetch_run
+from anomaly_ae.tracking.registry import SCHEME, run_of
 
 
 def load(model: str | Path = LATEST, *, mlruns: str | None = None, device: str = "auto") -> Detector:
-    """Load a detector: `latest`, a run id, or a saved detector's folder. Raises what `find_model` raises."""
+    """Load a detector: `latest`, a run id, `models:/name@alias`, or a saved detector's folder.
+
+    Raises what `find_model` raises.
+    """
     return Detector.load(find_model(Home.find(mlruns), str(model))[0], device)
 
 
@@ -22,17 +26,22 @@ def find_model(home: Home, model: str) -> tuple[Path, RunFolder | None]:
     path = expand(model)
     if model == LATEST:
         run = home.latest()
+    elif model.startswith(SCHEME):
+        run = find_run(home, run_of(home, model))
     elif path.is_file():
         raise ModelNotFound(f"{model} is a file; a saved detector is a folder that holds detector.json")
     elif path.is_dir() and path.resolve().parent != home.root.resolve() / "runs":
         return path, None
     else:
-        run = _find_run(home, path.name)
+        run = find_run(home, path.name)
     return run.detector_folder(), run
 
 
-def _find_run(home: Home, run_id: str) -> RunFolder:
-    """The run, fetched from MLflow's server if only that has it."""
+def find_run(home: Home, run_id: str) -> RunFolder:
+    """The run called `run_id`, or by a unique beginning of that, fetched from MLflow's server if only that has it.
+
+    Raises `ModelNotFound`.
+    """
     try:
         return home.find_run(run_id)
     except ModelNotFound:

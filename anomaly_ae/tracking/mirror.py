@@ -7,22 +7,18 @@ uploaded by `anomaly-ae runs --sync`.
 import contextlib
 import getpass
 import json
-import logging
 import re
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
-from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, one_line
-from anomaly_ae.files import write_folder
+from anomaly_ae.errors import ModelError, RunBusy, one_line
 from anomaly_ae.progress import say
-from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, TRAINING, Home, Record, RunFolder
+from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
+from anomaly_ae.tracking.client import find_experiment, open_client
 from anomaly_ae.tracking.models import log_model, model_of
 from anomaly_ae.tracking.notes import TABLES, code_version, describe, describe_pipeline
 
@@ -73,7 +69,7 @@ class Tracker:
         tags |= {PARENT: parent} if parent else {}
 
         def create(client: Any) -> None:
-            experiment_id = _experiment(client, home, experiment)
+            experiment_id = find_experiment(client, home, experiment)
             tracker.run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
 
         tracker._attempt(create)
@@ -213,7 +209,7 @@ class Tracker:
             return
         try:
             with contextlib.redirect_stdout(sys.stderr):  # MLflow prints addresses; ours is for results
-                do(_client(self.home))
+                do(open_client(self.home))
         except Exception as error:  # noqa: BLE001 (whatever MLflow raises, the training goes on)
             self.failed_at = time.monotonic()
             self.failure = textwrap.shorten(one_line(error), 120, placeholder=" …")
@@ -245,8 +241,7 @@ def upload(home: Home, run: RunFolder) -> bool:
     tracker = Tracker(home, record.mlflow_run_id)
     pipeline = record.kind == PIPELINE
     if record.mlflow_run_id is None:
-        experiment = run.read("pipeline.json")["experiment"] if pipeline else run.config.experiment
-        tracker = Tracker.begin(home, experiment, record.name)
+        tracker = Tracker.begin(home, run.experiment, record.name)
         run.update(mlflow_run_id=tracker.run_id)
     tracker.log_parent(_mlflow_parent(home, record))
     if pipeline:
@@ -308,66 +303,6 @@ def _with_each(runs: Sequence[RunFolder], do: Callable[[RunFolder], None]) -> No
                 do(run)
         except (RunBusy, ModelError) as error:
             say(f"warning: {one_line(error)}")
-
-
-def fetch_run(home: Home, run_id: str) -> RunFolder:
-    """Make the run folder of a finished run that only MLflow has.
-
-    Raises `ModelNotFound` when MLflow has no such run or it has no detector, `StorageError` when MLflow is away.
-    """
-    from mlflow.exceptions import MlflowException
-
-    target = RunFolder(home.root / "runs" / run_id)
-    try:
-        client = _client(home)
-        found = client.get_run(run_id)
-        info, parent = found.info, found.data.tags.get(PARENT)
-        started = datetime.fromtimestamp(info.start_time / 1000, UTC).isoformat(timespec="microseconds")
-        kind = found.data.tags.get(KIND, TRAINING)
-        record = Record(run_id, run_id, info.run_name, started, info.status, parent=parent, kind=kind)
-        history = ("metrics.csv",) if kind == TRAINING else ()
-
-        def download(folder: Path) -> None:
-            for name in ("config.json", "split.json", *history, "result.json", "detector"):
-                client.download_artifacts(run_id, name, str(folder))
-            RunFolder(folder).write_record(record)
-
-        write_folder(target.path, download)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise StorageError(f"MLflow at {home.tracking_uri} does not answer; try again later") from error
-        raise ModelNotFound(
-            f"there is no run {run_id!r} at {home.tracking_uri}; list the runs with: anomaly-ae ui"
-        ) from error
-    return target
-
-
-def _client(home: Home) -> Any:
-    """MLflow's client, imported only here since that takes a second or two."""
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it prints tracebacks of errors that we report
-    if not home.is_local:
-        return MlflowClient(home.tracking_uri)
-    home.root.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.root / "mlflow.lock"):  # two that make the database at once would trip over each other
-        return MlflowClient(home.tracking_uri)
-
-
-def _experiment(client: Any, home: Home, name: str) -> str:
-    """The experiment's id; it is made when it is not there yet."""
-    from mlflow.exceptions import MlflowException
-
-    if found := client.get_experiment_by_name(name):
-        return str(found.experiment_id)
-    place = (home.root / "artifacts").as_uri() if home.is_local else None
-    try:
-        return str(client.create_experiment(name, artifact_location=place))
-    except MlflowException:  # another process was faster
-        if found := client.get_experiment_by_name(name):
-            return str(found.experiment_id)
-        raise
 
 
 def _user() -> str:

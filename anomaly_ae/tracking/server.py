@@ -6,30 +6,41 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from anomaly_ae.errors import StorageError, UsageError
 from anomaly_ae.progress import say
 from anomaly_ae.runs import Home
+from anomaly_ae.tracking.mirror import mark_dead_runs
+from anomaly_ae.tracking.view import runs_page
 
 LOOPBACK = "127.0.0.1"
-TRAINING_VIEW = "#/experiments?workflowType=machine_learning"  # not the view for language models
+LOG = "server.log"
 
 
 def browse(home: Home, port: int) -> None:
-    """Run MLflow's server for this home on the loopback address until Ctrl-C.
+    """Run MLflow's server for this home on the loopback address until Ctrl-C; of a server that is there already say
+    where it shows the runs.
 
-    Raises `UsageError` when the port is taken or the home is a server that is there already.
+    Raises `UsageError` when the port is taken.
     """
-    if not home.tracking_uri.startswith("sqlite:"):
-        raise UsageError(f"the runs are kept at {home.tracking_uri}; open that address in a browser")
+    mark_dead_runs(home)
+    if not home.is_local:
+        say(f"the runs are at {home.tracking_uri.rstrip('/')}/{runs_page(home)}")
+        return
     if not _is_free(port):
         near = next(other for other in (*range(port + 1, 65_536), *range(5000, port)) if _is_free(other))
         raise UsageError(f"port {port} is taken by another program; try: anomaly-ae ui --port {near}")
     home.root.mkdir(parents=True, exist_ok=True)
-    server = subprocess.Popen(_server_command(home, port), env=_server_environment(), start_new_session=True)
+    say(f"MLflow's server starts, in some seconds it is at http://{LOOPBACK}:{port}")
+    with (home.root / LOG).open("wb") as log:
+        server = subprocess.Popen(
+            _server_command(home, port), env=_server_environment(), stdout=log, stderr=log, start_new_session=True
+        )
     try:
-        _wait_until_up(server, port)
-        say(f"MLflow is at http://{LOOPBACK}:{port}/{TRAINING_VIEW} (stop it with Ctrl-C)")
+        page = runs_page(home)
+        _wait_until_up(server, port, home.root / LOG)
+        say(f"MLflow is at http://{LOOPBACK}:{port}/{page} (stop it with Ctrl-C)")
         server.wait()
     except KeyboardInterrupt:
         say("stopping")
@@ -56,11 +67,11 @@ def _server_environment() -> dict[str, str]:
     return os.environ | {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
-def _wait_until_up(server: "subprocess.Popen[bytes]", port: int) -> None:
+def _wait_until_up(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     """Return when the port answers. Raises `StorageError` when the server has given up."""
     while _is_free(port):
         if server.poll() is not None:
-            raise StorageError("MLflow's server did not start; its own words are above")
+            raise StorageError(f"MLflow's server did not start; its own words are in {log}")
         time.sleep(0.1)
 
 

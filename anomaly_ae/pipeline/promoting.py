@@ -1,0 +1,33 @@
+"""Giving a detector a name under which it is found, served and replaced."""
+
+import re
+
+from anomaly_ae.data.datasets import short_name
+from anomaly_ae.errors import UsageError
+from anomaly_ae.pipeline.models import find_model
+from anomaly_ae.progress import say
+from anomaly_ae.runs import LATEST, Home
+from anomaly_ae.tracking import registry
+from anomaly_ae.tracking.registry import CHAMPION, Promoted
+
+
+def promote(
+    model: str = LATEST, alias: str = CHAMPION, *, name: str | None = None, home: Home | None = None
+) -> Promoted:
+    """Register the detector of a run with MLflow, as a version of the model `name`, and give it the alias.
+
+    name: of the registered model, that of the data set unless it is said
+    Raises `UsageError` when `model` is no run, or name or alias cannot be used, and what `find_model` raises.
+    """
+    home = home or Home.find()
+    folder, run = find_model(home, model)
+    if run is None:
+        raise UsageError(f"{folder} is no run, and a registered model is that of one; name a run: anomaly-ae runs")
+    if not run.read("evaluation/metrics.json"):
+        say(f"not evaluated yet, so it carries no figures: anomaly-ae evaluate {run.record.id}, and promote it again")
+    return registry.promote(home, run, name or _slug(short_name(run.config.dataset)), alias)
+
+
+def _slug(name: str) -> str:
+    """A data set's name with nothing in it that an address would have to escape."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-._") or "model"

@@ -1,0 +1,69 @@
+"""The way to MLflow: its client, and its errors as ours."""
+
+import logging
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from filelock import FileLock
+
+from anomaly_ae.errors import ModelNotFound, StorageError, one_line
+from anomaly_ae.runs import Home
+
+MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the codes of its errors where it has no such thing
+
+
+def open_client(home: Home) -> Any:
+    """MLflow's client, imported only here since that takes a second or two."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it prints tracebacks of errors that we report
+    if not home.is_local:
+        return MlflowClient(home.tracking_uri)
+    home.root.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.root / "mlflow.lock"):  # two that make the database at once would trip over each other
+        return MlflowClient(home.tracking_uri)
+
+
+def find_experiment(client: Any, home: Home, name: str) -> str:
+    """The experiment's id; it is made when it is not there yet."""
+    from mlflow.exceptions import MlflowException
+
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    place = (home.root / "artifacts").as_uri() if home.is_local else None
+    try:
+        return str(client.create_experiment(name, artifact_location=place))
+    except MlflowException:  # another process was faster
+        if found := client.get_experiment_by_name(name):
+            return str(found.experiment_id)
+        raise
+
+
+@contextmanager
+def mlflow_errors(home: Home, missing: str) -> Iterator[None]:
+    """Raise `ModelNotFound`, saying `missing`, where MLflow has no such thing, `StorageError` where it is away."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code in MISSING:
+            raise ModelNotFound(missing) from error
+        said = textwrap.shorten(one_line(error), 120, placeholder=" …")
+        raise StorageError(f"MLflow at {home.tracking_uri} does not answer ({said}); try again later") from error
+
+
+@contextmanager
+def tracking_at(home: Home) -> Iterator[None]:
+    """Within it, MLflow's own functions, too, work on this home: some ask no client where to."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(home.tracking_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)

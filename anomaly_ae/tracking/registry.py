@@ -1,0 +1,108 @@
+"""MLflow's registry of models: a detector under a name, and an alias that says which of them is in use."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from anomaly_ae.errors import ModelError, StorageError, UsageError
+from anomaly_ae.runs import Home, RunFolder
+from anomaly_ae.tracking.client import mlflow_errors, open_client, tracking_at
+from anomaly_ae.tracking.mirror import upload
+from anomaly_ae.tracking.models import model_of
+from anomaly_ae.tracking.notes import describe
+
+SCHEME = "models:/"
+CHAMPION = "champion"
+KEPT = ("auroc", "fpr_at_95_tpr", "false_positive_rate", "true_positive_rate")  # as tags of a version
+NAME = re.compile(r"\w[\w.-]*")
+ALIAS = re.compile(r"(?!v?\d+$|latest$)[\w-]+", re.ASCII | re.IGNORECASE)  # what MLflow does not keep for itself
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """A version of a registered model. `before`: the version that had the alias until now, if another had it."""
+
+    run_id: str
+    name: str
+    version: int
+    alias: str
+    uri: str
+    before: int | None
+    auroc: float | None
+
+
+def promote(home: Home, run: RunFolder, name: str, alias: str = CHAMPION) -> Promoted:
+    """Register the detector of a run as a version of the model `name`, once only, and give it the alias.
+
+    Raises `UsageError` when name or alias cannot be used, `ModelError` when the run has no detector, `StorageError`
+    when MLflow is away.
+    """
+    _check_names(name, alias)
+    run.detector_folder()
+    if run.record.mlflow_run_id is None or run.record.unlogged:
+        upload(home, run)
+    record, evaluation = run.record, run.read("evaluation/metrics.json")
+    with mlflow_errors(home, f"run {record.id} is not at {home.tracking_uri}; log it with: anomaly-ae runs --sync"):
+        client = open_client(home)
+        model_id = model_of(client, str(record.mlflow_run_id))
+        if model_id is None:
+            raise StorageError(f"MLflow at {home.tracking_uri} lacks the model of run {record.id}; try again later")
+        before = _version_called(client, name, alias)
+        with tracking_at(home):
+            version = _version(client, name, record.mlflow_run_id, model_id)
+        client.update_model_version(name, version, describe(run))
+        for key in KEPT:
+            if evaluation.get(key) is not None:
+                client.set_model_version_tag(name, version, key, f"{evaluation[key]:.6g}")
+        client.set_registered_model_alias(name, alias, version)
+    others = None if before in (None, version) else int(before)
+    uri = f"{SCHEME}{name}@{alias}"
+    return Promoted(record.id, name, int(version), alias, uri, others, evaluation.get("auroc"))
+
+
+def run_of(home: Home, uri: str) -> str:
+    """The id of the run whose detector is registered as `models:/name@alias` or `models:/name/version`.
+
+    Raises `UsageError` when it is no such address, `ModelNotFound` when there is no such version, `StorageError` when
+    MLflow is away.
+    """
+    name, *which = re.split("[/@]", uri.removeprefix(SCHEME), maxsplit=1)
+    if not (name and which and which[0]):
+        raise UsageError(f"a registered model is models:/NAME@ALIAS or models:/NAME/VERSION, and {uri!r} was given")
+    with mlflow_errors(home, f"there is no {uri} at {home.tracking_uri}; register it with: anomaly-ae promote"):
+        client = open_client(home)
+        find = client.get_model_version_by_alias if "@" in uri else client.get_model_version
+        run_id = find(name, which[0]).run_id
+    if not run_id:
+        raise ModelError(f"{uri} was registered without its run; register a run with: anomaly-ae promote")
+    return str(run_id)
+
+
+def _check_names(name: str, alias: str) -> None:
+    if not NAME.fullmatch(name):
+        raise UsageError(f"a model's name has letters, digits, '.', '-' and '_', and {name!r} was given; see --name")
+    if not ALIAS.fullmatch(alias):
+        raise UsageError(
+            f"an alias has letters, digits, '-' and '_', and is no version number and not latest; {alias!r} was given"
+        )
+
+
+def _version_called(client: Any, name: str, alias: str) -> str | None:
+    """The version that has the alias now, if the model is there and one has it."""
+    models = client.search_registered_models(f"name = '{name}'")
+    return models[0].aliases.get(alias) if models else None
+
+
+def _version(client: Any, name: str, run_id: str | None, model_id: str) -> str:
+    """The version that a model is registered as, a new one unless it is there already."""
+    from mlflow.exceptions import MlflowException
+
+    source = f"{SCHEME}{model_id}"
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    there = [each for each in client.search_model_versions(f"name = '{name}'") if each.source == source]
+    found = there[0] if there else client.create_model_version(name, source, run_id, model_id=model_id)
+    return str(found.version)

@@ -1,0 +1,58 @@
+"""How MLflow's pages open on our runs: in the view for training, with the columns that tell them apart.
+
+MLflow keeps a view that is shared as a tag of the experiment, and its address has the key of that tag.
+"""
+
+import json
+from urllib.parse import urlencode
+
+from anomaly_ae.runs import Home
+from anomaly_ae.tracking.client import mlflow_errors, open_client
+
+KEY = "anomaly-ae"
+TAG = f"mlflow.sharedViewState.{KEY}"
+TRAINING = {"workflowType": "machine_learning"}  # not the view for language models
+COLUMNS = {  # and how many pixels wide
+    "params.`normal`": 110,
+    "params.`autoencoder`": 110,
+    "params.`scorer`": 130,
+    "metrics.`test/auroc`": 100,
+    "metrics.`test/false_positive_rate`": 160,
+    "metrics.`train/seconds`": 120,
+}
+WIDTHS = {"attributes.`Run Name`": 260} | COLUMNS
+VIEW = {
+    "selectedColumns": [*COLUMNS],
+    "columnOrder": [*WIDTHS],
+    "columnWidths": WIDTHS,
+    "orderByKey": "attributes.start_time",
+    "orderByAsc": False,
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "modelVersionFilter": "All Runs",
+    "datasetsFilter": [],
+    "searchFilter": "",
+}
+
+
+def runs_page(home: Home) -> str:
+    """The end of the address at which the newest run's experiment is shown, or all where there is none yet."""
+    experiment = _experiment(home)
+    if experiment is None:
+        return f"#/experiments?{urlencode(TRAINING)}"
+    return f"#/experiments/{experiment}/runs?{urlencode({'viewStateShareKey': KEY} | TRAINING)}"
+
+
+def _experiment(home: Home) -> str | None:
+    """The id of the newest run's experiment, which has our view from now on; None where there is none."""
+    runs = home.runs()
+    if not runs:
+        return None
+    with mlflow_errors(home, "no experiment"):
+        client = open_client(home)
+        found = client.get_experiment_by_name(runs[0].experiment)
+        if found is None:
+            return None
+        if found.tags.get(TAG) != json.dumps(VIEW):
+            client.set_experiment_tag(found.experiment_id, TAG, json.dumps(VIEW))
+        return str(found.experiment_id)
