@@ -1,4 +1,4 @@
-"""One self-contained HTML page by which a person looks through the scores of a folder."""
+"""Self-contained HTML pages: one to look through the scores of a folder, one that sets runs side by side."""
 
 import base64
 import html
@@ -48,14 +48,24 @@ class Report:
             "errors": _fit(self.errors, ERROR_BYTES),
         }
         facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in self.facts)
-        page = files("anomaly_ae").joinpath("report.html").read_text(encoding="utf-8")
-        parts = {
-            "title": html.escape(self.title),
-            "facts": facts,
-            "histogram": _svg(self.histogram),
-            "data": _script(data),
-        }
-        return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], page)  # what is put in is not looked at again
+        histogram, title = _svg(self.histogram), html.escape(self.title)
+        return _fill("report.html", title=title, facts=facts, histogram=histogram, data=_script(data))
+
+
+@dataclass(frozen=True)
+class ComparisonPage:
+    """Tables by heading, each a list of rows of text with the names first, then figures by heading, then a note."""
+
+    title: str
+    tables: Mapping[str, Sequence[Sequence[str]]]
+    drawn: Mapping[str, Figure]
+    note: str
+
+    def to_html(self) -> str:
+        tables = [f"<h2>{html.escape(name)}</h2>{_table(rows)}" for name, rows in self.tables.items()]
+        drawn = [f'<h2>{html.escape(k)}</h2><div class="figure">{_svg(v)}</div>' for k, v in self.drawn.items()]
+        note = f'<p class="note">{html.escape(self.note)}</p>'
+        return _fill("comparison.html", title=html.escape(self.title), body="\n".join([*tables, note, *drawn]))
 
 
 def picture_address(pixels: Array) -> str:
@@ -76,6 +86,22 @@ def _fit(items: Iterable[Any], most: int) -> dict[str, Any]:
             return {"items": kept, "total": len(kept) + 1 + sum(1 for _ in left)}
         kept.append(item)
     return {"items": kept, "total": len(kept)}
+
+
+def _fill(template: str, **parts: str) -> str:
+    """A page of the package with each {{name}} replaced; what is put in is not looked at again."""
+    page = files("anomaly_ae").joinpath(template).read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], page)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as a table, the first as its head."""
+    lines = ["".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in row) for tag, row in _tagged(rows)]
+    return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
+
+
+def _tagged(rows: Sequence[Sequence[str]]) -> Iterable[tuple[str, Sequence[str]]]:
+    return ((("td" if i else "th"), row) for i, row in enumerate(rows))
 
 
 def _script(data: Any) -> str:

@@ -6,6 +6,12 @@ from typing import Any
 
 from anomaly_ae.tables import columns, plain_table
 
+BEHIND = " not all of it is in MLflow: anomaly-ae runs --sync"
+COMPARISON_NOTE = (
+    "Differences are those of the AUROC to the first run's, with DeLong's 95 % interval and two-sided p-value, given "
+    "where both runs were tested on the same images. Settings that are not listed are the same."
+)
+RANKED = {"average_precision": "average precision", "fpr_at_95_tpr": "FPR@95TPR", "partial_auroc": "partial AUROC"}
 PIXEL_FIGURES = {"pixel_auroc": "pixel AUROC", "pixel_average_precision": "pixel AP", "pro": "PRO"}
 
 
@@ -330,14 +336,85 @@ def listed(entries: Mapping[str, Any]) -> str:
 
 
 def listed_runs(result: Mapping[str, Any]) -> str:
-    if not result["runs"]:
-        return "no runs yet; train with: anomaly-ae train --normal 0,1,2"
-    return "\n".join(map(_run, result["runs"]))
+    rows = result["runs"]
+    if not rows:
+        return "no runs; train with: anomaly-ae train --normal 0,1,2"
+    head = ("run", "started", "status", "name", "AUROC", "false alarms", "seconds")
+    lines = columns([head, *map(_run, rows)], right=(4, 5, 6))
+    behind = any(row["unlogged"] and row["status"] != "RUNNING" for row in rows)
+    return "\n".join([*lines, *(["", f"*{BEHIND}"] if behind else [])])
 
 
-def _run(run: Mapping[str, Any]) -> str:
-    """A line of the list; the cells of a pipeline file are set in."""
-    behind = run["unlogged"] and run["status"] != "RUNNING"
-    note = "  (not all of it in MLflow: anomaly-ae runs --sync)" if behind else ""
-    name = ("└ " if run["parent"] else "") + run["name"]
-    return f"{run['id']}  {run['started'][:16].replace('T', ' ')}  {run['status']:<8}  {name}{note}"
+def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line of the list; the cells of a pipeline file and calibrations are set in."""
+    behind = "*" if row["unlogged"] and row["status"] != "RUNNING" else ""
+    name = ("└ " if row["parent"] else "") + row["name"]
+    seconds = "" if row["seconds"] is None else f"{row['seconds']:,.1f}"
+    about = (row["id"][:8], row["started"][:16].replace("T", " "), row["status"] + behind, name)
+    return (*about, _figure(row["auroc"]), _percent(row["false_positive_rate"]), seconds)
+
+
+def set_side_by_side(result: Mapping[str, Any]) -> str:
+    head = (
+        "run",
+        "name",
+        "AUROC",
+        "95 % interval",
+        "difference",
+        "p (DeLong)",
+        "FPR@95TPR",
+        "false alarms",
+        "detected",
+    )
+    lines = [
+        (
+            *(row["run"][:8], row["name"], _figure(row["auroc"])),
+            *("" if row["auroc"] is None else _interval(row), *_compared(row), _figure(row["fpr_at_95_tpr"])),
+            *(_percent(row["false_positive_rate"]), _percent(row["true_positive_rate"])),
+        )
+        for row in result["runs"]
+    ]
+    settings = [f"{name:<16}{' · '.join(map(_setting, values))}" for name, values in result["settings"].items()]
+    table = columns([head, *lines], right=(2, *range(4, len(head))))
+    return "\n".join([*table, "", *settings, f"{'page':<16}{result['page']}"])
+
+
+def _compared(row: Mapping[str, Any]) -> tuple[str, str]:
+    return ("", "") if row["p_value"] is None else (f"{row['difference']:+.4f}", f"{row['p_value']:.2g}")
+
+
+def side_by_side(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What runs came to, a row for each figure that any of them has, a column for each run."""
+    figures: dict[str, list[str]] = {
+        "run": [row["run"][:8] for row in rows],
+        "test images": [_count(row["images"]) for row in rows],
+        "AUROC": [_figure(row["auroc"]) for row in rows],
+        "95 % interval": ["" if row["auroc"] is None else _interval(row) for row in rows],
+        "difference to the first": [_compared(row)[0] for row in rows],
+        "95 % interval of that": ["" if row["p_value"] is None else _range(row) for row in rows],
+        "p (DeLong)": [_compared(row)[1] for row in rows],
+        **{text: [_figure(row[key]) for row in rows] for key, text in RANKED.items()},
+        "false-alarm rate": [_percent(row["false_positive_rate"]) for row in rows],
+        "detection rate": [_percent(row["true_positive_rate"]) for row in rows],
+        **{text: [_figure(row[key]) for row in rows] for key, text in PIXEL_FIGURES.items()},
+        "parameters": [_count(row["parameters"]) for row in rows],
+        "epochs": [_count(row["epochs"]) for row in rows],
+        "seconds of training": ["" if row["seconds"] is None else f"{row['seconds']:,.1f}" for row in rows],
+    }
+    return [["", *names], *([name, *values] for name, values in figures.items() if any(values))]
+
+
+def settings_side_by_side(names: Sequence[str], settings: Mapping[str, Sequence[Any]]) -> list[list[str]]:
+    return [["", *names], *([name, *map(_setting, values)] for name, values in settings.items())]
+
+
+def _setting(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _range(row: Mapping[str, Any]) -> str:
+    return f"{row['difference_low']:+.4f} to {row['difference_high']:+.4f}"

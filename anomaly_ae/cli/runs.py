@@ -38,11 +38,19 @@ def run(
 
 @app.command()
 def runs(
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="TEXT", help="Part of a name, or e.g. scorer=mse; may be repeated."),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(metavar="KEY", help="started, name, status, auroc, false_positive_rate or seconds.")
+    ] = "started",
     sync: Annotated[bool, typer.Option("--sync", help="Log to MLflow what could not be logged before.")] = False,
     mlruns: Mlruns = None,
     as_json: Json = False,
 ) -> None:
     """List the runs, the newest first."""
+    from anomaly_ae.comparison.listing import list_runs
     from anomaly_ae.runs import Home
     from anomaly_ae.tracking import mirror
 
@@ -51,8 +59,20 @@ def runs(
         mirror.sync(home)
     else:
         mirror.mark_dead_runs(home)
-    records = [dataclasses.asdict(run.record) for run in home.runs()]
-    show({"runs": records}, as_json, texts.listed_runs)
+    show({"runs": list_runs(home, filters or (), sort)}, as_json, texts.listed_runs)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="Run ids; the others against the first.")],
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Set runs side by side: figures, DeLong's test, ROC and loss curves, on a page and in the first run."""
+    from anomaly_ae import pipeline
+    from anomaly_ae.runs import Home
+
+    show(dataclasses.asdict(pipeline.compare(runs, home=Home.find(mlruns))), as_json, texts.set_side_by_side)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Any
 
 from anomaly_ae import figures
 from anomaly_ae.benchmark import draw_scorers, measured, scorer_table
-from anomaly_ae.comparison import Done, cell_table, comparison, draw_comparison, published_table
+from anomaly_ae.comparison.cells import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.config import RunConfig
 from anomaly_ae.data.datasets import open_data
 from anomaly_ae.errors import AnomalyAEError, DataError, Interrupted, RunBusy, UsageError, errors_at, one_line

@@ -25,7 +25,7 @@ from anomaly_ae.tracking.notes import TABLES, code_version, describe, describe_p
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
 
-FOLDERS = ("figures", "evaluation", "evaluations", "detector", "network")
+FOLDERS = ("figures", "evaluation", "evaluations", "comparisons", "detector", "network")
 FILES = ("config.json", "split.json", "metrics.csv", "result.json", "pipeline.json")
 PARENT, KIND = "mlflow.parentRunId", "anomaly_ae.kind"
 GRIDS = "reconstructions"  # key of the images with a step slider
@@ -159,6 +159,10 @@ class Tracker:
             client.set_tag(run_id, "mlflow.note.content", note)
 
         self._on_run(log)
+
+    def log_folder(self, run: RunFolder, name: str) -> None:
+        """One folder of a run folder, with what is in it."""
+        self._on_run(lambda client, run_id: client.log_artifacts(run_id, str(run.path / name), name))
 
     def log_model(self, run: RunFolder) -> None:
         """The detector as a model of MLflow, if there is one."""

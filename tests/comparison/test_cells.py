@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae.comparison import Done, _reconstructions, comparison, draw_comparison, published_table
+from anomaly_ae.comparison.cells import Done, _reconstructions, comparison, draw_comparison, published_table
 from anomaly_ae.config import RunConfig
 from anomaly_ae.pipeline import run_plan
 from anomaly_ae.plan import Cell, read_plan

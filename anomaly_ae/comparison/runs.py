@@ -1,0 +1,106 @@
+"""Runs against a first one: their figures, DeLong's test where they were tested on the same images, their curves."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from anomaly_ae import figures
+from anomaly_ae.figures import Array
+from anomaly_ae.metrics import compare_auroc
+from anomaly_ae.runs import RunFolder
+
+EVALUATED = ("average_precision", "fpr_at_95_tpr", "partial_auroc", "false_positive_rate", "true_positive_rate")
+PIXELS = ("pixel_auroc", "pixel_average_precision", "pro")
+TRAINED = {"parameters": "parameters", "epochs": "epochs", "seconds": "train_seconds"}
+PLACES = ("data_dir", "device", "experiment")  # settings that say where, not what
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """The scores (N,) of a run's test images, whether each is novel, (N,), and what tells the images from others."""
+
+    scores: Array
+    novel: Array
+    images: str
+
+    @property
+    def has_both(self) -> bool:
+        """Whether there are normal and novel images to tell apart."""
+        return bool(0 < self.novel.sum() < len(self.novel))
+
+
+def read_scores(run: RunFolder) -> Tested | None:
+    """What `evaluate` kept of a run's test images; None if it did not, or they are all normal."""
+    path = run.path / "evaluation" / "scores.csv"
+    if not path.exists():
+        return None
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = np.array([float(row["score"]) for row in rows])
+    novel = np.array([row["is_novel"] == "True" for row in rows])
+    known = [[row.get("path", row["index"]), row["is_novel"]] for row in rows]
+    tested = Tested(scores, novel, json.dumps([run.split["parts"].get("test"), known]))
+    return tested if tested.has_both else None
+
+
+def compare_runs(runs: Sequence[RunFolder]) -> list[Row]:
+    """A row for each run: its figures, and how far its AUROC lies above the first one's, with DeLong's 95 % interval
+    and p-value, None where its test images were others.
+    """
+    first = read_scores(runs[0])
+    return [_row(run) | _against(read_scores(run) if i else None, first) for i, run in enumerate(runs)]
+
+
+def differing_settings(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
+    """The settings that are not the same in all runs, each with its value in every run."""
+    configs = [run.config.to_dict() for run in runs]
+    names = [name for name in configs[0] if name not in PLACES]
+    values = {name: [config[name] for config in configs] for name in names}
+    return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
+
+
+def draw_runs(runs: Sequence[RunFolder]) -> dict[str, Figure]:
+    """ROC and loss curves of those runs that have some, each kind in one plot."""
+    names = labels(runs)
+    scores = [(name, found) for name, run in zip(names, runs, strict=True) if (found := read_scores(run))]
+    losses = [(f"{name} ({run.config.objective})", run.history()) for name, run in zip(names, runs, strict=True)]
+    losses = [(name, history) for name, history in losses if history]
+    rocs = [(name, each.scores, each.novel) for name, each in scores]
+    return ({"roc_curves": figures.compared_rocs(rocs)} if rocs else {}) | (
+        {"loss_curves": figures.compared_losses(losses)} if losses else {}
+    )
+
+
+def labels(runs: Sequence[RunFolder]) -> list[str]:
+    """Names of runs that tell them apart."""
+    names = Counter(run.record.name for run in runs)
+    return [
+        run.record.name if names[run.record.name] == 1 else f"{run.record.name} · {run.record.id[:8]}" for run in runs
+    ]
+
+
+def _row(run: RunFolder) -> Row:
+    evaluation, result = run.read("evaluation/metrics.json"), run.read("result.json")
+    low, high = evaluation.get("auroc_ci") or (None, None)
+    return (
+        {"run": run.record.id, "name": run.record.name, "images": evaluation.get("images")}
+        | {"auroc": evaluation.get("auroc"), "auroc_low": low, "auroc_high": high}
+        | {key: evaluation.get(key) for key in (*EVALUATED, *PIXELS)}
+        | {key: result.get(name) for key, name in TRAINED.items()}
+    )
+
+
+def _against(other: Tested | None, first: Tested | None) -> Row:
+    """The difference to the first run, and what DeLong's test says of it."""
+    if other is None or first is None or other.images != first.images:
+        return dict.fromkeys(("difference", "difference_low", "difference_high", "p_value"))
+    found = compare_auroc(other.scores, first.scores, first.novel)
+    low, high = found.interval.low, found.interval.high
+    return {"difference": found.difference, "difference_low": low, "difference_high": high, "p_value": found.p_value}
