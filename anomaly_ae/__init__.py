@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from anomaly_ae.config import RunConfig as RunConfig
     from anomaly_ae.detector import Detector as Detector
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
+    from anomaly_ae.figures import plot as plot
     from anomaly_ae.folder import FolderScores as FolderScores
     from anomaly_ae.folder import score_folder as score_folder
     from anomaly_ae.pipeline import calibrate as calibrate
+    from anomaly_ae.pipeline import compare as compare
     from anomaly_ae.pipeline import evaluate as evaluate
     from anomaly_ae.pipeline import load as load
+    from anomaly_ae.pipeline import promote as promote
     from anomaly_ae.pipeline import run_plan as run_plan
     from anomaly_ae.pipeline import score as score
     from anomaly_ae.pipeline import train as train
@@ -33,9 +36,12 @@ _HOMES = {
     "FolderScores": "folder",
     "RunConfig": "config",
     "calibrate": "pipeline",
+    "compare": "pipeline",
     "evaluate": "pipeline",
     "load": "pipeline",
     "load_part": "autoencoders.parts",
+    "plot": "figures",
+    "promote": "pipeline",
     "run_plan": "pipeline",
     "score": "pipeline",
     "score_folder": "folder",

@@ -24,7 +24,7 @@ from anomaly_ae.autoencoders.inference import (
     pick_device,
 )
 from anomaly_ae.calibration import Calibration, Discoveries, Tail
-from anomaly_ae.data.datasets import Data
+from anomaly_ae.data.datasets import Data, short_name
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.data.profile import Profile, size_difference
@@ -38,6 +38,8 @@ from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 from anomaly_ae.scorers.neighbours import sample
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from anomaly_ae import FolderScores
 
 FORMAT = 4
@@ -66,6 +68,11 @@ class Recipe:
     trim_training: float = 0.0
     tile: tuple[int, int] | None = None
     top_share: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is, in a few words."""
+        return f"{short_name(self.dataset)} {','.join(self.normal)} · {self.autoencoder} · {self.scorer}"
 
     @property
     def options(self) -> Options:
@@ -107,6 +114,11 @@ class Detector:
     # of the heat map: as few normal images exceed it anywhere as the rate allows that it was trained for
     heat_level: float | None = None
 
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.preprocessing.shape))
+        calibration = f"threshold={self.threshold:.4f}, target_fpr={self.calibration.target_fpr:g}"
+        return f"Detector({self.recipe.name!r}, images={shape}, {calibration}, {self.calibration.guarantee})"
+
     @property
     def threshold(self) -> float:
         """The score above which an image is called anomalous."""
@@ -146,6 +158,12 @@ class Detector:
         from anomaly_ae import score_folder  # the public name, for a detector is a part of what works on folders
 
         return score_folder(self, place, workers=workers)
+
+    def plot(self, images: Images) -> "Figure":
+        """`anomaly_ae.plot` with this detector: the images, what it makes of them, and their scores."""
+        from anomaly_ae import plot
+
+        return plot(self, images)
 
     def reconstruct(self, images: Images) -> Tensor:
         """Reconstructions, float32 (N, C, H, W), in [0, 1]."""

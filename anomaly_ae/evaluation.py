@@ -317,10 +317,7 @@ def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor,
         f"{figures.label(name, 14)}\nscore {score:.2f}"
         for name, score in zip(class_names(detector, chosen), scores[order].tolist(), strict=False)
     ]
-    images = as_float(chosen.images).numpy()
-    rebuilt, heat = detector.reconstruct(chosen.images).numpy(), detector.heat_map(chosen.images)
-    maps = None if heat is None else heat.numpy()
-    return figures.image_rows(images, rebuilt, maps, titles, heading, detector.heat_level)
+    return figures.detections(detector, chosen.images, titles, heading)
 
 
 def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> Figure:

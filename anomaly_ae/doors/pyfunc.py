@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 
 from anomaly_ae.calibration import Calibration
 from anomaly_ae.data.sources import UNKNOWN, Contents, Integers, Listing, Source
 from anomaly_ae.detector import Detector
-from anomaly_ae.errors import DataError
+from anomaly_ae.errors import AnomalyAEError, DataError, one_line
 from anomaly_ae.folder.reading import read_batches
 from anomaly_ae.folder.rows import make_table, score_batch
 
@@ -50,10 +52,14 @@ class DetectorModel(PythonModel):  # type: ignore[misc]
         """The rows, `COLUMNS`, of a frame with the column content; a bad image has an error, and None for the rest.
 
         params: `target_fpr`, a false-alarm rate to put in place of the detector's own
-        Raises `DataError` when a cell is not bytes, `CalibrationError` when the rate cannot be held.
+        Raises MLflow's own error, which its server answers with 400, when a cell is not bytes or the rate cannot be
+        held.
         """
-        listing = list_cells(model_input[CONTENT])
-        calibration = self._calibration((params or {}).get("target_fpr"))
+        try:
+            listing = list_cells(model_input[CONTENT])
+            calibration = self._calibration((params or {}).get("target_fpr"))
+        except AnomalyAEError as error:
+            raise MlflowException(one_line(error), error_code=INVALID_PARAMETER_VALUE) from error
         rows = list[dict[str, Any]]()
         for batch in read_batches(self.decoders, self.detector, listing):
             results = score_batch(self.detector, listing, batch)

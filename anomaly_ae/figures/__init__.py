@@ -1,6 +1,7 @@
 """Every picture: what training, evaluation and comparison draw, as matplotlib figures and as image grids."""
 
 from anomaly_ae.figures.curves import compared_losses, compared_rocs, loss_curves, roc_and_precision_recall
+from anomaly_ae.figures.detections import detections, plot
 from anomaly_ae.figures.latents import MAPPED, latent_map
 from anomaly_ae.figures.pictures import (
     CONTOUR,
@@ -28,6 +29,7 @@ __all__ = [
     "calibration",
     "compared_losses",
     "compared_rocs",
+    "detections",
     "folder_histogram",
     "grid",
     "heat_table",
@@ -38,6 +40,7 @@ __all__ = [
     "loss_curves",
     "overlay",
     "overlays",
+    "plot",
     "roc_and_precision_recall",
     "save_figures",
     "save_image",

@@ -1,6 +1,7 @@
 """Pictures: rows of images, grids, heat maps laid over images."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,13 +10,14 @@ from matplotlib.figure import Figure
 from scipy.ndimage import binary_erosion
 
 from anomaly_ae.data import decoding
-from anomaly_ae.figures.style import Array
+from anomaly_ae.figures.style import Array, Plot
 
 OVERLAY_PIXELS = 224  # the least larger side of a picture with a heat map over it
 GRID_PIXELS = 84  # the least height of one image in a grid
 CONTOUR, TRUTH, OUTLINE = (0, 255, 255), (60, 255, 60), 2  # colours of lines over pictures, and their width in pixels
 FAINT = 0.1  # share of a map's largest value below which nothing gets a contour
 SHOWN = 10  # images in a row
+LETTERS = 10  # of a heading, to an inch
 STRIP_PIXELS = 64  # the least width of one image in it
 
 
@@ -41,7 +43,7 @@ def labelled_rows(rows: Sequence[tuple[str, Array]], heading: str, titles: Seque
     """
     columns = max(len(shown) for _, shown in rows)
     size = (1.1 * columns + 1.4, 1.2 * len(rows) + 1.0)
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    figure = Plot(figsize=size, layout="constrained", facecolor="white")
     for axes, (name, shown) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         gray = {"cmap": "magma", "vmax": float(shown.max()) or 1} if shown.ndim == 3 else {"cmap": "gray", "vmax": 1}
         axes.imshow(_strip(shown), vmin=0, **gray, extent=(0, len(shown), 0, shown.shape[-2] / shown.shape[-1]))
@@ -53,7 +55,7 @@ def labelled_rows(rows: Sequence[tuple[str, Array]], heading: str, titles: Seque
         top.xaxis.tick_top()
         top.tick_params(axis="x", length=0)
         top.set_xticks(np.arange(len(titles)) + 0.5, titles, fontsize=9)
-    figure.suptitle(heading)
+    figure.suptitle(textwrap.fill(heading, round(LETTERS * size[0])))
     return figure
 
 

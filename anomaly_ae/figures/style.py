@@ -1,5 +1,6 @@
 """What all figures share: colours, labels, and how they are written."""
 
+import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,15 @@ DPI = 130
 NORMAL, NOVEL, LINE = "#4477aa", "#ee6677", "#222222"
 MARKERS = {"normal": "o", "novel": "X"}
 ROLES = {"normal": NORMAL, "novel": NOVEL}  # Paul Tol's bright scheme, told apart by the colour-blind
+
+
+class Plot(Figure):
+    """A figure that a notebook shows by itself, though pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png", dpi=DPI, bbox_inches="tight")
+        return content.getvalue()
 
 
 def label(text: str, most: int = 24) -> str:
@@ -44,5 +54,5 @@ def save_image(path: Path, pixels: Array) -> None:
 def plots(columns: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
     """A white figure with axes side by side, none of it known to pyplot."""
     with sns.axes_style("whitegrid"):
-        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        figure = Plot(figsize=size, layout="constrained", facecolor="white")
         return figure, list(figure.subplots(1, columns, squeeze=False)[0])

@@ -153,9 +153,8 @@ def _first(unread: tuple[str, ...]) -> list[str]:
 
 def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, page: Path | None) -> ScoreResult:
     changes = scores.changes or Changes()
-    recipe = job.detector.recipe
     return ScoreResult(
-        detector=f"{recipe.dataset} {','.join(recipe.normal)} · {recipe.autoencoder} · {recipe.scorer}",
+        detector=job.detector.recipe.name,
         images=len(scores.listing),
         scored=scores.scored,
         anomalies=int(scores.anomalous.sum()),
