@@ -1,0 +1,420 @@
+"""A detector as a scikit-learn estimator."""
+
+import dataclasses
+import json
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from anomaly_ae.autoencoders import AUTOENCODERS, Shape, find_autoencoder, image_size
+from anomaly_ae.autoencoders.inference import map_images, pick_device
+from anomaly_ae.calibration import images_needed, smallest_rate
+from anomaly_ae.config import RunConfig
+from anomaly_ae.data.images import Dataset, ImageSet
+from anomaly_ae.data.preprocessing import Preprocessing, resize
+from anomaly_ae.data.rows import Layout, Rows, Scale
+from anomaly_ae.data.splits import Part, Split, split_rows
+from anomaly_ae.detector import ESTIMATOR_FILE, Detector, Recipe, fit_detector
+from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, EstimatorError, ModelNotFound, TooFewRows, one_line
+from anomaly_ae.files import write_json
+from anomaly_ae.objectives import build_objective
+from anomaly_ae.scorers import build_scorer
+from anomaly_ae.training import Training, train_epochs
+
+FEWEST_ROWS = 3  # one to fit, one to tell when to stop, one to calibrate
+FEATURES = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures
+SPARE = 2  # calibration scores that may lie at the threshold or above: by the highest alone it would vary more
+WIDE = 128  # values, from which a latent of 64 is narrow
+ROWS, NORMAL = "rows", "normal"  # the names of a data set that has none, and of its class
+
+Floats = npt.NDArray[np.float64]
+
+
+class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+    """Autoencoder for novelty detection.
+
+    Train a convolutional autoencoder on rows or images of what is normal, and say which new ones are not. As in all
+    of scikit-learn, and other than in the rest of this package, scores are higher for what is more normal.
+
+    X is flat rows of shape (n_samples, n_features), or images of shape (n_samples, H, W), (n_samples, C, H, W) or
+    (n_samples, H, W, C); the channels come last where the last axis is 1, 3 or 4 and the second is not.
+
+    - A row is read as a square image where n_features is a square, and as an image of 1 × n_features where not,
+      unless `image_shape` says otherwise.
+    - Images from 8×8 pixels are pictures, seen by a convolutional network. `uint8` means 0 to 255, numbers that all
+      lie in [0, 1] are taken as they are, and others are brought there: the least that was seen in training becomes
+      0, the greatest 1.
+    - Smaller images are rows of features, seen by a dense network, each brought to [0, 1] by itself.
+    - Values beyond those seen in training are not cut off: they go beyond [0, 1], and are the more unusual for it.
+
+    Parameters
+    ----------
+    autoencoder : str, default=None
+        The architecture, one of those that `anomaly-ae autoencoders` lists; None: "conv" for pictures, "multilayer"
+        for features.
+
+    latent : int, default=None
+        The number of latent dimensions; None: the architecture's own, for features at most half their number.
+
+    objective : str, default=None
+        What the network is trained for, such as "mse" or "mse+0.5*ssim"; None: the architecture's own.
+
+    scorer : str, default=None
+        How a score is made, one of those that `anomaly-ae scorers` lists, or several joined by "+"; None:
+        "aligned-knn" for pictures, "mse+latent-knn" for features.
+
+    target_fpr : float, default=0.05
+        The false-alarm rate: the share of normal samples, above 0 and below 1, that `predict` may call outliers.
+
+    epochs : int, default=None
+        Passes over the training samples at the most; None: as many as come nearest to 1500 steps, at most 200.
+
+    batch_size : int, default=None
+        Samples of a training step; None: 128.
+
+    learning_rate : float, default=None
+        The peak of the learning rate; None: the architecture's own.
+
+    image_shape : tuple of int, default=None
+        What a flat row is: (H, W), (C, H, W) or (H, W, C).
+
+    random_state : int, RandomState instance or None, default=None
+        Controls which samples calibrate, the first weights and the order of training.
+        Pass an int for reproducible results across multiple function calls.
+
+    device : {"auto", "cpu", "cuda", "mps"}, default="auto"
+        Where to compute.
+
+    Attributes
+    ----------
+    detector_ : Detector
+        The fitted detector. It takes images as the network sees them, in [0, 1]; its scores are higher for what is
+        more anomalous.
+
+    offset_ : float
+        Offset used to define the decision function from the raw scores:
+        ``decision_function = score_samples - offset_``. It is the negative of `detector_.threshold`.
+
+    target_fpr_ : float
+        The false-alarm rate that the threshold is set for: `target_fpr`, or the smallest that the rows can hold.
+
+    n_features_in_ : int
+        Number of values of a sample seen during :term:`fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of features seen during :term:`fit`. Defined only when `X` has feature names that are all strings.
+
+    layout_ : Layout
+        How a row is read as an image: `layout_.shape` is (C, H, W).
+
+    scale_ : Scale
+        What of the values becomes 0 and what becomes 1.
+
+    See Also
+    --------
+    sklearn.ensemble.IsolationForest : Detection by random trees.
+    anomaly_ae.train : The same from the command line's settings, with a record of every run.
+
+    Notes
+    -----
+    Of the samples, 10 % tell when to stop training, and 10 % set the threshold and serve for nothing else: more where
+    `target_fpr` needs more (39 for 0.05), up to half of all. The others train the network. For normal samples
+    exchangeable with those that set the threshold the probability of a false alarm is at most `target_fpr_`. For a
+    rate of 0.05, 38 samples are enough; with fewer, `fit` warns (`anomaly_ae.errors.TooFewRows`) and takes the
+    smallest rate that they can hold. 3 samples are the fewest.
+
+    Examples
+    --------
+    >>> from anomaly_ae import AutoencoderDetector
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)  # 8×8 images as rows of 64
+    >>> normal = X[y == 0]
+    >>> detector = AutoencoderDetector(random_state=0, epochs=20).fit(normal[:150])
+    >>> detector.predict(X[y == 4][:3])
+    array([-1, -1, -1])
+    """
+
+    def __init__(
+        self,
+        *,
+        autoencoder: str | None = None,
+        latent: int | None = None,
+        objective: str | None = None,
+        scorer: str | None = None,
+        target_fpr: float = 0.05,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        random_state: Any = None,
+        device: str = "auto",
+    ) -> None:
+        self.autoencoder = autoencoder
+        self.latent = latent
+        self.objective = objective
+        self.scorer = scorer
+        self.target_fpr = target_fpr
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.image_shape = image_shape
+        self.random_state = random_state
+        self.device = device
+
+    def fit(self, X: Any, y: object = None) -> "AutoencoderDetector":
+        """Fit the detector to normal samples.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The normal samples, 3 at the least.
+
+        y : Ignored
+            Not used, present for API consistency by convention.
+
+        Returns
+        -------
+        self : object
+            Fitted estimator.
+        """
+        rows, layout = self._read(X)
+        with _value_errors(), _own_random_numbers():
+            config = self._config(layout)
+            parts = split_rows(len(rows), config.seed, images_needed(config.target_fpr / SPARE))
+            rate = _possible_rate(config.target_fpr, len(parts[2]), len(rows))
+            scale = Scale.of(rows[torch.cat(parts[:2]).numpy()], layout.is_picture)
+            preprocessing = Preprocessing.for_shape(_seen_shape(str(config.autoencoder), layout))
+            images = _images(rows, layout, scale, preprocessing)
+            self.detector_ = _fit(dataclasses.replace(config, target_fpr=rate), preprocessing, images, parts)
+        self.layout_, self.scale_, self.target_fpr_ = layout, scale, rate
+        self.offset_ = -self.detector_.threshold
+        return self
+
+    def score_samples(self, X: Any) -> Floats:
+        """Negative anomaly scores: the lower, the more anomalous.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The samples, in the units of those given to `fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            The scores of `detector_`, with the opposite sign. They have no lower bound.
+        """
+        check_is_fitted(self)
+        rows, _ = self._read(X, fitted=True)
+        detector = self.detector_
+        with _value_errors():
+            images = _images(rows, self.layout_, self.scale_, detector.preprocessing)
+        scores = map_images(detector.network, images, detector.scorer.score, ())
+        return -scores.double().numpy()
+
+    def decision_function(self, X: Any) -> Floats:
+        """Scores less the offset: negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The samples.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,)
+            ``score_samples(X) - offset_``, negative exactly where the detector's score is above its threshold.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> npt.NDArray[np.int_]:
+        """Whether each sample is an inlier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The samples.
+
+        Returns
+        -------
+        is_inlier : ndarray of shape (n_samples,)
+            +1 for inliers, -1 for outliers.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the estimator to a folder, without pickle; `anomaly_ae.load` reads the detector in it, too.
+
+        A RandomState is saved as None. Raises `StorageError` when the folder holds something else or cannot be
+        written.
+        """
+        check_is_fitted(self)
+        self.detector_.save(folder)
+        write_json(Path(folder).expanduser() / ESTIMATOR_FILE, self._about())
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto") -> "AutoencoderDetector":
+        """Read an estimator that `save` wrote; nothing in it is executed.
+
+        Raises `ModelNotFound` when there is none, `DetectorDamaged` when it is incomplete or was changed.
+        """
+        detector, path = Detector.load(folder, device), Path(folder) / ESTIMATOR_FILE
+        if not path.is_file():
+            raise ModelNotFound(f"there is a detector in {folder}, but no {ESTIMATOR_FILE}; take anomaly_ae.load")
+        try:
+            return cls._assemble(json.loads(path.read_bytes()), detector)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DetectorDamaged(f"{path} is damaged ({one_line(error)}); copy it again") from error
+
+    def _about(self) -> dict[str, Any]:
+        """What `load` needs beside the detector, as plain JSON values."""
+        settings = {name: _plain(value) for name, value in self.get_params().items()}
+        names = getattr(self, "feature_names_in_", None)
+        return {
+            "detector": self.detector_.digest,
+            "settings": settings,
+            "layout": dataclasses.asdict(self.layout_),
+            "scale": {"low": self.scale_.low.tolist(), "high": self.scale_.high.tolist()},
+            "feature_names": None if names is None else list(names),
+        }
+
+    @classmethod
+    def _assemble(cls, about: dict[str, Any], detector: Detector) -> "AutoencoderDetector":
+        if about["detector"] != detector.digest:
+            raise ValueError("it is of another detector")
+        settings, layout = about["settings"], about["layout"]
+        shape = settings["image_shape"]
+        estimator = cls(**settings | {"image_shape": shape and tuple(shape)})
+        estimator.detector_ = detector
+        estimator.layout_ = Layout(tuple(layout["shape"]), layout["channels_last"])
+        estimator.scale_ = Scale.between(**about["scale"])
+        estimator.target_fpr_, estimator.offset_ = detector.calibration.target_fpr, -detector.threshold
+        estimator.n_features_in_ = math.prod(estimator.layout_.shape)
+        if about["feature_names"]:
+            estimator.feature_names_in_ = np.array(about["feature_names"], dtype=object)
+        return estimator
+
+    def _read(self, X: Any, fitted: bool = False) -> tuple[Rows, Layout]:
+        """What was given as rows (n_samples, n_features), and how these are images. Raises `ValueError`."""
+        X = np.asarray(X) if isinstance(X, list | tuple) else X
+        given = tuple(X.shape[1:]) if getattr(X, "ndim", 2) > 2 else None
+        X = X if given is None else np.asarray(X).reshape(len(X), math.prod(given))
+        rows = validate_data(self, X, reset=not fitted, ensure_min_samples=1 if fitted else FEWEST_ROWS)
+        with _value_errors():
+            layout = Layout.of(given or self.image_shape or rows.shape[1:])
+            wanted = self.layout_ if fitted else Layout.of(self.image_shape or given or rows.shape[1:])
+        if math.prod(wanted.shape) != rows.shape[1] or (given and layout != wanted):
+            raise EstimatorError(
+                f"images of {_times(layout.shape)} or rows of {math.prod(layout.shape)} were given, and "
+                f"{_times(wanted.shape)} were expected"
+            )
+        return rows, wanted
+
+    def _config(self, layout: Layout) -> RunConfig:
+        """All settings, with what was left open filled in. Raises `UsageError`."""
+        given = {name: value for name, value in self.get_params().items() if value is not None}
+        given = {name: value for name, value in given.items() if name not in ("image_shape", "random_state")}
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        usual = {} if layout.is_picture else FEATURES
+        config = RunConfig.build(usual, given, {"seed": seed}).filled()
+        own = find_autoencoder(str(config.autoencoder))
+        latent = config.latent or _narrow(str(config.autoencoder), layout)
+        objective = config.objective or own.objective
+        return dataclasses.replace(config, latent=latent, objective=objective, defects=own.defects)
+
+
+def _narrow(autoencoder: str, layout: Layout) -> int | None:
+    """A latent size that keeps a dense network from copying its few inputs; None for the architecture's own."""
+    is_dense = AUTOENCODERS[autoencoder].family == "dense"
+    values = math.prod(layout.shape)
+    return max(1, values // 2) if is_dense and values < WIDE else None
+
+
+def _seen_shape(autoencoder: str, layout: Layout) -> Shape:
+    """Channels, height and width of what the network sees: pictures at its size, features as they are."""
+    channels, height, width = layout.shape
+    return (channels, *image_size(autoencoder, None, (height, width))) if layout.is_picture else layout.shape
+
+
+def _images(rows: Rows, layout: Layout, scale: Scale, preprocessing: Preprocessing) -> Tensor:
+    """Rows (N, D) as the network sees them, (N, C, H, W): uint8, or float32 with [0, 1] for what `fit` saw."""
+    images = layout.images(scale.apply(rows))
+    return resize(images, (preprocessing.height, preprocessing.width))
+
+
+def _possible_rate(target_fpr: float, calibrating: int, count: int) -> float:
+    """The rate asked for, or the smallest that so many rows of `count` can hold, and a warning."""
+    smallest = smallest_rate(calibrating)
+    if target_fpr >= smallest:
+        return target_fpr
+    warnings.warn(
+        f"a false-alarm rate of {target_fpr:g} needs {images_needed(target_fpr):,} samples to set the threshold "
+        f"with, and twice as many in all, and {count:,} were given: it is set for a rate of {smallest:.4g}; fit more "
+        "samples, or ask for a higher target_fpr",
+        TooFewRows,
+        stacklevel=3,
+    )
+    return smallest
+
+
+def _fit(config: RunConfig, preprocessing: Preprocessing, images: Tensor, parts: tuple[Tensor, ...]) -> Detector:
+    """Train a network on the rows of the first part, and make a detector with it. Raises `AnomalyAEError`."""
+    recipe = Recipe(
+        dataset=ROWS,
+        classes=(NORMAL,),
+        normal=(NORMAL,),
+        autoencoder=str(config.autoencoder),
+        scorer=str(config.scorer),
+        latent=config.latent,
+    )
+    build_scorer(recipe.scorer)  # an unknown name is said before the training
+    dataset = Dataset(ROWS, recipe.classes, {"train": ImageSet(images, torch.zeros(len(images), dtype=torch.int64))})
+    nothing = torch.zeros(0, dtype=torch.int64)
+    split = Split(*(Part.of(dataset, "train", positions) for positions in (*parts, nothing)))
+    sets = {name: getattr(split, name).take(dataset) for name in ("fit", "validation", "calibration")}
+    device = pick_device(config.device)
+    torch.manual_seed(config.seed)
+    training = Training(recipe.build(preprocessing.shape).to(device), config)
+    for _ in train_epochs(
+        training, build_objective(str(config.objective)), sets["fit"].images, sets["validation"].images
+    ):
+        pass
+    return fit_detector(recipe, preprocessing, training.best, sets, split, config.target_fpr, device)
+
+
+@contextmanager
+def _value_errors() -> Iterator[None]:
+    """What this package raises as `ValueError`, too, which scikit-learn's users and tools go by."""
+    try:
+        yield
+    except AnomalyAEError as error:
+        raise EstimatorError(str(error)) from error
+
+
+@contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """Leaves torch's random numbers as if nothing had been drawn."""
+    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(used):
+        yield
+
+
+def _plain(value: Any) -> Any:
+    """A setting as a plain JSON value; None for a generator of random numbers."""
+    if isinstance(value, np.random.RandomState):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _times(shape: Shape) -> str:
+    return "×".join(map(str, shape))
