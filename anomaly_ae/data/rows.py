@@ -32,19 +32,20 @@ class Layout:
     @classmethod
     def of(cls, shape: Sequence[int]) -> "Layout":
         """The layout of what is (D,), a square image if D is a square and else a line; (H, W); (C, H, W) or
-        (H, W, C), the latter where 1, 3 or 4 comes last and not first. Raises `DataError` for any other shape.
+        (H, W, C), the latter where 1, 3 or 4 comes last and not first. Raises `DataError` for what is no such shape.
         """
-        match tuple(shape):
-            case (size,):
+        sizes = np.atleast_1d(np.asarray(shape))
+        match sizes.tolist() if sizes.dtype.kind in "iu" and (sizes > 0).all() else []:
+            case [size]:
                 side = math.isqrt(size)
                 return cls((1, side, side) if side * side == size else (1, 1, size))
-            case (height, width):
+            case [height, width]:
                 return cls((1, height, width))
-            case (height, width, channels) if channels in COLOURS and height not in COLOURS:
+            case [height, width, channels] if channels in COLOURS and height not in COLOURS:
                 return cls((channels, height, width), channels > 1)
-            case (channels, height, width):
+            case [channels, height, width]:
                 return cls((channels, height, width))
-        raise DataError(f"an image is (H, W), (C, H, W) or (H, W, C), and this is {tuple(shape)}")
+        raise DataError(f"the shape of an image is (H, W), (C, H, W) or (H, W, C), and was given as {shape}")
 
     @property
     def is_picture(self) -> bool:

@@ -3,40 +3,26 @@
 import dataclasses
 import json
 import math
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 
-from anomaly_ae.autoencoders import AUTOENCODERS, Shape, find_autoencoder, image_size
-from anomaly_ae.autoencoders.inference import map_images, pick_device
-from anomaly_ae.calibration import images_needed, smallest_rate
-from anomaly_ae.config import RunConfig
-from anomaly_ae.data.images import Dataset, ImageSet
-from anomaly_ae.data.preprocessing import Preprocessing, resize
+from anomaly_ae.autoencoders.inference import map_images
+from anomaly_ae.config import TYPES, RunConfig
 from anomaly_ae.data.rows import Layout, Rows, Scale
-from anomaly_ae.data.splits import Part, Split, split_rows
-from anomaly_ae.detector import ESTIMATOR_FILE, Detector, Recipe, fit_detector
-from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, EstimatorError, ModelNotFound, TooFewRows, one_line
-from anomaly_ae.files import write_json
-from anomaly_ae.objectives import build_objective
-from anomaly_ae.scorers import build_scorer
-from anomaly_ae.training import Training, train_epochs
+from anomaly_ae.detector import ESTIMATOR_FILE, Detector
+from anomaly_ae.doors.fitting import fill, fit_rows, to_images
+from anomaly_ae.errors import AnomalyAEError, DataError, DetectorDamaged, EstimatorError, ModelNotFound, one_line
+from anomaly_ae.files import expand, write_json
 
 FEWEST_ROWS = 3  # one to fit, one to tell when to stop, one to calibrate
-FEATURES = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures
-SPARE = 2  # calibration scores that may lie at the threshold or above: by the highest alone it would vary more
-WIDE = 128  # values, from which a latent of 64 is narrow
-ROWS, NORMAL = "rows", "normal"  # the names of a data set that has none, and of its class
 
 Floats = npt.NDArray[np.float64]
 
@@ -189,15 +175,10 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             Fitted estimator.
         """
         rows, layout = self._read(X)
-        with _value_errors(), _own_random_numbers():
-            config = self._config(layout)
-            parts = split_rows(len(rows), config.seed, images_needed(config.target_fpr / SPARE))
-            rate = _possible_rate(config.target_fpr, len(parts[2]), len(rows))
-            scale = Scale.of(rows[torch.cat(parts[:2]).numpy()], layout.is_picture)
-            preprocessing = Preprocessing.for_shape(_seen_shape(str(config.autoencoder), layout))
-            images = _images(rows, layout, scale, preprocessing)
-            self.detector_ = _fit(dataclasses.replace(config, target_fpr=rate), preprocessing, images, parts)
-        self.layout_, self.scale_, self.target_fpr_ = layout, scale, rate
+        with _value_errors():
+            config = fill(self._config(), layout)
+            self.detector_, self.scale_ = fit_rows(rows, layout, config)
+        self.layout_, self.target_fpr_ = layout, self.detector_.calibration.target_fpr
         self.offset_ = -self.detector_.threshold
         return self
 
@@ -218,7 +199,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         rows, _ = self._read(X, fitted=True)
         detector = self.detector_
         with _value_errors():
-            images = _images(rows, self.layout_, self.scale_, detector.preprocessing)
+            images = to_images(rows, self.layout_, self.scale_, detector.preprocessing)
         scores = map_images(detector.network, images, detector.scorer.score, ())
         return -scores.double().numpy()
 
@@ -260,7 +241,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         self.detector_.save(folder)
-        write_json(Path(folder).expanduser() / ESTIMATOR_FILE, self._about())
+        write_json(expand(folder) / ESTIMATOR_FILE, self._about())
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> "AutoencoderDetector":
@@ -268,7 +249,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises `ModelNotFound` when there is none, `DetectorDamaged` when it is incomplete or was changed.
         """
-        detector, path = Detector.load(folder, device), Path(folder) / ESTIMATOR_FILE
+        detector, path = Detector.load(expand(folder), device), expand(folder) / ESTIMATOR_FILE
         if not path.is_file():
             raise ModelNotFound(f"there is a detector in {folder}, but no {ESTIMATOR_FILE}; take anomaly_ae.load")
         try:
@@ -311,85 +292,17 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         X = X if given is None else np.asarray(X).reshape(len(X), math.prod(given))
         rows = validate_data(self, X, reset=not fitted, ensure_min_samples=1 if fitted else FEWEST_ROWS)
         with _value_errors():
-            layout = Layout.of(given or self.image_shape or rows.shape[1:])
-            wanted = self.layout_ if fitted else Layout.of(self.image_shape or given or rows.shape[1:])
-        if math.prod(wanted.shape) != rows.shape[1] or (given and layout != wanted):
-            raise EstimatorError(
-                f"images of {_times(layout.shape)} or rows of {math.prod(layout.shape)} were given, and "
-                f"{_times(wanted.shape)} were expected"
-            )
-        return rows, wanted
+            layout = self.layout_ if fitted else Layout.of(self.image_shape or given or rows.shape[1:])
+            if math.prod(layout.shape) != rows.shape[1] or (given and Layout.of(given) != layout):
+                what = f"images of {_times(given)}" if given else f"rows of {rows.shape[1]} values"
+                raise DataError(f"{what} were given, and images of {_times(layout.shape)} expected")
+        return rows, layout
 
-    def _config(self, layout: Layout) -> RunConfig:
-        """All settings, with what was left open filled in. Raises `UsageError`."""
-        given = {name: value for name, value in self.get_params().items() if value is not None}
-        given = {name: value for name, value in given.items() if name not in ("image_shape", "random_state")}
+    def _config(self) -> RunConfig:
+        """What was asked for. Raises `UsageError`."""
+        settings = {name: value for name, value in self.get_params().items() if name in TYPES}
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        usual = {} if layout.is_picture else FEATURES
-        config = RunConfig.build(usual, given, {"seed": seed}).filled()
-        own = find_autoencoder(str(config.autoencoder))
-        latent = config.latent or _narrow(str(config.autoencoder), layout)
-        objective = config.objective or own.objective
-        return dataclasses.replace(config, latent=latent, objective=objective, defects=own.defects)
-
-
-def _narrow(autoencoder: str, layout: Layout) -> int | None:
-    """A latent size that keeps a dense network from copying its few inputs; None for the architecture's own."""
-    is_dense = AUTOENCODERS[autoencoder].family == "dense"
-    values = math.prod(layout.shape)
-    return max(1, values // 2) if is_dense and values < WIDE else None
-
-
-def _seen_shape(autoencoder: str, layout: Layout) -> Shape:
-    """Channels, height and width of what the network sees: pictures at its size, features as they are."""
-    channels, height, width = layout.shape
-    return (channels, *image_size(autoencoder, None, (height, width))) if layout.is_picture else layout.shape
-
-
-def _images(rows: Rows, layout: Layout, scale: Scale, preprocessing: Preprocessing) -> Tensor:
-    """Rows (N, D) as the network sees them, (N, C, H, W): uint8, or float32 with [0, 1] for what `fit` saw."""
-    images = layout.images(scale.apply(rows))
-    return resize(images, (preprocessing.height, preprocessing.width))
-
-
-def _possible_rate(target_fpr: float, calibrating: int, count: int) -> float:
-    """The rate asked for, or the smallest that so many rows of `count` can hold, and a warning."""
-    smallest = smallest_rate(calibrating)
-    if target_fpr >= smallest:
-        return target_fpr
-    warnings.warn(
-        f"a false-alarm rate of {target_fpr:g} needs {images_needed(target_fpr):,} samples to set the threshold "
-        f"with, and twice as many in all, and {count:,} were given: it is set for a rate of {smallest:.4g}; fit more "
-        "samples, or ask for a higher target_fpr",
-        TooFewRows,
-        stacklevel=3,
-    )
-    return smallest
-
-
-def _fit(config: RunConfig, preprocessing: Preprocessing, images: Tensor, parts: tuple[Tensor, ...]) -> Detector:
-    """Train a network on the rows of the first part, and make a detector with it. Raises `AnomalyAEError`."""
-    recipe = Recipe(
-        dataset=ROWS,
-        classes=(NORMAL,),
-        normal=(NORMAL,),
-        autoencoder=str(config.autoencoder),
-        scorer=str(config.scorer),
-        latent=config.latent,
-    )
-    build_scorer(recipe.scorer)  # an unknown name is said before the training
-    dataset = Dataset(ROWS, recipe.classes, {"train": ImageSet(images, torch.zeros(len(images), dtype=torch.int64))})
-    nothing = torch.zeros(0, dtype=torch.int64)
-    split = Split(*(Part.of(dataset, "train", positions) for positions in (*parts, nothing)))
-    sets = {name: getattr(split, name).take(dataset) for name in ("fit", "validation", "calibration")}
-    device = pick_device(config.device)
-    torch.manual_seed(config.seed)
-    training = Training(recipe.build(preprocessing.shape).to(device), config)
-    for _ in train_epochs(
-        training, build_objective(str(config.objective)), sets["fit"].images, sets["validation"].images
-    ):
-        pass
-    return fit_detector(recipe, preprocessing, training.best, sets, split, config.target_fpr, device)
+        return RunConfig.build(settings, {"seed": seed})
 
 
 @contextmanager
@@ -401,20 +314,14 @@ def _value_errors() -> Iterator[None]:
         raise EstimatorError(str(error)) from error
 
 
-@contextmanager
-def _own_random_numbers() -> Iterator[None]:
-    """Leaves torch's random numbers as if nothing had been drawn."""
-    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(used):
-        yield
-
-
 def _plain(value: Any) -> Any:
     """A setting as a plain JSON value; None for a generator of random numbers."""
     if isinstance(value, np.random.RandomState):
         return None
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _times(shape: Shape) -> str:
+def _times(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
