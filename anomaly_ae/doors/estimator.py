@@ -30,17 +30,17 @@ Floats = npt.NDArray[np.float64]
 class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """Autoencoder for novelty detection.
 
-    Train a convolutional autoencoder on rows or images of what is normal, and say which new ones are not. As in all
-    of scikit-learn, and other than in the rest of this package, scores are higher for what is more normal.
+    Train an autoencoder on rows or images of what is normal, and say which new ones are not. As in all of
+    scikit-learn, and other than in the rest of this package, scores are higher for what is more normal.
 
     X is flat rows of shape (n_samples, n_features), or images of shape (n_samples, H, W), (n_samples, C, H, W) or
     (n_samples, H, W, C); the channels come last where the last axis is 1, 3 or 4 and the second is not.
 
     - A row is read as a square image where n_features is a square, and as an image of 1 × n_features where not,
       unless `image_shape` says otherwise.
-    - Images from 8×8 pixels are pictures, seen by a convolutional network. `uint8` means 0 to 255, numbers that all
-      lie in [0, 1] are taken as they are, and others are brought there: the least that was seen in training becomes
-      0, the greatest 1.
+    - Images from 8×8 pixels are pictures, seen by a convolutional network. `uint8` means 0 to 255, numbers that
+      all lie in [0, 1] are taken as they are, and others are brought there: the least that was seen in training
+      becomes 0, the greatest 1.
     - Smaller images are rows of features, seen by a dense network, each brought to [0, 1] by itself.
     - Values beyond those seen in training are not cut off: they go beyond [0, 1], and are the more unusual for it.
 
@@ -114,11 +114,13 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     Notes
     -----
-    Of the samples, 10 % tell when to stop training, and 10 % set the threshold and serve for nothing else: more where
-    `target_fpr` needs more (39 for 0.05), up to half of all. The others train the network. For normal samples
+    Of the samples, 10 % tell when to stop training, and 10 % set the threshold and serve for nothing else: more
+    where `target_fpr` needs more (39 for 0.05), up to half of all. The others train the network. For normal samples
     exchangeable with those that set the threshold the probability of a false alarm is at most `target_fpr_`. For a
     rate of 0.05, 38 samples are enough; with fewer, `fit` warns (`anomaly_ae.errors.TooFewRows`) and takes the
     smallest rate that they can hold. 3 samples are the fewest.
+
+    Fitting writes no files and prints nothing. The estimator can be pickled as any; `save` and `load` do without.
 
     Examples
     --------
