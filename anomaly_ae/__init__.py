@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from anomaly_ae.autoencoders.parts import load_part as load_part
     from anomaly_ae.config import RunConfig as RunConfig
     from anomaly_ae.detector import Detector as Detector
+    from anomaly_ae.doors.estimator import AutoencoderDetector as AutoencoderDetector
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
     from anomaly_ae.figures import plot as plot
     from anomaly_ae.folder import FolderScores as FolderScores
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AnomalyAEError": "errors",
+    "AutoencoderDetector": "doors.estimator",
     "Detector": "detector",
     "FolderScores": "folder",
     "RunConfig": "config",

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 FORMAT = 4
 REFERENCES = 500  # images by which it is told which others are unusual
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
-OWN_FILES = {JSON_FILE, WEIGHTS_FILE}
+ESTIMATOR_FILE = "estimator.json"  # what the scikit-learn estimator has to say beside them
+OWN_FILES = {JSON_FILE, WEIGHTS_FILE, ESTIMATOR_FILE}
 
 
 @dataclass(frozen=True)
@@ -328,9 +329,9 @@ def fit_detector(
 def _heat_level(detector: Detector, images: Tensor) -> float | None:
     """What the heat maps of no more calibration images exceed than the target rate allows; None without maps."""
     some = images[sample(len(images), REFERENCES)]
-    maps = detector.heat_map(some)
-    if maps is None:
+    if detector.map_scorer is None:
         return None
+    maps = map_images(detector.network, some, detector.map_scorer.heat_map, detector.preprocessing.shape[1:])
     rank = max(1, math.floor(detector.calibration.target_fpr * (len(some) + 1)))
     return float(maps.flatten(1).amax(dim=1).topk(rank).values[-1])
 

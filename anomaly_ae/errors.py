@@ -62,6 +62,14 @@ class CalibrationError(UsageError):
     """There are too few calibration images for the false-alarm rate asked, or their scores are unusable."""
 
 
+class EstimatorError(UsageError, ValueError):
+    """What the scikit-learn estimator was told or given is wrong; a `ValueError` too, as that library has it."""
+
+
+class TooFewRows(UserWarning):
+    """There are too few rows for the false-alarm rate asked for, and a threshold was set for a higher one."""
+
+
 class ModelError(AnomalyAEError):
     """A model that is missing, unfinished or damaged."""
 

@@ -24,7 +24,7 @@ from anomaly_ae.objectives import Objective
 from anomaly_ae.objectives.corruption import Corrupted, Corruption
 from anomaly_ae.objectives.repair import PLANTED
 from anomaly_ae.objectives.similarity import ENERGY_FLOOR
-from anomaly_ae.progress import Display
+from anomaly_ae.progress import Display, Silent
 
 STEPS = 1_500  # optimiser steps of a training whose number of epochs was not said
 MOST_EPOCHS = 200  # and its limit, for small data sets
@@ -124,17 +124,18 @@ def train_epochs(
     objective: Objective,
     fit: Tensor,
     validation: Tensor,
-    checkpoint: Path,
-    display: Display,
+    checkpoint: Path | None = None,
+    display: Display = Silent(),  # noqa: B008 (it has no state)
 ) -> Iterator[Epoch]:
-    """Train until the last epoch or until stopped early, writing a checkpoint before each epoch is yielded.
+    """Train until the last epoch or until stopped early, writing a checkpoint, where one is wanted, before each epoch
+    is yielded.
 
-    fit, validation: normal images, uint8 (N, C, H, W). Every epoch draws its random numbers from (seed, epoch) alone,
-    so a training that goes on from a checkpoint ends as one that was never interrupted.
+    fit, validation: normal images, uint8 or float in [0, 1], (N, C, H, W). Every epoch draws its random numbers from
+    (seed, epoch) alone, so a training that goes on from a checkpoint ends as one that was never interrupted.
     Raises `TrainingError` when the loss is no longer finite.
     """
     config, device = training.config, next(training.network.parameters()).device
-    fit, validation = _near(fit, device), _near(validation, device)  # moved once, as uint8
+    fit, validation = _near(fit, device), _near(validation, device)  # moved once, as they are
     total = epoch_count(config, len(fit))
     while len(training.history) < total and not training.stops_early(total):
         number = len(training.history) + 1
@@ -153,7 +154,8 @@ def train_epochs(
         training.history.append(epoch)
         if training.best_epoch is epoch:
             training.best = {name: value.clone() for name, value in training.network.state_dict().items()}
-        training.save(checkpoint)
+        if checkpoint:
+            training.save(checkpoint)
         yield epoch
 
 

@@ -50,6 +50,14 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     assert history[-1].validation_loss < 0.2 * history[0].validation_loss
 
 
+def test_floats_train_as_bytes_do_and_without_a_checkpoint(tmp_path: Path) -> None:
+    plain, floats = begin(), begin()
+    kept = list(epochs(plain, tmp_path / "c"))
+    history = list(train_epochs(floats, build_objective("mse"), FIT / 255, VALIDATION / 255))
+    assert [epoch.validation_loss for epoch in history] == [epoch.validation_loss for epoch in kept]
+    assert_same_weights(plain.best, floats.best)
+
+
 @pytest.mark.parametrize("objective", ["mse", "bce", "ssim", "mse+0.2*ssim"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_every_objective_trains_in_every_precision(tmp_path: Path, objective: str, precision: str) -> None:

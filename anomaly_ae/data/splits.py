@@ -157,6 +157,20 @@ def split_dataset(
     )
 
 
+def split_rows(count: int, seed: int, needed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions, int64, of fit, validation and calibration among so many rows, 3 at the least, as the seed says.
+
+    80/10/10 %, but one row at the least for each; calibration gets the `needed` ones if it takes no more than half.
+    """
+    usual, half = round(WITH_OFFICIAL_TEST[2] * count), int(MOST_CALIBRATION * count)
+    calibration = max(1, min(half, max(usual, needed)))
+    validation = max(1, round(WITH_OFFICIAL_TEST[1] * count))
+    shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    sizes = [count - validation - calibration, validation, calibration]
+    fit, validating, calibrating = (part.sort().values for part in torch.split(shuffled, sizes))
+    return fit, validating, calibrating
+
+
 def _shares(usual: tuple[float, ...], calibration: float) -> tuple[float, ...]:
     """The shares of the parts, with `calibration` for the calibration if that is more than usual and can be had."""
     if not usual[2] < calibration <= MOST_CALIBRATION:

@@ -16,4 +16,4 @@ class NegativeELBO(Scorer):
             raise UsageError("scorer elbo needs a variational autoencoder; take --autoencoder vae with it")
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        return -elbo(images, outputs)
+        return -elbo(images.clamp(0, 1), outputs)  # pixels beyond have no likelihood

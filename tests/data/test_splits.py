@@ -3,7 +3,7 @@ import torch
 
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.splits import PARTS, Split, split_dataset
+from anomaly_ae.data.splits import PARTS, Split, split_dataset, split_rows
 from anomaly_ae.errors import DataChanged, DataError
 
 
@@ -99,3 +99,21 @@ def test_small_sets_give_the_calibration_what_it_needs(images: int, official: bo
     split = split_dataset(dataset, (0, 1), seed=0, needed=19)
     assert len(split.calibration.indices) >= 19
     assert len(split.fit.indices) >= 0.15 * images
+
+
+@pytest.mark.parametrize(
+    ("count", "needed", "sizes"),
+    [
+        (1000, 39, (800, 100, 100)),
+        (100, 39, (51, 10, 39)),
+        (60, 39, (24, 6, 30)),
+        (4, 39, (1, 1, 2)),
+        (3, 19, (1, 1, 1)),
+    ],
+)
+def test_rows_are_divided_without_a_test_part(count: int, needed: int, sizes: tuple[int, ...]) -> None:
+    parts = split_rows(count, 0, needed)
+    assert tuple(map(len, parts)) == sizes
+    assert torch.cat(parts).sort().values.tolist() == list(range(count))
+    assert all(torch.equal(one, two) for one, two in zip(parts, split_rows(count, 0, needed), strict=True))
+    assert count < 10 or not torch.equal(parts[0], split_rows(count, 1, needed)[0])

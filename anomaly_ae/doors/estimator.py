@@ -1,0 +1,329 @@
+"""A detector as a scikit-learn estimator."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from anomaly_ae.autoencoders.inference import map_images
+from anomaly_ae.config import TYPES, RunConfig
+from anomaly_ae.data.rows import Layout, Rows, Scale
+from anomaly_ae.detector import ESTIMATOR_FILE, Detector
+from anomaly_ae.doors.fitting import fill, fit_rows, to_images
+from anomaly_ae.errors import AnomalyAEError, DataError, DetectorDamaged, EstimatorError, ModelNotFound, one_line
+from anomaly_ae.files import expand, write_json
+
+FEWEST_ROWS = 3  # one to fit, one to tell when to stop, one to calibrate
+
+Floats = npt.NDArray[np.float64]
+
+
+class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+    """Autoencoder for novelty detection.
+
+    Train an autoencoder on rows or images of what is normal, and say which new ones are not. As in all of
+    scikit-learn, and other than in the rest of this package, scores are higher for what is more normal.
+
+    X is flat rows of shape (n_samples, n_features), or images of shape (n_samples, H, W), (n_samples, C, H, W) or
+    (n_samples, H, W, C); the channels come last where the last axis is 1, 3 or 4 and the second is not.
+
+    - A row is read as a square image where n_features is a square, and as an image of 1 × n_features where not,
+      unless `image_shape` says otherwise.
+    - Images from 8×8 pixels are pictures, seen by a convolutional network. `uint8` means 0 to 255, numbers that
+      all lie in [0, 1] are taken as they are, and others are brought there: the least that was seen in training
+      becomes 0, the greatest 1.
+    - Smaller images are rows of features, seen by a dense network, each brought to [0, 1] by itself.
+    - Values beyond those seen in training are not cut off: they go beyond [0, 1], and are the more unusual for it.
+
+    Parameters
+    ----------
+    autoencoder : str, default=None
+        The architecture, one of those that `anomaly-ae autoencoders` lists; None: "conv" for pictures, "multilayer"
+        for features.
+
+    latent : int, default=None
+        The number of latent dimensions; None: the architecture's own, for features at most half their number.
+
+    objective : str, default=None
+        What the network is trained for, such as "mse" or "mse+0.5*ssim"; None: the architecture's own.
+
+    scorer : str, default=None
+        How a score is made, one of those that `anomaly-ae scorers` lists, or several joined by "+"; None:
+        "aligned-knn" for pictures, "mse+latent-knn" for features.
+
+    target_fpr : float, default=0.05
+        The false-alarm rate: the share of normal samples, above 0 and below 1, that `predict` may call outliers.
+
+    epochs : int, default=None
+        Passes over the training samples at the most; None: as many as come nearest to 1500 steps, at most 200.
+
+    batch_size : int, default=None
+        Samples of a training step; None: 128.
+
+    learning_rate : float, default=None
+        The peak of the learning rate; None: the architecture's own.
+
+    image_shape : tuple of int, default=None
+        What a flat row is: (H, W), (C, H, W) or (H, W, C).
+
+    random_state : int, RandomState instance or None, default=None
+        Controls which samples calibrate, the first weights and the order of training.
+        Pass an int for reproducible results across multiple function calls.
+
+    device : {"auto", "cpu", "cuda", "mps"}, default="auto"
+        Where to compute.
+
+    Attributes
+    ----------
+    detector_ : Detector
+        The fitted detector. It takes images as the network sees them, in [0, 1]; its scores are higher for what is
+        more anomalous.
+
+    offset_ : float
+        Offset used to define the decision function from the raw scores:
+        ``decision_function = score_samples - offset_``. It is the negative of `detector_.threshold`.
+
+    target_fpr_ : float
+        The false-alarm rate that the threshold is set for: `target_fpr`, or the smallest that the rows can hold.
+
+    n_features_in_ : int
+        Number of values of a sample seen during :term:`fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of features seen during :term:`fit`. Defined only when `X` has feature names that are all strings.
+
+    layout_ : Layout
+        How a row is read as an image: `layout_.shape` is (C, H, W).
+
+    scale_ : Scale
+        What of the values becomes 0 and what becomes 1.
+
+    See Also
+    --------
+    sklearn.ensemble.IsolationForest : Detection by random trees.
+    anomaly_ae.train : The same from the command line's settings, with a record of every run.
+
+    Notes
+    -----
+    Of the samples, 10 % tell when to stop training, and 10 % set the threshold and serve for nothing else: more
+    where `target_fpr` needs more (39 for 0.05), up to half of all. The others train the network. For normal samples
+    exchangeable with those that set the threshold the probability of a false alarm is at most `target_fpr_`. For a
+    rate of 0.05, 38 samples are enough; with fewer, `fit` warns (`anomaly_ae.errors.TooFewRows`) and takes the
+    smallest rate that they can hold. 3 samples are the fewest.
+
+    Fitting writes no files and prints nothing. The estimator can be pickled as any; `save` and `load` do without.
+
+    Examples
+    --------
+    >>> from anomaly_ae import AutoencoderDetector
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)  # 8×8 images as rows of 64
+    >>> normal = X[y == 0]
+    >>> detector = AutoencoderDetector(random_state=0, epochs=20).fit(normal[:150])
+    >>> detector.predict(X[y == 4][:3])
+    array([-1, -1, -1])
+    """
+
+    def __init__(
+        self,
+        *,
+        autoencoder: str | None = None,
+        latent: int | None = None,
+        objective: str | None = None,
+        scorer: str | None = None,
+        target_fpr: float = 0.05,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        random_state: Any = None,
+        device: str = "auto",
+    ) -> None:
+        self.autoencoder = autoencoder
+        self.latent = latent
+        self.objective = objective
+        self.scorer = scorer
+        self.target_fpr = target_fpr
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.image_shape = image_shape
+        self.random_state = random_state
+        self.device = device
+
+    def fit(self, X: Any, y: object = None) -> "AutoencoderDetector":
+        """Fit the detector to normal samples.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The normal samples, 3 at the least.
+
+        y : Ignored
+            Not used, present for API consistency by convention.
+
+        Returns
+        -------
+        self : object
+            Fitted estimator.
+        """
+        rows, layout = self._read(X)
+        with _value_errors():
+            config = fill(self._config(), layout)
+            self.detector_, self.scale_ = fit_rows(rows, layout, config)
+        self.layout_, self.target_fpr_ = layout, self.detector_.calibration.target_fpr
+        self.offset_ = -self.detector_.threshold
+        return self
+
+    def score_samples(self, X: Any) -> Floats:
+        """Negative anomaly scores: the lower, the more anomalous.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The samples, in the units of those given to `fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            The scores of `detector_`, with the opposite sign. They have no lower bound.
+        """
+        check_is_fitted(self)
+        rows, _ = self._read(X, fitted=True)
+        detector = self.detector_
+        with _value_errors():
+            images = to_images(rows, self.layout_, self.scale_, detector.preprocessing)
+        scores = map_images(detector.network, images, detector.scorer.score, ())
+        return -scores.double().numpy()
+
+    def decision_function(self, X: Any) -> Floats:
+        """Scores less the offset: negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The samples.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,)
+            ``score_samples(X) - offset_``, negative exactly where the detector's score is above its threshold.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> npt.NDArray[np.int_]:
+        """Whether each sample is an inlier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            The samples.
+
+        Returns
+        -------
+        is_inlier : ndarray of shape (n_samples,)
+            +1 for inliers, -1 for outliers.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the estimator to a folder, without pickle; `anomaly_ae.load` reads the detector in it, too.
+
+        A RandomState is saved as None. Raises `StorageError` when the folder holds something else or cannot be
+        written.
+        """
+        check_is_fitted(self)
+        self.detector_.save(folder)
+        write_json(expand(folder) / ESTIMATOR_FILE, self._about())
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto") -> "AutoencoderDetector":
+        """Read an estimator that `save` wrote; nothing in it is executed.
+
+        Raises `ModelNotFound` when there is none, `DetectorDamaged` when it is incomplete or was changed.
+        """
+        detector, path = Detector.load(expand(folder), device), expand(folder) / ESTIMATOR_FILE
+        if not path.is_file():
+            raise ModelNotFound(f"there is a detector in {folder}, but no {ESTIMATOR_FILE}; take anomaly_ae.load")
+        try:
+            return cls._assemble(json.loads(path.read_bytes()), detector)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DetectorDamaged(f"{path} is damaged ({one_line(error)}); copy it again") from error
+
+    def _about(self) -> dict[str, Any]:
+        """What `load` needs beside the detector, as plain JSON values."""
+        settings = {name: _plain(value) for name, value in self.get_params().items()}
+        names = getattr(self, "feature_names_in_", None)
+        return {
+            "detector": self.detector_.digest,
+            "settings": settings,
+            "layout": dataclasses.asdict(self.layout_),
+            "scale": {"low": self.scale_.low.tolist(), "high": self.scale_.high.tolist()},
+            "feature_names": None if names is None else list(names),
+        }
+
+    @classmethod
+    def _assemble(cls, about: dict[str, Any], detector: Detector) -> "AutoencoderDetector":
+        if about["detector"] != detector.digest:
+            raise ValueError("it is of another detector")
+        settings, layout = about["settings"], about["layout"]
+        shape = settings["image_shape"]
+        estimator = cls(**settings | {"image_shape": shape and tuple(shape)})
+        estimator.detector_ = detector
+        estimator.layout_ = Layout(tuple(layout["shape"]), layout["channels_last"])
+        estimator.scale_ = Scale.between(**about["scale"])
+        estimator.target_fpr_, estimator.offset_ = detector.calibration.target_fpr, -detector.threshold
+        estimator.n_features_in_ = math.prod(estimator.layout_.shape)
+        if about["feature_names"]:
+            estimator.feature_names_in_ = np.array(about["feature_names"], dtype=object)
+        return estimator
+
+    def _read(self, X: Any, fitted: bool = False) -> tuple[Rows, Layout]:
+        """What was given as rows (n_samples, n_features), and how these are images. Raises `ValueError`."""
+        X = np.asarray(X) if isinstance(X, list | tuple) else X
+        given = tuple(X.shape[1:]) if getattr(X, "ndim", 2) > 2 else None
+        X = X if given is None else np.asarray(X).reshape(len(X), math.prod(given))
+        rows = validate_data(self, X, reset=not fitted, ensure_min_samples=1 if fitted else FEWEST_ROWS)
+        with _value_errors():
+            layout = self.layout_ if fitted else Layout.of(self.image_shape or given or rows.shape[1:])
+            if math.prod(layout.shape) != rows.shape[1] or (given and Layout.of(given) != layout):
+                what = f"images of {_times(given)}" if given else f"rows of {rows.shape[1]} values"
+                raise DataError(f"{what} were given, and images of {_times(layout.shape)} expected")
+        return rows, layout
+
+    def _config(self) -> RunConfig:
+        """What was asked for. Raises `UsageError`."""
+        settings = {name: value for name, value in self.get_params().items() if name in TYPES}
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        return RunConfig.build(settings, {"seed": seed})
+
+
+@contextmanager
+def _value_errors() -> Iterator[None]:
+    """What this package raises as `ValueError`, too, which scikit-learn's users and tools go by."""
+    try:
+        yield
+    except AnomalyAEError as error:
+        raise EstimatorError(str(error)) from error
+
+
+def _plain(value: Any) -> Any:
+    """A setting as a plain JSON value; None for a generator of random numbers."""
+    if isinstance(value, np.random.RandomState):
+        return None
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
