@@ -82,6 +82,14 @@ def test_a_grid_holds_originals_above_reconstructions(channels: int, shape: tupl
     assert (pixels[40, 40].max(), pixels[130, 40].max()) == (255, 128)
 
 
+def test_a_grid_goes_on_below_with_what_does_not_fit_side_by_side() -> None:
+    images = np.ones((8, 1, 28, 28))
+    pixels = figures.grid(images, 0.5 * images)
+    assert pixels.shape == (4 * 86, 6 * 86)
+    band = pixels[2 * 86 + 40, 40::86]  # the first two of the second band are images, the others are empty
+    assert band.tolist() == [255, 255, 0, 0, 0, 0]
+
+
 def test_an_overlay_has_a_contour_at_the_level_and_the_outline_of_the_truth() -> None:
     picture, heat = np.full((40, 60, 3), 90, np.uint8), np.zeros((20, 30), np.float32)
     heat[8:12, 10:16] = 2.0

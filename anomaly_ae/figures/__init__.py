@@ -5,6 +5,7 @@ from anomaly_ae.figures.detections import detections, plot
 from anomaly_ae.figures.latents import MAPPED, latent_map
 from anomaly_ae.figures.pictures import (
     CONTOUR,
+    GRID_IMAGES,
     OVERLAY_PIXELS,
     SHOWN,
     TRUTH,
@@ -20,6 +21,7 @@ from anomaly_ae.figures.style import Array, label, save_figures, save_image
 
 __all__ = [
     "CONTOUR",
+    "GRID_IMAGES",
     "MAPPED",
     "OVERLAY_PIXELS",
     "SHOWN",

@@ -16,6 +16,7 @@ OVERLAY_PIXELS = 224  # the least larger side of a picture with a heat map over 
 GRID_PIXELS = 84  # the least height of one image in a grid
 CONTOUR, TRUTH, OUTLINE = (0, 255, 255), (60, 255, 60), 2  # colours of lines over pictures, and their width in pixels
 FAINT = 0.1  # share of a map's largest value below which nothing gets a contour
+BAND, GRID_IMAGES = 6, 18  # images side by side in a grid, and in all: MLflow's card for pictures is square
 SHOWN = 10  # images in a row
 LETTERS = 10  # of a heading, to an inch
 STRIP_PIXELS = 64  # the least width of one image in it
@@ -74,11 +75,15 @@ def _strip(shown: Array) -> Array:
 
 
 def grid(images: Array, rebuilt: Array) -> Array:
-    """Originals above reconstructions, float (N, C, H, W) in [0, 1], as one uint8 picture (H', W'[, 3])."""
-    height, width = images.shape[-2:]
-    scale = max(1, round(GRID_PIXELS / min(height, width)))
-    rows = [np.concatenate([_pixels(image, scale) for image in row], axis=1) for row in (images, rebuilt)]
-    return np.concatenate(rows, axis=0)
+    """Originals above reconstructions, `BAND` pairs side by side, then the next, float (N, C, H, W) in [0, 1], as one
+    uint8 picture (H', W'[, 3]).
+    """
+    scale = max(1, round(GRID_PIXELS / min(images.shape[-2:])))
+    width = min(BAND, len(images))
+    bands = range(0, len(images), width)
+    rows = [[_pixels(image, scale) for image in kind[i : i + width]] for i in bands for kind in (images, rebuilt)]
+    empty = np.zeros_like(rows[0][0])
+    return np.concatenate([np.concatenate(row + [empty] * (width - len(row)), axis=1) for row in rows], axis=0)
 
 
 def _pixels(image: Array, scale: int) -> Array:

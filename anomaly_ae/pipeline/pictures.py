@@ -48,7 +48,7 @@ def draw_training(training: Training, detector: Detector, job: Job) -> dict[str,
 
 def reconstruction_grid(training: Training, validation: Tensor) -> Array:
     """Some validation images above what the network makes of them now, uint8 (H, W) or (H, W, 3)."""
-    some = _even(validation, figures.SHOWN)
+    some = _even(validation, figures.GRID_IMAGES)
     rebuilt = map_images(training.network, some, lambda _, outputs: outputs.reconstruction, tuple(some.shape[1:]))
     return figures.grid(as_float(some).numpy(), rebuilt.numpy())
 

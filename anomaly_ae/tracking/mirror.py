@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import ModelError, RunBusy, one_line
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 FOLDERS = ("figures", "evaluation", "evaluations", "comparisons", "detector", "network")
 FILES = ("config.json", "split.json", "metrics.csv", "result.json", "pipeline.json")
 PARENT, KIND = "mlflow.parentRunId", "anomaly_ae.kind"
+ALWAYS = ("dataset", "normal", "autoencoder", "objective", "scorer", "preset", "target_fpr", "seed")  # as parameters
 GRIDS = "reconstructions"  # key of the images with a step slider
 MOST_METRICS = 1_000  # that MLflow takes at once
 LONGEST_NAME = 500  # of a data set that MLflow takes
@@ -90,7 +92,7 @@ class Tracker:
 
             from anomaly_ae.data.datasets import short_name  # here, for listing runs needs no torch
 
-            _log_params(client, run_id, config.to_dict() | images | network)
+            _log_params(client, run_id, _telling(config) | network)
             client.set_tag(run_id, KIND, record.kind)
             source = json.dumps({"dataset": config.dataset, "normal": config.normal})
             digest = split["digest"][:DIGEST_LENGTH]
@@ -218,6 +220,13 @@ class Tracker:
             self.failed_at = time.monotonic()
             self.failure = textwrap.shorten(one_line(error), 120, placeholder=" …")
             say(f"warning: MLflow at {self.home.tracking_uri} does not answer ({self.failure}); going on without it")
+
+
+def _telling(config: RunConfig) -> dict[str, Any]:
+    """The settings that tell runs apart; config.json has them all. MLflow puts all parameters above each picture."""
+    usual, places = RunConfig().to_dict(), ("data_dir", "experiment")
+    settings = {key: value for key, value in config.to_dict().items() if key not in places}
+    return {key: value for key, value in settings.items() if key in ALWAYS or value != usual[key]}
 
 
 def _log_params(client: Any, run_id: str, values: dict[str, Any]) -> None:

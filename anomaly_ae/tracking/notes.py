@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from anomaly_ae.runs import CALIBRATION, RunFolder
 
@@ -16,40 +17,53 @@ def describe_pipeline(run: RunFolder) -> str:
 
 
 def describe(run: RunFolder) -> str:
-    """The run in a few lines of Markdown, with the headline figures as a table."""
-    config, result, evaluation = run.config, run.read("result.json"), run.read("evaluation/metrics.json")
+    """The run in a few lines of Markdown: the headline figures as a table, where to look, and how to use it."""
+    from anomaly_ae.data.datasets import short_name  # here, for listing runs needs no torch
+
     if run.record.kind == CALIBRATION:
-        return (
-            "A calibration that was not finished."
-            if not result
-            else (
-                f"Calibrated on {result['images']:,} normal images of `{result['calibrated_on']}` "
-                f"({result['guarantee']}): threshold {result['threshold']:.4f} for a false-alarm rate of "
-                f"{result['target_fpr']:g}; before {result['threshold_before']:.4f}."
-            )
-        )
+        return "\n".join([_calibration(run), "", *_use(run)])
+    config, result, evaluation = run.config, run.read("result.json"), run.read("evaluation/metrics.json")
     lines = [
-        f"Normal: **{config.normal}** of **{config.dataset}** · autoencoder `{config.autoencoder}` "
+        f"Normal: **{config.normal}** of **{short_name(config.dataset)}** · autoencoder `{config.autoencoder}` "
         f"· scorer `{config.scorer}` · false-alarm rate asked: {config.target_fpr:g}"
     ]
-    if evaluation and evaluation["auroc"] is not None:
-        low, high = evaluation["auroc_ci"]
-        lines += [
-            "",
-            "| AUROC (95 % interval) | average precision | FPR@95TPR | false alarms | detected |",
-            "|---|---|---|---|---|",
-            f"| {evaluation['auroc']:.4f} ({low:.4f} to {high:.4f}) | {evaluation['average_precision']:.4f} "
-            f"| {evaluation['fpr_at_95_tpr']:.4f} | {evaluation['false_positive_rate']:.2%} "
-            f"| {evaluation['true_positive_rate']:.2%} |",
-        ]
+    lines += ["", *_headline(evaluation)] if evaluation and evaluation["auroc"] is not None else []
     if result:
         mse = f"{result['train_mse']:.5f} (train), {result['validation_mse']:.5f} (validation)"
         mse += f", {evaluation['reconstruction_mse']:.5f} (test)" if evaluation else ""
-        lines += [
-            "",
-            f"Trained {result['epochs']} epochs in {result['train_seconds']:.1f} s; reconstruction MSE {mse}.",
-        ]
+        seconds = f"{result['epochs']} epochs in {result['train_seconds']:.1f} s"
+        lines += ["", f"Trained {seconds}; reconstruction MSE {mse}.", "", *_use(run)]
     return "\n".join(lines)
+
+
+def _headline(evaluation: dict[str, Any]) -> list[str]:
+    low, high = evaluation["auroc_ci"]
+    return [
+        "| AUROC (95 % interval) | average precision | FPR@95TPR | false alarms | detected |",
+        "|---|---|---|---|---|",
+        f"| {evaluation['auroc']:.4f} ({low:.4f} to {high:.4f}) | {evaluation['average_precision']:.4f} "
+        f"| {evaluation['fpr_at_95_tpr']:.4f} | {evaluation['false_positive_rate']:.2%} "
+        f"| {evaluation['true_positive_rate']:.2%} |",
+        "",
+        "What it gets wrong: *Artifacts*, `figures/most_anomalous.png`, `least_anomalous.png`, `score_by_class.png`.",
+    ]
+
+
+def _calibration(run: RunFolder) -> str:
+    result = run.read("result.json")
+    if not result:
+        return "A calibration that was not finished."
+    return (
+        f"Calibrated on {result['images']:,} normal images of `{result['calibrated_on']}` "
+        f"({result['guarantee']}): threshold {result['threshold']:.4f} for a false-alarm rate of "
+        f"{result['target_fpr']:g}; before {result['threshold_before']:.4f}."
+    )
+
+
+def _use(run: RunFolder) -> list[str]:
+    """The commands that go on from here, each on a line, for the page does not break long ones."""
+    name = run.record.id
+    return [f"* Use it: `anomaly-ae score FOLDER --model {name}`", f"* Give it a name: `anomaly-ae promote {name}`"]
 
 
 def code_version() -> dict[str, str]:
