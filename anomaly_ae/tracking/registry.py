@@ -55,7 +55,7 @@ def promote(home: Home, run: RunFolder, name: str, alias: str = CHAMPION) -> Pro
             if evaluation.get(key) is not None:
                 client.set_model_version_tag(name, version, key, f"{evaluation[key]:.6g}")
         client.set_registered_model_alias(name, alias, version)
-    others = None if before in (None, version) else int(before)
+    others = None if before is None or int(before) == int(version) else int(before)
     uri = f"{SCHEME}{name}@{alias}"
     return Promoted(record.id, name, int(version), alias, uri, others, evaluation.get("auroc"))
 

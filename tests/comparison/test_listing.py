@@ -1,0 +1,39 @@
+import pytest
+
+from anomaly_ae import pipeline
+from anomaly_ae.comparison.listing import list_runs
+from anomaly_ae.config import RunConfig
+from anomaly_ae.errors import UnknownName
+from anomaly_ae.runs import Home
+from tests.conftest import Trained
+
+
+def test_a_row_has_record_settings_and_figures(trained: Trained) -> None:
+    row = next(row for row in list_runs(trained.home) if row["id"] == trained.run.record.id)
+    assert (row["status"], row["auroc"]) == ("FINISHED", trained.evaluation.auroc)
+    assert row["seconds"] == trained.result.train_seconds
+    assert row["settings"]["normal"] == "0,1,2"
+
+
+def test_runs_are_filtered_and_sorted_with_what_has_no_figure_last(home: Home) -> None:
+    for scorer in ("pixel-knn", "mse"):
+        pipeline.train(RunConfig(normal="0,1,2", epochs=1, scorer=scorer), home=home, tracking=False)
+        pipeline.evaluate(home=home)
+    pipeline.train(RunConfig(normal="5", epochs=1, seed=4), home=home, tracking=False)
+    names = ["digits 5 · conv · aligned-knn", "digits 0,1,2 · conv · mse", "digits 0,1,2 · conv · pixel-knn"]
+    newest, mse, knn = names
+    assert [row["name"] for row in list_runs(home)] == names
+    assert [row["name"] for row in list_runs(home, sort="auroc")] == [knn, mse, newest]
+    assert [row["name"] for row in list_runs(home, sort="name")] == [mse, knn, newest]
+    assert [row["name"] for row in list_runs(home, ["scorer=mse"])] == [mse]
+    assert [row["name"] for row in list_runs(home, ["digits 0", "seed=0"], "auroc")] == [knn, mse]
+    assert list_runs(home, ["status=KILLED"]) == []
+    (found,) = list_runs(home, ["knn", "seed=4"])
+    assert [row["id"] for row in list_runs(home, [found["id"][:6]])] == [found["id"]]
+
+
+def test_an_unknown_column_or_order_is_said(trained: Trained) -> None:
+    with pytest.raises(UnknownName, match="did you mean 'scorer'"):
+        list_runs(trained.home, ["scoer=mse"])
+    with pytest.raises(UnknownName, match="unknown order 'size'"):
+        list_runs(trained.home, sort="size")

@@ -1,0 +1,36 @@
+import pytest
+from mlflow import MlflowClient
+
+from anomaly_ae import pipeline
+from anomaly_ae.config import RunConfig
+from anomaly_ae.errors import ModelError, ModelNotFound, UsageError
+from anomaly_ae.runs import KILLED, Home
+from tests.conftest import Cli, Trained
+
+
+def test_a_comparison_is_an_artifact_of_the_first_run(trained: Trained, cli: Cli) -> None:
+    place = ("--mlruns", str(trained.home.root))
+    other = cli("train", "--normal", "0,1,2", "--epochs", "2", "--scorer", "mse", "--json", *place).json()["run_id"]
+    cli("evaluate", other, *place)
+    ended = cli("compare", trained.run.record.id, other, *place)
+    assert ended.code == 0, ended.err
+    for part in ("p (DeLong)", f"{trained.evaluation.auroc:.4f}", "scorer", "aligned-knn · mse", "comparison.html"):
+        assert part in ended.out
+    client = MlflowClient(trained.home.tracking_uri)
+    folder = f"comparisons/with-{other[:8]}"
+    names = {item.path.rpartition("/")[2] for item in client.list_artifacts(trained.run.record.id, folder)}
+    assert names == {"comparison.html", "loss_curves.png", "roc_curves.png", "runs.csv"}
+
+
+def test_one_run_or_none_is_not_compared(trained: Trained, home: Home) -> None:
+    with pytest.raises(UsageError, match="two runs or more, and 1 was named"):
+        pipeline.compare([trained.run.record.id, trained.run.record.id[:8]], home=trained.home)
+    with pytest.raises(ModelNotFound, match="there is no run 'nothing'"):
+        pipeline.compare(["nothing"], home=home)
+
+
+def test_an_unfinished_run_is_refused(home: Home) -> None:
+    ids = [pipeline.train(RunConfig(normal=str(i), epochs=1), home=home, tracking=False).run_id for i in range(2)]
+    home.find_run(ids[1]).update(status=KILLED)
+    with pytest.raises(ModelError, match="resume it with"):
+        pipeline.compare(ids, home=home)

@@ -1,0 +1,89 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from anomaly_ae import pipeline
+from anomaly_ae.config import RunConfig
+from anomaly_ae.errors import ModelNotFound, UsageError
+from anomaly_ae.pipeline.models import find_model
+from anomaly_ae.runs import Home
+from tests.conftest import Trained
+
+
+@pytest.fixture
+def client(trained: Trained) -> MlflowClient:
+    return MlflowClient(trained.home.tracking_uri)
+
+
+def test_a_promoted_run_is_found_by_its_alias_and_carries_its_evaluation(
+    trained: Trained, client: MlflowClient
+) -> None:
+    promoted = pipeline.promote(trained.run.record.id[:8], home=trained.home)
+    assert (promoted.name, promoted.alias, promoted.uri) == ("digits", "champion", "models:/digits@champion")
+    version = client.get_model_version_by_alias("digits", "champion")
+    assert int(version.version) == promoted.version
+    assert float(version.tags["auroc"]) == pytest.approx(trained.evaluation.auroc, abs=1e-5)
+    assert f"{trained.evaluation.auroc:.4f}" in version.description
+    for uri in (promoted.uri, f"models:/digits/{promoted.version}"):
+        folder, run = find_model(trained.home, uri)
+        assert (folder, run) == (trained.run.path / "detector", trained.run)
+
+
+def test_a_run_is_one_version_whatever_it_is_called(trained: Trained, client: MlflowClient) -> None:
+    first = pipeline.promote(trained.run.record.id, home=trained.home)
+    again = pipeline.promote(trained.run.record.id, "challenger", home=trained.home)
+    assert again.version == first.version
+    aliases = client.get_registered_model("digits").aliases
+    assert {alias: int(version) for alias, version in aliases.items()} == {
+        "champion": first.version,
+        "challenger": first.version,
+    }
+
+
+def test_the_alias_goes_to_the_next_one_and_a_run_without_tracking_is_logged_first(home: Home) -> None:
+    settings = RunConfig(normal="0,1", epochs=1)
+    one = pipeline.train(settings, home=home, tracking=False)
+    pipeline.promote(one.run_id, home=home, name="line-3")
+    two = pipeline.train(settings, home=home)
+    promoted = pipeline.promote("latest", home=home, name="line-3")
+    assert (promoted.run_id, promoted.before, promoted.auroc) == (two.run_id, 1, None)
+    assert find_model(home, "models:/line-3@champion")[1] == home.find_run(two.run_id)
+
+
+def test_the_model_has_an_example_and_the_figures(trained: Trained, client: MlflowClient, tmp_path: Path) -> None:
+    run_id = trained.run.record.id
+    (model,) = client.search_logged_models([client.get_run(run_id).info.experiment_id], f"source_run_id = '{run_id}'")
+    metrics = {metric.key: metric.value for metric in model.metrics}
+    assert metrics["test/auroc"] == trained.evaluation.auroc
+    assert metrics["calibration/threshold"] == pytest.approx(trained.result.threshold)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"alias": "latest"}, "'latest' was given"),
+        ({"alias": "v3"}, "'v3' was given"),
+        ({"alias": "a b"}, "an alias has letters"),
+        ({"name": "a/b"}, "'a/b' was given"),
+        ({"name": ""}, "a model's name has letters"),
+    ],
+)
+def test_names_that_cannot_be_used_are_refused_before_anything_is_registered(
+    trained: Trained, given: dict[str, str], said: str
+) -> None:
+    if given.get("name") == "":
+        given = {"name": " "}
+    with pytest.raises(UsageError, match=said):
+        pipeline.promote(trained.run.record.id, home=trained.home, **given)
+
+
+def test_what_is_no_run_or_not_registered_is_said(trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.run.path / "detector", tmp_path / "copy")
+    with pytest.raises(UsageError, match="is no run"):
+        pipeline.promote(str(tmp_path / "copy"), home=trained.home)
+    with pytest.raises(ModelNotFound, match="there is no models:/nothing@champion"):
+        find_model(trained.home, "models:/nothing@champion")
+    with pytest.raises(UsageError, match="models:/NAME@ALIAS"):
+        find_model(trained.home, "models:/digits")
