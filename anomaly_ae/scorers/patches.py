@@ -5,9 +5,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.autoencoders.inference import portions
 from anomaly_ae.errors import UsageError
 from anomaly_ae.scorers.base import MapScorer, Passes
-from anomaly_ae.scorers.neighbours import sample
+from anomaly_ae.scorers.neighbours import distances, sample
 from anomaly_ae.scorers.surface import smooth
 
 MAPS, FINEST = 2, 0.3  # feature maps compared: so many, from the first of at most this share of the image's height on
@@ -45,8 +46,8 @@ class PatchNeighbours(MapScorer):
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         patches = _patches(outputs)
         keys = self._standardise(_rows(patches))  # (N·h·w, D)
-        nearest = [torch.cdist(part, self.learned["memory"]).amin(dim=1) for part in torch.split(keys, AT_A_TIME)]
-        maps = torch.cat(nearest).view(len(patches), 1, *patches.shape[2:])
+        nearest = [distances(part, self.learned["memory"]).amin(dim=1) for part in portions(keys, AT_A_TIME)]
+        maps = torch.cat(nearest).view(-1, 1, *patches.shape[2:])
         return smooth(functional.interpolate(maps, images.shape[-2:], mode="bilinear")).squeeze(1)
 
     def _standardise(self, rows: Tensor) -> Tensor:
