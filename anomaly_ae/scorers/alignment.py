@@ -114,9 +114,10 @@ def _errors_to_closest(a: Tensor, b: Tensor, reach: int) -> Tensor:
     """
     _, height, width, _ = a.shape
     around = functional.pad(b, (0, 0, *[reach] * 4), value=torch.inf)
-    moves = itertools.product(range(2 * reach + 1), repeat=2)
-    moved = (around[:, dy : dy + height, dx : dx + width] for dy, dx in moves)
-    return functools.reduce(torch.minimum, ((a - other).square().sum(dim=0) for other in moved))
+    moves = range(2 * reach + 1)
+    across = torch.stack([around[:, :, dx : dx + width] for dx in moves])  # (2·reach + 1, 2C, H + 2·reach, W, P)
+    errors = ((a - across[:, :, dy : dy + height]).square().sum(dim=1).amin(dim=0) for dy in moves)
+    return functools.reduce(torch.minimum, errors)
 
 
 def edges(images: Tensor) -> Tensor:
