@@ -82,6 +82,10 @@ class DetectorDamaged(ModelError):
     """A detector's files are incomplete, truncated or were changed after it was saved."""
 
 
+class ExportError(ModelError):
+    """A detector in another format would not say what it says itself; nothing is written then."""
+
+
 class RunBusy(AnomalyAEError):
     """Another process is working on the same run."""
 

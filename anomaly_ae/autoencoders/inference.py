@@ -1,6 +1,6 @@
 """Running a trained network over many images so that its numbers depend on nothing but the images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -26,6 +26,11 @@ def as_bytes(images: Tensor) -> Tensor:
 def batch_size(height: int, width: int) -> int:
     """Images per batch; it depends on their size alone, since a network's bits depend on the batch size."""
     return max(1, min(MOST_IMAGES, MOST_PIXELS // (height * width)))
+
+
+def portions(values: Tensor, size: int) -> Sequence[Tensor]:
+    """Rows of a tensor, `size` at a time; all at once in a graph that is being exported, for any number of them."""
+    return [values] if torch.compiler.is_exporting() else torch.split(values, size)
 
 
 @torch.inference_mode()

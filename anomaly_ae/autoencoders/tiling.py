@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from anomaly_ae.autoencoders.base import Autoencoder, Options, Outputs, Shape
 from anomaly_ae.autoencoders.blocks import Size
-from anomaly_ae.autoencoders.inference import batch_size
+from anomaly_ae.autoencoders.inference import batch_size, portions
 from anomaly_ae.errors import UsageError
 
 OVERLAP = 0.25  # the least share of a tile, of two pixels or more a side, that the next one covers too
@@ -105,7 +105,7 @@ class Grid:
         """The tiles, or their latents, so many at a time as a network may get; in training all, for batch norm is to
         see the whole batch, and what it sees is not to depend on a limit.
         """
-        return torch.split(tiles, max(1, len(tiles)) if training else batch_size(*self.tile))
+        return [tiles] if training else portions(tiles, batch_size(*self.tile))
 
 
 class Tiled(Autoencoder):

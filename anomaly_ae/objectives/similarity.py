@@ -44,7 +44,8 @@ def ssim_map(images: Tensor, others: Tensor) -> Tensor:
     Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861
     """
     stacked = torch.cat([images, others, images * images, others * others, images * others])
-    mean_x, mean_y, xx, yy, xy = blur(stacked, SSIM_SIGMA, SSIM_RADIUS).chunk(5)
+    blurred = blur(stacked, SSIM_SIGMA, SSIM_RADIUS).view(5, *images.shape)
+    mean_x, mean_y, xx, yy, xy = blurred.unbind()
     variances = (xx - mean_x**2) + (yy - mean_y**2)
     covariance = xy - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)

@@ -1,5 +1,6 @@
 """Score by distance to the nearest training images, after every part of the image was let move a little."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -8,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.autoencoders.inference import as_bytes
+from anomaly_ae.autoencoders.inference import as_bytes, portions
 from anomaly_ae.scorers.base import MapScorer, Passes
-from anomaly_ae.scorers.neighbours import FeatureNeighbours, sample, shrink
+from anomaly_ae.scorers.neighbours import FeatureNeighbours, distances, sample, shrink
 
 LARGEST = 32  # pixels of the smaller side at which images are compared
 REACH = 3 / 28  # how far a part may move, of the smaller side
@@ -54,7 +55,7 @@ class AlignedNeighbours(MapScorer):
             errors = aligned_errors(ours, theirs, _reach(ours))  # (H, W, N·K) each
             best = _distance(errors, ours, theirs).argmin(dim=1)
             both = (errors[0] + errors[1]).view(*theirs.shape[1:]).permute(2, 3, 0, 1)  # (N, K, H, W)
-            maps.append(both[torch.arange(len(both), device=both.device), best])
+            maps.append(both[torch.arange(both.shape[0], device=both.device), best])
         heat = torch.cat(maps).unsqueeze(1)
         return functional.interpolate(heat, images.shape[-2:], mode="bilinear").squeeze(1)
 
@@ -62,8 +63,8 @@ class AlignedNeighbours(MapScorer):
         """For some images at a time: their edges (2C, H, W, N, 1), and those of the closest fit images, (…, N, K)."""
         keys, memory = self.features.keys(images, outputs), self.features.learned["memory"]
         count = min(CANDIDATES, len(memory))
-        candidates = torch.cdist(keys, memory).topk(count, dim=1, largest=False).indices  # (N, candidates)
-        for some, near in zip(torch.split(_shrink(images), TOGETHER), torch.split(candidates, TOGETHER), strict=True):
+        candidates = distances(keys, memory).topk(count, dim=1, largest=False).indices  # (N, candidates)
+        for some, near in zip(portions(_shrink(images), TOGETHER), portions(candidates, TOGETHER), strict=True):
             ours, theirs = edges(some.unsqueeze(1)), edges(self.learned["images"][near])
             rough = aligned_distance(_half(ours), _half(theirs), max(1, _reach(ours) // 2))  # (N, candidates)
             best = rough.topk(min(FINALISTS, count), dim=1, largest=False).indices
@@ -96,6 +97,8 @@ def aligned_errors(ours: Tensor, theirs: Tensor, reach: int) -> tuple[Tensor, Te
     back, (H, W, N·K) each; edges as in `aligned_distance`.
     """
     a, b = (maps.expand_as(theirs).flatten(3) for maps in (ours, theirs))  # (2C, H, W, N·K)
+    if torch.compiler.is_exporting():
+        return _errors_to_closest(a, b, reach), _errors_to_closest(b, a, reach)
     forward, backward, first, second = torch.full((4, *a.shape[1:]), torch.inf, device=a.device)
     for dy, dx in itertools.product(range(-reach, reach + 1), repeat=2):
         (rows, moved_rows), (columns, moved_columns) = _overlap(dy), _overlap(dx)
@@ -103,6 +106,18 @@ def aligned_errors(ours: Tensor, theirs: Tensor, reach: int) -> tuple[Tensor, Te
         for best in (forward[rows, columns], backward[moved_rows, moved_columns]):
             torch.minimum(best, error, out=best)
     return forward, backward
+
+
+def _errors_to_closest(a: Tensor, b: Tensor, reach: int) -> Tensor:
+    """One direction of `aligned_errors`, (H, W, P), of two (2C, H, W, P), without writing into anything: what a graph
+    can have.
+    """
+    _, height, width, _ = a.shape
+    around = functional.pad(b, (0, 0, *[reach] * 4), value=torch.inf)
+    moves = range(2 * reach + 1)
+    across = torch.stack([around[:, :, dx : dx + width] for dx in moves])  # (2·reach + 1, 2C, H + 2·reach, W, P)
+    errors = ((a - across[:, :, dy : dy + height]).square().sum(dim=1).amin(dim=0) for dy in moves)
+    return functools.reduce(torch.minimum, errors)
 
 
 def edges(images: Tensor) -> Tensor:

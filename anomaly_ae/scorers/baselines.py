@@ -8,7 +8,7 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_bytes, as_float
 from anomaly_ae.scorers.base import MapScorer, Passes, Scorer
-from anomaly_ae.scorers.neighbours import MOST_SIDE, sample, shrink
+from anomaly_ae.scorers.neighbours import MOST_SIDE, distances, sample, shrink
 
 COMPONENTS = 32
 MOST_IMAGES = 5_000  # of the fit set, evenly sampled: time and memory of the two below grow with them
@@ -74,8 +74,8 @@ class OneClassSVM(Scorer):
         }
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        distances = torch.cdist(_pixels(images), self.learned["vectors"])  # (N, vectors)
-        kernel = torch.exp(-self.learned["gamma"] * distances.square())
+        apart = distances(_pixels(images), self.learned["vectors"])  # (N, vectors)
+        kernel = torch.exp(-self.learned["gamma"] * apart.square())
         return -(kernel @ self.learned["weights"]) + self.learned["weights"].sum()  # 0 is the least there can be
 
 

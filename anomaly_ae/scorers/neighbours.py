@@ -32,10 +32,7 @@ class Neighbours(Scorer):
         self.learned["memory"] = keys[sample(len(keys)).to(keys.device)]
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        keys, memory = self.keys(images, outputs), self.learned["memory"]
-        nearest = torch.cdist(keys, memory).argmin(dim=1)  # (N, memories) -> (N,)
-        # Once more without a matrix product, whose rounding makes small distances depend on the batch.
-        return (keys - memory[nearest]).square().sum(dim=1).sqrt()
+        return to_nearest(self.keys(images, outputs), self.learned["memory"])
 
     def keys(self, images: Tensor, outputs: Outputs) -> Tensor:
         """`of`, (N, D), as it is or projected to (N, `most_dimensions`) where D is more."""
@@ -82,6 +79,21 @@ class PixelNeighbours(Neighbours):
 
     def of(self, images: Tensor, outputs: Outputs) -> Tensor:
         return shrink(images, MOST_SIDE).flatten(1)
+
+
+def to_nearest(keys: Tensor, memory: Tensor) -> Tensor:
+    """Euclidean distance of each key (N, D) to the nearest of the memory (M, D), (N,)."""
+    nearest = distances(keys, memory).argmin(dim=1)  # (N, M) -> (N,)
+    # Once more without a matrix product, whose rounding makes small distances depend on the batch.
+    return (keys - memory[nearest]).square().sum(dim=1).sqrt()
+
+
+def distances(rows: Tensor, others: Tensor) -> Tensor:
+    """Euclidean distances (N, M) between rows (N, D) and others (M, D)."""
+    if torch.compiler.is_exporting():  # N is open then, and `cdist` would go by it
+        squares = rows.square().sum(dim=1, keepdim=True) + others.square().sum(dim=1) - 2 * rows @ others.T
+        return squares.clamp_min(0).sqrt()
+    return torch.cdist(rows, others)
 
 
 def shrink(images: Tensor, largest: int) -> Tensor:

@@ -1,0 +1,352 @@
+"""A detector as one ONNX file: images in, reconstruction, score, p-value, verdict and heat map out.
+
+All that follows decoding and resizing is in the graph. What is written has been compared with PyTorch before.
+"""
+
+import copy
+import dataclasses
+import io
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anomaly_ae.autoencoders.inference import as_bytes, as_float, batch_size, exact_float32
+from anomaly_ae.calibration import Calibration, Tail, p_value_levels
+from anomaly_ae.data.preprocessing import resize
+from anomaly_ae.detector import Detector
+from anomaly_ae.errors import ExportError, UsageError
+from anomaly_ae.files import expand, sha256, write_bytes
+from anomaly_ae.scorers import build_scorer
+from anomaly_ae.scorers.baselines import IsolationForest
+from anomaly_ae.scorers.neighbours import sample
+
+try:
+    import onnxruntime
+    from onnx_ir.passes.common import (
+        ClearMetadataAndDocStringPass,
+        CommonSubexpressionEliminationPass,
+        RemoveUnusedNodesPass,
+    )
+    from onnxscript.optimizer import fold_constants
+except ImportError as error:
+    raise UsageError("--format onnx needs ONNX; install it with: pip install 'anomaly-ae[onnx]'") from error
+
+OPSET = 20
+LARGEST = 2**31 - 2**24  # bytes of a protobuf, with some left for all that is no tensor
+TOLERANCE, AS_EXACT = 1e-5, 4
+IMAGES, RECONSTRUCTION, SCORE, HEAT_MAP = "images", "reconstruction", "score", "heat_map"
+P_VALUE, IS_ANOMALY = "p_value", "is_anomaly"
+REDUCTIONS = torch.ops.aten.mean.dim, torch.ops.aten.sum.dim_IntList, torch.ops.aten.std.correction
+MANY = 64  # values of which a sum in float32 is no longer good enough
+TINY = 1e-30  # keeps a deviation of nothing from being divided by nothing
+KEPT = 6  # images of each kind that the graph is compared on
+
+Expected = dict[str, tuple[Tensor, Tensor]]  # by output: its values, and the scale of a deviation
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export came to.
+
+    file:       where it is
+    inputs:     type and shape of each input, by name, as in `uint8 (N, 1, 28, 28)`; outputs: likewise
+    images:     how many the graph was compared with PyTorch on
+    deviations: of each output that is a measure, the largest relative deviation, see `check`
+    threshold:  the score above which an image is anomalous
+    opset:      ONNX's, of the graph
+    bytes:      of the file
+    """
+
+    file: Path
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    images: int
+    deviations: dict[str, float]
+    threshold: float
+    opset: int
+    bytes: int
+
+
+class Graph(nn.Module):
+    """What a detector does with images that are decoded and of its size, uint8 (N, C, H, W)."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector, self.network = detector, detector.network
+        self.threshold = detector.threshold  # here, for it is worked out when it is first asked for
+
+    @property
+    def names(self) -> list[str]:
+        """What the outputs are called, in their order."""
+        return [RECONSTRUCTION, SCORE, P_VALUE, IS_ANOMALY, *([HEAT_MAP] if self.detector.map_scorer else [])]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        detector, pixels = self.detector, as_float(images)
+        outputs = self.network(pixels)
+        score = detector.scorer.score(pixels, outputs)
+        p, mapper = p_values(detector.calibration, score), detector.map_scorer
+        heat = [] if mapper is None else [mapper.heat_map(pixels, outputs)]
+        return [outputs.reconstruction, score, p, score > self.threshold, *heat]
+
+
+def export_onnx(detector: Detector, output: str | Path) -> Exported:
+    """Write a detector as an ONNX file, checked against PyTorch; a file that was there is replaced.
+
+    The input `images` is uint8 (N, C, H, W) at the detector's size, of any N, as `Preprocessing` makes it of files.
+    The outputs are `reconstruction`, float32 (N, C, H, W), `score`, float32 (N,), `p_value`, float64 (N,),
+    `is_anomaly`, bool (N,), and, where the scorer has one, `heat_map`, float32 (N, H, W): as `Detector` has them. The
+    file's metadata say what it is, see `metadata`.
+
+    Raises `UsageError` when the file's name is none for it, or a scorer cannot be in a graph, `ExportError` when the
+    graph computes something else than the detector; nothing is written then.
+    """
+    path = expand(output)
+    check_output(path)
+    check_detector(detector)
+    detector = converted(detector)
+    content = make_graph(detector)
+    images = trial_images(detector)
+    session = open_session(content)
+    deviations = check(session, detector, images)
+    write_bytes(path, content)
+    inputs, outputs = (
+        {each.name: _kind(each) for each in ends} for ends in (session.get_inputs(), session.get_outputs())
+    )
+    return Exported(path, inputs, outputs, len(images), deviations, detector.threshold, OPSET, len(content))
+
+
+def check_output(output: Path) -> None:
+    """Raise `UsageError` when the output is not called as ONNX files are, is a folder, or would be in none."""
+    if output.suffix.lower() != ".onnx" or output.is_dir():
+        raise UsageError(f"a graph is written as ONNX, and {output} was named; name a file, as in detector.onnx")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {output.parent} for {output.name}; make it, or name another one")
+
+
+def check_detector(detector: Detector) -> None:
+    """Raise `UsageError` when a detector cannot be a graph: its scorer is no tensors, or they are too many."""
+    if any(isinstance(part, IsolationForest) for part in detector.scorer.each()):
+        raise UsageError(
+            "scorer isolation-forest is a forest of scikit-learn's, which is no part of a graph; train with another "
+            "--scorer, such as aligned-knn or pca, to export to ONNX"
+        )
+    size = sum(tensor.nbytes for tensor in (detector.network.state_dict() | detector.scorer.state()).values())
+    if size > LARGEST:
+        raise UsageError(
+            f"an ONNX file holds 2 GB at the most, and the network with what scorer {detector.recipe.scorer} "
+            f"remembers has {size / 1e9:.1f} GB; train with a smaller --image-size or another --scorer"
+        )
+
+
+def converted(detector: Detector, kind: torch.dtype = torch.float32) -> Detector:
+    """The same detector on the CPU, of floating-point numbers of that kind."""
+    scorer, state = build_scorer(detector.recipe.scorer, detector.recipe.top_share), detector.scorer.state()
+    scorer.load_state(
+        {name: value.to("cpu", kind if value.is_floating_point() else value.dtype) for name, value in state.items()}
+    )
+    return dataclasses.replace(
+        detector, network=copy.deepcopy(detector.network).to("cpu", kind).eval(), scorer=scorer
+    )
+
+
+@torch.no_grad()
+def make_graph(detector: Detector) -> bytes:
+    """A detector, on the CPU, as the content of an ONNX file."""
+    example = torch.zeros(3, *detector.preprocessing.shape, dtype=torch.uint8)
+    with _hushed(), exact_float32("cpu"):
+        whole = Graph(detector)
+        program = torch.export.export(whole, (example,), dynamic_shapes={IMAGES: {0: torch.export.Dim("N")}})
+        program = program.run_decompositions({each: _in_double(each) for each in REDUCTIONS})
+        graph = torch.onnx.export(
+            program,
+            dynamic_shapes={IMAGES: {0: "N"}},
+            output_names=whole.names,
+            opset_version=OPSET,
+            optimize=False,
+            verbose=False,
+        )
+        assert graph is not None
+        # Its own optimiser takes ten times as long for what a runtime does when it loads the file.
+        CommonSubexpressionEliminationPass()(graph.model)
+        fold_constants(graph.model)
+        for tidy in (CommonSubexpressionEliminationPass, RemoveUnusedNodesPass, ClearMetadataAndDocStringPass):
+            tidy()(graph.model)
+    graph.model.producer_name = "anomaly-ae"
+    graph.model.metadata_props.update(metadata(detector))
+    content: bytes = graph.model_proto.SerializeToString()
+    return content
+
+
+def _in_double(operator: Any) -> Callable[..., Tensor]:
+    """The operator for a graph, in float64 where it adds up many values, for runtimes add one after the other."""
+
+    def reduce(values: Tensor, dims: Sequence[int], *args: Any, **kwargs: Any) -> Tensor:
+        count = math.prod(values.shape[dim] for dim in dims)
+        if values.dtype != torch.float32 or count < MANY:
+            return NotImplemented  # type: ignore[no-any-return]  # it stays as it is
+        total: Tensor = operator(values.double(), dims, *args, **kwargs)
+        return total.float()
+
+    return reduce
+
+
+def metadata(detector: Detector) -> dict[str, str]:
+    """What a file's metadata say of the detector, each as JSON, for whoever has the file alone."""
+    calibration, recipe = detector.calibration, detector.recipe
+    said = {
+        "threshold": detector.threshold,
+        "target_fpr": calibration.target_fpr,
+        "guarantee": calibration.guarantee,
+        "calibration_images": len(calibration.scores),
+        "calibration_sha256": sha256(calibration.scores.numpy().tobytes()),
+        "preprocessing": dataclasses.asdict(detector.preprocessing),
+        "autoencoder": recipe.autoencoder,
+        "scorer": recipe.scorer,
+        "dataset": recipe.dataset,
+        "classes": recipe.classes,
+        "normal": recipe.normal,
+        "heat_level": detector.heat_level,
+        "detector_sha256": detector.digest,
+    }
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in said.items()}
+
+
+def p_values(calibration: Calibration, scores: Tensor) -> Tensor:
+    """`Calibration.p_values` by what a graph can do, float64 (N,), of scores, float32 (N,)."""
+    levels = p_value_levels(len(calibration.scores), calibration.guarantee, calibration.confidence)
+    below = (calibration.scores < scores[:, None]).sum(dim=1)  # (N, n) -> (N,)
+    p = torch.from_numpy(levels)[len(calibration.scores) - below]
+    if calibration.tail is None:
+        return p
+    return torch.where(scores > calibration.tail.start, _tail_p_values(calibration.tail, scores), p)
+
+
+def _tail_p_values(tail: Tail, scores: Tensor) -> Tensor:
+    excess = ((scores.double() - tail.start) / tail.scale).clamp_min(0)
+    survival = (1 + tail.shape * excess) ** (-1 / tail.shape) if tail.shape else torch.exp(-excess)
+    return (tail.share * survival).clamp_min(np.finfo(float).tiny)
+
+
+@torch.inference_mode()
+def trial_images(detector: Detector) -> Tensor:
+    """Images, uint8 (M, C, H, W), that are to find a graph out: of one colour, almost black, noise, smooth ones, what
+    the network makes of these, which looks like what it was trained on, and fit images where the scorer keeps any, a
+    pixel to the right, for the distance of one to itself is nothing but rounding.
+    """
+    (channels, *size), draw = detector.preprocessing.shape, torch.Generator().manual_seed(0)
+    flat = torch.tensor([0.0, 0.5, 1.0]).view(-1, 1, 1, 1).expand(-1, channels, *size)
+    noise = torch.rand(KEPT, channels, *size, generator=draw)
+    small = torch.rand(KEPT, channels, 4, 4, generator=draw)
+    smooth = functional.interpolate(small, size, mode="bilinear")
+    made = as_bytes(torch.cat([flat, noise, noise**20, smooth]))
+    rebuilt = detector.network(as_float(made[-KEPT:])).reconstruction
+    kept = [part.learned["images"] for part in detector.scorer.each() if "images" in part.learned]
+    known = [resize(images[sample(len(images), KEPT)], (size[0], size[1])).roll(1, -1) for images in kept]
+    return torch.cat([made, as_bytes(rebuilt), *known])
+
+
+def open_session(content: bytes) -> Any:
+    """What runs an ONNX file of that content, on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def check(session: Any, detector: Detector, images: Tensor) -> dict[str, float]:
+    """The largest relative deviation of each output from what a detector says of images, uint8 (M, C, H, W), one by
+    one and many at a time. It is that of reconstructions from their range, 1; of a score from itself or, if larger,
+    from the median of the calibration scores; of a heat map from its largest value or, if larger, from `heat_level`.
+    P-values and verdicts are compared with those that the detector gives to the graph's scores.
+
+    Raises `ExportError` when one is larger than `TOLERANCE`, and than `AS_EXACT` times what PyTorch's own float32
+    deviates from float64 by: where rounding decides, as in the contrast of what has none, no more can be asked.
+    """
+    expected = _expect(detector, images)
+    deviations = dict.fromkeys([*expected, P_VALUE, IS_ANOMALY], 0.0)
+    for size in (1, min(len(images), batch_size(*images.shape[-2:]))):
+        found = _run(session, images, size)
+        for name, (value, scale) in (expected | _follow(detector, found[SCORE])).items():
+            deviations[name] = max(deviations[name], _deviation(found[name], value, scale))
+    if max(deviations.values()) > TOLERANCE:
+        _require_rounding(deviations, rounding(detector, images, expected))
+    return deviations
+
+
+def rounding(detector: Detector, images: Tensor, expected: Expected) -> dict[str, float]:
+    """The largest relative deviation of what is expected from the same in float64."""
+    exact = _expect(converted(detector, torch.float64), images, torch.float64)
+    return {name: _deviation(value, exact[name][0].float(), scale) for name, (value, scale) in expected.items()}
+
+
+def _require_rounding(deviations: dict[str, float], rounded: dict[str, float]) -> None:
+    """Raise `ExportError` when a deviation is more than that of rounding."""
+    for name, deviation in deviations.items():
+        if deviation > max(TOLERANCE, AS_EXACT * rounded.get(name, 0)):
+            raise ExportError(
+                f"the graph's {name} deviates from the detector's by {deviation:.1e}, relative, where "
+                f"{TOLERANCE:.0e} is allowed; nothing was written; score with anomaly-ae, or train with another "
+                "--scorer"
+            )
+
+
+@torch.inference_mode()
+def _expect(detector: Detector, images: Tensor, kind: torch.dtype = torch.float32) -> Expected:
+    """What the outputs should be, and what a deviation is relative to."""
+    with exact_float32("cpu"):
+        portions = torch.split(as_float(images).to(kind), batch_size(*images.shape[-2:]))
+        passed = [(pixels, detector.network(pixels).each(lambda tensor: tensor.to(kind))) for pixels in portions]
+    score = torch.cat([detector.scorer.score(*each) for each in passed])
+    usual = detector.calibration.scores.abs().median()
+    expected = {
+        RECONSTRUCTION: (torch.cat([outputs.reconstruction for _, outputs in passed]), torch.tensor(1.0)),
+        SCORE: (score, score.abs().clamp_min(usual)),
+    }
+    if detector.map_scorer is not None:
+        heat = torch.cat([detector.map_scorer.heat_map(*each) for each in passed])
+        expected[HEAT_MAP] = heat, heat.abs().amax(dim=(1, 2), keepdim=True).clamp_min(detector.heat_level or 0)
+    return expected
+
+
+def _follow(detector: Detector, scores: Tensor) -> Expected:
+    """What follows from scores."""
+    p = detector.p_values(scores)
+    return {P_VALUE: (p, p), IS_ANOMALY: (scores > detector.threshold, torch.tensor(1.0))}
+
+
+def _run(session: Any, images: Tensor, size: int) -> dict[str, Tensor]:
+    """The outputs for all images, `size` at a time."""
+    names = [output.name for output in session.get_outputs()]
+    parts = [session.run(names, {IMAGES: part.numpy()}) for part in torch.split(images, size)]
+    return {name: torch.from_numpy(np.concatenate(each)) for name, *each in zip(names, *parts, strict=True)}
+
+
+def _deviation(found: Tensor, expected: Tensor, scale: Tensor) -> float:
+    """The largest relative one; infinite where a value is no number, or the shapes differ."""
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return math.inf
+    relative = (found.double() - expected.double()).abs() / scale.double().clamp_min(TINY)
+    return float(relative.nan_to_num(math.inf).max())
+
+
+def _kind(value: Any) -> str:
+    """Type and shape of an input or output, as in `uint8 (N, 1, 28, 28)`."""
+    kind = {"tensor(float)": "float32", "tensor(double)": "float64"}.get(value.type, value.type[7:-1])
+    return f"{kind} ({', '.join(map(str, value.shape))})"
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep to itself what PyTorch's exporter says on the way, on standard output too."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

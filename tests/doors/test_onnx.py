@@ -1,0 +1,182 @@
+import io
+import json
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from anomaly_ae.autoencoders import AUTOENCODERS
+from anomaly_ae.calibration import GUARANTEES, TAIL
+from anomaly_ae.data.images import Dataset, ImageSet
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.data.preprocessing import Preprocessing
+from anomaly_ae.data.splits import PARTS, split_dataset
+from anomaly_ae.detector import Detector, Recipe, fit_detector
+from anomaly_ae.errors import ExportError, UsageError
+from anomaly_ae.scorers import SCORERS
+from tests.conftest import Trained
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+import onnx
+import onnxruntime
+
+from anomaly_ae.doors import onnx as door
+
+EXPORTABLE = sorted({*SCORERS} - {"isolation-forest", "aligned-knn"})  # the latter is the default, tested below
+NEEDS = {"elbo": "vae", "defect": "repair"}
+
+
+def surfaces(count: int, shape: tuple[int, int, int]) -> Tensor:
+    """Smooth images with some grain, black above, uint8."""
+    draw = torch.Generator().manual_seed(0)
+    smooth = functional.interpolate(torch.rand(count, shape[0], 4, 4, generator=draw), shape[1:], mode="bilinear")
+    images = smooth * (0.8 + 0.2 * torch.rand(count, *shape, generator=draw))
+    images[:, :, : shape[1] // 4] = 0
+    return images.mul(255).to(torch.uint8)
+
+
+def make(autoencoder: str, scorer: str, shape: tuple[int, int, int] = (1, 28, 28), **told: Any) -> Detector:
+    """A detector with a network as it was drawn, which has seen some noise for its batch norm."""
+    torch.manual_seed(0)
+    recipe = Recipe("surfaces", ("good",), ("good",), autoencoder, scorer, **told)
+    network = recipe.build(shape)
+    with torch.no_grad():
+        network(torch.rand(16, shape[0], *(recipe.tile or shape[1:])))
+    data = Dataset("surfaces", ("good",), {"train": ImageSet(surfaces(100, shape), torch.zeros(100).long())})
+    split = split_dataset(data, [0], seed=0, needed=19)
+    parts = {name: getattr(split, name).take(data) for name in PARTS}
+    weights, preprocessing = network.state_dict(), Preprocessing.for_shape(shape)
+    return fit_detector(recipe, preprocessing, weights, parts, split, 0.05, torch.device("cpu"))
+
+
+def run(file: Path, images: Tensor) -> dict[str, Any]:
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"images": images.numpy()}), strict=True))
+
+
+def assert_same(file: Path, detector: Detector, images: Tensor) -> None:
+    """What the file says of images is what the detector says, but for the last bits, and bit for bit its verdicts."""
+    found = run(file, images)
+    np.testing.assert_allclose(found["score"], detector.score(images), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["reconstruction"], detector.reconstruct(images), rtol=0, atol=1e-5)
+    heat = detector.heat_map(images)
+    assert (heat is None) == ("heat_map" not in found)
+    if heat is not None:
+        np.testing.assert_allclose(found["heat_map"], heat, rtol=1e-4, atol=1e-4 * float(heat.max()))
+    scores = torch.from_numpy(found["score"])
+    np.testing.assert_allclose(found["p_value"], detector.p_values(scores), rtol=1e-12)
+    assert torch.equal(torch.from_numpy(found["is_anomaly"]), scores > detector.threshold)
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> door.Exported:
+    """The default detector, aligned-knn, of digits."""
+    with redirect_stdout(io.StringIO()) as said:
+        exported = door.export_onnx(trained.detector(), tmp_path_factory.mktemp("onnx") / "digits.onnx")
+    assert said.getvalue() == ""
+    return exported
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 300])
+def test_the_file_says_what_the_detector_says_of_any_number_of_images(
+    exported: door.Exported, trained: Trained, count: int
+) -> None:
+    assert_same(exported.file, trained.detector(), load_dataset("digits").files["train"].images[:count])
+
+
+def test_what_an_export_came_to(exported: door.Exported, trained: Trained) -> None:
+    assert exported.inputs == {"images": "uint8 (N, 1, 8, 8)"}
+    assert exported.outputs == {
+        "reconstruction": "float32 (N, 1, 8, 8)",
+        "score": "float32 (N)",
+        "p_value": "float64 (N)",
+        "is_anomaly": "bool (N)",
+        "heat_map": "float32 (N, 8, 8)",
+    }
+    assert exported.deviations.keys() == exported.outputs.keys()
+    assert max(exported.deviations.values()) <= door.TOLERANCE
+    assert exported.images >= 24
+    assert (exported.threshold, exported.bytes) == (trained.detector().threshold, exported.file.stat().st_size)
+    assert [path.name for path in exported.file.parent.iterdir()] == ["digits.onnx"]
+
+
+def test_the_file_alone_says_what_to_do_with_it(exported: door.Exported, trained: Trained) -> None:
+    detector, model = trained.detector(), onnx.load(exported.file)
+    onnx.checker.check_model(model, full_check=True)
+    about = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
+    assert (about["threshold"], about["target_fpr"]) == (detector.threshold, 0.05)
+    assert about["preprocessing"] == {"channels": 1, "height": 8, "width": 8, "fit": "stretch"}
+    assert (about["scorer"], about["normal"]) == ("aligned-knn", ["0", "1", "2"])
+    assert about["detector_sha256"] == detector.digest
+    assert b"/anomaly_ae/" not in exported.file.read_bytes()  # no places of the machine that made it
+
+
+@pytest.mark.parametrize("scorer", EXPORTABLE)
+def test_every_scorer_can_be_exported(scorer: str, tmp_path: Path) -> None:
+    detector = make(NEEDS.get(scorer, "conv"), scorer)
+    door.export_onnx(detector, tmp_path / "a.onnx")
+    if scorer != "ssim":  # its map is rounding where an image is bright and flat
+        assert_same(tmp_path / "a.onnx", detector, surfaces(5, (1, 28, 28)))
+
+
+@pytest.mark.parametrize("autoencoder", sorted({*AUTOENCODERS} - {"conv", "vae", "repair"}))
+def test_every_autoencoder_can_be_exported(autoencoder: str, tmp_path: Path) -> None:
+    shape = (1, 28, 28) if autoencoder == "wide-kernel" else (1, 16, 16)
+    detector = make(autoencoder, "mse", shape)
+    door.export_onnx(detector, tmp_path / "a.onnx")
+    assert_same(tmp_path / "a.onnx", detector, surfaces(5, shape))
+
+
+def test_colour_tiles_and_a_size_that_is_made_smaller(tmp_path: Path) -> None:
+    shape = (3, 70, 81)
+    detector = make("conv", "relative+pca", shape, tile=(32, 40))
+    door.export_onnx(detector, tmp_path / "a.onnx")
+    assert_same(tmp_path / "a.onnx", detector, surfaces(3, shape))
+
+
+@pytest.mark.parametrize("guarantee", GUARANTEES)
+def test_p_values_are_those_of_the_calibration(guarantee: str) -> None:
+    from anomaly_ae.calibration import Calibration
+
+    scores = torch.rand(200, generator=torch.Generator().manual_seed(0))
+    calibration = Calibration(scores, 0.05, guarantee)
+    asked = torch.cat([scores, torch.tensor([-1, 0, 0.5, 0.99, 1, 1.1, 5, torch.nan])])
+    torch.testing.assert_close(
+        door.p_values(calibration, asked), calibration.p_values(asked), rtol=1e-12 if guarantee == TAIL else 0, atol=0
+    )
+
+
+def test_a_graph_of_another_detector_is_found_out() -> None:
+    detector = make("conv", "mse")
+    session, images = door.open_session(door.make_graph(detector)), door.trial_images(detector)
+    door.check(session, detector, images)
+    with torch.no_grad():
+        detector.network.decoder[-2][-1].bias += 1e-3  # type: ignore[index, union-attr, operator]
+    with pytest.raises(ExportError, match=r"deviates from the detector's by .*e-0[1-4], .* nothing was written"):
+        door.check(session, detector, images)
+
+
+def test_what_is_no_graph_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="isolation-forest is a forest"):
+        door.export_onnx(make("conv", "mse+isolation-forest"), tmp_path / "a.onnx")
+    detector = make("conv", "latent-knn")
+    detector.scorer.learned["memory"] = torch.zeros(1).expand(2**29, 1)  # 2 GB, were they there
+    with pytest.raises(UsageError, match=r"scorer latent-knn remembers has 2\.1 GB"):
+        door.export_onnx(detector, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a.pb", r"as in detector\.onnx"), ("no/a.onnx", "there is no folder"), (".", "as in")]
+)
+def test_names_that_are_none_for_it(name: str, said: str, trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said):
+        door.export_onnx(trained.detector(), tmp_path / name)
