@@ -315,6 +315,20 @@ def compared(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *failed, "", f"kept in {result['run_folder']}"])
 
 
+def exported(result: Mapping[str, Any]) -> str:
+    deviations = ", ".join(f"{name} {value:.1g}" for name, value in result["deviations"].items())
+    heat = [] if "heat_map" in result["outputs"] else [("no heat map", "the scorer has none")]
+    rows = [
+        ("written", f"{result['file']}, {result['bytes'] / 1e6:,.1f} MB, opset {result['opset']}"),
+        *(("in", f"{name}: {kind}") for name, kind in result["inputs"].items()),
+        *(("out", f"{name}: {kind}") for name, kind in result["outputs"].items()),
+        *heat,
+        ("threshold", f"{result['threshold']:.4f}   of the score, and in the file's metadata"),
+        ("checked", f"against PyTorch on {result['images']} images; largest relative deviations: {deviations}"),
+    ]
+    return "\n".join(f"{name:<14}{text}" for name, text in rows)
+
+
 def promoted(result: Mapping[str, Any]) -> str:
     before = f"; it was version {result['before']} before" if result["before"] else ""
     figures = "" if result["auroc"] is None else f", AUROC {result['auroc']:.4f}"

@@ -1,4 +1,4 @@
-"""`train`, `evaluate` and `calibrate`: making detectors, and measuring them."""
+"""`train`, `evaluate`, `calibrate` and `export`: making detectors, measuring them, and handing them on."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,9 @@ import typer
 
 from anomaly_ae import texts
 from anomaly_ae.cli.app import Confidence, DataDir, Guarantee, Json, Mlruns, Model, app, show
-from anomaly_ae.errors import UsageError
+from anomaly_ae.errors import UnknownName, UsageError
+
+ONNX = "onnx"
 
 
 @app.command()
@@ -180,3 +182,22 @@ def calibrate(
     settings = {key: asked[key] for key in asked if key not in ("no_tracking", "mlruns", "as_json")}
     result = pipeline.calibrate(**settings, home=Home.find(mlruns), tracking=not no_tracking)
     show(dataclasses.asdict(result), as_json, texts.calibrated)
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it, as in detector.onnx.")],
+    model: Model = "latest",
+    kind: Annotated[str, typer.Option("--format", metavar="NAME", help="onnx.")] = "onnx",
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Write a detector as one file for runtimes without PyTorch; it is compared with PyTorch first."""
+    if kind != ONNX:
+        raise UnknownName("format", kind, [ONNX])
+    from anomaly_ae import pipeline
+    from anomaly_ae.doors.onnx import check_output, export_onnx
+
+    check_output(output)
+    exported = export_onnx(pipeline.load(model, mlruns=mlruns, device="cpu"), output)
+    show(dataclasses.asdict(exported) | {"file": str(exported.file)}, as_json, texts.exported)
