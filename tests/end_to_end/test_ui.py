@@ -7,12 +7,7 @@ import time
 import urllib.request
 
 from tests.conftest import Cli, Trained, start
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.end_to_end.conftest import free_port
 
 
 def test_the_ui_shows_the_runs_and_stops_with_ctrl_c(trained: Trained, cli: Cli) -> None:
