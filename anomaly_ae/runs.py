@@ -69,7 +69,21 @@ class Home:
     @property
     def is_local(self) -> bool:
         """Whether MLflow's store is the database in `root`."""
-        return self.tracking_uri == f"sqlite:///{self.root / 'mlflow.db'}"
+        return self.tracking_uri == f"sqlite:///{self.database}"
+
+    @property
+    def database(self) -> Path:
+        """MLflow's store, where that is local."""
+        return self.root / "mlflow.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where MLflow keeps the files of runs, where its store is local."""
+        return self.root / "artifacts"
+
+    def store_lock(self) -> FileLock:
+        """For whoever makes the database, or changes it behind MLflow's back."""
+        return FileLock(self.root / "mlflow.lock")
 
     def runs(self) -> "list[RunFolder]":
         """All run folders, the newest first."""
