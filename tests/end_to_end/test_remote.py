@@ -45,7 +45,8 @@ def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
 def running(command: list[str], port: int, user: str | None = None) -> Iterator[None]:
     """A server on the loopback address, from when it answers."""
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, env=clean_environment(), user=user, cwd="/", **silent)
+    light = clean_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    process = subprocess.Popen(command, env=light, user=user, cwd="/", **silent)
     try:
         wait_for(port, process)
         yield
@@ -77,7 +78,7 @@ def postgresql() -> Iterator[str]:
         subprocess.run(initialise, user=user, cwd="/", check=True, capture_output=True)
         options = ["-h", "127.0.0.1", "-p", str(port), "-c", "unix_socket_directories="]
         with running([str(programs / "postgres"), "-D", data, *options], port, user):
-            yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+            yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
 
 
 def account() -> str:
@@ -122,8 +123,7 @@ def test_runs_are_kept_on_a_server_and_used_from_elsewhere(server: str, cli: Cli
 
     elsewhere = Home(tmp_path / "elsewhere" / "mlruns", server)
     new = pipeline.calibrate(cells[0].record.id, target_fpr=0.2, home=elsewhere)
-    again = pipeline.evaluate(cells[0].record.id, home=elsewhere)
-    assert again.auroc == cells[0].read("evaluation/metrics.json")["auroc"]
+    assert new.threshold_before == pipeline.load(cells[0].path / "detector").threshold
     child = client.get_run(new.run_id)
     assert (child.info.status, child.data.tags["mlflow.parentRunId"]) == (FINISHED, cells[0].record.id)
     assert child.data.metrics["calibration/threshold"] == new.threshold
