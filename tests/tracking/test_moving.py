@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from anomaly_ae.runs import Home
+from anomaly_ae.config import RunConfig
+from anomaly_ae.runs import KILLED, Home, Record, RunFolder, now
 from anomaly_ae.tracking import mirror
 from anomaly_ae.tracking.moving import PLACES, follow_move
+from tests.conftest import Cli
 
 BACKUPS = "mlflow.db.before-move-*"
 Make = Callable[[Path], Home]
@@ -256,3 +258,18 @@ def test_of_many_processes_at_once_one_follows_and_makes_a_backup(make: Make, tm
     assert sum("moved or copied" in each for each in said) == sum(map(bool, said)) == 1
     assert len(list(new.root.glob(BACKUPS))) == 1
     assert_whole(new)
+
+
+def test_a_run_that_was_killed_at_once_is_followed_too(cli: Cli, tmp_path: Path) -> None:
+    old = Home.find(str(tmp_path / "old" / "mlruns"))
+    tracker = mirror.Tracker.begin(old, "ours", "killed")
+    run = RunFolder(old.root / "runs" / str(tracker.run_id))
+    run.write_start(RunConfig(normal="0"), {"digest": "0" * 64, "parts": {}})
+    run.write_record(Record(run.path.name, tracker.run_id, "killed", now()))
+    tracker.log_start(run)
+    new = move(old, tmp_path / "mlruns")
+    assert "moved or copied" in cli("runs").err
+    logged = MlflowClient(new.tracking_uri).get_run(run.path.name)
+    assert logged.info.artifact_uri.startswith(new.artifacts.as_uri())
+    assert logged.info.status == KILLED
+    assert not old.root.exists()
