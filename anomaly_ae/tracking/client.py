@@ -13,17 +13,25 @@ from anomaly_ae.tracking.moving import follow_move
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the codes of its errors where it has no such thing
 
 
+@contextmanager
+def store_held(home: Home) -> Iterator[None]:
+    """Keep our other processes from a local store: of many that write at once SQLite lets some wait in vain."""
+    if not home.is_local:
+        yield
+        return
+    home.root.mkdir(parents=True, exist_ok=True)
+    with home.store_lock():
+        yield
+
+
 def open_client(home: Home) -> Any:
     """MLflow's client, imported only here since that takes a second or two."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it prints tracebacks of errors that we report
-    if not home.is_local:
-        return MlflowClient(home.tracking_uri)
-    home.root.mkdir(parents=True, exist_ok=True)
-    follow_move(home)
-    with home.store_lock():  # two that make the database at once would trip over each other
+    with store_held(home):  # two that make the database at once would trip over each other
+        follow_move(home)
         return MlflowClient(home.tracking_uri)
 
 

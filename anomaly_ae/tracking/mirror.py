@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from anomaly_ae.errors import ModelError, RunBusy, one_line
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
-from anomaly_ae.tracking.client import find_experiment, open_client
+from anomaly_ae.tracking.client import find_experiment, open_client, store_held
 from anomaly_ae.tracking.models import log_model, model_of
 from anomaly_ae.tracking.moving import follow_move
 from anomaly_ae.tracking.notes import TABLES, code_version, describe, describe_pipeline
@@ -214,7 +214,7 @@ class Tracker:
         if self.failure:
             return
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # MLflow prints addresses; ours is for results
+            with contextlib.redirect_stdout(sys.stderr), store_held(self.home):  # MLflow prints addresses there
                 do(open_client(self.home))
         except Exception as error:  # noqa: BLE001 (whatever MLflow raises, the training goes on)
             self.failed_at = time.monotonic()
