@@ -42,6 +42,7 @@ TRAINING, PIPELINE, CALIBRATION = "training", "pipeline", "calibration"  # kinds
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 LATEST = "latest"
 EXAMPLE = "example.png"
+LOCK_WAIT = 120.0  # seconds, many times what eight trainings that log at once take
 SHORTEST_ID = 4  # characters of a run id that may stand for the whole
 
 
@@ -69,7 +70,23 @@ class Home:
     @property
     def is_local(self) -> bool:
         """Whether MLflow's store is the database in `root`."""
-        return self.tracking_uri == f"sqlite:///{self.root / 'mlflow.db'}"
+        return self.tracking_uri == f"sqlite:///{self.database}"
+
+    @property
+    def database(self) -> Path:
+        """MLflow's store, where that is local."""
+        return self.root / "mlflow.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where MLflow keeps the files of runs, where its store is local."""
+        return self.root / "artifacts"
+
+    def store_lock(self) -> FileLock:
+        """For whoever changes the database. It may be taken again by who has it, and is given up on in the end, for a
+        process that hangs must not stop the others.
+        """
+        return FileLock(self.root / "mlflow.lock", timeout=LOCK_WAIT, is_singleton=True)
 
     def runs(self) -> "list[RunFolder]":
         """All run folders, the newest first."""

@@ -6,12 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from filelock import FileLock
-
 from anomaly_ae.errors import ModelNotFound, StorageError, one_line
 from anomaly_ae.runs import Home
+from anomaly_ae.tracking.moving import follow_move
 
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the codes of its errors where it has no such thing
+
+
+@contextmanager
+def store_held(home: Home) -> Iterator[None]:
+    """Keep our other processes from a local store: of many that write at once SQLite lets some wait in vain."""
+    if not home.is_local:
+        yield
+        return
+    home.root.mkdir(parents=True, exist_ok=True)
+    with home.store_lock():
+        yield
 
 
 def open_client(home: Home) -> Any:
@@ -20,10 +30,8 @@ def open_client(home: Home) -> Any:
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it prints tracebacks of errors that we report
-    if not home.is_local:
-        return MlflowClient(home.tracking_uri)
-    home.root.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.root / "mlflow.lock"):  # two that make the database at once would trip over each other
+    with store_held(home):  # two that make the database at once would trip over each other
+        follow_move(home)
         return MlflowClient(home.tracking_uri)
 
 
@@ -33,7 +41,7 @@ def find_experiment(client: Any, home: Home, name: str) -> str:
 
     if found := client.get_experiment_by_name(name):
         return str(found.experiment_id)
-    place = (home.root / "artifacts").as_uri() if home.is_local else None
+    place = home.artifacts.as_uri() if home.is_local else None
     try:
         return str(client.create_experiment(name, artifact_location=place))
     except MlflowException:  # another process was faster

@@ -18,7 +18,10 @@ def fetch_run(home: Home, run_id: str) -> RunFolder:
     Raises `ModelNotFound` when MLflow has no such run or it has no detector, `StorageError` when MLflow is away.
     """
     target = RunFolder(home.root / "runs" / run_id)
-    missing = f"there is no run {run_id!r} at {home.tracking_uri}; list the runs with: anomaly-ae ui"
+    missing = (
+        f"there is no run {run_id!r} with a detector at {home.tracking_uri}; give the whole id of a finished "
+        "training, as it shows in: anomaly-ae ui"
+    )
     with mlflow_errors(home, missing):
         client = open_client(home)
         found = client.get_run(run_id)

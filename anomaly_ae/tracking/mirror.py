@@ -19,8 +19,9 @@ from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import ModelError, RunBusy, one_line
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
-from anomaly_ae.tracking.client import find_experiment, open_client
+from anomaly_ae.tracking.client import find_experiment, open_client, store_held
 from anomaly_ae.tracking.models import log_model, model_of
+from anomaly_ae.tracking.moving import follow_move
 from anomaly_ae.tracking.notes import TABLES, code_version, describe, describe_pipeline
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Tracker:
         return self.run_id is None or self.failure is not None
 
     def log_start(self, run: RunFolder) -> None:
-        """Parameters, and the data set as input."""
+        """Settings, and the data set as input."""
         config, split, record = run.config, run.split, run.record
         images = {f"{part}_images": about["images"] for part, about in split["parts"].items()}
         network = {"parameters": record.parameters, "device_used": record.device}
@@ -100,6 +101,7 @@ class Tracker:
                 short_name(config.dataset)[:LONGEST_NAME], digest, "local", source, profile=json.dumps(images)
             )
             client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+            client.log_artifact(run_id, str(run.path / "config.json"))  # a run without files looks as if left behind
 
         self._on_run(log)
 
@@ -214,7 +216,7 @@ class Tracker:
         if self.failure:
             return
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # MLflow prints addresses; ours is for results
+            with contextlib.redirect_stdout(sys.stderr), store_held(self.home):  # MLflow prints addresses there
                 do(open_client(self.home))
         except Exception as error:  # noqa: BLE001 (whatever MLflow raises, the training goes on)
             self.failed_at = time.monotonic()
@@ -279,13 +281,14 @@ def _mlflow_parent(home: Home, record: Record) -> str | None:
 
 
 def sync(home: Home) -> None:
-    """Log to MLflow whatever runs have that could not be logged before."""
+    """Log to MLflow whatever runs have that could not be logged before, and see to a home that was moved."""
 
     def log(run: RunFolder) -> None:
         done = upload(home, run)
         said = f"logged to MLflow as {run.record.mlflow_run_id}" if done else "still not logged; try again later"
         say(f"run {run.record.id}: {said}")
 
+    follow_move(home)
     mark_dead_runs(home)
     waiting = [run for run in home.runs() if run.record.unlogged and run.record.status != RUNNING]
     waiting.sort(key=lambda run: run.record.parent is not None)  # parents first, so that their cells find them

@@ -12,6 +12,7 @@ from anomaly_ae.errors import StorageError, UsageError
 from anomaly_ae.progress import say
 from anomaly_ae.runs import Home
 from anomaly_ae.tracking.mirror import mark_dead_runs
+from anomaly_ae.tracking.moving import follow_move
 from anomaly_ae.tracking.view import runs_page
 
 LOOPBACK = "127.0.0.1"
@@ -32,6 +33,7 @@ def browse(home: Home, port: int) -> None:
         near = next(other for other in (*range(port + 1, 65_536), *range(5000, port)) if _is_free(other))
         raise UsageError(f"port {port} is taken by another program; try: anomaly-ae ui --port {near}")
     home.root.mkdir(parents=True, exist_ok=True)
+    follow_move(home)
     say(f"MLflow's server starts, in some seconds it is at http://{LOOPBACK}:{port}")
     with (home.root / LOG).open("wb") as log:
         server = subprocess.Popen(
@@ -56,7 +58,7 @@ def _server_command(home: Home, port: int) -> list[str]:
         "--workers": "1",
         "--backend-store-uri": home.tracking_uri,
         "--registry-store-uri": home.tracking_uri,
-        "--default-artifact-root": (home.root / "artifacts").as_uri(),
+        "--default-artifact-root": home.artifacts.as_uri(),
         "--uvicorn-opts": "--log-level warning",
     }
     return [sys.executable, "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
