@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from filelock import Timeout
+
 from anomaly_ae.errors import ModelNotFound, StorageError, one_line
 from anomaly_ae.runs import Home
 from anomaly_ae.tracking.moving import follow_move
@@ -20,8 +22,15 @@ def store_held(home: Home) -> Iterator[None]:
         yield
         return
     home.root.mkdir(parents=True, exist_ok=True)
-    with home.store_lock():
+    lock = home.store_lock()
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise StorageError(f"{home.database} is in other processes' hands; wait for them or stop them") from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def open_client(home: Home) -> Any:

@@ -3,9 +3,11 @@
 MLflow keeps a view that is shared as a tag of the experiment, and its address has the key of that tag.
 """
 
+import contextlib
 import json
 from urllib.parse import urlencode
 
+from anomaly_ae.errors import ModelError
 from anomaly_ae.runs import Home
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 
@@ -45,14 +47,23 @@ def runs_page(home: Home) -> str:
 
 def _experiment(home: Home) -> str | None:
     """The id of the newest run's experiment, which has our view from now on; None where there is none."""
-    runs = home.runs()
-    if not runs:
+    names = _experiments(home)
+    if not names:
         return None
     with mlflow_errors(home, "no experiment"):
         client = open_client(home)
-        found = client.get_experiment_by_name(runs[0].experiment)
+        found = client.get_experiment_by_name(names[0])
         if found is None:
             return None
         if found.tags.get(TAG) != json.dumps(VIEW):
             client.set_experiment_tag(found.experiment_id, TAG, json.dumps(VIEW))
         return str(found.experiment_id)
+
+
+def _experiments(home: Home) -> list[str]:
+    """The experiments of the runs, the newest first, but for those whose files are damaged."""
+    names = []
+    for run in home.runs():
+        with contextlib.suppress(ModelError):
+            names.append(run.experiment)
+    return names

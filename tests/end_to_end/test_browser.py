@@ -35,6 +35,9 @@ def expect(locator: Any) -> Any:
     return sync_api.expect(locator.first)
 
 
+sync_api.expect.set_options(timeout=30_000)
+
+
 def test_the_address_opens_on_the_runs_with_the_columns_that_tell_them_apart(
     trained: Trained, pages: Pages, page: Any
 ) -> None:
@@ -59,14 +62,15 @@ def test_the_page_of_a_run_has_the_headline_table_and_how_to_use_it(
 
 def test_the_charts_show_losses_and_a_slider_through_the_reconstructions(run_page: str, page: Any) -> None:
     page.goto(f"{run_page}/model-metrics{TRAINING}")
-    expect(page.get_by_text("train (")).to_be_visible()
+    expect(page.get_by_role("heading", name="threshold")).to_be_visible()
     card = page.get_by_text("reconstructions", exact=True)
-    for _ in range(20):  # cards are made when they come into view
-        page.mouse.move(900, 700)
-        page.mouse.wheel(0, 1500)
+    page.mouse.move(900, 700)
+    for _ in range(30):  # cards are made when they come into view
+        page.mouse.wheel(0, 600)
         page.wait_for_timeout(100)
     expect(card).to_be_visible()
-    assert page.locator(".js-plotly-plot").count() > 0
+    expect(page.get_by_text("(val/loss)")).to_be_visible()  # the legend of a curve
+    assert page.locator("svg .scatterlayer path.js-line").count() > 0
     picture = page.locator("img.rc-image-img")
     expect(picture).to_be_visible()
     before = picture.first.get_attribute("src")
