@@ -307,7 +307,23 @@ def draw(
         "score_by_class": figures.score_by_class(values, names, novel, threshold),
         "most_anomalous": _extremes(detector, test, scores, order, "The most anomalous test images"),
         "least_anomalous": _extremes(detector, test, scores, order.flip(0), "The least anomalous test images"),
-    } | curves
+    } | (curves | _mistakes(detector, test, scores, order, torch.from_numpy(novel)))
+
+
+def _mistakes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, novel: Tensor) -> dict[str, Figure]:
+    """The normal images that come nearest to an alarm or raise one, and the novel ones nearest to being missed."""
+    alarms = scores > detector.threshold
+    wrong, missed = int((alarms & ~novel).sum()), int((~alarms & novel).sum())
+    normal_first, novel_last = order[~novel[order]], order.flip(0)[novel[order.flip(0)]]
+    headings = {
+        "false_alarms": (normal_first, f"Normal test images that score highest: {wrong:,} are false alarms"),
+        "missed": (novel_last, f"Novel test images that score lowest: {missed:,} are missed"),
+    }
+    return {
+        name: _extremes(detector, test, scores, chosen, heading)
+        for name, (chosen, heading) in headings.items()
+        if len(chosen)
+    }
 
 
 def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, heading: str) -> Figure:

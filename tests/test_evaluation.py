@@ -85,7 +85,7 @@ def test_every_figure_is_drawn(trained: Trained) -> None:
     names = {path.stem for path in (trained.run.path / "figures").iterdir()}
     assert names == {
         *("loss_curves", "reconstructions", "score_histogram", "roc_and_precision_recall", "score_by_class"),
-        *("most_anomalous", "least_anomalous", "latent_map"),
+        *("most_anomalous", "least_anomalous", "false_alarms", "missed", "latent_map"),
         *("before_and_after_training", "interpolation", "samples"),
     }
 

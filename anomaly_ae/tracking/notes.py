@@ -45,7 +45,7 @@ def _headline(evaluation: dict[str, Any]) -> list[str]:
         f"| {evaluation['fpr_at_95_tpr']:.4f} | {evaluation['false_positive_rate']:.2%} "
         f"| {evaluation['true_positive_rate']:.2%} |",
         "",
-        "What it gets wrong: *Artifacts*, `figures/most_anomalous.png`, `least_anomalous.png`, `score_by_class.png`.",
+        "What it gets wrong: *Artifacts*, `figures/false_alarms.png`, `missed.png`, `score_by_class.png`.",
     ]
 
 

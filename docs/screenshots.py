@@ -1,0 +1,95 @@
+"""The pictures of the README that show a detector at work and MLflow's pages, made anew with the bundled digits.
+
+.venv/bin/python docs/screenshots.py        # needs Chromium; about a minute
+"""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from playwright.sync_api import sync_playwright
+
+import anomaly_ae
+from anomaly_ae import RunConfig
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.figures import save_figures
+from anomaly_ae.runs import Home
+
+DOCS = Path(__file__).parent
+PORT = 5099
+RUNS = (
+    {"normal": "all-but:7", "autoencoder": "vae", "scorer": "elbo"},
+    {"normal": "0,1,2", "scorer": "mse"},
+    {"normal": "0,1,2", "scorer": "relative+latent-knn", "preset": "fast"},
+    {"normal": "0,1,2"},
+)
+SEEN_BEFORE = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+TRAINING = "?workflowType=machine_learning"
+
+
+def main() -> None:
+    """Train, draw, serve, and take the pictures."""
+    with TemporaryDirectory() as folder:
+        home = Home.find(str(Path(folder, "mlruns")))
+        for settings in RUNS:
+            run_id = anomaly_ae.train(RunConfig.build(settings), home=home).run_id
+            anomaly_ae.evaluate(run_id, home=home)
+        promoted = anomaly_ae.promote(run_id, home=home)
+        draw_overview(anomaly_ae.load(run_id, mlruns=str(home.root)))
+        take_pictures(home, run_id, f"#/models/{promoted.name}/versions/{promoted.version}")
+
+
+def draw_overview(detector: anomaly_ae.Detector) -> None:
+    """One image of each digit, and what a detector of 0, 1 and 2 makes of them."""
+    test = detector.split.test.take(load_dataset("digits"))
+    firsts = torch.stack([torch.argmax((test.labels == digit).int()) for digit in range(10)])
+    save_figures(DOCS, {"overview": detector.plot(test.images[firsts])}, "")
+
+
+def take_pictures(home: Home, run_id: str, model: str) -> None:
+    """Pictures of the pages that `anomaly-ae ui` serves."""
+    command = [sys.executable, "-m", "anomaly_ae.cli", "ui", "--mlruns", str(home.root), "--port", str(PORT)]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    try:
+        said = next(line for line in server.stderr if "MLflow is at" in line)
+        base, run = f"http://127.0.0.1:{PORT}/", f"#/experiments/1/runs/{run_id}"
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            context = browser.new_context(viewport={"width": 1500, "height": 760})
+            context.add_init_script(SEEN_BEFORE)
+            page = context.new_page()
+            shoot(page, "runs", said.split(" at ")[1].split()[0])
+            shoot(page, "run", f"{base}{run}{TRAINING}")
+            shoot(page, "reconstructions", f"{base}{run}/model-metrics{TRAINING}", scroll=True)
+            shoot(page, "figures", f"{base}{run}/artifacts/figures/missed.png{TRAINING}")
+            shoot(page, "model", f"{base}{model}{TRAINING}")
+            browser.close()
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait()
+
+
+def shoot(page: Any, name: str, address: str, *, scroll: bool = False) -> None:
+    """A picture of one page, after it has settled."""
+    page.goto(address)
+    page.wait_for_timeout(4000)
+    if scroll:
+        page.mouse.move(900, 600)
+        for _ in range(30):
+            page.mouse.wheel(0, 800)
+            page.wait_for_timeout(100)
+        page.get_by_role("slider").first.focus()
+        for _ in range(6):
+            page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(2000)
+    page.screenshot(path=DOCS / f"ui-{name}.png")
+
+
+if __name__ == "__main__":
+    main()
