@@ -242,12 +242,12 @@ class Detector:
     @cached_property
     def digest(self) -> str:
         """What tells it from every other detector, in hexadecimal: the SHA-256 of what `save` would write."""
-        return _digest(self._files()[0])
+        return digest_of(self._files()[0])
 
     def _write(self, folder: Path) -> None:
         about, weights = self._files()
         write_bytes(folder / WEIGHTS_FILE, weights)
-        write_json(folder / JSON_FILE, about | {"sha256": _digest(about)})
+        write_json(folder / JSON_FILE, about | {"sha256": digest_of(about)})
 
     def _files(self) -> tuple[dict[str, Any], bytes]:
         """What is said of it in JSON, and its tensors as safetensors."""
@@ -408,12 +408,13 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise DetectorDamaged(f"the detector in {folder} is of a later format; install a later anomaly-ae")
     if isinstance(about, dict) and about.get("format") in range(1, FORMAT):
         raise DetectorDamaged(f"the detector in {folder} was made by an earlier anomaly-ae; train it anew")
-    if not isinstance(about, dict) or about.pop("sha256", None) != _digest(about):
+    if not isinstance(about, dict) or about.pop("sha256", None) != digest_of(about):
         raise DetectorDamaged(f"{folder / JSON_FILE} was changed after it was saved; copy it again or train anew")
     if sha256(weights) != about["weights_sha256"]:
         raise DetectorDamaged(f"{folder / WEIGHTS_FILE} is truncated or was changed; copy it again or train anew")
     return about, weights
 
 
-def _digest(about: dict[str, Any]) -> str:
+def digest_of(about: dict[str, Any]) -> str:
+    """The SHA-256 of plain JSON values, in hexadecimal."""
     return sha256(json.dumps(about, sort_keys=True).encode())

@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from anomaly_ae.autoencoders import find_autoencoder
-from anomaly_ae.config import PARTS, RunConfig, check_value, field_name, read_config
+from anomaly_ae.config import PARTS, PLACES, RunConfig, check_value, field_name, read_config
 from anomaly_ae.data.datasets import check_dataset
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError, errors_at
 from anomaly_ae.files import sha256
@@ -168,7 +168,7 @@ def _label(system: str, varied: Mapping[str, Any], without: Sequence[str]) -> st
 
 def _changes_results(line: Line) -> bool:
     """Whether an override makes a cell something else than what its source published figures of."""
-    return _meaning(line) not in ("data_dir", "device", "experiment")
+    return _meaning(line) not in PLACES
 
 
 def _by_meaning(lines: Iterable[Line]) -> dict[str, Line]:

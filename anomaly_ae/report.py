@@ -113,5 +113,5 @@ def _script(data: Any) -> str:
 def _svg(figure: Figure) -> str:
     """A figure as an element of the page."""
     content = io.StringIO()
-    figure.savefig(content, format="svg", metadata={"Date": None})
+    figure.savefig(content, format="svg", metadata={"Date": None}, bbox_inches="tight")
     return content.getvalue()[content.getvalue().index("<svg") :]

@@ -193,8 +193,9 @@ class RunFolder:
         """The settings it was started with. Raises `ModelError` when they cannot be read."""
         try:
             return RunConfig.build(json.loads((self.path / "config.json").read_text()))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{self.path / 'config.json'} is damaged; train anew") from error
+        except (OSError, ValueError, AttributeError, UsageError) as error:
+            what = f"damaged or of another version ({one_line(error)})"
+            raise ModelError(f"{self.path / 'config.json'} is {what}; train anew") from error
 
     @property
     def split(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from anomaly_ae.tables import columns, plain_table
 BEHIND = " not all of it is in MLflow: anomaly-ae runs --sync"
 COMPARISON_NOTE = (
     "Differences are those of the AUROC to the first run's, with DeLong's 95 % interval and two-sided p-value, given "
-    "where both runs were tested on the same images. Settings that are not listed are the same."
+    "where both runs were tested on the same images."
 )
 RANKED = {"average_precision": "average precision", "fpr_at_95_tpr": "FPR@95TPR", "partial_auroc": "partial AUROC"}
 PIXEL_FIGURES = {"pixel_auroc": "pixel AUROC", "pixel_average_precision": "pixel AP", "pro": "PRO"}
@@ -351,12 +351,13 @@ def listed(entries: Mapping[str, Any]) -> str:
 
 def listed_runs(result: Mapping[str, Any]) -> str:
     rows = result["runs"]
+    others = [f"those of others are at {result['server']}; see: anomaly-ae ui"] if result["server"] else []
     if not rows:
-        return "no runs; train with: anomaly-ae train --normal 0,1,2"
+        return "\n".join(["no runs; train with: anomaly-ae train --normal 0,1,2", *others])
     head = ("run", "started", "status", "name", "AUROC", "false alarms", "seconds")
     lines = columns([head, *map(_run, rows)], right=(4, 5, 6))
     behind = any(row["unlogged"] and row["status"] != "RUNNING" for row in rows)
-    return "\n".join([*lines, *(["", f"*{BEHIND}"] if behind else [])])
+    return "\n".join([*lines, *(["", f"*{BEHIND}"] if behind else []), *others])
 
 
 def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -402,6 +403,7 @@ def side_by_side(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> lis
     figures: dict[str, list[str]] = {
         "run": [row["run"][:8] for row in rows],
         "test images": [_count(row["images"]) for row in rows],
+        "guarantee": [row["guarantee"] or "" for row in rows],
         "AUROC": [_figure(row["auroc"]) for row in rows],
         "95 % interval": ["" if row["auroc"] is None else _interval(row) for row in rows],
         "difference to the first": [_compared(row)[0] for row in rows],

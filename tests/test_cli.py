@@ -150,6 +150,28 @@ def test_runs_are_listed(call: Call, trained: Trained) -> None:
     assert records[trained.run.record.id]["status"] == "FINISHED"
 
 
+def test_runs_are_filtered_and_sorted(call: Call, trained: Trained) -> None:
+    place = ("--mlruns", str(trained.home.root))
+    lines = call("runs", "--filter", "autoencoder=conv", "--sort", "auroc", *place).out.splitlines()
+    assert lines[0].split()[:4] == ["run", "started", "status", "name"]
+    assert f"{trained.evaluation.auroc:.4f}" in next(line for line in lines if trained.run.record.id[:8] in line)
+    assert "no runs" in call("runs", "--filter", "autoencoder=vae", *place).out
+    assert call("runs", "--filter", "epochs=many", *place).code == 2
+    assert "known: started, name" in call("runs", "--sort", "size", *place).err
+
+
+def test_a_run_is_promoted_and_exported_by_its_new_name(call: Call, trained: Trained, tmp_path: Path) -> None:
+    place = ("--mlruns", str(trained.home.root))
+    promoted = call("promote", trained.run.record.id[:8], "--as", "challenger", *place)
+    assert "models:/digits@challenger" in promoted.out
+    file = tmp_path / "detector.onnx"
+    exported = call("export", "models:/digits@challenger", "--format", "onnx", "--output", str(file), *place)
+    assert "heat_map: float32 (N, 8, 8)" in exported.out
+    assert "against PyTorch" in exported.out
+    assert file.stat().st_size > 10_000
+    assert "known: onnx" in call("export", "--format", "coreml", "--output", str(file), *place).err
+
+
 def test_train_as_a_user_calls_it(cli: Cli, tmp_path: Path) -> None:
     """In a process of its own, settings from a file, a flag that wins, and a saved copy."""
     (tmp_path / "run.yaml").write_text("normal: all-but:7\nepochs: 9\nlatent: 6\n")

@@ -134,3 +134,12 @@ def test_a_histogram_of_a_folder_shows_every_image(scores: np.ndarray) -> None:
     figure = figures.folder_histogram(scores.astype(np.float32), np.linspace(0, 1, 50), 0.95, 0.05)
     heights = [patch.get_data().values for patch in figure.axes[0].patches]
     assert [round(float(values.sum())) for values in heights] == [100, 100 if len(scores) else 0]
+
+
+def test_names_in_a_legend_are_plain_whatever_they_begin_with() -> None:
+    names = ["_pics · conv", r"a$x_{$b", "x" * 200]
+    figure = figures.compared_rocs([(name, SCORES, NOVEL) for name in names])
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts[0] == "_pics · conv"
+    assert len(texts) == 4
+    figure.canvas.draw()  # which a formula that is none would end

@@ -59,7 +59,8 @@ def runs(
         mirror.sync(home)
     else:
         mirror.mark_dead_runs(home)
-    show({"runs": list_runs(home, filters or (), sort)}, as_json, texts.listed_runs)
+    server = None if home.is_local else home.tracking_uri
+    show({"runs": list_runs(home, filters or (), sort), "server": server}, as_json, texts.listed_runs)
 
 
 @app.command()

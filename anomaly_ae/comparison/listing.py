@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anomaly_ae.config import TYPES
+from anomaly_ae.config import TYPES, check_value
 from anomaly_ae.errors import ModelError, UnknownName, one_line
 from anomaly_ae.progress import say
 from anomaly_ae.runs import Home, RunFolder
@@ -19,7 +19,7 @@ def list_runs(home: Home, filters: Sequence[str] = (), sort: str = "started") ->
 
     filters: each `key=value`, of a row or its settings, or else a part of the name or the beginning of the id
     sort:    `started` and the figures with the newest and best first, `name` and `status` by the alphabet
-    Raises `UnknownName` when there is no such key.
+    Raises `UnknownName` when there is no such key, `UsageError` when a setting cannot have that value.
     """
     if sort not in SORTS:
         raise UnknownName("order", sort, SORTS)
@@ -55,6 +55,8 @@ def _fits(row: Mapping[str, Any], text: str) -> bool:
     key, equals, value = text.partition("=")
     if not equals:
         return text in row["name"] or row["id"].startswith(text)
-    if key not in TYPES and key not in COLUMNS:
+    if key in TYPES:
+        return bool(row["settings"]) and row["settings"][key] == check_value(key, value)
+    if key not in COLUMNS:
         raise UnknownName("column", key, [*COLUMNS, *TYPES])
-    return str(row["settings"].get(key) if key in TYPES else row[key]) == value
+    return str(row[key]) == value

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from anomaly_ae import figures
+from anomaly_ae.config import PLACES
 from anomaly_ae.figures import Array
 from anomaly_ae.metrics import compare_auroc
 from anomaly_ae.runs import RunFolder
@@ -18,7 +19,6 @@ from anomaly_ae.runs import RunFolder
 EVALUATED = ("average_precision", "fpr_at_95_tpr", "partial_auroc", "false_positive_rate", "true_positive_rate")
 PIXELS = ("pixel_auroc", "pixel_average_precision", "pro")
 TRAINED = {"parameters": "parameters", "epochs": "epochs", "seconds": "train_seconds"}
-PLACES = ("data_dir", "device", "experiment")  # settings that say where, not what
 Row = dict[str, Any]
 
 
@@ -50,12 +50,12 @@ def read_scores(run: RunFolder) -> Tested | None:
     return tested if tested.has_both else None
 
 
-def compare_runs(runs: Sequence[RunFolder]) -> list[Row]:
+def compare_runs(runs: Sequence[RunFolder], tested: Sequence[Tested | None]) -> list[Row]:
     """A row for each run: its figures, and how far its AUROC lies above the first one's, with DeLong's 95 % interval
-    and p-value, None where its test images were others.
+    and p-value, None where its test images were others. tested: the scores of each
     """
-    first = read_scores(runs[0])
-    return [_row(run) | _against(read_scores(run) if i else None, first) for i, run in enumerate(runs)]
+    others = [None, *tested[1:]]  # the first is not compared with itself
+    return [_row(run) | _against(other, tested[0]) for run, other in zip(runs, others, strict=True)]
 
 
 def differing_settings(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
@@ -66,13 +66,12 @@ def differing_settings(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
     return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
 
 
-def draw_runs(runs: Sequence[RunFolder]) -> dict[str, Figure]:
+def draw_runs(runs: Sequence[RunFolder], tested: Sequence[Tested | None]) -> dict[str, Figure]:
     """ROC and loss curves of those runs that have some, each kind in one plot."""
     names = labels(runs)
-    scores = [(name, found) for name, run in zip(names, runs, strict=True) if (found := read_scores(run))]
+    rocs = [(name, each.scores, each.novel) for name, each in zip(names, tested, strict=True) if each]
     losses = [(f"{name} ({run.config.objective})", run.history()) for name, run in zip(names, runs, strict=True)]
     losses = [(name, history) for name, history in losses if history]
-    rocs = [(name, each.scores, each.novel) for name, each in scores]
     return ({"roc_curves": figures.compared_rocs(rocs)} if rocs else {}) | (
         {"loss_curves": figures.compared_losses(losses)} if losses else {}
     )
@@ -91,6 +90,7 @@ def _row(run: RunFolder) -> Row:
     low, high = evaluation.get("auroc_ci") or (None, None)
     return (
         {"run": run.record.id, "name": run.record.name, "images": evaluation.get("images")}
+        | {"guarantee": evaluation.get("calibration")}
         | {"auroc": evaluation.get("auroc"), "auroc_low": low, "auroc_high": high}
         | {key: evaluation.get(key) for key in (*EVALUATED, *PIXELS)}
         | {key: result.get(name) for key, name in TRAINED.items()}

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config import TYPES, RunConfig
 from anomaly_ae.data.rows import Layout, Rows, Scale
-from anomaly_ae.detector import ESTIMATOR_FILE, Detector
+from anomaly_ae.detector import ESTIMATOR_FILE, Detector, digest_of
 from anomaly_ae.doors.fitting import fill, fit_rows, to_images
 from anomaly_ae.errors import AnomalyAEError, DataError, DetectorDamaged, EstimatorError, ModelNotFound, one_line
 from anomaly_ae.files import expand, write_json
@@ -243,7 +243,8 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         self.detector_.save(folder)
-        write_json(expand(folder) / ESTIMATOR_FILE, self._about())
+        about = self._about()
+        write_json(expand(folder) / ESTIMATOR_FILE, about | {"sha256": digest_of(about)})
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> "AutoencoderDetector":
@@ -273,8 +274,8 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def _assemble(cls, about: dict[str, Any], detector: Detector) -> "AutoencoderDetector":
-        if about["detector"] != detector.digest:
-            raise ValueError("it is of another detector")
+        if about.pop("sha256") != digest_of(about) or about["detector"] != detector.digest:
+            raise ValueError("it was changed, or is of another detector")
         settings, layout = about["settings"], about["layout"]
         shape = settings["image_shape"]
         estimator = cls(**settings | {"image_shape": shape and tuple(shape)})

@@ -110,8 +110,7 @@ def export_onnx(detector: Detector, output: str | Path) -> Exported:
     Raises `UsageError` when the file's name is none for it, or a scorer cannot be in a graph, `ExportError` when the
     graph computes something else than the detector; nothing is written then.
     """
-    path = expand(output)
-    check_output(path)
+    path = check_output(output)
     check_detector(detector)
     detector = converted(detector)
     content = make_graph(detector)
@@ -125,12 +124,16 @@ def export_onnx(detector: Detector, output: str | Path) -> Exported:
     return Exported(path, inputs, outputs, len(images), deviations, detector.threshold, OPSET, len(content))
 
 
-def check_output(output: Path) -> None:
-    """Raise `UsageError` when the output is not called as ONNX files are, is a folder, or would be in none."""
+def check_output(output: str | Path) -> Path:
+    """Where the output is meant to be. Raises `UsageError` when it is not called as ONNX files are, is a folder, or
+    would be in none.
+    """
+    output = expand(output)
     if output.suffix.lower() != ".onnx" or output.is_dir():
         raise UsageError(f"a graph is written as ONNX, and {output} was named; name a file, as in detector.onnx")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {output.parent} for {output.name}; make it, or name another one")
+    return output
 
 
 def check_detector(detector: Detector) -> None:

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from anomaly_ae.figures.style import LINE, NORMAL, NOVEL, Array, plots
+from anomaly_ae.figures.style import LINE, NORMAL, NOVEL, Array, label, plots
 from anomaly_ae.training import Epoch
+
+LONGEST = 48  # letters of a name in a legend
 
 
 def loss_curves(history: Sequence[Epoch]) -> Figure:
@@ -19,8 +22,8 @@ def loss_curves(history: Sequence[Epoch]) -> Figure:
     axes.plot(epochs, [epoch.train_loss for epoch in history], color=NORMAL, marker=marker, label="training")
     axes.plot(epochs, [epoch.validation_loss for epoch in history], color=NOVEL, marker=marker, label="validation")
     best = min(history, key=lambda epoch: epoch.validation_loss)
-    label = f"best epoch: {best.epoch}"
-    axes.plot(best.epoch, best.validation_loss, "o", color=LINE, fillstyle="none", markersize=11, label=label)
+    said = f"best epoch: {best.epoch}"
+    axes.plot(best.epoch, best.validation_loss, "o", color=LINE, fillstyle="none", markersize=11, label=said)
     axes.set(xlabel="epoch", ylabel="loss (log scale)", yscale="log", title="Loss by epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
@@ -32,16 +35,14 @@ def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]]) -> Figure:
     figure, panels = plots(2, (12.5, 4.8))
     colors = sns.color_palette("tab10" if len(histories) <= 10 else "husl", n_colors=len(histories))
     for axes, part in zip(panels, ("train", "validation"), strict=True):
-        for color, (name, history) in zip(colors, histories, strict=True):
+        for color, (_, history) in zip(colors, histories, strict=True):
             losses = [getattr(epoch, f"{part}_loss") for epoch in history]
             marker = "o" if len(history) <= 40 else ""
-            axes.plot(
-                [epoch.epoch for epoch in history], losses, color=color, marker=marker, markersize=3, label=name
-            )
+            axes.plot([epoch.epoch for epoch in history], losses, color=color, marker=marker, markersize=3)
         axes.set(xlabel="epoch", ylabel="loss, each by its own objective (log scale)", yscale="log")
         axes.set_title("Training" if part == "train" else "Validation")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="system (objective)")
+    _legend(panels[1], [name for name, _ in histories], title="system (objective)")
     figure.suptitle("Loss by epoch")
     return figure
 
@@ -49,14 +50,20 @@ def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]]) -> Figure:
 def compared_rocs(runs: Sequence[tuple[str, Array, Array]]) -> Figure:
     """ROC curves of several detectors in one plot: a name, scores (N,) and whether each image is novel, bool (N,)."""
     figure, (axes,) = plots(1, (8.6, 5))
-    for name, scores, novel in runs:
+    for _, scores, novel in runs:
         fpr, tpr, _ = roc_curve(novel, scores)
-        axes.plot(fpr, tpr, label=name)
-    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="chance")
+        axes.plot(fpr, tpr)
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    _legend(axes, [*(name for name, _, _ in runs), "chance"])
     return figure
+
+
+def _legend(axes: Axes, names: Sequence[str], title: str | None = None) -> None:
+    """The names of the lines beside the axes; said line by line, for one that begins with _ is hidden otherwise."""
+    shown = [label(name, LONGEST) for name in names]
+    axes.legend(axes.lines, shown, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title=title)
 
 
 def roc_and_precision_recall(

@@ -9,6 +9,7 @@ from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.data.preprocessing import Images
 from anomaly_ae.detector import Detector
 from anomaly_ae.figures.pictures import SHOWN, image_rows
+from anomaly_ae.figures.style import plain
 
 
 def plot(detector: Detector, images: Images) -> Figure:
@@ -23,7 +24,7 @@ def plot(detector: Detector, images: Images) -> Figure:
         f"score {score:.4g}\np {p:.2g}\n{'anomalous' if score > detector.threshold else 'normal'}"
         for score, p in zip(scores.tolist(), detector.p_values(scores).tolist(), strict=True)
     ]
-    heading = f"{detector.recipe.name}, threshold {detector.threshold:.4g}"
+    heading = f"{plain(detector.recipe.name)}, threshold {detector.threshold:.4g}"
     return detections(detector, some, titles, heading)
 
 

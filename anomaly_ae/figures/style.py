@@ -30,17 +30,21 @@ class Plot(Figure):
         return content.getvalue()
 
 
+def plain(text: str) -> str:
+    """A text of which no part is read as a formula."""
+    return text.replace("$", r"\$")
+
+
 def label(text: str, most: int = 24) -> str:
-    """A name as a label: shortened in its middle, and with no part of it read as a formula."""
+    """A name as a label: shortened in its middle, and plain."""
     half = (most - 1) // 2
-    short = text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
-    return short.replace("$", r"\$")
+    return plain(text if len(text) <= most else f"{text[:half]}…{text[-half:]}")
 
 
 def save_figures(folder: Path, figures: Mapping[str, Figure], caption: str) -> None:
     """Write each figure as a PNG under its name, with the caption small below."""
     for name, figure in figures.items():
-        figure.supxlabel(caption.replace("$", r"\$"), fontsize=8, color="0.4", x=0.99, ha="right")
+        figure.supxlabel(plain(caption), fontsize=8, color="0.4", x=0.99, ha="right")
         write_with(folder / f"{name}.png", partial(figure.savefig, dpi=DPI, format="png", bbox_inches="tight"))
 
 

@@ -5,20 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from anomaly_ae import figures, texts
-from anomaly_ae.comparison.runs import Row, compare_runs, differing_settings, draw_runs, labels
+from anomaly_ae.comparison.runs import Row, compare_runs, differing_settings, draw_runs, labels, read_scores
 from anomaly_ae.errors import UsageError
-from anomaly_ae.files import write_csv, write_text
-from anomaly_ae.pipeline.marking import settle
+from anomaly_ae.files import sha256, write_csv, write_text
+from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
 from anomaly_ae.pipeline.models import find_run
 from anomaly_ae.progress import say
 from anomaly_ae.report import ComparisonPage
-from anomaly_ae.runs import FINISHED, LATEST, PIPELINE, Home, RunFolder
+from anomaly_ae.runs import FINISHED, PIPELINE, Home, RunFolder
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 
 FOLDER = "comparisons"
 MOST_NAMED = 4  # runs in the name of a comparison's folder
-LOCK_WAIT = 60.0  # seconds to wait for another command that works on the same run
 HEADINGS = {"roc_curves": "ROC curves", "loss_curves": "Losses by epoch"}
 
 
@@ -46,35 +47,43 @@ def compare(names: Sequence[str], *, home: Home | None = None) -> Comparison:
         run.detector_folder()  # which an unfinished one has not
         if not run.read("evaluation/metrics.json"):
             say(f"warning: run {run.record.id} has no figures yet: anomaly-ae evaluate {run.record.id}")
-    rows, settings = compare_runs(runs), differing_settings(runs)
-    return Comparison(rows, settings, str(_keep(home, runs, rows, settings)))
+    tested = [read_scores(run) for run in runs]
+    rows, settings = compare_runs(runs, tested), differing_settings(runs)
+    return Comparison(rows, settings, str(_keep(home, runs, rows, settings, draw_runs(runs, tested))))
 
 
 def _find(home: Home, name: str) -> list[RunFolder]:
-    run = home.latest() if name == LATEST else find_run(home, name)
+    run = find_run(home, name)
     if run.record.kind != PIPELINE:
         return [run]
     children = [each for each in reversed(home.runs()) if each.record.parent == run.record.id]
     return [each for each in children if each.record.status == FINISHED]
 
 
-def _keep(home: Home, runs: Sequence[RunFolder], rows: Sequence[Row], settings: dict[str, list[Any]]) -> Path:
+def _keep(
+    home: Home,
+    runs: Sequence[RunFolder],
+    rows: Sequence[Row],
+    settings: dict[str, list[Any]],
+    drawn: dict[str, Figure],
+) -> Path:
     """Write page, figures and table to the first run's folder, and to MLflow; the page's path."""
     first, *others = runs
     ids = [run.record.id[:8] for run in others]
-    more = [f"{len(ids) - MOST_NAMED}-more"] if len(ids) > MOST_NAMED else []
+    more = [sha256("".join(ids).encode())[:8]] if len(ids) > MOST_NAMED else []
     folder = Path(FOLDER, "-".join(["with", *ids[:MOST_NAMED], *more]))
     page = first.path / folder / "comparison.html"
-    drawn = draw_runs(runs)
     tables = {"Figures": texts.side_by_side(labels(runs), rows)}
     tables |= {"Settings that differ": texts.settings_side_by_side(labels(runs), settings)} if settings else {}
     headed = {HEADINGS[name]: figure for name, figure in drawn.items()}
     title = f"{len(runs)} runs, compared with {first.record.name}"
     with first.lock(wait=LOCK_WAIT):
+        behind = first.record.unlogged
+        first.update(unlogged=first.record.tracked)  # until it is all there, whatever happens before
         write_text(page, ComparisonPage(title, tables, headed, texts.COMPARISON_NOTE).to_html())
         write_csv(page.parent / "runs.csv", rows)
         figures.save_figures(page.parent, drawn, title)
         tracker = Tracker(home, first.record.mlflow_run_id)
         tracker.log_folder(first, str(folder))
-        settle(first, tracker, first.record.unlogged)
+        settle(first, tracker, behind)
     return page

@@ -24,7 +24,7 @@ from anomaly_ae.evaluation import (
     measure_discoveries,
     write_tables,
 )
-from anomaly_ae.pipeline.marking import settle
+from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.progress import say, say_left_out
 from anomaly_ae.runs import LATEST, Home, RunFolder
@@ -33,7 +33,6 @@ from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 
 ALL = "all"  # scorers
 OWN = Path("evaluation")  # where the evaluation on the test images of a run's own is kept
-LOCK_WAIT = 60.0  # seconds to wait for another evaluation of the same run
 
 
 def evaluate(

@@ -11,6 +11,7 @@ from anomaly_ae.progress import say
 from anomaly_ae.runs import FAILED, FINISHED, KILLED, Home, RunFolder
 from anomaly_ae.tracking.mirror import Tracker, upload
 
+LOCK_WAIT = 60.0  # seconds to wait for another command that works on the same run
 RETRY_AFTER = 60.0  # seconds after which MLflow, once away, may be back
 
 

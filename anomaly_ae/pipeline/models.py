@@ -6,7 +6,7 @@ from anomaly_ae.detector import Detector
 from anomaly_ae.errors import ModelNotFound
 from anomaly_ae.files import expand
 from anomaly_ae.runs import LATEST, Home, RunFolder
-from anomaly_ae.tracking.fetching import fetch_run
+from anomaly_ae.tracking.fetching import fetch_evaluation, fetch_run
 from anomaly_ae.tracking.registry import SCHEME, run_of
 
 
@@ -24,10 +24,8 @@ def find_model(home: Home, model: str) -> tuple[Path, RunFolder | None]:
     Raises `ModelNotFound`, or `ModelError` when the training is not finished.
     """
     path = expand(model)
-    if model == LATEST:
-        run = home.latest()
-    elif model.startswith(SCHEME):
-        run = find_run(home, run_of(home, model))
+    if model == LATEST or model.startswith(SCHEME):
+        run = find_run(home, model)
     elif path.is_file():
         raise ModelNotFound(f"{model} is a file; a saved detector is a folder that holds detector.json")
     elif path.is_dir() and path.resolve().parent != home.root.resolve() / "runs":
@@ -37,14 +35,20 @@ def find_model(home: Home, model: str) -> tuple[Path, RunFolder | None]:
     return run.detector_folder(), run
 
 
-def find_run(home: Home, run_id: str) -> RunFolder:
-    """The run called `run_id`, or by a unique beginning of that, fetched from MLflow's server if only that has it.
+def find_run(home: Home, name: str) -> RunFolder:
+    """The run called so: `latest`, `models:/name@alias`, an id or its unique beginning; with what MLflow's server has
+    of it and nobody else.
 
     Raises `ModelNotFound`.
     """
+    if name == LATEST:
+        return home.latest()
+    run_id = run_of(home, name) if name.startswith(SCHEME) else name
     try:
-        return home.find_run(run_id)
+        run = home.find_run(run_id)
     except ModelNotFound:
         if home.is_local:
             raise
-    return fetch_run(home, run_id)
+        return fetch_run(home, run_id)
+    fetch_evaluation(home, run)
+    return run

@@ -4,6 +4,7 @@ import re
 
 from anomaly_ae.data.datasets import short_name
 from anomaly_ae.errors import UsageError
+from anomaly_ae.pipeline.marking import LOCK_WAIT
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.progress import say
 from anomaly_ae.runs import LATEST, Home
@@ -17,7 +18,8 @@ def promote(
     """Register the detector of a run with MLflow, as a version of the model `name`, and give it the alias.
 
     name: of the registered model, that of the data set unless it is said
-    Raises `UsageError` when `model` is no run, or name or alias cannot be used, and what `find_model` raises.
+    Raises `UsageError` when `model` is no run, or name or alias cannot be used, `RunBusy` when another command works
+    on it, and what `find_model` raises.
     """
     home = home or Home.find()
     folder, run = find_model(home, model)
@@ -25,7 +27,9 @@ def promote(
         raise UsageError(f"{folder} is no run, and a registered model is that of one; name a run: anomaly-ae runs")
     if not run.read("evaluation/metrics.json"):
         say(f"not evaluated yet, so it carries no figures: anomaly-ae evaluate {run.record.id}, and promote it again")
-    return registry.promote(home, run, name or _slug(short_name(run.config.dataset)), alias)
+    name = _slug(short_name(run.config.dataset)) if name is None else name
+    with run.lock(wait=LOCK_WAIT):
+        return registry.promote(home, run, name, alias)
 
 
 def _slug(name: str) -> str:

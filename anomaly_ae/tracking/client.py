@@ -63,11 +63,12 @@ def find_experiment(client: Any, home: Home, name: str) -> str:
 def mlflow_errors(home: Home, missing: str) -> Iterator[None]:
     """Raise `ModelNotFound`, saying `missing`, where MLflow has no such thing, `StorageError` where it is away."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError  # which a damaged database gets through
 
     try:
         yield
-    except MlflowException as error:
-        if error.error_code in MISSING:
+    except (MlflowException, SQLAlchemyError) as error:
+        if getattr(error, "error_code", None) in MISSING:
             raise ModelNotFound(missing) from error
         said = textwrap.shorten(one_line(error), 120, placeholder=" …")
         raise StorageError(f"MLflow at {home.tracking_uri} does not answer ({said}); try again later") from error

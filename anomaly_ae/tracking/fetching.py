@@ -1,15 +1,19 @@
 """Runs that only MLflow has."""
 
+import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from anomaly_ae.errors import ModelNotFound, StorageError
 from anomaly_ae.files import write_folder
 from anomaly_ae.runs import TRAINING, Home, Record, RunFolder
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.mirror import KIND, PARENT
 
 NEEDED = ("config.json", "split.json", "result.json", "detector")
-WELCOME = {"metrics.csv", "evaluation"}
+EVALUATION = "evaluation"
+WELCOME = {"metrics.csv", EVALUATION}
 
 
 def fetch_run(home: Home, run_id: str) -> RunFolder:
@@ -38,3 +42,22 @@ def fetch_run(home: Home, run_id: str) -> RunFolder:
 
         write_folder(target.path, download)
     return target
+
+
+def fetch_evaluation(home: Home, run: RunFolder) -> None:
+    """Bring what somebody else has measured of a run since it was fetched; nothing where the server is away."""
+    run_id, here = run.record.mlflow_run_id, run.path / EVALUATION
+    if home.is_local or run_id is None or here.exists():
+        return
+    with contextlib.suppress(ModelNotFound, StorageError), mlflow_errors(home, "no such run"):
+        client = open_client(home)
+        if any(artifact.path == EVALUATION for artifact in client.list_artifacts(run_id)):
+            write_folder(here, lambda folder: _download_files(client, run_id, folder))
+
+
+def _download_files(client: Any, run_id: str, folder: Path) -> None:
+    """The files of the evaluation, without the folder they are in."""
+    client.download_artifacts(run_id, EVALUATION, str(folder))
+    for path in [*(folder / EVALUATION).iterdir()]:
+        path.rename(folder / path.name)
+    (folder / EVALUATION).rmdir()

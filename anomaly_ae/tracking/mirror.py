@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config import PLACES, RunConfig
 from anomaly_ae.errors import ModelError, RunBusy, one_line
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
@@ -226,8 +226,8 @@ class Tracker:
 
 def _telling(config: RunConfig) -> dict[str, Any]:
     """The settings that tell runs apart; config.json has them all. MLflow puts all parameters above each picture."""
-    usual, places = RunConfig().to_dict(), ("data_dir", "experiment")
-    settings = {key: value for key, value in config.to_dict().items() if key not in places}
+    usual = RunConfig().to_dict()
+    settings = {key: value for key, value in config.to_dict().items() if key not in PLACES}
     return {key: value for key, value in settings.items() if key in ALWAYS or value != usual[key]}
 
 

@@ -20,8 +20,6 @@ def describe(run: RunFolder) -> str:
     """The run in a few lines of Markdown: the headline figures as a table, where to look, and how to use it."""
     from anomaly_ae.data.datasets import short_name  # here, for listing runs needs no torch
 
-    if run.record.kind == CALIBRATION:
-        return "\n".join([_calibration(run), "", *_use(run)])
     config, result, evaluation = run.config, run.read("result.json"), run.read("evaluation/metrics.json")
     lines = [
         f"Normal: **{config.normal}** of **{short_name(config.dataset)}** · autoencoder `{config.autoencoder}` "
@@ -29,11 +27,15 @@ def describe(run: RunFolder) -> str:
     ]
     lines += ["", *_headline(evaluation)] if evaluation and evaluation["auroc"] is not None else []
     if result:
-        mse = f"{result['train_mse']:.5f} (train), {result['validation_mse']:.5f} (validation)"
-        mse += f", {evaluation['reconstruction_mse']:.5f} (test)" if evaluation else ""
-        seconds = f"{result['epochs']} epochs in {result['train_seconds']:.1f} s"
-        lines += ["", f"Trained {seconds}; reconstruction MSE {mse}.", "", *_use(run)]
+        made = _calibration(result) if run.record.kind == CALIBRATION else _training(result, evaluation)
+        lines += ["", made, "", *_use(run)]
     return "\n".join(lines)
+
+
+def _training(result: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    mse = f"{result['train_mse']:.5f} (train), {result['validation_mse']:.5f} (validation)"
+    mse += f", {evaluation['reconstruction_mse']:.5f} (test)" if evaluation else ""
+    return f"Trained {result['epochs']} epochs in {result['train_seconds']:.1f} s; reconstruction MSE {mse}."
 
 
 def _headline(evaluation: dict[str, Any]) -> list[str]:
@@ -49,10 +51,7 @@ def _headline(evaluation: dict[str, Any]) -> list[str]:
     ]
 
 
-def _calibration(run: RunFolder) -> str:
-    result = run.read("result.json")
-    if not result:
-        return "A calibration that was not finished."
+def _calibration(result: dict[str, Any]) -> str:
     return (
         f"Calibrated on {result['images']:,} normal images of `{result['calibrated_on']}` "
         f"({result['guarantee']}): threshold {result['threshold']:.4f} for a false-alarm rate of "

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from anomaly_ae.errors import ModelError, StorageError, UsageError
+from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageError
 from anomaly_ae.runs import Home, RunFolder
-from anomaly_ae.tracking.client import mlflow_errors, open_client, tracking_at
+from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held, tracking_at
 from anomaly_ae.tracking.mirror import upload
 from anomaly_ae.tracking.models import model_of
 from anomaly_ae.tracking.notes import describe
@@ -34,19 +34,19 @@ class Promoted:
 def promote(home: Home, run: RunFolder, name: str, alias: str = CHAMPION) -> Promoted:
     """Register the detector of a run as a version of the model `name`, once only, and give it the alias.
 
-    Raises `UsageError` when name or alias cannot be used, `ModelError` when the run has no detector, `StorageError`
-    when MLflow is away.
+    Whoever calls holds the run. Raises `UsageError` when name or alias cannot be used, `ModelError` when the run has
+    no detector, `StorageError` when MLflow is away.
     """
     _check_names(name, alias)
     run.detector_folder()
-    if run.record.mlflow_run_id is None or run.record.unlogged:
-        upload(home, run)
+    _log(home, run)
     record, evaluation = run.record, run.read("evaluation/metrics.json")
-    with mlflow_errors(home, f"run {record.id} is not at {home.tracking_uri}; log it with: anomaly-ae runs --sync"):
+    missing = f"MLflow at {home.tracking_uri} lacks run {record.id}, and it cannot be logged there; try again later"
+    with mlflow_errors(home, missing), store_held(home):
         client = open_client(home)
         model_id = model_of(client, str(record.mlflow_run_id))
         if model_id is None:
-            raise StorageError(f"MLflow at {home.tracking_uri} lacks the model of run {record.id}; try again later")
+            raise StorageError(missing)
         before = _version_called(client, name, alias)
         with tracking_at(home):
             version = _version(client, name, record.mlflow_run_id, model_id)
@@ -76,6 +76,17 @@ def run_of(home: Home, uri: str) -> str:
     if not run_id:
         raise ModelError(f"{uri} was registered without its run; register a run with: anomaly-ae promote")
     return str(run_id)
+
+
+def _log(home: Home, run: RunFolder) -> None:
+    """Log a run where MLflow lacks something of it, and as a new one where it lacks it altogether."""
+    try:
+        with mlflow_errors(home, "no such run"):
+            open_client(home).get_run(str(run.record.mlflow_run_id))
+    except ModelNotFound:
+        run.update(mlflow_run_id=None)
+    if run.record.mlflow_run_id is None or run.record.unlogged:
+        upload(home, run)
 
 
 def _check_names(name: str, alias: str) -> None:

@@ -23,10 +23,12 @@ def browse(home: Home, port: int) -> None:
     """Run MLflow's server for this home on the loopback address until Ctrl-C; of a server that is there already say
     where it shows the runs.
 
-    Raises `UsageError` when the port is taken.
+    Raises `UsageError` when the port is taken, or the runs are kept in what is neither a server nor SQLite.
     """
     mark_dead_runs(home)
-    if not home.is_local:
+    if not home.tracking_uri.startswith(("http", "sqlite:")):
+        raise UsageError("the runs are kept in a database of a server's; open that server's address in a browser")
+    if home.tracking_uri.startswith("http"):
         say(f"the runs are at {home.tracking_uri.rstrip('/')}/{runs_page(home)}")
         return
     if not _is_free(port):

@@ -53,7 +53,7 @@ def _experiment(home: Home) -> str | None:
     with mlflow_errors(home, "no experiment"):
         client = open_client(home)
         found = client.get_experiment_by_name(names[0])
-        if found is None:
+        if found is None or found.lifecycle_stage != "active":  # it may have been deleted
             return None
         if found.tags.get(TAG) != json.dumps(VIEW):
             client.set_experiment_tag(found.experiment_id, TAG, json.dumps(VIEW))

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from anomaly_ae import pipeline
@@ -28,8 +30,17 @@ def test_runs_are_filtered_and_sorted_with_what_has_no_figure_last(home: Home) -
     assert [row["name"] for row in list_runs(home, ["scorer=mse"])] == [mse]
     assert [row["name"] for row in list_runs(home, ["digits 0", "seed=0"], "auroc")] == [knn, mse]
     assert list_runs(home, ["status=KILLED"]) == []
+    assert len(list_runs(home, ["target_fpr=0.050"])) == 3  # numbers are compared as numbers
     (found,) = list_runs(home, ["knn", "seed=4"])
     assert [row["id"] for row in list_runs(home, [found["id"][:6]])] == [found["id"]]
+
+
+def test_a_run_of_another_version_is_left_out(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    run = home.find_run(pipeline.train(RunConfig(normal="1", epochs=1), home=home, tracking=False).run_id)
+    config = json.loads((run.path / "config.json").read_text()) | {"warp": 9}
+    (run.path / "config.json").write_text(json.dumps(config))
+    assert list_runs(home) == []
+    assert "of another version (unknown setting 'warp'" in capsys.readouterr().err
 
 
 def test_an_unknown_column_or_order_is_said(trained: Trained) -> None:

@@ -25,8 +25,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
 def test_differences_and_p_values_are_those_of_delongs_test_by_another(runs: list[RunFolder]) -> None:
     from MLstatkit import Delong_test
 
-    rows = compare_runs(runs[:2])
-    first, second = (read_scores(run) for run in runs[:2])
+    first, second = tested = [read_scores(run) for run in runs[:2]]
+    rows = compare_runs(runs[:2], tested)
     assert first
     assert second
     _, p_value = Delong_test(first.novel.astype(int), first.scores, second.scores)[:2]
@@ -46,7 +46,7 @@ def pipeline_auroc(run: RunFolder) -> float:
 
 
 def test_runs_tested_on_other_images_are_not_tested_against_each_other(runs: list[RunFolder]) -> None:
-    rows = compare_runs([runs[0], runs[2]])
+    rows = compare_runs([runs[0], runs[2]], [read_scores(runs[0]), read_scores(runs[2])])
     assert rows[1]["auroc"] is not None
     assert (rows[1]["difference"], rows[1]["p_value"]) == (None, None)
 
@@ -57,15 +57,16 @@ def test_settings_that_differ_are_told_and_no_others(runs: list[RunFolder]) -> N
 
 
 def test_curves_of_runs_with_one_name_are_told_apart(runs: list[RunFolder]) -> None:
-    drawn = draw_runs(runs)
+    drawn = draw_runs(runs, [read_scores(run) for run in runs])
     (axes,) = drawn["roc_curves"].axes
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert len(set(names)) == 4  # with that of chance
+    assert names[1] == runs[1].record.name
     assert all(np.isfinite(line.get_ydata()).all() for line in axes.lines)
     assert len(drawn["loss_curves"].axes[0].lines) == 3
 
 
-def test_the_page_says_it_all_and_is_kept_with_the_first(runs: list[RunFolder], home: Home) -> None:
+def test_the_page_says_it_all_and_is_kept_with_the_first(runs: list[RunFolder]) -> None:
     home = Home.find(str(runs[0].path.parent.parent))
     result = pipeline.compare([run.record.id[:8] for run in runs], home=home)
     page = (runs[0].path / "comparisons" / f"with-{runs[1].path.name[:8]}-{runs[2].path.name[:8]}").resolve()

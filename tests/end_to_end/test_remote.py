@@ -20,14 +20,9 @@ from anomaly_ae.errors import ModelNotFound
 from anomaly_ae.files import sha256
 from anomaly_ae.runs import FINISHED, Home
 from tests.conftest import Cli, clean_environment
+from tests.end_to_end.conftest import free_port
 
 PLAN = "normal: 0,1\nepochs: 2\nmatrix:\n  scorer: [mse, latent-knn]\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
@@ -128,5 +123,11 @@ def test_runs_are_kept_on_a_server_and_used_from_elsewhere(server: str, cli: Cli
     assert (child.info.status, child.data.tags["mlflow.parentRunId"]) == (FINISHED, cells[0].record.id)
     assert child.data.metrics["calibration/threshold"] == new.threshold
     assert {run.record.id for run in elsewhere.runs()} == {cells[0].record.id, new.run_id}
+    promoted = pipeline.promote(cells[1].record.id, home=Home(tmp_path / "third" / "mlruns", server))
+    assert promoted.auroc == cells[1].read("evaluation/metrics.json")["auroc"]
+    _, found = pipeline.find_model(elsewhere, promoted.uri)
+    assert found
+    assert found.record.id == cells[1].record.id
+    assert len(pipeline.compare([promoted.uri, cells[0].record.id], home=elsewhere).runs) == 2
     with pytest.raises(ModelNotFound, match="no run '0123456789' with a detector"):
         pipeline.find_model(elsewhere, "0123456789")

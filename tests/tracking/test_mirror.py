@@ -78,7 +78,7 @@ def test_what_was_evaluated_is_in_the_run_that_trained_the_model(trained: Traine
 
 def test_pictures_tables_and_the_detector_are_there(trained: Trained, client: MlflowClient, tmp_path: Path) -> None:
     run_id = trained.run.record.id
-    assert len(artifacts(client, run_id, "figures")) == 11
+    assert len(artifacts(client, run_id, "figures")) == 13
     assert {"metrics.json", "scores.csv", "per_class.csv"} <= artifacts(client, run_id, "evaluation")
     grids = [name for name in artifacts(client, run_id, "images") if name.endswith(".png")]
     assert len(grids) == len(trained.run.grids()) >= 8

@@ -1,14 +1,17 @@
 import shutil
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from anomaly_ae import pipeline
 from anomaly_ae.config import RunConfig
-from anomaly_ae.errors import ModelNotFound, UsageError
+from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.runs import Home
+from anomaly_ae.tracking.client import tracking_at
 from tests.conftest import Trained
 
 
@@ -58,6 +61,14 @@ def test_the_model_has_an_example_and_the_figures(trained: Trained, client: Mlfl
     metrics = {metric.key: metric.value for metric in model.metrics}
     assert metrics["test/auroc"] == trained.evaluation.auroc
     assert metrics["calibration/threshold"] == pytest.approx(trained.result.threshold)
+    with tracking_at(trained.home):
+        loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    row = loaded.predict(loaded.input_example).to_dict("records")[0]
+    loaded.unwrap_python_model().decoders.close()
+    assert row["score"] == pytest.approx(
+        float(trained.detector().score(Image.open(trained.run.path / "example.png")))
+    )
+    assert loaded.metadata.signature.params.params[0].name == "target_fpr"
 
 
 @pytest.mark.parametrize(
@@ -67,16 +78,34 @@ def test_the_model_has_an_example_and_the_figures(trained: Trained, client: Mlfl
         ({"alias": "v3"}, "'v3' was given"),
         ({"alias": "a b"}, "an alias has letters"),
         ({"name": "a/b"}, "'a/b' was given"),
+        ({"name": " "}, "a model's name has letters"),
         ({"name": ""}, "a model's name has letters"),
     ],
 )
 def test_names_that_cannot_be_used_are_refused_before_anything_is_registered(
     trained: Trained, given: dict[str, str], said: str
 ) -> None:
-    if given.get("name") == "":
-        given = {"name": " "}
     with pytest.raises(UsageError, match=said):
         pipeline.promote(trained.run.record.id, home=trained.home, **given)
+
+
+def test_a_run_that_this_store_lacks_is_logged_to_it(home: Home, tmp_path: Path) -> None:
+    other = Home.find(str(tmp_path / "other"))
+    pipeline.train(RunConfig(normal="0,1", epochs=1), home=other)
+    shutil.copytree(other.root / "runs", home.root / "runs")
+    run = home.latest()
+    promoted = pipeline.promote(home=home)
+    logged = run.record.mlflow_run_id
+    assert logged != run.record.id
+    assert MlflowClient(home.tracking_uri).get_model_version("digits", str(promoted.version)).run_id == logged
+    assert find_model(home, promoted.uri)[1] == run
+
+
+def test_a_damaged_store_is_one_line(home: Home) -> None:
+    pipeline.train(RunConfig(normal="0,1", epochs=1), home=home)
+    home.database.write_bytes(b"no database" * 1000)
+    with pytest.raises(StorageError, match="does not answer"):
+        pipeline.promote(home=home)
 
 
 def test_what_is_no_run_or_not_registered_is_said(trained: Trained, tmp_path: Path) -> None:
