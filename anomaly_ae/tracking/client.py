@@ -72,16 +72,3 @@ def mlflow_errors(home: Home, missing: str) -> Iterator[None]:
             raise ModelNotFound(missing) from error
         said = textwrap.shorten(one_line(error), 120, placeholder=" …")
         raise StorageError(f"MLflow at {home.tracking_uri} does not answer ({said}); try again later") from error
-
-
-@contextmanager
-def tracking_at(home: Home) -> Iterator[None]:
-    """Within it, MLflow's own functions, too, work on this home: some ask no client where to."""
-    import mlflow
-
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(home.tracking_uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from anomaly_ae.data.named import load_dataset
-from anomaly_ae.tracking.client import tracking_at
 from tests.conftest import Trained
 
 sql = pytest.importorskip("pyspark.sql")
@@ -20,6 +19,7 @@ def test_files_get_the_scores_of_the_command(
 ) -> None:
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.home.tracking_uri)
     for i, image in enumerate(next(iter(load_dataset("digits").files.values())).images[:20]):
         Image.fromarray(image[0].numpy()).save(tmp_path / f"{i:02}.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")
@@ -27,9 +27,8 @@ def test_files_get_the_scores_of_the_command(
     spark = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
     try:
         row = "score float, p_value double, threshold float, error string"
-        with tracking_at(trained.home):
-            uri = f"runs:/{trained.run.record.id}/model"
-            detect = mlflow.pyfunc.spark_udf(spark, uri, result_type=row, env_manager="local")
+        uri = f"runs:/{trained.run.record.id}/model"
+        detect = mlflow.pyfunc.spark_udf(spark, uri, result_type=row, env_manager="local")
         files = spark.read.format("binaryFile").load(str(tmp_path))
         rows = files.select("path", detect("content").alias("row")).select("path", "row.*").collect()
     finally:

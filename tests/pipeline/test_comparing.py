@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import pytest
 from mlflow import MlflowClient
 
@@ -8,18 +11,38 @@ from anomaly_ae.runs import KILLED, Home
 from tests.conftest import Cli, Trained
 
 
-def test_a_comparison_is_an_artifact_of_the_first_run(trained: Trained, cli: Cli) -> None:
-    place = ("--mlruns", str(trained.home.root))
+def test_a_comparison_is_an_artifact_of_the_first_run(trained: Trained, cli: Cli, tmp_path: Path) -> None:
+    home = Home.find(str(tmp_path / "mlruns"))
+    shutil.copytree(trained.home.root, home.root)
+    place = ("--mlruns", str(home.root))
     other = cli("train", "--normal", "0,1,2", "--epochs", "2", "--scorer", "mse", "--json", *place).json()["run_id"]
     cli("evaluate", other, *place)
     ended = cli("compare", trained.run.record.id, other, *place)
     assert ended.code == 0, ended.err
     for part in ("p (DeLong)", f"{trained.evaluation.auroc:.4f}", "scorer", "aligned-knn · mse", "comparison.html"):
         assert part in ended.out
-    client = MlflowClient(trained.home.tracking_uri)
+    client = MlflowClient(home.tracking_uri)
     folder = f"comparisons/with-{other[:8]}"
     names = {item.path.rpartition("/")[2] for item in client.list_artifacts(trained.run.record.id, folder)}
     assert names == {"comparison.html", "loss_curves.png", "roc_curves.png", "runs.csv"}
+
+
+def test_the_run_of_a_pipeline_stands_for_its_cells_and_what_was_not_measured_is_empty(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plan.yaml").write_text("normal: 0,1\nepochs: 1\nmatrix:\n  scorer: [mse, mae]\n")
+    plan = pipeline.run_plan(tmp_path / "plan.yaml", home=home, tracking=False)
+    calibrated = pipeline.calibrate(
+        next(run.record.id for run in home.runs() if run.record.parent), target_fpr=0.2, home=home, tracking=False
+    )
+    everything = pipeline.train(RunConfig(normal="all", epochs=1), home=home, tracking=False)
+    pipeline.evaluate(everything.run_id, home=home)
+    result = pipeline.compare([plan.run_id, calibrated.run_id, everything.run_id], home=home)
+    assert [row["name"].partition(" ·")[0] for row in result.runs][2] == "calibration"
+    assert [row["auroc"] is None for row in result.runs] == [False, False, True, True]
+    assert [row["p_value"] is None for row in result.runs] == [True, False, True, True]
+    assert f"run {calibrated.run_id} has no figures yet" in capsys.readouterr().err
+    assert Path(result.page).exists()
 
 
 def test_one_run_or_none_is_not_compared(trained: Trained, home: Home) -> None:

@@ -11,7 +11,6 @@ from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.runs import Home
-from anomaly_ae.tracking.client import tracking_at
 from tests.conftest import Trained
 
 
@@ -55,14 +54,16 @@ def test_the_alias_goes_to_the_next_one_and_a_run_without_tracking_is_logged_fir
     assert find_model(home, "models:/line-3@champion")[1] == home.find_run(two.run_id)
 
 
-def test_the_model_has_an_example_and_the_figures(trained: Trained, client: MlflowClient, tmp_path: Path) -> None:
+def test_the_model_has_an_example_and_the_figures(
+    trained: Trained, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_id = trained.run.record.id
     (model,) = client.search_logged_models([client.get_run(run_id).info.experiment_id], f"source_run_id = '{run_id}'")
     metrics = {metric.key: metric.value for metric in model.metrics}
     assert metrics["test/auroc"] == trained.evaluation.auroc
     assert metrics["calibration/threshold"] == pytest.approx(trained.result.threshold)
-    with tracking_at(trained.home):
-        loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.home.tracking_uri)
+    loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
     row = loaded.predict(loaded.input_example).to_dict("records")[0]
     loaded.unwrap_python_model().decoders.close()
     assert row["score"] == pytest.approx(
