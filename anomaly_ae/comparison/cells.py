@@ -10,12 +10,14 @@ from torch import Tensor
 
 from anomaly_ae import figures
 from anomaly_ae.autoencoders.inference import as_float
+from anomaly_ae.comparison.runs import read_scores
 from anomaly_ae.data.datasets import open_data, short_name
 from anomaly_ae.detector import Detector
 from anomaly_ae.plan import Cell
 from anomaly_ae.runs import FINISHED, RunFolder
 
 AUROC = ("auroc", "auroc_low", "auroc_high")
+MOST_CURVES = 12  # in one plot
 COLUMNS_AT_THE_END = ("measure", "source", "ours", "difference")
 
 
@@ -107,7 +109,9 @@ def published_table(done: Sequence[Done]) -> list[dict[str, Any]]:
 
 
 def draw_comparison(done: Sequence[Done]) -> dict[str, Figure]:
-    """Loss curves of all networks in one plot, and a grid for each data set with a row of reconstructions each."""
+    """Loss curves of all networks in one plot, ROC curves of the cells in another, and a grid for each data set with
+    a row of reconstructions each.
+    """
     networks: dict[str, Done] = {}
     for each in done:
         if each.cell.first and each.run.record.status == FINISHED:
@@ -119,12 +123,22 @@ def draw_comparison(done: Sequence[Done]) -> dict[str, Figure]:
     grids = {
         short_name(name): [each for each in networks.values() if each.run.config.dataset == name] for name in datasets
     }
-    return {"loss_curves": figures.compared_losses(histories)} | {
-        f"reconstructions_{name}": figures.labelled_rows(
-            _reconstructions(same), f"Test images of {name}, one of each class, reconstructed"
-        )
-        for name, same in grids.items()
-    }
+    return (
+        {"loss_curves": figures.compared_losses(histories)}
+        | _draw_rocs(done)
+        | {
+            f"reconstructions_{name}": figures.labelled_rows(
+                _reconstructions(same), f"Test images of {name}, one of each class, reconstructed"
+            )
+            for name, same in grids.items()
+        }
+    )
+
+
+def _draw_rocs(done: Sequence[Done]) -> dict[str, Figure]:
+    """ROC curves of those cells that have some; so many lines that nobody could tell them apart are not drawn."""
+    rocs = [(each.cell.name, found.scores, found.novel) for each in done if (found := read_scores(each.run))]
+    return {"roc_curves": figures.compared_rocs(rocs)} if 0 < len(rocs) <= MOST_CURVES else {}
 
 
 def _reconstructions(done: Sequence[Done]) -> list[tuple[str, figures.Array]]:

@@ -1,19 +1,38 @@
 """What MLflow is told about a run in words: its description, and the code that ran."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from anomaly_ae.runs import CALIBRATION, RunFolder
+from anomaly_ae.tables import markdown_table
 
+VARIED = ("normal", "autoencoder", "objective", "scorer", "seed")
+SCORERS = ("system", "scorer", "auroc", "low", "high", "better", "worse", "cells")
+WHERE = "The tables among the artifacts have all figures; `figures/` has pictures of the cells side by side."
 TABLES = ("scorers", "comparison", "published", "cells")  # of a pipeline, each as CSV and Markdown
 
 
 def describe_pipeline(run: RunFolder) -> str:
-    """A pipeline in a few lines of Markdown, with its tables."""
-    about = run.read("pipeline.json")
-    tables = [path.read_text() for name in TABLES[:3] if (path := run.path / f"{name}.md").exists()]
-    return "\n\n".join([about["about"], f"`{about['command']}`", *tables])
+    """A pipeline in a few lines of Markdown, with tables of cells and scorers as narrow as the page has room for."""
+    about, result = run.read("pipeline.json"), run.read("result.json")
+    scorers = [{key: row[key] for key in SCORERS} for row in result.get("scorers", [])]
+    tables = [markdown_table(rows) for rows in (_cells(result.get("cells", [])), scorers) if rows]
+    return "\n\n".join([about["about"], f"`{about['command']}`", *tables, WHERE])
+
+
+def _cells(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each cell: the settings that tell it apart, or else its name, and the headline figures."""
+    varied = [key for key in VARIED if len({row[key] for row in cells}) > 1]
+    apart = len({tuple(row[key] for key in varied) for row in cells}) == len(cells)
+    return [{key: row[key] for key in (varied if apart else ["cell"])} | _figures(row) for row in cells]
+
+
+def _figures(row: dict[str, Any]) -> dict[str, Any]:
+    known = row["auroc"] is not None
+    auroc = f"{row['auroc']:.4f} ({row['auroc_low']:.4f} to {row['auroc_high']:.4f})" if known else None
+    return {"AUROC (95 % interval)": auroc, "test MSE": row["test_mse"], "seconds": row["seconds"]}
 
 
 def describe(run: RunFolder) -> str:

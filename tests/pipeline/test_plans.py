@@ -98,7 +98,8 @@ def test_tables_and_pictures_are_kept_and_in_mlflow(ran: Ran) -> None:
     folder = ran.run.path
     assert len(pd.read_csv(folder / "cells.csv")) == 4
     assert (folder / "comparison.md").read_text().count("\n") == 2 + 2
-    assert {path.name for path in (folder / "figures").iterdir()} == {"loss_curves.png", "reconstructions_digits.png"}
+    drawn = {"loss_curves.png", "roc_curves.png", "reconstructions_digits.png"}
+    assert {path.name for path in (folder / "figures").iterdir()} == drawn
     client = MlflowClient(ran.home.tracking_uri)
     parent = client.get_run(ran.result.run_id)
     assert parent.info.status == FINISHED
