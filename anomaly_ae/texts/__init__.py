@@ -1,0 +1,34 @@
+"""Results as text for people, as the command line prints them."""
+
+from anomaly_ae.texts.catalogues import autoencoders, layers, listed
+from anomaly_ae.texts.folders import encoded, scored, scored_rows
+from anomaly_ae.texts.models import calibrated, evaluated, exported, trained
+from anomaly_ae.texts.runs import (
+    COMPARISON_NOTE,
+    compared,
+    listed_runs,
+    promoted,
+    set_side_by_side,
+    settings_side_by_side,
+    side_by_side,
+)
+
+__all__ = [
+    "COMPARISON_NOTE",
+    "autoencoders",
+    "calibrated",
+    "compared",
+    "encoded",
+    "evaluated",
+    "exported",
+    "layers",
+    "listed",
+    "listed_runs",
+    "promoted",
+    "scored",
+    "scored_rows",
+    "set_side_by_side",
+    "settings_side_by_side",
+    "side_by_side",
+    "trained",
+]

@@ -1,0 +1,70 @@
+"""What came of a folder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from anomaly_ae.texts.parts import discovered, moved
+
+
+def encoded(result: Mapping[str, Any]) -> str:
+    bad = f", {result['errors']:,} of which could not be read: see the column error" if result["errors"] else ""
+    return f"{result['images']:,} images{bad}, {result['latent_size']:,} latent numbers each, in {result['output']}"
+
+
+def scored(result: Mapping[str, Any]) -> str:
+    places = [(name, result[key]) for name, key in (("heat maps", "heatmaps"), ("report", "report")) if result[key]]
+    return "\n".join(f"{name:<16}{text}" for name, text in [*scored_rows(result), *places])
+
+
+def scored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What came of scoring, as names and texts."""
+    good = result["images"] - result["errors"]
+    rate = f"{result['images_per_second']:,.0f} images/s"
+    were = f"{result['scored']:,} {'image' if result['scored'] == 1 else 'images'}"
+    return [
+        ("detector", result["detector"]),
+        ("images", f"{result['images']:,}{_resumed(result)}"),
+        (
+            "anomalous",
+            f"{result['anomalies']:,} of {good:,} are above the threshold {result['threshold']:.4f}, "
+            f"for a false-alarm rate of {result['target_fpr']:g} ({result['guarantee']})",
+        ),
+        *(_found(result) if result["fdr"] is not None else []),
+        *([("bad files", f"{result['errors']:,} have an error and no score")] if result["errors"] else []),
+        *(("", f"{count:,} × {reason}") for reason, count in result["error_kinds"].items()),
+        *([("skipped", f"{result['skipped']:,} (no images)")] if result["skipped"] else []),
+        *(("warning", text) for text in (*result["unread_folders"], *result["differences"])),
+        *_shifted(result["drift"]),
+        ("worked on", f"{were} in {_duration(result['seconds'])}, {rate}"),
+        ("kept in", result["output"]),
+    ]
+
+
+def _resumed(result: Mapping[str, Any]) -> str:
+    """What had been scored before, and what is other than it was."""
+    if not result["resumed"]:
+        return ""
+    changes = [f"{result[word]:,} {word}" for word in ("new", "changed", "gone") if result[word]]
+    said = f"; since the job began {', '.join(changes)}" if changes else ""
+    before = result["images"] - result["scored"]
+    return f", {before:,} of which had been scored before{said}" if before else f", all of them now{said}"
+
+
+def _found(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    counts = {"found": result["discoveries"], "fewest_possible": result["fewest_discoveries"]}
+    whole = {"fdr": result["fdr"], "images": result["images"] - result["errors"], "false_discovery_share": None}
+    return [row for row in discovered(counts | whole) if row != ("", "")]
+
+
+def _shifted(drift: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """A word where scores have moved; anomalies alone may do it, if there are many."""
+    if drift is None or not drift["moved"]:
+        return []
+    return [("drift", f"{moved(drift)} one of these images scores above a calibration image")]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"

@@ -1,0 +1,168 @@
+"""What came of training, calibrating, evaluating and exporting."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from anomaly_ae.tables import columns
+from anomaly_ae.texts.parts import PIXEL_FIGURES, discovered, figure, interval, moved, percent, rate_up
+
+
+def trained(result: Mapping[str, Any]) -> str:
+    return "\n".join(
+        [
+            f"run           {result['run_id']}",
+            f"trained       {result['epochs']} epochs in {result['train_seconds']:.1f} s on {result['device']}, "
+            f"{result['images_per_second']:,.0f} images/s, {result['parameters']:,} parameters",
+            f"loss          {result['final_loss']:.5f} · validation {result['validation_loss']:.5f} "
+            f"(best, epoch {result['best_epoch']})",
+            f"threshold     {result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g} (marginal), "
+            f"from {result['calibration_images']:,} normal images, which hold rates from "
+            f"{rate_up(1 / (result['calibration_images'] + 1))} ({result['scorer']})",
+            f"kept in       {result['run_folder']}",
+            "next          anomaly-ae evaluate · anomaly-ae ui",
+        ]
+    )
+
+
+def calibrated(result: Mapping[str, Any]) -> str:
+    rates = " · ".join(f"{name} from {rate_up(rate)}" for name, rate in result["smallest_rates"].items())
+    bad = f"; {result['unreadable']:,} files could not be read" if result["unreadable"] else ""
+    rows = [
+        ("run", result["run_id"]),
+        ("calibrated on", f"{result['images']:,} normal images: {result['calibrated_on']}{bad}"),
+        (
+            "threshold",
+            f"{result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g} ({result['guarantee']}); "
+            f"before {result['threshold_before']:.4f}",
+        ),
+        ("rates possible", f"{rates} · tail for less, as an extrapolation"),
+        *(("warning", text) for text in result["differences"]),
+        *([("moved", f"{moved(result['drift'])} a new image scores above an old one")] if result["drift"] else []),
+        *(_anomalies(result["anomalies"]) if result["anomalies"] else []),
+        ("kept in", result["run_folder"]),
+        ("next", f"anomaly-ae evaluate {result['run_id']} · anomaly-ae score FOLDER --model {result['run_id']}"),
+    ]
+    return "\n".join(f"{name:<16}{text}" for name, text in rows)
+
+
+def _anomalies(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    low, high = found["detection_rate_ci"]
+    return [
+        (
+            "anomalies",
+            f"{found['detection_rate']:.1%} of {found['images']:,} are found (95 % interval {low:.1%} to {high:.1%})",
+        ),
+        (
+            "best F1",
+            f"{found['best_f1']:.4f} with threshold {found['best_f1_threshold']:.4f}, chosen on these very images, "
+            f"without a guarantee: {found['best_f1_detection_rate']:.1%} found, "
+            f"{found['best_f1_false_positive_rate']:.2%} false alarms",
+        ),
+    ]
+
+
+def evaluated(result: Mapping[str, Any]) -> str:
+    rows = [
+        *(_ranked(result) if result["auroc"] is not None else [("AUROC", "none: every class is normal")]),
+        ("", ""),
+        ("reconstruction MSE", f"{result['reconstruction_mse']:.5f}   of the normal test images, in [0, 1]"),
+        (
+            "threshold",
+            f"{result['threshold']:.4f}   for a false-alarm rate of {result['target_fpr']:g} "
+            f"({result['calibration']})",
+        ),
+        ("false-alarm rate", percent(result["false_positive_rate"])),
+        ("detection rate", percent(result["true_positive_rate"])),
+        ("precision", percent(result["precision"])),
+        ("F1", percent(result["f1"])),
+        ("drift", _drift(result["drift"])),
+        *(_pixels(result) if result["pixel_auroc"] is not None else []),
+        *(discovered(result["discoveries"]) if result["discoveries"] else []),
+    ]
+    dataset = result["dataset"].rstrip("/").rpartition("/")[2]  # of a folder its own name
+    heading = f"{dataset}: normal {', '.join(result['normal'])} · {result['images']:,} test images"
+    lines = [
+        f"{heading} · scorer {result['scorer']}",
+        "",
+        *(f"  {name:<18} {text}".rstrip() for name, text in rows),
+    ]
+    tables = [_by_class(result["per_class"]), *([_beside(result["beside"])] if result["beside"] else [])]
+    return "\n".join([*lines, *(line for table in tables for line in ("", *table))])
+
+
+def _ranked(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    low, high = result["auroc_ci"]
+    interval = f"95 % interval {low:.4f} to {high:.4f} ({result['auroc_ci_method']})"
+    return [
+        ("AUROC", f"{result['auroc']:.4f}   {interval}"),
+        ("average precision", f"{result['average_precision']:.4f}"),
+        ("FPR@95TPR", f"{result['fpr_at_95_tpr']:.4f}"),
+        ("partial AUROC", f"{result['partial_auroc']:.4f}   to 10 % FPR, standardised"),
+    ]
+
+
+def _pixels(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("", ""),
+        ("pixel AUROC", f"{result['pixel_auroc']:.4f}   of the heat maps against the masks"),
+        ("pixel AP", f"{result['pixel_average_precision']:.4f}"),
+        ("PRO", f"{result['pro']:.4f}   mean share of a defect found, to 30 % FPR; chance is 0.15"),
+    ]
+
+
+def _drift(drift: Mapping[str, Any] | None) -> str:
+    if drift is None:
+        return "not measured: fewer than 20 normal images to compare"
+    return f"{moved(drift)} a normal test image scores above a calibration image"
+
+
+def _by_class(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table by class, normal classes first; with figures of the heat maps where there are masks."""
+    mapped = any(row["pixel_auroc"] is not None for row in rows)
+    head = ("class", "role", "images", "AUROC", "95 % interval", "detected", "false alarms")
+    lines = [
+        (
+            *(row["class"], row["role"], f"{row['images']:,}"),
+            *(("", "") if row["auroc"] is None else (f"{row['auroc']:.4f}", interval(row))),
+            *(percent(row["detection_rate"]), percent(row["false_alarm_rate"])),
+            *((figure(row[name]) for name in PIXEL_FIGURES) if mapped else ()),
+        )
+        for row in sorted(rows, key=lambda row: row["role"] != "normal")
+    ]
+    heads = (*head, *PIXEL_FIGURES.values()) if mapped else head
+    return [f"  {line}" for line in columns([heads, *lines], right=(2, 3, *range(5, len(heads))))]
+
+
+def _beside(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The scorers side by side, the detector's own first."""
+    pixels = {name: heading for name, heading in PIXEL_FIGURES.items() if any(row.get(name) for row in rows)}
+    head = ("scorer", "AUROC", "95 % interval", "FPR@95TPR", "difference", "p (DeLong)", "seconds", *pixels.values())
+    lines = [
+        (
+            *(row["scorer"], f"{row['auroc']:.4f}", interval(row)),
+            *(f"{row['fpr_at_95_tpr']:.4f}", *_against(row), *(figure(row[name]) for name in pixels)),
+        )
+        for row in rows
+    ]
+    return [f"  {line}" for line in columns([head, *lines], right=(1, *range(3, len(head))))]
+
+
+def _against(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Difference to the detector's own scorer, p-value and seconds; nothing for itself."""
+    if row["seconds"] is None:
+        return ("", "", "")
+    return (f"{row['difference']:+.4f}", f"{row['p_value']:.2g}", f"{row['seconds']:.1f}")
+
+
+def exported(result: Mapping[str, Any]) -> str:
+    deviations = ", ".join(f"{name} {value:.1g}" for name, value in result["deviations"].items())
+    heat = [] if "heat_map" in result["outputs"] else [("no heat map", "the scorer has none")]
+    rows = [
+        ("written", f"{result['file']}, {result['bytes'] / 1e6:,.1f} MB, opset {result['opset']}"),
+        *(("in", f"{name}: {kind}") for name, kind in result["inputs"].items()),
+        *(("out", f"{name}: {kind}") for name, kind in result["outputs"].items()),
+        *heat,
+        ("threshold", f"{result['threshold']:.4f}   of the score, and in the file's metadata"),
+        ("checked", f"against PyTorch on {result['images']} images; largest relative deviations: {deviations}"),
+    ]
+    return "\n".join(f"{name:<14}{text}" for name, text in rows)

@@ -1,0 +1,54 @@
+"""What several texts have in common."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PIXEL_FIGURES = {"pixel_auroc": "pixel AUROC", "pixel_average_precision": "pixel AP", "pro": "PRO"}
+
+
+def figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    return f"{row['auroc_low']:.4f} to {row['auroc_high']:.4f}"
+
+
+def percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
+
+
+def rate_up(rate: float) -> str:
+    """A rate rounded up, so that it can be asked for."""
+    return f"{math.ceil(1e4 * rate - 1e-9) / 1e4:g}"
+
+
+def times(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def moved(drift: Mapping[str, Any]) -> str:
+    said = "the scores as a whole have moved" if drift["moved"] else "not clearly beyond 30 to 70 %"
+    low, high = drift["interval"]["low"], drift["interval"]["high"]
+    return f"{said}: in {drift['effect']:.1%} of pairs (99 % interval {low:.1%} to {high:.1%})"
+
+
+def discovered(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    possible, images = found["fewest_possible"], found["images"]
+    if possible > images:
+        needed = math.ceil(1 / found["fdr"] - 1e-9) - 1
+        wanted = f"none possible: a false discovery rate of {found['fdr']:g} needs {needed:,} calibration images"
+        return [("", ""), ("discoveries", wanted)]
+    wrong = found["false_discovery_share"]
+    rows = [
+        ("", ""),
+        (
+            "discoveries",
+            f"{found['found']:,} of {images:,} images at a false discovery rate of {found['fdr']:g}; "
+            f"{possible:,} are the fewest possible",
+        ),
+    ]
+    if wrong is None:
+        return rows
+    return [*rows, ("false among them", percent(wrong)), ("of all novel ones", percent(found["detection_rate"]))]

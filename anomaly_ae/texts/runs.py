@@ -1,0 +1,127 @@
+"""Runs: as a list, side by side, cells of a pipeline, registered."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from anomaly_ae.tables import columns, plain_table
+from anomaly_ae.texts.parts import PIXEL_FIGURES, figure, interval, percent
+
+BEHIND = " not all of it is in MLflow: anomaly-ae runs --sync"
+COMPARISON_NOTE = (
+    "Differences are those of the AUROC to the first run's, with DeLong's 95 % interval and two-sided p-value, given "
+    "where both runs were tested on the same images."
+)
+RANKED = {"average_precision": "average precision", "fpr_at_95_tpr": "FPR@95TPR", "partial_auroc": "partial AUROC"}
+
+
+def listed_runs(result: Mapping[str, Any]) -> str:
+    rows = result["runs"]
+    others = [f"those of others are at {result['server']}; see: anomaly-ae ui"] if result["server"] else []
+    if not rows:
+        return "\n".join(["no runs; train with: anomaly-ae train --normal 0,1,2", *others])
+    head = ("run", "started", "status", "name", "AUROC", "false alarms", "seconds")
+    lines = columns([head, *map(_run, rows)], right=(4, 5, 6))
+    behind = any(row["unlogged"] and row["status"] != "RUNNING" for row in rows)
+    return "\n".join([*lines, *(["", f"*{BEHIND}"] if behind else []), *others])
+
+
+def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line of the list; the cells of a pipeline file and calibrations are set in."""
+    behind = "*" if row["unlogged"] and row["status"] != "RUNNING" else ""
+    name = ("└ " if row["parent"] else "") + row["name"]
+    seconds = "" if row["seconds"] is None else f"{row['seconds']:,.1f}"
+    about = (row["id"][:8], row["started"][:16].replace("T", " "), row["status"] + behind, name)
+    return (*about, figure(row["auroc"]), percent(row["false_positive_rate"]), seconds)
+
+
+def compared(result: Mapping[str, Any]) -> str:
+    shown = ("system", "scorer", "auroc", "low", "high", "seeds", "better", "worse", "cells")
+    scorers = [{key: row[key] for key in shown} for row in result["scorers"]]
+    tables = [scorers] if scorers else [_shown(result["comparison"]), result["published"]]
+    lines = [line for table in tables if table for line in ("", *plain_table(table))][1:]
+    failed = [f"failed: {name}: {reason}" for name, reason in result["failed"].items()]
+    return "\n".join([*lines, *failed, "", f"kept in {result['run_folder']}"])
+
+
+def _shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A comparison without the columns that make it too wide for a terminal; the files have them all."""
+    left_out = ("dataset", "normal", "objective", "measure", "source", "ours", "difference")
+    return [{k: v for k, v in row.items() if k not in left_out and not k.endswith("_own")} for row in rows]
+
+
+def promoted(result: Mapping[str, Any]) -> str:
+    before = f"; it was version {result['before']} before" if result["before"] else ""
+    figures = "" if result["auroc"] is None else f", AUROC {result['auroc']:.4f}"
+    rows = [
+        ("registered", f"run {result['run_id']}, as version {result['version']} of {result['name']}{figures}"),
+        ("alias", f"{result['alias']}{before}"),
+        ("next", f"anomaly-ae score FOLDER --model {result['uri']}"),
+    ]
+    return "\n".join(f"{name:<14}{text}" for name, text in rows)
+
+
+def set_side_by_side(result: Mapping[str, Any]) -> str:
+    head = (
+        "run",
+        "name",
+        "AUROC",
+        "95 % interval",
+        "difference",
+        "p (DeLong)",
+        "FPR@95TPR",
+        "false alarms",
+        "detected",
+    )
+    lines = [
+        (
+            *(row["run"][:8], row["name"], figure(row["auroc"])),
+            *("" if row["auroc"] is None else interval(row), *_compared(row), figure(row["fpr_at_95_tpr"])),
+            *(percent(row["false_positive_rate"]), percent(row["true_positive_rate"])),
+        )
+        for row in result["runs"]
+    ]
+    settings = [f"{name:<16}{' · '.join(map(_setting, values))}" for name, values in result["settings"].items()]
+    table = columns([head, *lines], right=(2, *range(4, len(head))))
+    return "\n".join([*table, "", *settings, f"{'page':<16}{result['page']}"])
+
+
+def _compared(row: Mapping[str, Any]) -> tuple[str, str]:
+    return ("", "") if row["p_value"] is None else (f"{row['difference']:+.4f}", f"{row['p_value']:.2g}")
+
+
+def side_by_side(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What runs came to, a row for each figure that any of them has, a column for each run."""
+    figures: dict[str, list[str]] = {
+        "run": [row["run"][:8] for row in rows],
+        "test images": [_count(row["images"]) for row in rows],
+        "guarantee": [row["guarantee"] or "" for row in rows],
+        "AUROC": [figure(row["auroc"]) for row in rows],
+        "95 % interval": ["" if row["auroc"] is None else interval(row) for row in rows],
+        "difference to the first": [_compared(row)[0] for row in rows],
+        "95 % interval of that": ["" if row["p_value"] is None else _range(row) for row in rows],
+        "p (DeLong)": [_compared(row)[1] for row in rows],
+        **{text: [figure(row[key]) for row in rows] for key, text in RANKED.items()},
+        "false-alarm rate": [percent(row["false_positive_rate"]) for row in rows],
+        "detection rate": [percent(row["true_positive_rate"]) for row in rows],
+        **{text: [figure(row[key]) for row in rows] for key, text in PIXEL_FIGURES.items()},
+        "parameters": [_count(row["parameters"]) for row in rows],
+        "epochs": [_count(row["epochs"]) for row in rows],
+        "seconds of training": ["" if row["seconds"] is None else f"{row['seconds']:,.1f}" for row in rows],
+    }
+    return [["", *names], *([name, *values] for name, values in figures.items() if any(values))]
+
+
+def settings_side_by_side(names: Sequence[str], settings: Mapping[str, Sequence[Any]]) -> list[list[str]]:
+    return [["", *names], *([name, *map(_setting, values)] for name, values in settings.items())]
+
+
+def _setting(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _range(row: Mapping[str, Any]) -> str:
+    return f"{row['difference_low']:+.4f} to {row['difference_high']:+.4f}"
