@@ -82,6 +82,11 @@ class Home:
         """Where MLflow keeps the files of runs, where its store is local."""
         return self.root / "artifacts"
 
+    def has_no_store(self) -> bool:
+        """Whether the store is a SQLite database that is not there yet."""
+        scheme, _, path = self.tracking_uri.partition(":///")
+        return scheme == "sqlite" and not Path(path).exists()
+
     def store_lock(self) -> FileLock:
         """For whoever changes the database. It may be taken again by who has it, and is given up on in the end, for a
         process that hangs must not stop the others.
@@ -113,6 +118,8 @@ class Home:
             return found[0]
         if found:
             raise UsageError(f"{len(found)} runs begin with {name!r}; give more of the id")
+        if len(name) < SHORTEST_ID:
+            raise ModelNotFound(f"{name!r} is too short for a run's id; give {SHORTEST_ID} characters of it or more")
         raise ModelNotFound(
             f"there is no run {name!r} in {self.root}; list the runs with: anomaly-ae runs, "
             "or name another place with --mlruns"

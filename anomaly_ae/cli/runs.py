@@ -60,12 +60,18 @@ def runs(
     else:
         mirror.mark_dead_runs(home)
     server = None if home.is_local else home.tracking_uri
-    show({"runs": list_runs(home, filters or (), sort), "server": server}, as_json, texts.listed_runs)
+    found = {"runs": list_runs(home, filters or (), sort), "of": len(home.runs()), "server": server}
+    show(found, as_json, texts.listed_runs)
 
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="Run ids; the others against the first.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN ...", help="Run ids, latest or models:/NAME@ALIAS; the first is compared with."
+        ),
+    ],
     mlruns: Mlruns = None,
     as_json: Json = False,
 ) -> None:

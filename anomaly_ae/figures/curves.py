@@ -11,6 +11,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from anomaly_ae.figures.style import LINE, NORMAL, NOVEL, Array, label, plots
 from anomaly_ae.training import Epoch
 
+DASHES = ("-", "--", "-.", ":")  # in turn, for a curve may lie on another
 LONGEST = 48  # letters of a name in a legend
 
 
@@ -35,10 +36,11 @@ def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]]) -> Figure:
     figure, panels = plots(2, (12.5, 4.8))
     colors = sns.color_palette("tab10" if len(histories) <= 10 else "husl", n_colors=len(histories))
     for axes, part in zip(panels, ("train", "validation"), strict=True):
-        for color, (_, history) in zip(colors, histories, strict=True):
+        for i, (color, (_, history)) in enumerate(zip(colors, histories, strict=True)):
             losses = [getattr(epoch, f"{part}_loss") for epoch in history]
             marker = "o" if len(history) <= 40 else ""
-            axes.plot([epoch.epoch for epoch in history], losses, color=color, marker=marker, markersize=3)
+            look = {"color": color, "linestyle": DASHES[i % len(DASHES)], "marker": marker, "markersize": 3}
+            axes.plot([epoch.epoch for epoch in history], losses, **look)
         axes.set(xlabel="epoch", ylabel="loss, each by its own objective (log scale)", yscale="log")
         axes.set_title("Training" if part == "train" else "Validation")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -50,9 +52,9 @@ def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]]) -> Figure:
 def compared_rocs(runs: Sequence[tuple[str, Array, Array]]) -> Figure:
     """ROC curves of several detectors in one plot: a name, scores (N,) and whether each image is novel, bool (N,)."""
     figure, (axes,) = plots(1, (8.6, 5))
-    for _, scores, novel in runs:
+    for i, (_, scores, novel) in enumerate(runs):
         fpr, tpr, _ = roc_curve(novel, scores)
-        axes.plot(fpr, tpr)
+        axes.plot(fpr, tpr, DASHES[i % len(DASHES)])
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")

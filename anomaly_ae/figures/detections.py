@@ -8,6 +8,7 @@ from torch import Tensor
 from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.data.preprocessing import Images
 from anomaly_ae.detector import Detector
+from anomaly_ae.errors import DataError
 from anomaly_ae.figures.pictures import SHOWN, image_rows
 from anomaly_ae.figures.style import plain
 
@@ -16,15 +17,19 @@ def plot(detector: Detector, images: Images) -> Figure:
     """The first images, at most 10, with reconstruction, error, heat map, score, p-value and verdict.
 
     images: what `Detector.score` takes
-    Raises `DataError` when they are no images.
+    Raises `DataError` when they are no images, or none.
     """
-    some = detector.preprocessing.prepare(images)[:SHOWN]
+    prepared = detector.preprocessing.prepare(images)
+    if not len(prepared):
+        raise DataError("there is no image to draw among these")
+    some = prepared[:SHOWN]
     scores = detector.score(some)
     titles = [
         f"score {score:.4g}\np {p:.2g}\n{'anomalous' if score > detector.threshold else 'normal'}"
         for score, p in zip(scores.tolist(), detector.p_values(scores).tolist(), strict=True)
     ]
-    heading = f"{plain(detector.recipe.name)}, threshold {detector.threshold:.4g}"
+    count = f", the first {len(some)} of {len(prepared):,} images" if len(some) < len(prepared) else ""
+    heading = f"{plain(detector.recipe.name)}, threshold {detector.threshold:.4g}{count}"
     return detections(detector, some, titles, heading)
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from anomaly_ae import figures, texts
 from anomaly_ae.comparison.runs import Row, compare_runs, differing_settings, draw_runs, labels, read_scores
-from anomaly_ae.errors import UsageError
+from anomaly_ae.errors import ModelError, UsageError
 from anomaly_ae.files import sha256, write_csv, write_text
 from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
 from anomaly_ae.pipeline.models import find_run
@@ -42,11 +42,14 @@ def compare(names: Sequence[str], *, home: Home | None = None) -> Comparison:
     mark_dead_runs(home)
     runs = list(dict.fromkeys(run for name in names for run in _find(home, name)))
     if len(runs) < 2:
-        raise UsageError(f"a comparison needs two runs or more, and {len(runs)} was named; see: anomaly-ae runs")
+        all_one = f"all that was named is run {runs[0].record.id}" if runs else "none was named"
+        raise UsageError(f"a comparison needs two runs or more, and {all_one}; see: anomaly-ae runs")
     for run in runs:
         run.detector_folder()  # which an unfinished one has not
         if not run.read("evaluation/metrics.json"):
             say(f"warning: run {run.record.id} has no figures yet: anomaly-ae evaluate {run.record.id}")
+    if not any(run.read("evaluation/metrics.json") for run in runs):
+        raise ModelError("none of these runs was evaluated, so there is nothing to compare")
     tested = [read_scores(run) for run in runs]
     rows, settings = compare_runs(runs, tested), differing_settings(runs)
     return Comparison(rows, settings, str(_keep(home, runs, rows, settings, draw_runs(runs, tested))))

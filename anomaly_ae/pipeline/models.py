@@ -7,7 +7,7 @@ from anomaly_ae.errors import ModelNotFound
 from anomaly_ae.files import expand
 from anomaly_ae.runs import LATEST, Home, RunFolder
 from anomaly_ae.tracking.fetching import fetch_evaluation, fetch_run
-from anomaly_ae.tracking.registry import SCHEME, run_of
+from anomaly_ae.tracking.registry import MEANT, run_of
 
 
 def load(model: str | Path = LATEST, *, mlruns: str | None = None, device: str = "auto") -> Detector:
@@ -24,7 +24,7 @@ def find_model(home: Home, model: str) -> tuple[Path, RunFolder | None]:
     Raises `ModelNotFound`, or `ModelError` when the training is not finished.
     """
     path = expand(model)
-    if model == LATEST or model.startswith(SCHEME):
+    if model == LATEST or model.startswith(MEANT):
         run = find_run(home, model)
     elif path.is_file():
         raise ModelNotFound(f"{model} is a file; a saved detector is a folder that holds detector.json")
@@ -43,7 +43,7 @@ def find_run(home: Home, name: str) -> RunFolder:
     """
     if name == LATEST:
         return home.latest()
-    run_id = run_of(home, name) if name.startswith(SCHEME) else name
+    run_id = run_of(home, name) if name.startswith(MEANT) else name
     try:
         run = home.find_run(run_id)
     except ModelNotFound:

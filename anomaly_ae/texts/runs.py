@@ -17,6 +17,8 @@ RANKED = {"average_precision": "average precision", "fpr_at_95_tpr": "FPR@95TPR"
 def listed_runs(result: Mapping[str, Any]) -> str:
     rows = result["runs"]
     others = [f"those of others are at {result['server']}; see: anomaly-ae ui"] if result["server"] else []
+    if not rows and result["of"]:
+        return f"none of the {result['of']:,} runs is like that"
     if not rows:
         return "\n".join(["no runs; train with: anomaly-ae train --normal 0,1,2", *others])
     head = ("run", "started", "status", "name", "AUROC", "false alarms", "seconds")
@@ -61,32 +63,24 @@ def promoted(result: Mapping[str, Any]) -> str:
 
 
 def set_side_by_side(result: Mapping[str, Any]) -> str:
-    head = (
-        "run",
-        "name",
-        "AUROC",
-        "95 % interval",
-        "difference",
-        "p (DeLong)",
-        "FPR@95TPR",
-        "false alarms",
-        "detected",
-    )
-    lines = [
-        (
-            *(row["run"][:8], row["name"], figure(row["auroc"])),
-            *("" if row["auroc"] is None else interval(row), *_compared(row), figure(row["fpr_at_95_tpr"])),
-            *(percent(row["false_positive_rate"]), percent(row["true_positive_rate"])),
-        )
-        for row in result["runs"]
-    ]
+    rows, ranks = result["runs"], ("AUROC", "95 % interval", "difference", "p (DeLong)", "FPR@95TPR")
+    head = ("run", "name", *ranks, "false alarms", "detected")
+    table = columns([head, *(_beside_first(row, rows[0]) for row in rows)], right=(2, *range(4, len(head))))
     settings = [f"{name:<16}{' · '.join(map(_setting, values))}" for name, values in result["settings"].items()]
-    table = columns([head, *lines], right=(2, *range(4, len(head))))
     return "\n".join([*table, "", *settings, f"{'page':<16}{result['page']}"])
 
 
-def _compared(row: Mapping[str, Any]) -> tuple[str, str]:
-    return ("", "") if row["p_value"] is None else (f"{row['difference']:+.4f}", f"{row['p_value']:.2g}")
+def _beside_first(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[str, ...]:
+    ranks = (figure(row["auroc"]), "" if row["auroc"] is None else interval(row), *_compared(row, first))
+    rates = (percent(row["false_positive_rate"]), percent(row["true_positive_rate"]))
+    return (row["run"][:8], row["name"], *ranks, figure(row["fpr_at_95_tpr"]), *rates)
+
+
+def _compared(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[str, str]:
+    """Difference and p-value; for the first, and what has no AUROC, nothing."""
+    if row["p_value"] is not None:
+        return f"{row['difference']:+.4f}", f"{row['p_value']:.2g}"
+    return ("", "") if row is first or None in (row["auroc"], first["auroc"]) else ("other images", "")
 
 
 def side_by_side(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -97,9 +91,9 @@ def side_by_side(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> lis
         "guarantee": [row["guarantee"] or "" for row in rows],
         "AUROC": [figure(row["auroc"]) for row in rows],
         "95 % interval": ["" if row["auroc"] is None else interval(row) for row in rows],
-        "difference to the first": [_compared(row)[0] for row in rows],
+        "difference to the first": [_compared(row, rows[0])[0] for row in rows],
         "95 % interval of that": ["" if row["p_value"] is None else _range(row) for row in rows],
-        "p (DeLong)": [_compared(row)[1] for row in rows],
+        "p (DeLong)": [_compared(row, rows[0])[1] for row in rows],
         **{text: [figure(row[key]) for row in rows] for key, text in RANKED.items()},
         "false-alarm rate": [percent(row["false_positive_rate"]) for row in rows],
         "detection rate": [percent(row["true_positive_rate"]) for row in rows],

@@ -8,6 +8,8 @@ from typing import Any
 from anomaly_ae.runs import CALIBRATION, RunFolder
 from anomaly_ae.tables import markdown_table
 
+HEADLINE = ("AUROC (95 % interval)", "average precision", "FPR@95TPR", "false alarms", "detected")
+WIDE = "\N{EM SPACE}"  # the page leaves no room between columns
 VARIED = ("normal", "autoencoder", "objective", "scorer", "seed")
 SCORERS = ("system", "scorer", "auroc", "low", "high", "better", "worse", "cells")
 WHERE = "The tables among the artifacts have all figures; `figures/` has pictures of the cells side by side."
@@ -35,8 +37,11 @@ def _figures(row: dict[str, Any]) -> dict[str, Any]:
     return {"AUROC (95 % interval)": auroc, "test MSE": row["test_mse"], "seconds": row["seconds"]}
 
 
-def describe(run: RunFolder) -> str:
-    """The run in a few lines of Markdown: the headline figures as a table, where to look, and how to use it."""
+def describe(run: RunFolder, uri: str | None = None) -> str:
+    """The run in a few lines of Markdown: the headline figures as a table, where to look, and how to use it.
+
+    uri: of its registered model, for the description of that
+    """
     from anomaly_ae.data.datasets import short_name  # here, for listing runs needs no torch
 
     config, result, evaluation = run.config, run.read("result.json"), run.read("evaluation/metrics.json")
@@ -47,7 +52,7 @@ def describe(run: RunFolder) -> str:
     lines += ["", *_headline(evaluation)] if evaluation and evaluation["auroc"] is not None else []
     if result:
         made = _calibration(result) if run.record.kind == CALIBRATION else _training(result, evaluation)
-        lines += ["", made, "", *_use(run)]
+        lines += ["", made, "", *_use(run.record.id, uri)]
     return "\n".join(lines)
 
 
@@ -60,13 +65,13 @@ def _training(result: dict[str, Any], evaluation: dict[str, Any]) -> str:
 def _headline(evaluation: dict[str, Any]) -> list[str]:
     low, high = evaluation["auroc_ci"]
     return [
-        "| AUROC (95 % interval) | average precision | FPR@95TPR | false alarms | detected |",
+        f"|{'|'.join(f' {head}{WIDE} ' for head in HEADLINE)}|",
         "|---|---|---|---|---|",
         f"| {evaluation['auroc']:.4f} ({low:.4f} to {high:.4f}) | {evaluation['average_precision']:.4f} "
         f"| {evaluation['fpr_at_95_tpr']:.4f} | {evaluation['false_positive_rate']:.2%} "
         f"| {evaluation['true_positive_rate']:.2%} |",
         "",
-        "What it gets wrong: *Artifacts*, `figures/false_alarms.png`, `missed.png`, `score_by_class.png`.",
+        "What it gets wrong: the run's *Artifacts*, `figures/false_alarms.png`, `missed.png`, `score_by_class.png`.",
     ]
 
 
@@ -78,10 +83,10 @@ def _calibration(result: dict[str, Any]) -> str:
     )
 
 
-def _use(run: RunFolder) -> list[str]:
+def _use(run_id: str, uri: str | None) -> list[str]:
     """The commands that go on from here, each on a line, for the page does not break long ones."""
-    name = run.record.id
-    return [f"* Use it: `anomaly-ae score FOLDER --model {name}`", f"* Give it a name: `anomaly-ae promote {name}`"]
+    name = [] if uri else [f"* Give it a name: `anomaly-ae promote {run_id}`"]
+    return [f"* Use it: `anomaly-ae score FOLDER --model {uri or run_id}`", *name]
 
 
 def code_version() -> dict[str, str]:

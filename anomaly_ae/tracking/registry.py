@@ -12,6 +12,7 @@ from anomaly_ae.tracking.models import model_of
 from anomaly_ae.tracking.notes import describe
 
 SCHEME = "models:/"
+MEANT = "models:"  # how an address begins that means one, right or wrong
 CHAMPION = "champion"
 KEPT = ("auroc", "fpr_at_95_tpr", "false_positive_rate", "true_positive_rate")  # as tags of a version
 NAME = re.compile(r"\w[\w.-]*")
@@ -41,6 +42,7 @@ def promote(home: Home, run: RunFolder, name: str, alias: str = CHAMPION) -> Pro
     run.detector_folder()
     _log(home, run)
     record, evaluation = run.record, run.read("evaluation/metrics.json")
+    uri = f"{SCHEME}{name}@{alias}"
     missing = f"MLflow at {home.tracking_uri} lacks run {record.id}, and it cannot be logged there; try again later"
     with mlflow_errors(home, missing), store_held(home):
         client = open_client(home)
@@ -49,13 +51,12 @@ def promote(home: Home, run: RunFolder, name: str, alias: str = CHAMPION) -> Pro
             raise StorageError(missing)
         before = _version_called(client, name, alias)
         version = _version(client, home, name, record.mlflow_run_id, model_id)
-        client.update_model_version(name, version, describe(run))
+        client.update_model_version(name, version, describe(run, uri))
         for key in KEPT:
             if evaluation.get(key) is not None:
                 client.set_model_version_tag(name, version, key, f"{evaluation[key]:.6g}")
         client.set_registered_model_alias(name, alias, version)
     others = None if before is None or int(before) == int(version) else int(before)
-    uri = f"{SCHEME}{name}@{alias}"
     return Promoted(record.id, name, int(version), alias, uri, others, evaluation.get("auroc"))
 
 
@@ -66,9 +67,12 @@ def run_of(home: Home, uri: str) -> str:
     MLflow is away.
     """
     name, *which = re.split("[/@]", uri.removeprefix(SCHEME), maxsplit=1)
-    if not (name and which and which[0]):
+    if not (uri.startswith(SCHEME) and name and which and which[0]):
         raise UsageError(f"a registered model is models:/NAME@ALIAS or models:/NAME/VERSION, and {uri!r} was given")
-    with mlflow_errors(home, f"there is no {uri} at {home.tracking_uri}; register it with: anomaly-ae promote"):
+    missing = f"there is no {uri} at {home.tracking_uri}; register it with: anomaly-ae promote"
+    if home.has_no_store():  # which would be made if it were asked
+        raise ModelNotFound(missing)
+    with mlflow_errors(home, missing):
         client = open_client(home)
         find = client.get_model_version_by_alias if "@" in uri else client.get_model_version
         run_id = find(name, which[0]).run_id

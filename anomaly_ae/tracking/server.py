@@ -31,6 +31,11 @@ def browse(home: Home, port: int) -> None:
     if home.tracking_uri.startswith("http"):
         say(f"the runs are at {home.tracking_uri.rstrip('/')}/{runs_page(home)}")
         return
+    if home.has_no_store():
+        raise UsageError(
+            f"there are no runs in {home.root} yet; train with: anomaly-ae train --normal 0,1,2, or name another "
+            "place with --mlruns"
+        )
     if not _is_free(port):
         near = next(other for other in (*range(port + 1, 65_536), *range(5000, port)) if _is_free(other))
         raise UsageError(f"port {port} is taken by another program; try: anomaly-ae ui --port {near}")

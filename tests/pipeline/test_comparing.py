@@ -43,10 +43,16 @@ def test_the_run_of_a_pipeline_stands_for_its_cells_and_what_was_not_measured_is
     assert [row["p_value"] is None for row in result.runs] == [True, False, True, True]
     assert f"run {calibrated.run_id} has no figures yet" in capsys.readouterr().err
     assert Path(result.page).exists()
+    new = pipeline.train(RunConfig(normal="1", epochs=1), home=home, tracking=False)
+    with pytest.raises(ModelError, match="nothing to compare"):
+        pipeline.compare(
+            [calibrated.run_id, pipeline.train(RunConfig(normal="1", epochs=1), home=home, tracking=False).run_id],
+            home=home,
+        )
 
 
 def test_one_run_or_none_is_not_compared(trained: Trained, home: Home) -> None:
-    with pytest.raises(UsageError, match="two runs or more, and 1 was named"):
+    with pytest.raises(UsageError, match=f"two runs or more, and all that was named is run {trained.run.record.id}"):
         pipeline.compare([trained.run.record.id, trained.run.record.id[:8]], home=trained.home)
     with pytest.raises(ModelNotFound, match="there is no run 'nothing'"):
         pipeline.compare(["nothing"], home=home)

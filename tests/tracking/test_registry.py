@@ -116,4 +116,12 @@ def test_what_is_no_run_or_not_registered_is_said(trained: Trained, tmp_path: Pa
     with pytest.raises(ModelNotFound, match="there is no models:/nothing@champion"):
         find_model(trained.home, "models:/nothing@champion")
     with pytest.raises(UsageError, match="models:/NAME@ALIAS"):
+        find_model(trained.home, "models:digits@champion")
+    with pytest.raises(UsageError, match="models:/NAME@ALIAS"):
         find_model(trained.home, "models:/digits")
+
+
+def test_looking_a_model_up_makes_no_store(home: Home) -> None:
+    with pytest.raises(ModelNotFound, match="there is no models:/digits@champion"):
+        find_model(home, "models:/digits@champion")
+    assert not home.root.exists()
