@@ -45,10 +45,7 @@ def test_the_run_of_a_pipeline_stands_for_its_cells_and_what_was_not_measured_is
     assert Path(result.page).exists()
     new = pipeline.train(RunConfig(normal="1", epochs=1), home=home, tracking=False)
     with pytest.raises(ModelError, match="nothing to compare"):
-        pipeline.compare(
-            [calibrated.run_id, pipeline.train(RunConfig(normal="1", epochs=1), home=home, tracking=False).run_id],
-            home=home,
-        )
+        pipeline.compare([calibrated.run_id, new.run_id], home=home)
 
 
 def test_one_run_or_none_is_not_compared(trained: Trained, home: Home) -> None:
