@@ -1,6 +1,7 @@
 """The way to MLflow: its client, and its errors as ours."""
 
 import logging
+import os
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from anomaly_ae.errors import ModelNotFound, StorageError, one_line
 from anomaly_ae.runs import Home
 from anomaly_ae.tracking.moving import follow_move
 
+VARIABLE = "MLFLOW_TRACKING_URI"
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the codes of its errors where it has no such thing
 
 
@@ -72,3 +74,23 @@ def mlflow_errors(home: Home, missing: str) -> Iterator[None]:
             raise ModelNotFound(missing) from error
         said = textwrap.shorten(one_line(error), 120, placeholder=" …")
         raise StorageError(f"MLflow at {home.tracking_uri} does not answer ({said}); try again later") from error
+
+
+@contextmanager
+def tracking_at(home: Home) -> Iterator[None]:
+    """Within it, what MLflow does by itself is done at this home, too; after it, all is as it was."""
+    import mlflow
+
+    named = os.environ.pop(VARIABLE, None)
+    chosen = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # by a call, then
+    try:
+        if chosen:
+            mlflow.set_tracking_uri(home.tracking_uri)
+        os.environ[VARIABLE] = home.tracking_uri
+        yield
+    finally:
+        os.environ.pop(VARIABLE)
+        if chosen:
+            mlflow.set_tracking_uri(chosen)
+        if named is not None:
+            os.environ[VARIABLE] = named

@@ -9,7 +9,7 @@ from anomaly_ae.runs import CALIBRATION, RunFolder
 from anomaly_ae.tables import markdown_table
 
 HEADLINE = ("AUROC (95 % interval)", "average precision", "FPR@95TPR", "false alarms", "detected")
-WIDE = "\N{EM SPACE}"  # the page leaves no room between columns
+WIDE = "&emsp;"  # the page leaves no room between columns
 VARIED = ("normal", "autoencoder", "objective", "scorer", "seed")
 SCORERS = ("system", "scorer", "auroc", "low", "high", "better", "worse", "cells")
 WHERE = "The tables among the artifacts have all figures; `figures/` has pictures of the cells side by side."

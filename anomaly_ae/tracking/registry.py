@@ -6,7 +6,7 @@ from typing import Any
 
 from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageError
 from anomaly_ae.runs import Home, RunFolder
-from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held
+from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held, tracking_at
 from anomaly_ae.tracking.mirror import upload
 from anomaly_ae.tracking.models import model_of
 from anomaly_ae.tracking.notes import describe
@@ -50,7 +50,8 @@ def promote(home: Home, run: RunFolder, name: str, alias: str = CHAMPION) -> Pro
         if model_id is None:
             raise StorageError(missing)
         before = _version_called(client, name, alias)
-        version = _version(client, home, name, record.mlflow_run_id, model_id)
+        with tracking_at(home):  # for a local store looks for the model there, whoever asks
+            version = _version(client, name, record.mlflow_run_id, model_id)
         client.update_model_version(name, version, describe(run, uri))
         for key in KEPT:
             if evaluation.get(key) is not None:
@@ -107,12 +108,11 @@ def _version_called(client: Any, name: str, alias: str) -> str | None:
     return models[0].aliases.get(alias) if models else None
 
 
-def _version(client: Any, home: Home, name: str, run_id: str | None, model_id: str) -> str:
+def _version(client: Any, name: str, run_id: str | None, model_id: str) -> str:
     """The version that a model is registered as, a new one unless it is there already."""
     from mlflow.exceptions import MlflowException
 
-    # By its id a local store would look for the model at the address in the environment
-    source = client.get_logged_model(model_id).artifact_location if home.is_local else f"{SCHEME}{model_id}"
+    source = f"{SCHEME}{model_id}"
     try:
         client.create_registered_model(name)
     except MlflowException as error:
