@@ -11,6 +11,7 @@ COMPARISON_NOTE = (
     "Differences are those of the AUROC to the first run's, with DeLong's 95 % interval and two-sided p-value, given "
     "where both runs were tested on the same images."
 )
+SCORER_COLUMNS = ("system", "scorer", "auroc", "low", "high", "seeds", "better", "worse", "cells")
 RANKED = {"average_precision": "average precision", "fpr_at_95_tpr": "FPR@95TPR", "partial_auroc": "partial AUROC"}
 
 
@@ -37,12 +38,16 @@ def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def compared(result: Mapping[str, Any]) -> str:
-    shown = ("system", "scorer", "auroc", "low", "high", "seeds", "better", "worse", "cells")
-    scorers = [{key: row[key] for key in shown} for row in result["scorers"]]
+    scorers = narrow_scorers(result["scorers"])
     tables = [scorers] if scorers else [_shown(result["comparison"]), result["published"]]
     lines = [line for table in tables if table for line in ("", *plain_table(table))][1:]
     failed = [f"failed: {name}: {reason}" for name, reason in result["failed"].items()]
     return "\n".join([*lines, *failed, "", f"kept in {result['run_folder']}"])
+
+
+def narrow_scorers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A table of scorers without the columns that make it too wide for a terminal or a page."""
+    return [{key: row[key] for key in SCORER_COLUMNS} for row in rows]
 
 
 def _shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -7,11 +7,11 @@ from typing import Any
 
 from anomaly_ae.runs import CALIBRATION, RunFolder
 from anomaly_ae.tables import markdown_table
+from anomaly_ae.texts import narrow_scorers
 
 HEADLINE = ("AUROC (95 % interval)", "average precision", "FPR@95TPR", "false alarms", "detected")
 WIDE = "&emsp;"  # the page leaves no room between columns
 VARIED = ("normal", "autoencoder", "objective", "scorer", "seed")
-SCORERS = ("system", "scorer", "auroc", "low", "high", "better", "worse", "cells")
 WHERE = "The tables among the artifacts have all figures; `figures/` has pictures of the cells side by side."
 TABLES = ("scorers", "comparison", "published", "cells")  # of a pipeline, each as CSV and Markdown
 
@@ -19,9 +19,9 @@ TABLES = ("scorers", "comparison", "published", "cells")  # of a pipeline, each 
 def describe_pipeline(run: RunFolder) -> str:
     """A pipeline in a few lines of Markdown, with tables of cells and scorers as narrow as the page has room for."""
     about, result = run.read("pipeline.json"), run.read("result.json")
-    scorers = [{key: row[key] for key in SCORERS} for row in result.get("scorers", [])]
-    tables = [markdown_table(rows) for rows in (_cells(result.get("cells", [])), scorers) if rows]
-    return "\n\n".join([about["about"], f"`{about['command']}`", *tables, WHERE])
+    tables = _cells(result.get("cells", [])), narrow_scorers(result.get("scorers", []))
+    shown = [markdown_table(rows) for rows in tables if rows]
+    return "\n\n".join([about["about"], f"`{about['command']}`", *shown, WHERE])
 
 
 def _cells(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
