@@ -55,8 +55,10 @@ def test_a_run_is_found_by_the_beginning_of_its_id(home: Home) -> None:
     assert home.find_run("abcd5678").record.id == "abcd5678"
     with pytest.raises(UsageError, match="2 runs begin with"):
         home.find_run("abcd")
-    with pytest.raises(ModelNotFound, match="anomaly-ae runs"):
+    with pytest.raises(ModelNotFound, match="'abc' is too short for a run's id; give 4 characters"):
         home.find_run("abc")
+    with pytest.raises(ModelNotFound, match="anomaly-ae runs"):
+        home.find_run("abce")
 
 
 def test_an_interrupted_run_has_no_detector(home: Home) -> None:
