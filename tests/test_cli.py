@@ -146,7 +146,7 @@ def test_evaluate_prints_a_table_or_one_json_object(call: Call, trained: Trained
 def test_runs_are_listed(call: Call, trained: Trained) -> None:
     assert "no runs; train with" in call("runs").out
     ended = call("runs", "--mlruns", str(trained.home.root), "--json")
-    records = {run["id"]: run for run in json.loads(ended.out)["runs"]}
+    records = {run["run_id"]: run for run in json.loads(ended.out)["runs"]}
     assert records[trained.run.record.id]["status"] == "FINISHED"
 
 

@@ -50,18 +50,13 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List the runs, the newest first."""
-    from anomaly_ae.comparison.listing import list_runs
     from anomaly_ae.runs import Home
-    from anomaly_ae.tracking import mirror
+    from anomaly_ae.tracking import listing, mirror
 
     home = Home.find(mlruns)
     if sync:
         mirror.sync(home)
-    else:
-        mirror.mark_dead_runs(home)
-    server = None if home.is_local else home.tracking_uri
-    found = {"runs": list_runs(home, filters or (), sort), "of": len(home.runs()), "server": server}
-    show(found, as_json, texts.listed_runs)
+    show(dataclasses.asdict(listing.list_runs(home, filters or (), sort)), as_json, texts.listed_runs)
 
 
 @app.command()

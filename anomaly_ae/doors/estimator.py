@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from anomaly_ae.doors.fitting import fill, fit_rows, to_images
 from anomaly_ae.errors import AnomalyAEError, DataError, DetectorDamaged, EstimatorError, ModelNotFound, one_line
 from anomaly_ae.files import expand, write_json
 
+FLAG = re.compile(r"--([a-z-]+)")
 FEWEST_ROWS = 3  # one to fit, one to tell when to stop, one to calibrate
 
 Floats = npt.NDArray[np.float64]
@@ -310,11 +312,13 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
 @contextmanager
 def _value_errors() -> Iterator[None]:
-    """What this package raises as `ValueError`, too, which scikit-learn's users and tools go by."""
+    """What this package raises as `ValueError`, too, which scikit-learn's users and tools go by, about parameters
+    instead of flags.
+    """
     try:
         yield
     except AnomalyAEError as error:
-        raise EstimatorError(str(error)) from error
+        raise EstimatorError(FLAG.sub(lambda flag: flag[1].replace("-", "_"), str(error))) from error
 
 
 def _plain(value: Any) -> Any:

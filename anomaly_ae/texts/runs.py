@@ -17,15 +17,17 @@ RANKED = {"average_precision": "average precision", "fpr_at_95_tpr": "FPR@95TPR"
 
 def listed_runs(result: Mapping[str, Any]) -> str:
     rows = result["runs"]
-    others = [f"those of others are at {result['server']}; see: anomaly-ae ui"] if result["server"] else []
     if not rows and result["of"]:
         return f"none of the {result['of']:,} runs is like that"
     if not rows:
-        return "\n".join(["no runs; train with: anomaly-ae train --normal 0,1,2", *others])
+        return "no runs; train with: anomaly-ae train --normal 0,1,2"
     head = ("run", "started", "status", "name", "AUROC", "false alarms", "seconds")
     lines = columns([head, *map(_run, rows)], right=(4, 5, 6))
     behind = any(row["unlogged"] and row["status"] != "RUNNING" for row in rows)
-    return "\n".join([*lines, *(["", f"*{BEHIND}"] if behind else []), *others])
+    away = sum(not row["here"] for row in rows)
+    others = f"{away:,} of {len(rows):,} are at {result['server']} alone, and are fetched when they are named"
+    notes = [*([f"*{BEHIND}"] if behind else []), *([others] if away else [])]
+    return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
 def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -33,7 +35,7 @@ def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
     behind = "*" if row["unlogged"] and row["status"] != "RUNNING" else ""
     name = ("└ " if row["parent"] else "") + row["name"]
     seconds = "" if row["seconds"] is None else f"{row['seconds']:,.1f}"
-    about = (row["id"][:8], row["started"][:16].replace("T", " "), row["status"] + behind, name)
+    about = (row["run_id"][:8], row["started"][:16].replace("T", " "), row["status"] + behind, name)
     return (*about, figure(row["auroc"]), percent(row["false_positive_rate"]), seconds)
 
 

@@ -1,38 +1,37 @@
 """Runs that only MLflow has."""
 
 import contextlib
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from anomaly_ae.errors import ModelNotFound, StorageError
+from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
 from anomaly_ae.files import write_folder
-from anomaly_ae.runs import TRAINING, Home, Record, RunFolder
+from anomaly_ae.runs import SHORTEST_ID, TRAINING, Home, Record, RunFolder
 from anomaly_ae.tracking.client import mlflow_errors, open_client
+from anomaly_ae.tracking.listing import list_elsewhere, started
 from anomaly_ae.tracking.mirror import KIND, PARENT
 
 NEEDED = ("config.json", "split.json", "result.json", "detector")
 EVALUATION = "evaluation"
 WELCOME = {"metrics.csv", EVALUATION}
+ID_LENGTH = 32  # of MLflow's run ids
 
 
-def fetch_run(home: Home, run_id: str) -> RunFolder:
-    """Make the run folder of a finished run that only MLflow has.
+def fetch_run(home: Home, name: str) -> RunFolder:
+    """Make the run folder of a finished run that only MLflow has, called by its id or a unique beginning of one.
 
-    Raises `ModelNotFound` when MLflow has no such run or it has no detector, `StorageError` when MLflow is away.
+    Raises `ModelNotFound` when MLflow has no such run or it has no detector, `UsageError` when several begin so,
+    `StorageError` when MLflow is away.
     """
+    run_id = _whole_id(home, name)
     target = RunFolder(home.root / "runs" / run_id)
-    missing = (
-        f"there is no run {run_id!r} with a detector at {home.tracking_uri}; give the whole id of a finished "
-        "training, as it shows in: anomaly-ae ui"
-    )
+    missing = f"there is no run {name!r} with a detector at {home.tracking_uri}; list the runs with: anomaly-ae runs"
     with mlflow_errors(home, missing):
         client = open_client(home)
         found = client.get_run(run_id)
         info, parent = found.info, found.data.tags.get(PARENT)
-        started = datetime.fromtimestamp(info.start_time / 1000, UTC).isoformat(timespec="microseconds")
         kind = found.data.tags.get(KIND, TRAINING)
-        record = Record(run_id, run_id, info.run_name, started, info.status, parent=parent, kind=kind)
+        record = Record(run_id, run_id, info.run_name, started(info), info.status, parent=parent, kind=kind)
         there = {artifact.path for artifact in client.list_artifacts(run_id)}
 
         def download(folder: Path) -> None:
@@ -53,6 +52,16 @@ def fetch_evaluation(home: Home, run: RunFolder) -> None:
         client = open_client(home)
         if any(artifact.path == EVALUATION for artifact in client.list_artifacts(run_id)):
             write_folder(here, lambda folder: _download_files(client, run_id, folder))
+
+
+def _whole_id(home: Home, name: str) -> str:
+    """The id of the only run that begins so; the name itself where there is none."""
+    if not SHORTEST_ID <= len(name) < ID_LENGTH:
+        return name
+    begins = [row.run_id for row in list_elsewhere(home) if row.run_id.startswith(name)]
+    if len(begins) > 1:
+        raise UsageError(f"{len(begins)} runs begin with {name!r}; give more of the id")
+    return begins[0] if begins else name
 
 
 def _download_files(client: Any, run_id: str, folder: Path) -> None:

@@ -111,6 +111,7 @@ class Tracker:
 
         def log(client: Any, run_id: str) -> None:
             _log_params(client, run_id, {"command": about["command"], "cells": len(about["cells"])})
+            client.set_tag(run_id, KIND, run.record.kind)
             client.log_artifact(run_id, str(run.path / "pipeline.json"))
 
         self._on_run(log)

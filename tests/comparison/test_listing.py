@@ -3,18 +3,22 @@ import json
 import pytest
 
 from anomaly_ae import pipeline
-from anomaly_ae.comparison.listing import list_runs
+from anomaly_ae.comparison.listing import Listed, list_home, select
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import UnknownName
 from anomaly_ae.runs import Home
 from tests.conftest import Trained
 
 
+def names_of(rows: list[Listed]) -> list[str]:
+    return [row.name for row in rows]
+
+
 def test_a_row_has_record_settings_and_figures(trained: Trained) -> None:
-    row = next(row for row in list_runs(trained.home) if row["id"] == trained.run.record.id)
-    assert (row["status"], row["auroc"]) == ("FINISHED", trained.evaluation.auroc)
-    assert row["seconds"] == trained.result.train_seconds
-    assert row["settings"]["normal"] == "0,1,2"
+    row = next(row for row in list_home(trained.home) if row.run_id == trained.run.record.id)
+    assert (row.status, row.auroc) == ("FINISHED", trained.evaluation.auroc)
+    assert row.seconds == trained.result.train_seconds
+    assert row.settings["normal"] == "0,1,2"
 
 
 def test_runs_are_filtered_and_sorted_with_what_has_no_figure_last(home: Home) -> None:
@@ -24,27 +28,28 @@ def test_runs_are_filtered_and_sorted_with_what_has_no_figure_last(home: Home) -
     pipeline.train(RunConfig(normal="5", epochs=1, seed=4), home=home, tracking=False)
     names = ["digits 5 · conv · aligned-knn", "digits 0,1,2 · conv · mse", "digits 0,1,2 · conv · pixel-knn"]
     newest, mse, knn = names
-    assert [row["name"] for row in list_runs(home)] == names
-    assert [row["name"] for row in list_runs(home, sort="auroc")] == [knn, mse, newest]
-    assert [row["name"] for row in list_runs(home, sort="name")] == [mse, knn, newest]
-    assert [row["name"] for row in list_runs(home, ["scorer=mse"])] == [mse]
-    assert [row["name"] for row in list_runs(home, ["digits 0", "seed=0"], "auroc")] == [knn, mse]
-    assert list_runs(home, ["status=KILLED"]) == []
-    assert len(list_runs(home, ["target_fpr=0.050"])) == 3  # numbers are compared as numbers
-    (found,) = list_runs(home, ["knn", "seed=4"])
-    assert [row["id"] for row in list_runs(home, [found["id"][:6]])] == [found["id"]]
+    runs = list_home(home)
+    assert names_of(select(reversed(runs))) == names
+    assert names_of(select(runs, sort="auroc")) == [knn, mse, newest]
+    assert names_of(select(runs, sort="name")) == [mse, knn, newest]
+    assert names_of(select(runs, ["scorer=mse"])) == [mse]
+    assert names_of(select(runs, ["digits 0", "seed=0"], "auroc")) == [knn, mse]
+    assert select(runs, ["status=KILLED"]) == []
+    assert len(select(runs, ["target_fpr=0.050"])) == 3  # numbers are compared as numbers
+    (found,) = select(runs, ["knn", "seed=4"])
+    assert select(runs, [found.run_id[:6]]) == [found]
 
 
 def test_a_run_of_another_version_is_left_out(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     run = home.find_run(pipeline.train(RunConfig(normal="1", epochs=1), home=home, tracking=False).run_id)
     config = json.loads((run.path / "config.json").read_text()) | {"warp": 9}
     (run.path / "config.json").write_text(json.dumps(config))
-    assert list_runs(home) == []
+    assert list_home(home) == []
     assert "of another version (unknown setting 'warp'" in capsys.readouterr().err
 
 
 def test_an_unknown_column_or_order_is_said(trained: Trained) -> None:
     with pytest.raises(UnknownName, match="did you mean 'scorer'"):
-        list_runs(trained.home, ["scoer=mse"])
+        select(list_home(trained.home), ["scoer=mse"])
     with pytest.raises(UnknownName, match="unknown order 'size'"):
-        list_runs(trained.home, sort="size")
+        select([], sort="size")

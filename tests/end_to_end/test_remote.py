@@ -1,5 +1,6 @@
 """A team's server: a real `mlflow server` that keeps runs in SQLite or PostgreSQL, and artifacts itself."""
 
+import dataclasses
 import os
 import pwd
 import shutil
@@ -10,15 +11,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from anomaly_ae import pipeline
+from anomaly_ae.comparison.listing import list_home
 from anomaly_ae.errors import ModelNotFound
 from anomaly_ae.files import sha256
 from anomaly_ae.runs import FINISHED, Home
+from anomaly_ae.tracking.listing import list_runs
 from tests.conftest import Cli, clean_environment
 from tests.end_to_end.conftest import free_port
 
@@ -123,7 +127,17 @@ def test_runs_are_kept_on_a_server_and_used_from_elsewhere(server: str, cli: Cli
     assert (child.info.status, child.data.tags["mlflow.parentRunId"]) == (FINISHED, cells[0].record.id)
     assert child.data.metrics["calibration/threshold"] == new.threshold
     assert {run.record.id for run in elsewhere.runs()} == {cells[0].record.id, new.run_id}
-    promoted = pipeline.promote(cells[1].record.id, home=Home(tmp_path / "third" / "mlruns", server))
+    third = Home(tmp_path / "third" / "mlruns", server)
+    listed = {row.run_id: row for row in list_runs(third).runs}
+    assert set(listed) == {new.run_id, *(run.record.id for run in home.runs())}
+    for row in list_home(home):
+        there = listed[row.run_id]
+        assert dataclasses.replace(row, here=False, started="") == dataclasses.replace(there, started="")
+        later = datetime.fromisoformat(there.started) - datetime.fromisoformat(row.started)
+        assert abs(later) < timedelta(minutes=1)
+    assert [row.run_id for row in list_runs(third, ["scorer=mse", "epochs=2"]).runs] == [cells[1].record.id]
+    promoted = pipeline.promote(cells[1].record.id[:8], home=third)
+    assert [row.run_id for row in list_runs(third).runs if row.here] == [cells[1].record.id]
     assert promoted.auroc == cells[1].read("evaluation/metrics.json")["auroc"]
     _, found = pipeline.find_model(elsewhere, promoted.uri)
     assert found

@@ -1,0 +1,86 @@
+"""The list of runs: those of this home, and those that only a tracking server has."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from anomaly_ae.comparison.listing import Listed, list_home, select
+from anomaly_ae.config import TYPES, RunConfig, check_value
+from anomaly_ae.errors import StorageError, UsageError, one_line
+from anomaly_ae.progress import say
+from anomaly_ae.runs import PIPELINE, Home
+from anomaly_ae.tracking.client import mlflow_errors, open_client
+from anomaly_ae.tracking.mirror import KIND, PARENT, mark_dead_runs
+
+OURS = f"tags.`{KIND}` LIKE '%'"  # MLflow's way of asking for the runs that have such a tag
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Runs that were asked for, and `of` how many; `server` is the address of those that are not here."""
+
+    runs: list[Listed]
+    of: int
+    server: str | None
+
+
+def list_runs(home: Home, filters: Sequence[str] = (), sort: str = "started") -> Listing:
+    """The runs of this home and, where a tracking server is named, those that only it has.
+
+    filters, sort: see `comparison.listing.select`, and what it raises
+    """
+    mark_dead_runs(home)
+    rows = list_home(home)
+    try:
+        rows += list_elsewhere(home)
+    except StorageError as error:
+        say(f"warning: {one_line(error)}")
+    return Listing(select(rows, filters, sort), len(rows), None if home.is_local else home.tracking_uri)
+
+
+def list_elsewhere(home: Home) -> list[Listed]:
+    """The runs of a tracking server that have no folder in this home, by what MLflow knows of them.
+
+    Raises `StorageError` when MLflow is away.
+    """
+    if home.is_local or home.has_no_store():
+        return []
+    here = {run.record.mlflow_run_id for run in home.runs()}
+    with mlflow_errors(home, "no runs"):
+        return [_listed(run) for run in _search(open_client(home)) if run.info.run_id not in here]
+
+
+def started(info: Any) -> str:
+    """When a run of MLflow's began, as run.json has it."""
+    return datetime.fromtimestamp(info.start_time / 1000, UTC).isoformat(timespec="microseconds")
+
+
+def _search(client: Any) -> Iterator[Any]:
+    """All our runs of all experiments."""
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    found = client.search_runs(experiments, OURS)
+    yield from found
+    while found.token:
+        found = client.search_runs(experiments, OURS, page_token=found.token)
+        yield from found
+
+
+def _listed(run: Any) -> Listed:
+    info, metrics, tags = run.info, run.data.metrics, run.data.tags
+    return Listed(
+        *(info.run_id, info.run_name, info.status, tags[KIND], tags.get(PARENT), started(info)),
+        auroc=metrics.get("test/auroc"),
+        false_positive_rate=metrics.get("test/false_positive_rate"),
+        seconds=metrics.get("train/seconds"),
+        settings={} if tags[KIND] == PIPELINE else _settings(run.data.params),
+        here=False,
+    )
+
+
+def _settings(params: dict[str, str]) -> dict[str, Any]:
+    """The settings of a run by its parameters, which lack those that are the usual ones."""
+    try:
+        return RunConfig().to_dict() | {key: check_value(key, text) for key, text in params.items() if key in TYPES}
+    except UsageError:  # of another version
+        return {}
