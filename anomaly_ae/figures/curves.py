@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from anomaly_ae.figures.style import LINE, NORMAL, NOVEL, Array, label, plots
+from anomaly_ae.figures.style import LINE, NORMAL, NOVEL, Array, label, log_scale, plots
 from anomaly_ae.training import Epoch
 
 DASHES = ("-", "--", "-.", ":")  # in turn, for a curve may lie on another
@@ -25,7 +25,8 @@ def loss_curves(history: Sequence[Epoch]) -> Figure:
     best = min(history, key=lambda epoch: epoch.validation_loss)
     said = f"best epoch: {best.epoch}"
     axes.plot(best.epoch, best.validation_loss, "o", color=LINE, fillstyle="none", markersize=11, label=said)
-    axes.set(xlabel="epoch", ylabel="loss (log scale)", yscale="log", title="Loss by epoch")
+    axes.set(xlabel="epoch", ylabel="loss (log scale)", title="Loss by epoch")
+    log_scale(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
@@ -41,7 +42,8 @@ def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]]) -> Figure:
             marker = "o" if len(history) <= 40 else ""
             look = {"color": color, "linestyle": DASHES[i % len(DASHES)], "marker": marker, "markersize": 3}
             axes.plot([epoch.epoch for epoch in history], losses, **look)
-        axes.set(xlabel="epoch", ylabel="loss, each by its own objective (log scale)", yscale="log")
+        axes.set(xlabel="epoch", ylabel="loss, each by its own objective (log scale)")
+        log_scale(axes)
         axes.set_title("Training" if part == "train" else "Validation")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(panels[1], [name for name, _ in histories], title="system (objective)")

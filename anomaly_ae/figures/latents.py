@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from anomaly_ae.figures.style import MARKERS, Array, plots
 
 MAPPED = 1_000  # latents in the map, at most
+STEPS = 500  # of t-SNE; twice as many change so small a map little
 
 
 def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
@@ -45,7 +46,7 @@ def _tsne(latents: Array) -> Array:
 
     perplexity = min(30.0, max(1.0, (len(latents) - 1) / 3))
     start = "pca" if latents.shape[1] > 1 else "random"
-    plane: Array = TSNE(perplexity=perplexity, init=start, random_state=0).fit_transform(latents)
+    plane: Array = TSNE(perplexity=perplexity, init=start, random_state=0, max_iter=STEPS).fit_transform(latents)
     return plane
 
 

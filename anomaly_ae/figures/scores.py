@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from anomaly_ae.calibration import Calibration
-from anomaly_ae.figures.style import LINE, NORMAL, NOVEL, ROLES, Array, plots
+from anomaly_ae.figures.style import LINE, NORMAL, NOVEL, ROLES, Array, log_scale, plots
 
 
 def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: float) -> Figure:
@@ -40,7 +40,8 @@ def calibration(calibrated: Calibration) -> Figure:
     )
     axes.plot(scores, shares, ".", color=LINE, markersize=3, label=f"{len(scores):,} calibration scores")
     axes.axvline(threshold, color=NOVEL, linestyle="--", label=f"threshold, p ≤ {calibrated.target_fpr:g}")
-    axes.set(xlabel="score (higher is more anomalous)", ylabel="p-value (log scale)", yscale="log")
+    axes.set(xlabel="score (higher is more anomalous)", ylabel="p-value (log scale)")
+    log_scale(axes)
     axes.set_title("From score to p-value")
     axes.legend(loc="lower left", fontsize=9)
     return figure

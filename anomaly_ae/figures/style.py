@@ -10,6 +10,7 @@ import numpy.typing as npt
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from anomaly_ae.files import write_with
 
@@ -28,6 +29,20 @@ class Plot(Figure):
         content = io.BytesIO()
         self.savefig(content, format="png", dpi=DPI, bbox_inches="tight")
         return content.getvalue()
+
+
+class Numbers(LogFormatter):
+    """The numbers at a logarithmic axis as 0.01 and not as powers, which are formulas and take long to set."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def log_scale(axes: Axes) -> None:
+    """Make the y axis a logarithmic one."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(Numbers())
+    axes.yaxis.set_minor_formatter(Numbers())
 
 
 def plain(text: str) -> str:
