@@ -15,7 +15,7 @@ demo: .venv/installed
 	@echo "  other digits   $(BIN)/anomaly-ae train --normal all-but:7"
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import beta, false_discovery_control, genpareto
+from scipy.special import betaincinv
 from torch import Tensor
 
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
@@ -48,6 +48,8 @@ class Tail:
         A shape below 0 would end the tail at a finite score and call everything beyond impossible, so it becomes 0,
         an exponential tail, which is heavier. Raises `CalibrationError` when they are all equal.
         """
+        from scipy.stats import genpareto  # a second to import, which few calibrations need
+
         n, count = len(scores), max(FEWEST_IN_TAIL, round(TAIL_SHARE * len(scores)))
         start = float(scores[-count])
         excesses = scores[-count + 1 :] - start
@@ -62,11 +64,15 @@ class Tail:
 
     def p_values(self, scores: Floats) -> Floats:
         """p-values, in (0, share], of scores above `start`, (N,)."""
+        from scipy.stats import genpareto
+
         survival: Floats = genpareto.sf(scores - self.start, self.shape, scale=self.scale)
         return np.maximum(self.share * survival, np.finfo(float).tiny)
 
     def score_at(self, p: float) -> float:
         """The score whose p-value is p, for p up to `share`."""
+        from scipy.stats import genpareto
+
         return self.start + float(genpareto.isf(p / self.share, self.shape, scale=self.scale))
 
 
@@ -164,6 +170,8 @@ class Calibration:
 
         Raises `CalibrationError` for a guarantee other than `marginal`, or an `fdr` outside (0, 1).
         """
+        from scipy.stats import false_discovery_control
+
         self.check_discoveries(fdr)
         fewest = max(1, math.ceil(len(scores) / (fdr * (len(self.scores) + 1)) - 1e-9))
         if not len(scores):
@@ -220,7 +228,7 @@ def p_value_levels(n: int, guarantee: str = MARGINAL, confidence: float = CONFID
     """The p-value of a score that c of n calibration scores reach, for c = 0 to n, ascending, (n + 1,)."""
     at_least = np.arange(n + 1)
     if guarantee == CONDITIONAL:
-        bounds: Floats = beta.ppf(confidence, at_least[:-1] + 1, n - at_least[:-1])
+        bounds: Floats = betaincinv(at_least[:-1] + 1, n - at_least[:-1], confidence)
         return np.append(bounds, 1.0)
     return (1 + at_least) / (n + 1)
 

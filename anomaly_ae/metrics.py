@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, norm, rankdata
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from scipy.special import ndtr, ndtri
 
 Floats = npt.NDArray[np.floating]
 Bools = npt.NDArray[np.bool_]
@@ -63,6 +62,8 @@ class Verdicts:
 
 def ranking(scores: Floats, novel: Bools, confidence: float = 0.95) -> Ranking:
     """Measure scores (N,), higher for more anomalous, against labels (N,), True for novel; both must occur."""
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve  # a second, not for `score` to wait
+
     fpr, tpr, _ = roc_curve(novel, scores, drop_intermediate=False)
     return Ranking(
         auroc=float(roc_auc_score(novel, scores)),
@@ -101,7 +102,7 @@ def auroc_interval(novel: Floats, normal: Floats, confidence: float = 0.95) -> I
         return Interval(bound, 1.0, PERFECT) if auroc == 1.0 else Interval(0.0, 1 - bound, PERFECT)
     if min(len(novel), len(normal)) < 2:
         return Interval(0.0, 1.0, UNKNOWN)
-    half = norm.ppf(0.5 + confidence / 2) * np.sqrt(variance) / (auroc * (1 - auroc))
+    half = ndtri(0.5 + confidence / 2) * np.sqrt(variance) / (auroc * (1 - auroc))
     centre = np.log(auroc / (1 - auroc))
     low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]))))
     return Interval(float(low), float(high), DELONG)
@@ -118,11 +119,17 @@ def delong(novel: Floats, normal: Floats) -> tuple[float, float]:
 def placements(novel: Floats, normal: Floats) -> tuple[Floats, Floats]:
     """The share of normals that each novel image is above, (M,), and of novel images above each normal, (N,).
 
-    Ties count half. Sun and Xu 2014, https://doi.org/10.1109/LSP.2014.2337313
+    Ties count half.
     """
-    m, n = len(novel), len(normal)
-    ranks = rankdata(np.concatenate([novel, normal]))  # midranks
-    return (ranks[:m] - rankdata(novel)) / n, 1 - (ranks[m:] - rankdata(normal)) / m
+    return _share_below(novel, normal), 1 - _share_below(normal, novel)
+
+
+def _share_below(scores: Floats, others: Floats) -> Floats:
+    """For each score, (N,), the share of the others, (M,), that lie below it; those equal to it count half."""
+    ordered = np.sort(others)
+    below, up_to = (np.searchsorted(ordered, scores, side) for side in ("left", "right"))
+    share: Floats = (below + up_to) / (2 * len(others))
+    return share
 
 
 def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: float = 0.95) -> Comparison:
@@ -141,13 +148,15 @@ def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: floa
     if variance == 0:  # of a few images that are all alike
         return Comparison(difference, Interval(-1.0, 1.0, UNKNOWN), 1.0)
     error = variance**0.5
-    half = float(norm.ppf(0.5 + confidence / 2)) * error
-    p_value = float(2 * norm.sf(abs(difference) / error))
+    half = float(ndtri(0.5 + confidence / 2)) * error
+    p_value = float(2 * ndtr(-abs(difference) / error))
     return Comparison(difference, Interval(difference - half, difference + half, DELONG_TEST), p_value)
 
 
 def proportion_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Clopper and Pearson's exact interval of a proportion, https://doi.org/10.1093/biomet/26.4.404; trials ≥ 1."""
+    from scipy.stats import binomtest
+
     found = binomtest(successes, trials).proportion_ci(confidence, "exact")
     return float(found.low), float(found.high)
 

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-from anomaly_ae import figures
 from anomaly_ae.errors import StorageError, UsageError, one_line
 from anomaly_ae.files import require_writable, sha256
 from anomaly_ae.folder.job import Job, Scores
@@ -31,6 +30,8 @@ def write_overlays(job: Job, scores: Scores, folder: Path) -> None:
     The colours go from none to the largest value in the image, or to the detector's heat level if that is more; what
     lies above that has a contour.
     """
+    from anomaly_ae import figures  # here, for scoring alone needs no matplotlib
+
     positions = scores.anomalous.nonzero()[0]
     looks = look_again(job.detector, job.source, scores.listing, positions, SIDE, job.workers)
     maps = ((look, look.heat) for look in looks if look.heat is not None)

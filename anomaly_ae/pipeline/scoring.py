@@ -16,7 +16,6 @@ from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.files import expand, require_writable
 from anomaly_ae.folder import Changes, Engine, Job, Scores, check_overlays, score_job, score_locally, write_overlays
 from anomaly_ae.pipeline.models import find_model
-from anomaly_ae.pipeline.reporting import write_report
 from anomaly_ae.runs import LATEST, Home
 
 ENGINES = LOCAL, RAY = "local", "ray"
@@ -107,6 +106,8 @@ def score(
     if overlays:
         write_overlays(job, scores, overlays)
     if page:
+        from anomaly_ae.pipeline.reporting import write_report  # here, for scoring alone needs no matplotlib
+
         write_report(job, scores, texts.scored_rows(dataclasses.asdict(result)), page)
     return result
 

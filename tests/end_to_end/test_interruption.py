@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from anomaly_ae.runs import KILLED, Home, RunFolder
 from tests.conftest import Cli, start
 
-TRAIN = ("train", "--normal", "0,1,2", "--epochs", "150", "--seed", "7")
+TRAIN = ("train", "--normal", "0,1,2", "--epochs", "60", "--seed", "7")
 
 
 def wait_for_epochs(folder: Path, count: int) -> RunFolder:
@@ -41,7 +41,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_killed_and_resumed_ends_with_the_same_weights(cli: Cli, tmp_path: Path, uninterrupted: Path) -> None:
     process = start(tmp_path, *TRAIN)
-    run = wait_for_epochs(tmp_path, 40)
+    run = wait_for_epochs(tmp_path, 20)
     process.kill()
     process.wait()
     assert run.record.status == "RUNNING"
@@ -55,17 +55,17 @@ def test_killed_and_resumed_ends_with_the_same_weights(cli: Cli, tmp_path: Path,
 
     done = len(run.history())
     ended = cli("train", "--resume", run.record.id, "--json")
-    assert ended.json()["epochs"] == 150
+    assert ended.json()["epochs"] == 60
     assert f"after epoch {done}" in ended.err or f"after epoch {done + 1}" in ended.err
     assert weights(run.path) == weights(uninterrupted)
     steps = [metric.step for metric in client.get_metric_history(run.record.id, "val/loss")]
-    assert steps == list(range(1, 151))
+    assert steps == list(range(1, 61))
     assert client.get_run(run.record.id).info.status == "FINISHED"
 
 
 def test_ctrl_c_keeps_the_best_weights_and_marks_the_run(cli: Cli, tmp_path: Path, uninterrupted: Path) -> None:
     process = start(tmp_path, *TRAIN)
-    run = wait_for_epochs(tmp_path, 30)
+    run = wait_for_epochs(tmp_path, 20)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130

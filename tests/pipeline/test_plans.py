@@ -165,7 +165,7 @@ def test_an_interrupted_pipeline_goes_on_with_the_cells_that_are_missing(
     cli: Cli, tmp_path: Path, how: signal.Signals
 ) -> None:
     (tmp_path / "p.yaml").write_text("autoencoder: vanilla\nscorer: mse\nmatrix: {normal: ['0', '1']}\n")
-    process = start(tmp_path, "run", "p.yaml", "--set", "training.epochs=60")
+    process = start(tmp_path, "run", "p.yaml", "--set", "training.epochs=25")
     home = Home.find(str(tmp_path / "mlruns"))
     deadline = time.monotonic() + 90
     while len(home.runs()) < 3 and time.monotonic() < deadline:  # the file's own, and two cells
@@ -177,10 +177,10 @@ def test_an_interrupted_pipeline_goes_on_with_the_cells_that_are_missing(
     assert FINISHED in before.values()
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert said.splitlines()[-1] == "interrupted; go on with: anomaly-ae run p.yaml --set training.epochs=60"
+        assert said.splitlines()[-1] == "interrupted; go on with: anomaly-ae run p.yaml --set training.epochs=25"
         assert sorted(before.values()) == [FINISHED, KILLED, KILLED]
 
-    ended = cli("run", "p.yaml", "--set", "training.epochs=60", "--json")
+    ended = cli("run", "p.yaml", "--set", "training.epochs=25", "--json")
     assert ended.json()["run_id"] == parent.record.id
     after = {run.record.id: run.record.status for run in home.runs()}
     assert before.keys() <= after.keys()

@@ -15,6 +15,7 @@ from anomaly_ae import pipeline
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import Interrupted, ModelNotFound
 from anomaly_ae.files import sha256
+from anomaly_ae.pipeline import evaluating, training
 from anomaly_ae.runs import FINISHED, KILLED, RUNNING, Home, Record, RunFolder, now
 from anomaly_ae.tracking import mirror
 from tests.conftest import Trained
@@ -172,7 +173,7 @@ def locked(home: Home) -> Iterator[None]:
 def test_a_store_locked_from_the_middle_on_is_brought_up_to_date_later(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real, calls = pipeline.training._fit, []
+    real, calls = training._fit, []
 
     def fit_then_lock(*arguments: object) -> object:
         calls.append(lock := locked(home))
@@ -180,7 +181,7 @@ def test_a_store_locked_from_the_middle_on_is_brought_up_to_date_later(
         lock.__enter__()
         return training
 
-    monkeypatch.setattr(pipeline.training, "_fit", fit_then_lock)
+    monkeypatch.setattr(training, "_fit", fit_then_lock)
     result = pipeline.train(SHORT, home=home)
     run = home.find_run(result.run_id)
     assert (run.record.status, run.record.unlogged) == (FINISHED, True)
@@ -238,7 +239,7 @@ def test_interrupted_while_mlflow_is_slow_a_finished_training_stays_finished(
 def test_an_evaluation_that_cannot_be_kept_is_made_all_the_same(
     trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pipeline.evaluating, "LOCK_WAIT", 0.01)
+    monkeypatch.setattr(evaluating, "LOCK_WAIT", 0.01)
     with trained.run.lock():
         assert pipeline.evaluate(home=trained.home) == trained.evaluation
     assert "is not kept with the run" in capsys.readouterr().err
