@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from anomaly_ae import __version__
 from anomaly_ae.cli import main
+from anomaly_ae.config import TYPES
 from tests.conftest import Cli, Ended, Trained
 
 Call = Callable[..., Ended]
@@ -90,6 +92,11 @@ def test_wrong_use_is_one_line_and_leaves_nothing_behind(
 
 def test_the_version_is_said(call: Call) -> None:
     assert call("--version").out == f"{__version__}\n"
+
+
+def test_the_help_of_train_names_every_setting(call: Call) -> None:
+    said = re.findall(r"[\w-]+", call("train", "--help").out)
+    assert {name for name in TYPES if name not in said and f"--{name.replace('_', '-')}" not in said} == set()
 
 
 def test_without_a_command_it_shows_its_help(call: Call) -> None:

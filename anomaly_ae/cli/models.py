@@ -11,6 +11,10 @@ from anomaly_ae.cli.app import Confidence, DataDir, Guarantee, Json, Mlruns, Mod
 from anomaly_ae.errors import UnknownName, UsageError
 
 ONNX = "onnx"
+WITHOUT_A_FLAG = (
+    "batch_norm, channels, contamination, defects, dropout, masked, noise, patience, perceptual, precision, "
+    "schedule, steps, top_share, weight_decay"
+)
 
 
 @app.command()
@@ -74,7 +78,7 @@ def train(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings as YAML; flags win over it.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, also those without a flag."),
+        typer.Option("--set", metavar="KEY=VALUE", help=f"Any setting; without a flag are {WITHOUT_A_FLAG}."),
     ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run: its id, or latest.")
