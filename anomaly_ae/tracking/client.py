@@ -2,37 +2,76 @@
 
 import logging
 import os
+import signal
 import textwrap
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from anomaly_ae.errors import ModelNotFound, StorageError, one_line
-from anomaly_ae.runs import Home
+from anomaly_ae.runs import LOCK_WAIT, Home
 from anomaly_ae.tracking.moving import follow_move
 
 VARIABLE = "MLFLOW_TRACKING_URI"
+LOCK_POLL = 0.05  # seconds
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the codes of its errors where it has no such thing
 
 
 @contextmanager
 def store_held(home: Home) -> Iterator[None]:
     """Keep our other processes from a local store: of many that write at once SQLite lets some wait in vain."""
-    if not home.is_local:
+    lock, deadline = home.store_lock(), time.monotonic() + LOCK_WAIT
+    if not home.is_local or lock.is_locked:
         yield
         return
     home.root.mkdir(parents=True, exist_ok=True)
-    lock = home.store_lock()
+    while time.monotonic() < deadline:
+        with _ctrl_c_held_back():
+            if _taken(lock):
+                try:
+                    yield
+                finally:
+                    lock.release()
+                return
+        time.sleep(LOCK_POLL)  # here a Ctrl-C ends it at once
+    raise StorageError(f"{home.database} is in other processes' hands; wait for them or stop them")
+
+
+def _taken(lock: FileLock) -> bool:
+    """Whether the lock could be had at once."""
     try:
-        lock.acquire()
-    except Timeout as error:
-        raise StorageError(f"{home.database} is in other processes' hands; wait for them or stop them") from error
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    return True
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Within it a first Ctrl-C waits until the end, for one that cut off who holds the store might leave it held."""
+    if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
+        yield
+        return
+    came = list[int]()
+
+    def remember(number: int, _: object) -> None:
+        if came:
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
+        came.append(number)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        lock.release()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def open_client(home: Home) -> Any:

@@ -1,4 +1,7 @@
 import os
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
@@ -17,6 +20,65 @@ def test_who_logs_waits_while_another_holds_the_store(home: Home) -> None:
             with pytest.raises(TimeoutError):
                 second.result(timeout=2)  # alone it takes some hundredths
         assert second.result(timeout=60).run_id is not None
+
+
+INTERRUPTED_AT_ANY_MOMENT = """
+import random, signal, sys
+from filelock import FileLock
+from anomaly_ae.runs import Home
+from anomaly_ae.tracking.client import store_held
+
+def again(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, again)
+signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+home, whole, ended = Home.find(sys.argv[1]), 0, 0
+for _ in range(300):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3), 0.5)  # again, for Python may drop one
+        while True:
+            with store_held(home), store_held(home):
+                whole += 1
+                ended = whole
+    except KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert ended == whole  # nothing was cut off
+    with FileLock(home.root / "mlflow.lock", timeout=0):  # as another process has it
+        pass
+    assert signal.getsignal(signal.SIGINT) is again
+"""
+
+
+INTERRUPTED_WHILE_IT_WAITS = """
+import signal, sys
+from anomaly_ae.runs import Home
+from anomaly_ae.tracking.client import store_held
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    print("waits", flush=True)
+    with store_held(Home.find(sys.argv[1])):
+        print("holds it")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_ctrl_c_leaves_the_store_free_for_others(home: Home) -> None:
+    home.root.mkdir()
+    subprocess.run([sys.executable, "-c", INTERRUPTED_AT_ANY_MOMENT, str(home.root)], check=True, timeout=100)
+
+
+def test_a_ctrl_c_is_answered_at_once_by_who_waits_for_the_store(home: Home) -> None:
+    home.root.mkdir()
+    command = [sys.executable, "-c", INTERRUPTED_WHILE_IT_WAITS, str(home.root)]
+    with home.store_lock():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[0] == "interrupted\n"
 
 
 @pytest.mark.parametrize("named", [None, "sqlite:///named.db"])
