@@ -187,7 +187,8 @@ def _read_table(path: Path) -> "pa.Table":
     import pyarrow.parquet as pq
 
     with path.open("rb") as file:  # by ourselves, for pyarrow takes no names that are not UTF-8
-        return pq.read_table(file)
+        # In this thread alone: one of pyarrow's own that still had the file when Python ends would abort the process.
+        return pq.ParquetFile(file).read(use_threads=False)
 
 
 def _write_table(path: Path, table: "pa.Table") -> None:
