@@ -18,6 +18,7 @@ from anomaly_ae.tracking.moving import follow_move
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 LOCK_POLL = 0.05  # seconds
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the codes of its errors where it has no such thing
 
 
@@ -53,7 +54,8 @@ def _taken(lock: FileLock) -> bool:
 @contextmanager
 def _ctrl_c_held_back() -> Iterator[None]:
     """Within it a first Ctrl-C waits until the end, for one that cut off who holds the store might leave it held."""
-    if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
+    is_main = threading.current_thread() is threading.main_thread()  # which alone is interrupted
+    if not is_main or None in map(signal.getsignal, INTERRUPTS):  # or a program around Python sees to it
         yield
         return
     came = list[int]()
@@ -64,7 +66,7 @@ def _ctrl_c_held_back() -> Iterator[None]:
             signal.raise_signal(number)
         came.append(number)
 
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, remember) for number in INTERRUPTS}
     try:
         yield
     finally:
