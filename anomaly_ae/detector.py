@@ -32,7 +32,7 @@ from anomaly_ae.data.splits import Part, Split
 from anomaly_ae.data.storage import take_rows
 from anomaly_ae.drift import Drift, measure_drift
 from anomaly_ae.errors import DataError, DetectorDamaged, ModelNotFound, StorageError, one_line
-from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
+from anomaly_ae.files import expand, restore, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.progress import say
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 from anomaly_ae.scorers.neighbours import sample
@@ -393,6 +393,7 @@ def check_target(folder: Path) -> None:
 
 def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
     """Both files of a saved detector, if they are whole and as they were written."""
+    restore(folder)
     if not is_detector(folder):
         raise ModelNotFound(f"there is no detector in {folder}: it has no {JSON_FILE}; name a folder that has one")
     try:

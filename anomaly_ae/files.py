@@ -1,11 +1,15 @@
-"""Files written whole or not at all, and digests of what they hold."""
+"""Files written whole or not at all, on the disk before they have their name, and digests of what they hold."""
 
+import contextlib
 import csv
+import ctypes
+import errno
 import glob
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.errors import StorageError, UsageError
+
+LEFT = re.compile(r"\..+\.(?P<pid>\d+)(-\w+)?\.tmp")  # what a writer that was killed leaves behind
+NO_SUCH_THING = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # a file system's way of saying that it cannot do it
+AT_HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 def expand(path: str | Path) -> Path:
@@ -34,22 +42,52 @@ def storage_errors(doing: str) -> Iterator[None]:
         raise StorageError(f"cannot {doing}: {reason}; free the place or name another one") from error
 
 
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place in one step."""
+def write_with(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in place in one step.
+
+    durable: whether it must outlive a power cut; a picture that is only looked at need not
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors(f"write {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             write(temporary)
+            if durable:
+                flush(temporary)
             temporary.replace(path)
+            if durable:
+                flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have the system put what a file holds, or the names in a folder, on the disk."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written to and not listed
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SUCH_THING:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, if they are not there, with their names on the disk."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        flush(each.parent)
 
 
 def require_writable(folder: Path) -> None:
     """Make a folder if it is not there; raise `StorageError` when nothing can be written to it."""
     with storage_errors(f"write to {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
 
@@ -60,14 +98,42 @@ def remove_temporary(path: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left anywhere in a folder that nobody else is at work in."""
+    for path in sorted(folder.rglob(".*.tmp")):
+        left = LEFT.fullmatch(path.name)
+        # in a container a process often has the number that the last one had
+        if left and (int(left["pid"]) == os.getpid() or not _is_alive(int(left["pid"]))):
+            _remove(path)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether there is a process with that number."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a file in one step; a reader sees the old content or the new, never a part."""
-    write_with(path, lambda temporary: temporary.write_bytes(content))
+    write_with(path, lambda temporary: temporary.write_bytes(content), durable=durable)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a text file in one step."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), durable=durable)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -75,29 +141,74 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, durable: bool = True) -> None:
     """Write rows that have the same keys as CSV, in one step; None becomes an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, text.getvalue(), durable=durable)
 
 
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary folder beside `folder`, then put it in place; replaces what was there."""
+    """Let `write` fill a temporary folder beside `folder`, then put it in place; replaces what was there.
+
+    Whenever it ends, and however, there is the old folder or the new one, where `restore` is called before reading.
+    """
     with storage_errors(f"write {folder}"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        make_folder(folder.parent)
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+            if (writer := LEFT.fullmatch(left.name)) and not _is_alive(int(writer["pid"])):
+                _remove(left)
+        prefix = f".{folder.name}.{os.getpid()}-"
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=folder.parent))
         try:
             temporary.chmod(0o755)  # mkdtemp's own 0700 would shut others out
             write(temporary)
-            with tempfile.TemporaryDirectory(prefix=".old.", dir=folder.parent, ignore_cleanup_errors=True) as aside:
-                if folder.exists():
-                    folder.rename(Path(aside) / folder.name)
-                temporary.rename(folder)
+            for path in [*temporary.rglob("*"), temporary]:
+                flush(path)
+            _put_in_place(temporary, folder)
+            flush(folder.parent)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            restore(folder)
+            _remove(temporary)
+
+
+def restore(folder: Path) -> None:
+    """Give a folder its name back, if whoever replaced it was killed between taking that away and giving it anew."""
+    with contextlib.suppress(OSError):  # it is there, or there is none
+        if not folder.exists():
+            _aside(folder).rename(folder)
+
+
+def _put_in_place(new: Path, folder: Path) -> None:
+    """Give a folder its name; what had that before is called `new` then, or is gone."""
+    restore(folder)
+    if not folder.exists():
+        new.rename(folder)
+    elif not _exchange(new, folder):
+        aside = _aside(folder)
+        _remove(aside)
+        folder.rename(aside)
+        new.rename(folder)
+        _remove(aside)
+
+
+def _aside(folder: Path) -> Path:
+    """Where a folder is for a moment while another takes its name."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Give two folders each other's name in one step; False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(AT_HERE, os.fsencode(one), AT_HERE, os.fsencode(other), EXCHANGE) == 0:
+        return True
+    if (number := ctypes.get_errno()) in NO_SUCH_THING:
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 def sha256(*parts: bytes | memoryview) -> str:

@@ -1,12 +1,15 @@
+import os
 import resource
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from anomaly_ae import files
 from anomaly_ae.errors import StorageError
-from anomaly_ae.files import sha256, write_csv, write_folder, write_json, write_with
+from anomaly_ae.files import restore, sha256, sweep, write_csv, write_folder, write_json, write_text, write_with
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
@@ -60,3 +63,88 @@ def test_none_is_an_empty_cell(tmp_path: Path) -> None:
 
 def test_digest_is_sha256() -> None:
     assert sha256(b"a", b"bc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def contents(folder: Path) -> set[str]:
+    return {path.read_text() for path in folder.iterdir()}
+
+
+def write_both(folder: Path, text: str) -> None:
+    def fill(new: Path) -> None:
+        for name in ("one", "two"):
+            (new / name).write_text(text)
+
+    write_folder(folder, fill)
+
+
+def die_at_call(number: int) -> None:
+    """End this process at that call to the system from now on."""
+    calls = count(1)
+
+    def hear(*_: object) -> None:
+        if next(calls) == number:
+            os._exit(9)
+
+    sys.addaudithook(hear)
+
+
+@pytest.mark.parametrize("exchanges", [True, False], ids=["exchanged", "in two steps"])
+def test_a_folder_is_the_old_or_the_new_whenever_its_writer_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    """Its writer is killed at its first call to the system, at its second, and so on until it comes through."""
+    if not exchanges:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    folder = tmp_path / "detector"
+    seen = list[str]()
+    for last in count(1):
+        write_both(folder, "old")
+        child = os.fork()
+        if child == 0:
+            die_at_call(last)
+            write_both(folder, "new")
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        restore(folder)
+        (found,) = contents(folder)
+        seen.append(found)
+        if status == 0:
+            break
+    assert seen == sorted(seen, reverse=True)  # once it is the new one, it stays so
+    assert {"old", "new"} == set(seen)
+    write_both(folder, "next")
+    assert [path.name for path in tmp_path.iterdir()] == ["detector"]  # nothing is left of the kills
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, real = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        done.append((path.name.split(".")[1] if path.name.startswith(".") else path.name, file.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    file = tmp_path / "new" / "a"
+    write_text(file, "text")
+    assert done == [(tmp_path.name, False), ("a", False), ("new", True)]
+    done.clear()
+    file = tmp_path / "folder"
+    write_both(file, "text")
+    assert sorted(done[:3]) == [("folder", False), ("one", False), ("two", False)]
+    assert done[3:] == [(tmp_path.name, True)]
+
+
+def test_what_killed_writers_left_is_swept_and_what_living_ones_write_is_not(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / "figures").mkdir()
+    kept = [".hidden", f".a.png.{os.getppid()}.tmp", "a.1.tmp", ".notes.tmp"]
+    for name in (*kept, f"figures/.a.png.{gone.pid}.tmp", f".run.json.{os.getpid()}.tmp"):
+        (tmp_path / name).touch()
+    (tmp_path / f".detector.{gone.pid}-x_1.tmp").mkdir()
+    (tmp_path / f".detector.{gone.pid}-x_1.tmp" / "detector.json").touch()
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.rglob("*")} == {*kept, "figures"}

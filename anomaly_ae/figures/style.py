@@ -60,14 +60,15 @@ def save_figures(folder: Path, figures: Mapping[str, Figure], caption: str) -> N
     """Write each figure as a PNG under its name, with the caption small below."""
     for name, figure in figures.items():
         figure.supxlabel(plain(caption), fontsize=8, color="0.4", x=0.99, ha="right")
-        write_with(folder / f"{name}.png", partial(figure.savefig, dpi=DPI, format="png", bbox_inches="tight"))
+        save = partial(figure.savefig, dpi=DPI, format="png", bbox_inches="tight")
+        write_with(folder / f"{name}.png", save, durable=False)
 
 
 def save_image(path: Path, pixels: Array) -> None:
     """Write uint8 pixels, (H, W) or (H, W, 3), as PNG."""
     from PIL import Image
 
-    write_with(path, lambda temporary: Image.fromarray(pixels).save(temporary, format="PNG"))
+    write_with(path, lambda temporary: Image.fromarray(pixels).save(temporary, format="PNG"), durable=False)
 
 
 def plots(columns: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
