@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
+from anomaly_ae.schema import Positive, Share, Within
 
 MARGINAL, CONDITIONAL, TAIL = "marginal", "conditional", "tail"
 GUARANTEES = (MARGINAL, CONDITIONAL, TAIL)
@@ -36,10 +37,10 @@ class Tail:
     """
 
     start: float
-    share: float
-    count: int
-    shape: float
-    scale: float
+    share: Share
+    count: Positive
+    shape: Annotated[float, Within(0, 1e3)]
+    scale: Annotated[float, Within(np.finfo(np.float64).tiny)]
 
     @classmethod
     def fit(cls, scores: Floats) -> "Tail":

@@ -1,7 +1,6 @@
 """`Detector`: preprocessing, network, scorer and calibration as one thing that is saved, loaded and used."""
 
 import dataclasses
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -10,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from anomaly_ae.autoencoders import Autoencoder, Options, Shape, build_autoencoder
+from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.inference import (
     Read,
     forward_batches,
@@ -23,77 +20,45 @@ from anomaly_ae.autoencoders.inference import (
     map_latents,
     pick_device,
 )
-from anomaly_ae.calibration import Calibration, Discoveries, Tail
-from anomaly_ae.data.datasets import Data, short_name
+from anomaly_ae.calibration import Calibration, Discoveries
+from anomaly_ae.data.datasets import Data
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.data.profile import Profile, size_difference
 from anomaly_ae.data.splits import Part, Split
 from anomaly_ae.data.storage import take_rows
 from anomaly_ae.drift import Drift, measure_drift
-from anomaly_ae.errors import DataError, DetectorDamaged, ModelNotFound, StorageError, one_line
-from anomaly_ae.files import expand, restore, sha256, storage_errors, write_bytes, write_folder, write_json
+from anomaly_ae.errors import DataError, StorageError
+from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.progress import say
+from anomaly_ae.schema import Mismatch
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 from anomaly_ae.scorers.neighbours import sample
+from anomaly_ae.serialization import (
+    FORMAT,
+    JSON_FILE,
+    NETWORK,
+    SCORER,
+    SCORES,
+    SPLIT,
+    WEIGHTS_FILE,
+    CalibrationRecord,
+    Recipe,
+    Record,
+    Saved,
+    damaged,
+    digest_of,
+    read_detector,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from anomaly_ae import FolderScores
 
-FORMAT = 4
 REFERENCES = 500  # images by which it is told which others are unusual
-JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 ESTIMATOR_FILE = "estimator.json"  # what the scikit-learn estimator has to say beside them
 OWN_FILES = {JSON_FILE, WEIGHTS_FILE, ESTIMATOR_FILE}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a detector is made of, by name.
-
-    dataset, classes: the data set it was trained on and its class names
-    normal:           the names of the normal classes
-    autoencoder, latent, batch_norm, dropout, scorer, trim_training: as in `RunConfig`
-    """
-
-    dataset: str
-    classes: tuple[str, ...]
-    normal: tuple[str, ...]
-    autoencoder: str
-    scorer: str
-    latent: int | None = None
-    batch_norm: bool | None = None
-    dropout: float = 0.0
-    trim_training: float = 0.0
-    tile: tuple[int, int] | None = None
-    top_share: float | None = None
-
-    @property
-    def name(self) -> str:
-        """What it is, in a few words."""
-        return f"{short_name(self.dataset)} {','.join(self.normal)} · {self.autoencoder} · {self.scorer}"
-
-    @property
-    def options(self) -> Options:
-        """What the architecture was told."""
-        return Options(self.latent, self.batch_norm, self.dropout, self.tile)
-
-    @property
-    def network(self) -> dict[str, Any]:
-        """The settings of the network and its training that it names."""
-        names = ("autoencoder", "latent", "batch_norm", "dropout", "trim_training", "top_share")
-        tile = "x".join(map(str, self.tile)) if self.tile else None
-        return {name: getattr(self, name) for name in names} | {"tile": tile}
-
-    def build(self, shape: Shape) -> Autoencoder:
-        """A new network for images of `shape` (C, H, W)."""
-        return build_autoencoder(self.autoencoder, shape, self.options)
-
-    def normal_positions(self) -> list[int]:
-        """Positions of the normal classes in `classes`."""
-        return [self.classes.index(name) for name in self.normal]
 
 
 @dataclass(frozen=True)
@@ -232,12 +197,10 @@ class Detector:
         Raises `ModelNotFound` when there is none, `DetectorDamaged` when it is incomplete, truncated or was
         changed, `UsageError` when the device is not there.
         """
-        folder = Path(folder)
-        about, weights = _read(folder)
-        try:
-            return cls._assemble(about, load_tensors(weights), pick_device(device))
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise DetectorDamaged(f"the detector in {folder} cannot be put together: {one_line(error)}") from error
+        folder, place = expand(folder), pick_device(device)
+        saved = read_detector(folder)
+        with damaged(folder):
+            return cls._assemble(saved, place)
 
     @cached_property
     def digest(self) -> str:
@@ -251,53 +214,63 @@ class Detector:
 
     def _files(self) -> tuple[dict[str, Any], bytes]:
         """What is said of it in JSON, and its tensors as safetensors."""
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= {f"scorer.{name}": value for name, value in self.scorer.state().items()}
-        tensors |= {f"split.{name}": value for name, value in self.split.tensors().items()}
-        tensors["calibration.scores"] = self.calibration.scores
+        parts = {NETWORK: self.network.state_dict(), SCORER: self.scorer.state(), SPLIT: self.split.tensors()}
+        tensors = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
+        tensors[SCORES] = self.calibration.scores
         weights = save_tensors({name: value.cpu().contiguous() for name, value in tensors.items()})
-        calibration = {
-            "guarantee": self.calibration.guarantee,
-            "confidence": self.calibration.confidence,
-            "target_fpr": self.calibration.target_fpr,
-            "threshold": self.threshold,
-            "images": len(self.calibration.scores),
-            "tail": None if self.calibration.tail is None else dataclasses.asdict(self.calibration.tail),
-        }
-        about = {
-            "format": FORMAT,
-            "recipe": dataclasses.asdict(self.recipe),
-            "preprocessing": dataclasses.asdict(self.preprocessing),
-            "calibration": calibration,
-            "profile": dataclasses.asdict(self.profile),
-            "heat_level": self.heat_level,
-            "split": self.split.summary(),
-            "weights_sha256": sha256(weights),
-        }
-        return about, weights
+        calibration = CalibrationRecord(
+            guarantee=self.calibration.guarantee,
+            confidence=self.calibration.confidence,
+            target_fpr=self.calibration.target_fpr,
+            threshold=self.threshold,
+            images=len(self.calibration.scores),
+            tail=self.calibration.tail,
+        )
+        record = Record(
+            format=FORMAT,
+            recipe=self.recipe,
+            preprocessing=self.preprocessing,
+            calibration=calibration,
+            profile=self.profile,
+            heat_level=self.heat_level,
+            split=self.split.record(),
+            weights_sha256=sha256(weights),
+        )
+        return dataclasses.asdict(record), weights
 
     @classmethod
-    def _assemble(cls, about: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> "Detector":
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
-
-        named = about["recipe"]
-        lists = {name: named[name] and tuple(named[name]) for name in ("classes", "normal", "tile")}
-        recipe = Recipe(**named | lists)
-        preprocessing = Preprocessing(**about["preprocessing"])
-        network = recipe.build(preprocessing.shape)
-        network.load_state_dict(under("network."))
-        scorer = build_scorer(recipe.scorer, recipe.top_share)
-        scorer.load_state({name: value.to(device) for name, value in under("scorer.").items()})
-        asked = {key: about["calibration"][key] for key in ("target_fpr", "guarantee", "confidence")}
-        tail = about["calibration"]["tail"]
-        calibration = Calibration(tensors["calibration.scores"], **asked, tail=tail and Tail(**tail))
-        if calibration.threshold != about["calibration"]["threshold"]:
-            raise ValueError("its threshold does not follow from its calibration scores")
-        split = Split.from_record(about["split"], under("split."))
-        profile = Profile(**{name: tuple(usual) for name, usual in about["profile"].items()})
+    def _assemble(cls, saved: Saved, device: torch.device) -> "Detector":
+        record, network, scorer = saved.record, saved.network, saved.scorer
+        network.load_state_dict(saved.under(NETWORK))
+        scorer.load_state({name: value.to(device) for name, value in saved.under(SCORER).items()})
+        about = record.calibration
+        calibration = Calibration(
+            saved.tensors[SCORES], about.target_fpr, about.guarantee, about.confidence, about.tail
+        )
+        if not _follows(about.threshold, calibration):
+            raise Mismatch("its threshold does not follow from its calibration scores")
+        split = Split.from_record(record.split, saved.under(SPLIT))
         network = network.to(device).eval()
-        return cls(recipe, preprocessing, network, scorer, calibration, split, profile, about["heat_level"])
+        return cls(
+            record.recipe,
+            record.preprocessing,
+            network,
+            scorer,
+            calibration,
+            split,
+            record.profile,
+            record.heat_level,
+        )
+
+
+def _follows(threshold: float, calibration: Calibration) -> bool:
+    """Whether a threshold is that of a calibration, by its definition: computing it of a tail that is not that of the
+    scores could take for ever.
+    """
+    edge = torch.tensor([threshold])
+    at, above = calibration.p_values(torch.cat([edge, edge.nextafter(torch.tensor(torch.inf))])).tolist()
+    tail_fits = calibration.tail is None or bool((calibration.scores == calibration.tail.start).any())
+    return tail_fits and above <= calibration.target_fpr < at and threshold == calibration.threshold
 
 
 def fit_detector(
@@ -389,33 +362,3 @@ def check_target(folder: Path) -> None:
         above = next(parent for parent in folder.absolute().parents if parent.exists())
         if not (above.is_dir() and os.access(above, os.W_OK)):
             raise StorageError(f"a detector cannot be saved to {folder}: {above} is no folder that can be written")
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
-    """Both files of a saved detector, if they are whole and as they were written."""
-    restore(folder)
-    if not is_detector(folder):
-        raise ModelNotFound(f"there is no detector in {folder}: it has no {JSON_FILE}; name a folder that has one")
-    try:
-        about = json.loads((folder / JSON_FILE).read_bytes())
-        weights = (folder / WEIGHTS_FILE).read_bytes()
-    except FileNotFoundError as error:
-        raise DetectorDamaged(f"the detector in {folder} lacks {WEIGHTS_FILE}; copy both of its files") from error
-    except OSError as error:
-        raise StorageError(f"cannot read the detector in {folder}: {error.strerror}") from error
-    except ValueError as error:
-        raise DetectorDamaged(f"{folder / JSON_FILE} is damaged ({one_line(error)}); copy it again") from error
-    if isinstance(about, dict) and isinstance(about.get("format"), int) and about["format"] > FORMAT:
-        raise DetectorDamaged(f"the detector in {folder} is of a later format; install a later anomaly-ae")
-    if isinstance(about, dict) and about.get("format") in range(1, FORMAT):
-        raise DetectorDamaged(f"the detector in {folder} was made by an earlier anomaly-ae; train it anew")
-    if not isinstance(about, dict) or about.pop("sha256", None) != digest_of(about):
-        raise DetectorDamaged(f"{folder / JSON_FILE} was changed after it was saved; copy it again or train anew")
-    if sha256(weights) != about["weights_sha256"]:
-        raise DetectorDamaged(f"{folder / WEIGHTS_FILE} is truncated or was changed; copy it again or train anew")
-    return about, weights
-
-
-def digest_of(about: dict[str, Any]) -> str:
-    """The SHA-256 of plain JSON values, in hexadecimal."""
-    return sha256(json.dumps(about, sort_keys=True).encode())

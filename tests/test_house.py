@@ -18,11 +18,12 @@ FLOORS = (
     {"folder", "report", "evaluation", "comparison", "benchmark"},
     {"figures"},
     {"detector", "runs", "plan"},
+    {"serialization"},
     {"calibration", "drift", "scorers", "training"},
     {"objectives", "metrics", "pixel_metrics"},
     {"autoencoders", "data"},
     {"config", "texts"},
-    {"files", "lazy", "progress", "tables", "yaml_files"},
+    {"files", "lazy", "progress", "schema", "tables", "yaml_files"},
     {"errors"},
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from anomaly_ae.errors import UsageError
@@ -116,6 +117,11 @@ class Autoencoder(nn.Module, ABC):
     def forward(self, images: Tensor) -> Outputs:
         latent, features = self.encode(images)
         return Outputs(self.decode(latent), latent, features)
+
+    def outline(self, shape: Shape) -> Outputs:
+        """Outputs for one image of `shape`, for their shapes and the names of the heads; the values say nothing."""
+        outputs: Outputs = self(torch.zeros(1, *shape))
+        return outputs
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -17,6 +17,7 @@ from anomaly_ae.autoencoders.blocks import Size
 from anomaly_ae.autoencoders.inference import batch_size, portions
 from anomaly_ae.errors import UsageError
 
+MOST_TILES = 2**16  # of an image
 OVERLAP = 0.25  # the least share of a tile, of two pixels or more a side, that the next one covers too
 
 
@@ -59,6 +60,11 @@ class Grid:
 
     def __post_init__(self) -> None:
         _require_room(self.image, self.tile)
+        if len(self) > MOST_TILES:
+            raise UsageError(
+                f"{len(self):,} tiles of {self.tile[0]}×{self.tile[1]} are more than {MOST_TILES:,}; "
+                "name larger tiles, or a smaller --image-size"
+            )
 
     @cached_property
     def rows(self) -> list[int]:
@@ -146,6 +152,10 @@ class Tiled(Autoencoder):
             self.grid.by_image(outputs.latent).flatten(1),  # (N, T, D) -> (N, T·D)
             heads={name: self._whole(head) for name, head in outputs.heads.items()},
         )
+
+    def outline(self, shape: Shape) -> Outputs:
+        heads = self.inner.outline((shape[0], *self.grid.tile)).heads
+        return Outputs(torch.zeros(1).expand(1, *shape), torch.zeros(1, self.latent_size), heads=heads)
 
     def _whole(self, head: Tensor) -> Tensor:
         """A head of the tiles, (N·T, …), as one of the images, (N, …)."""

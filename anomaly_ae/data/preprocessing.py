@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.sources import Source
 from anomaly_ae.errors import DataError, one_line
+from anomaly_ae.schema import OneOf, Side
 
 Images = Tensor | npt.NDArray[Any] | Image.Image | Sequence[Image.Image]
 
@@ -26,10 +27,10 @@ class Preprocessing:
     fit: what is done with other proportions: stretch, pad or crop, see `decoding.place`
     """
 
-    channels: int
-    height: int
-    width: int
-    fit: str = decoding.STRETCH
+    channels: Side
+    height: Side
+    width: Side
+    fit: Annotated[str, OneOf((decoding.STRETCH, decoding.PAD, decoding.CROP))] = decoding.STRETCH
 
     @classmethod
     def for_shape(cls, shape: Sequence[int], fit: str = decoding.STRETCH) -> "Preprocessing":

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.data.decoding import STRETCH
+from anomaly_ae.schema import Mismatch, Share
 
 MOST_VALUES = 2**24  # looked at together
 USUAL = (0.005, 0.995)  # quantiles between which the middle 99 % of images lie
@@ -20,8 +21,12 @@ class Profile:
     contrast:   standard deviation of the pixels
     """
 
-    brightness: tuple[float, float]
-    contrast: tuple[float, float]
+    brightness: tuple[Share, Share]
+    contrast: tuple[Share, Share]
+
+    def __post_init__(self) -> None:
+        if self.brightness[0] > self.brightness[1] or self.contrast[0] > self.contrast[1]:
+            raise Mismatch("the profile has a lower end above its upper end")
 
     @classmethod
     def of(cls, images: Tensor) -> "Profile":

@@ -1,5 +1,7 @@
 """The four disjoint sets of normal images, and the record of which image went where."""
 
+import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ from torch import Tensor
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.sources import shown
 from anomaly_ae.errors import DataChanged, DataError
+from anomaly_ae.schema import Count, Digest, Mismatch, Name, TensorSpec
 
 PARTS = ("fit", "validation", "calibration", "test")
 WITH_OFFICIAL_TEST = (0.8, 0.1, 0.1, 0.0)
@@ -84,8 +87,12 @@ class Split:
 
     def summary(self) -> dict[str, Any]:
         """File, number of images and digest of each part, as plain JSON values."""
-        parts = {name: getattr(self, name) for name in PARTS}
-        return {name: {"file": p.file, "images": len(p.indices), "digest": p.digest} for name, p in parts.items()}
+        return dataclasses.asdict(self.record())
+
+    def record(self) -> "SplitRecord":
+        """The same, typed."""
+        parts = (getattr(self, name) for name in PARTS)
+        return SplitRecord(*(PartRecord(part.file, len(part.indices), part.digest) for part in parts))
 
     def tensors(self) -> dict[str, Tensor]:
         """The positions of each part, int64, and the names of its files, uint8, with a NUL after each."""
@@ -95,9 +102,13 @@ class Split:
         return {name: part.indices for name, part in parts.items()} | named | hashed
 
     @classmethod
-    def from_record(cls, summary: dict[str, Any], tensors: dict[str, Tensor]) -> "Split":
-        """The split that `summary` and `tensors` were taken from."""
-        return cls(*(_part(name, summary[name], tensors) for name in PARTS))
+    def from_record(cls, record: "SplitRecord", tensors: dict[str, Tensor]) -> "Split":
+        """The split that `record` and `tensors` were taken from. Raises `Mismatch` when they do not agree."""
+        parts = [_part(name, getattr(record, name), tensors) for name in PARTS]
+        for one, other in itertools.combinations(parts, 2):
+            if one.file == other.file and bool(torch.isin(one.indices, other.indices).any()):
+                raise Mismatch("the parts of the split have images in common")
+        return cls(*parts)
 
     def seen(self) -> Tensor:
         """The hashes of the pictures that a detector was made with, int64; none where images came from elsewhere."""
@@ -105,9 +116,45 @@ class Split:
         return torch.cat([hashes for hashes in parts if hashes is not None] or [torch.zeros(0, dtype=torch.int64)])
 
 
-def _part(name: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> Part:
+@dataclass(frozen=True)
+class PartRecord:
+    """What a detector's JSON says of a part: the file it comes from, how many images, and their digest."""
+
+    file: Name
+    images: Count
+    digest: Digest
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """What a detector's JSON says of its split."""
+
+    fit: PartRecord
+    validation: PartRecord
+    calibration: PartRecord
+    test: PartRecord
+
+    def specs(self, with_names: bool) -> dict[str, TensorSpec]:
+        """The tensors beside it, with or without names of files."""
+        specs = {}
+        for name in PARTS:
+            images = getattr(self, name).images
+            specs[name] = TensorSpec((images,), "I64")
+            if with_names:
+                specs[f"{name}.hashes"] = TensorSpec((images,), "I64")
+                specs[f"{name}.names"] = TensorSpec((f"bytes of {name}",), "U8")
+        return specs
+
+
+def _part(name: str, about: PartRecord, tensors: dict[str, Tensor]) -> Part:
+    """A part of what was saved. Raises `Mismatch`."""
     hashes, names = tensors.get(f"{name}.hashes"), _unpacked(tensors.get(f"{name}.names"))
-    return Part(about["file"], tensors[name], about["digest"], names, hashes)
+    indices = tensors[name]
+    if names is not None and len(names) != about.images:
+        raise Mismatch(f"split.{name} has {about.images:,} images and {len(names):,} names")
+    if len(indices) and (int(indices.min()) < 0 or len(set(indices.tolist())) < len(indices)):
+        raise Mismatch(f"split.{name} has a position twice, or below 0")
+    return Part(about.file, indices, about.digest, names, hashes)
 
 
 def _packed(names: Sequence[bytes]) -> Tensor:

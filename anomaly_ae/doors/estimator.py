@@ -18,10 +18,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config import TYPES, RunConfig
 from anomaly_ae.data.rows import Layout, Rows, Scale
-from anomaly_ae.detector import ESTIMATOR_FILE, Detector, digest_of
+from anomaly_ae.detector import ESTIMATOR_FILE, Detector
 from anomaly_ae.doors.fitting import fill, fit_rows, to_images
 from anomaly_ae.errors import AnomalyAEError, DataError, DetectorDamaged, EstimatorError, ModelNotFound, one_line
 from anomaly_ae.files import expand, write_json
+from anomaly_ae.serialization import digest_of
 
 FLAG = re.compile(r"--([a-z-]+)")
 FEWEST_ROWS = 3  # one to fit, one to tell when to stop, one to calibrate

@@ -18,10 +18,11 @@ from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.preprocessing import Preprocessing, resize
 from anomaly_ae.data.rows import Layout, Rows, Scale
 from anomaly_ae.data.splits import Part, Split, split_rows
-from anomaly_ae.detector import Detector, Recipe, fit_detector
+from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import TooFewRows
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.scorers import build_scorer
+from anomaly_ae.serialization import Recipe
 from anomaly_ae.training import Training, train_epochs
 
 FEATURES: dict[str, Any] = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures

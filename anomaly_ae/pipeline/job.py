@@ -19,7 +19,7 @@ from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.splits import PARTS, Split, split_dataset
-from anomaly_ae.detector import Detector, Recipe, check_target
+from anomaly_ae.detector import Detector, check_target
 from anomaly_ae.errors import ModelError, UsageError, one_line
 from anomaly_ae.files import expand
 from anomaly_ae.objectives import Objective, build_objective, needs_features, objective_names
@@ -28,6 +28,7 @@ from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.progress import say, say_left_out
 from anomaly_ae.runs import Home
 from anomaly_ae.scorers import build_scorer
+from anomaly_ae.serialization import Recipe
 from anomaly_ae.training import epoch_count
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_bytes, portions
+from anomaly_ae.schema import TensorSpec
 from anomaly_ae.scorers.base import MapScorer, Passes
 from anomaly_ae.scorers.neighbours import FeatureNeighbours, distances, sample, shrink
 
@@ -42,6 +43,10 @@ class AlignedNeighbours(MapScorer):
         self.features.fit(fit_set, validation_set)
         images = torch.cat([as_bytes(_shrink(images)) for images, _ in fit_set()])  # (M, C, H, W)
         self.learned["images"] = images[sample(len(images)).to(images.device)]
+
+    def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
+        features = {f"features.{name}": spec for name, spec in self.features.specs(images, outputs).items()}
+        return features | {"images": TensorSpec(("memories", *_shrink(images).shape[1:]), "U8")}
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         return torch.cat([_nearest(*found).mean(dim=1) for found in self._finalists(images, outputs)])

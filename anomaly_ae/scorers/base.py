@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.schema import TensorSpec
 
 FEWEST = 5  # pixels of a heat map that decide
 # Calling it starts a fresh pass over a set of images: batches of images, float (B, C, H, W), and outputs.
@@ -23,6 +24,10 @@ class Scorer(ABC):
 
     def check(self, outputs: Outputs) -> None:
         """Raise `UsageError` when the network's outputs lack what the score needs."""
+
+    def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
+        """What `state` has after `fit`, by an image (1, C, H, W) and its outputs, whatever their values."""
+        return {}
 
     @abstractmethod
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:

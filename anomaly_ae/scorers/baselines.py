@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_bytes, as_float
+from anomaly_ae.schema import TensorSpec
 from anomaly_ae.scorers.base import MapScorer, Passes, Scorer
 from anomaly_ae.scorers.neighbours import MOST_SIDE, distances, sample, shrink
 
@@ -27,6 +28,10 @@ class PrincipalComponents(MapScorer):
         fitted = PCA(min(COMPONENTS, *images.shape), random_state=0).fit(images.cpu().numpy())
         self.learned = {"mean": _like(images, fitted.mean_), "components": _like(images, fitted.components_)}
 
+    def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
+        pixels = _pixels(images).shape[1]
+        return {"mean": TensorSpec((pixels,)), "components": TensorSpec(("components", pixels))}
+
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         small = shrink(images, MOST_SIDE)
         centred = small.flatten(1) - self.learned["mean"]  # (N, C·h·w)
@@ -45,6 +50,9 @@ class IsolationForest(Scorer):
 
     def fit(self, fit_set: Passes, validation_set: Passes) -> None:
         self.load_state({"images": _sample(fit_set)})
+
+    def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
+        return {"images": TensorSpec(("images", _pixels(images).shape[1]))}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         from sklearn.ensemble import IsolationForest as Forest
@@ -72,6 +80,10 @@ class OneClassSVM(Scorer):
             "weights": _like(images, fitted.dual_coef_[0]),
             "gamma": _like(images, np.array(fitted._gamma)),
         }
+
+    def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
+        vectors = {"vectors": TensorSpec(("vectors", _pixels(images).shape[1])), "weights": TensorSpec(("vectors",))}
+        return vectors | {"gamma": TensorSpec((), positive=True)}
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         apart = distances(_pixels(images), self.learned["vectors"])  # (N, vectors)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.schema import TensorSpec, prefixed
 from anomaly_ae.scorers.base import Passes, Scorer
 
 TINY = 1e-12  # keeps the log of a perfect reconstruction finite
@@ -24,6 +25,13 @@ class Combination(Scorer):
         logs = torch.cat([self._logs(images, outputs) for images, outputs in validation_set()])  # (N, parts)
         spread = logs.std(dim=0, correction=0)
         self.learned = {"centre": logs.mean(dim=0), "spread": torch.where(spread > 0, spread, 1.0)}
+
+    def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
+        each = (len(self.parts),)
+        specs = {"centre": TensorSpec(each), "spread": TensorSpec(each, positive=True)}
+        for i, part in enumerate(self.parts):
+            specs |= prefixed(f"{i}.", part.specs(images, outputs))
+        return specs
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         standardised = (self._logs(images, outputs) - self.learned["centre"]) / self.learned["spread"]

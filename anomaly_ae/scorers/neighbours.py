@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.schema import TensorSpec
 from anomaly_ae.scorers.base import Passes, Scorer
 
 MOST_MEMORIES = 20_000  # images kept of the fit set, an even sample where it has more
@@ -30,6 +31,16 @@ class Neighbours(Scorer):
     def fit(self, fit_set: Passes, validation_set: Passes) -> None:
         keys = torch.cat([self.keys(images, outputs) for images, outputs in fit_set()])
         self.learned["memory"] = keys[sample(len(keys)).to(keys.device)]
+
+    def width(self, images: Tensor, outputs: Outputs) -> int:
+        """D of what `of` gives."""
+        return self.of(images, outputs).shape[1]
+
+    def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
+        width = self.width(images, outputs)
+        kept = min(width, self.most_dimensions)
+        projection = {"projection": TensorSpec((width, kept))} if kept < width else {}
+        return {"memory": TensorSpec(("memories", kept))} | projection
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         return to_nearest(self.keys(images, outputs), self.learned["memory"])
@@ -65,6 +76,12 @@ class FeatureNeighbours(Neighbours):
             count, total = count + len(outputs.latent), total + _last(outputs).cpu().double().sum(dim=0)
         self.learned["centre"] = (total / count).float().to(outputs.latent.device)
         super().fit(fit_set, validation_set)
+
+    def width(self, images: Tensor, outputs: Outputs) -> int:
+        return _last(outputs).shape[1]
+
+    def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
+        return super().specs(images, outputs) | {"centre": TensorSpec((self.width(images, outputs),))}
 
     def of(self, images: Tensor, outputs: Outputs) -> Tensor:
         return functional.normalize(_last(outputs) - self.learned["centre"], dim=1)

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UsageError
+from anomaly_ae.schema import TensorSpec
 from anomaly_ae.scorers.base import MapScorer, Passes
 from anomaly_ae.scorers.neighbours import sample, to_nearest
 from anomaly_ae.scorers.surface import smooth
@@ -43,6 +44,11 @@ class PatchNeighbours(MapScorer):
         memory = torch.cat(kept)  # (M, D)
         self.learned["centre"], self.learned["spread"] = memory.mean(dim=0), memory.std(dim=0).clamp_min(1e-6)
         self.learned["memory"] = self._standardise(memory)
+
+    def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
+        channels = _patches(outputs).shape[1]
+        moments = {"centre": TensorSpec((channels,)), "spread": TensorSpec((channels,), positive=True)}
+        return moments | {"memory": TensorSpec(("memories", channels))}
 
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         patches = _patches(outputs)

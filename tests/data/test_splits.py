@@ -69,7 +69,7 @@ def test_too_few_images_are_refused() -> None:
 
 def test_a_split_survives_its_record() -> None:
     split = split_dataset(dataset(400), (0, 2), seed=5)
-    assert Split.from_record(split.summary(), split.tensors()).summary() == split.summary()
+    assert Split.from_record(split.record(), split.tensors()).summary() == split.summary()
 
 
 def test_contamination_smuggles_novel_images_into_the_fit_set_alone() -> None:

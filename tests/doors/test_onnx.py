@@ -16,7 +16,7 @@ from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.named import load_dataset
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.splits import PARTS, split_dataset
-from anomaly_ae.detector import Detector, Recipe, fit_detector
+from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.scorers import SCORERS
 from tests.conftest import Trained
@@ -28,6 +28,7 @@ import onnx
 import onnxruntime
 
 from anomaly_ae.doors import onnx as door
+from anomaly_ae.serialization import Recipe
 
 EXPORTABLE = sorted({*SCORERS} - {"isolation-forest", "aligned-knn"})  # the latter is the default, tested below
 NEEDS = {"elbo": "vae", "defect": "repair"}

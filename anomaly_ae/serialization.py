@@ -1,0 +1,254 @@
+"""A detector's two files: what must stand in them, and how they are read. Nothing in them is executed.
+
+`detector.json` is a `Record`; a new field is a line there, or in the dataclass that it is a part of. The tensors of
+`weights.safetensors` are those of the network, the scorer (`Scorer.specs`), the split and the calibration. Everything
+is checked before a tensor is read; whatever is otherwise raises `DetectorDamaged`.
+"""
+
+import json
+import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from anomaly_ae.autoencoders import Autoencoder, Options, Shape, build_autoencoder
+from anomaly_ae.calibration import GUARANTEES, TAIL, Tail
+from anomaly_ae.data.datasets import short_name
+from anomaly_ae.data.preprocessing import Preprocessing
+from anomaly_ae.data.profile import Profile
+from anomaly_ae.data.splits import SplitRecord
+from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, ModelNotFound, StorageError, UsageError, one_line
+from anomaly_ae.files import restore, sha256
+from anomaly_ae.schema import (
+    Digest,
+    Mismatch,
+    Name,
+    OneOf,
+    Positive,
+    Share,
+    Side,
+    Specs,
+    TensorSpec,
+    Within,
+    check_tensors,
+    parse,
+    prefixed,
+    read_header,
+    read_json,
+)
+from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
+
+FORMAT = 5
+JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
+MOST_VALUES = {False: 2**25, True: 2**28}  # of an image that a network sees whole, and of one that it sees in tiles
+NETWORK, SCORER, SPLIT, SCORES = "network.", "scorer.", "split.", "calibration.scores"
+DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a detector is made of, by name.
+
+    dataset, classes: the data set it was trained on and its class names
+    normal:           the names of the normal classes
+    autoencoder, latent, batch_norm, dropout, scorer, trim_training: as in `RunConfig`
+    """
+
+    dataset: Name
+    classes: tuple[str, ...]
+    normal: tuple[str, ...]
+    autoencoder: Name
+    scorer: Name
+    latent: Annotated[int, Within(1, 2**24)] | None = None
+    batch_norm: bool | None = None
+    dropout: Annotated[float, Within(0, 0.99)] = 0.0
+    trim_training: Annotated[float, Within(0, 0.5)] = 0.0
+    tile: tuple[Side, Side] | None = None
+    top_share: Annotated[float, Within(1e-6, 1)] | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.normal and set(self.normal) <= set(self.classes) and _are_different(self.classes)):
+            raise Mismatch("the normal classes are not among the classes, or one is named twice")
+
+    @property
+    def name(self) -> str:
+        """What it is, in a few words."""
+        return f"{short_name(self.dataset)} {','.join(self.normal)} · {self.autoencoder} · {self.scorer}"
+
+    @property
+    def options(self) -> Options:
+        """What the architecture was told."""
+        return Options(self.latent, self.batch_norm, self.dropout, self.tile)
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The settings of the network and its training that it names."""
+        names = ("autoencoder", "latent", "batch_norm", "dropout", "trim_training", "top_share")
+        tile = "x".join(map(str, self.tile)) if self.tile else None
+        return {name: getattr(self, name) for name in names} | {"tile": tile}
+
+    def build(self, shape: Shape) -> Autoencoder:
+        """A new network for images of `shape` (C, H, W). Raises `UsageError` when it takes none such."""
+        if math.prod(shape) > (most := MOST_VALUES[self.tile is not None]):
+            size = "×".join(map(str, shape))
+            raise UsageError(
+                f"images of {size} have more than the {most:,} values that there is room for; name a smaller "
+                f"--image-size{'' if self.tile else ', or --tile'}"
+            )
+        return build_autoencoder(self.autoencoder, shape, self.options)
+
+    def normal_positions(self) -> list[int]:
+        """Positions of the normal classes in `classes`."""
+        return [self.classes.index(name) for name in self.normal]
+
+
+def _are_different(names: Collection[str]) -> bool:
+    return len(set(names)) == len(names)
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """What is said of the calibration; its scores are among the tensors."""
+
+    guarantee: Annotated[str, OneOf(GUARANTEES)]
+    confidence: Share
+    target_fpr: Share
+    threshold: float
+    images: Positive
+    tail: Tail | None
+
+    def __post_init__(self) -> None:
+        if (self.tail is None) == (self.guarantee == TAIL):
+            raise Mismatch(f"the guarantee {self.guarantee} goes {'with' if self.tail is None else 'without'} a tail")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What stands in `detector.json`, beside `sha256`, the digest of all this."""
+
+    format: int
+    recipe: Recipe
+    preprocessing: Preprocessing
+    calibration: CalibrationRecord
+    profile: Profile
+    heat_level: float | None
+    split: SplitRecord
+    weights_sha256: Digest
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A detector that was read: what it says, its network and scorer as built, and tensors by name."""
+
+    record: Record
+    network: Autoencoder
+    scorer: Scorer
+    tensors: dict[str, Tensor]
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin so, called by what follows."""
+        return {n.removeprefix(prefix): value for n, value in self.tensors.items() if n.startswith(prefix)}
+
+
+def read_detector(folder: Path) -> Saved:
+    """Both files of a saved detector, if they are whole, as they were written, and all that a detector has.
+
+    Raises `ModelNotFound`, `DetectorDamaged`, and `StorageError` for files that cannot be read.
+    """
+    restore(folder)
+    if not (folder / JSON_FILE).is_file():
+        raise ModelNotFound(f"there is no detector in {folder}: it has no {JSON_FILE}; name a folder that has one")
+    try:
+        record = _read_record(folder)
+        header = _read_header(folder / WEIGHTS_FILE)
+        with damaged(folder):
+            network, scorer, specs = _build(record, header)
+        tensors = _read_tensors(folder / WEIGHTS_FILE, record.weights_sha256, specs)
+    except FileNotFoundError as error:
+        raise DetectorDamaged(f"the detector in {folder} lacks {WEIGHTS_FILE}; copy both of its files") from error
+    except OSError as error:
+        raise StorageError(f"cannot read the detector in {folder}: {error.strerror}") from error
+    return Saved(record, network, scorer, tensors)
+
+
+@contextmanager
+def damaged(folder: Path) -> Iterator[None]:
+    """Turn whatever a detector that does not agree with itself leads to into `DetectorDamaged`."""
+    try:
+        yield
+    except (AnomalyAEError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+        raise DetectorDamaged(
+            f"the detector in {folder} cannot be put together: {one_line(error)}; copy it again or train anew"
+        ) from error
+
+
+def digest_of(about: dict[str, Any]) -> str:
+    """The SHA-256 of plain JSON values, in hexadecimal."""
+    return sha256(json.dumps(about, sort_keys=True).encode())
+
+
+def _read_record(folder: Path) -> Record:
+    """What `detector.json` says."""
+    path = folder / JSON_FILE
+    try:
+        about = read_json(path)
+    except Mismatch as error:
+        raise DetectorDamaged(f"{path} is damaged ({error}); copy it again") from error
+    made_by = about.get("format") if isinstance(about, dict) else None
+    if isinstance(made_by, int) and made_by > FORMAT:
+        raise DetectorDamaged(f"the detector in {folder} is of a later format; install a later anomaly-ae")
+    if isinstance(made_by, int) and made_by in range(1, FORMAT):
+        raise DetectorDamaged(f"the detector in {folder} was made by an earlier anomaly-ae; train it anew")
+    with damaged(folder):
+        if not isinstance(about, dict) or about.pop("sha256", None) != digest_of(about):
+            raise Mismatch(f"{JSON_FILE} was changed after it was saved")
+        return parse(Record, about, JSON_FILE)
+
+
+def _read_header(path: Path) -> Specs:
+    try:
+        return read_header(path)
+    except Mismatch as error:
+        raise DetectorDamaged(f"{path} is truncated or was changed ({error}); copy it again or train anew") from error
+
+
+def _build(record: Record, header: Specs) -> tuple[Autoencoder, Scorer, Specs]:
+    """The network and scorer of a record, and its tensors. Raises `Mismatch` if the header has others."""
+    shape = record.preprocessing.shape
+    with torch.device("meta"):  # however large it claims to be, this takes no memory
+        weights = record.recipe.build(shape).state_dict()
+    expected = {
+        NETWORK + name: TensorSpec(tuple(value.shape), DTYPES[value.dtype]) for name, value in weights.items()
+    }
+    check_tensors({name: spec for name, spec in header.items() if name.startswith(NETWORK)}, expected)
+    network = record.recipe.build(shape).eval()
+    scorer = build_scorer(record.recipe.scorer, record.recipe.top_share)
+    with torch.inference_mode():
+        outputs = network.outline(shape)
+        for part in scorer.each():
+            part.check(outputs)
+        expected |= prefixed(SCORER, scorer.specs(outputs.reconstruction, outputs))
+    has_names = any(name.startswith(SPLIT) and name.endswith(".names") for name in header)
+    expected |= prefixed(SPLIT, record.split.specs(has_names))
+    expected[SCORES] = TensorSpec((record.calibration.images,))
+    check_tensors(header, expected)
+    if (record.heat_level is None) == any(isinstance(part, MapScorer) for part in scorer.each()):
+        raise Mismatch("there is a level for a heat map that the scorer does not have, or none for one that it has")
+    return network, scorer, expected
+
+
+def _read_tensors(path: Path, digest: str, specs: Specs) -> dict[str, Tensor]:
+    content = path.read_bytes()
+    if sha256(content) != digest:
+        raise DetectorDamaged(f"{path} is truncated or was changed; copy it again or train anew")
+    tensors = load_tensors(content)
+    for name, value in tensors.items():
+        if not bool(torch.isfinite(value).all()) or (specs[name].positive and not bool((value > 0).all())):
+            raise DetectorDamaged(f"{path} has values of {name} that cannot be; copy it again or train anew")
+    return tensors

@@ -1,0 +1,155 @@
+"""Detectors that were damaged or tampered with so that their digests are right again."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from anomaly_ae import AnomalyAEError
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.data.preprocessing import Preprocessing
+from anomaly_ae.data.splits import split_dataset
+from anomaly_ae.detector import Detector, fit_detector
+from anomaly_ae.files import sha256
+from anomaly_ae.serialization import Recipe, digest_of
+
+Place = tuple[str | int, ...]
+ODD: tuple[Any, ...] = (None, -1, 0, 10**30, 1e300, True, "", "x", "\ud800", [], [0.5], {}, {"a": [1]})
+
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Save a detector of digits with a scorer, that no epoch was trained: as quick as can be."""
+
+    def made(scorer: str, named: bool = False, **calibration: Any) -> Path:
+        dataset = load_dataset("digits")
+        file = dataset.files["train"].take(torch.arange(600))
+        if named:  # as pictures in a folder are
+            file = dataclasses.replace(file, names=tuple(b"%d.png" % i for i in range(len(file))))
+        dataset = dataclasses.replace(dataset, files={"train": file})
+        recipe = Recipe("digits", dataset.classes, ("0", "1", "2", "3", "4", "5"), "conv", scorer)
+        split = split_dataset(dataset, range(6), seed=0)
+        images = {part: getattr(split, part).take(dataset) for part in ("fit", "validation", "calibration")}
+        weights = recipe.build(dataset.shape).state_dict()
+        place = Preprocessing.for_shape(dataset.shape)
+        detector = fit_detector(recipe, place, weights, images, split, 0.05, torch.device("cpu"))
+        other = detector.calibration.at(**calibration) if calibration else detector.calibration
+        folder = tmp_path_factory.mktemp("saved") / "detector"
+        dataclasses.replace(detector, calibration=other).save(folder)
+        return folder
+
+    return made
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    about = json.loads((folder / "detector.json").read_text())
+    del about["sha256"]
+    return about, load_file(folder / "weights.safetensors")
+
+
+def write(folder: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Both files with digests that are right."""
+    content = save({name: value.contiguous() for name, value in tensors.items()})
+    if "weights_sha256" in about:
+        about = about | {"weights_sha256": sha256(content)}
+    folder.mkdir(exist_ok=True)
+    (folder / "weights.safetensors").write_bytes(content)
+    (folder / "detector.json").write_text(json.dumps(about | {"sha256": digest_of(about)}))
+
+
+def use(folder: Path) -> None:
+    """Load it and ask it everything. Only errors of ours may come."""
+    detector = Detector.load(folder)
+    images = torch.zeros(2, *detector.preprocessing.shape)
+    scores = detector.score(images)
+    assert bool(torch.isfinite(scores).all())
+    assert bool(((detector.p_values(scores) > 0) & (detector.p_values(scores) <= 1)).all())
+    detector.drift(scores.repeat(50))
+    detector.differences(images)
+    maps = detector.heat_map(images)
+    assert maps is None or bool(torch.isfinite(maps).all())
+    assert detector.decode(detector.encode(images)).shape == images.shape
+    assert repr(detector)
+    detector.split.seen()
+
+
+def outcome(folder: Path) -> str:
+    try:
+        use(folder)
+    except AnomalyAEError as error:
+        return type(error).__name__ if "\n" not in str(error) else "several lines"
+    return "works"
+
+
+def places(value: Any, above: Place = ()) -> Iterator[Place]:
+    """Where there is something in plain JSON, mappings and lists included."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in items:
+        yield (*above, key)
+        yield from places(each, (*above, key))
+
+
+def changed(about: dict[str, Any], place: Place, change: Callable[[Any, str | int], object]) -> dict[str, Any]:
+    copy = json.loads(json.dumps(about))
+    inner = copy
+    for key in place[:-1]:
+        inner = inner[key]
+    change(inner, place[-1])
+    return dict(copy)
+
+
+def check_fields(folder: Path, other: Path, within: Place = ()) -> int:
+    """Change every field below `within`; how many were refused."""
+    about, tensors = read(folder)
+    refused = 0
+    for place in places(about):
+        variants = [changed(about, place, lambda inner, key: inner.pop(key))]
+        variants += [changed(about, place, lambda inner, key, odd=odd: inner.__setitem__(key, odd)) for odd in ODD]
+        for variant in variants if place[: len(within)] == within else []:
+            write(other, variant, tensors)
+            ended = outcome(other)
+            assert ended in ("works", "DetectorDamaged"), (place, ended)
+            refused += ended == "DetectorDamaged"
+    return refused
+
+
+def test_every_field_that_is_changed_is_refused_or_does_no_harm(make: Make, tmp_path: Path) -> None:
+    folder = make("relative+latent-knn", named=True)
+    about, tensors = read(folder)
+    write(tmp_path / "same", about, tensors)
+    assert outcome(tmp_path / "same") == "works"
+    assert check_fields(folder, tmp_path / "other") > 600
+
+
+@pytest.mark.parametrize("guarantee", ["tail", "conditional"])
+def test_every_field_of_a_calibration(make: Make, tmp_path: Path, guarantee: str) -> None:
+    folder = make("mse", guarantee=guarantee)
+    assert outcome(folder) == "works"
+    assert check_fields(folder, tmp_path / "other", within=("calibration",)) > 60
+
+
+@pytest.mark.parametrize("scorer", ["aligned-knn+patch-knn+pixel-knn", "pca+one-class-svm+feature-knn"])
+def test_every_tensor_that_is_changed_is_refused(make: Make, tmp_path: Path, scorer: str) -> None:
+    about, tensors = read(make(scorer, named=True))
+    for name, value in tensors.items():
+        others: list[Tensor | None] = [None, value.unsqueeze(0), torch.cat([value.flatten(), value.flatten()])]
+        others += [value[:0] if value.ndim else value.reshape(1), value.to(torch.int32)]
+        if value.is_floating_point():
+            others += [torch.full_like(value, torch.nan), torch.full_like(value, torch.inf)]
+        if name in ("split.fit", "split.test"):
+            others += [value - 10_000, value.clamp(max=int(value[1])), torch.full_like(value, 7)]
+        for other in others:
+            variant = {key: each for key, each in tensors.items() if key != name}
+            write(tmp_path / "other", about, variant if other is None else variant | {name: other})
+            assert outcome(tmp_path / "other") == "DetectorDamaged", (name, other)
+    write(tmp_path / "other", about, tensors | {"scorer.more": torch.zeros(1)})
+    assert outcome(tmp_path / "other") == "DetectorDamaged"
