@@ -5,6 +5,7 @@ paths. Ray writes results into the ledger's folder and keeps a checkpoint of the
 and all that follows is the same as without Ray.
 """
 
+import json
 import logging
 import os
 import shutil
@@ -21,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -228,35 +228,43 @@ def _load(files: Files) -> Detector:
 
 
 def _pack(number: int, positions: Positions, results: Results) -> pa.Table:
-    """The results of a part as one row of lists."""
+    """The results of a part as one row of lists, with a digest of them."""
     columns = {"position": positions} | {name: results[name] for name in NAMES}
     kinds = {name: pa.string() if name == "error" else pa.from_numpy_dtype(columns[name].dtype) for name in columns}
-    return pa.table({ID: [number]} | {name: pa.array([columns[name]], pa.list_(kinds[name])) for name in columns})
+    lists = {name: pa.array([columns[name]], pa.list_(kinds[name])) for name in columns}
+    return pa.table({ID: [number], "digest": [_digest(positions, results)]} | lists)
 
 
-def _unpack(path: Path) -> tuple[Positions, Results]:
-    """Positions and results of the parts in a file; none where Ray was ended while it wrote it."""
+def _unpack(path: Path) -> Iterator[tuple[Positions, Results]]:
+    """Positions and results of each part in a file, without those that are damaged, as where Ray was ended."""
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid:
-        return np.zeros(0, np.int64), np.zeros(0, RESULT)
-    positions = pc.list_flatten(table["position"]).to_numpy()
-    results = np.zeros(len(positions), RESULT)
-    for name in NAMES:
-        results[name] = pc.list_flatten(table[name]).to_numpy()
-    return positions, results
+    except (OSError, ValueError):
+        return
+    for i, digest in enumerate(table["digest"].to_pylist()):
+        positions = table["position"][i].values.to_numpy()
+        results = np.zeros(len(positions), RESULT)
+        for name in NAMES:
+            results[name] = table[name][i].values.to_numpy(zero_copy_only=False)
+        if digest == _digest(positions, results):
+            yield positions, results
+
+
+def _digest(positions: Positions, results: Results) -> str:
+    numbers = (results[name].tobytes() for name in NAMES if name != "error")
+    return sha256(positions.tobytes(), *numbers, json.dumps(results["error"].tolist()).encode())
 
 
 def _keep(ledger: Ledger, listing: Listing, folder: Path, before: set[Path]) -> int:
     """Put what Ray has written into the shards that lack it; how many results there are but for those in `before`."""
     results, known, count = np.zeros(len(listing), RESULT), np.zeros(len(listing), bool), 0
     for path in sorted(folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns):  # the latest counts
-        positions, found = _unpack(path)
-        results[positions], known[positions] = found, True
-        count += 0 if path in before else len(positions)
+        for positions, found in _unpack(path):
+            results[positions], known[positions] = found, True
+            count += 0 if path in before else len(positions)
     for missing in ledger.missing(listing):
         where, done = ledger.around(int(missing[0]), listing), missing[known[missing]]
-        shard = ledger.read_shard(where)
+        shard = ledger.read_shard(where, listing)
         shard[done - where.start] = results[done]
-        ledger.write_shard(where, shard)
+        ledger.write_shard(where, listing, shard)
     return count

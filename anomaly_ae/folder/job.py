@@ -14,12 +14,12 @@ import torch
 from anomaly_ae.calibration import Calibration
 from anomaly_ae.data.sources import Listing, Source
 from anomaly_ae.detector import Detector
-from anomaly_ae.errors import Interrupted
+from anomaly_ae.errors import EngineError, Interrupted
 from anomaly_ae.files import remove_temporary, write_with
 from anomaly_ae.folder.ledger import Changes, Ledger
 from anomaly_ae.folder.output import writer_for
 from anomaly_ae.folder.reading import Batch, read_batches, show
-from anomaly_ae.folder.rows import Bools, find_differences, is_scored, make_table, score_batch
+from anomaly_ae.folder.rows import UNSCORED, Bools, find_differences, is_scored, make_table, score_batch
 from anomaly_ae.progress import say
 
 KEPT_EVERY = 10.0  # seconds of work that a kill may cost
@@ -109,26 +109,25 @@ def _score_shard(
     job: Job, ledger: Ledger, listing: Listing, missing: int, where: slice, batches: Iterator[Batch]
 ) -> None:
     """Score what is missing in a shard and keep it: at its end, whatever that is, and every few seconds before."""
-    results, kept = ledger.read_shard(where), time.monotonic()
+    results, kept = ledger.read_shard(where, listing), time.monotonic()
     try:
         while missing:
             batch = next(batches)
             results[batch.positions - where.start] = score_batch(job.detector, listing, batch)
             missing -= len(batch.positions)
             if time.monotonic() - kept > KEPT_EVERY:
-                ledger.write_shard(where, results)
+                ledger.write_shard(where, listing, results)
                 kept = time.monotonic()
     finally:
-        ledger.write_shard(where, results)
+        ledger.write_shard(where, listing, results)
 
 
 def _list(job: Job, ledger: Ledger, now: Listing, resume: bool) -> tuple[Listing, Changes | None]:
-    known = job.detector.digest, job.source.identity
     if resume and ledger.is_begun():
-        return ledger.resume(*known, now)
+        return ledger.resume(job.source.identity, now)
     if (kept := ledger.kept()) and not job.output.exists():
         say(f"starting over: {kept:,} shards of an unfinished job are given up, which --resume would have kept")
-    return ledger.begin(*known, now), None
+    return ledger.begin(job.source.identity, now), None
 
 
 @contextmanager
@@ -145,7 +144,9 @@ def _said_how_to_go_on(ledger: Ledger, listing: Listing) -> Iterator[None]:
 
 def _read_scores(job: Job, ledger: Ledger, listing: Listing, changes: Changes | None, scored: int) -> Scores:
     """All scores, and what follows from them."""
-    results = np.concatenate([ledger.read_shard(where) for where in ledger.shards(listing)])
+    results = np.concatenate([ledger.read_shard(where, listing) for where in ledger.shards(listing)])
+    if lost := int((results["bytes"] == UNSCORED).sum()):
+        raise EngineError(f"{lost:,} files were not scored; the same command with --resume scores them")
     values, good, found, fewest = results["score"], is_scored(results), None, None
     if job.fdr is not None:
         discoveries = job.calibration.discoveries(torch.from_numpy(values[good]), job.fdr)
@@ -161,5 +162,5 @@ def _write_rows(job: Job, ledger: Ledger, scores: Scores, path: Path) -> None:
     with closing(writer_for(job.output)(path)) as writer:
         for where in ledger.shards(scores.listing):
             found = None if scores.found is None else scores.found[where]
-            paths, results = scores.listing.paths[where], ledger.read_shard(where)
+            paths, results = scores.listing.paths[where], ledger.read_shard(where, scores.listing)
             writer.write(make_table(paths, results, job.calibration, found))

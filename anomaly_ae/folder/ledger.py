@@ -15,16 +15,17 @@ from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.data.sources import UNKNOWN, Listing
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import RunBusy, StorageError, UsageError
-from anomaly_ae.files import storage_errors, write_bytes, write_json
+from anomaly_ae.files import sha256, storage_errors, write_bytes, write_json
 from anomaly_ae.folder.reading import Positions
-from anomaly_ae.folder.rows import RESULT, Results
+from anomaly_ae.folder.rows import RESULT, UNSCORED, Results
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 SHARD = 4_096  # files at the most
-JOB_FILE, LISTING_FILE, LOCK_FILE = "job.json", "listing.parquet", "lock"
+JOB_FILE, LISTING_FILE, LOCK_FILE = "job.json", "listing", "lock"
+DIGEST = 32  # bytes
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,21 @@ class Changes:
 class Ledger:
     """A folder: what the job is, the list of files, and a file of results for each shard of them.
 
-    shard: how many files that is, whole batches of the network
+    List and shards begin with a digest. A row of a shard counts for the file whose path stands in it, and for the
+    detector that made it, wherever the shard comes from; what is damaged is as if it had never been written.
+
+    shard:    how many files that is, whole batches of the network
+    detector: the digest of what scores
     """
 
     folder: Path
     shard: int
+    detector: str
 
     @classmethod
     def beside(cls, output: Path, detector: Detector) -> "Ledger":
         batch = batch_size(*detector.preprocessing.shape[1:])
-        return cls(output.with_name(f".{output.name}.ledger"), SHARD // batch * batch)
+        return cls(output.with_name(f".{output.name}.ledger"), SHARD // batch * batch, detector.digest)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -64,35 +70,36 @@ class Ledger:
                 f"another process is scoring to the same output ({self.folder}); name another one"
             ) from error
 
-    def begin(self, detector: str, source: str, listing: Listing) -> Listing:
+    def begin(self, source: str, listing: Listing) -> Listing:
         """Start anew, with nothing scored."""
-        (self.folder / JOB_FILE).unlink(missing_ok=True)  # first, so that what is half gone is no job
-        for path in self.folder.iterdir():
-            if path.name != LOCK_FILE:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with storage_errors(f"write {self.folder}"):
+            _remove(self.folder / JOB_FILE)  # first, so that what is half gone is no job
+            for path in self.folder.iterdir():
+                if path.name != LOCK_FILE:
+                    _remove(path)
         self._write_listing(listing)
-        write_json(self.folder / JOB_FILE, {"format": FORMAT, "detector": detector, "source": source})
+        write_json(self.folder / JOB_FILE, {"format": FORMAT, "detector": self.detector, "source": source})
         return listing
 
     def kept(self) -> int:
         """How many shards there are."""
-        return len(list(self.folder.glob("shard-*.parquet")))
+        return len(list(self.folder.glob("shard-*")))
 
     def is_begun(self) -> bool:
         return (self.folder / JOB_FILE).is_file()
 
-    def resume(self, detector: str, source: str, now: Listing) -> tuple[Listing, Changes]:
+    def resume(self, source: str, now: Listing) -> tuple[Listing, Changes]:
         """The list the job began with, files that are new now at its end, and what has changed.
 
         Raises `UsageError` when the job was of another detector or another source.
         """
-        job = self._job()
-        if job["detector"] != detector:
+        detector, begun_source = self._job()
+        if detector != self.detector:
             raise UsageError(
                 "the job to resume was scored by another detector; name that one with --model, or leave --resume out"
             )
-        if job["source"] != source:
-            raise UsageError(f"the job to resume is of {job['source']}, not of {source}; name another --output")
+        if begun_source != source:
+            raise UsageError(f"the job to resume is of {begun_source}, not of {source}; name another --output")
         for temporary in self.folder.glob(".*.tmp"):
             temporary.unlink(missing_ok=True)
         listing, changes = _merge(self._read_listing(), now)
@@ -112,35 +119,39 @@ class Ledger:
     def missing(self, listing: Listing) -> Iterator[Positions]:
         """For each shard that lacks something, the positions to be scored."""
         for where in self.shards(listing):
-            results = self.read_shard(where)
+            results = self.read_shard(where, listing)
             stale = (results["bytes"] != listing.sizes[where]) | (results["time"] != listing.times[where])
             if stale.any():
                 yield where.start + np.flatnonzero(stale)
 
-    def read_shard(self, where: slice) -> Results:
-        """What is known of its files; one that is yet to be scored has the size -2."""
-        path, results = self._path(where), np.zeros(where.stop - where.start, RESULT)
-        results["bytes"], results["score"], results["error"] = -2, np.nan, None
-        with suppress(FileNotFoundError, ValueError):  # what a power cut has spoilt is scored again
-            table = _read_table(path)
+    def read_shard(self, where: slice, listing: Listing) -> Results:
+        """What is known of its files; one that is yet to be scored has the size `UNSCORED`."""
+        paths, results = listing.paths[where], np.zeros(where.stop - where.start, RESULT)
+        results["bytes"], results["score"], results["error"] = UNSCORED, np.nan, None
+        with suppress(OSError, ValueError):
+            table = self._read_table(self._path(where))
+            kept = table["path"].to_pylist()
+            same = np.array([old == new for old, new in zip(kept, paths, strict=False)], bool)
             for name in RESULT.names or ():
-                results[name][: len(table)] = table[name].to_numpy()
+                results[name][: len(same)][same] = table[name].to_numpy()[: len(same)][same]
         return results
 
-    def write_shard(self, where: slice, results: Results) -> None:
+    def write_shard(self, where: slice, listing: Listing, results: Results) -> None:
         """Keep what is known of a shard, whole or not at all."""
         import pyarrow as pa
 
-        _write_table(self._path(where), pa.table({name: pa.array(results[name]) for name in RESULT.names or ()}))
+        columns = {name: pa.array(results[name]) for name in RESULT.names or ()}
+        self._write_table(self._path(where), {"path": pa.array(listing.paths[where], pa.binary())} | columns)
 
     def _path(self, where: slice) -> Path:
-        return self.folder / f"shard-{where.start // self.shard:06}.parquet"
+        return self.folder / f"shard-{where.start // self.shard:06}"
 
-    def _job(self) -> dict[str, Any]:
+    def _job(self) -> tuple[str, str]:
+        """The detector and the source of the job that was begun."""
         try:
             job = json.loads((self.folder / JOB_FILE).read_text())
             if job["format"] == FORMAT:
-                return dict(job)
+                return str(job["detector"]), str(job["source"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{self.folder} is damaged; leave --resume out to start over") from error
         raise UsageError(f"{self.folder} is of another version of anomaly-ae; leave --resume out to start over")
@@ -148,15 +159,42 @@ class Ledger:
     def _write_listing(self, listing: Listing) -> None:
         import pyarrow as pa
 
-        columns = {"path": pa.array(listing.paths, pa.binary()), "bytes": listing.sizes, "time": listing.times}
-        _write_table(self.folder / LISTING_FILE, pa.table(columns))
+        paths = pa.array(listing.paths, pa.binary())
+        self._write_table(self.folder / LISTING_FILE, {"path": paths, "bytes": listing.sizes, "time": listing.times})
 
     def _read_listing(self) -> Listing:
         try:
-            table = _read_table(self.folder / LISTING_FILE)
-        except (FileNotFoundError, ValueError) as error:
+            table = self._read_table(self.folder / LISTING_FILE)
+        except (OSError, ValueError) as error:
             raise StorageError(f"{self.folder} is damaged; leave --resume out to start over") from error
         return Listing(table["path"].to_pylist(), table["bytes"].to_numpy(), table["time"].to_numpy())
+
+    def _write_table(self, path: Path, columns: dict[str, Any]) -> None:
+        """A digest, then the columns as Parquet."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), file)
+        content = file.getvalue().to_pybytes()
+        if path.is_dir():
+            shutil.rmtree(path)
+        write_bytes(path, self._digest(path, content) + content)
+
+    def _read_table(self, path: Path) -> "pa.Table":
+        """Raises `OSError` when it cannot be read, `ValueError` when it is not what was written."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        sealed = path.read_bytes()
+        digest, content = sealed[:DIGEST], sealed[DIGEST:]
+        if digest != self._digest(path, content):
+            raise ValueError(f"{path} is damaged")
+        # In this thread alone: one of pyarrow's own that was at work when Python ends would abort the process.
+        return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+    def _digest(self, path: Path, content: bytes) -> bytes:
+        return bytes.fromhex(sha256(f"{self.detector} {path.name} ".encode(), content))
 
 
 def _merge(before: Listing, now: Listing) -> tuple[Listing, Changes]:
@@ -182,19 +220,6 @@ def _merge(before: Listing, now: Listing) -> tuple[Listing, Changes]:
     return merged, Changes(len(new), int(changed.sum()), int(gone.sum()))
 
 
-def _read_table(path: Path) -> "pa.Table":
-    """Raises `FileNotFoundError`, and `ValueError` when it is damaged."""
-    import pyarrow.parquet as pq
-
-    with path.open("rb") as file:  # by ourselves, for pyarrow takes no names that are not UTF-8
-        # In this thread alone: one of pyarrow's own that still had the file when Python ends would abort the process.
-        return pq.ParquetFile(file).read(use_threads=False)
-
-
-def _write_table(path: Path, table: "pa.Table") -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    content = pa.BufferOutputStream()
-    pq.write_table(table, content)
-    write_bytes(path, content.getvalue().to_pybytes())
+def _remove(path: Path) -> None:
+    """Whatever it is, if it is there."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import torch
 
 from anomaly_ae.calibration import Calibration
 from anomaly_ae.data.profile import looks, size_difference
-from anomaly_ae.data.sources import UNKNOWN, Listing, Source, open_source, shown
+from anomaly_ae.data.sources import Listing, Source, open_source, shown
 from anomaly_ae.detector import Detector
 from anomaly_ae.folder.reading import Batch, read_batches
 
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 Bools = npt.NDArray[np.bool_]
 
+# In place of a file's size, where no size is: not looked at yet; not to be had, so that another try may go better.
+UNSCORED, UNREAD = -2, -3
+
 # What is known of a file before any threshold; one that could not be scored has no score, size or shape.
 RESULT = np.dtype(
     [
-        ("bytes", "<i8"),  # size and time of the file when it was scored; -1 where another try may go better
+        ("bytes", "<i8"),  # size and time of the file when it was scored, as in its listing; or one of the above
         ("time", "<i8"),
         ("score", "<f4"),
         ("width", "<i4"),
@@ -40,9 +43,8 @@ Results = npt.NDArray[Any]
 def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
     """What becomes of the files of a batch, (M,)."""
     results = np.zeros(len(batch.positions), RESULT)
-    lost = batch.records["missing"]
-    results["bytes"] = np.where(lost, UNKNOWN, listing.sizes[batch.positions])
-    results["time"] = np.where(lost, UNKNOWN, listing.times[batch.positions])
+    results["bytes"] = np.where(batch.records["missing"], UNREAD, listing.sizes[batch.positions])
+    results["time"] = listing.times[batch.positions]
     scores = detector.score(batch.images).numpy()[batch.places]
     good = batch.good & np.isfinite(scores)
     results["score"] = np.where(good, scores, np.nan)

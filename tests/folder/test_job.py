@@ -1,14 +1,20 @@
 import dataclasses
 import os
+import random
 import shutil
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from anomaly_ae.autoencoders import inference
 from anomaly_ae.data.named import load_dataset
@@ -34,7 +40,7 @@ def detector(trained: Trained) -> Detector:
     return trained.detector()
 
 
-def run(detector: Detector, folder: Path, output: Path, resume: bool = False, **options: Any) -> Scores:
+def run(detector: Detector, folder: Path | str, output: Path, resume: bool = False, **options: Any) -> Scores:
     source = open_source(folder)
     return score_job(Job(detector, detector.calibration, source, output, workers=2, **options), resume)
 
@@ -201,16 +207,132 @@ def test_what_a_killed_writer_left_is_removed(detector: Detector, pictures: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == [".scores.csv.ledger", "in", "scores.csv"]
 
 
-def test_a_shard_that_is_damaged_is_scored_again(detector: Detector, pictures: Path, tmp_path: Path) -> None:
-    output = tmp_path / "scores.parquet"
-    run(detector, pictures, output)
-    rows = output.read_bytes()
-    (tmp_path / ".scores.parquet.ledger" / "shard-000001.parquet").write_bytes(b"")
-    assert run(detector, pictures, output, resume=True).scored == 8
-    assert output.read_bytes() == rows
-    (tmp_path / ".scores.parquet.ledger" / "listing.parquet").write_bytes(b"half")
+def test_a_ledger_whose_list_is_damaged_says_so(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    run(detector, pictures, tmp_path / "scores.parquet")
+    (tmp_path / ".scores.parquet.ledger" / "listing").write_bytes(b"half")
     with pytest.raises(StorageError, match="is damaged; leave --resume out"):
-        run(detector, pictures, output, resume=True)
+        run(detector, pictures, tmp_path / "scores.parquet", resume=True)
+
+
+@pytest.mark.parametrize("job", ["", "{}", "[]", "7", '{"format": 2}', "\udcff"])
+def test_a_ledger_whose_job_is_damaged_says_so(detector: Detector, pictures: Path, tmp_path: Path, job: str) -> None:
+    run(detector, pictures, tmp_path / "scores.parquet")
+    (tmp_path / ".scores.parquet.ledger" / "job.json").write_text(job, errors="surrogateescape")
+    with pytest.raises(StorageError, match="is damaged; leave --resume out"):
+        run(detector, pictures, tmp_path / "scores.parquet", resume=True)
+    assert run(detector, pictures, tmp_path / "scores.parquet").scored == 21
+
+
+Damage = Callable[[Path], object]
+
+
+def flip(shard: Path) -> None:
+    """One bit of the file, another one for each shard."""
+    content, draw = bytearray(shard.read_bytes()), random.Random(shard.name)
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    shard.write_bytes(content)
+
+
+def replace_by_a_folder(shard: Path) -> None:
+    shard.unlink()
+    (shard / "sub").mkdir(parents=True)
+
+
+def replace_by_a_link_to_nothing(shard: Path) -> None:
+    shard.unlink()
+    shard.symlink_to("nowhere")
+
+
+DAMAGES: list[Damage] = [
+    Path.unlink,
+    lambda shard: shard.write_bytes(b""),
+    lambda shard: shard.write_bytes(shard.read_bytes()[:-7]),
+    lambda shard: shard.write_bytes(shard.read_bytes() + b"more"),
+    lambda shard: shard.write_bytes(bytes(shard.stat().st_size)),  # as power cuts leave it
+    lambda shard: shutil.copyfile(shard.with_name("shard-000119"), shard),  # whole, and of another file
+    lambda shard: shutil.copyfile(shard.with_name("listing"), shard),
+    lambda shard: pq.write_table(pa.table({"path": ["000.png"], "score": [0.5]}), shard),
+    replace_by_a_folder,
+    replace_by_a_link_to_nothing,
+    *[flip] * 100,
+]
+
+
+def test_whatever_has_become_of_a_shard_resuming_gives_the_same_rows(
+    detector: Detector, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """120 shards of one file each, of which 110 are damaged, each in another way."""
+    monkeypatch.setattr(inference, "MOST_IMAGES", 1)
+    monkeypatch.setattr(ledger, "SHARD", 1)
+    (tmp_path / "many").mkdir()
+    for i, image in enumerate(load_dataset("digits").files["train"].images[:120, 0].numpy()):
+        Image.fromarray(image).save(tmp_path / "many" / f"{i:03}.png")
+    run(detector, tmp_path / "many", tmp_path / "scores.parquet")
+    rows = (tmp_path / "scores.parquet").read_bytes()
+    for i, damage in enumerate(DAMAGES):
+        damage(tmp_path / ".scores.parquet.ledger" / f"shard-{i:06}")
+    assert run(detector, tmp_path / "many", tmp_path / "scores.parquet", resume=True).scored == len(DAMAGES)
+    assert (tmp_path / "scores.parquet").read_bytes() == rows
+
+
+def test_results_of_another_detector_are_none(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    """Not even where its shards lie in the ledger of the job to resume."""
+    other = dataclasses.replace(detector, calibration=detector.calibration.at(target_fpr=0.2))
+    run(other, pictures, tmp_path / "other.parquet")
+    run(detector, pictures, tmp_path / "scores.parquet")
+    shutil.copy(tmp_path / ".other.parquet.ledger" / "shard-000001", tmp_path / ".scores.parquet.ledger")
+    assert run(detector, pictures, tmp_path / "scores.parquet", resume=True).scored == 8
+
+
+class Server(ThreadingHTTPServer):
+    """A web server that tells neither sizes nor times, and has one bad day."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), Page)
+        self.files, self.away = files, set[str]()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/"
+
+
+class Page(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        name = self.path.strip("/")
+        links = "".join(f'<a href="/{each}">{each}</a>' for each in self.server.files)
+        content = self.server.files.get(name) if name else links.encode()
+        self.send_response(503 if name in self.server.away else 404 if content is None else 200)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content or b"")
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_could_not_be_fetched_is_tried_again_where_no_size_is_known(
+    detector: Detector, pictures: Path, tmp_path: Path
+) -> None:
+    output, files = tmp_path / "scores.parquet", [*pictures.glob("*.png")]
+    with Server({path.name: path.read_bytes() for path in files}) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.away = {"02.png", "04.png"}
+        first = run(detector, server.address, output)
+        assert sorted(reason for _, reason in first.bad)[:2] == ["cannot be fetched (ClientResponseError)"] * 2
+        server.away = {"04.png"}
+        assert run(detector, server.address, output, resume=True).scored == 2
+        server.away = set()
+        last = run(detector, server.address, output, resume=True)
+        assert (last.scored, len(last.bad)) == (1, 1)  # bad.png was fetched, and is bad
+        assert run(detector, server.address, output, resume=True).scored == 0
+        run(detector, server.address, tmp_path / "clean.parquet")
+        server.shutdown()
+    assert output.read_bytes() == (tmp_path / "clean.parquet").read_bytes()
 
 
 def test_a_job_that_was_killed_while_it_began_anew_is_none(
