@@ -15,6 +15,8 @@ from anomaly_ae.yaml_files import Line
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 IMAGE_SIZE = re.compile(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?")
+VALUE = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?"
+INTENSITY = re.compile(rf"(?P<percentiles>p)?(?P<low>{VALUE}):(?(percentiles)p)(?P<high>{VALUE})", re.IGNORECASE)
 ONE_CYCLE, CONSTANT = "one-cycle", "constant"
 # What a preset fills in where nothing else was said
 USUAL = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
@@ -53,6 +55,9 @@ class RunConfig:
     fit: str = field(
         default="stretch", metadata={"choices": ("stretch", "pad", "crop")}
     )  # what is done with other proportions
+    # LOW:HIGH, the values that are black and white in pictures of more than 8 bits, or p1:p99, percentiles of theirs;
+    # None: found in the training pictures
+    intensity: str | None = None
     autoencoder: str | None = None  # None: the preset's own, as with all that it names
     # None: the autoencoder's own
     latent: int | None = field(default=None, metadata=_number(1, 2**24, text="from 1 to 16777216"))
@@ -133,7 +138,7 @@ PLACES = ("data_dir", "device", "experiment")  # settings that say where, not wh
 
 # The parts that a file may group its settings by.
 PARTS: dict[str, tuple[str, ...]] = {
-    "data": ("normal", "dataset", "data_dir", "image_size", "tile", "channels", "fit", "contamination"),
+    "data": ("normal", "dataset", "data_dir", "image_size", "tile", "channels", "fit", "intensity", "contamination"),
     "network": ("autoencoder", "latent", "batch_norm", "dropout"),
     "training": (
         *("objective", "perceptual", "noise", "masked", "defects", "augment", "epochs", "steps", "patience"),
@@ -218,6 +223,11 @@ def _problem(f: "dataclasses.Field[Any]", value: Any) -> str | None:
     rule = f.metadata
     if f.name in ("image_size", "tile") and value is not None and not IMAGE_SIZE.fullmatch(value):
         return f"{f.name} must be pixels, as in 64 or 64x48 (height first), and is {value!r}"
+    if f.name == "intensity" and value is not None and (wrong := _intensity_problem(value)):
+        return (
+            f"intensity must be LOW:HIGH, black and white in the files' own values, as in 0:4095, or percentiles of "
+            f"them, as in p1:p99, and {wrong}"
+        )
     if "choices" in rule and value not in rule["choices"]:
         return f"{f.name} must be one of {', '.join(map(str, rule['choices']))}, and is {value!r}"
     if "blank" in rule and not str(value).strip():
@@ -225,3 +235,13 @@ def _problem(f: "dataclasses.Field[Any]", value: Any) -> str | None:
     if "low" in rule and value is not None and not rule["low"] <= value <= rule["high"]:
         return f"{f.name} must be {rule['range']}, and is {value}"
     return None
+
+
+def _intensity_problem(text: str) -> str | None:
+    """What is wrong with LOW:HIGH, or p1:p99."""
+    if not (found := INTENSITY.fullmatch(text)):
+        return f"is {text!r}"
+    low, high = float(found["low"]), float(found["high"])
+    if not -math.inf < low < high < math.inf:
+        return f"in {text} black does not lie below white"
+    return f"{text} goes beyond p0 and p100" if found["percentiles"] and not 0 <= low < high <= 100 else None

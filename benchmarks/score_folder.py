@@ -27,7 +27,6 @@ from PIL import Image
 
 from anomaly_ae import Detector
 from anomaly_ae.autoencoders.inference import as_float, exact_float32
-from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.sources import open_source
 from anomaly_ae.folder import Job, score_job
 from anomaly_ae.folder.reading import read_batches
@@ -60,13 +59,13 @@ def make_large(folder: Path, count: int) -> None:
 def decoding(detector: Detector, folder: Path) -> int:
     source = open_source(folder)
     listing = source.list()
-    with Decoders(source, detector.preprocessing.shape) as decoders:
+    with detector.preprocessing.decoders(source) as decoders:
         return sum(len(batch.positions) for batch in read_batches(decoders, detector, listing))
 
 
 def pixels(detector: Detector, folder: Path) -> torch.Tensor:
     source = open_source(folder)
-    with Decoders(source, detector.preprocessing.shape) as decoders:
+    with detector.preprocessing.decoders(source) as decoders:
         return torch.cat([batch.images for batch in read_batches(decoders, detector, source.list())])
 
 

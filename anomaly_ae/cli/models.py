@@ -42,6 +42,10 @@ def train(
     fit: Annotated[
         str | None, typer.Option(metavar="NAME", help="Other proportions: stretch, pad or crop [stretch].")
     ] = None,
+    intensity: Annotated[
+        str | None,
+        typer.Option(metavar="LOW:HIGH", help="Black and white of more than 8 bits; or p1:p99 [found by looking]."),
+    ] = None,
     tile: Annotated[
         str | None, typer.Option(metavar="N|HxW", help="See large images in overlapping tiles [images whole].")
     ] = None,

@@ -1,10 +1,12 @@
-"""The process that decodes image files: `python -m anomaly_ae.data.decoder C H W FIT`, started by `Decoders`.
+"""The process that decodes image files: `python -m anomaly_ae.data.decoder TARGET`, started by `Decoders`.
 
 A file that crashes, hangs or overfills its decoder ends this process and nothing else. It is asked over the socket
 that is its standard input: a list of files comes in whole, a record for each goes back.
 """
 
 import contextlib
+import dataclasses
+import json
 import os
 import signal
 import socket
@@ -18,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anomaly_ae.data.decoding import Shape, decode, missing, read_file, reason
+from anomaly_ae.data.decoding import Target, decode, missing, read_file, reason
+from anomaly_ae.data.intensity import KINDS, Intensity
 
 Records = npt.NDArray[Any]
 
@@ -30,17 +33,32 @@ HEADER = struct.Struct("<?IQ")  # whether contents or paths follow, how many, an
 LENGTH = struct.Struct("<Q")
 
 
-def record_type(shape: Shape) -> np.dtype[Any]:
-    """What is said of a file: pixels, and the size it had; or an error, and whether the file itself was at fault."""
+def record_type(target: Target) -> np.dtype[Any]:
+    """What is said of a file: pixels and the rest of a `Picture`; or an error, and whether the file was at fault."""
     return np.dtype(
         [
             ("width", "<i4"),
             ("height", "<i4"),
+            ("kind", "u1"),  # position in KINDS
+            ("clipped", "<f4"),
             ("missing", "?"),
             ("error", f"S{ERROR_BYTES}"),
-            ("pixels", "u1", shape),
+            ("sample", "<f8", (target.sample,)),
+            ("pixels", "u1", target.shape),
         ]
     )
+
+
+def write_target(target: Target) -> str:
+    """As an argument of the process."""
+    return json.dumps(dataclasses.asdict(target))
+
+
+def read_target(text: str) -> Target:
+    """What `write_target` wrote."""
+    fields = json.loads(text)
+    intensity = fields["intensity"] and Intensity(**fields["intensity"])
+    return Target(**fields | {"shape": tuple(fields["shape"]), "intensity": intensity})
 
 
 def pack(files: list[bytes], contents: bool) -> bytes:
@@ -49,12 +67,12 @@ def pack(files: list[bytes], contents: bool) -> bytes:
     return HEADER.pack(contents, len(files), len(body)) + body
 
 
-def decode_files(files: list[bytes], contents: bool, shape: Shape, fit: str) -> Records:
+def decode_files(files: list[bytes], contents: bool, target: Target) -> Records:
     """A record for each file, given by path or by content."""
-    records = np.zeros(len(files), record_type(shape))
+    records = np.zeros(len(files), record_type(target))
     for file, record in zip(files, records, strict=True):
         with _time_limit():
-            _decode_into(record, file, contents, shape, fit)
+            _decode_into(record, file, contents, target)
     return records
 
 
@@ -65,7 +83,7 @@ def set_error(record: Any, text: str) -> None:
 
 def main() -> None:
     """Answer until the other side closes the socket."""
-    shape, fit = (int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])), sys.argv[4]
+    target = read_target(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     os.nice(LEAST_URGENT)  # the network's threads wait for each other, and must not wait for this
     warnings.simplefilter("ignore")
@@ -75,12 +93,12 @@ def main() -> None:
         while header := incoming.read(HEADER.size):
             contents, count, size = HEADER.unpack(header)
             files = list(_unpack(incoming.read(size), count))
-            channel.sendall(decode_files(files, contents, shape, fit).view(np.uint8).data)
+            channel.sendall(decode_files(files, contents, target).view(np.uint8).data)
 
 
-def _decode_into(record: Any, file: bytes, contents: bool, shape: Shape, fit: str) -> None:
+def _decode_into(record: Any, file: bytes, contents: bool, target: Target) -> None:
     try:
-        picture = decode(file if contents else read_file(file), shape, fit)
+        picture = decode(file if contents else read_file(file), target)
     except MemoryError:
         set_error(record, "takes too much memory to decode")
     except Exception as error:  # noqa: BLE001  whatever it is, it costs this file's row alone
@@ -88,6 +106,9 @@ def _decode_into(record: Any, file: bytes, contents: bool, shape: Shape, fit: st
         record["missing"] = missing(error)
     else:
         record["pixels"], record["width"], record["height"] = picture.pixels, picture.width, picture.height
+        record["kind"], record["clipped"] = KINDS.index(picture.kind), picture.clipped
+        if picture.sample is not None:
+            record["sample"] = picture.sample
 
 
 def _unpack(body: bytes, count: int) -> Iterator[bytes]:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import anomaly_ae
-from anomaly_ae.data.decoder import SECONDS, Records, pack, record_type, set_error
-from anomaly_ae.data.decoding import STRETCH, Shape, missing, reason
+from anomaly_ae.data.decoder import SECONDS, Records, pack, record_type, set_error, write_target
+from anomaly_ae.data.decoding import Target, missing, reason
 from anomaly_ae.data.sources import Integers, Source
 from anomaly_ae.errors import Interrupted, UsageError
 
@@ -34,15 +34,15 @@ def usable_cores() -> int:
 
 
 class Decoders:
-    """As many processes as `workers`, all cores by default, that decode a source's files to `shape` (C, H, W).
+    """As many processes as `workers`, all cores by default, that decode a source's files to a target.
 
     To be closed, or used in a `with`. Raises `UsageError` for fewer than one.
     """
 
-    def __init__(self, source: Source, shape: Shape, workers: int | None = None, fit: str = STRETCH) -> None:
+    def __init__(self, source: Source, target: Target, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             raise UsageError(f"decoding takes one process or more, and {workers} were asked for")
-        self.source, self.shape, self.fit, self.workers = source, shape, fit, workers or usable_cores()
+        self.source, self.target, self.workers = source, target, workers or usable_cores()
         self._threads = ThreadPoolExecutor(self.workers, "decoder")
         self._own = threading.local()
         self._started, self._lock, self._closed = list[_Decoder](), threading.Lock(), False
@@ -84,7 +84,7 @@ class Decoders:
         self.close()
 
     def _ask(self, files: list[bytes], contents: bool) -> Records:
-        records = np.zeros(len(files), record_type(self.shape))
+        records = np.zeros(len(files), record_type(self.target))
         if not self._decoder().ask(pack(files, contents), records):
             self._discard()  # one of them has ended it: which one shows when each is asked for alone
             for i, file in enumerate(files):
@@ -112,7 +112,7 @@ class Decoders:
             with self._lock:
                 if self._closed:
                     raise Interrupted("decoding was ended")
-                self._own.decoder = _Decoder(self.shape, self.fit)
+                self._own.decoder = _Decoder(self.target)
                 self._started.append(self._own.decoder)
         decoder: _Decoder = self._own.decoder
         return decoder
@@ -137,13 +137,13 @@ def _joined(parts: list[Future[Records]]) -> Records:
 class _Decoder:
     """One process, and the socket by which it is asked."""
 
-    def __init__(self, shape: Shape, fit: str) -> None:
+    def __init__(self, target: Target) -> None:
         self.socket, theirs = socket.socketpair()
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         path = os.pathsep.join(filter(None, (PACKAGES, os.environ.get("PYTHONPATH"))))
         with theirs:
             self.process = subprocess.Popen(
-                [*COMMAND, *map(str, shape), fit],
+                [*COMMAND, write_target(target)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from anomaly_ae.data.intensity import EIGHT, Channel, Intensity, Values, kind_of
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing, one_line
 
 Pixels = npt.NDArray[np.uint8]
@@ -35,15 +36,42 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = range(5, 9)
+PLAIN_ALPHA = {"La": "LA", "RGBa": "RGBA"}  # modes whose colours were multiplied
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a picture is to become.
+
+    shape:     C, H, W, C 1 or 3
+    fit:       see `place`
+    intensity: which values are black and white in files of more than 8 bits; None where those of the training had 8
+    sample:    how many of its values are wanted as they are in the file, see `Channel.sample`
+    """
+
+    shape: Shape
+    fit: str = STRETCH
+    intensity: Intensity | None = None
+    sample: int = 0
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded file: its pixels, uint8 (C, H, W), and the width and height it had, as it is seen."""
+    """A decoded file.
+
+    pixels:        uint8 (C, H, W)
+    width, height: that it had, as it is seen
+    kind:          what its values are, one of `intensity.KINDS`
+    clipped:       the share of its values that lay beyond black or white
+    sample:        of the values as they are in the file, where it was asked for and they have more than 8 bits
+    """
 
     pixels: Pixels
     width: int
     height: int
+    kind: str = EIGHT
+    clipped: float = 0.0
+    sample: Values | None = None
 
 
 def read_file(path: bytes | str) -> bytes:
@@ -62,17 +90,16 @@ def open_file(path: bytes | str) -> BinaryIO:
     return open(path, "rb", opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0)))
 
 
-def decode(content: bytes, shape: Shape, fit: str = STRETCH) -> Picture:
-    """The picture that a file's bytes hold, as uint8 of `shape` (C, H, W), C 1 or 3.
+def decode(content: bytes, target: Target) -> Picture:
+    """The picture that a file's bytes hold, as `target` says.
 
-    Turned as its EXIF orientation says; transparency over black; 16 bits divided by 257, and so are 32, unless no
-    value is above 255; floats up to 1 times 255; gray or colour as asked; of several frames or pages the first.
-    fit: see `place`
+    Turned as its EXIF orientation says; transparency over black; more than 8 bits and floats as `Intensity` says;
+    gray or colour as asked; of several frames or pages the first.
     Raises `DataDamaged` when it cannot be decoded, `DataError` when it has too many pixels.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return convert(image, shape, fit)
+            return convert(image, target, draft=True)
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -82,23 +109,31 @@ def decode(content: bytes, shape: Shape, fit: str = STRETCH) -> Picture:
         raise DataDamaged(f"cannot be read as an image ({one_line(error)})") from error
 
 
-def convert(image: Image.Image, shape: Shape, fit: str = STRETCH) -> Picture:
-    """The same of an image opened with Pillow."""
-    channels, height, width = shape
+def convert(image: Image.Image, target: Target, draft: bool = False) -> Picture:
+    """The same of an image opened with Pillow. draft: whether a JPEG may be opened smaller than it is."""
+    channels, height, width = target.shape
     if channels not in MODES:
         raise DataError(f"pictures are gray or colour, and the detector takes {channels} channels")
     if image.width * image.height > MOST_PIXELS:
         raise DataError(f"{image.width}×{image.height} pixels are too many; the most are {MOST_PIXELS:,}")
     stored = image.size
-    image.draft(MODES[channels], _least(image.size, (width, height), fit))  # a JPEG comes in about the size needed
-    image.load()  # here, for reading EXIF data may load what is damaged and say nothing; and a TIFF turns itself
+    if draft:  # a JPEG comes in about the size needed
+        image.draft(MODES[channels], _least(image.size, (width, height), target.fit))
+    kind, clipped, sample = kind_of(image), 0.0, None
+    if kind == EIGHT:
+        image.load()  # here, for reading EXIF data may load what is damaged and say nothing; and a TIFF turns itself
+        flat = _flat(image)
+    else:
+        channel = Channel.of(image)
+        scaled, clipped = channel.to_bytes(target.intensity)
+        flat, sample = Image.fromarray(scaled), channel.sample(target.sample) if target.sample else None
     orientation = _orientation(image)
     seen = stored[::-1] if orientation in SIDEWAYS else stored
-    flat = _flat(image).convert(MODES[channels])
-    turned = flat.transpose(TURNS[orientation]) if orientation in TURNS else flat
-    pixels = np.zeros(shape, np.uint8)
-    _put(pixels, turned, place(turned.size, (width, height), fit))
-    return Picture(pixels, *seen)
+    plain = flat.convert(MODES[channels])
+    turned = plain.transpose(TURNS[orientation]) if orientation in TURNS else plain
+    pixels = np.zeros(target.shape, np.uint8)
+    _put(pixels, turned, place(turned.size, (width, height), target.fit))
+    return Picture(pixels, *seen, kind, clipped, sample)
 
 
 @dataclass(frozen=True)
@@ -194,15 +229,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """8 bits a channel, and transparency over black."""
-    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16 or 8
-        values = np.asarray(image).clip(0, 65_535)
-        eight = image.mode == "I" and values.max() <= 255
-        return Image.fromarray((values if eight else values // 257).astype(np.uint8))
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image))
-        return Image.fromarray((values * (255 if values.max() <= 1 else 1)).clip(0, 255).round().astype(np.uint8))
+    """A picture of 8 bits, gray or in colour, with transparency over black."""
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image.convert(PLAIN_ALPHA.get(image.mode, "RGBA")).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return image
+    return image.convert("RGB") if image.mode == "LAB" else image  # which has no way to gray

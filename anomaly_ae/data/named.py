@@ -17,7 +17,7 @@ from torch import Tensor
 from anomaly_ae.data.idx import find_idx, read_idx
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.preprocessing import Preprocessing
-from anomaly_ae.errors import DataDamaged, DataMissing, UnknownName, one_line
+from anomaly_ae.errors import DataDamaged, DataError, DataMissing, UnknownName, one_line
 from anomaly_ae.files import expand
 from anomaly_ae.progress import say
 
@@ -80,6 +80,11 @@ class NamedData:
     def place(self) -> str | None:
         """The folder where it lies; None for what is bundled."""
         return str(data_root(self.data_dir).resolve()) if find_dataset(self.name).torchvision else None
+
+    def find_intensity(self, asked: str | None = None) -> None:
+        """All have 8 bits. Raises `DataError` where an intensity was asked for."""
+        if asked:
+            raise DataError(f"the images of {self.name} have 8 bits; leave --intensity {asked} out")
 
     def load(self, preprocessing: Preprocessing, only: Collection[bytes] | None = None) -> Dataset:
         """All its images, as they are."""

@@ -15,22 +15,24 @@ from torch import Tensor
 
 from anomaly_ae.data.decoder import Records
 from anomaly_ae.data.decoders import Decoders
-from anomaly_ae.data.decoding import INSIDE, Pixels
+from anomaly_ae.data.decoding import INSIDE, Pixels, Target
 from anomaly_ae.data.images import Dataset, ImageSet
+from anomaly_ae.data.intensity import EIGHT, KINDS, Intensity, find_intensity, intensity_words
 from anomaly_ae.data.layouts import TRAIN, Layout, count_classes, find_layout
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.sources import Integers, Listing, Source, open_source, shown
 from anomaly_ae.data.storage import cache_folder, is_held
 from anomaly_ae.errors import DataError
 from anomaly_ae.files import sha256, write_folder, write_json
-from anomaly_ae.progress import display
+from anomaly_ae.progress import display, say
 
 AT_A_TIME, MOST_AT_A_TIME = 256, 2**22  # files that are decoded together, and their bytes when they are
 LOOKED_AT = 64  # pictures by which size and colour are found out,
-LOOK_SIDE = 64  # at so many pixels a side
 COLOURED = 16  # of 255, by which the channels of a gray picture may differ, as JPEG makes them
 MOST_BAD = 0.1  # share of the pictures that may be unreadable before training on the others makes no sense
-CACHE_FORMAT = 1  # to be counted up when decoding gives other pixels
+SAMPLED = 256  # values of a picture by which the intensity is found
+CACHE_FORMAT = 2  # to be counted up when decoding gives other pixels
+LOOK = Target((3, 64, 64), INSIDE, sample=SAMPLED)  # small ones
 PIXELS_FILE, ABOUT_FILE = "pixels.npy", "about.json"
 
 
@@ -70,19 +72,39 @@ class PictureData:
         unread = "".join(f"; {folder}" for folder in self.listing.unread)
         return f"{self.name}: {self.layout.about}; {count_classes(self.layout)}{unused}{unread}"
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the pictures: gray if none of some has colour, and their median size."""
+        good = self._looked_at
+        height, width = (round(float(np.median(good[side]))) for side in ("height", "width"))
+        return 3 if _coloured(good["pixels"]) else 1, height, width
+
+    @cached_property
+    def _looked_at(self) -> Records:
+        """What some of the training pictures look like."""
         positions = np.array(self.layout.files[TRAIN][0])
         some = positions[np.linspace(0, len(positions) - 1, min(LOOKED_AT, len(positions))).astype(int)]
-        with Decoders(self.source, (3, LOOK_SIDE, LOOK_SIDE), fit=INSIDE) as decoders:
+        with Decoders(self.source, LOOK) as decoders:
             records = decoders.decode(*self.listing.at(some))
-        good = records[records["error"] == b""]
+        good: Records = records[records["error"] == b""]
         if not len(good):
             first = f"{shown(self.listing.paths[some[0]])}: {records['error'][0].decode()}"
             raise DataError(f"none of {len(some)} pictures in {self.name} can be read; the first {first}")
-        height, width = (round(float(np.median(good[side]))) for side in ("height", "width"))
-        return 3 if _coloured(good["pixels"]) else 1, height, width
+        return good
+
+    def find_intensity(self, asked: str | None = None) -> Intensity | None:
+        """Which values are black and white in the training pictures, see `intensity.find_intensity`; it is said."""
+        if (self._looked_at["kind"] == KINDS.index(EIGHT)).all() and not asked:
+            return None
+        positions = np.array(self.layout.files[TRAIN][0])
+        records = np.concatenate(list(self._records(positions, LOOK, "looked at")))
+        good = records[records["error"] == b""]
+        kinds = [KINDS[kind] for kind in good["kind"]]
+        samples = list(good["sample"][good["kind"] != KINDS.index(EIGHT)])
+        intensity = find_intensity(kinds, samples, asked)
+        if intensity:
+            say(intensity_words(intensity, kinds, samples, asked))
+        return intensity
 
     def load(self, preprocessing: Preprocessing, only: Collection[bytes] | None = None) -> Dataset:
         """The pictures as a detector sees them; those with names in `only`, where it is given.
@@ -111,7 +133,7 @@ class PictureData:
         gray = Preprocessing(1, preprocessing.height, preprocessing.width, preprocessing.fit)
         masks = torch.zeros(len(names), *gray.shape[1:], dtype=torch.bool)
         wanted = np.array([at[name] for name in names if name in at])
-        records = np.concatenate(list(self._records(wanted, gray)))
+        records = np.concatenate(list(self._records(wanted, gray.target)))
         for position, record in zip(wanted, records, strict=True):
             if record["error"]:
                 raise DataError(f"the mask {shown(self.listing.paths[position])}: {record['error'].decode()}")
@@ -146,24 +168,24 @@ class PictureData:
         """Pixels, uint8 (M, C, H, W), of the pictures that can be read, and of each an error or nothing."""
         shape = (len(positions), *preprocessing.shape)
         if is_held(shape):
-            pixels, errors, _ = _fill(np.zeros(shape, np.uint8), self._records(positions, preprocessing))
+            pixels, errors, _ = _fill(np.zeros(shape, np.uint8), self._records(positions, preprocessing.target))
             return pixels, errors
         folder = cache_folder() / self._key(positions, preprocessing)
         if (kept := _read_cache(folder)) is None:
-            write_folder(folder, lambda new: _fill_file(new, shape, self._records(positions, preprocessing)))
+            write_folder(folder, lambda new: _fill_file(new, shape, self._records(positions, preprocessing.target)))
             kept = _read_cache(folder, passing=True)
         if kept is None:
             raise DataError(f"what was decoded to {folder} cannot be read again; free space, or set ANOMALY_AE_CACHE")
         return kept
 
-    def _records(self, positions: Integers, preprocessing: Preprocessing) -> Iterator[Records]:
+    def _records(self, positions: Integers, target: Target, what: str = "decoded") -> Iterator[Records]:
         """What became of the files at some positions, with a display where they are many."""
-        size = max(1, min(AT_A_TIME, MOST_AT_A_TIME // math.prod(preprocessing.shape)))
+        size = max(1, min(AT_A_TIME, MOST_AT_A_TIME // math.prod(target.shape)))
         parts = np.split(positions, range(size, len(positions), size))
-        with preprocessing.decoders(self.source) as decoders, display(len(positions)) as progress:
+        with Decoders(self.source, target) as decoders, display(len(positions)) as progress:
             for done, records in enumerate(decoders.map(map(self.listing.at, parts)), start=1):
                 yield records
-                progress.advance(len(records), f"{min(done * size, len(positions)):,} pictures decoded")
+                progress.advance(len(records), f"{min(done * size, len(positions)):,} pictures {what}")
 
     def _key(self, positions: Integers, preprocessing: Preprocessing) -> str:
         """What decoded pictures are kept under: another file, or one that has changed, gives another key."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from anomaly_ae.data import decoding
 from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.images import ImageSet
+from anomaly_ae.data.intensity import WHOLE, Intensity, to_bytes
 from anomaly_ae.data.sources import Source
 from anomaly_ae.errors import DataError, one_line
 from anomaly_ae.schema import OneOf, Side
@@ -24,30 +25,40 @@ Images = Tensor | npt.NDArray[Any] | Image.Image | Sequence[Image.Image]
 class Preprocessing:
     """Images of one size, `channels` × `height` × `width`; those of another height or width are resized to it.
 
-    fit: what is done with other proportions: stretch, pad or crop, see `decoding.place`
+    fit:       what is done with other proportions: stretch, pad or crop, see `decoding.place`
+    intensity: which values are black and white in files of more than 8 bits, as found in the training; None where
+               those had 8
     """
 
     channels: Side
     height: Side
     width: Side
     fit: Annotated[str, OneOf((decoding.STRETCH, decoding.PAD, decoding.CROP))] = decoding.STRETCH
+    intensity: Intensity | None = None
 
     @classmethod
-    def for_shape(cls, shape: Sequence[int], fit: str = decoding.STRETCH) -> "Preprocessing":
+    def for_shape(
+        cls, shape: Sequence[int], fit: str = decoding.STRETCH, intensity: Intensity | None = None
+    ) -> "Preprocessing":
         channels, height, width = shape
-        return cls(channels, height, width, fit)
+        return cls(channels, height, width, fit, intensity)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.height, self.width
 
+    @property
+    def target(self) -> decoding.Target:
+        """What a file is to become."""
+        return decoding.Target(self.shape, self.fit, self.intensity)
+
     def decoders(self, source: Source, workers: int | None = None) -> Decoders:
         """Processes that decode a source's files to such images."""
-        return Decoders(source, self.shape, workers, self.fit)
+        return Decoders(source, self.target, workers)
 
     def prepare(self, images: Images) -> Tensor:
-        """Images as a tensor (N, C, H, W): uint8 or float in [0, 1], (N, C, H', W'), of the same type; one of
-        Pillow's, or a list of them, as uint8, as a file would be, but for a JPEG, which is decoded in full first.
+        """Images as a tensor (N, C, H, W): uint8 or float in [0, 1], (N, C, H', W'), of the same type; other whole
+        numbers as uint8, by the `intensity`; one of Pillow's, or a list of them, as uint8, as their files would be.
 
         Raises `DataError`, saying what is wrong with them, when they are no such images.
         """
@@ -61,33 +72,45 @@ class Preprocessing:
 
     def _convert(self, picture: Image.Image) -> decoding.Pixels:
         try:
-            return decoding.convert(
-                picture.copy(), self.shape, self.fit
-            ).pixels  # a copy, for drafts alter what they read
-        except OSError as error:  # it was opened, and is decoded only here
+            return decoding.convert(picture, self.target).pixels
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # it was opened, and is decoded only here; or it is closed
             raise DataError(f"an image cannot be decoded ({one_line(error)})") from error
 
     def _check(self, images: Images) -> Tensor:
         """The images as a tensor, if they are what the detector takes but for their size."""
-        if isinstance(images, np.ndarray) and images.dtype.kind in "uif":
-            images = torch.from_numpy(
-                np.array(images, order="C")
-            )  # a copy: flipped and read-only views are taken too
-        if not isinstance(images, Tensor):
-            kind = f"array of {images.dtype}" if isinstance(images, np.ndarray) else type(images).__name__
-            raise DataError(
-                f"images are a torch tensor, a NumPy array of numbers or Pillow images, and these are: {kind}"
-            )
-        if images.ndim != 4 or images.shape[1] != self.channels or 0 in images.shape[2:]:
-            wanted, given = "×".join(map(str, self.shape)), "×".join(map(str, images.shape))
+        tensor = self._to_tensor(images)
+        if tensor.ndim != 4 or tensor.shape[1] != self.channels or 0 in tensor.shape[2:]:
+            wanted, given = "×".join(map(str, self.shape)), "×".join(map(str, tensor.shape))
             raise DataError(f"the detector takes images N×{wanted} (N×C×H×W), and was given {given}")
-        if images.dtype == torch.uint8:
-            return images
-        if not images.is_floating_point():
-            raise DataError(f"images are uint8 from 0 to 255 or float from 0 to 1, and these are {images.dtype}")
-        if len(images) and not bool(((images >= 0) & (images <= 1)).all()):  # a NaN fails both comparisons
+        if tensor.dtype == torch.uint8:
+            return tensor
+        if not tensor.is_floating_point():
+            return self._scale(tensor)
+        if len(tensor) and not bool(((tensor >= 0) & (tensor <= 1)).all()):  # a NaN fails both comparisons
             raise DataError("float images must lie in [0, 1], and some values do not; divide by 255 or clean them")
-        return images
+        return tensor
+
+    def _to_tensor(self, images: Images) -> Tensor:
+        """An array of numbers of whatever byte order and layout as a tensor."""
+        if isinstance(images, Tensor):
+            plain = images.detach() if images.requires_grad else images
+            return plain if plain.layout == torch.strided else plain.to_dense()
+        if type(images) is np.ndarray and images.dtype.kind in "uif":  # a masked array would lose its mask
+            kind: np.dtype[Any] = images.dtype.newbyteorder("=") if images.dtype.itemsize <= 8 else np.dtype(float)
+            return torch.from_numpy(np.array(images, kind, order="C"))  # a copy: of flipped and read-only views, too
+        given = f"{type(images).__name__} of {images.dtype}" if hasattr(images, "dtype") else type(images).__name__
+        raise DataError(
+            f"images are a torch tensor, a NumPy array of numbers or Pillow images, and these are: {given}"
+        )
+
+    def _scale(self, images: Tensor) -> Tensor:
+        """Whole numbers, as files have them, as uint8 between black and white."""
+        whole = images.dtype not in (torch.bool, torch.complex64, torch.complex128)
+        if not whole or self.intensity is None or self.intensity.kind != WHOLE:
+            raise DataError(f"images are uint8 from 0 to 255 or float from 0 to 1, and these are {images.dtype}")
+        return torch.from_numpy(to_bytes(images.cpu().numpy(), self.intensity.low, self.intensity.high)[0])
 
 
 def size_of(images: Images) -> tuple[int, int]:

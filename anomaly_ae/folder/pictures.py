@@ -11,7 +11,7 @@ import torch
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.data.decoder import Records
 from anomaly_ae.data.decoders import Decoders
-from anomaly_ae.data.decoding import INSIDE, Pixels, put_back, size_inside
+from anomaly_ae.data.decoding import INSIDE, Pixels, Target, put_back, size_inside
 from anomaly_ae.data.sources import Listing, Source
 from anomaly_ae.detector import Detector
 from anomaly_ae.folder.reading import Positions
@@ -41,7 +41,7 @@ def look_again(
     parts = _split(positions, batch_size(*detector.preprocessing.shape[1:]))
     with (
         detector.preprocessing.decoders(source, workers) as small,
-        Decoders(source, (3, side, side), workers, INSIDE) as large,
+        Decoders(source, Target((3, side, side), INSIDE, detector.preprocessing.intensity), workers) as large,
     ):
         views = _one_by_one(large.map(map(listing.at, _split(positions, AT_A_TIME))))
         for part, records in zip(parts, small.map(map(listing.at, parts)), strict=True):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from anomaly_ae.calibration import Calibration
+from anomaly_ae.data.intensity import intensity_differences
 from anomaly_ae.data.profile import looks, size_difference
 from anomaly_ae.data.sources import Listing, Source, open_source, shown
 from anomaly_ae.detector import Detector
@@ -34,6 +35,8 @@ RESULT = np.dtype(
         ("height", "<i4"),
         ("brightness", "<f4"),  # by which it is told whether a folder looks unlike the training altogether
         ("contrast", "<f4"),
+        ("kind", "<i4"),  # of its values, and the share of them beyond black and white
+        ("clipped", "<f4"),
         ("error", "O"),  # str, or None
     ]
 )
@@ -48,7 +51,8 @@ def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
     scores = detector.score(batch.images).numpy()[batch.places]
     good = batch.good & np.isfinite(scores)
     results["score"] = np.where(good, scores, np.nan)
-    results["width"], results["height"] = batch.records["width"], batch.records["height"]
+    for name in ("width", "height", "kind", "clipped"):
+        results[name] = batch.records[name]
     results["brightness"], results["contrast"] = (values[batch.places].numpy() for values in looks(batch.images))
     results["error"] = [error.decode() or None for error in batch.records["error"]]
     results["error"][batch.good & ~good] = "its score is no finite number"
@@ -64,7 +68,11 @@ def find_differences(detector: Detector, results: Results) -> list[str]:
     size = int(good["height"][middle]), int(good["width"][middle])
     stretched = size_difference(size, detector.preprocessing.shape[1:], detector.preprocessing.fit)
     brightness, contrast = (torch.tensor(good[name]) for name in ("brightness", "contrast"))
-    return [*([stretched] if stretched else []), *detector.profile.compare(brightness, contrast)]
+    return [
+        *([stretched] if stretched else []),
+        *intensity_differences(detector.preprocessing.intensity, good["kind"], good["clipped"]),
+        *detector.profile.compare(brightness, contrast),
+    ]
 
 
 def is_scored(results: Results) -> Bools:

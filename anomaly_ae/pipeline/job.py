@@ -51,7 +51,8 @@ class Job:
     def prepare(cls, config: RunConfig, home: Home, save_to: str | Path | None) -> "Job":
         """Look up every name, load and divide the data. Raises whatever is wrong with them.
 
-        The job's own config says what was left open: the number of epochs, the latent size, and where the data lie.
+        The job's own config says what was left open: the number of epochs, the latent size, what is black and
+        white, and where the data lie.
         """
         config = with_defaults(config)
         data = open_data(config.dataset, config.data_dir)
@@ -62,7 +63,8 @@ class Job:
         device = pick_device(config.device)
         if save_to:
             check_target(expand(save_to).resolve())
-        preprocessing = Preprocessing.for_shape(_shape(config, data), config.fit)  # now, for it may download
+        shape = _shape(config, data)  # now, for it may download
+        preprocessing = Preprocessing.for_shape(shape, config.fit, data.find_intensity(config.intensity))
         dataset = data.load(preprocessing)
         say_left_out(dataset.left_out)
         split = split_dataset(dataset, normal, config.seed, config.contamination, images_needed(config.target_fpr))
@@ -76,6 +78,7 @@ class Job:
             config,
             latent=inner_network(network).latent_size,
             perceptual=perceptual,
+            intensity=None if preprocessing.intensity is None else preprocessing.intensity.setting,
             epochs=epoch_count(config, len(split.fit.indices)),
             data_dir=data.place,
         )

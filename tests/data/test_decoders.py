@@ -8,22 +8,23 @@ from PIL import Image
 from anomaly_ae.data import decoders
 from anomaly_ae.data.decoder import record_type, set_error
 from anomaly_ae.data.decoders import Decoders
+from anomaly_ae.data.decoding import Target
 from anomaly_ae.data.sources import open_source
 from anomaly_ae.errors import Interrupted, UsageError
 
-SHAPE = (1, 4, 6)
+TARGET = Target((1, 4, 6))
 
 # A decoder with two flaws of the kind that C code has.
 FLAWED = """
 import os, sys, time
 from anomaly_ae.data import decoder, decoding
 whole, decoder.SECONDS = decoding.decode, 0.5
-def decode(content, shape, fit):
+def decode(content, target):
     if b"crash" in content:
         os.abort()
     if b"hang" in content:
         time.sleep(60)
-    return whole(content, shape, fit)
+    return whole(content, target)
 decoder.decode = decode
 decoder.main()
 """
@@ -41,7 +42,7 @@ def decoded(folder: Path, size: int = 5, workers: int = 2) -> np.ndarray:
     source = open_source(folder)
     listing = source.list()
     parts = [slice(start, start + size) for start in range(0, len(listing), size)]
-    with Decoders(source, SHAPE, workers) as processes:
+    with Decoders(source, TARGET, workers) as processes:
         return np.concatenate(list(processes.map((listing.paths[part], listing.sizes[part]) for part in parts)))
 
 
@@ -85,20 +86,20 @@ def test_crashes_leave_nothing_open(pictures: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_error_is_cut_where_it_is_too_long() -> None:
-    records = np.zeros(1, record_type(SHAPE))
+    records = np.zeros(1, record_type(TARGET))
     set_error(records[0], "x" + "ä" * 300)
     assert records["error"][0].decode() == "x" + "ä" * 119
 
 
 def test_fewer_than_one_process_is_refused(pictures: Path) -> None:
     with pytest.raises(UsageError, match="-1 were asked for"):
-        Decoders(open_source(pictures), SHAPE, -1)
+        Decoders(open_source(pictures), TARGET, -1)
 
 
 def test_when_closed_it_decodes_no_more(pictures: Path) -> None:
     source = open_source(pictures)
     listing = source.list()
-    processes = Decoders(source, SHAPE, 1)
+    processes = Decoders(source, TARGET, 1)
     processes.decode(listing.paths, listing.sizes)
     processes.close()
     with pytest.raises(Interrupted):

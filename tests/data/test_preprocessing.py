@@ -36,8 +36,8 @@ def test_numpy_arrays_are_taken_too() -> None:
 @pytest.mark.parametrize(
     ("images", "reason"),
     [
-        (np.zeros((2, 1, 8, 9), bool), "array of bool"),
-        (np.array(["a"]), "array of <U1"),
+        (np.zeros((2, 1, 8, 9), bool), "ndarray of bool"),
+        (np.array(["a"]), "ndarray of <U1"),
         ([[0.0]], "these are: list"),
         (None, "NoneType"),
         (torch.zeros(2, 3, 8, 9), "N×1×8×9"),

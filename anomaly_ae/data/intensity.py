@@ -1,0 +1,202 @@
+"""Which values of a file are black and white. 8 bits say it themselves; of more bits and of floats the training finds
+it out, once, over all its pictures. Needs NumPy and Pillow alone.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from anomaly_ae.errors import DataDamaged, DataError
+from anomaly_ae.schema import Mismatch, OneOf
+
+EIGHT, WHOLE, FLOAT = "8 bits", "whole numbers of more than 8 bits", "floats"
+KINDS = (EIGHT, WHOLE, FLOAT)
+WHITE = {EIGHT: 255, WHOLE: 65_535, FLOAT: 1}  # where nothing else is known; 0 is black
+BITS = (8, 10, 12, 14, 16, *range(17, 32))  # of whole numbers, whatever they are kept in
+NEARLY_ALL = 0.001, 0.999  # quantiles that set the range of floats, so that no hot pixel does
+NOTABLE = 0.01  # share of a picture's values, beyond black and white, from which it is worth a word
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF
+
+Array = npt.NDArray[Any]
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """The values that are black and white in files of a kind, `WHOLE` or `FLOAT`, in their own units.
+
+    In files of the other kinds 0 is black, and white is 255, 65535 (or what a PGM's header says), or 1.
+    """
+
+    low: float
+    high: float
+    kind: Annotated[str, OneOf((WHOLE, FLOAT))]
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise Mismatch("the intensity has black above white")
+
+    @property
+    def setting(self) -> str:
+        """As `RunConfig` has it."""
+        return f"{self.low!r}:{self.high!r}"
+
+    @property
+    def words(self) -> str:
+        return f"{self.low:,.6g} is black and {self.high:,.6g} white"
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A picture of more than 8 bits: its values, (H, W), as they are in the file, which of them is white by its type
+    or its header, and whether dark and light are swapped.
+    """
+
+    kind: str
+    values: Array
+    white: float
+    inverted: bool
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "Channel":
+        """Of a picture that is not loaded yet. Raises `DataDamaged` when none of its values is a number."""
+        kind = kind_of(image)
+        white, inverted = _declared_white(image) or WHITE[kind], _is_inverted(image)
+        values = np.asarray(image)
+        if kind == FLOAT and not np.isfinite(values).any():
+            raise DataDamaged("holds no value that is a number")
+        if white != WHITE[kind]:  # Pillow has brought it to 16 bits
+            values = np.rint(values * (white / WHITE[kind])).astype(values.dtype)
+        if isinstance(transparent := image.info.get("transparency"), int):
+            values = np.where(values == transparent, 0, values)
+        return cls(kind, values, white, inverted)
+
+    def to_bytes(self, intensity: Intensity | None) -> tuple[npt.NDArray[np.uint8], float]:
+        """The values as uint8 (H, W), 0 black and 255 white, and the share of them that lay beyond and was clipped;
+        what is no number counts as such, and is black.
+        """
+        own = intensity is not None and intensity.kind == self.kind
+        low, high = (intensity.low, intensity.high) if intensity and own else (0, self.white)
+        pixels, clipped = to_bytes(self.values, low, high)
+        return 255 - pixels if self.inverted else pixels, clipped
+
+    def sample(self, count: int) -> Values:
+        """So many of its values in order, the least first and the most last, between them evenly chosen ones."""
+        values = self.values[np.isfinite(self.values)].astype(np.float64)
+        some = np.sort(values[np.linspace(0, len(values) - 1, count).astype(int)])
+        some[0], some[-1] = values.min(), values.max()
+        return some
+
+
+def kind_of(image: Image.Image) -> str:
+    """What a picture's values are."""
+    return FLOAT if image.mode == "F" else WHOLE if image.mode.startswith("I") else EIGHT
+
+
+def to_bytes(values: Array, low: float, high: float) -> tuple[npt.NDArray[np.uint8], float]:
+    """Values as uint8, `low` 0 and `high` 255, and the share of them that lay beyond; what is no number is 0."""
+    inside = (values >= low) & (values <= high)  # false for what is no number
+    scaled = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    np.clip(scaled, low, high, out=scaled)
+    scaled -= low
+    scaled *= 255 / (high - low)
+    return np.rint(scaled, out=scaled).astype(np.uint8), 1 - float(inside.mean())
+
+
+def find_intensity(kinds: list[str], samples: list[Values], asked: str | None) -> Intensity | None:
+    """The intensity of a data set, of whose pictures these are the kinds and, unless they have 8 bits, the samples.
+
+    Whole numbers: from 0 to the most that 8, 10, 12, 14, 16 … bits can hold and all their values need. Floats: to 1,
+    or as whole numbers, as all but one in a thousand of their values need. Where values are below 0: from the least
+    to the most of these. None for 8 bits.
+    asked: LOW:HIGH, or p1:p99, percentiles of the values
+    Raises `DataError` for an intensity of nothing but 8 bits, for whole numbers beside floats, and for none at all.
+    """
+    deep = [kind for kind in kinds if kind != EIGHT]
+    if not deep:
+        if asked:
+            raise DataError(
+                f"the pictures have 8 bits, of which 0 is black and 255 white; leave --intensity {asked} out"
+            )
+        return None
+    if len(set(deep)) > 1:
+        raise DataError(
+            f"{deep.count(WHOLE):,} pictures hold {WHOLE} and {deep.count(FLOAT):,} {FLOAT}, whose brightness cannot "
+            "be compared; save them alike"
+        )
+    found = np.stack(samples)
+    low, high = _asked_range(asked, found) if asked else _own_range(deep[0], found)
+    if not low < high:
+        raise DataError(f"--intensity {asked} comes to {low:g}:{high:g}, and black must lie below white")
+    return Intensity(low, high, deep[0])
+
+
+def intensity_words(intensity: Intensity, kinds: list[str], samples: list[Values], asked: str | None) -> str:
+    """One line on what was found, or set, for people."""
+    found, eight = np.stack(samples), kinds.count(EIGHT)
+    beyond = float(((found < intensity.low) | (found > intensity.high)).mean())
+    return (
+        f"brightness: {len(samples):,} pictures hold {intensity.kind}, from {found.min():,.6g} to "
+        f"{found.max():,.6g}: {intensity.words}"
+        + (f", which clips {beyond:.1%} of their values" if beyond >= 0.0005 else "")
+        + (f"; of {eight:,} with {EIGHT} 0 is black and {WHITE[EIGHT]} white" if eight else "")
+        + (f" (--intensity {asked})" if asked else "; --intensity LOW:HIGH sets it")
+    )
+
+
+def intensity_differences(intensity: Intensity | None, kinds: Array, clipped: Array) -> list[str]:
+    """How many pictures, of which these are the kinds, as positions in `KINDS`, and the shares of values beyond black
+    and white, are of another kind than those of the training, or lose values; in words, often none.
+    """
+    trained, words = EIGHT if intensity is None else intensity.kind, []
+    for position, kind in enumerate(KINDS):
+        if kind != trained and (count := int((kinds == position).sum())):
+            white = "65,535, or what a PGM's header says," if kind == WHOLE else f"{WHITE[kind]}"
+            words.append(
+                f"{_pictures(count, 'holds', 'hold')} {kind}, and those of the training {trained}: 0 was taken for "
+                f"black and {white} for white"
+            )
+    if count := int((clipped > NOTABLE).sum()):
+        own = f", which to the detector are: {intensity.words}" if intensity else ""
+        words.append(
+            f"{_pictures(count, 'has', 'have')} more than {NOTABLE:.0%} of values beyond black and white{own}; they "
+            "were clipped"
+        )
+    return words
+
+
+def _pictures(count: int, verb: str, plural: str) -> str:
+    return f"1 picture {verb}" if count == 1 else f"{count:,} pictures {plural}"
+
+
+def _own_range(kind: str, samples: Values) -> tuple[float, float]:
+    least, most = float(samples.min()), float(samples.max())
+    if kind == FLOAT:
+        least, most = np.quantile(samples[:, 1:-1], NEARLY_ALL).tolist()
+    if least < 0:
+        return least, max(most, 0.0)
+    if kind == FLOAT and most <= 1:
+        return 0.0, 1.0
+    return 0.0, next((2.0**bits - 1 for bits in BITS if most <= 2**bits - 1), most)
+
+
+def _asked_range(asked: str, samples: Values) -> tuple[float, float]:
+    """LOW:HIGH or p1:p99 as values."""
+    low, high = (float(bound) for bound in asked.lower().replace("p", "").split(":"))
+    if asked.lower().startswith("p"):
+        low, high = np.percentile(samples[:, 1:-1], [low, high]).tolist()
+    return low, high
+
+
+def _declared_white(image: Image.Image) -> float | None:
+    """What the header of a PGM of 16 bits says is white."""
+    told = [tile.args[1] for tile in getattr(image, "tile", ()) if tile.codec_name in ("ppm", "ppm_plain")]
+    return float(told[0]) if told and kind_of(image) == WHOLE else None
+
+
+def _is_inverted(image: Image.Image) -> bool:
+    """Whether 0 is white by a TIFF's tag; with 8 bits Pillow turns it by itself."""
+    return getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
