@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from anomaly_ae.data.intensity import EIGHT, Channel, Intensity, Values, kind_of
+from anomaly_ae.data.masks import cover, find_defects
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing, one_line
 
 Pixels = npt.NDArray[np.uint8]
@@ -47,12 +48,14 @@ class Target:
     fit:       see `place`
     intensity: which values are black and white in files of more than 8 bits; None where those of the training had 8
     sample:    how many of its values are wanted as they are in the file, see `Channel.sample`
+    mask:      whether it is a mask of defects: 255 for what is defective, see `find_defects`
     """
 
     shape: Shape
     fit: str = STRETCH
     intensity: Intensity | None = None
     sample: int = 0
+    mask: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def decode(content: bytes, target: Target) -> Picture:
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return convert(image, target, draft=True)
+            return _convert_mask(image, target) if target.mask else convert(image, target, draft=True)
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -114,8 +117,7 @@ def convert(image: Image.Image, target: Target, draft: bool = False) -> Picture:
     channels, height, width = target.shape
     if channels not in MODES:
         raise DataError(f"pictures are gray or colour, and the detector takes {channels} channels")
-    if image.width * image.height > MOST_PIXELS:
-        raise DataError(f"{image.width}×{image.height} pixels are too many; the most are {MOST_PIXELS:,}")
+    _require_size(image)
     stored = image.size
     if draft:  # a JPEG comes in about the size needed
         image.draft(MODES[channels], _least(image.size, (width, height), target.fit))
@@ -134,6 +136,23 @@ def convert(image: Image.Image, target: Target, draft: bool = False) -> Picture:
     pixels = np.zeros(target.shape, np.uint8)
     _put(pixels, turned, place(turned.size, (width, height), target.fit))
     return Picture(pixels, *seen, kind, clipped, sample)
+
+
+def _convert_mask(image: Image.Image, target: Target) -> Picture:
+    _require_size(image)
+    orientation = _orientation(image)
+    stored = Image.fromarray(find_defects(image))
+    turned = stored.transpose(TURNS[orientation]) if orientation in TURNS else stored
+    placed = place(turned.size, target.shape[:0:-1], target.fit)
+    left, top, width, height = placed.at
+    pixels = np.zeros(target.shape, np.uint8)
+    pixels[:, top : top + height, left : left + width] = 255 * cover(np.asarray(turned), placed.seen, (width, height))
+    return Picture(pixels, *turned.size)
+
+
+def _require_size(image: Image.Image) -> None:
+    if image.width * image.height > MOST_PIXELS:
+        raise DataError(f"{image.width}×{image.height} pixels are too many; the most are {MOST_PIXELS:,}")
 
 
 @dataclass(frozen=True)

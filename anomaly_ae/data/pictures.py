@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from anomaly_ae.data.decoding import INSIDE, Pixels, Target
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.intensity import EIGHT, KINDS, Intensity, find_intensity, intensity_words
 from anomaly_ae.data.layouts import TRAIN, Layout, count_classes, find_layout
+from anomaly_ae.data.masks import check_size
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.sources import Integers, Listing, Source, open_source, shown
 from anomaly_ae.data.storage import cache_folder, is_held
@@ -124,23 +126,39 @@ class PictureData:
         """Of the pictures with these names: which pixels are defective, bool (N, H, W), nothing where there is no
         mask, and whether there is one, bool (N,). None when there is none at all.
 
-        Raises `DataError` when a mask cannot be read.
+        Pictures with a mask that cannot be used count as having none, and masks that mark nothing as they are; both
+        are said.
         """
-        at = {self.listing.paths[picture]: mask for picture, mask in self.layout.masks.items()}
-        known = torch.tensor([name in at for name in names])
-        if not known.any():
+        at = {self.listing.paths[picture]: (mask,) for picture, mask in self.layout.masks.items()}
+        owners = [i for i, name in enumerate(names) for _ in at.get(name, ())]
+        if not owners:
             return None
-        gray = Preprocessing(1, preprocessing.height, preprocessing.width, preprocessing.fit)
-        masks = torch.zeros(len(names), *gray.shape[1:], dtype=torch.bool)
-        wanted = np.array([at[name] for name in names if name in at])
-        records = np.concatenate(list(self._records(wanted, gray.target)))
-        for position, record in zip(wanted, records, strict=True):
-            if record["error"]:
-                raise DataError(f"the mask {shown(self.listing.paths[position])}: {record['error'].decode()}")
-        values = torch.from_numpy(records["pixels"][:, 0].astype(np.int16))  # made smaller, and so of any value
-        most = values.amax(dim=(1, 2), keepdim=True)  # 1 in some masks, 255 in others, less where defects are thin
-        masks[known] = (values > 0) & (2 * values >= most)
+        wanted = np.array([mask for name in names for mask in at.get(name, ())])
+        target = Target((1, *preprocessing.shape[1:]), preprocessing.fit, mask=True)
+        sizes = self._sizes([names[i] for i in owners])
+        masks, known = torch.zeros(len(names), *target.shape[1:], dtype=torch.bool), torch.zeros(len(names)).bool()
+        known[owners] = True
+        bad = list[str]()
+        for owner, mask, size, record in zip(owners, wanted, sizes, self._one_by_one(wanted, target), strict=True):
+            error = record["error"].decode() or check_size((record["width"], record["height"]), size)
+            if error:
+                known[owner] = False
+                bad.append(f"{shown(self.listing.paths[mask])}: {error}")
+            else:
+                masks[owner] |= torch.from_numpy(record["pixels"][0] > 0)
+        _say_odd_masks(bad, int((known & ~masks.flatten(1).any(dim=1)).sum()))
+        masks[~known] = False
         return masks, known
+
+    def _sizes(self, names: Sequence[bytes]) -> list[tuple[int, int]]:
+        """Width and height of the pictures with these names; 0 and 0 of one that cannot be read."""
+        at = {path: i for i, path in enumerate(self.listing.paths)}
+        records = self._one_by_one(np.array([at[name] for name in names]), Target((1, 1, 1)))
+        return [(int(record["width"]), int(record["height"])) for record in records]
+
+    def _one_by_one(self, positions: Integers, target: Target) -> Iterator[Any]:
+        for records in self._records(positions, target):
+            yield from records
 
     def _wanted(self, position: int, only: Collection[bytes] | None) -> bool:
         return only is None or self.listing.paths[position] in only
@@ -193,6 +211,16 @@ class PictureData:
         stats = self.listing.sizes[positions].tobytes(), self.listing.times[positions].tobytes()
         about = repr((CACHE_FORMAT, PIL.__version__, self.source.identity, preprocessing))
         return sha256(about.encode("utf-8", "surrogateescape"), names, *stats)
+
+
+def _say_odd_masks(bad: Sequence[str], empty: int) -> None:
+    if bad:
+        say(
+            f"masks: {len(bad):,} cannot be used, and their pictures are left out of the figures of pixels; "
+            f"the first {bad[0]}"
+        )
+    if empty:
+        say(f"masks: {empty:,} {'marks' if empty == 1 else 'mark'} nothing as defective")
 
 
 def _coloured(pixels: Pixels) -> bool:

@@ -101,12 +101,6 @@ def test_masks_of_any_value_are_read_and_thin_defects_are_kept(folder: Path, val
     assert set(rows) <= {19, 20, 21}
 
 
-def test_a_mask_that_cannot_be_read_is_named(folder: Path) -> None:
-    (folder / "ground_truth/hole/0_mask.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"the mask ground_truth/hole/0_mask.png: cannot be read"):
-        open_data(str(folder)).masks([b"test/hole/0.png"], SMALL)
-
-
 @pytest.mark.parametrize(
     ("make", "channels"),
     [

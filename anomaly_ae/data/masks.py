@@ -1,0 +1,87 @@
+"""Masks of defects: every pixel that is not background is defective, and no defect is lost where a mask is made
+smaller. Needs NumPy and Pillow alone.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from anomaly_ae.data.intensity import EIGHT, kind_of
+from anomaly_ae.errors import DataError
+
+LOSSY = ("JPEG", "WEBP")  # formats that may leave traces where there was nothing,
+TRACES = 0.25  # up to this share of the highest value
+NEARLY = 1e-6  # of a pixel, by which a computed edge may be off
+ASPECT = 0.02  # by which the proportions of a mask and its picture may differ, beside one pixel
+
+Bools = npt.NDArray[np.bool_]
+
+
+def find_defects(image: Image.Image) -> Bools:
+    """Which pixels of a mask, opened with Pillow, are defective, (H, W): all but the background.
+
+    That is 0, black or transparent; of a palette the index 0 where that is black or where nothing is; in a lossy file
+    also what has less than a quarter of the highest value.
+    Raises `DataError` where all of the border is defective, as it is in an inverted mask.
+    """
+    image.load()
+    if image.mode == "P":
+        defective = _of_palette(image)
+    else:
+        values = _values(image)
+        defective = values > (TRACES * float(values.max()) if image.format in LOSSY else 0)
+    if all(edge.all() for edge in (defective[0], defective[-1], defective[:, 0], defective[:, -1])):
+        raise DataError("is a mask with all of its border marked; the background is 0, or black: is it inverted?")
+    return defective
+
+
+def cover(defective: Bools, seen: tuple[float, float, float, float], size: tuple[int, int]) -> Bools:
+    """The part `seen` (left, top, right, bottom) of a mask at another size (width, height), (height, width).
+
+    A pixel is defective if any of those it covers is; where the mask is made larger, if the one in its middle is.
+    """
+    left, top, right, bottom = seen
+    first_row, last_row = _covered(top, bottom, size[1], len(defective))
+    first, last = _covered(left, right, size[0], defective.shape[1])
+    sums = np.zeros((defective.shape[0] + 1, defective.shape[1] + 1), np.int64)  # of all above and to the left
+    sums[1:, 1:] = defective.cumsum(axis=0).cumsum(axis=1)
+    across = sums[:, last] - sums[:, first]
+    return np.asarray(across[last_row] > across[first_row], np.bool_)
+
+
+def check_size(mask: tuple[int, int], picture: tuple[int, int]) -> str | None:
+    """What is wrong with a mask of another size (width, height) than its picture; nothing if it is the same picture
+    made smaller or larger.
+    """
+    short, long = sorted((mask[0] * picture[1], mask[1] * picture[0]))
+    one_pixel = 1 + 1 / max(1, min(*mask, *picture))
+    if long <= short * max(one_pixel, 1 + ASPECT):
+        return None
+    return f"is a mask of {mask[0]}×{mask[1]} pixels, and its picture has {picture[0]}×{picture[1]}"
+
+
+def _values(image: Image.Image) -> npt.NDArray[Any]:
+    """What is 0 where there is background, (H, W)."""
+    if kind_of(image) != EIGHT:
+        return np.abs(np.nan_to_num(np.asarray(image).astype(np.float64)))
+    plain = image.convert("RGB") if image.mode in ("LAB", "CMYK") else image
+    colours = np.asarray(plain.convert("RGBA"))
+    return np.where(colours[..., 3] > 0, colours[..., :3].max(axis=2), 0)
+
+
+def _of_palette(image: Image.Image) -> Bools:
+    indices, coloured = np.asarray(image) > 0, _values(image) > 0
+    first_is_black = not any((image.getpalette("RGB") or [0])[:3])
+    return np.asarray(indices if first_is_black or coloured.all() else coloured, np.bool_)
+
+
+def _covered(start: float, end: float, count: int, limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The first pixel, and the one after the last, under each of `count` cells from `start` to `end`."""
+    edges = start + (end - start) * np.arange(count + 1) / count
+    if end - start < count:
+        first = np.floor((edges[:-1] + edges[1:]) / 2).astype(np.int64).clip(0, limit - 1)
+        return first, first + 1
+    first = np.floor(edges[:-1] + NEARLY).astype(np.int64).clip(0, limit - 1)
+    return first, np.maximum(np.ceil(edges[1:] - NEARLY).astype(np.int64).clip(0, limit), first + 1)
