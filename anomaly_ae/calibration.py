@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Context
+from fractions import Fraction
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -12,12 +14,16 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
+from anomaly_ae.metrics import require_numbers
 from anomaly_ae.schema import Positive, Share, Within
 
 MARGINAL, CONDITIONAL, TAIL = "marginal", "conditional", "tail"
 GUARANTEES = (MARGINAL, CONDITIONAL, TAIL)
 CONFIDENCE = 0.95
 SMALLEST_RATE = 1e-9  # nobody has that many images
+UP = Context(
+    prec=4, rounding=ROUND_CEILING
+)  # a smallest rate is told in so many digits, and can be asked for as told
 TAIL_SHARE, FEWEST_IN_TAIL = 0.1, 30  # of the calibration scores, the highest, and how many of them a fit needs
 
 Floats = npt.NDArray[np.float64]
@@ -83,10 +89,12 @@ class Discoveries:
 
     found:    bool (N,)
     possible: the fewest discoveries that the number of calibration images allows, N + 1 or more where none are
+    needed:   the fewest calibration images with which any are possible at that false discovery rate
     """
 
     found: Tensor
     possible: int
+    needed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,14 +159,12 @@ class Calibration:
         return f"conditional, with {self.confidence:.0%} confidence" if self.guarantee == CONDITIONAL else MARGINAL
 
     def p_values(self, scores: Tensor) -> Tensor:
-        """p-values, float64 (N,), above 0 and up to 1, of scores (N,); 1 for a score that is no number."""
-        values = scores.float().cpu().contiguous()
-        at_least = len(self.scores) - torch.searchsorted(self.scores, values)  # how many are ≥ s
-        p = torch.from_numpy(self._levels)[at_least]
+        """p-values, float64 (N,), above 0 and up to 1, of scores (N,). Raises `DataError` for one that is NaN."""
+        values = _single(scores)
+        p = torch.from_numpy(self._levels)[self._reached_by(values)]
         if self.tail:
             beyond = values > self.tail.start
             p[beyond] = torch.from_numpy(self.tail.p_values(values[beyond].double().numpy()))
-        p[values.isnan()] = 1.0  # it lies above no threshold
         return p
 
     def discoveries(self, scores: Tensor, fdr: float) -> Discoveries:
@@ -166,19 +172,21 @@ class Calibration:
         normal ones among them is at most `fdr`.
 
         Benjamini and Hochberg 1995, https://doi.org/10.1111/j.2517-6161.1995.tb02031.x, which holds for conformal
-        p-values that share a calibration set: Bates et al. 2023, https://doi.org/10.1214/22-AOS2244. Since
-        p ≥ 1 / (n + 1), N images have N / (fdr · (n + 1)) discoveries or none.
+        p-values that share a calibration set: Bates et al. 2023, https://doi.org/10.1214/22-AOS2244. The i lowest
+        p-values, up to (1 + c) / (n + 1), are discoveries if (1 + c) · N ≤ fdr · i · (n + 1), reckoned exactly. So N
+        images have N / (fdr · (n + 1)) discoveries or none.
 
-        Raises `CalibrationError` for a guarantee other than `marginal`, or an `fdr` outside (0, 1).
+        Raises `CalibrationError` for a guarantee other than `marginal`, or an `fdr` outside (0, 1), and `DataError`
+        for a score that is no number.
         """
-        from scipy.stats import false_discovery_control
-
         self.check_discoveries(fdr)
-        fewest = max(1, math.ceil(len(scores) / (fdr * (len(self.scores) + 1)) - 1e-9))
-        if not len(scores):
-            return Discoveries(torch.zeros(0, dtype=torch.bool), fewest)
-        adjusted = false_discovery_control(self.p_values(scores).numpy())
-        return Discoveries(torch.from_numpy(adjusted <= fdr), fewest)
+        batch, share = len(scores), exact(fdr) * (len(self.scores) + 1)
+        reached = self._reached_by(_single(scores))
+        counts = torch.bincount(reached, minlength=1)
+        as_low = zip(counts.tolist(), counts.cumsum(0).tolist(), strict=True)
+        passing = [c for c, (some, i) in enumerate(as_low) if some and (1 + c) * batch <= share * i]
+        possible = max(1, math.ceil(batch / share))
+        return Discoveries(reached <= max(passing, default=-1), possible, images_needed(fdr))
 
     def check_discoveries(self, fdr: float) -> None:
         """Raise `CalibrationError` where `discoveries` would."""
@@ -206,6 +214,10 @@ class Calibration:
     def at(self, **changes: Any) -> "Calibration":
         """Another calibration, with other scores, rate, guarantee or confidence."""
         return replace(self, **{"tail": None} | changes)
+
+    def _reached_by(self, values: Tensor) -> Tensor:
+        """c, int64 (N,): how many calibration scores are at least so high, of scores float32 (N,)."""
+        return len(self.scores) - torch.searchsorted(self.scores, values)
 
     @cached_property
     def _levels(self) -> Floats:
@@ -236,7 +248,8 @@ def p_value_levels(n: int, guarantee: str = MARGINAL, confidence: float = CONFID
 
 def alarms_allowed(levels: Floats, target_fpr: float) -> int:
     """k, how many p-values of `levels` are at most α: the threshold is the k-th largest calibration score. For
-    `marginal` it is ⌊α(n + 1)⌋, by the comparison that p ≤ α makes, so that both agree.
+    `marginal` it is ⌊α(n + 1)⌋, by the comparison that p ≤ α makes, which has no rounding error: the fraction
+    k / (n + 1) and the decimal α are rounded to the same float where they are equal.
     """
     return int(np.searchsorted(levels, target_fpr, side="right"))
 
@@ -246,8 +259,23 @@ def images_needed(target_fpr: float, guarantee: str = MARGINAL, confidence: floa
     if guarantee == TAIL:
         return FEWEST_IN_TAIL + 1
     if guarantee == MARGINAL:
-        return math.ceil(1 / target_fpr - 1e-9) - 1
-    return math.ceil(math.log(1 - confidence) / math.log1p(-target_fpr) - 1e-9)
+        return math.ceil(1 / exact(target_fpr)) - 1
+    return math.ceil(math.log(1 - confidence) / math.log1p(-target_fpr))
+
+
+def exact(rate: float) -> Fraction:
+    """The simple fraction that a rate was meant to be, 1/10 for 0.1, for reckoning without rounding errors."""
+    return Fraction(rate).limit_denominator(10**12)
+
+
+def _single(scores: Tensor) -> Tensor:
+    """Scores (N,) as float32 on the CPU; one that lies between two such numbers counts as the upper, so that it is
+    above a threshold, which is one of them, whenever its p-value says so. Raises `DataError` for NaN.
+    """
+    given = scores.cpu()
+    require_numbers(given)
+    values = given.float()
+    return torch.where(values < given, values.nextafter(torch.tensor(torch.inf)), values).contiguous()
 
 
 def check_guarantee(guarantee: str, confidence: float) -> None:
@@ -262,12 +290,11 @@ def require_enough(n: int, target_fpr: float, guarantee: str = MARGINAL, confide
     """Raise `CalibrationError` when n calibration images cannot hold the rate asked for."""
     if not SMALLEST_RATE <= target_fpr < 1:
         raise CalibrationError(f"a false-alarm rate lies above 0 and below 1, and {target_fpr:g} does not")
-    smallest = smallest_rate(n, guarantee, confidence)
-    if n and target_fpr >= smallest:
+    if target_fpr >= _lowest_p_value(n, guarantee, confidence):
         return
-    needed = images_needed(target_fpr, guarantee, confidence)
+    smallest, needed = smallest_rate(n, guarantee, confidence), images_needed(target_fpr, guarantee, confidence)
     how = {CONDITIONAL: f" with {confidence:.0%} confidence", TAIL: " by a tail"}.get(guarantee, "")
-    possible = f"; the smallest rate possible is {math.ceil(1e6 * smallest) / 1e6:g}" if smallest < 1 else ""
+    possible = f"; the smallest rate possible is {smallest:g}" if smallest < 1 else ""
     possible += "; beyond that, the guarantee tail of anomaly-ae calibrate extrapolates" if n > FEWEST_IN_TAIL else ""
     raise CalibrationError(
         f"a false-alarm rate of {target_fpr:g}{how} needs at least {needed:,} calibration images, "
@@ -276,7 +303,16 @@ def require_enough(n: int, target_fpr: float, guarantee: str = MARGINAL, confide
 
 
 def smallest_rate(n: int, guarantee: str = MARGINAL, confidence: float = CONFIDENCE) -> float:
-    """The smallest false-alarm rate that n calibration images can hold; 1 where they can hold none."""
+    """The smallest false-alarm rate that n calibration images can hold, rounded up to four digits, so that what is
+    printed can be asked for; 1 where they can hold none.
+    """
+    return float(UP.create_decimal(repr(_lowest_p_value(n, guarantee, confidence))))
+
+
+def _lowest_p_value(n: int, guarantee: str, confidence: float) -> float:
+    """The p-value of a score above all n calibration scores; 1 where it says nothing."""
     if guarantee == TAIL:
         return SMALLEST_RATE if n > FEWEST_IN_TAIL else 1.0
-    return float(p_value_levels(n, guarantee, confidence)[0])
+    if guarantee == CONDITIONAL:
+        return float(betaincinv(1, n, confidence)) if n else 1.0
+    return 1 / (n + 1)

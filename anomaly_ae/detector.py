@@ -1,7 +1,6 @@
 """`Detector`: preprocessing, network, scorer and calibration as one thing that is saved, loaded and used."""
 
 import dataclasses
-import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from anomaly_ae.autoencoders.inference import (
     map_latents,
     pick_device,
 )
-from anomaly_ae.calibration import Calibration, Discoveries
+from anomaly_ae.calibration import Calibration, Discoveries, alarms_allowed, p_value_levels
 from anomaly_ae.data.datasets import Data
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.preprocessing import Images, Preprocessing, size_of
@@ -30,6 +29,7 @@ from anomaly_ae.data.storage import take_rows
 from anomaly_ae.drift import Drift, measure_drift
 from anomaly_ae.errors import DataError, StorageError
 from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
+from anomaly_ae.metrics import require_numbers
 from anomaly_ae.progress import say
 from anomaly_ae.schema import Mismatch
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
@@ -95,7 +95,10 @@ class Detector:
         return self._each(images, self.scorer.score, ())
 
     def p_values(self, scores: Tensor) -> Tensor:
-        """p-values, float64 (N,), of scores (N,): how often a normal image scores at least so high."""
+        """p-values, float64 (N,), of scores (N,): how often a normal image scores at least so high.
+
+        Raises `DataError` for a score that is no number.
+        """
         return self.calibration.p_values(torch.as_tensor(scores))
 
     def discoveries(self, scores: Tensor, fdr: float) -> Discoveries:
@@ -116,8 +119,13 @@ class Detector:
         return [*([stretched] if stretched else []), *self.profile.differences(prepared)]
 
     def predict(self, images: Images) -> Tensor:
-        """Whether each image is anomalous, bool (N,): its score is above the threshold."""
-        return self.score(images) > self.threshold
+        """Whether each image is anomalous, bool (N,): its score is above the threshold.
+
+        Raises `DataError` for a score that is no number.
+        """
+        scores = self.score(images)
+        require_numbers(scores)
+        return scores > self.threshold
 
     def score_folder(self, place: str | Path, *, workers: int | None = None) -> "FolderScores":
         """`anomaly_ae.score_folder` with this detector."""
@@ -305,7 +313,7 @@ def _heat_level(detector: Detector, images: Tensor) -> float | None:
     if detector.map_scorer is None:
         return None
     maps = map_images(detector.network, some, detector.map_scorer.heat_map, detector.preprocessing.shape[1:])
-    rank = max(1, math.floor(detector.calibration.target_fpr * (len(some) + 1)))
+    rank = max(1, alarms_allowed(p_value_levels(len(some)), detector.calibration.target_fpr))
     return float(maps.flatten(1).amax(dim=1).topk(rank).values[-1])
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from anomaly_ae.metrics import Interval, auroc_interval, delong
+from anomaly_ae.metrics import Interval, auroc_interval, delong, require_numbers
 
 LEAST_EFFECT = 0.2  # on either side of 0.5: what a shift of 0.74 standard deviations or 40 % plain anomalies would do
 CONFIDENCE = 0.99
@@ -28,7 +28,11 @@ class Drift:
 
 
 def measure_drift(batch: Tensor, calibration: Tensor) -> Drift | None:
-    """Compare scores of a batch, (N,), with calibration scores, (n,); None with fewer than 20 on either side."""
+    """Compare scores of a batch, (N,), with calibration scores, (n,); None with fewer than 20 on either side.
+
+    Raises `DataError` for a score that is no number.
+    """
+    require_numbers(batch)
     if min(len(batch), len(calibration)) < FEWEST:
         return None
     above, below = batch.double().numpy(), calibration.double().numpy()

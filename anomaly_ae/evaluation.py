@@ -167,6 +167,7 @@ def measure_discoveries(detector: Detector, test: ImageSet, scores: Tensor, fdr:
         "images": len(test),
         "found": int(found.sum()),
         "fewest_possible": discoveries.possible,
+        "images_needed": discoveries.needed,
         "false_discovery_share": float((found & ~novel).sum() / found.sum()) if found.any() else None,
         "detection_rate": verdicts(found, novel).true_positive_rate,
     }

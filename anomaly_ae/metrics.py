@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
+from anomaly_ae.errors import DataError
+
 Floats = npt.NDArray[np.floating]
 Bools = npt.NDArray[np.bool_]
 
@@ -13,6 +15,7 @@ DELONG = "DeLong, on the logit scale"
 DELONG_TEST = "DeLong, paired"
 PERFECT = "one-sided bound at perfect separation"
 UNKNOWN = "none: fewer than two images on one side"
+ALIKE = "none: the scores do not differ"
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,25 @@ class Verdicts:
     f1: float | None
 
 
+def require_numbers(scores: npt.ArrayLike) -> None:
+    """Raise `DataError` when one of the scores (N,) is no number: it is neither normal nor anomalous."""
+    values = np.asarray(scores)
+    bad = np.flatnonzero(np.isnan(values))
+    if len(bad):
+        raise DataError(
+            f"{len(bad):,} of {values.size:,} scores are no numbers (NaN), the first at position {bad[0]:,}; leave "
+            "them out, or look at the images they are of"
+        )
+
+
 def ranking(scores: Floats, novel: Bools, confidence: float = 0.95) -> Ranking:
-    """Measure scores (N,), higher for more anomalous, against labels (N,), True for novel; both must occur."""
+    """Measure scores (N,), higher for more anomalous, against labels (N,), True for novel; both must occur.
+
+    Raises `DataError` for a score that is no number, as all do that measure scores.
+    """
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve  # a second, not for `score` to wait
 
+    require_numbers(scores)
     fpr, tpr, _ = roc_curve(novel, scores, drop_intermediate=False)
     return Ranking(
         auroc=float(roc_auc_score(novel, scores)),
@@ -94,18 +112,26 @@ def auroc_interval(novel: Floats, normal: Floats, confidence: float = 0.95) -> I
 
     At perfect separation that variance is zero and says nothing. Then min(M, N) disjoint pairs were all in
     order, which an AUROC of θ brings about with probability θ^min(M, N) at the most likely: the one-sided
-    bound is (1 - confidence)^(1 / min(M, N)).
+    bound is (1 - confidence)^(1 / min(M, N)). Where it is zero since the scores do not differ, nothing can be said,
+    and the interval is [0, 1].
     """
     auroc, variance = delong(novel, normal)
     if auroc in (0.0, 1.0):
-        bound = (1 - confidence) ** (1 / min(len(novel), len(normal)))
+        bound = _perfect_bound(novel, normal, confidence)
         return Interval(bound, 1.0, PERFECT) if auroc == 1.0 else Interval(0.0, 1 - bound, PERFECT)
     if min(len(novel), len(normal)) < 2:
         return Interval(0.0, 1.0, UNKNOWN)
+    if variance == 0:
+        return Interval(0.0, 1.0, ALIKE)
     half = ndtri(0.5 + confidence / 2) * np.sqrt(variance) / (auroc * (1 - auroc))
     centre = np.log(auroc / (1 - auroc))
     low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]))))
     return Interval(float(low), float(high), DELONG)
+
+
+def _perfect_bound(novel: Floats, normal: Floats, confidence: float) -> float:
+    """The least AUROC that is compatible with perfect separation, see `auroc_interval`."""
+    return float((1 - confidence) ** (1 / min(len(novel), len(normal))))
 
 
 def delong(novel: Floats, normal: Floats) -> tuple[float, float]:
@@ -121,6 +147,8 @@ def placements(novel: Floats, normal: Floats) -> tuple[Floats, Floats]:
 
     Ties count half.
     """
+    require_numbers(novel)
+    require_numbers(normal)
     return _share_below(novel, normal), 1 - _share_below(normal, novel)
 
 
@@ -136,7 +164,8 @@ def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: floa
     """DeLong's test of two scores, (N,) each, of the same images with labels (N,), True for novel.
 
     DeLong, DeLong and Clarke-Pearson 1988, https://doi.org/10.2307/2531595. With fewer than two images on one side
-    nothing can be said: the interval is [-1, 1] and p is 1.
+    nothing can be said: the interval is [-1, 1] and p is 1. Where both separate perfectly, but not by the same order,
+    the interval is what `auroc_interval` leaves open for either.
     """
     ours, theirs = (placements(values[novel], values[~novel]) for values in (scores, others))
     difference = float(ours[0].mean() - theirs[0].mean())
@@ -144,13 +173,20 @@ def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: floa
         return Comparison(difference, Interval(-1.0, 1.0, UNKNOWN), 1.0)
     variance = sum(float((a - b).var(ddof=1)) / len(a) for a, b in zip(ours, theirs, strict=True))
     if variance == 0 and difference == 0:  # the same order, or both perfect
-        return Comparison(0.0, Interval(0.0, 0.0, DELONG_TEST), 1.0)
+        is_open = ours[0].mean() in (0.0, 1.0) and not np.array_equal(_order(scores), _order(others))
+        half = 1 - _perfect_bound(scores[novel], scores[~novel], confidence) if is_open else 0.0
+        return Comparison(0.0, Interval(-half, half, PERFECT if is_open else DELONG_TEST), 1.0)
     if variance == 0:  # of a few images that are all alike
         return Comparison(difference, Interval(-1.0, 1.0, UNKNOWN), 1.0)
     error = variance**0.5
     half = float(ndtri(0.5 + confidence / 2)) * error
     p_value = float(2 * ndtr(-abs(difference) / error))
     return Comparison(difference, Interval(difference - half, difference + half, DELONG_TEST), p_value)
+
+
+def _order(scores: Floats) -> npt.NDArray[np.intp]:
+    """The rank of each score, (N,), equal ones the same."""
+    return np.unique(scores, return_inverse=True)[1]
 
 
 def proportion_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:

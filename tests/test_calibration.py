@@ -1,3 +1,4 @@
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -17,8 +18,11 @@ from anomaly_ae.calibration import (
     alarms_allowed,
     images_needed,
     p_value_levels,
+    smallest_rate,
 )
-from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
+from anomaly_ae.drift import measure_drift
+from anomaly_ae.errors import CalibrationError, DataError, UnknownName, UsageError
+from anomaly_ae.metrics import auroc_interval, ranking
 
 
 def test_threshold_and_p_values_by_hand() -> None:
@@ -56,6 +60,28 @@ def test_the_rate_holds_on_average_over_calibration_sets() -> None:
         scores = torch.randn(40, generator=generator)
         alarms += int(scores[-1] > Calibration(scores[:-1], 0.1).threshold)  # k = 4 of 40
     assert binom.ppf(0.0005, draws, 0.1) <= alarms <= binom.ppf(0.9995, draws, 0.1)
+
+
+@given(n=st.integers(1, 3_000), guarantee=st.sampled_from([MARGINAL, CONDITIONAL]), confidence=st.floats(0.5, 0.99))
+@settings(max_examples=100, deadline=None)
+def test_the_smallest_rate_that_is_told_can_be_asked_for_and_hardly_a_smaller_one(
+    n: int, guarantee: str, confidence: float
+) -> None:
+    told = smallest_rate(n, guarantee, confidence)
+    assert told == float(f"{told:g}")
+    Calibration(torch.arange(n).float(), told, guarantee, confidence)
+    assert images_needed(told, guarantee, confidence) <= n
+    with pytest.raises(CalibrationError, match=f"the smallest rate possible is {told:g}|use more normal images"):
+        Calibration(torch.arange(n).float(), 0.998 * told, guarantee, confidence)
+
+
+@pytest.mark.parametrize("rate", [1 / 3, 1 / 7, 0.1, 0.05, 0.07, 0.29, 0.001, 1 / 999, 0.9, 0.35])
+@pytest.mark.parametrize("guarantee", [MARGINAL, CONDITIONAL])
+def test_the_images_needed_are_the_fewest(rate: float, guarantee: str) -> None:
+    needed = images_needed(rate, guarantee)
+    Calibration(torch.rand(needed), rate, guarantee)
+    with pytest.raises(CalibrationError, match=f"needs at least {needed:,} calibration images"):
+        Calibration(torch.rand(needed - 1), rate, guarantee)
 
 
 def test_too_few_images_are_refused_with_the_smallest_rate() -> None:
@@ -97,7 +123,12 @@ def test_verdict_and_p_value_agree_for_every_guarantee_and_p_falls_with_the_scor
         calibration = Calibration(torch.tensor(scores).float(), rate, guarantee)
     except CalibrationError:
         return  # too few for that rate, or a tail of equal scores
-    values = torch.tensor([*asked, *map(float, scores), calibration.threshold]).sort().values
+    edge = np.float32(calibration.threshold)
+    neighbours = [edge, *(np.nextafter(edge, np.float32(end)) for end in (-np.inf, np.inf))]
+    near = [*neighbours, *(np.nextafter(float(edge), end) for end in (-np.inf, np.inf))]  # also of float64
+    single = torch.tensor([*asked, *map(float, scores), *neighbours]).sort().values
+    assert torch.equal(single > calibration.threshold, calibration.p_values(single) <= rate)
+    values = torch.tensor([*asked, *map(float, scores), *map(float, near)], dtype=torch.float64).sort().values
     p = calibration.p_values(values)
     assert torch.equal(values > calibration.threshold, p <= rate)
     assert bool((p.diff() <= 0).all())
@@ -167,6 +198,19 @@ def test_discoveries_are_those_of_benjamini_and_hochberg(fdr: float) -> None:
     assert found.tolist() == (p <= limit).tolist() == (false_discovery_control(p) <= fdr).tolist()
 
 
+@given(n=st.integers(1, 120), batch=st.integers(1, 400), hundredths=st.integers(1, 99))
+@settings(max_examples=300, deadline=None)
+def test_as_many_discoveries_as_are_announced_as_possible_are_found(n: int, batch: int, hundredths: int) -> None:
+    calibration, fdr = Calibration(torch.arange(n).float(), 0.9), hundredths / 100
+    possible = calibration.discoveries(torch.zeros(batch), fdr).possible
+    assert possible == max(1, math.ceil(Fraction(batch * 100, hundredths * (n + 1))))
+    assert (possible <= batch) == (n >= images_needed(fdr))
+    for novel in {possible - 1, possible} & set(range(1, batch + 1)):
+        scores = torch.full((batch,), -1.0)
+        scores[:novel] = n
+        assert int(calibration.discoveries(scores, fdr).found.sum()) == (novel if novel == possible else 0)
+
+
 def test_the_false_discovery_rate_holds() -> None:
     generator = torch.Generator().manual_seed(4)
     shares = []
@@ -202,9 +246,20 @@ def test_a_guarantee_by_another_name_is_refused() -> None:
         Calibration(torch.rand(100), 0.05, "surely")
 
 
-def test_a_score_that_is_no_number_is_no_anomaly() -> None:
-    calibration = Calibration(torch.rand(100), 0.05)
-    assert calibration.p_values(torch.tensor([float("nan")])).item() == 1
+def test_a_score_that_is_no_number_is_an_error_wherever_scores_come_in() -> None:
+    calibration, scores = Calibration(torch.rand(100), 0.05), torch.rand(30)
+    scores[7] = float("nan")
+    novel = np.arange(30) < 9
+    for use in (
+        lambda: calibration.p_values(scores),
+        lambda: calibration.discoveries(scores, 0.1),
+        lambda: measure_drift(scores, calibration.scores),
+        lambda: ranking(scores.numpy(), novel),
+        lambda: auroc_interval(scores.numpy(), calibration.scores.numpy()),
+    ):
+        with pytest.raises(DataError, match=r"1 of .* scores are no numbers .* at position 7"):
+            use()
+    assert calibration.p_values(torch.tensor([torch.inf, -torch.inf])).tolist() == pytest.approx([1 / 101, 1.0])
 
 
 def test_only_what_is_other_is_a_change() -> None:

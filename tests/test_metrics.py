@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from MLstatkit import Delong_test
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
-from anomaly_ae.metrics import DELONG, PERFECT, UNKNOWN, auroc_interval, compare_auroc, delong, ranking, verdicts
+from anomaly_ae.metrics import (
+    ALIKE,
+    DELONG,
+    PERFECT,
+    UNKNOWN,
+    auroc_interval,
+    compare_auroc,
+    delong,
+    ranking,
+    verdicts,
+)
 
 
 def scores(seed: int, m: int = 80, n: int = 120, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -104,6 +114,19 @@ def test_scores_in_the_same_order_do_not_differ() -> None:
 def test_a_comparison_of_too_few_images_says_so() -> None:
     lone = compare_auroc(np.array([0.0, 1.0, 2.0]), np.array([2.0, 1.0, 0.0]), np.array([False, False, True]))
     assert (lone.interval.low, lone.interval.high, lone.p_value) == (-1.0, 1.0, 1.0)
+
+
+def test_scores_that_do_not_differ_have_no_interval_of_no_width() -> None:
+    """Neither of the AUROC, nor of the difference of two that separate perfectly in another order."""
+    same = auroc_interval(np.ones(30), np.ones(20))
+    assert (same.low, same.high, same.method) == (0.0, 1.0, ALIKE)
+    novel = np.arange(30) < 10
+    one, other = np.where(novel, 9.0, 0.0), np.where(novel, 9.0, np.arange(30) / 40)
+    compared = compare_auroc(one, other, novel)
+    bound = auroc_interval(one[novel], one[~novel])
+    assert compared.difference == 0
+    assert (compared.interval.high, compared.interval.low) == (1 - bound.low, bound.low - 1)
+    assert compare_auroc(one, one * 2, novel).interval.high == 0
 
 
 def test_a_few_images_all_alike_prove_nothing() -> None:

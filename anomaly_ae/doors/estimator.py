@@ -22,6 +22,7 @@ from anomaly_ae.detector import ESTIMATOR_FILE, Detector
 from anomaly_ae.doors.fitting import fill, fit_rows, to_images
 from anomaly_ae.errors import AnomalyAEError, DataError, DetectorDamaged, EstimatorError, ModelNotFound, one_line
 from anomaly_ae.files import expand, write_json
+from anomaly_ae.metrics import require_numbers
 from anomaly_ae.serialization import digest_of
 
 FLAG = re.compile(r"--([a-z-]+)")
@@ -205,7 +206,8 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         detector = self.detector_
         with _value_errors():
             images = to_images(rows, self.layout_, self.scale_, detector.preprocessing)
-        scores = map_images(detector.network, images, detector.scorer.score, ())
+            scores = map_images(detector.network, images, detector.scorer.score, ())
+            require_numbers(scores)
         return -scores.double().numpy()
 
     def decision_function(self, X: Any) -> Floats:

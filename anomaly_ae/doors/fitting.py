@@ -80,7 +80,7 @@ def _possible_rate(target_fpr: float, calibrating: int, count: int) -> float:
         return target_fpr
     warnings.warn(
         f"a false-alarm rate of {target_fpr:g} needs {images_needed(target_fpr):,} samples to set the threshold "
-        f"with, and twice as many in all, and {count:,} were given: it is set for a rate of {smallest:.4g}; fit more "
+        f"with, and twice as many in all, and {count:,} were given: it is set for a rate of {smallest:g}; fit more "
         "samples, or ask for a higher target_fpr",
         TooFewRows,
         stacklevel=4,  # whoever called the estimator's fit

@@ -225,10 +225,10 @@ def metadata(detector: Detector) -> dict[str, str]:
 
 
 def p_values(calibration: Calibration, scores: Tensor) -> Tensor:
-    """`Calibration.p_values` by what a graph can do, float64 (N,), of scores, float32 (N,)."""
+    """`Calibration.p_values` by what a graph can do, float64 (N,), of scores, float32 (N,); NaN of NaN."""
     levels = p_value_levels(len(calibration.scores), calibration.guarantee, calibration.confidence)
     below = (calibration.scores < scores[:, None]).sum(dim=1)  # (N, n) -> (N,)
-    p = torch.from_numpy(levels)[len(calibration.scores) - below]
+    p = torch.where(scores.isnan(), torch.nan, torch.from_numpy(levels)[len(calibration.scores) - below])
     if calibration.tail is None:
         return p
     return torch.where(scores > calibration.tail.start, _tail_p_values(calibration.tail, scores), p)

@@ -87,11 +87,12 @@ def make_table(
     import pyarrow as pa
 
     none = ~is_scored(results)
-    scores = results["score"]
+    scores, p_values = results["score"], np.zeros(len(results))
+    p_values[~none] = calibration.p_values(torch.tensor(scores[~none])).numpy()
     columns: dict[str, Any] = {
         "path": pa.array(map(shown, paths), pa.string()),
         "score": pa.array(scores, mask=none),
-        "p_value": pa.array(calibration.p_values(torch.tensor(scores)).numpy(), mask=none),
+        "p_value": pa.array(p_values, mask=none),
         "threshold": pa.array(np.full(len(scores), calibration.threshold, np.float32), mask=none),
         "is_anomaly": pa.array(scores > calibration.threshold, mask=none),
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from anomaly_ae import texts
+from anomaly_ae.calibration import images_needed
 from anomaly_ae.data.sources import open_source
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import Drift
@@ -30,7 +31,7 @@ class ScoreResult:
     images:      image files, each a row of the output; errors: those that have no score
     scored:      files that were worked on now; the others had been before
     anomalies:   images above the threshold
-    discoveries: of `--fdr`: how many, and how many are the fewest possible
+    discoveries: of `--fdr`: how many, how many are the fewest possible, and the fewest calibration images for any
     error_kinds: the most frequent reasons, each with how many files it stands for
     skipped:     files that are no images; unread_folders: those that could not be looked into, with the reason
     new, changed, gone: files, since the job that is resumed began
@@ -61,6 +62,7 @@ class ScoreResult:
     fdr: float | None
     discoveries: int | None
     fewest_discoveries: int | None
+    discoveries_need: int | None
     heatmaps: str | None
     report: str | None
 
@@ -178,6 +180,7 @@ def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, pag
         fdr=job.fdr,
         discoveries=None if scores.found is None else int(scores.found.sum()),
         fewest_discoveries=scores.fewest,
+        discoveries_need=None if job.fdr is None else images_needed(job.fdr),
         heatmaps=None if overlays is None else str(overlays),
         report=None if page is None else str(page),
     )

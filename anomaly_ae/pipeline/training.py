@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders.inference import as_float, pick_device
 from anomaly_ae.autoencoders.parts import save_parts
+from anomaly_ae.calibration import smallest_rate
 from anomaly_ae.config import RunConfig
 from anomaly_ae.data.datasets import short_name, whole_name
 from anomaly_ae.detector import Detector, fit_detector
@@ -36,7 +37,8 @@ class TrainResult:
 
     Losses are by the objective, the validation loss that of the best epoch, whose weights are kept. `train_mse` and
     `validation_mse` are the mean squared reconstruction errors of those weights, of images in [0, 1]; on the scale
-    that the network works on inside they are `span`² times as large.
+    that the network works on inside they are `span`² times as large. `smallest_rate` is the smallest false-alarm
+    rate that so many calibration images can hold.
     """
 
     run_id: str
@@ -56,6 +58,7 @@ class TrainResult:
     threshold: float
     target_fpr: float
     calibration_images: int
+    smallest_rate: float
     device: str
     run_folder: str
 
@@ -222,6 +225,7 @@ def _result(training: Training, detector: Detector, job: Job, run: RunFolder) ->
         threshold=detector.threshold,
         target_fpr=detector.calibration.target_fpr,
         calibration_images=len(detector.calibration.scores),
+        smallest_rate=smallest_rate(len(detector.calibration.scores)),
         device=str(job.device),
         run_folder=str(run.path),
     )

@@ -53,7 +53,8 @@ def _resumed(result: Mapping[str, Any]) -> str:
 def _found(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     counts = {"found": result["discoveries"], "fewest_possible": result["fewest_discoveries"]}
     whole = {"fdr": result["fdr"], "images": result["images"] - result["errors"], "false_discovery_share": None}
-    return [row for row in discovered(counts | whole) if row != ("", "")]
+    needed = {"images_needed": result["discoveries_need"]}
+    return [row for row in discovered(counts | whole | needed) if row != ("", "")]
 
 
 def _shifted(drift: Mapping[str, Any] | None) -> list[tuple[str, str]]:

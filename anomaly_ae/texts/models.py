@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anomaly_ae.tables import columns
-from anomaly_ae.texts.parts import PIXEL_FIGURES, discovered, figure, interval, moved, percent, rate_up
+from anomaly_ae.texts.parts import PIXEL_FIGURES, discovered, figure, interval, moved, percent
 
 
 def trained(result: Mapping[str, Any]) -> str:
@@ -17,7 +17,7 @@ def trained(result: Mapping[str, Any]) -> str:
             f"(best, epoch {result['best_epoch']})",
             f"threshold     {result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g} (marginal), "
             f"from {result['calibration_images']:,} normal images, which hold rates from "
-            f"{rate_up(1 / (result['calibration_images'] + 1))} ({result['scorer']})",
+            f"{result['smallest_rate']:g} ({result['scorer']})",
             f"kept in       {result['run_folder']}",
             "next          anomaly-ae evaluate · anomaly-ae ui",
         ]
@@ -25,7 +25,7 @@ def trained(result: Mapping[str, Any]) -> str:
 
 
 def calibrated(result: Mapping[str, Any]) -> str:
-    rates = " · ".join(f"{name} from {rate_up(rate)}" for name, rate in result["smallest_rates"].items())
+    rates = " · ".join(f"{name} from {rate:g}" for name, rate in result["smallest_rates"].items())
     bad = f"; {result['unreadable']:,} files could not be read" if result["unreadable"] else ""
     rows = [
         ("run", result["run_id"]),

@@ -1,6 +1,5 @@
 """What several texts have in common."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,11 +18,6 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{share:.2%}"
 
 
-def rate_up(rate: float) -> str:
-    """A rate rounded up, so that it can be asked for."""
-    return f"{math.ceil(1e4 * rate - 1e-9) / 1e4:g}"
-
-
 def times(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 
@@ -37,8 +31,8 @@ def moved(drift: Mapping[str, Any]) -> str:
 def discovered(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     possible, images = found["fewest_possible"], found["images"]
     if possible > images:
-        needed = math.ceil(1 / found["fdr"] - 1e-9) - 1
-        wanted = f"none possible: a false discovery rate of {found['fdr']:g} needs {needed:,} calibration images"
+        needs = f"a false discovery rate of {found['fdr']:g} needs {found['images_needed']:,} calibration images"
+        wanted = f"none possible: {needs}"
         return [("", ""), ("discoveries", wanted)]
     wrong = found["false_discovery_share"]
     rows = [
