@@ -25,6 +25,8 @@ UP = Context(
     prec=4, rounding=ROUND_CEILING
 )  # a smallest rate is told in so many digits, and can be asked for as told
 TAIL_SHARE, FEWEST_IN_TAIL = 0.1, 30  # of the calibration scores, the highest, and how many of them a fit needs
+FEWEST_DIFFERENT = 5  # of those
+ALIKE = 1e-5  # relative, between scores that another machine may give the other way round
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,9 +35,9 @@ Floats = npt.NDArray[np.float64]
 class Tail:
     """A generalised Pareto law of the calibration scores above `start`.
 
-    start: the count-th largest calibration score
-    share: count / (n + 1), the p-value where the tail starts
-    count: how many scores lie there or above; the law was fitted to what all but the first exceed `start` by
+    start: a calibration score
+    share: (count + 1) / (n + 1), the p-value just above the start; that of the start itself counts its ties as well
+    count: how many scores lie above it; the law was fitted to what they exceed `start` by
     shape: ξ, at least 0; scale: σ > 0, in units of the score
 
     p(s) = share · (1 + ξ (s - start) / σ)^(-1/ξ) for s > start. Pickands 1975,
@@ -50,24 +52,33 @@ class Tail:
 
     @classmethod
     def fit(cls, scores: Floats) -> "Tail":
-        """By maximum likelihood, of the highest tenth of scores (n,), ascending, 30 at the least; n is more.
+        """By maximum likelihood, of the highest tenth of scores (n,), ascending, 29 at the least; n is more than 30.
 
-        A shape below 0 would end the tail at a finite score and call everything beyond impossible, so it becomes 0,
-        an exponential tail, which is heavier. Raises `CalibrationError` when they are all equal.
+        Scores that are alike to 1e-5 are ties. The tail starts below those that are tied with the last of the tenth,
+        or if they are so many that this would be more than half of all, above them, for what exceeds the start by
+        nothing belongs to no law of excesses: a fit to such would end at once. A shape below 0 would end the tail at
+        a finite score and call everything beyond impossible, so it becomes 0, an exponential tail, which is heavier.
+        Raises `CalibrationError` when there are too few different scores.
         """
         from scipy.stats import genpareto  # a second to import, which few calibrations need
 
-        n, count = len(scores), max(FEWEST_IN_TAIL, round(TAIL_SHARE * len(scores)))
-        start = float(scores[-count])
-        excesses = scores[-count + 1 :] - start
-        mean = float(excesses.mean())
-        if mean <= 0:
+        n, highest = len(scores), max(FEWEST_IN_TAIL, round(TAIL_SHARE * len(scores))) - 1
+        apart = ALIKE * float(np.abs(scores).max())
+        above = int(np.searchsorted(scores, scores[-highest] - apart))
+        if n - above > max(highest, n // 2):
+            above = int(np.searchsorted(scores, scores[-highest] + apart, side="right"))
+        excesses = scores[above:] - scores[above - 1]
+        different = len(np.unique(np.round(excesses / apart))) if apart else 0
+        if len(excesses) < FEWEST_IN_TAIL - 1 or different < FEWEST_DIFFERENT:
             raise CalibrationError(
-                "the highest calibration scores are all equal, and no tail fits them; take marginal"
+                f"too many of the {n:,} calibration scores are equal for a tail: the highest {len(excesses):,} that "
+                f"differ from the rest have {different} values, and {FEWEST_IN_TAIL - 1} with {FEWEST_DIFFERENT} are "
+                "needed; take the guarantee marginal or conditional, or a scorer with finer scores"
             )
         shape, _, scale = genpareto.fit(excesses, floc=0)
-        shape, scale = (shape, scale) if shape > 0 else (0.0, mean)
-        return cls(start, count / (n + 1), count, float(shape), float(scale))
+        shape, scale = (shape, scale) if shape > 0 else (0.0, excesses.mean())
+        count = len(excesses)
+        return cls(float(scores[above - 1]), (count + 1) / (n + 1), count, float(shape), float(scale))
 
     def p_values(self, scores: Floats) -> Floats:
         """p-values, in (0, share], of scores above `start`, (N,)."""
@@ -229,6 +240,11 @@ class Calibration:
         def alarms(value: np.float32) -> bool:
             return float(self.p_values(torch.tensor([value]))) <= self.target_fpr
 
+        if score >= float(np.finfo(np.float32).max):
+            raise CalibrationError(
+                f"the tail of the calibration scores is too heavy for a rate of {self.target_fpr:g}; ask for a "
+                "higher one"
+            )
         edge = np.float32(score)
         while alarms(edge):
             edge = np.nextafter(edge, np.float32(-np.inf))

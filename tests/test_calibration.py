@@ -1,4 +1,6 @@
+import contextlib
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -180,10 +182,52 @@ def test_a_tail_is_never_bounded_so_that_no_p_value_is_zero() -> None:
     assert 0 < float(calibration.p_values(torch.tensor([2.0]))) < 1e-4
 
 
-@pytest.mark.parametrize("scores", [torch.rand(30), torch.ones(100)])
+TWO_LEVELS = torch.cat([torch.zeros(150), torch.ones(50)])
+
+
+@pytest.mark.parametrize("scores", [torch.rand(30), torch.zeros(100), torch.ones(100), TWO_LEVELS, TWO_LEVELS / 1e9])
 def test_a_tail_of_too_few_or_equal_scores_is_refused(scores: torch.Tensor) -> None:
-    with pytest.raises(CalibrationError, match="tail"):
-        _ = Calibration(scores, 0.001, TAIL).threshold
+    with pytest.raises(CalibrationError, match=r"tail.*(use more normal images|take the guarantee marginal)"):
+        Calibration(scores, 0.001, TAIL)
+
+
+def test_ties_where_a_tail_would_start_are_no_part_of_its_law() -> None:
+    """An exponential law of σ = 1, on top of scores that are all 1 or, but for rounding, 1: σ and share are found."""
+    generator = torch.Generator().manual_seed(5)
+    excesses = torch.empty(300).exponential_(generator=generator)
+    for noise in (0.0, 1e-6):
+        same = 1 + noise * torch.rand(3_700, generator=generator)
+        tail = Calibration(torch.cat([same, 1 + excesses]), 0.001, TAIL).tail
+        assert tail is not None
+        assert tail.start == pytest.approx(1, abs=1e-5)
+        assert tail.share == pytest.approx(301 / 4_001)
+        assert tail.scale == pytest.approx(1, abs=0.2)
+
+
+LAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "continuous": lambda rng, n: rng.gamma(3, size=n),
+    "coarse": lambda rng, n: np.round(rng.gamma(3, size=n)),
+    "of 20 levels": lambda rng, n: np.round(np.minimum(np.exp(rng.normal(size=n) / 2), 6) * 20 / 6),
+    "of binary images": lambda rng, n: np.sqrt(rng.poisson(8, n)) / 28,  # distances: roots of pixels that differ
+    "of binary images, rounded": lambda rng, n: np.sqrt(rng.poisson(8, n)) / 28 * (1 + 1e-7 * rng.normal(size=n)),
+    "mostly zero": lambda rng, n: np.where(rng.random(n) < 0.8, 0, rng.exponential(size=n)),
+    "mostly equal": lambda rng, n: np.where(rng.random(n) < 0.95, 1, 1 + rng.exponential(size=n)),
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_the_rate_of_a_tail_is_about_what_was_asked_whatever_the_ties(law: str) -> None:
+    """The realised rate, known from 200,000 scores: of 20 calibrations at most two exceed five times the target."""
+    rng = np.random.default_rng(6)
+    many = np.sort(LAWS[law](rng, 200_000).astype(np.float32))
+    for n, rate in ((200, 0.01), (1_000, 0.001)):
+        realised = []
+        for _ in range(20):
+            with contextlib.suppress(CalibrationError):  # too few different scores, which is an answer
+                threshold = Calibration(torch.from_numpy(rng.choice(many, n)), rate, TAIL).threshold
+                realised.append(1 - np.searchsorted(many, threshold, side="right") / len(many))
+        assert sum(share > 5 * rate for share in realised) <= 2
+        assert not realised or np.mean(realised) <= 2 * rate
 
 
 @pytest.mark.parametrize("fdr", [0.01, 0.1, 0.3])
