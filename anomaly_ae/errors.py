@@ -8,11 +8,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+from anomaly_ae.escaping import printable
+
 
 class AnomalyAEError(Exception):
     """The root of all errors raised on purpose; `exit_code` is what the command line ends with."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(AnomalyAEError):
@@ -25,11 +30,15 @@ class UnknownName(UsageError):
     """A name that no catalogue has."""
 
     def __init__(self, kind: str, given: str, known: Iterable[str]) -> None:
-        known = list(known)
+        known = tuple(known)
+        super().__init__(kind, given, known)  # what it is made of again where it is copied or unpickled
         close = get_close_matches(given.lower(), [name.lower() for name in known], n=1, cutoff=0.5)
         self.near = next((name for name in known if close and name.lower() == close[0]), None)
         hint = f"did you mean {self.near!r}? " if self.near else ""
-        super().__init__(f"unknown {kind} {given!r}; {hint}known: {', '.join(known)}")
+        self.text = printable(f"unknown {kind} {given!r}; {hint}known: {', '.join(known)}")
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class DataError(AnomalyAEError):
@@ -108,6 +117,6 @@ def errors_at(where: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type's name where it has none."""
+    """The first line of an error's text, fit for a terminal, or its type's name where it has none."""
     text = str(error).strip()
-    return text.splitlines()[0].rstrip(":") if text else type(error).__name__
+    return printable(text.splitlines()[0].rstrip(":")) if text else type(error).__name__

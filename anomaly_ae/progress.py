@@ -1,5 +1,6 @@
 """What long work shows: a live line on a terminal, plain lines elsewhere. Always on standard error."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress import TaskID as TaskID
+
+from anomaly_ae.escaping import printable, printable_lines
 
 _silent = False
 PLAIN_EVERY = 5.0  # seconds between plain lines, so that a log stays short
@@ -48,7 +51,7 @@ class Plain:
     def line(self, text: str, *, last: bool = False) -> None:
         now = time.monotonic()
         if last or now - self.shown >= PLAIN_EVERY:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
             self.shown = now
 
 
@@ -64,11 +67,11 @@ class Live:
     def advance(self, images: int, text: str) -> None:
         self.done += images
         rate = self.done / max(time.monotonic() - self.started, 1e-9)
-        self.progress.update(self.task, advance=images, state=f"{text} · {rate:,.0f} images/s")
+        self.progress.update(self.task, advance=images, state=f"{printable(text)} · {rate:,.0f} images/s")
 
     def line(self, text: str, *, last: bool = False) -> None:
         if last:
-            self.progress.console.print(text, highlight=False)
+            self.progress.console.print(printable_lines(text), highlight=False, markup=False)
 
 
 @contextmanager
@@ -83,7 +86,7 @@ def display(total: int, done: int = 0) -> Iterator[Display]:
         return
     columns = (
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[state]} ·"),
+        TextColumn("{task.fields[state]} ·", markup=False),
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, TextColumn("left"), console=console, transient=True) as progress:
@@ -99,11 +102,16 @@ def silence() -> None:
 def say_left_out(bad: Sequence[str]) -> None:
     """Say which files were left out, the first of them by name."""
     for each in bad[:SAID]:
-        say(f"left out: {each}")
+        say(f"left out: {printable(each)}")
     if len(bad) > SAID:
         say(f"left out: {len(bad) - SAID:,} files more that cannot be read")
 
 
 def say(text: str) -> None:
-    """A message for people, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """A message for people, on standard error; whatever names it holds, nothing in it steers a terminal.
+
+    Where nobody reads it any more, as after `| head`, the work goes on.
+    """
+    if sys.stderr is not None:
+        with contextlib.suppress(BrokenPipeError):
+            print(printable_lines(text), file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from anomaly_ae import __version__
 from anomaly_ae.cli import main
 from anomaly_ae.config import TYPES
-from tests.conftest import Cli, Ended, Trained
+from tests.conftest import Cli, Ended, Trained, clean_environment
 
 Call = Callable[..., Ended]
 
@@ -115,7 +116,7 @@ def test_catalogues_can_be_listed(call: Call, command: str) -> None:
 
 
 def test_autoencoders_are_listed_with_their_sizes(call: Call) -> None:
-    rows = {row["name"]: row for row in json.loads(call("autoencoders", "--json").out)}
+    rows = {row["name"]: row for row in json.loads(call("autoencoders", "--json").out)["autoencoders"]}
     bottleneck = rows["dense-bottleneck-64"]
     assert (bottleneck["encoder_parameters"], bottleneck["decoder_parameters"]) == (219_584, 259_521)
     assert bottleneck["latent_shape"] == [64]
@@ -228,3 +229,26 @@ def test_a_full_disk_ends_the_run_as_failed_with_one_line(cli: Cli, tmp_path: Pa
     (run,) = (tmp_path / "mlruns" / "runs").iterdir()
     assert json.loads((run / "run.json").read_text())["status"] == "FAILED"
     assert [path for path in run.rglob("*") if path.suffix == ".tmp"] == []
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code"),
+    [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), ("2>&- >/dev/full", 1), ("| true; exit ${PIPESTATUS[0]}", None)],
+)
+def test_standard_streams_may_be_closed(tmp_path: Path, redirected: str, code: int | None) -> None:
+    command = f"{sys.executable} -m anomaly_ae scorers {redirected}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=clean_environment(), capture_output=True, check=False
+    )
+    assert done.returncode in ((0, 1) if code is None else (code,))
+    assert b"Traceback" not in done.stderr
+    assert (b"mse" in done.stdout) == (redirected == "2>&-")
+
+
+def test_a_terminal_without_letters_beyond_ascii_gets_escapes(tmp_path: Path) -> None:
+    environment = clean_environment() | {"PYTHONIOENCODING": "ascii", "NO_COLOR": "1", "TERM": "dumb"}
+    command = [sys.executable, "-m", "anomaly_ae", "evaluate", "größe"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert rb"gr\xf6\xdfe" in done.stderr
+    assert done.stderr.count(b"\n") == 1

@@ -1,4 +1,12 @@
-from anomaly_ae.errors import AnomalyAEError, UnknownName, UsageError, one_line
+import copy
+import pickle
+
+import pytest
+
+from anomaly_ae import errors
+from anomaly_ae.errors import AnomalyAEError, EstimatorError, UnknownName, UsageError, one_line
+
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
@@ -17,3 +25,15 @@ def test_exit_codes_tell_wrong_use_from_failure() -> None:
 def test_one_line_is_never_empty_and_never_two() -> None:
     assert one_line(ValueError("first\nsecond")) == "first"
     assert one_line(KeyError()) == "KeyError"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_errors_come_whole_out_of_another_process(kind: type[Exception]) -> None:
+    error = UnknownName("scorer", "mze", {"mse": 1}) if kind is UnknownName else kind("what was wrong")
+    for other in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):  # noqa: S301 (our own)
+        assert (type(other), str(other), vars(other)) == (kind, str(error), vars(error))
+
+
+def test_an_estimator_s_error_is_a_value_error_and_ours() -> None:
+    assert issubclass(EstimatorError, ValueError)
+    assert issubclass(EstimatorError, AnomalyAEError)

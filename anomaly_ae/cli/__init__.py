@@ -8,6 +8,8 @@ import typer
 
 from anomaly_ae.cli.app import app
 from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
+from anomaly_ae.escaping import printable
+from anomaly_ae.progress import say
 
 # isort: off
 from anomaly_ae.cli import models, folders, runs, catalogues  # noqa: F401 (they register their commands)
@@ -17,6 +19,7 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the command line; an error is one line on standard error, and the exit code says whose it is."""
+    _open_streams()
     signal.signal(signal.SIGTERM, _interrupt)
     for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -50,7 +53,20 @@ def one_line_of(error: typer.TyperException) -> str:
     """Typer's message as one line, ending with where to read on."""
     context = getattr(error, "ctx", None)
     command = f"anomaly-ae {context.info_name}" if context and context.parent else "anomaly-ae"
-    return " ".join(error.format_message().split()).rstrip(".") + f"; see: {command} --help"
+    return printable(" ".join(error.format_message().split())).rstrip(".") + f"; see: {command} --help"
+
+
+def _open_streams() -> None:
+    """Put the null device in place of standard streams that were closed, as under a daemon: no file that is opened
+    later is to get their numbers, nor what is printed.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def _interrupt(*_: object) -> None:
@@ -58,5 +74,5 @@ def _interrupt(*_: object) -> None:
 
 
 def _fail(message: str, code: int, kind: str = "error: ") -> int:
-    print(f"{kind}{message}", file=sys.stderr)
+    say(f"{kind}{message}")
     return code

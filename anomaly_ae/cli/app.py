@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from anomaly_ae import __version__
+from anomaly_ae.escaping import printable_values
 
 app = typer.Typer(
     name="anomaly-ae",
@@ -48,5 +49,5 @@ def without_command(
 
 
 def show(result: Any, as_json: bool, render: Callable[[Any], str]) -> None:
-    """One JSON value, or text for people, on standard output."""
-    print(json.dumps(result, allow_nan=False) if as_json else render(result), flush=True)
+    """One JSON object, or text for people, on standard output."""
+    print(json.dumps(result, allow_nan=False) if as_json else render(printable_values(result)), flush=True)

@@ -1,7 +1,6 @@
 """`datasets`, `autoencoders` and `scorers`: what there is to choose from."""
 
 import dataclasses
-import sys
 from typing import Annotated
 
 import typer
@@ -9,6 +8,7 @@ import typer
 from anomaly_ae import texts
 from anomaly_ae.cli.app import Json, app, show
 from anomaly_ae.errors import UsageError, one_line
+from anomaly_ae.progress import say
 
 MNIST_SIZE = (28, 28)  # at which the autoencoders that take any size are listed
 
@@ -52,9 +52,9 @@ def autoencoders(
             )
         except UsageError as error:
             refused.append(one_line(error))
-    show(rows, as_json, texts.autoencoders)
+    show({"autoencoders": rows}, as_json, texts.autoencoders)
     for reason in refused:
-        print(f"left out: {reason}", file=sys.stderr)
+        say(f"left out: {reason}")
 
 
 @app.command()

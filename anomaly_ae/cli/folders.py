@@ -1,7 +1,6 @@
 """`score` and `encode`: a detector at work on a folder."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 
 from anomaly_ae import texts
 from anomaly_ae.cli.app import Json, Mlruns, ModelOption, app, show
+from anomaly_ae.progress import say
 
 
 @app.command()
@@ -59,7 +59,7 @@ def score(
     show(dataclasses.asdict(result), as_json, texts.scored)
     if strict and (result.errors or result.unread_folders):
         unread = f"files that could not be read: {result.errors:,}, folders: {len(result.unread_folders):,}"
-        print(f"strict: {unread}", file=sys.stderr)
+        say(f"strict: {unread}")
         raise typer.Exit(1)
 
 

@@ -12,7 +12,7 @@ def listed(entries: Mapping[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}  {about}" for name, about in entries.items())
 
 
-def autoencoders(rows: Sequence[Mapping[str, Any]]) -> str:
+def autoencoders(result: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     head = ("name", "family", "images", "encoder", "decoder", "latent", "what it is", "where from")
     lines = [
         (
@@ -20,7 +20,7 @@ def autoencoders(rows: Sequence[Mapping[str, Any]]) -> str:
             *(f"{row['encoder_parameters']:,}", f"{row['decoder_parameters']:,}", times(row["latent_shape"])),
             *(row["about"], row["origin"]),
         )
-        for row in rows
+        for row in result["autoencoders"]
     ]
     return "\n".join([*columns([head, *lines], right=(3, 4)), "", "one layer by layer: anomaly-ae autoencoders NAME"])
 

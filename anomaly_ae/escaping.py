@@ -1,0 +1,38 @@
+"""Text from elsewhere, such as names of files, classes and runs, made fit for a terminal."""
+
+import unicodedata
+from typing import Any
+
+UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's control, format and surrogate characters, line separators
+JOINERS = "\u200c\u200d"  # of the formats the two that words and emoji are written with
+
+
+def printable(text: str) -> str:
+    r"""Text in which nothing steers a terminal: control characters, line breaks and marks that turn the direction of
+    writing become \x1b, \n, \u202e; bytes of a file's name that are no UTF-8 become \xNN.
+    """
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def printable_lines(text: str) -> str:
+    """The same, line by line."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_values(value: Any) -> Any:
+    """The same of every text in plain JSON values, keys included."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable_values(key): printable_values(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [printable_values(each) for each in value]
+    return value
+
+
+def _printable(letter: str) -> str:
+    if unicodedata.category(letter) not in UNSAFE or letter in JOINERS:
+        return letter
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape" if not "\ud800" <= letter <= "\udfff" else "raw_unicode_escape").decode()
