@@ -4,6 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from anomaly_ae.data.classes import parse_normal
 from anomaly_ae.data.named import DATASETS, NamedData, data_root
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.sources import shown
@@ -21,6 +22,16 @@ def open_data(name: str, data_dir: str | None = None) -> Data:
     """
     check_dataset(name, data_dir)
     return NamedData(name, data_dir) if name in DATASETS else PictureData.open(whole_name(name, data_dir))
+
+
+def normal_classes(text: str, data: Data) -> tuple[int, ...]:
+    """The positions of the classes of a data set that `text` calls normal, or where it is empty the data set itself.
+
+    Raises what `parse_normal` raises, and `UsageError` where neither does.
+    """
+    if not text.strip() and isinstance(data, PictureData) and data.normal is None:
+        raise data.undecided()
+    return parse_normal(text if text.strip() else data.normal or "", data.classes)
 
 
 def check_dataset(name: str, data_dir: str | None = None) -> None:

@@ -1,159 +1,490 @@
 """How a folder of pictures is arranged, found out from the paths in it alone."""
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import dataclasses
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from anomaly_ae.data.classes import ALL
+from anomaly_ae.data.folder_words import (
+    MASK_AFFIX,
+    Role,
+    Sense,
+    is_container,
+    is_mask_folder,
+    junk,
+    may_be_mask_folder,
+    role,
+    sense,
+)
 from anomaly_ae.errors import DataError
 
-TRAIN, TEST, MASKS = "train", "test", "ground_truth"
-NORMAL = "normal"  # the class of pictures that lie in no folder of their own
-NORMAL_NAMES = ("good", NORMAL, "ok", "nominal", "intact")
-MASK_ENDING = re.compile(r"(_mask)?\.[^.]*$")
+TRAIN, TEST = "train", "test"
+NORMAL, MARKED = "normal", "defective"  # classes of pictures that no folder tells apart, without and with a defect
+FITTING = (
+    0.5  # share of the files of a folder `labels` that must be called as pictures are, for it to be one of masks
+)
+MOST_NAMED = 5  # folders or classes that a message names
+ASTRAY = "masks that fit no picture"
+OUTSIDE = "pictures outside of the folders for training and test"
+UNSAID = "pictures of which no folder says what they are"
+SPARE = "validation pictures that are not normal, beside a test"
+UNLABELLED = "unlabelled pictures"
 
 Parts = tuple[str, ...]  # of a path
+Positions = list[int]  # of pictures among the paths
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What each picture is.
+    """What each picture is. Each of the paths is in `files`, in `masks` or in `left_out`, once.
 
-    about:   the arrangement, in words
-    classes: names, in order
-    files:   "train", and "test" where there is one: positions of the pictures among the paths, and of their classes
-    masks:   by the position of a picture, that of its mask
-    normal:  what is normal unless something else is said; None where that cannot be known
-    unused:  pictures that are neither
+    about:    the arrangement, in words
+    classes:  names, in order
+    files:    "train", and "test" where there is one: positions of the pictures among the paths, and of their classes
+    normal:   what is normal unless something else is said; None where that cannot be known
+    doubt:    then, why not
+    masks:    by the position of a picture, those of its masks
+    by_masks: whether nothing but the masks says which pictures are normal, see `marked`
+    left_out: pictures that are used for nothing, by the reason
     """
 
     about: str
     classes: tuple[str, ...]
-    files: dict[str, tuple[list[int], list[int]]]
+    files: dict[str, tuple[Positions, list[int]]]
     normal: str | None
-    masks: dict[int, int] = field(default_factory=dict)
-    unused: int = 0
+    doubt: str = ""
+    masks: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    by_masks: bool = False
+    left_out: dict[str, Positions] = field(default_factory=dict)
+
+    def marked(self, marked: Collection[int]) -> "Layout":
+        """The same with the pictures at the positions `marked` defective, and the others normal."""
+        classes = (MARKED, NORMAL)
+        files = {
+            file: (chosen, [classes.index(MARKED if i in marked else NORMAL) for i in chosen])
+            for file, (chosen, _) in self.files.items()
+        }
+        if classes.index(NORMAL) not in files[TRAIN][1]:
+            return dataclasses.replace(
+                self, normal=None, doubt="each of the pictures has a mask that marks something in it"
+            )
+        about = f"{self.about}; normal are those whose mask marks nothing"
+        return dataclasses.replace(self, about=about, classes=classes, files=files, normal=NORMAL, doubt="")
 
 
-def find_layout(paths: Sequence[bytes]) -> Layout:
-    """The layout of pictures at these paths: MVTec's (train/good, test/<kind>, ground_truth/<kind>/*_mask.png), a
-    folder for each class, perhaps with such masks, or all in one folder; also if it lies within one folder more.
-
-    What lies in hidden folders is unused. Raises `DataError` where it cannot be known what pictures are: when they
-    lie both beside and in folders, or such a layout within several.
+@dataclass(frozen=True)
+class Kind:
+    """What a folder is for, by its name and its neighbours': a role, and perhaps a class; masks; or nothing, as
+    `images`.
     """
-    split = {i: tuple(path.decode("utf-8", "backslashreplace").split("/")) for i, path in enumerate(paths)}
-    split = _inside({i: parts for i, parts in split.items() if not any(part[0:1] == "." for part in parts[:-1])})
-    tops = {parts[0].lower() for parts in split.values() if len(parts) > 1}
-    if (TRAIN in tops and (TEST in tops or tops <= {TRAIN, MASKS})) or (TEST in tops and tops <= {TEST, MASKS}):
-        return _divided(split, len(paths))
-    pictures = {i: parts for i, parts in split.items() if parts[0].lower() != MASKS or len(parts) == 1}
-    _require_known(pictures)
-    names = {i: parts[0] if len(parts) > 1 else NORMAL for i, parts in pictures.items()}
-    classes = _classes(names.values())
-    known = [name for name in classes if name.lower() in NORMAL_NAMES]
-    masks = _match_masks(pictures, {i: parts[1:] for i, parts in split.items() if i not in pictures})
-    return Layout(
-        about="all pictures in one folder" if len(classes) == 1 else "a folder for each class",
-        classes=classes,
-        files={TRAIN: (list(names), [classes.index(name) for name in names.values()])},
-        normal=ALL if len(classes) == 1 else known[0] if len(known) == 1 else None,
-        masks=masks,
-        unused=len(paths) - len(split),
-    )
+
+    role: Role | None = None
+    rest: str = ""
+    is_mask: bool = False
 
 
-def _inside(split: dict[int, Parts]) -> dict[int, Parts]:
-    """The paths within the one folder they all lie in, if that holds a layout of several parts."""
-    tops = {parts[0] for parts in split.values()}
-    inner = {parts[1].lower() for parts in split.values() if len(parts) > 2}
-    if len(tops) != 1 or not inner & {TRAIN, TEST, MASKS}:
-        return split
-    return {i: parts[1:] for i, parts in split.items()}
+@dataclass(frozen=True)
+class Place:
+    """What the folders that a file lies in say: its role, whether it is a mask, and the names of those that are no
+    `Kind`, before and after the first that is one.
+    """
+
+    role: Role | None
+    is_mask: bool
+    before: Parts
+    after: Parts
+
+    @property
+    def rest(self) -> Parts:
+        return self.before + self.after
 
 
-def _require_known(pictures: dict[int, Parts]) -> None:
-    """Raise `DataError` when pictures lie beside folders, or layouts within several folders."""
-    folders = sorted({parts[0] for parts in pictures.values() if len(parts) > 1})
-    beside = sum(len(parts) == 1 for parts in pictures.values())
-    if beside and folders:
-        raise DataError(
-            f"{beside:,} pictures lie beside the folders {', '.join(folders[:3])}; move them into one, or name one "
-            "of the folders"
-        )
-    within = {parts[0] for parts in pictures.values() if {part.lower() for part in parts[1:-1]} & {TRAIN, MASKS}}
-    if within:
-        raise DataError(f"the folders {', '.join(sorted(within)[:3])} hold a data set each; name one of them")
+def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
+    """The layout of pictures at these paths: in folders for roles (train, val, test), for classes, for masks, and for
+    nothing but pictures (images, data), in any order and depth; with masks beside the pictures; or all in one folder.
 
-
-def _divided(split: dict[int, Parts], paths: int) -> Layout:
-    """Training and test pictures apart, perhaps with masks of the defects; unlabelled test pictures are unused."""
-    places = {i: parts[0].lower() for i, parts in split.items()}
-    pictures = {i: split[i] for i, top in places.items() if top == TRAIN or (top == TEST and len(split[i]) > 2)}
-    named = _one_normal({i: parts[1] if len(parts) > 2 else NORMAL for i, parts in pictures.items()}, places)
-    classes = _classes(named.values())
+    empty: folders without any picture
+    Classes are told by the folders whose names say normal or anomalous, else by the first that differ.
+    Raises `DataError` where it cannot be known what pictures are.
+    """
+    split = [split_path(path) for path in paths]
+    left_out = {i: reason for i, parts in enumerate(split) if (reason := junk(parts))}
+    stems = {i: _fold(_stem(parts[-1])) for i, parts in enumerate(split) if i not in left_out}
+    beside = _masks_beside({i: split[i][:-1] for i in stems}, stems)
+    places = _places({i: split[i][:-1] for i in stems if i not in beside}, stems)
+    _require_one_set(places.values())
+    masks = {i: place for i, place in places.items() if place.is_mask}
+    pictures = {i: place for i, place in places.items() if not place.is_mask}
+    divided = any(place.role not in (None, Role.UNLABELLED) for place in pictures.values())
+    for i, place in list(pictures.items()):
+        if place.role is Role.UNLABELLED or (divided and place.role is None):
+            left_out[i] = UNLABELLED if place.role else OUTSIDE
+            del pictures[i]
+    _require_pictures(len(pictures), len(masks), left_out)
+    roles = {i: place.role or Role.TRAIN for i, place in pictures.items()}
+    names = _class_names({i: place.rest for i, place in pictures.items()}, roles)
+    fitting = beside | _match(masks, pictures, stems, names)
+    by_masks = _told_by_masks(names, set(fitting.values()))
+    masked_roles = {roles[i] for i in fitting.values() if i in roles}
+    for i, name in list(names.items()):
+        if not name and roles[i] is not Role.TRAIN and not (by_masks and roles[i] in masked_roles):
+            left_out[i] = UNSAID
+            del names[i]
+    _require_pictures(len(names), len(masks), left_out)
+    _require_plain(set(names.values()), {part for place in masks.values() for part in place.rest})
+    names = _one_normal(_one_spelling(names, roles), roles)
+    trained = {name for i, name in names.items() if roles[i] is Role.TRAIN} or set(names.values())
+    bare = [parts[-1] for parts in map(split_path, empty) if sense(parts[-1]) > 0 and not junk(parts)]
+    normal, doubt = _normal(trained, [] if any(sense(name) > 0 for name in trained) else bare)
+    present = {roles[i] for i in names}
+    for i, name in list(names.items()):
+        if roles[i] is Role.VAL and present == set(Role) - {Role.UNLABELLED} and normal not in (None, name):
+            left_out[i] = SPARE
+            del names[i]
+    classes = _ordered(names.values())
     files = {
-        file: (chosen, [classes.index(named[i]) for i in chosen])
+        file: (chosen, [classes.index(names[i]) for i in chosen])
         for file in (TRAIN, TEST)
-        if (chosen := [i for i in pictures if places[i] == file])
+        if (chosen := [i for i in sorted(names) if _file(roles[i], present) == file])
     }
-    if TRAIN not in files:  # pictures to measure on, and nothing else
-        files = {TRAIN: files[TEST]}
-    trained = _classes(classes[label] for label in files[TRAIN][1])
-    known = [name for name in trained if name.lower() in NORMAL_NAMES]
-    normal = trained[0] if len(trained) == 1 else known[0] if len(known) == 1 else None
-    masked = {i: split[i][1:] for i, top in places.items() if top == MASKS}
-    masks = _match_masks({i: parts[1:] for i, parts in pictures.items() if places[i] == TEST}, masked)
+    fits = {mask: i for mask, i in fitting.items() if i in names}
+    left_out |= {i: ASTRAY for i in (*masks, *beside) if i not in fits}
     return Layout(
-        about=_about(masks, len(masked)),
+        about=_about(present if divided else set(), len(classes)),
         classes=classes,
         files=files,
         normal=ALL if normal and len(classes) == 1 else normal,
-        masks=masks,
-        unused=paths - len(pictures) - len(masked),
+        doubt=doubt,
+        masks=_by_value(fits),
+        by_masks=by_masks,
+        left_out={reason: sorted(chosen) for reason, chosen in _by_value(left_out).items()},
     )
 
 
-def _about(masks: dict[int, int], files: int) -> str:
-    if not files:
-        return "train and test folders"
-    astray = f", of which {files - len(masks):,} fit no test picture" if files > len(masks) else ""
-    return f"train and test folders with {files:,} masks (MVTec's layout){astray}"
+def split_path(path: bytes) -> Parts:
+    """The parts of a path, normalised (NFC); a backslash parts them, too, as in archives that Windows packed."""
+    text = path.replace(b"\\", b"/").decode("utf-8", "backslashreplace")
+    return tuple(unicodedata.normalize("NFC", part) for part in text.split("/") if part) or (text,)
 
 
-def _one_normal(named: dict[int, str], places: dict[int, str]) -> dict[int, str]:
-    """Class names, with one for what is called good, normal, ok … here and there: that of the training."""
-    found = [name for i, name in named.items() if name.lower() in NORMAL_NAMES]
-    trained = [name for i, name in named.items() if name.lower() in NORMAL_NAMES and places[i] == TRAIN]
-    one = (trained or found or [NORMAL])[0]
-    return {i: one if name.lower() in NORMAL_NAMES else name for i, name in named.items()}
+def some(names: Iterable[str]) -> str:
+    """A few of some names, and how many more there are."""
+    ordered = _ordered(names)
+    more = f" and {len(ordered) - MOST_NAMED:,} more" if len(ordered) > MOST_NAMED else ""
+    return ", ".join(ordered[:MOST_NAMED]) + more
 
 
-def _match_masks(pictures: dict[int, Parts], masks: dict[int, Parts]) -> dict[int, int]:
-    """The mask of each picture that has one: at the same place, called the same, perhaps with _mask at its end."""
-    at = {_stem(parts): i for i, parts in masks.items() if parts}
-    return {i: at[stem] for i, parts in pictures.items() if (stem := _stem(parts)) in at}
+def _masks_beside(folders: Mapping[int, Parts], stems: Mapping[int, str]) -> dict[int, int | None]:
+    """Of each mask that lies beside its picture, called as that with `_mask`, `_GT`, `label_` … after or before it,
+    the picture; None where it is gone, though others called so have one.
+    """
+    at = {(folders[i], stem): i for i, stem in stems.items()}
+    affixed = {
+        i: (plain, stem.replace(plain, "").strip("0123456789 _.-"))
+        for i, stem in stems.items()
+        if (plain := MASK_AFFIX.sub("", stem)) not in ("", stem) and not any(map(is_mask_folder, folders[i]))
+    }
+    found = {i: at.get((folders[i], plain)) for i, (plain, _) in affixed.items()}
+    used = {affixed[i][1] for i, picture in found.items() if picture is not None}
+    return {i: picture for i, picture in found.items() if picture is not None or affixed[i][1] in used}
 
 
-def _stem(parts: Parts) -> Parts:
-    """Where a picture or mask lies, without its ending."""
-    return (*parts[:-1], MASK_ENDING.sub("", parts[-1]))
+def _places(folders: Mapping[int, Parts], stems: Mapping[int, str]) -> dict[int, Place]:
+    """The place of each file."""
+    files = _by_value(folders)
+    children = defaultdict[Parts, set[str]](set)
+    for folder in files:
+        for depth, name in enumerate(folder):
+            children[folder[:depth]].add(name)
+    kinds = {parent: _kinds(parent, names, files, stems) for parent, names in children.items()}
+    places = {folder: _place(folder, kinds) for folder in files}
+    return {i: places[folder] for i, folder in folders.items()}
 
 
-def _classes(names: Iterable[str]) -> tuple[str, ...]:
+def _kinds(
+    parent: Parts, names: set[str], files: Mapping[Parts, Sequence[int]], stems: Mapping[int, str]
+) -> dict[str, Kind]:
+    """What the folders in one folder are for; those that are classes, or say nothing, are not in it.
+
+    A name for a role counts beside another one, and `images` or `labels` where nothing else lies beside it: as one of
+    several others it may be a class. Raises `DataError` when `labels` may be that or masks as well.
+    """
+    masks = {name for name in names if is_mask_folder(name)}
+    roles = {name: Kind(*found) for name in names - masks if (found := role(name))[0]}
+    containers = {name for name in names - masks if is_container(name)}
+    perhaps = {name for name in names if may_be_mask_folder(name) and _fits(parent, name, files, stems)}
+    others = names - masks - roles.keys() - containers - perhaps
+    if perhaps and all(map(sense, others)) and (not others or min(map(sense, others)) < 0):
+        masks |= perhaps
+    elif perhaps:
+        raise DataError(
+            f"whether {some(perhaps)} is a folder of masks or a class as {some(others)} cannot be told, for its "
+            "files are called as theirs; call it masks, or give it a name that says which pictures are in it"
+        )
+    if parent in files or others or len(containers) > 1:
+        others |= containers
+        containers = set()
+    if others and len({kind.role for kind in roles.values()}) < 2:
+        roles = {name: kind for name, kind in roles.items() if kind.role is Role.UNLABELLED}
+    as_masks = {name: Kind(role(name)[0], is_mask=True) for name in masks}
+    return roles | as_masks | dict.fromkeys(containers, Kind())
+
+
+def _fits(parent: Parts, name: str, files: Mapping[Parts, Sequence[int]], stems: Mapping[int, str]) -> bool:
+    """Whether the files below a folder are called as those beside it, or with a mask's name before or after it."""
+    below = {True: list[str](), False: list[str]()}
+    for folder, chosen in files.items():
+        if folder[: len(parent)] == parent:
+            below[folder[len(parent) :][:1] == (name,)] += [stems[i] for i in chosen]
+    pictures = set(below[False])
+    return sum(bool({stem, MASK_AFFIX.sub("", stem)} & pictures) for stem in below[True]) > FITTING * len(below[True])
+
+
+def _place(folder: Parts, kinds: Mapping[Parts, Mapping[str, Kind]]) -> Place:
+    found, is_mask, before, after = None, False, list[str](), list[str]()
+    for depth, name in enumerate(folder):
+        kind = kinds[folder[:depth]].get(name)
+        if kind is None:
+            (after if found or is_mask else before).append(name)
+            continue
+        found, is_mask = found or kind.role, is_mask or kind.is_mask
+        after += [kind.rest] if kind.rest else []
+    return Place(found, is_mask, tuple(before), tuple(after))
+
+
+def _require_one_set(places: Iterable[Place]) -> None:
+    """Raise `DataError` when several folders have folders for roles or masks, and classes, in them."""
+    distinct = set(places)
+    common = _common([place.before for place in distinct])
+    divided = [place for place in distinct if (place.role or place.is_mask) and len(place.before) > common]
+    sets = {place.before[common] for place in divided}
+    if len(sets) > 1 and any(place.after for place in divided) and not all(map(sense, sets)):
+        raise DataError(f"the folders {some(sets)} hold a data set each; name one of them")
+
+
+def _require_pictures(pictures: int, masks: int, left_out: Mapping[int, str]) -> None:
+    if not pictures:
+        counted = Counter(left_out.values())
+        found = [f"{count:,} {reason}" for reason, count in counted.items()]
+        found += [f"{masks:,} masks, by the names of their folders"] if masks else []
+        raise DataError(
+            f"no folder says of any picture what it is, found are {'; '.join(found)}; name the very folder of the "
+            "normal pictures, or put them into a folder called good"
+        )
+
+
+def _class_names(rests: Mapping[int, Parts], roles: Mapping[int, Role]) -> dict[int, str]:
+    """The class of each picture by the folders that it lies in, `rests`; nothing where it lies in none.
+
+    Raises `DataError` when that cannot be said.
+    """
+    counted = Counter(rests.values())
+    wrapped = _wrappers([rest for rest in counted if rest])
+    counted = Counter({rest[wrapped:]: count for rest, count in counted.items()})
+    level = _class_level({rest: count for rest, count in counted.items() if rest})
+    for file in set(roles.values()):
+        found = {rest[wrapped:] for i, rest in rests.items() if roles[i] is file}
+        shallow = {rest for rest in found if len(rest) <= level}
+        if file is Role.TRAIN and shallow and shallow != found:
+            beside = sum(roles[i] is file and len(rest[wrapped:]) <= level for i, rest in rests.items())
+            folders = {rest[len(min(shallow, key=len))] for rest in found - shallow}
+            raise DataError(
+                f"{beside:,} pictures lie beside the folders {some(folders)}; move them into one, or name one of the "
+                "folders"
+            )
+    for rest in counted:
+        if len(rest) > level and sense(rest[level]) >= 0 > min(map(sense, rest)):
+            raise DataError(
+                f"the folders {'/'.join(rest)} say that pictures are anomalous and that they are not; move or rename "
+                "one of them"
+            )
+    return {i: rest[wrapped:][level] if len(rest) > wrapped + level else "" for i, rest in rests.items()}
+
+
+def _wrappers(rests: Sequence[Parts]) -> int:
+    """How many folders all the pictures lie in before anything tells them apart; the last one is kept as their class,
+    and so is one that says normal or anomalous where no other does.
+    """
+    common = 0
+    while rests and {len(rest) for rest in rests} != {common + 1}:
+        tops = {rest[common : common + 1] for rest in rests}
+        if len(tops) > 1 or () in tops:
+            break
+        below = {part for rest in rests for part in rest[common + 1 :]}
+        if sense(rests[0][common]) and not any(map(sense, below)):
+            break
+        common += 1
+    return common
+
+
+def _class_level(counted: Mapping[Parts, int]) -> int:
+    """The depth at which folders are classes: where most of them say normal or anomalous, or the first."""
+
+    def said(level: int) -> tuple[int, int]:
+        senses = {rest: sense(rest[level]) for rest in counted}
+        return sum(count for rest, count in counted.items() if senses[rest]), len(set(senses.values()) - {0})
+
+    depth = min(map(len, counted), default=0)
+    return max(range(depth), key=said, default=0)
+
+
+def _match(
+    masks: Mapping[int, Place], pictures: Mapping[int, Place], stems: Mapping[int, str], names: Mapping[int, str]
+) -> dict[int, int]:
+    """The picture of each mask that fits one: in folders called the same, and called the same itself, but for `_mask`
+    and its like; or in a folder called as the picture; or, in folders that do not differ, the only one called so.
+    """
+    at = defaultdict[tuple[Parts, str], list[int]](list)
+    called = defaultdict[str, list[int]](list)
+    for i, place in pictures.items():
+        at[_folded(place.rest), stems[i]].append(i)
+        called[stems[i]].append(i)
+    found = {}
+    for mask, place in masks.items():
+        where, stem = _folded(place.rest), stems[mask]
+        plain = MASK_AFFIX.sub("", stem) or stem
+        keys = [(where, stem), (where, plain), *([(where[:-1], where[-1])] if where else [])]
+        exact = next((at[key] for key in keys if key in at), [])
+        alike = [i for name in {stem, plain} for i in called.get(name, ()) if _ends_alike(pictures[i].rest, where)]
+        novel = [i for i in alike if sense(names[i]) is not Sense.NORMAL]
+        for candidates in (exact, novel, alike):
+            of_role = [i for i in candidates if place.role in (None, pictures[i].role)]
+            tested = [i for i in of_role if pictures[i].role is Role.TEST]
+            if len(of_role) == 1 or len(tested) == 1:
+                found[mask] = (tested or of_role)[0]
+                break
+    return found
+
+
+def _ends_alike(folders: Parts, others: Parts) -> bool:
+    """Whether one of them is the end of the other."""
+    shorter = min(len(folders), len(others))
+    return _folded(folders)[len(folders) - shorter :] == others[len(others) - shorter :]
+
+
+def _told_by_masks(names: Mapping[int, str], masked: Collection[int | None]) -> bool:
+    """Whether nothing but masks says which pictures are normal: no folder does, and these do not differ, or every
+    picture has a mask.
+    """
+    classes = set(names.values())
+    return bool(masked) and not any(map(sense, classes)) and (len(classes) == 1 or set(names) <= set(masked))
+
+
+def _require_plain(classes: set[str], masked: set[str]) -> None:
+    """Raise `DataError` when classes that say normal or anomalous lie beside `test`, `images`, `labels` …"""
+    odd = {
+        name
+        for name in classes
+        if role(name)[0] or is_container(name) or (may_be_mask_folder(name) and name not in masked)
+    }
+    if odd and any(map(sense, classes)):
+        raise DataError(
+            f"what the pictures in {some(odd)} are, beside {some(classes - odd)}, cannot be told; put all of them "
+            "into folders for training and test, or give it a name that says what is in it"
+        )
+
+
+def _one_spelling(names: Mapping[int, str], roles: Mapping[int, Role]) -> dict[int, str]:
+    """Class names, with one for what is written with other capitals in training and test; that of the training."""
+    spelled = defaultdict[str, dict[Role, set[str]]](lambda: defaultdict(set))
+    for i, name in names.items():
+        spelled[_fold(name)][roles[i]].add(name)
+    one = {
+        name: min(by_role.get(Role.TRAIN) or set[str]().union(*by_role.values()))
+        for by_role in spelled.values()
+        if all(len(same) == 1 for same in by_role.values())
+        for same in by_role.values()
+        for name in same
+    }
+    return {i: one.get(name, name) for i, name in names.items()}
+
+
+def _one_normal(names: Mapping[int, str], roles: Mapping[int, Role]) -> dict[int, str]:
+    """Class names, with one for what is called good, normal, ok … here and there: that of the training, and what
+    alone is trained on is normal, whatever it is called.
+    """
+    trained = {name for i, name in names.items() if roles[i] is Role.TRAIN}
+    others = set(names.values()) - trained
+    normal = {name for name in others if sense(name) > 0}
+    said = {name for name in trained if sense(name) > 0} or (trained if len(trained) == 1 else set())
+    if len(said) != 1 or min(map(sense, said)) < 0:
+        return {i: name or NORMAL for i, name in names.items()}
+    one = next(iter(said)) or min(normal, default=NORMAL)
+    return {i: one if name in normal | said else name for i, name in names.items()}
+
+
+def _normal(trained: set[str], bare: Sequence[str]) -> tuple[str | None, str]:
+    """The class that is normal, or None and why that cannot be known. bare: folders called good … without pictures"""
+    said = {name for name in trained if sense(name) > 0}
+    none = f", and {some(bare)} holds no picture" if bare else ""
+    if len(said) == 1:
+        return said.pop(), ""
+    if said:
+        return None, f"the classes {some(said)} all sound normal"
+    if all(sense(name) < 0 for name in trained):
+        return None, f"all there is to train on is called {some(trained)}, which is no name for what is normal{none}"
+    if len(trained) > 1:
+        return None, f"no name of the classes {some(trained)} says normal{none}"
+    (only,) = trained
+    if bare or may_be_mask_folder(only):
+        return None, f"all there is to train on lies in {only}, which may be something else{none}"
+    return only, ""
+
+
+def _file(found: Role, present: Collection[Role]) -> str:
+    """The file that pictures of a role belong to: validation pictures are the test where there is no other."""
+    if Role.TRAIN not in present or found is Role.TRAIN:
+        return TRAIN
+    return TEST if found is Role.TEST or Role.TEST not in present else TRAIN
+
+
+def _about(present: Collection[Role], classes: int) -> str:
+    """The arrangement in words, by the roles that there are folders for."""
+    if present:
+        folders = " and ".join(each for each in Role if each in present)
+        if Role.TRAIN not in present:
+            return f"folders {folders}, and none for training: some of their normal pictures are"
+        joined = Role.VAL in present and Role.TEST in present
+        return f"folders {folders}" + ("; normal pictures of val are trained with" if joined else "")
+    return "all pictures in one folder" if classes == 1 else "a folder for each class"
+
+
+def _common(folders: Sequence[Parts]) -> int:
+    """How many folders at the beginning are the same."""
+    first, last = min(folders, default=()), max(folders, default=())
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
+def _by_value(mapping: Mapping[K, V]) -> dict[V, tuple[K, ...]]:
+    """The keys by their value."""
+    found = defaultdict[V, list[K]](list)
+    for key, value in mapping.items():
+        found[value].append(key)
+    return {value: tuple(keys) for value, keys in found.items()}
+
+
+def _stem(name: str) -> str:
+    """The name of a file without its ending."""
+    return name.rpartition(".")[0] or name
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def _folded(parts: Parts) -> Parts:
+    return tuple(map(_fold, parts))
+
+
+def _ordered(names: Iterable[str]) -> tuple[str, ...]:
     """Names in order; numbers by their value."""
     return tuple(sorted(set(names), key=lambda name: (not _number(name), int(name) if _number(name) else 0, name)))
 
 
 def _number(name: str) -> bool:
     return name.isascii() and name.isdecimal()
-
-
-def count_classes(layout: Layout) -> str:
-    """How many pictures there are of each class, in words: `train: good 250; test: blowhole 115, good 80`."""
-    counted = {file: Counter(layout.classes[label] for label in labels) for file, (_, labels) in layout.files.items()}
-    return "; ".join(
-        f"{file}: " + ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
-        for file, counts in counted.items()
-    )

@@ -3,10 +3,10 @@
 import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +19,25 @@ from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.decoding import INSIDE, Pixels, Target
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.intensity import EIGHT, KINDS, Intensity, find_intensity, intensity_words
-from anomaly_ae.data.layouts import TRAIN, Layout, count_classes, find_layout
+from anomaly_ae.data.layout_texts import describe, folder_tree
+from anomaly_ae.data.layouts import TRAIN, Layout, find_layout
 from anomaly_ae.data.masks import check_size
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.sources import Integers, Listing, Source, open_source, shown
 from anomaly_ae.data.storage import cache_folder, is_held
-from anomaly_ae.errors import DataError
+from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
 from anomaly_ae.files import sha256, write_folder, write_json
 from anomaly_ae.progress import display, say
 
 AT_A_TIME, MOST_AT_A_TIME = 256, 2**22  # files that are decoded together, and their bytes when they are
 LOOKED_AT = 64  # pictures by which size and colour are found out,
 COLOURED = 16  # of 255, by which the channels of a gray picture may differ, as JPEG makes them
+MASKS_LOOKED_AT = Preprocessing(1, 64, 64)  # where they alone say which pictures are normal
 MOST_BAD = 0.1  # share of the pictures that may be unreadable before training on the others makes no sense
 SAMPLED = 256  # values of a picture by which the intensity is found
 CACHE_FORMAT = 2  # to be counted up when decoding gives other pixels
 LOOK = Target((3, 64, 64), INSIDE, sample=SAMPLED)  # small ones
+E = TypeVar("E", bound=AnomalyAEError)
 PIXELS_FILE, ABOUT_FILE = "pixels.npy", "about.json"
 
 
@@ -52,7 +55,11 @@ class PictureData:
         """Raises `DataMissing` when there is no picture, `DataError` when it cannot be told what they are."""
         source = open_source(place)
         listing = source.list()
-        return cls(source.name, source, listing, find_layout(listing.paths))
+        try:
+            data = cls(source.name, source, listing, find_layout(listing.paths, listing.empty))
+        except DataError as error:
+            raise _with_tree(DataError(f"{source.name}: {error}"), listing) from error
+        return replace(data, layout=data.layout.marked(data._marked())) if data.layout.by_masks else data
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -67,12 +74,26 @@ class PictureData:
     def place(self) -> None:
         """Nowhere but where its name says."""
 
-    @property
-    def about(self) -> str:
-        """What was found, in one line."""
-        unused = f"; {self.layout.unused:,} pictures elsewhere are not used" if self.layout.unused else ""
-        unread = "".join(f"; {folder}" for folder in self.listing.unread)
-        return f"{self.name}: {self.layout.about}; {count_classes(self.layout)}{unused}{unread}"
+    def describe(self, normal: Collection[int]) -> str:
+        """What was found, and what is used for what where the classes at the positions `normal` are normal."""
+        return f"{self.name}: {describe(self.layout, self.listing, normal)}"
+
+    def undecided(self) -> UsageError:
+        """What to say where nothing tells which classes are normal."""
+        first = self.classes[0]
+        return _with_tree(
+            UsageError(
+                f"--normal is needed: {self.name}: {self.layout.doubt}; say what is normal, as in --normal {first}, "
+                "or --normal all if everything is; or name a folder of normal pictures alone; or call theirs good"
+            ),
+            self.listing,
+        )
+
+    def _marked(self) -> frozenset[int]:
+        """The positions of the pictures whose masks mark something."""
+        masked = list(self.layout.masks)
+        found = self.masks([self.listing.paths[i] for i in masked], MASKS_LOOKED_AT)
+        return frozenset(i for i, mask in zip(masked, found[0], strict=True) if mask.any()) if found else frozenset()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -129,7 +150,7 @@ class PictureData:
         Pictures with a mask that cannot be used count as having none, and masks that mark nothing as they are; both
         are said.
         """
-        at = {self.listing.paths[picture]: (mask,) for picture, mask in self.layout.masks.items()}
+        at = {self.listing.paths[picture]: masks for picture, masks in self.layout.masks.items()}
         owners = [i for i, name in enumerate(names) for _ in at.get(name, ())]
         if not owners:
             return None
@@ -221,6 +242,12 @@ def _say_odd_masks(bad: Sequence[str], empty: int) -> None:
         )
     if empty:
         say(f"masks: {empty:,} {'marks' if empty == 1 else 'mark'} nothing as defective")
+
+
+def _with_tree(error: E, listing: Listing) -> E:
+    """The error with the folders that were found as a note."""
+    error.add_note("\n".join(folder_tree(listing.paths, listing.empty)))
+    return error
 
 
 def _coloured(pixels: Pixels) -> bool:

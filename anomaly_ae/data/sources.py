@@ -4,8 +4,9 @@ import codecs
 import contextlib
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,23 @@ Integers = npt.NDArray[np.int64]
 ENDINGS = tuple(
     b".png .jpg .jpeg .jpe .jfif .bmp .dib .gif .tif .tiff .webp .pbm .pgm .pnm .ppm".split()
 )  # of image files, whatever they hold
+UNREADABLE = {
+    "HEIC": ".heic .heif .hif",
+    "AVIF": ".avif .avifs",
+    "JPEG XL": ".jxl",
+    "JPEG 2000": ".jp2 .j2k .jpx .jpf",
+    "camera raw": ".cr2 .cr3 .nef .dng .arw .raf .orf .rw2 .pef .srw .raw",
+    "DICOM": ".dcm .dicom",
+    "NIfTI": ".nii .nii.gz",
+    "Photoshop": ".psd .psb",
+    "SVG": ".svg .svgz",
+    "OpenEXR": ".exr",
+    "radiance": ".hdr",
+    "TGA": ".tga",
+    "NumPy": ".npy .npz",
+    "PDF": ".pdf",
+    "video": ".mp4 .m4v .avi .mov .mkv .webm .wmv .mpg .mpeg",
+}  # what people take for pictures, by the endings of its files
 HEAD = 16  # bytes by which a file without such an ending is told
 STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 APPLE_DOUBLE = b"._"  # before a file's name: a Mac's remarks on it
@@ -37,11 +55,13 @@ TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # what
 class Listing:
     """Image files in a fixed order.
 
-    paths:   within the source, as bytes, for not every name is UTF-8
-    sizes:   bytes, (N,); -1 where it cannot be known
-    times:   of the last change, in ns since 1970, (N,); -1 where it cannot be known
-    skipped: files that are no images
-    unread:  folders that could not be looked into, each with the reason
+    paths:    within the source, as bytes, for not every name is UTF-8
+    sizes:    bytes, (N,); -1 where it cannot be known
+    times:    of the last change, in ns since 1970, (N,); -1 where it cannot be known
+    skipped:  files that are no images
+    unread:   folders that could not be looked into, each with the reason
+    left_out: how many files or folders are none of the paths though people may think so, by what they are
+    empty:    folders below which there is no image
     """
 
     paths: list[bytes]
@@ -49,12 +69,36 @@ class Listing:
     times: Integers
     skipped: int = 0
     unread: tuple[str, ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
+    empty: tuple[bytes, ...] = ()
 
     @classmethod
-    def of(cls, found: Collection[tuple[bytes, int, int]], skipped: int = 0, unread: Iterable[str] = ()) -> "Listing":
-        """Of path, size and time of each file, in order of the paths."""
+    def of(
+        cls,
+        found: Collection[tuple[bytes, int, int]],
+        skipped: Sequence[bytes] = (),
+        unread: Iterable[str] = (),
+        repeated: int = 0,
+        empty: Iterable[bytes] = (),
+    ) -> "Listing":
+        """Of path, size and time of each file, in order of the paths.
+
+        skipped: names of files that are no images; repeated: folders that links lead to once more
+        """
         paths, sizes, times = zip(*sorted(found), strict=True) if found else ((), (), ())
-        return cls(list(paths), np.array(sizes, np.int64), np.array(times, np.int64), skipped, tuple(unread))
+        kinds = Counter(kind for name in skipped if (kind := _unreadable(name)))
+        left_out = {f"{kind} files, which cannot be read; make PNG or JPEG of them": n for kind, n in kinds.items()}
+        if repeated:
+            left_out["folders that links lead to, for they are there already"] = repeated
+        return cls(
+            list(paths),
+            np.array(sizes, np.int64),
+            np.array(times, np.int64),
+            len(skipped),
+            tuple(unread),
+            left_out,
+            tuple(sorted(empty)),
+        )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -90,19 +134,22 @@ class Source(ABC):
     def _require(self, listing: Listing) -> Listing:
         if not len(listing):
             besides = f" (files of other kinds: {listing.skipped:,})" if listing.skipped else ""
+            others = "".join(f"; there are {count:,} {what}" for what, count in listing.left_out.items())
             unread = f"; {listing.unread[0]}" if listing.unread else ""
-            raise DataMissing(f"there is no image in {self.name}{besides}{unread}; taken are {kinds()}")
+            raise DataMissing(f"there is no image in {self.name}{besides}{others}{unread}; taken are {kinds()}")
         return listing
 
 
 @dataclass(frozen=True)
 class Folder(Source):
-    """All files below a folder; links to files are followed, links to folders are not."""
+    """All files below a folder and those that links in it lead to, each folder once."""
 
     def list(self) -> Listing:
         walk = _Walk(os.fsencode(self.name))
         found = list(walk.images())
-        return self._require(Listing.of(found, walk.skipped, walk.unread))
+        full = {path[:end] for path, *_ in found for end, byte in enumerate(path) if byte == ord("/")}
+        empty = set(walk.folders) - full - {b""}
+        return self._require(Listing.of(found, walk.skipped, walk.unread, walk.repeated, empty))
 
     def locate(self, path: bytes) -> bytes:
         return os.path.join(os.fsencode(self.name), path)
@@ -121,7 +168,9 @@ class PathList(Source):
         if set(found.values()) <= {(UNKNOWN, UNKNOWN)}:
             raise DataMissing(f"{self.name} is no image, and as a list of paths it names no file that is there")
         images = {path: known for path, known in found.items() if known == (UNKNOWN, UNKNOWN) or _is_image(path)}
-        return self._require(Listing.of([(path, *known) for path, known in images.items()], len(found) - len(images)))
+        return self._require(
+            Listing.of([(path, *known) for path, known in images.items()], [*found.keys() - images.keys()])
+        )
 
     def locate(self, path: bytes) -> bytes:
         return path
@@ -143,7 +192,7 @@ class Address(Source):
         images = [
             (os.fsencode(path[len(self._before) :]), *about) for path, about in known.items() if path not in none
         ]
-        return self._require(Listing.of(images, len(none)))
+        return self._require(Listing.of(images, [os.fsencode(path) for path in none]))
 
     def locate(self, path: bytes) -> bytes:
         return os.fsencode(self._before) + path
@@ -204,30 +253,52 @@ def has_ending(path: bytes) -> bool:
 
 
 class _Walk:
-    """Goes through a folder once, without recursion, and keeps count."""
+    """Goes through a folder once, without recursion, and keeps count.
+
+    Folders that lie in it come first, then those that links lead to, so that what a folder is called does not depend
+    on a link to it. A link to a folder around it leads nowhere new.
+    """
 
     def __init__(self, root: bytes) -> None:
-        self.root, self.skipped, self.unread = root, 0, list[str]()
+        self.root, self.skipped, self.unread = root, list[bytes](), list[str]()
+        self.folders, self.repeated = list[bytes](), 0
+        self._seen = {_identity(root[:end] or b"/") for end, byte in enumerate(root) if byte == ord("/")}
 
     def images(self) -> Iterator[tuple[bytes, int, int]]:
-        folders = [b""]
-        while folders:
-            for entry in self._entries(folder := folders.pop()):
+        waiting, links = [b""], list[bytes]()
+        while waiting or links:
+            links.sort(reverse=True)
+            folder = waiting.pop() if waiting else links.pop()
+            for entry in self._entries(folder):
                 path = os.path.join(folder, entry.name)
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(path)
+                    waiting.append(path)
+                elif _leads_to_folder(entry):
+                    links.append(path)
                 elif self._counts(entry):
                     yield path, *_stat(entry.path)
                 else:
-                    self.skipped += 1
+                    self._skip(entry, path)
 
     def _entries(self, folder: bytes) -> "list[os.DirEntry[bytes]]":
+        """What is in a folder, in order; nothing where that was looked into before."""
+        whole = os.path.join(self.root, folder)
         try:
-            with os.scandir(os.path.join(self.root, folder)) as entries:
-                return list(entries)
+            if (identity := _identity(whole)) in self._seen:
+                self.repeated += 1
+                return []
+            self._seen.add(identity)
+            with os.scandir(whole) as entries:
+                self.folders.append(folder)
+                return sorted(entries, key=lambda entry: entry.name, reverse=True)
         except OSError as error:
             self.unread.append(f"the folder {shown(folder) or shown(self.root)} cannot be opened: {error.strerror}")
             return []
+
+    def _skip(self, entry: "os.DirEntry[bytes]", path: bytes) -> None:
+        if entry.is_symlink() and not os.path.exists(entry.path) and not entry.name.startswith(b"."):
+            self.unread.append(f"the link {shown(path)} leads nowhere")
+        self.skipped.append(entry.name)
 
     def _counts(self, entry: "os.DirEntry[bytes]") -> bool:
         """Whether it is an image file; a link that leads nowhere is one if it is called so."""
@@ -235,6 +306,26 @@ class _Walk:
             if entry.is_file():
                 return _is_image(entry.path)
         return has_ending(entry.name) and entry.is_symlink() and not os.path.exists(entry.path)
+
+
+def _identity(folder: bytes) -> tuple[int, int]:
+    """What tells a folder from all others, by whatever path. Raises `OSError`."""
+    about = os.stat(folder)
+    return about.st_dev, about.st_ino
+
+
+def _leads_to_folder(entry: "os.DirEntry[bytes]") -> bool:
+    with contextlib.suppress(OSError):  # a link that leads to itself
+        return entry.is_dir()
+    return False
+
+
+def _unreadable(name: bytes) -> str | None:
+    """What a file is that people take for a picture and that is none here, by its ending."""
+    if os.path.basename(name).startswith(b"."):
+        return None
+    ends = os.fsdecode(name).lower()
+    return next((kind for kind, endings in UNREADABLE.items() if ends.endswith(tuple(endings.split()))), None)
 
 
 def _is_image(path: bytes) -> bool:

@@ -117,7 +117,7 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
             f"and normal are {', '.join(detector.recipe.normal)}; call the folder of its normal pictures so"
         )
     if isinstance(data, PictureData):
-        say(data.about)
+        say(data.describe([data.classes.index(name) for name in normal]))
     dataset = data.load(detector.preprocessing)
     recipe = dataclasses.replace(detector.recipe, dataset=data.name, classes=data.classes, normal=normal)
     test = detector.unseen(dataset.files["test" if "test" in dataset.files else "train"])

@@ -13,8 +13,7 @@ from anomaly_ae.autoencoders.tiling import inner_network
 from anomaly_ae.calibration import images_needed, require_enough
 from anomaly_ae.config import RunConfig
 from anomaly_ae.data.augmentation import build_augmentation
-from anomaly_ae.data.classes import parse_normal
-from anomaly_ae.data.datasets import Data, open_data, whole_name
+from anomaly_ae.data.datasets import Data, normal_classes, open_data, whole_name
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.preprocessing import Preprocessing
@@ -56,10 +55,10 @@ class Job:
         """
         config = with_defaults(config)
         data = open_data(config.dataset, config.data_dir)
-        if isinstance(data, PictureData):
-            say(data.about)
-        config = dataclasses.replace(config, normal=config.normal or data.normal or "")
         normal = check_names(config, data)
+        if isinstance(data, PictureData):
+            say(data.describe(normal))
+        config = dataclasses.replace(config, normal=config.normal or data.normal or "")
         device = pick_device(config.device)
         if save_to:
             check_target(expand(save_to).resolve())
@@ -114,7 +113,7 @@ def with_defaults(config: RunConfig) -> RunConfig:
 
 def check_names(config: RunConfig, data: Data) -> tuple[int, ...]:
     """Look up every name of a config; the positions of the normal classes. No image is read."""
-    normal = parse_normal(config.normal or data.normal or "", data.classes)
+    normal = normal_classes(config.normal, data)
     config = with_defaults(config)
     build_scorer(str(config.scorer), config.top_share)
     build_augmentation(config.augment)

@@ -1,7 +1,7 @@
 import pytest
 
 from anomaly_ae.data.classes import ALL
-from anomaly_ae.data.layouts import count_classes, find_layout
+from anomaly_ae.data.layouts import OUTSIDE, UNSAID, find_layout
 from anomaly_ae.errors import DataError
 
 
@@ -44,11 +44,9 @@ def test_the_layout_of_mvtec_with_its_masks() -> None:
     layout = find_layout(paths)
     assert layout.classes == ("crack", "good")
     assert layout.files == {"train": ([6, 7], [1, 1]), "test": ([2, 3, 4, 5], [0, 0, 0, 1])}
-    assert layout.masks == {2: 0, 4: 1}  # those of 000 and 002, by name with or without _mask
+    assert layout.masks == {2: (0,), 4: (1,)}  # those of 000 and 002, by name with or without _mask
     assert layout.normal == "good"
-    assert layout.unused == 1
-    assert "MVTec" in layout.about
-    assert count_classes(layout) == "train: good 2; test: crack 3, good 1"
+    assert layout.left_out == {OUTSIDE: [8]}
 
 
 def test_training_pictures_alone_and_without_a_class_of_their_own() -> None:
@@ -56,7 +54,7 @@ def test_training_pictures_alone_and_without_a_class_of_their_own() -> None:
     assert layout.classes == ("normal", "scratch")
     assert layout.files == {"train": ([0, 1], [0, 0]), "test": ([3], [1])}
     assert layout.normal == "normal"
-    assert layout.unused == 1  # what test/a.png is, nobody has said
+    assert layout.left_out == {UNSAID: [2]}  # what test/a.png is, nobody has said
     assert find_layout([b"train/good/a.png"]).normal == ALL  # nothing is there to be detected
 
 
@@ -77,7 +75,7 @@ def test_names_that_are_no_utf_8_stay_apart() -> None:
 def test_pictures_to_measure_on_alone() -> None:
     layout = find_layout([b"ground_truth/hole/0_mask.png", b"test/good/0.png", b"test/hole/0.png"])
     assert layout.files == {"train": ([1, 2], [0, 1])}
-    assert layout.masks == {2: 0}
+    assert layout.masks == {2: (0,)}
     assert layout.normal == "good"
 
 
@@ -103,7 +101,7 @@ def test_several_data_sets_in_one_folder_are_not_taken_for_classes() -> None:
 def test_classes_may_have_masks() -> None:
     layout = find_layout([b"good/a.png", b"hole/a.png", b"hole/b.png", b"ground_truth/hole/b_mask.png"])
     assert layout.classes == ("good", "hole")
-    assert layout.masks == {2: 3}
+    assert layout.masks == {2: (3,)}
 
 
 def test_a_class_may_be_called_train() -> None:
@@ -114,4 +112,4 @@ def test_a_class_may_be_called_train() -> None:
 def test_hidden_folders_are_left_alone_and_odd_digits_are_names() -> None:
     layout = find_layout([b".ipynb_checkpoints/a.png", "²/a.png".encode(), b"2/a.png"])
     assert layout.classes == ("2", "²")
-    assert layout.unused == 1
+    assert layout.left_out == {"hidden pictures": [0]}

@@ -42,18 +42,41 @@ def test_an_image_is_known_by_its_ending_or_its_first_bytes(tmp_path: Path) -> N
     assert listing.skipped == 3
 
 
-def test_links_to_files_are_followed_those_to_folders_not_and_broken_ones_are_kept(tmp_path: Path) -> None:
+def test_links_are_followed_and_broken_ones_to_pictures_are_kept(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a.png")
-    fill(tmp_path / "other", "b.png")
-    for name, target in {
-        "c.png": "a.png",
-        "d.png": "nowhere",
-        "e.png": "e.png",
-        "up": ".",
-        "other": "../other",
-    }.items():
+    fill(tmp_path / "other", "b.png", "deeper/d.png")
+    links = {"c.png": "a.png", "d.png": "nowhere", "e.png": "e.png", "more": "../other", "lost": "nowhere"}
+    for name, target in links.items():
         (folder / name).symlink_to(target)
-    assert names(folder) == ["a.png", "c.png", "d.png", "e.png"]
+    assert names(folder) == ["a.png", "c.png", "d.png", "e.png", "more/b.png", "more/deeper/d.png"]
+    assert open_source(folder).list().unread == ("the link lost leads nowhere",)
+
+
+def test_each_folder_is_listed_once_whatever_leads_to_it(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "in", "train/good/a.png")
+    fill(tmp_path, "out/b.png", "out/deeper/c.png", "beside.png")
+    links = {"again": "train", "up": ".", "train/above": "..", "parent": "..", "z": "../out/deeper", "a": "../out"}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    (tmp_path / "out/back").symlink_to("../in")
+    listing = open_source(folder).list()
+    assert listing.paths == [b"a/b.png", b"a/deeper/c.png", b"train/good/a.png"]
+    assert listing.left_out == {"folders that links lead to, for they are there already": 6}
+
+
+def test_files_that_people_take_for_pictures_are_counted_by_kind(tmp_path: Path) -> None:
+    others = ("1.HEIC", "2.heif", "a.cr2", "b.DNG", "scan.dcm", "x.npy", "._1.heic", "notes.txt")
+    listing = open_source(fill(fill(tmp_path, "a.png"), *others, content=b"something")).list()
+    said = {what.partition(" files")[0]: count for what, count in listing.left_out.items()}
+    assert said == {"HEIC": 2, "camera raw": 2, "DICOM": 1, "NumPy": 1}
+    assert listing.skipped == len(others)
+    with pytest.raises(DataMissing, match="there are 2 HEIC files, which cannot be read; make PNG or JPEG of them"):
+        open_source(fill(tmp_path / "phone", "1.HEIC", "2.HEIC", content=b"something")).list()
+
+
+def test_folders_without_an_image_are_known(tmp_path: Path) -> None:
+    (fill(tmp_path, "bad/2024/a.png") / "good/empty").mkdir(parents=True)
+    assert open_source(tmp_path).list().empty == (b"good", b"good/empty")
 
 
 def test_a_pipe_is_no_image(tmp_path: Path) -> None:

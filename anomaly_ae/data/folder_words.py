@@ -1,0 +1,160 @@
+"""What the names of folders and files say: normal or anomalous, training or test, pictures or masks."""
+
+import re
+from enum import IntEnum, StrEnum
+from functools import cache
+from itertools import pairwise
+
+
+class Sense(IntEnum):
+    """What a name says of the pictures below it."""
+
+    ANOMALOUS = -1
+    NOTHING = 0
+    NORMAL = 1
+
+
+class Role(StrEnum):
+    """What the pictures below a folder are for."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+    UNLABELLED = "unlabelled"
+
+
+def _words_in(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+NORMAL_WORDS = _words_in(
+    "good normal normals ok okay nominal intact negative negatives healthy pass passed accept accepted flawless "
+    "faultless defectfree undamaged unbroken uncracked conforming inlier inliers io gut"
+)
+ANOMALY_WORDS = _words_in(
+    "bad ng nok nio ko broken scrap scrapped scratch scratched scratches crack cracks cracked dent dents dented "
+    "stain stains stained flaw flaws flawed fail fails failed failure failures faulty fault faults positive "
+    "positives novel novelty novelties unhealthy irregular imperfect kaputt schlecht ausschuss fehler error errors "
+    "wrong diseased infected spoiled spoilt rotten"
+)
+ANOMALY_STEMS = ("anomal", "abnorm", "defect", "defekt", "damag", "reject", "outlier", "contaminat", "malfunction")
+WHOLE_NAMES = {"neg": Sense.NORMAL, "pos": Sense.ANOMALOUS}  # pos1, pos2 … are positions
+NEGATIONS = _words_in("not no non without wo un n zero kein keine ohne nicht")
+PREFIXES = ("non", "not", "no", "un")  # that negate what is written together with them
+AFTERWARDS = ("free", "less")  # as in defect-free
+
+ROLES = {
+    **dict.fromkeys(_words_in("train training trainval"), Role.TRAIN),
+    **dict.fromkeys(_words_in("val valid validation validate"), Role.VAL),
+    **dict.fromkeys(_words_in("test testing eval evaluation"), Role.TEST),
+}
+UNLABELLED = _words_in("unlabelled unlabeled unknown unsorted unsure uncertain")
+HELD_BACK = "private"  # of a test, as MVTec AD 2 calls it
+CONTAINERS = _words_in(
+    "images image img imgs data pictures picture pics photos photo jpegimages jpegs frames png pngs jpg jpgs jpeg "
+    "bmp tif tiff files samples input inputs rgb"
+)
+FILLERS = CONTAINERS | _words_in("set sets split splits dataset datasets folder public mixed parts part")
+GLUED = ("images", "image", "imgs", "img", "pictures", "photos", "samples", "parts", "pieces", "products", "items")
+
+MASKS = _words_in("masks groundtruth gt gts segmentation segmentations")
+PERHAPS_MASKS = _words_in("mask label labels annotation annotations anno seg")  # or a class that is called so
+BESIDE_MASKS = FILLERS | _words_in("class object binary pixel semantic instance colour color")
+GROUND_TRUTH = re.compile(r"ground[\W_]*truth", re.IGNORECASE)
+MASK_NAMES = "masks?|gt|ground[ _-]?truth|labels?|seg|segmentation|annotations?|anno"
+MASK_AFFIX = re.compile(
+    rf"(?:[ _.-]+(?:{MASK_NAMES})(?:[ _.-]*\d+)?$)|(?:^(?:{MASK_NAMES})[ _.-]+)", re.IGNORECASE
+)  # in the name of a file without its ending
+
+JUNK = {
+    **dict.fromkeys(("@eadir", "thumbnails", "thumbs", "_thumbs", "thumb"), "thumbnails"),
+    **dict.fromkeys(("__macosx",), "a Mac's remarks"),
+    **dict.fromkeys(("#recycle", "$recycle.bin", "lost+found"), "deleted files"),
+}
+BOUNDARY = re.compile(r"(?<=[a-zß-ÿ])(?=[A-Z])")
+SEPARATORS = re.compile(r"[\W\d_]+")
+
+
+def is_container(name: str) -> bool:
+    """Whether a folder is called `images`, `Data`, `JPEGImages` …, which says nothing of what is in it."""
+    words = _words(name)
+    return bool(words) and set(words) <= CONTAINERS
+
+
+def junk(parts: tuple[str, ...]) -> str | None:
+    """Why a file at this path is none that somebody put there as a picture, or None."""
+    if any(part.startswith(".") for part in parts):
+        return "hidden pictures"
+    return next((JUNK[part.casefold()] for part in parts[:-1] if part.casefold() in JUNK), None)
+
+
+def says_something(parts: tuple[str, ...]) -> bool:
+    """Whether the last of these folders is called so that one would look for pictures in it."""
+    return not junk(parts) and bool(sense(parts[-1]) or role(parts[-1])[0])
+
+
+@cache
+def sense(name: str) -> Sense:
+    """Whether a folder's name says normal, as `good`, `001_OK` and `no-defects` do, or anomalous, as `NG 1`,
+    `bad_parts` and `not good`; what says both is anomalous.
+    """
+    words = _words(name)
+    if (whole := WHOLE_NAMES.get(name.casefold()) or _known("".join(words))) is not Sense.NOTHING:
+        return whole
+    found, negated = [], False
+    for word, following in pairwise((*words, "")):
+        if word in NEGATIONS or (word == "free" and following in ("of", "from")):
+            negated = True
+        elif said := _known(word):
+            found.append(-said if negated or following in AFTERWARDS else said)
+            negated = False
+    return Sense(min(found, default=0))
+
+
+def _known(word: str) -> Sense:
+    """What one word says, also after `non` or `un`, and with `images`, `parts` … at its end."""
+    for plain in (word, *(word.removesuffix(ending) for ending in GLUED)):
+        if plain in NORMAL_WORDS:
+            return Sense.NORMAL
+        if plain in ANOMALY_WORDS or plain.startswith(ANOMALY_STEMS):
+            return Sense.ANOMALOUS
+    negated = next((word[len(prefix) :] for prefix in PREFIXES if word.startswith(prefix) and word != prefix), "")
+    return Sense(-_known(negated)) if negated else Sense.NOTHING
+
+
+def role(name: str) -> tuple[Role | None, str]:
+    """The role that a folder's name gives, and a class that it names as well: `train_good` is (train, good)."""
+    words = _words(name)
+    roles = {ROLES[word] for word in words if word in ROLES}
+    others = [word for word in words if word not in ROLES and word not in FILLERS | MASKS | PERHAPS_MASKS]
+    if (HELD_BACK in others and roles) or (others and set(others) <= UNLABELLED):
+        return Role.UNLABELLED, ""
+    rest = "_".join(others)
+    if len(roles) != 1 or (rest and not sense(rest)):
+        return None, ""
+    return roles.pop(), rest
+
+
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder is called so that it can only be one of masks: `ground_truth`, `masks`, `defect_mask` …"""
+    words = _mask_words(name)
+    return bool(MASKS & set(words)) or ("mask" in words and len(words) > 1)
+
+
+def may_be_mask_folder(name: str) -> bool:
+    """Whether a folder's name, `mask`, `labels` …, is that of masks or of a class."""
+    return bool(_mask_words(name)) and not is_mask_folder(name)
+
+
+def _mask_words(name: str) -> tuple[str, ...]:
+    """The words of a name if it says masks and nothing that is none of theirs, as in `with_mask`; else none."""
+    words = _words(name)
+    rest = [word for word in words if word not in MASKS | PERHAPS_MASKS | BESIDE_MASKS and word not in ROLES]
+    return words if (MASKS | PERHAPS_MASKS) & set(words) and all(map(_known, rest)) else ()
+
+
+@cache
+def _words(name: str) -> tuple[str, ...]:
+    """The words of a name, casefolded: of `001_GoodParts` good and parts."""
+    joined = GROUND_TRUTH.sub("groundtruth", name)
+    return tuple(word.casefold() for word in SEPARATORS.split(BOUNDARY.sub(" ", joined)) if word)

@@ -1,0 +1,91 @@
+"""What was found in a folder of pictures, for people: a table of what is used for what, and a small tree."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from anomaly_ae.data.folder_words import says_something
+from anomaly_ae.data.layouts import TEST, TRAIN, Layout, Parts, split_path
+from anomaly_ae.data.sources import Listing
+from anomaly_ae.tables import columns
+
+MOST_ROWS, MOST_LINES, MOST_BELOW, DEEPEST = 12, 16, 6, 4  # of the table; of the tree, a folder in it, its depth
+WIDEST = 40  # characters of a name
+
+
+def describe(layout: Layout, listing: Listing, normal: Collection[int]) -> str:
+    """What is used for what, a row for each class of each file; and what is left out, with the reason.
+
+    normal: positions of the classes that are
+    """
+    rows = [row for file in (TRAIN, TEST) if file in layout.files for row in _rows(layout, file, normal)]
+    lines = columns(rows[:MOST_ROWS], right=(2 if TEST in layout.files else 1,))
+    if len(rows) > MOST_ROWS:
+        lines.append(f"and {len(rows) - MOST_ROWS:,} rows more")
+    reasons = {reason: len(positions) for reason, positions in layout.left_out.items()} | listing.left_out
+    lines += [f"left out: {count:,} {reason}" for reason, count in sorted(reasons.items())]
+    lines += [f"no picture in {_name(folder)}" for folder in map(split_path, listing.empty) if says_something(folder)]
+    return "\n".join([layout.about, *(f"  {line}" for line in (*lines, *listing.unread))])
+
+
+def _rows(layout: Layout, file: str, normal: Collection[int]) -> list[tuple[str, ...]]:
+    """The classes of a file, normal ones first: the file, where there are two, name, pictures, and their use."""
+    tested = TEST in layout.files
+    positions, labels = layout.files[file]
+    masked = Counter(label for i, label in zip(positions, labels, strict=True) if i in layout.masks)
+    counts = sorted(Counter(labels).items(), key=lambda item: (item[0] not in normal, item[0]))
+    return [
+        (
+            *([file] if tested else []),
+            _name([layout.classes[label]]),
+            f"{count:,}",
+            _use(file, label in normal, tested) + (f"; {masked[label]:,} with masks" if masked[label] else ""),
+        )
+        for label, count in counts
+    ]
+
+
+def _use(file: str, is_normal: bool, tested: bool) -> str:
+    """What pictures are used for, by their file and whether there is one for the test."""
+    if is_normal:
+        if file == TEST:
+            return "normal: to measure with"
+        measured = "" if tested else ", and to measure with"
+        return f"normal: to learn from, to set the threshold{measured}"
+    return "anomalous: not used" if file == TRAIN and tested else "anomalous: to measure with"
+
+
+def folder_tree(paths: Iterable[bytes], empty: Iterable[bytes] = ()) -> list[str]:
+    """The folders that pictures at these paths lie in, and empty ones, each with how many are below it; as many lines
+    as can be overlooked.
+    """
+    counts = Counter({split_path(path): 0 for path in empty})
+    for path in paths:
+        folders = split_path(path)[:-1]
+        counts.update(folders[:depth] for depth in range(len(folders) + 1))
+    below = defaultdict[Parts, list[Parts]](list)
+    for folder in sorted(counts):
+        if folder:
+            below[folder[:-1]].append(folder)
+    lines = columns(_branch((), below, counts), right=(1,))
+    return lines[:MOST_LINES] + (["…"] if len(lines) > MOST_LINES else [])
+
+
+def _branch(
+    folder: Parts, below: Mapping[Parts, Sequence[Parts]], counts: Mapping[Parts, int]
+) -> list[tuple[str, str]]:
+    """A folder and what is below it, as names and counts."""
+    indent = "  " * len(folder)
+    rows = [(f"{indent}{_name(folder[-1:])}/" if folder else "all pictures", f"{counts[folder]:,}")]
+    inner = below[folder] if len(folder) < DEEPEST else []
+    for each in inner[:MOST_BELOW]:
+        rows += _branch(each, below, counts)
+    if more := inner[MOST_BELOW:]:
+        rows.append((f"{indent}  {len(more):,} folders more", f"{sum(counts[each] for each in more):,}"))
+    return rows
+
+
+def _name(parts: Sequence[str]) -> str:
+    """Names of folders, as wide as a line bears, with what cannot be printed escaped."""
+    text = "/".join(parts)
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return plain if len(plain) <= WIDEST else f"{plain[: WIDEST - 1]}…"
