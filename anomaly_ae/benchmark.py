@@ -1,5 +1,6 @@
 """Scorers side by side over the cells of a pipeline: means, intervals over seeds, and figures by class."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -14,6 +15,7 @@ from anomaly_ae.runs import FINISHED, RunFolder
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
+ANY = "any network"  # the system of scorers that see the images alone
 AUROC = "auroc "  # before the name of a novel class, in a row of `evaluation/beside.csv`
 
 
@@ -21,7 +23,7 @@ AUROC = "auroc "  # before the name of a novel class, in a row of `evaluation/be
 class Measured:
     """The AUROC of one scorer in one cell, in [0, 1]: of the whole, and against each novel class.
 
-    system: what the cell is but for its normal classes and its seed
+    system: what the cell's network is but for its normal classes and its seed
     """
 
     system: str
@@ -56,20 +58,22 @@ def measured(runs: Iterable[tuple[str, RunFolder]]) -> list[Measured]:
 
 
 def scorer_table(found: Sequence[Measured]) -> list[dict[str, Any]]:
-    """A row for each scorer of each system, the best first.
+    """A row for each scorer of each system, the best first; one for all systems where a scorer sees no network.
 
-    It has the mean AUROC over all cells, its 95 % interval over the seeds (of a single cell, DeLong's), in how many
-    cells it is better or worse than the detector's own by DeLong's test at 5 %, and the AUROC of each column: a set
-    of normal classes, or a novel class where there is but one such set.
+    It has the mean AUROC over normal classes and seeds, its 95 % interval over the seeds (of one cell, DeLong's), in
+    how many cells it is better or worse than the cell's own scorer by DeLong's test at 5 %, and the AUROC of each
+    column: a set of normal classes, or a novel class where there is but one such set.
     """
     columns = _column_names(found)
+    found = _without_repeats(found)
     rows: list[dict[str, Any]] = []
     for system, scorer in dict.fromkeys((each.system, each.scorer) for each in found):
-        of_scorer = [each for each in found if (each.system, each.scorer) == (system, scorer)]
+        cells = [each for each in found if (each.system, each.scorer) == (system, scorer)]
+        of_scorer = list({(each.normal, each.seed): each for each in reversed(cells)}.values())
         seeds = dict.fromkeys(each.seed for each in of_scorer)
         means = [fmean(each.auroc for each in of_scorer if each.seed == seed) for seed in seeds]
         low, high = of_scorer[0].interval if len(of_scorer) == 1 else interval(means)
-        clear = [each.difference for each in of_scorer if each.p_value < SIGNIFICANT]
+        clear = [each.difference for each in cells if each.p_value < SIGNIFICANT]
         about = {
             "system": system,
             "scorer": scorer,
@@ -78,10 +82,28 @@ def scorer_table(found: Sequence[Measured]) -> list[dict[str, Any]]:
             "high": high,
             "seeds": len(means),
         }
-        about |= {"better": sum(d > 0 for d in clear), "worse": sum(d < 0 for d in clear), "cells": len(of_scorer)}
+        about |= {"better": sum(d > 0 for d in clear), "worse": sum(d < 0 for d in clear), "cells": len(cells)}
         rows.append(about | _columns(of_scorer, columns))
-    systems = list(dict.fromkeys(row["system"] for row in rows))
+    systems = sorted(dict.fromkeys(row["system"] for row in rows), key=ANY.__eq__)
     return sorted(rows, key=lambda row: (systems.index(row["system"]), -row["auroc"]))
+
+
+def _without_repeats(found: Sequence[Measured]) -> list[Measured]:
+    """The same, with scorers that come to the same AUROC whatever the network counted to no system."""
+    systems = {each.system for each in found}
+    seen: dict[str, set[tuple[str, int, float]]] = {}
+    for each in found:
+        seen.setdefault(each.scorer, set()).add((each.normal, each.seed, each.auroc))
+    repeated = {
+        scorer
+        for scorer, values in seen.items()
+        if len({(normal, seed) for normal, seed, _ in values}) == len(values)
+        and {each.system for each in found if each.scorer == scorer} == systems
+    }
+    return [
+        dataclasses.replace(each, system=ANY) if len(systems) > 1 and each.scorer in repeated else each
+        for each in found
+    ]
 
 
 def _column_names(found: Sequence[Measured]) -> list[str]:
@@ -115,5 +137,5 @@ def draw_scorers(rows: Sequence[dict[str, Any]]) -> Figure:
     columns = [name for name in rows[0] if name.startswith(("normal ", "novel "))]
     values = np.array([[row["auroc"], *(row[name] for name in columns)] for row in rows], dtype=float)
     several = len({row["system"] for row in rows}) > 1
-    names = [f"{row['system']} · {row['scorer']}" if several else row["scorer"] for row in rows]
+    names = figures.distinct([f"{row['system']} · {row['scorer']}" if several else row["scorer"] for row in rows])
     return figures.heat_table(values, names, ["mean", *columns], "AUROC × 100, mean over the seeds")

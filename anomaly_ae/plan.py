@@ -47,7 +47,7 @@ class Cell:
     """One training of a pipeline.
 
     row:       its line in the comparison: what it is but for its normal classes
-    variant:   `row` without the seed: cells that differ in classes and seed alone are measurements of the same
+    variant:   `network` without the seed: cells that differ in classes and seed alone are measurements of the same
     network:   what tells its network from the others: `row` without scorer and target rate
     beside:    further scorers to measure on its network
     published: figures of its source, for the first cell of a matrix; none where the file's settings were overridden
@@ -154,7 +154,7 @@ def _cells(
     cells: list[Cell] = []
     for combination in itertools.product(*matrix.values()):
         varied = dict(zip(matrix, combination, strict=True))
-        left_out = ((), ("normal",), ("normal", "seed"), ("normal", *REUSED))
+        left_out = ((), ("normal",), ("normal", "seed", *REUSED), ("normal", *REUSED))
         name, row, variant, network = (_label(system, varied, without) for without in left_out)
         config = RunConfig.build(fixed, varied)
         first = row not in {cell.row for cell in cells}

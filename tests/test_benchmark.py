@@ -54,6 +54,21 @@ def test_the_heat_map_has_every_scorer_and_class() -> None:
     assert [text.get_text() for text in axes.texts][:3] == ["90.0", "95.0", "85.0"]
 
 
+def test_a_scorer_that_sees_no_network_stands_once_whatever_the_detectors_own_scorer() -> None:
+    cells = [
+        dataclasses.replace(measured(scorer, normal, 0, auroc), system=system)
+        for system, own in [("small", 0.7), ("large", 0.8)]
+        for normal in "01"
+        for _ in ("scorer mse", "scorer ssim")  # two cells with one network
+        for scorer, auroc in [("pca", 0.6), ("mse", own)]
+    ]
+    table = scorer_table(cells)
+    order = [("small", "mse"), ("large", "mse"), ("any network", "pca")]
+    assert [(row["system"], row["scorer"]) for row in table] == order
+    assert [row["auroc"] for row in table] == pytest.approx([0.7, 0.8, 0.6])
+    assert table[2]["cells"] == 8
+
+
 def test_systems_are_kept_apart() -> None:
     other = [dataclasses.replace(each, system="vae", auroc=each.auroc - 0.2) for each in FOUND]
     table = scorer_table([*FOUND, *other])

@@ -2,10 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
 from anomaly_ae import figures
+from anomaly_ae.figures.latents import class_colors
 from anomaly_ae.training import Epoch
 
 RNG = np.random.default_rng(0)
@@ -82,64 +84,73 @@ def test_a_grid_holds_originals_above_reconstructions(channels: int, shape: tupl
     assert (pixels[40, 40].max(), pixels[130, 40].max()) == (255, 128)
 
 
-def test_a_grid_goes_on_below_with_what_does_not_fit_side_by_side() -> None:
-    images = np.ones((8, 1, 28, 28))
-    pixels = figures.grid(images, 0.5 * images)
-    assert pixels.shape == (4 * 86, 6 * 86)
-    band = pixels[2 * 86 + 40, 40::86]  # the first two of the second band are images, the others are empty
-    assert band.tolist() == [255, 255, 0, 0, 0, 0]
+@pytest.mark.parametrize(("images", "bands", "width"), [(1, 1, 1), (6, 1, 6), (7, 2, 3), (8, 2, 4), (18, 3, 6)])
+def test_a_grid_goes_on_below_without_empty_places(images: int, bands: int, width: int) -> None:
+    white = np.ones((images, 1, 28, 28))
+    pixels = figures.grid(white, 0.5 * white)
+    assert pixels.shape == (bands * 2 * 86, width * 86)
+    assert (pixels[40::172, 40::86] == 255).all()
 
 
-def test_an_overlay_has_a_contour_at_the_level_and_the_outline_of_the_truth() -> None:
-    picture, heat = np.full((40, 60, 3), 90, np.uint8), np.zeros((20, 30), np.float32)
-    heat[8:12, 10:16] = 2.0
-    mask = np.zeros((20, 30), bool)
-    mask[2:6, 20:28] = True
-    over = figures.overlay(picture, heat, least=60, level=1.0, mask=mask)
-    found = np.argwhere((over == figures.CONTOUR).all(axis=2))
-    assert found.min(axis=0).tolist() == pytest.approx([16, 20], abs=2)
-    assert found.max(axis=0).tolist() == pytest.approx([23, 31], abs=2)
-    true = np.argwhere((over == figures.TRUTH).all(axis=2))
-    assert (*true.min(axis=0), *true.max(axis=0)) == (4, 40, 11, 55)
-    assert (over[7:9, 46:50] == 90).all()  # an outline, not a patch
+ROLE_COLORS = {"normal": "#4477aa", "novel": "#ee6677"}
 
 
-def test_a_map_that_stays_below_the_level_is_faint_and_has_no_contour() -> None:
-    picture, heat = np.full((40, 60, 3), 90, np.uint8), np.full((40, 60), 0.01, np.float32)
-    over = figures.overlay(picture, heat, least=60, level=1.0)
-    assert abs(over.astype(int) - 90).max() < 12
-    assert not (over == figures.CONTOUR).all(axis=2).any()
+def test_normal_is_blue_and_novel_red_whatever_the_classes_are_called() -> None:
+    latents, names = RNG.normal(size=(60, 4)).astype("float32"), np.where(NOVEL, "bad", "good").tolist()
+    legend = figures.latent_map(latents, names, NOVEL).axes[1].get_legend()
+    assert legend is not None
+    told = [(text.get_text(), mark) for text, mark in zip(legend.get_texts(), legend.legend_handles, strict=True)]
+    shown = {text: to_hex(mark.get_facecolor()[0]) for text, mark in told}  # type: ignore[union-attr,index]
+    assert shown == {"good (normal)": ROLE_COLORS["normal"], "bad (novel)": ROLE_COLORS["novel"]}
+    boxes = figures.score_by_class(SCORES, names, NOVEL, 0.5).axes[0]
+    assert [label.get_text() for label in boxes.get_xticklabels()] == ["good", "bad"]  # normal first
+    bars = figures.score_histogram(SCORES, NOVEL, 0.5, 0.05).axes[0].patches
+    assert [to_hex(bar.get_facecolor()) for bar in bars] == list(ROLE_COLORS.values())
 
 
-def test_overlays_of_gray_and_colour_images_are_in_colour() -> None:
-    for channels in (1, 3):
-        drawn = figures.overlays(np.full((2, channels, 8, 8), 0.5), np.zeros((2, 8, 8), np.float32))
-        assert drawn.shape == (2, 3, 224, 224)
-        assert drawn == pytest.approx(0.5, abs=0.01)
+def test_many_classes_keep_the_colours_of_their_roles() -> None:
+    colors = class_colors({"a": "normal", "b": "normal"} | {str(i): "novel" for i in range(8)})
+    assert len(set(colors.values())) == 10
+    assert all(max(green, blue) > red for red, green, blue in (colors["a"], colors["b"]))
+    assert all(red >= max(green, blue) for red, green, blue in (colors[str(i)] for i in range(8)))
 
 
-def test_an_overlay_is_the_picture_where_the_map_is_zero() -> None:
-    picture = np.full((20, 40, 3), 90, np.uint8)
-    heat = np.zeros((4, 8), np.float32)
-    heat[0, 0] = 2.0
-    over = figures.overlay(picture, heat)
-    assert over.shape == (120, 240, 3)
-    assert (over[-1, -1] == 90).all()
-    assert np.abs(over[0, 0].astype(int) - 90).max() > 50
-    assert (figures.overlay(picture, np.zeros((4, 8))) == 90).all()
+@pytest.mark.parametrize("count", [9, 40, 5_000])
+def test_the_bars_of_a_histogram_fit_the_number_of_scores_and_hold_all_of_them(count: int) -> None:
+    scores = np.append(RNG.normal(size=count), 1e6)
+    axes = figures.score_histogram(scores, np.arange(count + 1) >= count // 2, 0.5, 0.05).axes[0]
+    heights = [bar.get_data().values for bar in axes.patches]  # type: ignore[attr-defined]
+    assert [round(float(values.sum())) for values in heights] == [100, 100]
+    assert len(heights[0]) == int(np.clip(2 * np.sqrt(count + 1), 8, 60))
+    assert axes.get_xlim()[1] < 100
+    assert "beyond: in the last bar" in axes.get_xlabel()
 
 
-@pytest.mark.parametrize("scores", [np.ones(0), np.ones(1), np.full(30, 2.0), np.linspace(-3, 1_000, 400)])
-def test_a_histogram_of_a_folder_shows_every_image(scores: np.ndarray) -> None:
-    figure = figures.folder_histogram(scores.astype(np.float32), np.linspace(0, 1, 50), 0.95, 0.05)
-    heights = [patch.get_data().values for patch in figure.axes[0].patches]
-    assert [round(float(values.sum())) for values in heights] == [100, 100 if len(scores) else 0]
+def test_one_role_alone_has_a_histogram_without_the_other() -> None:
+    axes = figures.score_histogram(SCORES, np.zeros(60, bool), 0.5, 0.05).axes[0]
+    assert [bar.get_label() for bar in axes.patches] == ["normal, 60"]
 
 
-def test_names_in_a_legend_are_plain_whatever_they_begin_with() -> None:
-    names = ["_pics · conv", r"a$x_{$b", "x" * 200]
-    figure = figures.compared_rocs([(name, SCORES, NOVEL) for name in names])
-    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert texts[0] == "_pics · conv"
-    assert len(texts) == 4
-    figure.canvas.draw()  # which a formula that is none would end
+def test_scores_beyond_the_edge_are_marked_in_their_class() -> None:
+    scores = np.append(SCORES[:-1], 1e6)
+    axes = figures.score_by_class(scores, NAMES, ROLES, 0.5).axes[0]
+    assert axes.get_ylim()[1] < 100
+    legend = axes.get_legend()
+    assert legend is not None
+    assert "higher still, 1" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_names_side_by_side_are_without_what_all_have_in_common_and_never_the_same() -> None:
+    cells = [f"sizes · normal {n} · latent {d} · scorer mse" for n in ("0,1,2", "all-but:7") for d in range(8)]
+    legend = figures.compared_rocs([(name, SCORES, NOVEL) for name in cells]).axes[0].get_legend()
+    assert legend is not None
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts[0] == "normal 0,1,2 · latent 0"
+    assert len(set(texts)) == 17  # with that of chance
+
+
+def test_the_columns_of_a_table_have_room_beside_long_names(tmp_path: Path) -> None:
+    rows, columns = ["a system of a rather long name · latent 12 · scorer mse", "b"], ["mean", "normal 0,1,2", "3"]
+    figure = figures.heat_table(np.full((2, 3), 0.5), rows, columns, "AUROC × 100")
+    figure.savefig(tmp_path / "a.png")  # which lays it out
+    assert figure.axes[0].get_window_extent().width / figure.dpi > 3 * 0.4  # inches

@@ -19,6 +19,7 @@ def run(
     ] = None,
     data_dir: DataDir = None,
     jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Cells to work on at the same time.")] = 1,
+    again: Annotated[bool, typer.Option("--again", help="Train all cells anew, though they are finished.")] = False,
     no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
     mlruns: Mlruns = None,
     as_json: Json = False,
@@ -30,7 +31,8 @@ def run(
 
     overrides = [parse_setting(text) for text in settings or []]
     overrides += [("data_dir", data_dir)] if data_dir else []
-    result = run_plan(pipeline, overrides, home=Home.find(mlruns), tracking=not no_tracking, jobs=jobs)
+    home = Home.find(mlruns)
+    result = run_plan(pipeline, overrides, home=home, tracking=not no_tracking, jobs=jobs, again=again)
     show(dataclasses.asdict(result), as_json, texts.compared)
     if result.failed:
         raise typer.Exit(1)

@@ -1,6 +1,6 @@
 """Cells of a pipeline side by side: what each came to as tables and pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,20 +119,27 @@ def draw_comparison(done: Sequence[Done]) -> dict[str, Figure]:
     if not networks:
         return {}
     histories = [(f"{name} ({each.run.config.objective})", each.run.history()) for name, each in networks.items()]
+    which = _which_normal(done, networks.values())
     datasets = dict.fromkeys(each.run.config.dataset for each in networks.values())
     grids = {
         short_name(name): [each for each in networks.values() if each.run.config.dataset == name] for name in datasets
     }
     return (
-        {"loss_curves": figures.compared_losses(histories)}
+        {"loss_curves": figures.compared_losses(histories, f"Loss by epoch{which}")}
         | _draw_rocs(done)
         | {
             f"reconstructions_{name}": figures.labelled_rows(
-                _reconstructions(same), f"Test images of {name}, one of each class, reconstructed"
+                _reconstructions(same), f"Test images of {name}, one of each class, reconstructed{which}"
             )
             for name, same in grids.items()
         }
     )
+
+
+def _which_normal(done: Sequence[Done], drawn: Iterable[Done]) -> str:
+    """Which normal classes the drawn cells have, where there are others, too; in words."""
+    sets, shown = ({each.run.config.normal for each in some} for some in (done, drawn))
+    return f"; normal {' and '.join(sorted(shown))}, the first of {len(sets)} sets" if len(sets) > len(shown) else ""
 
 
 def _draw_rocs(done: Sequence[Done]) -> dict[str, Figure]:

@@ -17,7 +17,7 @@ from anomaly_ae.figures.pictures import (
     overlays,
 )
 from anomaly_ae.figures.scores import calibration, folder_histogram, heat_table, score_by_class, score_histogram
-from anomaly_ae.figures.style import Array, label, save_figures, save_image
+from anomaly_ae.figures.style import Array, distinct, label, save_figures, save_image
 
 __all__ = [
     "CONTOUR",
@@ -32,6 +32,7 @@ __all__ = [
     "compared_losses",
     "compared_rocs",
     "detections",
+    "distinct",
     "folder_histogram",
     "grid",
     "heat_table",

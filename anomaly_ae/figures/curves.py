@@ -1,6 +1,8 @@
 """Curves: losses by epoch, ROC, precision and recall."""
 
+import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -8,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from anomaly_ae.figures.style import LINE, NORMAL, NOVEL, Array, label, log_scale, plots
+from anomaly_ae.figures.style import LINE, NORMAL, Array, distinct, label, log_scale, plots
 from anomaly_ae.training import Epoch
 
 DASHES = ("-", "--", "-.", ":")  # in turn, for a curve may lie on another
-LONGEST = 48  # letters of a name in a legend
+LINE_LETTERS = 40  # of a name in a legend, which may have three lines
 
 
 def loss_curves(history: Sequence[Epoch]) -> Figure:
@@ -20,8 +22,9 @@ def loss_curves(history: Sequence[Epoch]) -> Figure:
     figure, (axes,) = plots(1, (7, 4.2))
     epochs = [epoch.epoch for epoch in history]
     marker = "." if len(history) <= 40 else ""
+    validation = [epoch.validation_loss for epoch in history]
     axes.plot(epochs, [epoch.train_loss for epoch in history], color=NORMAL, marker=marker, label="training")
-    axes.plot(epochs, [epoch.validation_loss for epoch in history], color=NOVEL, marker=marker, label="validation")
+    axes.plot(epochs, validation, "--", color=LINE, marker=marker, label="validation")
     best = min(history, key=lambda epoch: epoch.validation_loss)
     said = f"best epoch: {best.epoch}"
     axes.plot(best.epoch, best.validation_loss, "o", color=LINE, fillstyle="none", markersize=11, label=said)
@@ -32,10 +35,10 @@ def loss_curves(history: Sequence[Epoch]) -> Figure:
     return figure
 
 
-def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]]) -> Figure:
+def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]], heading: str = "Loss by epoch") -> Figure:
     """Training and validation loss by epoch of several trainings, each with its name."""
     figure, panels = plots(2, (12.5, 4.8))
-    colors = sns.color_palette("tab10" if len(histories) <= 10 else "husl", n_colors=len(histories))
+    colors = _colors(len(histories))
     for axes, part in zip(panels, ("train", "validation"), strict=True):
         for i, (color, (_, history)) in enumerate(zip(colors, histories, strict=True)):
             losses = [getattr(epoch, f"{part}_loss") for epoch in history]
@@ -47,26 +50,33 @@ def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]]) -> Figure:
         axes.set_title("Training" if part == "train" else "Validation")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(panels[1], [name for name, _ in histories], title="system (objective)")
-    figure.suptitle("Loss by epoch")
+    figure.suptitle(heading)
     return figure
 
 
 def compared_rocs(runs: Sequence[tuple[str, Array, Array]]) -> Figure:
     """ROC curves of several detectors in one plot: a name, scores (N,) and whether each image is novel, bool (N,)."""
     figure, (axes,) = plots(1, (8.6, 5))
-    for i, (_, scores, novel) in enumerate(runs):
+    for i, (color, (_, scores, novel)) in enumerate(zip(_colors(len(runs)), runs, strict=True)):
         fpr, tpr, _ = roc_curve(novel, scores)
-        axes.plot(fpr, tpr, DASHES[i % len(DASHES)])
-    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":")
+        axes.plot(fpr, tpr, DASHES[i % len(DASHES)], color=color)
+    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    _legend(axes, [*(name for name, _, _ in runs), "chance"])
+    _legend(axes, [name for name, _, _ in runs], more=["chance"])
     return figure
 
 
-def _legend(axes: Axes, names: Sequence[str], title: str | None = None) -> None:
-    """The names of the lines beside the axes; said line by line, for one that begins with _ is hidden otherwise."""
-    shown = [label(name, LONGEST) for name in names]
+def _colors(count: int) -> Sequence[Any]:
+    """So many colours for lines, as different as can be."""
+    return list(sns.color_palette("tab10" if count <= 10 else "husl", n_colors=count))
+
+
+def _legend(axes: Axes, names: Sequence[str], title: str | None = None, more: Sequence[str] = ()) -> None:
+    """The names of the lines beside the axes, without what all have in common, long ones on several lines; said line
+    by line, for one that begins with _ is hidden otherwise.
+    """
+    shown = [textwrap.fill(label(name, 3 * LINE_LETTERS), LINE_LETTERS) for name in (*distinct(names), *more)]
     axes.legend(axes.lines, shown, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title=title)
 
 
@@ -86,7 +96,7 @@ def roc_and_precision_recall(
     at_fpr, at_tpr, at_precision = at_threshold
     for axes, point in ((left, (at_fpr, at_tpr)), (right, (at_tpr, at_precision))):
         if None not in point:
-            axes.plot(*point, "o", color=NOVEL, label="threshold")  # type: ignore[arg-type]
+            axes.plot(*point, "o", color=LINE, label="threshold")  # type: ignore[arg-type]
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(loc="best")
     return figure

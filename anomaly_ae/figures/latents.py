@@ -1,16 +1,19 @@
 """Latents laid out in the plane."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from anomaly_ae.figures.style import MARKERS, Array, plots
+from anomaly_ae.figures.style import MARKERS, NORMAL, NOVEL, Array, plots
 
 MAPPED = 1_000  # latents in the map, at most
+# Of classes by their role, from Paul Tol's bright scheme: cold ones, blue first, and warm ones, red first
+SHADES = {"normal": (NORMAL, "#66ccee", "#228833"), "novel": (NOVEL, "#ccbb44", "#aa3377")}
 STEPS = 500  # of t-SNE; twice as many change so small a map little
 
 
@@ -28,6 +31,16 @@ def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
     right.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="class")
     figure.suptitle(f"Latents of {len(latents):,} test images")
     return figure
+
+
+def class_colors(role_of: Mapping[str, str]) -> dict[str, tuple[float, float, float]]:
+    """A colour for each class by its role: cold ones for normal classes, warm ones for novel."""
+    colors: dict[str, tuple[float, float, float]] = {}
+    for role, shades in SHADES.items():
+        classes = [name for name, its in role_of.items() if its == role]
+        mixed = sns.blend_palette(shades, len(classes)) if len(classes) > 1 else shades[:1]
+        colors |= {name: to_rgb(color) for name, color in zip(classes, mixed, strict=False)}
+    return colors
 
 
 def _pca(latents: Array) -> tuple[Array, Array]:
@@ -54,8 +67,8 @@ def _scatter(axes: Axes, plane: Array, names: Sequence[str], novel: Array) -> No
     """Points (N, 2), coloured by class, and handles for a legend that shows the marks of the map."""
     table = pd.DataFrame({"x": plane[:, 0], "y": plane[:, 1], "class": names})
     table["role"] = np.where(novel, "novel", "normal")
-    order = sorted(set(names))
-    colors = dict(zip(order, sns.color_palette(n_colors=len(order)), strict=True))
+    role_of = dict(sorted(zip(names, table["role"], strict=True), key=lambda each: (each[1] == "novel", each[0])))
+    colors = class_colors(role_of)
     sns.scatterplot(
         table,
         x="x",
@@ -69,7 +82,6 @@ def _scatter(axes: Axes, plane: Array, names: Sequence[str], novel: Array) -> No
         legend=False,
         ax=axes,
     )
-    role_of = dict(zip(names, table["role"], strict=True))
-    for name in order:
+    for name in role_of:
         label = f"{name} ({role_of[name]})"
         axes.scatter([], [], s=28, color=colors[name], marker=MARKERS[role_of[name]], label=label)

@@ -75,15 +75,18 @@ def _strip(shown: Array) -> Array:
 
 
 def grid(images: Array, rebuilt: Array) -> Array:
-    """Originals above reconstructions, `BAND` pairs side by side, then the next, float (N, C, H, W) in [0, 1], as one
-    uint8 picture (H', W'[, 3]).
+    """Originals above reconstructions, up to `BAND` pairs side by side, then the next, float (N, C, H, W) in [0, 1],
+    as one uint8 picture (H', W'[, 3]); the last ones are left out where they would not fill a band.
     """
     scale = max(1, round(GRID_PIXELS / min(images.shape[-2:])))
-    width = min(BAND, len(images))
-    bands = range(0, len(images), width)
-    rows = [[_pixels(image, scale) for image in kind[i : i + width]] for i in bands for kind in (images, rebuilt)]
-    empty = np.zeros_like(rows[0][0])
-    return np.concatenate([np.concatenate(row + [empty] * (width - len(row)), axis=1) for row in rows], axis=0)
+    bands = math.ceil(len(images) / BAND)
+    width = len(images) // bands
+    rows = [
+        np.concatenate([_pixels(image, scale) for image in kind[i * width : (i + 1) * width]], axis=1)
+        for i in range(bands)
+        for kind in (images, rebuilt)
+    ]
+    return np.concatenate(rows, axis=0)
 
 
 def _pixels(image: Array, scale: int) -> Array:

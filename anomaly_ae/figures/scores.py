@@ -6,24 +6,26 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anomaly_ae.calibration import Calibration
-from anomaly_ae.figures.style import LINE, NORMAL, NOVEL, ROLES, Array, log_scale, plots
+from anomaly_ae.figures.style import LINE, NORMAL, ROLES, Array, log_scale, plots
+
+FEWEST_BARS, MOST_BARS = 8, 60
+LETTER = 0.09  # inches that one takes in a label
 
 
 def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: float) -> Figure:
     """Distribution of the scores of normal and novel test images, with the threshold."""
     figure, (axes,) = plots(1, (7, 4.2))
-    edge = max(float(np.quantile(scores, 0.995)), threshold) + 1e-6  # a few far out would flatten all others
+    edges = _edges(scores, threshold)
     for role, chosen in zip(ROLES, (~novel, novel), strict=True):
-        label, bins = f"{role} ({int(chosen.sum()):,} images)", np.linspace(scores.min(), edge, 46)
-        look = {"color": ROLES[role], "alpha": 0.5, "linewidth": 0, "label": label}
-        sns.histplot(x=scores[chosen], bins=bins, stat="probability", ax=axes, **look)
-    axes.axvline(threshold, color=LINE, linestyle="--", label=f"threshold (false-alarm rate {target_fpr:g})")
-    beyond = int((scores > edge).sum())
-    note = f" ({beyond:,} beyond the right edge)" if beyond else ""
-    axes.set(xlabel="score (higher is more anomalous)", ylabel="share of images", title=f"Scores by role{note}")
+        if chosen.any():
+            label = f"{role}, {int(chosen.sum()):,}"
+            _stairs(axes, scores[chosen], edges, color=ROLES[role], label=label)
+    axes.axvline(threshold, color=LINE, linestyle="--", label=f"threshold {threshold:.4g} for FPR {target_fpr:g}")
+    axes.set(xlabel=_score_label(scores, edges), ylabel="share of the images, %", title="Scores by role")
     axes.legend()
     return figure
 
@@ -38,8 +40,8 @@ def calibration(calibrated: Calibration) -> Figure:
     axes.plot(
         grid, calibrated.p_values(torch.from_numpy(grid)), color=NORMAL, label=f"p-value ({calibrated.guarantee})"
     )
-    axes.plot(scores, shares, ".", color=LINE, markersize=3, label=f"{len(scores):,} calibration scores")
-    axes.axvline(threshold, color=NOVEL, linestyle="--", label=f"threshold, p ≤ {calibrated.target_fpr:g}")
+    axes.plot(scores, shares, ".", color="0.4", markersize=3, label=f"{len(scores):,} calibration scores")
+    axes.axvline(threshold, color=LINE, linestyle="--", label=f"threshold, p ≤ {calibrated.target_fpr:g}")
     axes.set(xlabel="score (higher is more anomalous)", ylabel="p-value (log scale)")
     log_scale(axes)
     axes.set_title("From score to p-value")
@@ -48,10 +50,12 @@ def calibration(calibrated: Calibration) -> Figure:
 
 
 def score_by_class(scores: Array, names: Sequence[str], novel: Array, threshold: float) -> Figure:
-    """Scores of the test images of each class, normal and novel."""
-    order = sorted(set(names))
+    """Scores of the test images of each class, the normal ones first."""
+    role_of = dict(zip(names, np.where(novel, "novel", "normal"), strict=True))
+    order = sorted(role_of, key=lambda name: (role_of[name] == "novel", name))
     figure, (axes,) = plots(1, (max(7.0, 0.9 * len(order)), 4.6))
-    table = pd.DataFrame({"class": names, "score": scores, "role": np.where(novel, "novel", "normal")})
+    top = _far(scores, threshold)
+    table = pd.DataFrame({"class": names, "score": scores.clip(max=top), "role": np.where(novel, "novel", "normal")})
     sns.boxplot(
         table,
         x="class",
@@ -65,6 +69,9 @@ def score_by_class(scores: Array, names: Sequence[str], novel: Array, threshold:
         ax=axes,
     )
     axes.axhline(threshold, color=LINE, linestyle="--", label="threshold")
+    beyond = [order.index(name) for name, score in zip(names, scores, strict=True) if score > top]
+    if beyond:
+        axes.plot(beyond, [top] * len(beyond), "^", color=LINE, markersize=5, label=f"higher still, {len(beyond):,}")
     axes.set(xlabel="class", ylabel="score (higher is more anomalous)", title="Scores by class")
     axes.tick_params(axis="x", rotation=30 if max(map(len, order)) > 3 else 0)
     axes.legend(title=None)
@@ -74,27 +81,45 @@ def score_by_class(scores: Array, names: Sequence[str], novel: Array, threshold:
 def folder_histogram(scores: Array, calibration: Array, threshold: float, target_fpr: float) -> Figure:
     """Scores of the images of a folder (N,), beside those of the calibration normals (n,), with the threshold."""
     figure, (axes,) = plots(1, (9.0, 3.6))
-    both = np.concatenate([scores, calibration]).astype(float)  # nearly equal ones need narrow bins
-    edges = np.histogram_bin_edges(both, bins=60, range=(both.min(), _far(both, threshold)))
-    for values, color, name in ((calibration, "0.6", "calibration normals"), (scores, NORMAL, "this folder")):
-        share = np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / max(1, len(values))
-        axes.stairs(share * 100, edges, fill=True, alpha=0.55, color=color, label=f"{name}, {len(values):,}")
+    both = np.concatenate([scores, calibration])
+    edges = _edges(both, threshold)
+    for values, color, name in ((calibration, NORMAL, "calibration normals"), (scores, "0.4", "this folder")):
+        _stairs(axes, values, edges, color=color, label=f"{name}, {len(values):,}")
     axes.axvline(threshold, color=LINE, linestyle="--", label=f"threshold {threshold:.4g} for FPR {target_fpr:g}")
-    more = ", the last bar with all beyond" if both.max() > edges[-1] else ""
-    axes.set(xlabel=f"score (higher is more anomalous{more})", ylabel="share of the images, %")
+    axes.set(xlabel=_score_label(both, edges), ylabel="share of the images, %")
     axes.legend()
     return figure
+
+
+def _stairs(axes: Axes, values: Array, edges: Array, color: str, label: str) -> None:
+    """How many of the values lie between two edges, in %, those beyond the last one in the last bar."""
+    share = np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / max(1, len(values))
+    axes.stairs(share * 100, edges, fill=True, alpha=0.5, color=color, label=label)
+
+
+def _edges(scores: Array, threshold: float) -> Array:
+    """The edges of the bars of a histogram: the more scores (N,), the more bars."""
+    values = scores.astype(float)  # nearly equal ones need narrow bars
+    bars = int(np.clip(2 * np.sqrt(len(values)), FEWEST_BARS, MOST_BARS))
+    return np.histogram_bin_edges(values, bins=bars, range=(values.min(), max(_far(values, threshold), threshold)))
+
+
+def _score_label(scores: Array, edges: Array) -> str:
+    beyond = int((scores > edges[-1]).sum())
+    more = f", {beyond:,} of them beyond: in the last bar" if beyond else ""
+    return f"score (higher is more anomalous{more})"
 
 
 def _far(scores: Array, threshold: float) -> float:
     """Where an axis of scores ends: a few outliers do not push all others into one bar."""
     low = float(scores.min())
-    return float(min(scores.max(), max(2 * threshold - low, np.quantile(scores, 0.995))))
+    return float(min(scores.max(), max(2 * threshold - low, np.quantile(scores, 0.995, method="lower"))))
 
 
 def heat_table(values: Array, rows: Sequence[str], columns: Sequence[str], heading: str) -> Figure:
     """Values (rows, columns) in [0, 1] as a table of percentages, the better the darker."""
-    size = (0.72 * len(columns) + 2.6, 0.36 * len(rows) + 1.9)
+    beside, below = (LETTER * max(map(len, names)) for names in (rows, columns))
+    size = (max(0.6 * len(columns) + beside + 0.6, LETTER * len(heading) + 0.6), 0.34 * len(rows) + 0.7 * below + 0.9)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     axes = figure.subplots()
     low = float(np.nanmin(values))

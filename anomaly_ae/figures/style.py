@@ -56,6 +56,16 @@ def label(text: str, most: int = 24) -> str:
     return plain(text if len(text) <= most else f"{text[:half]}…{text[-half:]}")
 
 
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names without those of their parts, between ` · `, that all of them have."""
+    split = [name.split(" · ") for name in names]
+    common = set(split[0]).intersection(*split[1:]) if len(split) > 1 else set()
+    return [
+        " · ".join(part for part in parts if part not in common) or name
+        for name, parts in zip(names, split, strict=True)
+    ]
+
+
 def save_figures(folder: Path, figures: Mapping[str, Figure], caption: str) -> None:
     """Write each figure as a PNG under its name, with the caption small below."""
     for name, figure in figures.items():

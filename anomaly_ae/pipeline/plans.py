@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,8 @@ from anomaly_ae.runs import FAILED, FINISHED, PIPELINE, RUNNING, Home, Record, R
 from anomaly_ae.tables import markdown_table
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 
+MOST_DRAWING = 10  # times as long as drawing all cells took they are worked on before they are drawn again
+
 
 @dataclass(frozen=True)
 class PlanResult:
@@ -49,10 +52,12 @@ def run_plan(
     home: Home | None = None,
     tracking: bool = True,
     jobs: int = 1,
+    again: bool = False,
 ) -> PlanResult:
     """Train and evaluate every cell of a pipeline file, and set them side by side.
 
-    A run of the same file with the same settings that was interrupted goes on with the cells that are missing.
+    A run of the same file with the same settings that was interrupted goes on with the cells that are missing; one
+    that is finished is not done again, unless `again`, and its result is returned.
     jobs: processes that work on cells at the same time, each with its share of the processor's cores.
     A cell that fails does not stop the others. Raises `Interrupted`, and `UsageError` before anything is trained.
     """
@@ -62,9 +67,15 @@ def run_plan(
     for cell in plan.cells:
         with errors_at(f"{path}, cell {cell.name}"):
             check_names(cell.config, open_data(cell.config.dataset, cell.config.data_dir))
-    run = _interrupted(plan, home)
-    if run is None:
+    run = _earlier(plan, home)
+    if run is None or (again and run.record.status == FINISHED):
         return _start(plan, overrides, home, tracking, jobs)
+    if run.record.status == FINISHED:
+        say(
+            f"nothing is trained: run {run.record.id} of {run.record.started[:16].replace('T', ' ')} has done all of "
+            f"{path} with these settings, and this is its result; train everything anew with --again"
+        )
+        return PlanResult(**run.read("result.json"))
     if run.record.tracked and not tracking:
         raise UsageError(f"run {run.record.id} goes on as it was started, with tracking; leave --no-tracking out")
     say(f"going on with run {run.record.id} of {path}")
@@ -75,17 +86,12 @@ def run_plan(
         return _run(plan, run, tracker, jobs, behind)
 
 
-def _interrupted(plan: Plan, home: Home) -> RunFolder | None:
-    """The run of this plan that is not finished, if there is one. Raises `RunBusy` when it is under way."""
+def _earlier(plan: Plan, home: Home) -> RunFolder | None:
+    """The newest run of this plan, if there is one. Raises `RunBusy` when it is under way."""
     for run in home.runs():
-        record = run.record
-        if (
-            record.kind == PIPELINE
-            and record.status != FINISHED
-            and run.read("pipeline.json").get("digest") == plan.digest()
-        ):
-            if run.is_locked():
-                raise RunBusy(f"{plan.path} is already running, as {record.id}; wait for it or stop it")
+        if run.record.kind == PIPELINE and run.read("pipeline.json").get("digest") == plan.digest():
+            if run.record.status != FINISHED and run.is_locked():
+                raise RunBusy(f"{plan.path} is already running, as {run.record.id}; wait for it or stop it")
             return run
     return None
 
@@ -127,12 +133,21 @@ def _description(plan: Plan, command: str) -> dict[str, Any]:
 
 
 def _run_cells(plan: Plan, parent: RunFolder, home: Home, jobs: int) -> dict[str, str]:
-    """Train and evaluate the cells that are missing; the reasons of those that failed, by name."""
+    """Train and evaluate the cells that are missing; the reasons of those that failed, by name.
+
+    What is done is set side by side as cells end, if drawing it takes little beside them.
+    """
     groups = _groups(plan)
     works = [partial(_run_group, group, plan, parent, home) for group in groups]
     failed: dict[str, str] = {}
-    for done in run_together(works, jobs) if jobs > 1 else (work() for work in works):
+    shown, took = time.monotonic(), 0.0
+    for i, done in enumerate(run_together(works, jobs) if jobs > 1 else (work() for work in works), start=1):
         failed |= done
+        began = time.monotonic()
+        if i < len(groups) and began - shown > MOST_DRAWING * took:
+            _compare(plan, parent, home, failed)
+            shown = time.monotonic()
+            took = shown - began
     return failed
 
 
@@ -164,12 +179,13 @@ def _run_cell(cell: Cell, title: str, plan: Plan, parent: RunFolder, home: Home)
     """Train and evaluate a cell, as far as that was not done before."""
     children = _children(parent, home)
     run = children.get(cell.name)
+    if run and run.record.status == FINISHED and _is_evaluated(run, cell):
+        return
+    say(title)
     if run is None or run.record.status != FINISHED:
-        say(title)
         run = home.find_run(_train(cell, plan, parent, children, home))
-    if not _is_evaluated(run, cell):
-        place, device = cell.config.data_dir, cell.config.device
-        evaluate(run.record.id, data_dir=place, beside=cell.beside, home=home, device=device)
+    place, device = cell.config.data_dir, cell.config.device
+    evaluate(run.record.id, data_dir=place, beside=cell.beside, home=home, device=device)
     if not _is_evaluated(run, cell):
         raise RunBusy(f"the evaluation of run {run.record.id} could not be kept; run the same command again")
 

@@ -1,15 +1,26 @@
 """Runs: as a list, side by side, cells of a pipeline, registered."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anomaly_ae.tables import columns, plain_table
 from anomaly_ae.texts.parts import PIXEL_FIGURES, figure, interval, percent
 
+NOTE_LETTERS = 100  # to a line
 BEHIND = " not all of it is in MLflow: anomaly-ae runs --sync"
 COMPARISON_NOTE = (
     "Differences are those of the AUROC to the first run's, with DeLong's 95 % interval and two-sided p-value, given "
     "where both runs were tested on the same images."
+)
+SCORERS_NOTE = (
+    "low, high: 95 % interval of the AUROC over the seeds (of a single cell, DeLong's). better, worse: among so many "
+    "cells, those where DeLong's test at 5 % finds the scorer better or worse than the cell's own. any network: "
+    "scorers that see the images alone."
+)
+CELLS_NOTE = (
+    "mse: mean squared reconstruction error of images in [0, 1], of the first cell of each system. auroc NORMAL: of "
+    "the cell with these normal classes, and its 95 % interval."
 )
 SCORER_COLUMNS = ("system", "scorer", "auroc", "low", "high", "seeds", "better", "worse", "cells")
 RANKED = {"average_precision": "average precision", "fpr_at_95_tpr": "FPR@95TPR", "partial_auroc": "partial AUROC"}
@@ -43,6 +54,7 @@ def compared(result: Mapping[str, Any]) -> str:
     scorers = narrow_scorers(result["scorers"])
     tables = [scorers] if scorers else [_shown(result["comparison"]), result["published"]]
     lines = [line for table in tables if table for line in ("", *plain_table(table))][1:]
+    lines += ["", *textwrap.wrap(SCORERS_NOTE if scorers else CELLS_NOTE, NOTE_LETTERS)]
     failed = [f"failed: {name}: {reason}" for name, reason in result["failed"].items()]
     return "\n".join([*lines, *failed, "", f"kept in {result['run_folder']}"])
 

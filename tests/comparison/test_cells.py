@@ -51,7 +51,7 @@ def test_originals_stand_again_where_another_split_has_others(done: list[Done]) 
 def test_a_network_is_drawn_once_whatever_scores_it(done: list[Done]) -> None:
     axes = draw_comparison(done)["loss_curves"].axes[1]
     names = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert names == ["seeds · seed 0 (mse)", "seeds · seed 1 (mse)"]
+    assert names == ["seed 0 (mse)", "seed 1 (mse)"]
     assert len(axes.lines) == 2
 
 

@@ -121,11 +121,20 @@ def test_a_cell_is_not_the_latest_model_and_the_run_of_the_file_is_none(ran: Ran
         pipeline.resume(ran.result.run_id, home=ran.home)
 
 
-def test_a_finished_pipeline_starts_anew(ran: Ran, tmp_path: Path) -> None:
+def test_a_finished_pipeline_starts_anew_only_when_that_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "one.yaml").write_text("normal: 0,1,2\nepochs: 1\nautoencoder: vanilla\nscorer: mse\n")
     home = Home.find(str(tmp_path / "mlruns"))
-    ids = {run_plan(tmp_path / "one.yaml", home=home, tracking=False).run_id for _ in range(2)}
-    assert len(ids) == 2
+    first, second = (run_plan(tmp_path / "one.yaml", home=home, tracking=False) for _ in range(2))
+    assert first == second
+    assert len(home.runs()) == 2
+    said = capsys.readouterr().err
+    assert f"nothing is trained: run {first.run_id}" in said
+    assert "--again" in said
+    again = run_plan(tmp_path / "one.yaml", home=home, tracking=False, again=True)
+    assert again.run_id != first.run_id
+    assert len(home.runs()) == 4
 
 
 def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
