@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import numbers
+import os
 import re
 import types
 import typing
@@ -17,6 +19,8 @@ PRECISIONS = ("float32", "bfloat16")
 IMAGE_SIZE = re.compile(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?")
 VALUE = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?"
 INTENSITY = re.compile(rf"(?P<percentiles>p)?(?P<low>{VALUE}):(?(percentiles)p)(?P<high>{VALUE})", re.IGNORECASE)
+JOINED = {"image_size": "x", "tile": "x", "intensity": ":", "scorer": "+", "objective": "+", "augment": "+"}  # lists
+LONGEST = 60  # letters of a value in a message
 ONE_CYCLE, CONSTANT = "one-cycle", "constant"
 # What a preset fills in where nothing else was said
 USUAL = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
@@ -43,7 +47,8 @@ def _number(low: float, high: float = math.inf, *, text: str) -> dict[str, Any]:
 class RunConfig:
     """All settings of one training; what is not said has a default that works.
 
-    Raises `UsageError`, naming everything that is wrong at once, when a value is out of its range.
+    Values are brought to their type: `normal=[0, 1]`, `epochs="5"`, `dataset=Path("tiles")`.
+    Raises `UsageError`, naming everything that is wrong at once, when a value is none such or out of its range.
     """
 
     normal: str = ""  # classes that are normal: "0,1,2", "0-4", "all-but:7"; "": as the folder of pictures says
@@ -95,7 +100,12 @@ class RunConfig:
     experiment: str = field(default="anomaly-ae", metadata={"blank": False})
 
     def __post_init__(self) -> None:
-        wrong = [problem for f in fields(self) if (problem := _problem(f, getattr(self, f.name)))]
+        wrong = []
+        for f in fields(self):
+            try:
+                object.__setattr__(self, f.name, check_value(f.name, getattr(self, f.name)))
+            except UsageError as error:
+                wrong.append(str(error))
         if wrong:
             raise UsageError("; ".join(wrong))
 
@@ -119,7 +129,7 @@ class RunConfig:
         merged: dict[str, Any] = {}
         for key, value in (item for layer in layers for item in layer.items()):
             name = field_name(str(key))
-            merged[name] = _convert(name, value)
+            merged[name] = value
         return cls(**merged)
 
     def filled(self) -> "RunConfig":
@@ -187,28 +197,53 @@ def parse_setting(text: str) -> tuple[str, str]:
 
 
 def _convert(name: str, value: Any) -> Any:
-    """Bring a value from a flag, `--set` or YAML to the type of the field `name`. Raises `UsageError`."""
+    """Bring a value from Python, a flag, `--set` or a file to the type of the field `name`. Raises `UsageError`."""
     kinds = typing.get_args(TYPES[name]) if isinstance(TYPES[name], types.UnionType) else (TYPES[name],)
-    if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+    is_nothing = isinstance(value, str) and value.lower() in ("none", "null")
+    if value is None or (is_nothing and types.NoneType in kinds):
         if types.NoneType in kinds:
             return None
-        raise UsageError(f"{name} needs a value")
+        raise UsageError(f"{name} needs a value; one that is called so is written in quotes")
     kind = kinds[0]
     if kind is bool:
         return _convert_bool(name, value)
     try:
-        if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
+        if kind is str:
+            return _convert_text(name, value)
+        if not isinstance(value, str | numbers.Real) or isinstance(value, bool):
+            raise TypeError
+        if kind is int and not isinstance(value, str) and value != int(float(value)):
             raise ValueError
-        return ",".join(map(str, value)) if kind is str and isinstance(value, list) else kind(value)
-    except (TypeError, ValueError) as error:
+        return kind(value)
+    except (TypeError, ValueError, OverflowError) as error:
         wanted = {int: "a whole number", float: "a number", str: "text"}[kind]
-        raise UsageError(f"{name} must be {wanted}, and is {value!r}") from error
+        raise UsageError(f"{name} must be {wanted}, and is {_given(value)}") from error
+
+
+def _convert_text(name: str, value: Any) -> str:
+    """A text, a number or a path as text; a list of them joined as the field `name` has it. Raises `TypeError`."""
+    if isinstance(value, list | tuple | range) and value:
+        return JOINED.get(name, ",").join(_convert_text(name, each) for each in value)
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError
+    return str(value)
+
+
+def _given(value: Any) -> str:
+    """A value as it is shown, which may be of any size."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python's word for a number of too many digits
+        return "a number of thousands of digits"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _convert_bool(name: str, value: Any) -> bool:
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-    if str(value).lower() not in words:
-        raise UsageError(f"{name} must be true or false, and is {value!r}")
+    if not isinstance(value, str | bool) or str(value).lower() not in words:
+        raise UsageError(f"{name} must be true or false, and is {_given(value)}")
     return words[str(value).lower()]
 
 

@@ -15,13 +15,12 @@ it override theirs.
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from anomaly_ae.autoencoders import find_autoencoder
 from anomaly_ae.config import PARTS, PLACES, RunConfig, check_value, field_name, read_config
@@ -29,10 +28,11 @@ from anomaly_ae.data.datasets import check_dataset
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError, errors_at
 from anomaly_ae.files import sha256
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.yaml_files import Line, read_lines
+from anomaly_ae.yaml_files import Line, Value, read_lines, read_value
 
 REUSED = ("scorer", "top_share", "target_fpr")  # settings that need no other network
 NAMED: dict[str, Callable[[str], object]] = {"autoencoder": find_autoencoder, "scorer": build_scorer}
+MOST_CELLS, DEEPEST = 2_000, 8
 OWN_KEYS = ("name", "about", "systems", "matrix", "beside", "published")
 MATRIX, PUBLISHED = "matrix.", "published."
 # What can be measured of a cell: errors on [0, 1] or on the system's own scale, losses at an epoch, sizes
@@ -119,10 +119,22 @@ def _systems(path: Path, systems: Line, settings: Sequence[Line], above: tuple[P
             raise UsageError("systems must be a list of pipeline files, as in [one.yaml, other.yaml]")
         if path.resolve() in above:
             raise UsageError(f"{path} names itself among its systems")
+        if len(above) > DEEPEST:
+            raise UsageError("pipeline files name one another more deeply than any that are meant")
         files = [path.parent / str(file) for file in systems.value]
         if missing := [str(file) for file in files if not file.is_file()]:
             raise UsageError(f"there is no pipeline file {missing[0]}")
-    return [cell for file in files for cell in _read(file, settings, (*above, path.resolve()))[2]]
+    cells: list[Cell] = []
+    for file in files:
+        cells += _read(file, settings, (*above, path.resolve()))[2]
+        _require_few(len(cells), str(path))
+    return cells
+
+
+def _require_few(cells: int, what: str) -> None:
+    """Raise `UsageError` for more cells than anybody waits for."""
+    if cells > MOST_CELLS:
+        raise UsageError(f"{what} has more than {MOST_CELLS:,} cells; leave values out of its matrix")
 
 
 def _scorers(line: Line | None) -> tuple[str, ...]:
@@ -151,6 +163,7 @@ def _cells(
     for line in single:
         with errors_at(line.where):
             _check_name(field_name(line.key), line.value, data_dir)
+    _require_few(math.prod(map(len, matrix.values())), system)
     cells: list[Cell] = []
     for combination in itertools.product(*matrix.values()):
         varied = dict(zip(matrix, combination, strict=True))
@@ -237,17 +250,25 @@ def _published(lines: Iterable[Line]) -> dict[str, float]:
             measure = line.key.removeprefix(PUBLISHED)
             if re.sub(r"@\d+$", "@EPOCH", measure) not in MEASURES:
                 raise UnknownName("measure", measure, MEASURES)
-            if isinstance(line.value, bool) or not isinstance(line.value, int | float):
-                raise UsageError(f"{line.key} must be a number, and is {line.value!r}")
-            figures[measure] = line.value
+            figures[measure] = _finite(line)
     return figures
 
 
-def _parse(key: str, text: str) -> Any:
-    """A value from the command line: as YAML in the matrix, else text, which becomes the field's type."""
+def _finite(line: Line) -> float:
+    try:
+        value = float(str(line.value))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{line.key} must be a number, and is {line.value!r}")
+    return value
+
+
+def _parse(key: str, text: str) -> Value:
+    """A value from the command line: as in a file for the matrix, else text, which becomes the field's type."""
     if not key.startswith(MATRIX):
         return text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return read_value(text, f"--set {key}")
+    except UsageError as error:
         raise UsageError(f"--set {key} takes a list, as in [1, 2], and was given {text!r}") from error

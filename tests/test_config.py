@@ -1,8 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from anomaly_ae.config import RunConfig, parse_setting, read_config
+from anomaly_ae.config import TYPES, RunConfig, parse_setting, read_config
 from anomaly_ae.errors import StorageError, UnknownName, UsageError
 from anomaly_ae.yaml_files import read_lines
 
@@ -86,3 +87,90 @@ def test_a_setting_without_equals_is_refused() -> None:
     assert parse_setting("latent=3") == ("latent", "3")
     with pytest.raises(UsageError, match="KEY=VALUE"):
         parse_setting("latent")
+
+
+@pytest.mark.parametrize(
+    "text", ["010", "0x10", "1e3", "1_000", "12:30", "2024-01-01", "yes", "no", "on", "1.0", "True"]
+)
+def test_names_in_a_file_stay_what_stands_there(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "run.yaml"
+    for line in (f"normal: {text}", f"normal: [{text}]", f"normal: '{text}'", f"data: {{normal: {text}}}"):
+        file.write_text(f"{line}\n")
+        assert RunConfig.build(read_config(read_lines(file))).normal == text
+
+
+def test_a_class_may_be_called_none_and_nothing_is_no_class(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("normal: none\nlatent: none\n")
+    config = RunConfig.build(read_config(read_lines(file)))
+    assert (config.normal, config.latent) == ("none", None)
+    for nothing in ("null", "~", ""):
+        file.write_text(f"normal: {nothing}\n")
+        with pytest.raises(UsageError, match=r"run\.yaml, line 1: normal needs a value"):
+            read_config(read_lines(file))
+
+
+@pytest.mark.parametrize(
+    ("given", "converted"),
+    [
+        ({"epochs": "5"}, 5),
+        ({"epochs": 5.0}, 5),
+        ({"normal": [0, 1]}, "0,1"),
+        ({"normal": (0, "two")}, "0,two"),
+        ({"normal": range(3)}, "0,1,2"),
+        ({"normal": 0}, "0"),
+        ({"dataset": Path("tiles")}, "tiles"),
+        ({"image_size": 64}, "64"),
+        ({"image_size": (64, 48)}, "64x48"),
+        ({"learning_rate": "1e-3"}, 0.001),
+        ({"dropout": 0}, 0.0),
+        ({"batch_norm": "yes"}, True),
+        ({"scorer": ["mse", "pca"]}, "mse+pca"),
+        ({"latent": "none"}, None),
+    ],
+)
+def test_python_s_values_become_the_field_s_type(given: dict[str, Any], converted: object) -> None:
+    value = getattr(RunConfig(**given), next(iter(given)))
+    assert (value, type(value)) == (converted, type(converted))
+
+
+ODD: list[Any] = [{}, {"a": 1}, [], [[]], True, object(), 1j, b"0", [None], [True], 10**5000]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: type(odd).__name__)
+@pytest.mark.parametrize("name", sorted(set(TYPES) - {"batch_norm"}))
+def test_what_no_field_can_be_is_refused_in_words(name: str, odd: Any) -> None:
+    with pytest.raises(UsageError, match=name) as caught:
+        RunConfig(**{name: odd})
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 8)}]\n" for i in range(20)),
+        "a: &a [*a]\n",
+        "a: &a {<<: *a}\n",
+        "&a a: *a\nb: {<<: [*a]}\n",
+        "a: &a {b: *a}\n",
+        "a: " + "[" * 5_000 + "]" * 5_000,
+        "a: " + "{b: " * 5_000 + "1" + "}" * 5_000,
+        "a: [" + "1, " * 20_000 + "]\n",
+        "a: " + "x" * 2_000_000,
+        "a: !!python/object/apply:os.system ['true']\n",
+        "a: !!binary aGVsbG8=\n",
+        "? [a]\n: 1\n",
+        "a: 1\n---\nb: 2\n",
+        "a: \x00\n",
+        "latent: " + "9" * 5_000,
+    ],
+)
+def test_files_that_are_made_to_do_harm_are_refused_at_once(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_config(read_lines(file))
+    assert str(file) in str(caught.value)
+    assert len(str(caught.value)) < 600

@@ -146,3 +146,32 @@ def test_all_ancestors_are_in_the_file_that_compares_them() -> None:
     alone = {read_plan(path).name for path in folder.glob("*.yaml")} - {"ancestors"}
     assert {cell.row for cell in read_plan(folder / "all.yaml").cells} == alone
     assert len(alone) == 8
+
+
+def test_names_in_a_matrix_stay_what_stands_there(tmp_path: Path) -> None:
+    plan = read_plan(write(tmp_path, "matrix: {normal: [010, yes, none], latent: [~, 4]}\n"))
+    asked = [(cell.config.normal, cell.config.latent) for cell in plan.cells]
+    assert asked == [(name, latent) for name in ("010", "yes", "none") for latent in (None, 4)]
+    told = read_plan(write(tmp_path, "normal: 0\n"), [("matrix.normal", "[007, [1, 2]]")])
+    assert [cell.config.normal for cell in told.cells] == ["007", "1,2"]
+
+
+@pytest.mark.parametrize("figure", [".nan", ".inf", "nan", "1e999", "many", "true", "~", "[1]", "9" * 5000])
+def test_a_published_figure_that_is_no_number_is_refused_before_any_cell(tmp_path: Path, figure: str) -> None:
+    with pytest.raises(UsageError, match=r"p\.yaml, line 2: published\.test_mse must be a number"):
+        read_plan(write(tmp_path, f"normal: 0\npublished: {{test_mse: {figure}}}\n"))
+
+
+def test_endless_matrices_and_systems_are_refused_at_once(tmp_path: Path) -> None:
+    many = ", ".join(map(str, range(1, 100)))
+    with pytest.raises(UsageError, match="more than 2,000 cells"):
+        read_plan(write(tmp_path, f"normal: 0\nmatrix: {{latent: [{many}], seed: [{many}], epochs: [{many}]}}\n"))
+    write(tmp_path, "normal: 0\nlatent: 5\n", "s0.yaml")
+    for i in range(1, 7):
+        write(tmp_path, f"systems: [{', '.join([f's{i - 1}.yaml'] * 20)}]\n", f"s{i}.yaml")
+    with pytest.raises(UsageError, match="more than 2,000 cells"):
+        read_plan(tmp_path / "s6.yaml")
+    for i in range(12):
+        write(tmp_path, f"systems: [d{i + 1}.yaml]\n", f"d{i}.yaml")
+    with pytest.raises(UsageError, match="more deeply"):
+        read_plan(tmp_path / "d0.yaml")
