@@ -328,12 +328,15 @@ def _mistakes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor,
 
 
 def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, heading: str) -> Figure:
-    """The first images of an order, with class and score above each."""
+    """The first images of an order, with the name of its file, if it is one, class and score above each."""
     chosen = test.take(order[: figures.SHOWN])
     titles = [
         f"{figures.label(name, 14)}\nscore {score:.2f}"
         for name, score in zip(class_names(detector, chosen), scores[order].tolist(), strict=False)
     ]
+    if chosen.names:
+        files = [figures.label(shown(name).rpartition("/")[2], 15) for name in chosen.names]
+        titles = [f"{file}\n{title}" for file, title in zip(files, titles, strict=True)]
     return figures.detections(detector, chosen.images, titles, heading)
 
 

@@ -14,7 +14,7 @@ from anomaly_ae.figures.style import LINE, NORMAL, Array, distinct, label, log_s
 from anomaly_ae.training import Epoch
 
 DASHES = ("-", "--", "-.", ":")  # in turn, for a curve may lie on another
-LINE_LETTERS = 40  # of a name in a legend, which may have three lines
+LINE_LETTERS = 52  # of a name in a legend, which may have three lines
 
 
 def loss_curves(history: Sequence[Epoch]) -> Figure:
