@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import os
+import resource
+import shutil
+import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,3 +158,110 @@ def test_every_tensor_that_is_changed_is_refused(make: Make, tmp_path: Path, sco
             assert outcome(tmp_path / "other") == "DetectorDamaged", (name, other)
     write(tmp_path / "other", about, tensors | {"scorer.more": torch.zeros(1)})
     assert outcome(tmp_path / "other") == "DetectorDamaged"
+
+
+CLAIMS: list[dict[str, Any]] = [
+    {"recipe": {"latent": 3_000_000}},
+    {"recipe": {"autoencoder": "vanilla", "latent": 2**24}},
+    {"recipe": {"autoencoder": "shallow-cnn"}, "preprocessing": {"height": 2**13, "width": 2**13}},
+    {"preprocessing": {"height": 2**24, "width": 2**24}},
+    {"preprocessing": {"channels": 2**20}},
+    {"recipe": {"tile": [8, 8]}, "preprocessing": {"height": 2**13, "width": 2**13}},
+    {"recipe": {"scorer": "+".join(["mse"] * 1_000)}},
+    {"calibration": {"images": 2**62}},
+    {"split": {"fit": {"images": 2**62}}},
+]
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=str)
+def test_what_is_claimed_is_checked_before_memory_is_taken(make: Make, tmp_path: Path, claim: dict[str, Any]) -> None:
+    about, tensors = read(make("latent-knn"))
+    for part, values in claim.items():
+        for key, value in values.items():
+            about[part][key] = about[part][key] | value if isinstance(value, dict) else value
+    write(tmp_path / "other", about, tensors)
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    assert outcome(tmp_path / "other") == "DetectorDamaged"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kilobytes
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"format": 5, "format": 5}',
+        '{"format": NaN}',
+        '{"format": -Infinity}',
+        '{"format": ' + "9" * 5_000 + "}",
+        "[" * 100_000,
+        '{"a":' * 50_000 + "1" + "}" * 50_000,
+        '{"format": 5, "sha256": ' + "[" * 900 + "]" * 900 + "}",
+        " " * (2**24 + 1),
+        "\ufeff{}",
+    ],
+    ids=lambda text: f"{len(text)} {text[:20]}",
+)
+def test_json_that_is_made_to_do_harm(make: Make, tmp_path: Path, text: str) -> None:
+    shutil.copytree(make("mse"), tmp_path / "other")
+    (tmp_path / "other" / "detector.json").write_text(text)
+    assert outcome(tmp_path / "other") == "DetectorDamaged"
+
+
+def header(entries: dict[str, Any]) -> bytes:
+    text = json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+WEIGHTS = {
+    "a header as long as memory": struct.pack("<Q", 2**63),
+    "a header beyond the end": struct.pack("<Q", 100) + b"{}",
+    "no header": b"",
+    "no tensors": header({}),
+    "too many bytes": header({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 2**62]}}),
+    "an overlap": header({n: {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]} for n in "ab"}) + b"\0" * 8,
+    "another type": header({"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}) + b"\0" * 4,
+    "a shape below zero": header({"a": {"dtype": "U8", "shape": [-1, -4], "data_offsets": [0, 4]}}) + b"\0" * 4,
+    "no list": header({"a": 5}),
+    "a list": struct.pack("<Q", 2) + b"[]",
+}
+
+
+@pytest.mark.parametrize("content", WEIGHTS.values(), ids=WEIGHTS)
+def test_weights_that_are_made_to_do_harm(make: Make, tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "other"
+    about, _ = read(make("mse"))
+    write(folder, about, {})
+    (folder / "weights.safetensors").write_bytes(content)
+    about |= {"weights_sha256": sha256(content)}
+    (folder / "detector.json").write_text(json.dumps(about | {"sha256": digest_of(about)}))
+    assert outcome(folder) == "DetectorDamaged"
+
+
+def test_only_regular_files_are_read_and_none_that_is_larger_than_its_header_says(make: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    for spoil in (
+        os.mkfifo,
+        Path.mkdir,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: sparse(path, 2**40),
+    ):
+        shutil.copytree(make("mse"), folder)
+        (folder / "weights.safetensors").unlink()
+        spoil(folder / "weights.safetensors")
+        assert outcome(folder) == "DetectorDamaged"
+        shutil.rmtree(folder)
+    shutil.copytree(make("mse"), folder)
+    (folder / "detector.json").unlink()
+    os.mkfifo(folder / "detector.json")
+    assert outcome(folder) == "ModelNotFound"
+
+
+def sparse(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def test_a_home_folder_is_filled_in(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make("mse")
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert Detector.load(f"~/{folder.name}").recipe.scorer == "mse"
