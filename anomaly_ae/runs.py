@@ -42,7 +42,7 @@ TRAINING, PIPELINE, CALIBRATION = "training", "pipeline", "calibration"  # kinds
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 LATEST = "latest"
 EXAMPLE = "example.png"
-LOCK_WAIT = 120.0  # seconds, many times what eight trainings that log at once take
+LOCK_WAIT = 20.0  # seconds to wait for a store that nobody has written to meanwhile
 SHORTEST_ID = 4  # characters of a run id that may stand for the whole
 
 
@@ -58,6 +58,7 @@ class Home:
         """`mlruns` if given, else ANOMALY_AE_MLRUNS, else the server at MLFLOW_TRACKING_URI, else ./mlruns."""
         named = mlruns or os.environ.get("ANOMALY_AE_MLRUNS")
         root = expand(named or "mlruns").absolute()
+        root = root.resolve() if ".." in root.parts else root
         if set(str(root)) & set("%?#"):
             raise UsageError(
                 f"MLflow cannot keep runs in a path with %, ? or #, as in {root}; name another with --mlruns"
@@ -82,16 +83,22 @@ class Home:
         """Where MLflow keeps the files of runs, where its store is local."""
         return self.root / "artifacts"
 
+    @property
+    def store_file(self) -> Path | None:
+        """The SQLite file that MLflow's store is, here or elsewhere; None where it is a server."""
+        scheme, _, path = self.tracking_uri.partition(":///")
+        return Path(path) if scheme == "sqlite" and path else None
+
     def has_no_store(self) -> bool:
         """Whether the store is a SQLite database that is not there yet."""
-        scheme, _, path = self.tracking_uri.partition(":///")
-        return scheme == "sqlite" and not Path(path).exists()
+        return self.store_file is not None and not self.store_file.exists()
 
     def store_lock(self) -> FileLock:
         """For whoever changes the database. It may be taken again by who has it, and is given up on in the end, for a
         process that hangs must not stop the others.
         """
-        return FileLock(self.root / "mlflow.lock", timeout=LOCK_WAIT, is_singleton=True)
+        folder = self.store_file.parent if self.store_file else self.root
+        return FileLock(folder / "mlflow.lock", timeout=LOCK_WAIT, is_singleton=True)
 
     def runs(self) -> "list[RunFolder]":
         """All run folders, the newest first."""
@@ -156,6 +163,7 @@ class Record:
     name: str
     started: str  # ISO 8601, UTC
     status: str = RUNNING
+    on_server: bool = False  # MLflow's run is in another store than this home's own
     tracked: bool = True  # False: --no-tracking was asked for
     unlogged: bool = False  # MLflow may lack something that the folder has
     device: str = "cpu"  # it was trained on
@@ -308,7 +316,11 @@ class RunFolder:
 
 def place_flag(root: Path) -> str:
     """What a command needs to find runs in `root`, beginning with a space; nothing where it looks there anyway."""
-    return "" if root == Home.find().root else f" --mlruns {shlex.quote(str(root))}"
+    try:
+        is_found = root == Home.find().root
+    except UsageError:  # here none can be kept
+        is_found = False
+    return "" if is_found else f" --mlruns {shlex.quote(str(root))}"
 
 
 def now() -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from anomaly_ae.errors import Interrupted
 from anomaly_ae.files import storage_errors
 from anomaly_ae.progress import say
-from anomaly_ae.runs import FAILED, FINISHED, KILLED, Home, RunFolder
+from anomaly_ae.runs import FAILED, FINISHED, KILLED, Home, RunFolder, place_flag
 from anomaly_ae.tracking.mirror import Tracker, upload
 
 LOCK_WAIT = 60.0  # seconds to wait for another command that works on the same run
@@ -68,4 +68,5 @@ def settle(run: RunFolder, tracker: Tracker, behind: bool = False) -> None:
     run.update(unlogged=run.record.tracked and (behind or tracker.lacks_something()))
     just_now = tracker.failure and time.monotonic() - tracker.failed_at < RETRY_AFTER
     if run.record.unlogged and (just_now or not upload(tracker.home, run)):
-        say(f"everything is kept in {run.path}; once MLflow answers again, log it with: anomaly-ae runs --sync")
+        again = f"anomaly-ae runs --sync{place_flag(tracker.home.root)}"
+        say(f"everything is kept in {run.path}; log it to MLflow later with: {again}")

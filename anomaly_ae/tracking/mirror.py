@@ -9,17 +9,17 @@ import getpass
 import json
 import re
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomaly_ae.config import PLACES, RunConfig
-from anomaly_ae.errors import ModelError, RunBusy, one_line
+from anomaly_ae.errors import ModelError, RunBusy, StorageError, one_line
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
-from anomaly_ae.tracking.client import find_experiment, open_client, store_held
+from anomaly_ae.tracking.client import explain, find_experiment, open_client, store_held
+from anomaly_ae.tracking.database import run_ids
 from anomaly_ae.tracking.models import log_model, model_of
 from anomaly_ae.tracking.moving import follow_move
 from anomaly_ae.tracking.notes import TABLES, code_version, describe, describe_pipeline
@@ -221,8 +221,8 @@ class Tracker:
                 do(open_client(self.home))
         except Exception as error:  # noqa: BLE001 (whatever MLflow raises, the training goes on)
             self.failed_at = time.monotonic()
-            self.failure = textwrap.shorten(one_line(error), 120, placeholder=" …")
-            say(f"warning: MLflow at {self.home.tracking_uri} does not answer ({self.failure}); going on without it")
+            self.failure = one_line(explain(self.home, error))
+            say(f"warning: going on without MLflow: {self.failure}")
 
 
 def _telling(config: RunConfig) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def upload(home: Home, run: RunFolder) -> bool:
     pipeline = record.kind == PIPELINE
     if record.mlflow_run_id is None:
         tracker = Tracker.begin(home, run.experiment, record.name)
-        run.update(mlflow_run_id=tracker.run_id)
+        run.update(mlflow_run_id=tracker.run_id, on_server=not home.is_local)
     tracker.log_parent(_mlflow_parent(home, record))
     if pipeline:
         tracker.log_pipeline(run)
@@ -282,20 +282,42 @@ def _mlflow_parent(home: Home, record: Record) -> str | None:
 
 
 def sync(home: Home) -> None:
-    """Log to MLflow whatever runs have that could not be logged before, and see to a home that was moved."""
+    """Log to MLflow whatever runs have that it lacks, and see to a home that was moved.
+
+    Raises `StorageError` when some of it could not be logged.
+    """
+    failed = 0
 
     def log(run: RunFolder) -> None:
+        nonlocal failed
         done = upload(home, run)
-        said = f"logged to MLflow as {run.record.mlflow_run_id}" if done else "still not logged; try again later"
+        failed += not done
+        said = f"logged to MLflow as {run.record.mlflow_run_id}" if done else "still not logged"
         say(f"run {run.record.id}: {said}")
 
-    follow_move(home)
     mark_dead_runs(home)
+    _forget_lost(home)
+    follow_move(home)
     waiting = [run for run in home.runs() if run.record.unlogged and run.record.status != RUNNING]
     waiting.sort(key=lambda run: run.record.parent is not None)  # parents first, so that their cells find them
     _with_each(waiting, log)
+    if failed:
+        raise StorageError(f"{failed:,} of {len(waiting):,} runs could not be logged, for the reasons above")
     if not waiting:
         say("nothing is waiting to be logged")
+
+
+def _forget_lost(home: Home) -> None:
+    """Let runs be logged anew that MLflow's database had, and has no more since it was deleted."""
+    if not home.is_local:
+        return
+    logged = [run for run in home.runs() if run.record.mlflow_run_id and not run.record.on_server]
+    there = run_ids(home) if logged else set()
+    lost = [run for run in logged if run.record.mlflow_run_id not in there and run.record.status != RUNNING]
+    if lost:
+        several = "run that it had: it is" if len(lost) == 1 else "runs that it had: they are"
+        say(f"MLflow's database lacks {len(lost):,} {several} logged anew")
+    _with_each(lost, lambda run: run.update(mlflow_run_id=None, unlogged=True))
 
 
 def mark_dead_runs(home: Home) -> None:

@@ -4,7 +4,6 @@ import functools
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -12,6 +11,7 @@ from anomaly_ae.errors import StorageError, one_line
 from anomaly_ae.files import write_with
 from anomaly_ae.progress import say
 from anomaly_ae.runs import Home
+from anomaly_ae.tracking.database import copy_database, name_aside, open_database
 
 OF_RUNS = (("runs", "artifact_uri"), ("logged_models", "artifact_location"))
 PLACES = (  # all columns of MLflow's database that can have an absolute path
@@ -32,7 +32,7 @@ def follow_move(home: Home) -> None:
     if not home.is_local or not home.database.exists():
         return
     try:
-        with closing(_open(home.database)) as store:
+        with closing(open_database(home.database)) as store:
             if _old_homes(store, home):
                 with home.store_lock():
                     _rewrite(store, home)
@@ -43,19 +43,14 @@ def follow_move(home: Home) -> None:
         )
 
 
-def _open(database: Path) -> sqlite3.Connection:
-    """A connection on which transactions begin and end where we say so. Makes no database where there is none."""
-    return sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, isolation_level=None)
-
-
 def _rewrite(store: sqlite3.Connection, home: Home) -> None:
     """Back up the store and change its places, in one transaction that holds other writers off."""
     store.execute("BEGIN IMMEDIATE")
     old_homes = _old_homes(store, home)
     if not old_homes:
         return  # another process was faster
-    backup = home.database.with_name(f"mlflow.db.before-move-{datetime.now():%Y-%m-%dT%H-%M-%S.%f}")
-    write_with(backup, lambda target: _copy(home.database, target))
+    backup = name_aside(home.database, "before-move")
+    write_with(backup, lambda target: copy_database(home.database, target))
     store.create_function("moved", 1, lambda place: _moved(place, home.root, old_homes))
     for table, column in _known(store, PLACES):
         store.execute(f"UPDATE {table} SET {column} = moved({column}) WHERE {column} != moved({column})")
@@ -64,11 +59,6 @@ def _rewrite(store: sqlite3.Connection, home: Home) -> None:
         f"the runs were moved or copied from {' and '.join(map(str, sorted(old_homes)))}: their artifacts are now "
         f"looked for in {home.root}; MLflow's database as it was is {backup.name} there"
     )
-
-
-def _copy(database: Path, target: Path) -> None:
-    with closing(_open(database)) as store, closing(sqlite3.connect(target)) as copy:
-        store.backup(copy)
 
 
 def _old_homes(store: sqlite3.Connection, home: Home) -> set[Path]:
