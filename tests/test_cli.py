@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from anomaly_ae import __version__
+from anomaly_ae.autoencoders import AUTOENCODERS
 from anomaly_ae.cli import main
+from anomaly_ae.cli.names import names_of
 from anomaly_ae.config import TYPES
+from anomaly_ae.data.augmentation import AUGMENTATIONS
+from anomaly_ae.data.named import DATASETS
+from anomaly_ae.objectives import OBJECTIVES
+from anomaly_ae.scorers import SCORERS
 from tests.conftest import Cli, Ended, Trained, clean_environment
 
 Call = Callable[..., Ended]
@@ -252,3 +258,67 @@ def test_a_terminal_without_letters_beyond_ascii_gets_escapes(tmp_path: Path) ->
     assert done.returncode == 1
     assert rb"gr\xf6\xdfe" in done.stderr
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "catalogue"),
+    [
+        ("autoencoder", AUTOENCODERS),
+        ("scorer", SCORERS),
+        ("objective", OBJECTIVES),
+        ("augmentation", AUGMENTATIONS),
+        ("data set", DATASETS),
+    ],
+)
+def test_names_are_known_without_loading_what_has_them(kind: str, catalogue: dict[str, object]) -> None:
+    assert names_of(kind) == tuple(catalogue)
+
+
+def test_wrong_names_are_refused_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("autoencoder: convv\n")
+    code = (
+        "import sys\nfrom anomaly_ae.cli import main\n"
+        "for words in sys.argv[1:]:\n  sys.argv = ['anomaly-ae', *words.split()]\n"
+        "  try: main()\n  except SystemExit as end: assert end.code == 2\nassert 'torch' not in sys.modules"
+    )
+    wrong = {
+        "train --normal 0 --scorer mse+pcaa": "did you mean 'pca'",
+        "train --normal 0 --objective 0.5*ssmi+mse": "did you mean 'ssim'",
+        "train --normal 0 --dataset MNIST": "did you mean 'mnist'",
+        "train --normal 0 --augment flip": "did you mean 'flips'",
+        "train --normal 0 --set dataset=mnits": "did you mean 'mnist'",
+        "train --config run.yaml": "did you mean 'conv'",
+        "train --normal 0 --preset fsat": "fast",
+        "evaluate --beside pca,msee": "did you mean 'mse'",
+        "evaluate --guarantee tial": "did you mean 'tail'",
+        "evaluate --dataset dijits": "did you mean 'digits'",
+        "calibrate --device cdua": "did you mean 'cuda'",
+        "score . --engine rya": "did you mean 'ray'",
+        "autoencoders vanila": "did you mean 'vanilla'",
+        "export --format onxx --output x": "did you mean 'onnx'",
+    }
+    command = [sys.executable, "-c", code, *wrong]
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for (words, said), line in zip(wrong.items(), done.stderr.splitlines(), strict=True):
+        assert said in line, words
+
+
+def test_the_shell_completes_names(tmp_path: Path) -> None:
+    asked = {
+        "anomaly-ae tra": "train",
+        "anomaly-ae train --autoencoder van": "vanilla",
+        "anomaly-ae train --scorer mse+lat": "mse+latent-knn",
+        "anomaly-ae evaluate --dataset fash": "fashion-mnist",
+        "anomaly-ae autoencoders deep": "deep-cnn",
+    }
+    for words, whole in asked.items():
+        told = {
+            "_ANOMALY_AE_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        }
+        script = "import sys; sys.argv = ['anomaly-ae']\nfrom anomaly_ae.cli import main\nmain()"
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=clean_environment() | told, capture_output=True, text=True, check=False)
+        assert done.stdout.split() == [whole], done.stderr

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from anomaly_ae import __version__
+from anomaly_ae.cli.names import named
+from anomaly_ae.config import DEVICES
 from anomaly_ae.escaping import printable_values
 
 app = typer.Typer(
     name="anomaly-ae",
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -31,8 +32,13 @@ Model = Annotated[str, typer.Argument(metavar="[MODEL]", help=MODELS)]
 ModelOption = Annotated[str, typer.Option("--model", metavar="MODEL", help=MODELS)]
 Guarantee = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="marginal, conditional, or tail, which extrapolates [its own]."),
+    typer.Option(
+        metavar="NAME",
+        help="marginal, conditional, or tail, which extrapolates [its own].",
+        **named("guarantee", "marginal", "conditional", "tail"),
+    ),
 ]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.", **named("device", *DEVICES))]
 Confidence = Annotated[float | None, typer.Option(metavar="F", help="Of the guarantee conditional [its own, 0.95].")]
 
 

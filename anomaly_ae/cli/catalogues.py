@@ -7,6 +7,7 @@ import typer
 
 from anomaly_ae import texts
 from anomaly_ae.cli.app import Json, app, show
+from anomaly_ae.cli.names import named
 from anomaly_ae.errors import UsageError, one_line
 from anomaly_ae.progress import say
 
@@ -23,7 +24,9 @@ def datasets(as_json: Json = False) -> None:
 
 @app.command()
 def autoencoders(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, layer by layer.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One of them, layer by layer.", **named("autoencoder"))
+    ] = None,
     image_size: Annotated[
         str | None, typer.Option(metavar="N|HxW", help="Pixels [those it was made for, else 28].")
     ] = None,

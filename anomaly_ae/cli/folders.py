@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from anomaly_ae import texts
-from anomaly_ae.cli.app import Json, Mlruns, ModelOption, app, show
+from anomaly_ae.cli.app import Device, Json, Mlruns, ModelOption, app, show
+from anomaly_ae.cli.names import named
 from anomaly_ae.progress import say
 
 
@@ -38,8 +39,13 @@ def score(
         int | None,
         typer.Option(metavar="N", min=1, max=1024, help="Processes that decode, with Ray: that score [one a core]."),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
-    engine: Annotated[str, typer.Option(metavar="NAME", help="local, or ray: many processes or machines.")] = "local",
+    device: Device = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="local, or ray: many processes or machines.", **named("engine", "local", "ray")
+        ),
+    ] = "local",
     ray_address: Annotated[
         str | None, typer.Option(metavar="ADDR", help="A Ray cluster that runs [one of its own, on this machine].")
     ] = None,
@@ -70,7 +76,7 @@ def encode(
     ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="A Parquet file: path, error, latent_0, latent_1 …")],
     model: ModelOption = "latest",
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     mlruns: Mlruns = None,
     as_json: Json = False,
 ) -> None:

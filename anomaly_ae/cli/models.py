@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from anomaly_ae import texts
-from anomaly_ae.cli.app import Confidence, DataDir, Guarantee, Json, Mlruns, Model, app, show
+from anomaly_ae.cli.app import Confidence, DataDir, Device, Guarantee, Json, Mlruns, Model, app, show
+from anomaly_ae.cli.names import DATA_SET, check_config, check_dataset, named
+from anomaly_ae.config import DEVICES, PRESETS
 from anomaly_ae.errors import UnknownName, UsageError
 
 ONNX = "onnx"
@@ -24,14 +26,26 @@ def train(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="NAME|PATH", help="See: anomaly-ae datasets; or a folder of pictures [digits]."),
+        typer.Option(
+            metavar="NAME|PATH",
+            help="See: anomaly-ae datasets; or a folder of pictures [digits].",
+            **named(DATA_SET),
+        ),
     ] = None,
     data_dir: DataDir = None,
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="fast, default, or surface, for photos of things [default].")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="fast, default, or surface, for photos of things [default].",
+            **named("preset", *PRESETS),
+        ),
     ] = None,
     autoencoder: Annotated[
-        str | None, typer.Option(metavar="NAME", help="See: anomaly-ae autoencoders [conv; repair for surface].")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="See: anomaly-ae autoencoders [conv; repair for surface].", **named("autoencoder")
+        ),
     ] = None,
     latent: Annotated[
         str | None, typer.Option(metavar="N", help="Latent dimensions [the autoencoder's own; 12 for conv].")
@@ -52,17 +66,22 @@ def train(
     augment: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="What stays normal: as-is, mirror, flips, turns, light, or e.g. flips+light."
+            metavar="NAME",
+            help="What stays normal: as-is, mirror, flips, turns, light, or e.g. flips+light.",
+            **named("augmentation"),
         ),
     ] = None,
     objective: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="mse, bce, ssim, elbo, repair, perceptual, or e.g. mse+0.5*ssim [its own]."
+            metavar="NAME",
+            help="mse, bce, ssim, elbo, repair, perceptual, or e.g. mse+0.5*ssim [its own].",
+            **named("objective"),
         ),
     ] = None,
     scorer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="See: anomaly-ae scorers [the preset's own].")
+        str | None,
+        typer.Option(metavar="NAME", help="See: anomaly-ae scorers [the preset's own].", **named("scorer")),
     ] = None,
     target_fpr: Annotated[str | None, typer.Option(metavar="F", help="False-alarm rate to hold [0.05].")] = None,
     trim_training: Annotated[
@@ -77,7 +96,9 @@ def train(
         str | None, typer.Option(metavar="F", help="Peak learning rate [the autoencoder's own].")
     ] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Same seed, same weights [0].")] = None,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps [auto].")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps [auto].", **named("device", *DEVICES))
+    ] = None,
     experiment: Annotated[str | None, typer.Option(metavar="NAME", help="MLflow experiment [anomaly-ae].")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings as YAML; flags win over it.")] = None,
     settings: Annotated[
@@ -100,6 +121,7 @@ def train(
     given = {key: value for key, value in asked_for.items() if key in TYPES and value is not None}
     layers = [read_config(read_lines(config)) if config else {}, dict(map(parse_setting, settings or [])), given]
     asked = RunConfig.build(*layers)
+    check_config(asked)
     from anomaly_ae import pipeline
     from anomaly_ae.runs import Home
 
@@ -117,7 +139,12 @@ def train(
 def evaluate(
     model: Model = "latest",
     dataset: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Other labelled pictures [those held out in training].")
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="Other labelled pictures [those held out in training].",
+            **named(DATA_SET),
+        ),
     ] = None,
     data_dir: DataDir = None,
     target_fpr: Annotated[
@@ -132,15 +159,20 @@ def evaluate(
     ] = None,
     beside: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="Other scorers to measure on the same images: pixel-knn,pca or all."),
+        typer.Option(
+            metavar="NAMES",
+            help="Other scorers to measure on the same images: pixel-knn,pca or all.",
+            **named("scorer", "all"),
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     mlruns: Mlruns = None,
     as_json: Json = False,
 ) -> None:
     """Measure a detector on held-out test images."""
     from anomaly_ae.config import RunConfig
 
+    check_dataset(dataset, data_dir)
     rate = None if target_fpr is None else RunConfig.build({"target_fpr": target_fpr}).target_fpr
     from anomaly_ae import pipeline
     from anomaly_ae.runs import Home
@@ -165,7 +197,12 @@ def evaluate(
 def calibrate(
     model: Model = "latest",
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Another data set, whose classes have the same names.")
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="Another data set, whose classes have the same names.",
+            **named(DATA_SET),
+        ),
     ] = None,
     data_dir: DataDir = None,
     normal_folder: Annotated[
@@ -177,13 +214,14 @@ def calibrate(
     target_fpr: Annotated[float | None, typer.Option(metavar="F", help="False-alarm rate [as before].")] = None,
     guarantee: Guarantee = None,
     confidence: Confidence = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
     mlruns: Mlruns = None,
     as_json: Json = False,
 ) -> None:
     """Make a new detector with another threshold, without training: for new normal images, rate or guarantee."""
     asked = dict(locals())
+    check_dataset(dataset, data_dir)
     from anomaly_ae import pipeline
     from anomaly_ae.runs import Home
 

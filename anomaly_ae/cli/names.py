@@ -1,0 +1,84 @@
+"""The names that options take: refused before anything heavy is loaded, and completed by the shell."""
+
+import ast
+import os
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from anomaly_ae.config import RunConfig
+from anomaly_ae.errors import UnknownName
+from anomaly_ae.files import expand
+
+DATA_SET = "data set"
+PACKAGE = Path(__file__).parents[1]
+CATALOGUES = {
+    "autoencoder": ("autoencoders/__init__.py", "AUTOENCODERS"),
+    "scorer": ("scorers/__init__.py", "SCORERS"),
+    "objective": ("objectives/__init__.py", "OBJECTIVES"),
+    "augmentation": ("data/augmentation.py", "AUGMENTATIONS"),
+    DATA_SET: ("data/named.py", "DATASETS"),
+}
+FIELDS = {"autoencoder": "autoencoder", "scorer": "scorer", "objective": "objective", "augment": "augmentation"}
+
+
+@cache
+def names_of(kind: str) -> tuple[str, ...]:
+    """The names in a catalogue, read from its source: to import it would take torch along, and seconds."""
+    file, catalogue = CATALOGUES[kind]
+    words: dict[str, str] = {}  # of constants that stand for a name
+    for statement in ast.parse((PACKAGE / file).read_text(encoding="utf-8")).body:
+        match statement:
+            case ast.Assign([ast.Name(constant)], ast.Constant(str(word))):
+                words[constant] = word
+            case ast.AnnAssign(ast.Name(target), _, ast.Dict(keys)) if target == catalogue:
+                return tuple(
+                    words[key.id] if isinstance(key, ast.Name) else ast.literal_eval(key) for key in keys if key
+                )
+    raise LookupError(f"{file} has no {catalogue}")
+
+
+def named(kind: str, *others: str) -> dict[str, Any]:
+    """What an option gets that takes names, several of them joined by `+` or `,`, of a catalogue or these others."""
+
+    def known() -> tuple[str, ...]:
+        return (*(names_of(kind) if kind in CATALOGUES else ()), *others)
+
+    def refuse(context: typer.Context, value: str | None) -> str | None:
+        if value and not context.resilient_parsing:
+            _check(kind, value, known())
+        return value
+
+    def complete(incomplete: str) -> list[str]:
+        last = re.split("[+,]", incomplete)[-1]
+        return [incomplete.removesuffix(last) + name for name in known() if name.startswith(last)]
+
+    # a folder may be a data set, too, and where it is to be looked for another option says
+    return {"autocompletion": complete} | ({} if kind == DATA_SET else {"callback": refuse})
+
+
+def check_config(config: RunConfig) -> None:
+    """Raise `UnknownName` for the first name in a config that no catalogue has, and no folder of pictures."""
+    for field, kind in FIELDS.items():
+        _check(kind, getattr(config, field) or "", names_of(kind))
+    check_dataset(config.dataset, config.data_dir)
+
+
+def check_dataset(name: str | None, data_dir: str | None) -> None:
+    """Raise `UnknownName` for a word that is neither the name of a data set nor a folder's here."""
+    places = (Path(), expand(data_dir or os.environ.get("ANOMALY_AE_DATA_DIR") or "data"))
+    known = names_of(DATA_SET)
+    if name and name not in known and re.fullmatch(r"[\w-]+", name) and not any((p / name).exists() for p in places):
+        raise UnknownName(DATA_SET, name, [*known, "or a folder of pictures"])
+
+
+def _check(kind: str, value: str, known: Sequence[str]) -> None:
+    """Raise `UnknownName` for a part of a value, but for its weight as in `0.5*ssim`, that nothing is called by."""
+    for part in re.split("[+,]", value):
+        name = part.rpartition("*")[2].strip()
+        if name and name not in known:
+            raise UnknownName(kind, name, known)
