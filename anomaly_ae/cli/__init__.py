@@ -26,7 +26,7 @@ def main() -> None:
     # Threads that wait spin only briefly: as fast alone, and not many times slower beside another program.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
-        code = typer.main.get_command(app).main(standalone_mode=False)
+        code = typer.main.get_command(app).main(prog_name="anomaly-ae", standalone_mode=False)
         if code == Interrupted.exit_code:  # Typer's word for Ctrl-C before or after the work itself
             _fail("interrupted", code, kind="")
     except Interrupted as error:
