@@ -25,6 +25,9 @@ MODES = {1: "L", 3: "RGB"}
 MOST_PIXELS = 2**26  # of a file, 8192×8192; more is refused by its header
 MOST_BYTES = 2**29
 TOO_LARGE = f"has too many bytes for a picture; the most are {MOST_BYTES:,}"
+# A JPEG may be decoded to a half, quarter or eighth if that is still so many times larger than what is wanted: from
+# there on it is made smaller as all others, so that its pixels are those of the whole picture but for their rounding.
+FINER = 4
 STRETCH, PAD, CROP, INSIDE = "stretch", "pad", "crop", "inside"
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {
@@ -113,14 +116,14 @@ def decode(content: bytes, target: Target) -> Picture:
 
 
 def convert(image: Image.Image, target: Target, draft: bool = False) -> Picture:
-    """The same of an image opened with Pillow. draft: whether a JPEG may be opened smaller than it is."""
+    """The same of an image opened with Pillow. draft: whether a JPEG may be opened smaller, see `FINER`."""
     channels, height, width = target.shape
     if channels not in MODES:
         raise DataError(f"pictures are gray or colour, and the detector takes {channels} channels")
     _require_size(image)
     stored = image.size
-    if draft:  # a JPEG comes in about the size needed
-        image.draft(MODES[channels], _least(image.size, (width, height), target.fit))
+    if draft:
+        image.draft(None, _least(image.size, (width, height), target.fit))
     kind, clipped, sample = kind_of(image), 0.0, None
     if kind == EIGHT:
         image.load()  # here, for reading EXIF data may load what is damaged and say nothing; and a TIFF turns itself
@@ -188,7 +191,7 @@ def place(size: tuple[int, int], box: tuple[int, int], fit: str) -> Place:
 
 def _least(stored: tuple[int, int], box: tuple[int, int], fit: str) -> tuple[int, int]:
     """The least width and height that a file may be decoded to, whichever way up it is."""
-    side = max(box)
+    side = FINER * max(box)
     if fit != CROP:
         return side, side
     scale = side / min(stored)
