@@ -90,10 +90,11 @@ class PictureData:
         )
 
     def _marked(self) -> frozenset[int]:
-        """The positions of the pictures whose masks mark something."""
+        """The positions of the pictures whose masks mark something, or cannot be used."""
         masked = list(self.layout.masks)
         found = self.masks([self.listing.paths[i] for i in masked], MASKS_LOOKED_AT)
-        return frozenset(i for i, mask in zip(masked, found[0], strict=True) if mask.any()) if found else frozenset()
+        each = zip(masked, *found, strict=True) if found else ()
+        return frozenset(i for i, mask, known in each if mask.any() or not known)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -167,7 +168,8 @@ class PictureData:
                 bad.append(f"{shown(self.listing.paths[mask])}: {error}")
             else:
                 masks[owner] |= torch.from_numpy(record["pixels"][0] > 0)
-        _say_odd_masks(bad, int((known & ~masks.flatten(1).any(dim=1)).sum()))
+        empty = 0 if self.layout.by_masks else int((known & ~masks.flatten(1).any(dim=1)).sum())
+        _say_odd_masks(bad, empty)
         masks[~known] = False
         return masks, known
 

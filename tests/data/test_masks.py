@@ -168,3 +168,17 @@ def masked(folder: Path, count: int) -> PictureData:
             pixels = LABELS if mask else np.full((64, 64), 90 + i, np.uint8)
             Image.fromarray(pixels).save(folder / place / f"{i:03}{'_mask' if mask else ''}.png")
     return PictureData.open(str(folder))
+
+
+def test_where_masks_say_what_is_normal_one_that_cannot_be_used_does_not_say_it(tmp_path: Path) -> None:
+    for i in range(6):
+        for place in ("images", "masks"):
+            (tmp_path / place).mkdir(exist_ok=True)
+            marks = LABELS * (i >= 4)
+            Image.fromarray(marks if place == "masks" else marks + 90).save(tmp_path / place / f"{i}.png")
+    (tmp_path / "masks/5.png").write_bytes(b"no picture")
+    data = PictureData.open(str(tmp_path))
+    files = data.layout.files.values()
+    named = {data.listing.paths[i]: data.classes[c] for of in files for i, c in zip(*of, strict=True)}
+    assert len({named[b"images/%d.png" % i] for i in range(4)}) == 1
+    assert named[b"images/4.png"] == named[b"images/5.png"] != named[b"images/0.png"]
