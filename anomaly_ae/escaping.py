@@ -1,9 +1,12 @@
-"""Text from elsewhere, such as names of files, classes and runs, made fit for a terminal."""
+"""Text from elsewhere, such as names of files, classes and runs, made fit for a terminal and for Markdown."""
 
+import html
+import re
 import unicodedata
 from typing import Any
 
 UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's control, format and surrogate characters, line separators
+MARKUP = re.compile(r"[\\`*|~\[\]]|(?<!\w)_|_(?!\w)")  # what Markdown takes for more than a letter
 JOINERS = "\u200c\u200d"  # of the formats the two that words and emoji are written with
 
 
@@ -28,6 +31,19 @@ def printable_values(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [printable_values(each) for each in value]
     return value
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is, also in a cell of a table: without HTML, emphasis, code or links."""
+    return MARKUP.sub(r"\\\g<0>", html.escape(printable(text), quote=False))
+
+
+def markdown_code(text: str) -> str:
+    """Text that Markdown shows as code, whatever backticks are in it."""
+    text = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    room = " " if "`" in text else ""
+    return f"{fence}{room}{text}{room}{fence}"
 
 
 def _printable(letter: str) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from anomaly_ae.escaping import markdown
+
 Row = Mapping[str, Any]
 NOTHING = "–"
 
@@ -32,7 +34,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
         return ""
     numbers = _numbers(rows)
     rule = ["---:" if i in numbers else "---" for i in range(len(rows[0]))]
-    lines = [_head(rows), rule, *([text.replace("|", "\\|") for text in _cells(row)] for row in rows)]
+    lines = [_head(rows), rule, *(map(markdown, _cells(row)) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -1,12 +1,16 @@
+import html
 import io
+import re
 import sys
 
 import pytest
+from markdown_it import MarkdownIt
 
 from anomaly_ae.cli.app import show
 from anomaly_ae.errors import DataError, UnknownName
-from anomaly_ae.escaping import printable, printable_lines
+from anomaly_ae.escaping import markdown, markdown_code, printable, printable_lines
 from anomaly_ae.progress import Plain, say
+from anomaly_ae.tables import markdown_table
 
 STEERING = ["\x1b[31m", "\x1b]0;title\x07", "\r", "\x9b2J", "\u202e", "\u2066", "\u2028", "\x00", "\x7f", "\u200f"]
 
@@ -50,3 +54,31 @@ def test_messages_that_nobody_reads_do_not_end_the_work(monkeypatch: pytest.Monk
     for stream in (Gone(), None):
         monkeypatch.setattr(sys, "stderr", stream)
         say("still at work")
+
+
+MARKED = [
+    "<b>bold</b>",
+    "a|b",
+    "`code`",
+    "``",
+    "*x*",
+    "_x_ a_b",
+    "[a](http://b)",
+    "![a](b)",
+    "~~a~~",
+    "&lt;",
+    "a\\",
+    "$x$",
+]
+HTML = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>"]
+
+
+@pytest.mark.parametrize("name", MARKED + HTML)
+def test_markdown_shows_names_as_they_are(name: str) -> None:
+    """By another's renderer, which lets HTML through."""
+    rendered = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render
+    shown = html.escape(name, quote=False)
+    assert rendered(f"of **{markdown(name)}** images") == f"<p>of <strong>{shown}</strong> images</p>\n"
+    assert rendered(f"of {markdown_code(name)}") == f"<p>of <code>{shown}</code></p>\n"
+    cells = re.findall("<td.*?>(.*?)</td>", rendered(markdown_table([{"name": name, "number": 1}])))
+    assert cells == [shown, "1"]

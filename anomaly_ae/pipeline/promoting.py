@@ -7,9 +7,11 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.pipeline.marking import LOCK_WAIT
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.progress import say
-from anomaly_ae.runs import LATEST, Home
+from anomaly_ae.runs import LATEST, Home, RunFolder, place_flag
 from anomaly_ae.tracking import registry
 from anomaly_ae.tracking.registry import CHAMPION, Promoted
+
+POOR = 0.8  # AUROC below which of five pairs of a normal and an anomalous image more than one is ranked wrongly
 
 
 def promote(
@@ -25,11 +27,22 @@ def promote(
     folder, run = find_model(home, model)
     if run is None:
         raise UsageError(f"{folder} is no run, and a registered model is that of one; name a run: anomaly-ae runs")
-    if not run.read("evaluation/metrics.json"):
-        say(f"not evaluated yet, so it carries no figures: anomaly-ae evaluate {run.record.id}, and promote it again")
+    _say_doubts(run)
     name = _slug(short_name(run.config.dataset)) if name is None else name
     with run.lock(wait=LOCK_WAIT):
         return registry.promote(home, run, name, alias)
+
+
+def _say_doubts(run: RunFolder) -> None:
+    """Say it where nobody knows how good a run is, or where it was found to be poor."""
+    measured = run.read("evaluation/metrics.json")
+    again = f"anomaly-ae evaluate {run.record.id}{place_flag(run.path.parents[1])}"
+    if not measured:
+        say(f"warning: not evaluated yet, so nobody knows how good it is: {again}, and promote it again")
+    elif measured["auroc"] is None:
+        say(f"warning: evaluated without both normal and anomalous images, so nobody knows how good it is: {again}")
+    elif measured["auroc"] < POOR:
+        say(f"warning: its AUROC is {measured['auroc']:.4f}, which is poor; chance gives 0.5, and the best 1")
 
 
 def _slug(name: str) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from anomaly_ae.config import PLACES, RunConfig
 from anomaly_ae.errors import ModelError, RunBusy, StorageError, one_line
+from anomaly_ae.escaping import printable
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
 from anomaly_ae.tracking.client import explain, find_experiment, open_client, store_held
@@ -98,7 +99,11 @@ class Tracker:
             source = json.dumps({"dataset": config.dataset, "normal": config.normal})
             digest = split["digest"][:DIGEST_LENGTH]
             dataset = Dataset(
-                short_name(config.dataset)[:LONGEST_NAME], digest, "local", source, profile=json.dumps(images)
+                printable(short_name(config.dataset))[:LONGEST_NAME],
+                digest,
+                "local",
+                source,
+                profile=json.dumps(images),
             )
             client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
             client.log_artifact(run_id, str(run.path / "config.json"))  # a run without files looks as if left behind
@@ -237,7 +242,7 @@ def _log_params(client: Any, run_id: str, values: dict[str, Any]) -> None:
     from mlflow.entities import Param, RunTag
 
     known = client.get_run(run_id).data.params
-    params = [Param(key, str(value)) for key, value in values.items() if key not in known]
+    params = [Param(key, printable(str(value))) for key, value in values.items() if key not in known]
     tags = [RunTag(key, value) for key, value in code_version().items()]
     client.log_batch(run_id, params=params, tags=tags)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from anomaly_ae.escaping import markdown, markdown_code
 from anomaly_ae.runs import CALIBRATION, RunFolder
 from anomaly_ae.tables import markdown_table
 from anomaly_ae.texts import narrow_scorers
@@ -19,9 +20,19 @@ TABLES = ("scorers", "comparison", "published", "cells")  # of a pipeline, each 
 def describe_pipeline(run: RunFolder) -> str:
     """A pipeline in a few lines of Markdown, with tables of cells and scorers as narrow as the page has room for."""
     about, result = run.read("pipeline.json"), run.read("result.json")
-    tables = _cells(result.get("cells", [])), narrow_scorers(result.get("scorers", []))
-    shown = [markdown_table(rows) for rows in tables if rows]
-    return "\n\n".join([about["about"], f"`{about['command']}`", *shown, WHERE])
+    tables = {"Cells": _cells(result.get("cells", [])), "Scorers": narrow_scorers(result.get("scorers", []))}
+    shown = [f"**{title}**\n\n{_wide(markdown_table(rows))}" for title, rows in tables.items() if rows]
+    return "\n\n".join([about["about"].replace("<", "&lt;"), markdown_code(about["command"]), *shown, WHERE])
+
+
+def _wide(table: str) -> str:
+    """A table whose columns do not touch."""
+    head, rule, *rows = table.split("\n")
+    return "\n".join([_apart(head), rule, *map(_apart, rows)])
+
+
+def _apart(row: str) -> str:
+    return row.replace(" | ", f"{WIDE} | ")
 
 
 def _cells(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -46,8 +57,8 @@ def describe(run: RunFolder, uri: str | None = None) -> str:
 
     config, result, evaluation = run.config, run.read("result.json"), run.read("evaluation/metrics.json")
     lines = [
-        f"Normal: **{config.normal}** of **{short_name(config.dataset)}** · autoencoder `{config.autoencoder}` "
-        f"· scorer `{config.scorer}` · false-alarm rate asked: {config.target_fpr:g}"
+        f"Normal: **{markdown(config.normal)}** of **{markdown(short_name(config.dataset))}** · autoencoder "
+        f"`{config.autoencoder}` · scorer `{config.scorer}` · false-alarm rate asked: {config.target_fpr:g}"
     ]
     lines += ["", *_headline(evaluation)] if evaluation and evaluation["auroc"] is not None else []
     if result:
@@ -77,7 +88,7 @@ def _headline(evaluation: dict[str, Any]) -> list[str]:
 
 def _calibration(result: dict[str, Any]) -> str:
     return (
-        f"Calibrated on {result['images']:,} normal images of `{result['calibrated_on']}` "
+        f"Calibrated on {result['images']:,} normal images of {markdown_code(result['calibrated_on'])} "
         f"({result['guarantee']}): threshold {result['threshold']:.4f} for a false-alarm rate of "
         f"{result['target_fpr']:g}; before {result['threshold_before']:.4f}."
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageError
+from anomaly_ae.progress import say
 from anomaly_ae.runs import Home, RunFolder
 from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held, tracking_at
 from anomaly_ae.tracking.mirror import upload
@@ -50,6 +51,8 @@ def promote(home: Home, run: RunFolder, name: str, alias: str = CHAMPION) -> Pro
         if model_id is None:
             raise StorageError(missing)
         before = _version_called(client, name, alias)
+        if before is not None and before.run_id != record.mlflow_run_id:
+            _say_if_worse(alias, before, evaluation.get("auroc"))
         with tracking_at(home):  # for a local store looks for the model there, whoever asks
             version = _version(client, name, record.mlflow_run_id, model_id)
         client.update_model_version(name, version, describe(run, uri))
@@ -57,7 +60,7 @@ def promote(home: Home, run: RunFolder, name: str, alias: str = CHAMPION) -> Pro
             if evaluation.get(key) is not None:
                 client.set_model_version_tag(name, version, key, f"{evaluation[key]:.6g}")
         client.set_registered_model_alias(name, alias, version)
-    others = None if before is None or int(before) == int(version) else int(before)
+    others = None if before is None or int(before.version) == int(version) else int(before.version)
     return Promoted(record.id, name, int(version), alias, uri, others, evaluation.get("auroc"))
 
 
@@ -102,10 +105,19 @@ def _check_names(name: str, alias: str) -> None:
         )
 
 
-def _version_called(client: Any, name: str, alias: str) -> str | None:
+def _version_called(client: Any, name: str, alias: str) -> Any:
     """The version that has the alias now, if the model is there and one has it."""
     models = client.search_registered_models(f"name = '{name}'")
-    return models[0].aliases.get(alias) if models else None
+    version = models[0].aliases.get(alias) if models else None
+    return version and client.get_model_version(name, version)
+
+
+def _say_if_worse(alias: str, before: Any, auroc: float | None) -> None:
+    """Say it where the version that is about to be replaced was measured, and found better."""
+    known = before.tags.get("auroc")
+    if known is not None and (auroc is None or auroc < float(known)):
+        new = "it is not known of the new one" if auroc is None else f"that of the new one is {auroc:.4f}"
+        say(f"warning: {alias} was version {before.version} with AUROC {float(known):.4f} until now, and {new}")
 
 
 def _version(client: Any, name: str, run_id: str | None, model_id: str) -> str:

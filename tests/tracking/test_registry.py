@@ -9,6 +9,7 @@ from PIL import Image
 from anomaly_ae import pipeline
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
+from anomaly_ae.files import write_json
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.runs import Home
 from tests.conftest import Trained
@@ -44,14 +45,30 @@ def test_a_run_is_one_version_whatever_it_is_called(trained: Trained, client: Ml
     }
 
 
-def test_the_alias_goes_to_the_next_one_and_a_run_without_tracking_is_logged_first(home: Home) -> None:
+def test_the_alias_goes_to_the_next_one_which_is_warned_of_where_it_is_poor_or_unknown(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = RunConfig(normal="0,1", epochs=1)
-    one = pipeline.train(settings, home=home, tracking=False)
-    pipeline.promote(one.run_id, home=home, name="line-3")
-    two = pipeline.train(settings, home=home)
+    one = home.find_run(pipeline.train(settings, home=home, tracking=False).run_id)
+    evaluation = pipeline.evaluate(home=home)
+    capsys.readouterr()
+    pipeline.promote(one.record.id, home=home, name="line-3")
+    assert "warning" not in capsys.readouterr().err
+    two = home.find_run(pipeline.train(settings, home=home).run_id)
     promoted = pipeline.promote("latest", home=home, name="line-3")
-    assert (promoted.run_id, promoted.before, promoted.auroc) == (two.run_id, 1, None)
-    assert find_model(home, "models:/line-3@champion")[1] == home.find_run(two.run_id)
+    assert (promoted.run_id, promoted.before, promoted.auroc) == (two.record.id, 1, None)
+    assert find_model(home, "models:/line-3@champion")[1] == two
+    said = capsys.readouterr().err
+    assert f"warning: not evaluated yet, so nobody knows how good it is: anomaly-ae evaluate {two.record.id}" in said
+    assert f"champion was version 1 with AUROC {evaluation.auroc:.4f} until now, and it is not known of" in said
+    pipeline.promote(one.record.id, home=home, name="line-3")
+    poor = one.read("evaluation/metrics.json") | {"auroc": 0.61}
+    write_json(two.path / "evaluation" / "metrics.json", poor)
+    capsys.readouterr()
+    pipeline.promote(two.record.id, home=home, name="line-3")
+    said = capsys.readouterr().err
+    assert "warning: its AUROC is 0.6100, which is poor" in said
+    assert f"with AUROC {evaluation.auroc:.4f} until now, and that of the new one is 0.6100" in said
 
 
 def test_the_model_has_an_example_and_the_figures(
