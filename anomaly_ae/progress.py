@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from anomaly_ae.escaping import printable, printable_lines
 
 _silent = False
 PLAIN_EVERY = 5.0  # seconds between plain lines, so that a log stays short
+SILENCE = 2.0  # seconds, at the most
 SAID = 5  # files that cannot be read, by name
 
 
@@ -105,6 +107,18 @@ def say_left_out(bad: Sequence[str]) -> None:
         say(f"left out: {printable(each)}")
     if len(bad) > SAID:
         say(f"left out: {len(bad) - SAID:,} files more that cannot be read")
+
+
+@contextmanager
+def stage(what: str) -> Iterator[None]:
+    """Say what is being done, if it is not soon done."""
+    late = threading.Timer(SILENCE, say, [f"{what} …"])
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def say(text: str) -> None:

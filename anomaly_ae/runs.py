@@ -18,22 +18,24 @@ folders of their own, and name it as their parent.
 
 import csv
 import dataclasses
-import json
+import functools
 import os
+import secrets
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from filelock import FileLock, Timeout
 
 from anomaly_ae.config import RunConfig
-from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError, one_line
-from anomaly_ae.files import expand, storage_errors, write_csv, write_json
+from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, UsageError, one_line
+from anomaly_ae.files import expand, flush, storage_errors, sweep, write_csv, write_json
 from anomaly_ae.progress import say
+from anomaly_ae.schema import Count, Matching, Mismatch, Name, OneOf, Positive, Share, parse, read_json
 
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
@@ -44,6 +46,22 @@ LATEST = "latest"
 EXAMPLE = "example.png"
 LOCK_WAIT = 20.0  # seconds to wait for a store that nobody has written to meanwhile
 SHORTEST_ID = 4  # characters of a run id that may stand for the whole
+# What is read of a run's JSON, and must be that; there may be more
+FIELDS: dict[str, dict[str, Any]] = {
+    "pipeline.json": {"name": Name, "experiment": Name, "digest": str, "command": str, "cells": dict[str, Any]},
+    "result.json": {"train_seconds": float | None, "epochs": Count | None, "parameters": Count | None},
+    "evaluation/metrics.json": {
+        "images": Count | None,
+        "calibration": str | None,
+        "auroc_ci": tuple[float, float] | None,
+        **dict.fromkeys(("auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc"), Share | None),
+        **dict.fromkeys(("false_positive_rate", "true_positive_rate", "precision", "f1"), Share | None),
+        **dict.fromkeys(("pixel_auroc", "pixel_average_precision", "pro", "threshold"), float | None),
+        "beside": tuple[dict[str, Any], ...] | None,
+    },
+}
+
+warn = functools.cache(say)  # of a damaged run, once, however often all are looked through
 
 
 @dataclass(frozen=True)
@@ -100,26 +118,37 @@ class Home:
         folder = self.store_file.parent if self.store_file else self.root
         return FileLock(folder / "mlflow.lock", timeout=LOCK_WAIT, is_singleton=True)
 
+    def command(self, text: str) -> str:
+        """A command with what it needs to find the runs that are here."""
+        return f"anomaly-ae {text}{place_flag(self.root)}"
+
     def runs(self) -> "list[RunFolder]":
         """All run folders, the newest first."""
+        return list(self.records())
+
+    def records(self) -> "dict[RunFolder, Record]":
+        """All run folders, the newest first, with their records; what is damaged is said and left out."""
         found = {}
         for path in (self.root / "runs").glob("[!.]*/run.json"):
             try:
                 found[RunFolder(path.parent)] = RunFolder(path.parent).record
-            except ModelError as error:  # one damaged run stops no other
-                say(f"warning: {one_line(error)}")
-        return sorted(found, key=lambda run: (found[run].started, found[run].id), reverse=True)
+            except ModelError as error:
+                if path.exists():  # or it has got another name, or is gone
+                    warn(f"warning: {one_line(error)}, so this run is left out")
+        newest_first = sorted(found, key=lambda run: (found[run].started, found[run].id), reverse=True)
+        return {run: found[run] for run in newest_first}
 
     def dead_runs(self) -> "list[RunFolder]":
         """Runs still called RUNNING whose process is gone, those of pipeline files before their cells."""
-        dead = [run for run in self.runs() if run.record.status == RUNNING and not run.is_locked()]
-        return sorted(dead, key=lambda run: run.record.parent is not None)
+        running = [(run, record) for run, record in self.records().items() if record.status == RUNNING]
+        dead = [(run, record) for run, record in running if not run.is_locked()]
+        return [run for run, _ in sorted(dead, key=lambda each: each[1].parent is not None)]
 
     def find_run(self, name: str) -> "RunFolder":
         """The run called `name`: an id or a unique beginning of one. Raises `ModelNotFound`."""
-        runs = self.runs()
-        exact = [run for run in runs if name in (run.record.id, run.record.mlflow_run_id)]
-        begins = [run for run in runs if len(name) >= SHORTEST_ID and run.record.id.startswith(name)]
+        records = self.records()
+        exact = [run for run, record in records.items() if name in (record.id, record.mlflow_run_id)]
+        begins = [run for run, record in records.items() if len(name) >= SHORTEST_ID and record.id.startswith(name)]
         found = exact or begins
         if len(found) == 1:
             return found[0]
@@ -128,50 +157,76 @@ class Home:
         if len(name) < SHORTEST_ID:
             raise ModelNotFound(f"{name!r} is too short for a run's id; give {SHORTEST_ID} characters of it or more")
         raise ModelNotFound(
-            f"there is no run {name!r} in {self.root}; list the runs with: anomaly-ae runs, "
+            f"there is no run {name!r} in {self.root}; list the runs with: {self.command('runs')}, "
             "or name another place with --mlruns"
         )
 
     def latest(self) -> "RunFolder":
-        """The newest finished training, but for those of a pipeline. Raises `ModelNotFound` when there is none."""
-        runs = [run for run in self.runs() if run.record.parent is None and run.record.kind == TRAINING]
-        for run in runs:
-            if run.record.status == FINISHED:
-                return run
-        if runs:
-            raise ModelNotFound(f"no training in {self.root} is finished; resume the last one with: {runs[0].resume}")
-        if self.runs():
+        """The training that finished last, but for those of a pipeline. Raises `ModelNotFound` when there is none."""
+        trainings = {run: record for run, record in self.records().items() if record.is_training}
+        finished = [run for run, record in trainings.items() if record.status == FINISHED]
+        if finished:
+            return max(finished, key=lambda run: trainings[run].finished or trainings[run].started)
+        if trainings:
+            last = next(iter(trainings))
+            raise ModelNotFound(f"no training in {self.root} is finished; resume the last one with: {last.resume}")
+        if self.records():
             raise ModelNotFound(
-                f"in {self.root} there is no training by itself; name a cell or a calibration, see: anomaly-ae runs"
+                f"in {self.root} there is no training by itself; name a cell or a calibration, see: "
+                f"{self.command('runs')}"
             )
-        raise ModelNotFound(f"there is no model in {self.root} yet; train one with: anomaly-ae train --normal 0,1,2")
+        example = self.command("train --normal 0,1,2")
+        raise ModelNotFound(f"there is no model in {self.root} yet; train one with: {example}")
 
     def latest_unfinished(self) -> "RunFolder":
         """The newest training that was interrupted or failed. Raises `ModelNotFound` when there is none."""
-        for run in self.runs():
-            if run.record.status in (KILLED, FAILED) and run.record.kind == TRAINING and run.record.parent is None:
+        for run, record in self.records().items():
+            if record.is_training and record.status in (KILLED, FAILED):
                 return run
         raise ModelNotFound(f"no training in {self.root} was interrupted; there is nothing to resume")
+
+
+def _is_time(text: str) -> bool:
+    """Whether it is a time of some time zone in ISO 8601."""
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+Time = Annotated[str, Matching("a time in ISO 8601", _is_time)]
 
 
 @dataclass(frozen=True)
 class Record:
     """The content of run.json. `mlflow_run_id` is None while MLflow knows nothing of the run."""
 
-    id: str
+    id: Name
     mlflow_run_id: str | None
     name: str
-    started: str  # ISO 8601, UTC
-    status: str = RUNNING
+    started: Time  # UTC
+    status: Annotated[str, OneOf((RUNNING, FINISHED, KILLED, FAILED))] = RUNNING
+    finished: Time | None = None
     on_server: bool = False  # MLflow's run is in another store than this home's own
     tracked: bool = True  # False: --no-tracking was asked for
     unlogged: bool = False  # MLflow may lack something that the folder has
     device: str = "cpu"  # it was trained on
-    parameters: int = 0  # of its network
-    threads: int | None = None  # of the processor, which its weights depend on in the last digits
+    parameters: Count = 0  # of its network
+    threads: Positive | None = None  # of the processor, which its weights depend on in the last digits
     parent: str | None = None  # the run of the pipeline file it is a cell of
-    kind: str = TRAINING
+    kind: Annotated[str, OneOf((TRAINING, PIPELINE, CALIBRATION))] = TRAINING
     resume: str | None = None  # the command that goes on with it, where it is not `train --resume`
+
+    @classmethod
+    def new(cls, name: str, tracked: bool, parent: "RunFolder | None" = None) -> "Record":
+        """That of a run that begins now, below the run `parent` if there is one."""
+        above = parent.record.id if parent else None
+        return cls(secrets.token_hex(16), None, name, now(), tracked=tracked, unlogged=tracked, parent=above)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it is a training by itself, no cell of a pipeline."""
+        return self.kind == TRAINING and self.parent is None
 
 
 @dataclass(frozen=True)
@@ -188,12 +243,13 @@ class RunFolder:
     @property
     def record(self) -> Record:
         """State as it is on disk now. Raises `ModelError` when it cannot be read."""
+        usual = {f.name: f.default for f in dataclasses.fields(Record) if f.default is not dataclasses.MISSING}
+        content = self._read("run.json")
+        known = {key: content[key] for key in content if key in Record.__dataclass_fields__}
         try:
-            content = json.loads((self.path / "run.json").read_text())
-            known = {field.name for field in dataclasses.fields(Record)}
-            return Record(**{key: value for key, value in content.items() if key in known})
-        except (OSError, AttributeError, TypeError, ValueError) as error:
-            raise ModelError(f"{self.path / 'run.json'} is damaged, so this run is left out") from error
+            return parse(Record, usual | known | {"id": self.path.name})
+        except Mismatch as error:
+            raise ModelError(f"{self.path / 'run.json'} is damaged ({error})") from error
 
     def write_record(self, record: Record) -> None:
         """Replace the state."""
@@ -203,22 +259,36 @@ class RunFolder:
         """Change some of the state."""
         self.write_record(dataclasses.replace(self.record, **changes))
 
+    def renamed(self, mlflow_run_id: str) -> "RunFolder":
+        """The same run, called as it is in MLflow from now on. Raises `StorageError`."""
+        self.update(mlflow_run_id=mlflow_run_id)  # where a kill leaves it at that, both know it by another name
+        new = RunFolder(self.path.with_name(mlflow_run_id))
+        with storage_errors(f"write {new.path}"):
+            self.path.rename(new.path)
+            flush(new.path.parent)
+        return new
+
     @property
     def config(self) -> RunConfig:
         """The settings it was started with. Raises `ModelError` when they cannot be read."""
+        content = self._read("config.json")
         try:
-            return RunConfig.build(json.loads((self.path / "config.json").read_text()))
-        except (OSError, ValueError, AttributeError, UsageError) as error:
+            return RunConfig.build(content)
+        except UsageError as error:
             what = f"damaged or of another version ({one_line(error)})"
             raise ModelError(f"{self.path / 'config.json'} is {what}; train anew") from error
 
     @property
     def split(self) -> dict[str, Any]:
         """The split record. Raises `ModelError` when it cannot be read."""
+        content = self._read("split.json")
         try:
-            return dict(json.loads((self.path / "split.json").read_text()))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{self.path / 'split.json'} is damaged; train anew") from error
+            parse(str, content.get("digest"), "its digest")
+            for part in parse(dict[str, dict[str, Any]], content.get("parts"), "its parts").values():
+                parse(Count, part.get("images"), "its images")
+        except Mismatch as error:
+            raise ModelError(f"{self.path / 'split.json'} is damaged ({error}); train anew") from error
+        return content
 
     @property
     def experiment(self) -> str:
@@ -233,11 +303,24 @@ class RunFolder:
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON object among its files, empty where there is none. Raises `ModelError` when it is damaged."""
-        path = self.path / name
+        if not os.path.lexists(self.path / name):
+            return {}
+        content = self._read(name)
         try:
-            return dict(json.loads(path.read_text())) if path.exists() else {}
-        except (OSError, TypeError, ValueError) as error:
-            raise ModelError(f"{path} is damaged; evaluate or train anew") from error
+            for key, kind in FIELDS.get(name, {}).items():
+                parse(kind, content.get(key), key)
+        except Mismatch as error:
+            raise ModelError(f"{self.path / name} is damaged ({error}); evaluate or train anew") from error
+        return content
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """A JSON object among its files. Raises `ModelError` when it is none."""
+        try:
+            return parse(dict[str, Any], read_json(self.path / name))
+        except OSError as error:
+            raise ModelError(f"{self.path / name} cannot be read ({error.strerror})") from error
+        except Mismatch as error:
+            raise ModelError(f"{self.path / name} is damaged ({error})") from error
 
     @property
     def checkpoint(self) -> Path:
@@ -246,15 +329,24 @@ class RunFolder:
     @property
     def resume(self) -> str:
         """The command that goes on with this run."""
-        place = place_flag(self.path.parent.parent)
-        return self.record.resume or f"anomaly-ae train --resume {self.record.id}{place}"
+        return self.record.resume or self.command(f"train --resume {self.record.id}")
+
+    def command(self, text: str) -> str:
+        """A command with what it needs to find the runs that are where this one is."""
+        return f"anomaly-ae {text}{place_flag(self.path.parent.parent)}"
+
+    def next_commands(self) -> list[str]:
+        """What one may want to do with it when it is finished."""
+        name = self.path.name[:8]
+        texts = [f"evaluate {name}", f"score FOLDER --model {name}", *(["ui"] if self.record.tracked else [])]
+        return [self.command(text) for text in texts]
 
     def detector_folder(self) -> Path:
         """Where its detector is. Raises `ModelError` when the training is not finished."""
         status = self.record.status
         if self.record.kind == PIPELINE:
             raise ModelError(
-                f"run {self.record.id} is that of a pipeline file; name one of its cells: anomaly-ae runs"
+                f"run {self.record.id} is that of a pipeline file; name one of its cells: {self.command('runs')}"
             )
         if status == FINISHED:
             return self.path / "detector"
@@ -264,36 +356,39 @@ class RunFolder:
             )
         raise ModelError(f"run {self.record.id} was interrupted and has no threshold; resume it with: {self.resume}")
 
-    def write_history(self, history: "Sequence[Epoch]") -> None:
+    def write_history(self, history: "Sequence[Epoch]", *, durable: bool = True) -> None:
         """Write metrics.csv anew."""
-        write_csv(self.path / "metrics.csv", [dataclasses.asdict(epoch) for epoch in history])
+        write_csv(self.path / "metrics.csv", [dataclasses.asdict(epoch) for epoch in history], durable=durable)
 
     def history(self) -> "list[Epoch]":
-        """The epochs in metrics.csv."""
+        """The epochs in metrics.csv. Raises `ModelError` when it is damaged."""
         from anomaly_ae.training import Epoch  # here, so that listing runs needs no torch
 
         path = self.path / "metrics.csv"
         if not path.exists():
             return []
-        with path.open(newline="") as file:
-            return [
-                Epoch(epoch=int(row.pop("epoch")), **{k: float(v) for k, v in row.items()})
-                for row in csv.DictReader(file)
-            ]
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            return [parse(Epoch, row | {"epoch": int(row["epoch"])}) for row in rows]
+        except (OSError, csv.Error, ValueError, TypeError, KeyError) as error:
+            raise ModelError(f"{path} is damaged; train anew") from error
 
     def grids(self) -> list[Path]:
         """The reconstruction grids, by epoch."""
-        return sorted((self.path / "images").glob("epoch-*.png"))
+        return sorted((self.path / "images").glob("epoch-" + "[0-9]" * 5 + ".png"))
 
     @contextmanager
     def lock(self, wait: float = 0) -> Iterator[None]:
         """Hold the run; the system lets go of it when the process ends, however it ends.
 
-        Raises `RunBusy` when another process still holds it after `wait` seconds.
+        What writers that were killed have left in its folder is removed. Raises `RunBusy` when another process still
+        holds it after `wait` seconds, `ModelError` when it is gone.
         """
         lock = FileLock(self.path / "run.lock", timeout=wait)
+        if not self.path.is_dir():
+            raise ModelError(f"there is no {self.path} any more")
         with storage_errors(f"write to {self.path}"):
-            self.path.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire()
             except Timeout as error:
@@ -301,16 +396,17 @@ class RunFolder:
                     f"run {self.path.name} is in another process's hands; wait for it or stop it"
                 ) from error
         try:
+            sweep(self.path)
             yield
         finally:
             lock.release()
 
     def is_locked(self) -> bool:
-        """Whether a living process holds the run."""
+        """Whether a living process holds the run, or might, since that cannot be told."""
         try:
             with self.lock():
                 return False
-        except RunBusy:
+        except (RunBusy, ModelError, StorageError):
             return True
 
 

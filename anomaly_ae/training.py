@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor
 
@@ -19,16 +20,18 @@ from anomaly_ae.autoencoders.tiling import random_crops
 from anomaly_ae.config import CONSTANT, RunConfig
 from anomaly_ae.data.augmentation import build_augmentation
 from anomaly_ae.errors import ModelError, TrainingError
-from anomaly_ae.files import write_bytes
+from anomaly_ae.files import flush, sha256, write_bytes
 from anomaly_ae.objectives import Objective
 from anomaly_ae.objectives.corruption import Corrupted, Corruption
 from anomaly_ae.objectives.repair import PLANTED
 from anomaly_ae.objectives.similarity import ENERGY_FLOOR
-from anomaly_ae.progress import Display, Silent
+from anomaly_ae.progress import Display, Silent, say
 
 STEPS = 1_500  # optimiser steps of a training whose number of epochs was not said
 MOST_EPOCHS = 200  # and its limit, for small data sets
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
+FLUSH_EVERY = 5.0  # seconds between checkpoints that outlive a power cut
+UNKNOWN = "0" * 64  # stands for a checkpoint's digest where that is taken
 SHOW_EVERY = 20  # batches between updates of the display
 
 
@@ -52,6 +55,8 @@ class Training:
     config: RunConfig
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)  # the weights of the best epoch
+    flushed: int | None = None  # the last epoch whose checkpoint outlives a power cut
+    flushed_at: float = -math.inf
 
     def __post_init__(self) -> None:
         self.network.to(memory_format=torch.channels_last)  # faster for strided convolutions
@@ -88,7 +93,11 @@ class Training:
         return self.peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
     def save(self, path: Path) -> None:
-        """Write network, best weights, optimiser and history as one safetensors file, in one step."""
+        """Write network, best weights, optimiser and history, with their digest, as one safetensors file in one step.
+
+        Every few seconds it is a file that outlives a power cut, and that is kept as `earlier(path)` when the next is
+        written: to wait for the disk each time would slow down short epochs.
+        """
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         for name, parameter in self.network.named_parameters():
@@ -96,19 +105,35 @@ class Training:
             tensors |= {f"optimizer.{key}.{name}": value for key, value in state.items()}
         history = json.dumps([dataclasses.asdict(epoch) for epoch in self.history])
         contiguous = {name: value.contiguous() for name, value in tensors.items()}
-        write_bytes(path, save(contiguous, {"history": history}))
+        content = save(contiguous, {"history": history, "sha256": UNKNOWN})
+        if self.flushed == len(self.history) - 1 and path.exists():
+            path.replace(earlier(path))
+        durable = time.monotonic() - self.flushed_at >= FLUSH_EVERY
+        write_bytes(path, content.replace(UNKNOWN.encode(), sha256(content).encode(), 1), durable=durable)
+        if durable:
+            self.flushed, self.flushed_at = len(self.history), time.monotonic()
 
-    def load(self, path: Path) -> None:
-        """Go on from a file that `save` wrote. Raises `ModelError` if it is damaged or of another network."""
+    def load(self, path: Path) -> bool:
+        """Go on from a file that `save` wrote, or from the one before where it is damaged, which is said; whether
+        there is one of them. Raises `ModelError` if it is of another network.
+        """
         device = next(self.network.parameters()).device
+        for each in (path, earlier(path)):
+            try:
+                tensors, history = _read(each)
+                break
+            except FileNotFoundError:
+                continue
+            except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
+                say(f"warning: the checkpoint {each} is damaged, and is not gone on from")
+        else:
+            return False
+        tensors = {name: value.to(device) for name, value in tensors.items()}
         try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-                self.history = [Epoch(**epoch) for epoch in json.loads(file.metadata()["history"])]
             self.network.load_state_dict(_under("network.", tensors))
-        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"the checkpoint {path} is damaged or not of this run; train anew") from error
-        self.best = _under("best.", tensors)
+        except RuntimeError as error:
+            raise ModelError(f"the checkpoint {each} is not of this run; train anew") from error
+        self.history, self.best = history, _under("best.", tensors)
         for name, parameter in self.network.named_parameters():
             found = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = {
@@ -117,6 +142,23 @@ class Training:
                 for key, value in found.items()
                 if value is not None
             }
+        return True
+
+
+def earlier(checkpoint: Path) -> Path:
+    """Where the checkpoint before is kept."""
+    return checkpoint.with_stem(f"{checkpoint.stem}.earlier")
+
+
+def _read(checkpoint: Path) -> tuple[dict[str, Tensor], list[Epoch]]:
+    """What a checkpoint holds. Raises errors of many kinds when it is not as it was written."""
+    content = checkpoint.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    about = json.loads(content[8:end])["__metadata__"]
+    at = content.index(about["sha256"].encode(), 0, end)
+    if sha256(content[:at], UNKNOWN.encode(), memoryview(content)[at + len(UNKNOWN) :]) != about["sha256"]:
+        raise ValueError("it was changed after it was written")
+    return load_tensors(content), [Epoch(**epoch) for epoch in json.loads(about["history"])]
 
 
 def train_epochs(
@@ -157,6 +199,9 @@ def train_epochs(
         if checkpoint:
             training.save(checkpoint)
         yield epoch
+    if checkpoint:
+        flush(checkpoint)
+        earlier(checkpoint).unlink(missing_ok=True)
 
 
 def _train(

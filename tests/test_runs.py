@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from anomaly_ae.comparison.listing import list_home
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
-from anomaly_ae.runs import FINISHED, KILLED, Home, Record, RunFolder, conflicts, now
+from anomaly_ae.runs import FINISHED, KILLED, RUNNING, Home, Record, RunFolder, conflicts, now
+from anomaly_ae.tracking.mirror import mark_dead_runs
 from anomaly_ae.training import Epoch
 
 
@@ -34,18 +36,22 @@ def test_where_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         Home.find("file")
 
 
-def test_latest_is_the_newest_finished_one(home: Home) -> None:
+def test_latest_is_the_training_that_finished_last(home: Home) -> None:
     with pytest.raises(ModelNotFound, match="train one with"):
         home.latest()
     make(home, "aaaa1", KILLED)
     with pytest.raises(ModelNotFound, match="train --resume aaaa1"):
         home.latest()
-    make(home, "bbbb1", FINISHED)
+    early = make(home, "bbbb1", RUNNING)
     make(home, "cccc1", FINISHED)
     make(home, "dddd1", KILLED)
     assert home.latest().record.id == "cccc1"
     assert home.latest_unfinished().record.id == "dddd1"
     assert [run.record.id for run in home.runs()] == ["dddd1", "cccc1", "bbbb1", "aaaa1"]
+    early.update(status=FINISHED, finished=now())
+    assert home.latest().record.id == "bbbb1"  # though it began before
+    make(home, "eeee1", FINISHED)
+    assert home.latest().record.id == "eeee1"  # of which it is not known when it ended
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id(home: Home) -> None:
@@ -96,15 +102,112 @@ def test_history_survives(home: Home) -> None:
     assert run.history() == history
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"id": 1}'])
+WRONG: dict[str, list[object]] = {
+    "started": [None, 3, ["2026-01-01"], "yesterday", "2026-01-01T00:00:00", {}, True],
+    "finished": [3, "soon"],
+    "status": [None, 7, "DONE", ["FINISHED"]],
+    "kind": [None, "train"],
+    "name": [None, 1, ["a"], "\ud800"],
+    "parent": [1, {}],
+    "mlflow_run_id": [1],
+    "tracked": [None, "yes", 1],
+    "threads": [0, "two", 1.5, 10**30],
+    "parameters": [-1, "many"],
+}
+
+
+def write_raw(path: Path, content: str) -> None:
+    path.write_bytes(content.encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({key: value} for key, values in WRONG.items() for value in values),
+        *(
+            "",
+            "{",
+            "[]",
+            '{"id": 1}',
+            "null",
+            "{}",
+            "[" * 100_000,
+            '{"name": NaN}',
+            " " * 20_000_000,
+            "a folder",
+            "a pipe",
+        ),
+    ],
+    ids=lambda change: str(change)[:24],
+)
 def test_a_damaged_record_is_said_and_stops_no_other_run(
-    home: Home, content: str, capsys: pytest.CaptureFixture[str]
+    home: Home, change: dict[str, object] | str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(home, "bbbb1", FINISHED)
-    damaged = make(home, "aaaa1", FINISHED)
-    (damaged.path / "run.json").write_text(content)
-    assert home.latest().record.id == "bbbb1"
-    assert "aaaa1/run.json is damaged" in capsys.readouterr().err
+    damaged = make(home, "aaaa1", FINISHED).path / "run.json"
+    before = json.loads(damaged.read_text())
+    damaged.unlink()
+    if change == "a folder":
+        damaged.mkdir()
+    elif change == "a pipe":
+        os.mkfifo(damaged)
+    else:
+        write_raw(damaged, change if isinstance(change, str) else json.dumps(before | change))
+    for _ in range(3):
+        assert home.latest().record.id == "bbbb1"
+    assert [row.run_id for row in list_home(home)] == ["bbbb1"]
+    mark_dead_runs(home)
+    with pytest.raises(ModelNotFound):
+        home.find_run("aaaa1")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1  # once, however often it was met
+    assert "aaaa1/run.json is damaged" in said[0]
+    assert len(said[0]) < 400
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "[]"),
+        ("config.json", '{"warp": 9}'),
+        ("config.json", '{"epochs": "many"}'),
+        ("result.json", '{"train_seconds": "long"}'),
+        ("result.json", "[[1, 2]]"),
+        ("evaluation/metrics.json", '{"auroc": [0.5]}'),
+        ("evaluation/metrics.json", '{"auroc": 7}'),
+        ("evaluation/metrics.json", '{"auroc": 0.5, "beside": [3]}'),
+        ("evaluation/metrics.json", '{"auroc": 0.5, "auroc": 0.9}'),
+    ],
+)
+def test_other_damaged_files_of_a_run_leave_it_out_of_the_list_with_a_word(
+    home: Home, file: str, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(home, "bbbb1", FINISHED)
+    damaged = make(home, "aaaa1", FINISHED).path / file
+    damaged.parent.mkdir(exist_ok=True)
+    damaged.write_text(content)
+    assert [row.run_id for row in list_home(home)] == ["bbbb1"]
+    assert f"aaaa1/{file} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"digest": 3, "parts": {}}', '{"digest": "", "parts": {"fit": 3}}', '{"digest": ""}']
+)
+def test_a_damaged_split_record_is_an_error_of_one_line(home: Home, content: str) -> None:
+    run = make(home, "aaaa1", FINISHED)
+    (run.path / "split.json").write_text(content)
+    with pytest.raises(ModelError, match=r"split\.json is damaged"):
+        _ = run.split
+
+
+@pytest.mark.parametrize("row", ["x,1,1,1,1,1", "1,nan,1,1,1,1", "1,1", "1,1,1,1,1,1,1", "\xff,1,1,1,1,1", "-,,,,,"])
+def test_a_damaged_history_is_an_error_of_one_line(home: Home, row: str) -> None:
+    run = make(home, "aaaa1", FINISHED)
+    run.write_history([Epoch(1, 0.1, 0.2, 3e-9, 100.5, 1.25)])
+    content = (run.path / "metrics.csv").read_bytes()
+    (run.path / "metrics.csv").write_bytes(content + row.encode("latin-1") + b"\n")
+    with pytest.raises(ModelError, match=r"metrics\.csv is damaged"):
+        run.history()
 
 
 def test_a_record_of_a_later_version_can_be_read(home: Home) -> None:

@@ -142,15 +142,51 @@ def test_a_loss_that_is_no_number_is_an_error_that_says_what_to_do(tmp_path: Pat
     assert not (tmp_path / "c").exists()
 
 
-def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     list(epochs(begin(), tmp_path / "c"))
-    content = (tmp_path / "c").read_bytes()
-    for damaged in (b"", content[:100], content[:-10], b"x" * 500):
-        (tmp_path / "d").write_bytes(damaged)
-        with pytest.raises(ModelError, match="damaged"):
-            begin().load(tmp_path / "d")
     with pytest.raises(ModelError, match="not of this run"):
         begin(RunConfig(normal="0", latent=5)).load(tmp_path / "c")
+    assert not begin().load(tmp_path / "none")
+
+
+def test_a_damaged_checkpoint_is_said_and_never_gone_on_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list(epochs(begin(), tmp_path / "c"))
+    content = (tmp_path / "c").read_bytes()
+    flipped = [bytearray(content) for _ in range(40)]
+    for i, each in enumerate(flipped):
+        each[i if i < 8 else (i * len(content)) // len(flipped)] ^= 1 << i % 8
+    without_digest = content.replace(b'"sha256"', b'"sha255"')
+    for damaged in (b"", content[:100], content[:-10], b"x" * 500, without_digest, *flipped):
+        (tmp_path / "d").write_bytes(damaged)
+        training = begin()
+        assert not training.load(tmp_path / "d")
+        assert training.history == []
+        assert "d is damaged" in capsys.readouterr().err
+    (tmp_path / "e").mkdir()
+    assert not begin().load(tmp_path / "e")
+
+
+@pytest.mark.parametrize("wait", [0.0, 3600.0], ids=["every epoch on the disk", "only the first"])
+def test_where_a_checkpoint_is_damaged_the_one_before_leads_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: float
+) -> None:
+    """As after a power cut, which leaves files empty that the disk was not waited for."""
+    monkeypatch.setattr("anomaly_ae.training.FLUSH_EVERY", wait)
+    whole = begin()
+    list(epochs(whole, tmp_path / "whole.safetensors"))
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.safetensors"]
+    running = tmp_path / "c.safetensors"
+    for epoch in epochs(begin(), running):
+        if epoch.epoch == 4:
+            break
+    running.write_bytes(b"")
+    resumed = begin()
+    assert resumed.load(running)
+    assert len(resumed.history) == (1 if wait else 3)
+    list(epochs(resumed, running))
+    assert_same_weights(resumed.best, whole.best)
 
 
 def test_the_rate_rises_then_falls_to_almost_nothing() -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 from anomaly_ae.config import TYPES, check_value
 from anomaly_ae.errors import ModelError, UnknownName, one_line
-from anomaly_ae.progress import say
-from anomaly_ae.runs import Home, RunFolder
+from anomaly_ae.runs import Home, RunFolder, warn
 
 BEST_FIRST = {"auroc": True, "false_positive_rate": False, "seconds": False}  # whether the largest comes first
 COLUMNS = ("run_id", "name", "status", "kind", "parent", "started")
@@ -74,7 +73,7 @@ def _listed(run: RunFolder) -> Listed | None:
             unlogged=record.unlogged,
         )
     except ModelError as error:
-        say(f"warning: {one_line(error)}")
+        warn(f"warning: {one_line(error)}, so this run is left out")
         return None
 
 

@@ -19,9 +19,9 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.files import expand, write_json
 from anomaly_ae.folder import score_images
 from anomaly_ae.metrics import best_f1, proportion_interval
-from anomaly_ae.pipeline.marking import begin_run, finish, marked
-from anomaly_ae.pipeline.models import find_model
-from anomaly_ae.runs import CALIBRATION, EXAMPLE, LATEST, Home, Record, RunFolder, now
+from anomaly_ae.pipeline.marking import begin_run, finish
+from anomaly_ae.pipeline.models import load_model
+from anomaly_ae.runs import CALIBRATION, EXAMPLE, LATEST, Home, Record, RunFolder
 from anomaly_ae.tracking.mirror import mark_dead_runs
 
 # Images that the detector was trained on score low: from this share below that quantile on, it is worth a word
@@ -52,6 +52,7 @@ class CalibrateResult:
     differences: list[str]
     anomalies: dict[str, Any] | None
     run_folder: str
+    next: list[str]  # commands that one may want now
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,7 @@ def calibrate(
             "--target-fpr or --guarantee"
         )
     mark_dead_runs(home)
-    folder, parent = find_model(home, model)
-    detector = Detector.load(folder, device)
+    detector, parent = load_model(home, model, device)
     changes = detector.calibration.changes(*asked)
     if not (dataset or normal_folder):
         detector.calibration.at(**changes)  # what cannot be held is said before anomalies are scored
@@ -190,14 +190,13 @@ def _keep(
     """Keep the new detector in a run of its own."""
     config = dataclasses.replace(_config(old, parent), target_fpr=new.calibration.target_fpr)
     name = f"calibration · {new.calibration.method} · {new.calibration.target_fpr:g}"
-    run, tracker = begin_run(home, config.experiment, name, tracking, parent)
-    result = _result(run, old, new, normals, anomalies)
-    with marked(run, tracker), run.lock():
-        run.write_start(config, parent.split if parent else {"digest": "", "parts": old.split.summary()})
-        above = parent.record.id if parent else None
-        record = Record(run.path.name, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking, parent=above)
-        run.write_record(dataclasses.replace(record, kind=CALIBRATION, resume="the same anomaly-ae calibrate again"))
+    split = parent.split if parent else {"digest": "", "parts": old.split.summary()}
+    files = {"config.json": config.to_dict(), "split.json": split}
+    record = Record.new(name, tracking, parent)
+    record = dataclasses.replace(record, kind=CALIBRATION, resume="the same anomaly-ae calibrate again")
+    with begin_run(home, config.experiment, record, files) as (run, tracker):
         tracker.log_start(run)
+        result = _result(run, old, new, normals, anomalies)
         new.save(run.path / "detector")
         figures.save_figures(run.path / "figures", {"calibration": figures.calibration(new.calibration)}, name)
         write_json(run.path / "result.json", dataclasses.asdict(result))
@@ -235,6 +234,7 @@ def _result(
         differences=list(normals.differences),
         anomalies=anomalies,
         run_folder=str(run.path),
+        next=run.next_commands(),
     )
 
 

@@ -43,11 +43,11 @@ def compare(names: Sequence[str], *, home: Home | None = None) -> Comparison:
     runs = list(dict.fromkeys(run for name in names for run in _find(home, name)))
     if len(runs) < 2:
         all_one = f"all that was named is run {runs[0].record.id}" if runs else "none was named"
-        raise UsageError(f"a comparison needs two runs or more, and {all_one}; see: anomaly-ae runs")
+        raise UsageError(f"a comparison needs two runs or more, and {all_one}; see: {home.command('runs')}")
     for run in runs:
         run.detector_folder()  # which an unfinished one has not
         if not run.read("evaluation/metrics.json"):
-            say(f"warning: run {run.record.id} has no figures yet: anomaly-ae evaluate {run.record.id}")
+            say(f"warning: run {run.record.id} has no figures yet: {run.command(f'evaluate {run.record.id}')}")
     if not any(run.read("evaluation/metrics.json") for run in runs):
         raise ModelError("none of these runs was evaluated, so there is nothing to compare")
     tested = [read_scores(run) for run in runs]

@@ -25,7 +25,7 @@ from anomaly_ae.evaluation import (
     write_tables,
 )
 from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
-from anomaly_ae.pipeline.models import find_model
+from anomaly_ae.pipeline.models import load_model
 from anomaly_ae.progress import say, say_left_out
 from anomaly_ae.runs import LATEST, Home, RunFolder
 from anomaly_ae.scorers import SCORERS, build_scorer
@@ -62,8 +62,7 @@ def evaluate(
         if name != ALL:
             build_scorer(name)  # a wrong name is said before anything is measured
     mark_dead_runs(home)
-    folder, run = find_model(home, model)
-    detector = Detector.load(folder, device)
+    detector, run = load_model(home, model, device)
     data = open_data(dataset or detector.recipe.dataset, data_dir or (run.data_dir() if run else None))
     recorded = _recorded(detector, data)
     if beside:

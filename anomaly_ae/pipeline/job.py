@@ -70,12 +70,13 @@ class Job:
         require_enough(len(split.calibration.indices), config.target_fpr)
         recipe = _recipe(config, dataset, normal)
         network = recipe.build(preprocessing.shape)
+        recipe = dataclasses.replace(recipe, latent=inner_network(network).latent_size)
         perceptual = _find_features(config.perceptual, home)
         objective = build_objective(str(config.objective), _features(perceptual, preprocessing, device))
         _try(network, objective, preprocessing, config, device)
         config = dataclasses.replace(
             config,
-            latent=inner_network(network).latent_size,
+            latent=recipe.latent,
             perceptual=perceptual,
             intensity=None if preprocessing.intensity is None else preprocessing.intensity.setting,
             epochs=epoch_count(config, len(split.fit.indices)),

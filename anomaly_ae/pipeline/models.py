@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from anomaly_ae.detector import Detector
-from anomaly_ae.errors import ModelNotFound
+from anomaly_ae.errors import DetectorDamaged, ModelNotFound, one_line
 from anomaly_ae.files import expand
+from anomaly_ae.progress import say
 from anomaly_ae.runs import LATEST, Home, RunFolder
 from anomaly_ae.tracking.fetching import fetch_evaluation, fetch_run
 from anomaly_ae.tracking.registry import MEANT, run_of
@@ -15,7 +16,31 @@ def load(model: str | Path = LATEST, *, mlruns: str | None = None, device: str =
 
     Raises what `find_model` raises.
     """
-    return Detector.load(find_model(Home.find(mlruns), str(model))[0], device)
+    return load_model(Home.find(mlruns), str(model), device)[0]
+
+
+def load_model(home: Home, model: str, device: str = "auto") -> tuple[Detector, RunFolder | None]:
+    """A detector, and the run folder it lies in if it is one of `home`, which is said.
+
+    Raises what `find_model` raises, and `DetectorDamaged`; of a run with the command that makes it anew.
+    """
+    folder, run = find_model(home, model)
+    if run is None:
+        return Detector.load(folder, device), None
+    say(f"run {run.record.id}: {run.record.name}")
+    try:
+        return Detector.load(folder, device), run
+    except (ModelNotFound, DetectorDamaged) as error:
+        raise DetectorDamaged(f"{one_line(error)}; or make it anew with: {run.resume}") from error
+
+
+def has_detector(run: RunFolder) -> bool:
+    """Whether a run has a detector that can be used."""
+    try:
+        Detector.load(run.path / "detector", "cpu")
+    except (ModelNotFound, DetectorDamaged):
+        return False
+    return True
 
 
 def find_model(home: Home, model: str) -> tuple[Path, RunFolder | None]:

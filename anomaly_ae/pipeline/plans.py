@@ -24,7 +24,7 @@ from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.training import Place, resume, train
 from anomaly_ae.plan import REUSED, Cell, Plan, read_plan
 from anomaly_ae.progress import say
-from anomaly_ae.runs import FAILED, FINISHED, PIPELINE, RUNNING, Home, Record, RunFolder, now, place_flag
+from anomaly_ae.runs import FAILED, FINISHED, PIPELINE, RUNNING, Home, Record, RunFolder, place_flag
 from anomaly_ae.tables import markdown_table
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 
@@ -98,14 +98,12 @@ def _earlier(plan: Plan, home: Home) -> RunFolder | None:
 
 def _start(plan: Plan, overrides: Sequence[tuple[str, str]], home: Home, tracking: bool, jobs: int) -> PlanResult:
     """A new run of a plan."""
-    run, tracker = begin_run(home, plan.cells[0].config.experiment, plan.name, tracking)
     settings = [part for key, value in overrides for part in ("--set", f"{key}={value}")]
     flags = place_flag(home.root) + ("" if tracking else " --no-tracking") + (f" --jobs {jobs}" if jobs > 1 else "")
     again = shlex.join(["anomaly-ae", "run", str(plan.path), *settings]) + flags
-    with marked(run, tracker), run.lock():
-        write_json(run.path / "pipeline.json", _description(plan, again))
-        record = Record(run.path.name, tracker.run_id, plan.name, now(), tracked=tracking, unlogged=tracking)
-        run.write_record(dataclasses.replace(record, kind=PIPELINE, resume=again))
+    files, experiment = {"pipeline.json": _description(plan, again)}, plan.cells[0].config.experiment
+    record = dataclasses.replace(Record.new(plan.name, tracking), kind=PIPELINE, resume=again)
+    with begin_run(home, experiment, record, files) as (run, tracker):
         tracker.log_pipeline(run)
         return _run(plan, run, tracker, jobs)
 

@@ -11,12 +11,11 @@ import torch
 from anomaly_ae import texts
 from anomaly_ae.calibration import images_needed
 from anomaly_ae.data.sources import open_source
-from anomaly_ae.detector import Detector
 from anomaly_ae.drift import Drift
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.files import expand, require_writable
 from anomaly_ae.folder import Changes, Engine, Job, Scores, check_overlays, score_job, score_locally, write_overlays
-from anomaly_ae.pipeline.models import find_model
+from anomaly_ae.pipeline.models import load_model
 from anomaly_ae.runs import LATEST, Home
 
 ENGINES = LOCAL, RAY = "local", "ray"
@@ -96,7 +95,7 @@ def score(
     output = expand(output)
     overlays, page = (None if path is None else expand(path) for path in (heatmaps, report))
     source = open_source(folder)
-    detector = Detector.load(find_model(home or Home.find(), str(model))[0], device)
+    detector, _ = load_model(home or Home.find(), str(model), device)
     changes = detector.calibration.changes(target_fpr)
     calibration = detector.calibration.at(**changes) if changes else detector.calibration
     if fdr is not None:

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,17 @@ from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.evaluation import reconstruction_mse
 from anomaly_ae.figures import as_pixels, save_figures, save_image
-from anomaly_ae.files import storage_errors, write_json
+from anomaly_ae.files import storage_errors, write_json, write_with
 from anomaly_ae.pipeline.job import Job
 from anomaly_ae.pipeline.marking import begin_run, finish, marked
+from anomaly_ae.pipeline.models import has_detector
 from anomaly_ae.pipeline.pictures import draw_training, reconstruction_grid
-from anomaly_ae.progress import display, say
-from anomaly_ae.runs import EXAMPLE, FINISHED, LATEST, RUNNING, TRAINING, Home, Record, RunFolder, conflicts, now
+from anomaly_ae.progress import display, say, stage
+from anomaly_ae.runs import EXAMPLE, FINISHED, LATEST, RUNNING, TRAINING, Home, Record, RunFolder, conflicts
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 from anomaly_ae.training import Training, epoch_count, train_epochs
 
+BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run
 GRIDS = 8  # reconstruction grids of a training, about
 
 
@@ -61,6 +64,7 @@ class TrainResult:
     smallest_rate: float
     device: str
     run_folder: str
+    next: list[str]  # commands that one may want now
 
 
 @dataclass(frozen=True)
@@ -87,19 +91,18 @@ def train(
     """
     home = home or Home.find()
     mark_dead_runs(home)
-    job = Job.prepare(config, home, save_to)
+    with stage("reading the images"):
+        job = Job.prepare(config, home, save_to)
     used = job.config
     name = place.cell if place else f"{short_name(used.dataset)} {used.normal} · {used.autoencoder} · {used.scorer}"
     parent = place.parent if place else None
-    run, tracker = begin_run(home, config.experiment, name, tracking, parent)
-    with marked(run, tracker), run.lock():
-        run.write_start(job.config, job.split_record)
+    files = {"config.json": used.to_dict(), "split.json": job.split_record}
+    record = Record.new(name, tracking, parent)
+    device, threads = str(job.device), torch.get_num_threads()
+    record = dataclasses.replace(record, device=device, parameters=job.parameters, threads=threads)
+    with begin_run(home, config.experiment, record, files) as (run, tracker):
         if place and place.weights and place.weights.split["parts"] == job.split_record["parts"]:
             _take_over(place.weights, run)
-        above = parent.record.id if parent else None
-        record = Record(run.path.name, tracker.run_id, name, now(), tracked=tracking, unlogged=tracking, parent=above)
-        record = dataclasses.replace(record, device=str(job.device), parameters=job.parameters)
-        run.write_record(dataclasses.replace(record, threads=torch.get_num_threads()))
         tracker.log_start(run)
         return _train(job, run, tracker)
 
@@ -107,7 +110,7 @@ def train(
 def _take_over(other: RunFolder, run: RunFolder) -> None:
     """Give a run the finished training of another, that differs in scorer or target rate alone."""
     with storage_errors(f"copy a checkpoint to {run.path}"):
-        shutil.copy2(other.checkpoint, run.checkpoint)
+        write_with(run.checkpoint, partial(shutil.copyfile, other.checkpoint))
         shutil.copytree(other.path / "images", run.path / "images")
 
 
@@ -130,11 +133,12 @@ def resume(
         config = dataclasses.replace(config, device=run.config.device)
     if clashes := conflicts(run.config, config):
         raise UsageError(f"run {run.record.id} cannot be resumed with other settings: {'; '.join(clashes)}")
-    with run.lock():
+    with run.lock(wait=BRIEFLY):
         record = run.record
-        if record.status == FINISHED:
+        if record.status == FINISHED and has_detector(run):
             raise UsageError(f"run {record.id} is finished; there is nothing to resume")
-        job = Job.prepare(config, home, save_to)
+        with stage("reading the images"):
+            job = Job.prepare(config, home, save_to)
         if any(job.split_record[key] != run.split.get(key) for key in ("digest", "parts")):
             raise DataChanged(f"the data are not those that run {record.id} was started with; use that data")
         tracker = Tracker(home, record.mlflow_run_id)
@@ -152,14 +156,16 @@ def _train(job: Job, run: RunFolder, tracker: Tracker, behind: bool = False) -> 
     """
     training = _fit(job, run, tracker)
     fitting = (job.recipe, job.preprocessing, training.best, job.images, job.split, job.config.target_fpr, job.device)
-    detector = fit_detector(*fitting)
+    with stage(f"fitting the scorer {job.recipe.scorer}, and calibrating"):
+        detector = fit_detector(*fitting)
     detector.save(run.path / "detector")
     save_image(run.path / EXAMPLE, as_pixels(as_float(job.images["validation"].images[0]).numpy()))
     recipe, shape = detector.recipe, detector.preprocessing.shape
     save_parts(run.path / "network", detector.network, recipe.autoencoder, shape, recipe.options)
-    drawn = draw_training(training, detector, job)
-    save_figures(run.path / "figures", drawn, run.record.name)
-    result = _result(training, detector, job, run)
+    with stage("drawing the figures"):
+        save_figures(run.path / "figures", draw_training(training, detector, job), run.record.name)
+    with stage("measuring the reconstructions of the training images"):
+        result = _result(training, detector, job, run)
     write_json(run.path / "result.json", dataclasses.asdict(result))
     finish(run, tracker, behind=behind)
     if job.save_to:
@@ -172,8 +178,7 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
     config, fit, validation = job.config, job.images["fit"].images, job.images["validation"].images
     torch.manual_seed(config.seed)
     training = Training(job.recipe.build(job.preprocessing.shape).to(job.device), config)
-    if run.checkpoint.exists():
-        training.load(run.checkpoint)
+    if training.load(run.checkpoint):
         run.write_history(training.history)
         tracker.log_missing(run)
         say(f"run {run.record.id} goes on after epoch {len(training.history)}")
@@ -184,7 +189,7 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
     say(f"run {run.record.id}: {len(fit):,} images of {data} on {job.device}")
     with display(total * len(fit), len(training.history) * len(fit)) as shown:
         for epoch in train_epochs(training, job.objective, fit, validation, run.checkpoint, shown):
-            run.write_history(training.history)
+            run.write_history(training.history, durable=False)
             tracker.log_epochs([epoch])
             if epoch.epoch == 1 or epoch.epoch % max(1, total // GRIDS) == 0:
                 _log_grid(training, validation, epoch.epoch, run, tracker)
@@ -193,6 +198,7 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
                 f"{epoch.validation_loss:.5f} · {epoch.images_per_second:,.0f} images/s",
                 last=epoch.epoch == total or training.stops_early(total),
             )
+    run.write_history(training.history)
     return training
 
 
@@ -228,4 +234,5 @@ def _result(training: Training, detector: Detector, job: Job, run: RunFolder) ->
         smallest_rate=smallest_rate(len(detector.calibration.scores)),
         device=str(job.device),
         run_folder=str(run.path),
+        next=run.next_commands(),
     )

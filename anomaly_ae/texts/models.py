@@ -19,7 +19,7 @@ def trained(result: Mapping[str, Any]) -> str:
             f"from {result['calibration_images']:,} normal images, which hold rates from "
             f"{result['smallest_rate']:g} ({result['scorer']})",
             f"kept in       {result['run_folder']}",
-            "next          anomaly-ae evaluate · anomaly-ae ui",
+            f"next          {' · '.join(result['next'])}",
         ]
     )
 
@@ -40,7 +40,7 @@ def calibrated(result: Mapping[str, Any]) -> str:
         *([("moved", f"{moved(result['drift'])} a new image scores above an old one")] if result["drift"] else []),
         *(_anomalies(result["anomalies"]) if result["anomalies"] else []),
         ("kept in", result["run_folder"]),
-        ("next", f"anomaly-ae evaluate {result['run_id']} · anomaly-ae score FOLDER --model {result['run_id']}"),
+        ("next", " · ".join(result["next"])),
     ]
     return "\n".join(f"{name:<16}{text}" for name, text in rows)
 

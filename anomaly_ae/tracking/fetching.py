@@ -1,6 +1,7 @@
 """Runs that only MLflow has."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
 from anomaly_ae.files import write_folder
 from anomaly_ae.runs import SHORTEST_ID, TRAINING, Home, Record, RunFolder
 from anomaly_ae.tracking.client import mlflow_errors, open_client
-from anomaly_ae.tracking.listing import list_elsewhere, started
+from anomaly_ae.tracking.listing import as_time, list_elsewhere
 from anomaly_ae.tracking.mirror import KIND, PARENT
 
 NEEDED = ("config.json", "split.json", "result.json", "detector")
@@ -31,7 +32,9 @@ def fetch_run(home: Home, name: str) -> RunFolder:
         found = client.get_run(run_id)
         info, parent = found.info, found.data.tags.get(PARENT)
         kind = found.data.tags.get(KIND, TRAINING)
-        record = Record(run_id, run_id, info.run_name, started(info), info.status, parent=parent, kind=kind)
+        began, ended = (as_time(each) for each in (info.start_time, info.end_time or info.start_time))
+        record = Record(run_id, run_id, info.run_name, began, info.status, ended, on_server=True)
+        record = replace(record, parent=parent, kind=kind)
         there = {artifact.path for artifact in client.list_artifacts(run_id)}
 
         def download(folder: Path) -> None:

@@ -18,15 +18,18 @@ OURS = f"tags.`{KIND}` LIKE '%'"  # MLflow's way of asking for the runs that hav
 
 @dataclass(frozen=True)
 class Listing:
-    """Runs that were asked for, and `of` how many; `server` is the address of those that are not here."""
+    """Runs that were asked for, how many `more` are like them, and `of` how many; `server` is the address of those
+    that are not here.
+    """
 
     runs: list[Listed]
+    more: int
     of: int
     server: str | None
 
 
-def list_runs(home: Home, filters: Sequence[str] = (), sort: str = "started") -> Listing:
-    """The runs of this home and, where a tracking server is named, those that only it has.
+def list_runs(home: Home, filters: Sequence[str] = (), sort: str = "started", limit: int | None = None) -> Listing:
+    """The runs of this home and, where a tracking server is named, those that only it has; the first `limit` of them.
 
     filters, sort: see `comparison.listing.select`, and what it raises
     """
@@ -36,7 +39,9 @@ def list_runs(home: Home, filters: Sequence[str] = (), sort: str = "started") ->
         rows += list_elsewhere(home)
     except StorageError as error:
         say(f"warning: {one_line(error)}")
-    return Listing(select(rows, filters, sort), len(rows), None if home.is_local else home.tracking_uri)
+    found = select(rows, filters, sort)
+    shown = found[:limit]
+    return Listing(shown, len(found) - len(shown), len(rows), None if home.is_local else home.tracking_uri)
 
 
 def list_elsewhere(home: Home) -> list[Listed]:
@@ -51,9 +56,9 @@ def list_elsewhere(home: Home) -> list[Listed]:
         return [_listed(run) for run in _search(open_client(home)) if run.info.run_id not in here]
 
 
-def started(info: Any) -> str:
-    """When a run of MLflow's began, as run.json has it."""
-    return datetime.fromtimestamp(info.start_time / 1000, UTC).isoformat(timespec="microseconds")
+def as_time(milliseconds: int) -> str:
+    """A time of MLflow's as run.json has it."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="microseconds")
 
 
 def _search(client: Any) -> Iterator[Any]:
@@ -69,7 +74,7 @@ def _search(client: Any) -> Iterator[Any]:
 def _listed(run: Any) -> Listed:
     info, metrics, tags = run.info, run.data.metrics, run.data.tags
     return Listed(
-        *(info.run_id, info.run_name, info.status, tags[KIND], tags.get(PARENT), started(info)),
+        *(info.run_id, info.run_name, info.status, tags[KIND], tags.get(PARENT), as_time(info.start_time)),
         auroc=metrics.get("test/auroc"),
         false_positive_rate=metrics.get("test/false_positive_rate"),
         seconds=metrics.get("train/seconds"),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FOLDERS = ("figures", "evaluation", "evaluations", "comparisons", "detector", "network")
 FILES = ("config.json", "split.json", "metrics.csv", "result.json", "pipeline.json")
 PARENT, KIND = "mlflow.parentRunId", "anomaly_ae.kind"
+FOLDER = "anomaly_ae.folder"  # what a run's folder was called when it was begun
 ALWAYS = ("dataset", "normal", "autoencoder", "objective", "scorer", "preset", "target_fpr", "seed")  # as parameters
 GRIDS = "reconstructions"  # key of the images with a step slider
 MOST_METRICS = 1_000  # that MLflow takes at once
@@ -63,21 +64,21 @@ class Tracker:
         self.failure: str | None = None
         self.failed_at = 0.0
 
-    @classmethod
-    def begin(cls, home: Home, experiment: str, name: str, parent: str | None = None) -> "Tracker":
-        """Open a new run in MLflow, below the run `parent` if one is named; its `run_id` stays None when MLflow
-        cannot be reached.
+    def begin(self, experiment: str, record: Record) -> None:
+        """Open a run in MLflow, or find the one that a process which was killed has opened for this folder. `run_id`
+        stays None when MLflow cannot be reached.
         """
-        tracker = cls(home, None)
         tags = {"mlflow.source.name": "anomaly-ae", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-        tags |= {PARENT: parent} if parent else {}
+        parent = _mlflow_parent(self.home, record)
+        tags |= {FOLDER: record.id} | ({PARENT: parent} if parent else {})
 
-        def create(client: Any) -> None:
-            experiment_id = find_experiment(client, home, experiment)
-            tracker.run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+        def begin(client: Any) -> None:
+            experiment_id = find_experiment(client, self.home, experiment)
+            begun = client.search_runs([experiment_id], f"tags.`{FOLDER}` = '{record.id}'", max_results=1)
+            run = begun[0] if begun else client.create_run(experiment_id, run_name=record.name, tags=tags)
+            self.run_id = run.info.run_id
 
-        tracker._attempt(create)
-        return tracker
+        self._attempt(begin)
 
     def lacks_something(self) -> bool:
         """Whether MLflow does not have all that it was given."""
@@ -262,7 +263,7 @@ def upload(home: Home, run: RunFolder) -> bool:
     tracker = Tracker(home, record.mlflow_run_id)
     pipeline = record.kind == PIPELINE
     if record.mlflow_run_id is None:
-        tracker = Tracker.begin(home, run.experiment, record.name)
+        tracker.begin(run.experiment, record)
         run.update(mlflow_run_id=tracker.run_id, on_server=not home.is_local)
     tracker.log_parent(_mlflow_parent(home, record))
     if pipeline:

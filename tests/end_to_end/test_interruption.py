@@ -1,6 +1,8 @@
 """Real kills: what is lost is the epoch it was in, and what comes out in the end is the same."""
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -8,8 +10,11 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
+from anomaly_ae import pipeline
+from anomaly_ae.config import RunConfig
 from anomaly_ae.runs import KILLED, Home, RunFolder
-from tests.conftest import Cli, start
+from anomaly_ae.tracking import listing
+from tests.conftest import Cli, clean_environment, start
 
 TRAIN = ("train", "--normal", "0,1,2", "--epochs", "60", "--seed", "7")
 
@@ -28,6 +33,10 @@ def wait_for_epochs(folder: Path, count: int) -> RunFolder:
 def weights(run: Path) -> dict[str, bytes]:
     tensors = load_file(run / "detector" / "weights.safetensors")
     return {name: value.numpy().tobytes() for name, value in tensors.items()}
+
+
+def about(run: Path) -> str:
+    return (run / "detector" / "detector.json").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +67,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(cli: Cli, tmp_path: Path,
     assert ended.json()["epochs"] == 60
     assert f"after epoch {done}" in ended.err or f"after epoch {done + 1}" in ended.err
     assert weights(run.path) == weights(uninterrupted)
+    assert about(run.path) == about(uninterrupted)
     steps = [metric.step for metric in client.get_metric_history(run.record.id, "val/loss")]
     assert steps == list(range(1, 61))
     assert client.get_run(run.record.id).info.status == "FINISHED"
@@ -96,3 +106,70 @@ def test_a_run_can_be_in_one_hand_only(cli: Cli, tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 130
     assert run.record.status == KILLED
+
+
+STRUCK_WHILE_MLFLOW_MAKES_THE_RUN = """
+import os, sys
+from mlflow import MlflowClient
+from anomaly_ae.cli import main
+
+real, number = MlflowClient.create_run, int(sys.argv.pop(1))
+
+def create(*arguments, **named):
+    made = real(*arguments, **named)
+    os.kill(os.getpid(), number)
+    return made
+
+MlflowClient.create_run = create
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home with a training of one epoch."""
+    home = Home.find(str(tmp_path_factory.mktemp("small") / "mlruns"))
+    pipeline.train(RunConfig(normal="5", epochs=1, scorer="mse"), home=home)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("struck_by", "command"),
+    [
+        (signal.SIGINT, "train --normal 5 --epochs 1 --scorer mse"),
+        (signal.SIGKILL, "train --normal 5 --epochs 1 --scorer mse"),
+        (signal.SIGKILL, "calibrate --target-fpr 0.1"),
+        (signal.SIGKILL, "run five.yaml"),
+    ],
+)
+def test_a_run_struck_as_it_begins_is_marked_in_its_folder_and_in_mlflow(
+    small: Home, tmp_path: Path, struck_by: signal.Signals, command: str
+) -> None:
+    (tmp_path / "five.yaml").write_text("normal: 5\nepochs: 1\n")
+    before = {run.path for run in small.runs()}
+    called = [sys.executable, "-c", STRUCK_WHILE_MLFLOW_MAKES_THE_RUN, str(int(struck_by)), *command.split()]
+    environment = clean_environment() | {"ANOMALY_AE_MLRUNS": str(small.root)}
+    ended = subprocess.run(
+        called,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
+    )
+    assert ended.returncode == (130 if struck_by == signal.SIGINT else -signal.SIGKILL), ended.stderr
+    assert "Traceback" not in ended.stderr
+    (run,) = (run for run in small.runs() if run.path not in before)
+    assert run.record.status == (KILLED if struck_by == signal.SIGINT else "RUNNING")
+    listing.list_runs(small)
+    assert run.record.status == KILLED
+    client = MlflowClient(small.tracking_uri)
+    assert client.get_run(str(run.record.mlflow_run_id)).info.status == KILLED
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    assert not client.search_runs(experiments, "attributes.status = 'RUNNING'")
+    if command.startswith("train"):
+        assert pipeline.resume(run.record.id, home=small).epochs == 1
+        assert client.get_run(str(run.record.mlflow_run_id)).info.status == "FINISHED"

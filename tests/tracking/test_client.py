@@ -7,19 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 import mlflow
 import pytest
 
-from anomaly_ae.runs import Home
+from anomaly_ae.runs import Home, Record
 from anomaly_ae.tracking.client import tracking_at
 from anomaly_ae.tracking.mirror import Tracker
 
 
 def test_who_logs_waits_while_another_holds_the_store(home: Home) -> None:
-    Tracker.begin(home, "ours", "first")
+    Tracker(home, None).begin("ours", Record.new("first", tracked=True))
     with ThreadPoolExecutor() as pool:
         with home.store_lock():
-            second = pool.submit(Tracker.begin, home, "ours", "second")
+            tracker = Tracker(home, None)
+            second = pool.submit(tracker.begin, "ours", Record.new("second", tracked=True))
             with pytest.raises(TimeoutError):
                 second.result(timeout=2)  # alone it takes some hundredths
-        assert second.result(timeout=60).run_id is not None
+        second.result(timeout=60)
+        assert tracker.run_id is not None
 
 
 INTERRUPTED_AT_ANY_MOMENT = """

@@ -26,7 +26,8 @@ Make = Callable[[Path], Home]
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a run, its model, a registered model, and MLflow's Default experiment in it."""
     home = Home.find(str(tmp_path_factory.mktemp("template") / "mlruns"))
-    tracker = mirror.Tracker.begin(home, "ours", "first")
+    tracker = mirror.Tracker(home, None)
+    tracker.begin("ours", Record.new("first", tracked=True))
     client, run_id = MlflowClient(home.tracking_uri), str(tracker.run_id)
     client.log_text(run_id, "hello", "greeting.txt")
     model = client.create_logged_model("1", "model", source_run_id=run_id)
@@ -262,7 +263,8 @@ def test_of_many_processes_at_once_one_follows_and_makes_a_backup(make: Make, tm
 
 def test_a_run_that_was_killed_at_once_is_followed_too(cli: Cli, tmp_path: Path) -> None:
     old = Home.find(str(tmp_path / "old" / "mlruns"))
-    tracker = mirror.Tracker.begin(old, "ours", "killed")
+    tracker = mirror.Tracker(old, None)
+    tracker.begin("ours", Record.new("killed", tracked=True))
     run = RunFolder(old.root / "runs" / str(tracker.run_id))
     run.write_start(RunConfig(normal="0"), {"digest": "0" * 64, "parts": {}})
     run.write_record(Record(run.path.name, tracker.run_id, "killed", now()))
