@@ -1,13 +1,17 @@
 """`run`, `runs` and `ui`: what was trained, side by side."""
 
 import dataclasses
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anomaly_ae import texts
 from anomaly_ae.cli.app import DataDir, Json, Mlruns, app, show
+
+if TYPE_CHECKING:
+    from anomaly_ae.runs import Home
 
 
 @app.command()
@@ -47,6 +51,11 @@ def runs(
     sort: Annotated[
         str, typer.Option(metavar="KEY", help="started, name, status, auroc, false_positive_rate or seconds.")
     ] = "started",
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="List the first N of them [all].")] = None,
+    delete: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Delete a run with its cells and calibrations, here and in MLflow."),
+    ] = None,
     sync: Annotated[bool, typer.Option("--sync", help="Log to MLflow what could not be logged before.")] = False,
     mlruns: Mlruns = None,
     as_json: Json = False,
@@ -56,9 +65,27 @@ def runs(
     from anomaly_ae.tracking import listing, mirror
 
     home = Home.find(mlruns)
+    if delete is not None:
+        show({"deleted": _delete(home, delete)}, as_json, texts.deleted)
+        return
     if sync:
         mirror.sync(home)
-    show(dataclasses.asdict(listing.list_runs(home, filters or (), sort)), as_json, texts.listed_runs)
+    show(dataclasses.asdict(listing.list_runs(home, filters or (), sort, limit)), as_json, texts.listed_runs)
+
+
+def _delete(home: "Home", name: str) -> list[str]:
+    """Delete a run and what is below it, when whoever sees their list agrees; their ids."""
+    from anomaly_ae.pipeline.deleting import delete, find_deletable
+    from anomaly_ae.progress import say
+
+    found = find_deletable(home, name)
+    say(texts.deletable([dataclasses.asdict(run.record) for run in found]))
+    print(f"delete {len(found):,} for good? [y/N] ", end="", file=sys.stderr, flush=True)
+    if (sys.stdin.readline() if sys.stdin else "").strip().lower() not in ("y", "yes"):
+        say("nothing was deleted")
+        raise typer.Exit(1)
+    delete(home, found)
+    return [run.path.name for run in found]
 
 
 @app.command()

@@ -6,6 +6,8 @@ from anomaly_ae.texts.models import calibrated, evaluated, exported, trained
 from anomaly_ae.texts.runs import (
     COMPARISON_NOTE,
     compared,
+    deletable,
+    deleted,
     listed_runs,
     narrow_scorers,
     promoted,
@@ -19,6 +21,8 @@ __all__ = [
     "autoencoders",
     "calibrated",
     "compared",
+    "deletable",
+    "deleted",
     "encoded",
     "evaluated",
     "exported",

@@ -37,8 +37,17 @@ def listed_runs(result: Mapping[str, Any]) -> str:
     behind = any(row["unlogged"] and row["status"] != "RUNNING" for row in rows)
     away = sum(not row["here"] for row in rows)
     others = f"{away:,} of {len(rows):,} are at {result['server']} alone, and are fetched when they are named"
-    notes = [*([f"*{BEHIND}"] if behind else []), *([others] if away else [])]
+    more = f"{result['more']:,} more; see them with a higher --limit, or without it"
+    notes = [*([more] if result["more"] else []), *([f"*{BEHIND}"] if behind else []), *([others] if away else [])]
     return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def deletable(runs: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(columns([(run["id"][:8], run["started"][:16].replace("T", " "), run["name"]) for run in runs]))
+
+
+def deleted(result: Mapping[str, Any]) -> str:
+    return f"deleted {len(result['deleted']):,}; in MLflow they are in the trash until: mlflow gc"
 
 
 def _run(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ from anomaly_ae import pipeline
 from anomaly_ae.comparison.listing import Listed, list_home, select
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import UnknownName
-from anomaly_ae.runs import Home
-from tests.conftest import Trained
+from anomaly_ae.runs import Home, Record, RunFolder, now
+from tests.conftest import Cli, Trained
 
 
 def names_of(rows: list[Listed]) -> list[str]:
@@ -46,6 +46,15 @@ def test_a_run_of_another_version_is_left_out(home: Home, capsys: pytest.Capture
     (run.path / "config.json").write_text(json.dumps(config))
     assert list_home(home) == []
     assert "of another version (unknown setting 'warp'" in capsys.readouterr().err
+
+
+def test_a_list_is_as_long_as_was_asked_and_says_what_it_leaves_out(cli: Cli, home: Home) -> None:
+    for name in "abc":
+        RunFolder(home.root / "runs" / (name * 4)).write_record(Record(name * 4, None, name, now(), "FINISHED"))
+    listed = cli("runs", "--limit", "2")
+    assert [word in listed.out for word in ("cccc", "bbbb", "aaaa", "1 more")] == [True, True, False, True]
+    assert cli("runs", "--limit", "3", "--json").json()["more"] == 0
+    assert cli("runs", "--limit", "0").code == 2
 
 
 def test_an_unknown_column_or_order_is_said(trained: Trained) -> None:
