@@ -11,6 +11,7 @@ from anomaly_ae.cli.app import Confidence, DataDir, Device, Guarantee, Json, Mlr
 from anomaly_ae.cli.names import DATA_SET, check_config, check_dataset, named
 from anomaly_ae.config import DEVICES, PRESETS
 from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.progress import stage
 
 ONNX = "onnx"
 WITHOUT_A_FLAG = (
@@ -122,16 +123,17 @@ def train(
     layers = [read_config(read_lines(config)) if config else {}, dict(map(parse_setting, settings or [])), given]
     asked = RunConfig.build(*layers)
     check_config(asked)
-    from anomaly_ae import pipeline
     from anomaly_ae.runs import Home
 
     home = Home.find(mlruns)
     if resume and no_tracking:
         raise UsageError("--no-tracking is said when a run starts; a resumed run goes on as it was started")
+    with stage("loading PyTorch"):
+        from anomaly_ae.pipeline import training
     if resume:
-        result = pipeline.resume(resume, layers, home=home, save_to=save_to)
+        result = training.resume(resume, layers, home=home, save_to=save_to)
     else:
-        result = pipeline.train(asked, home=home, save_to=save_to, tracking=not no_tracking)
+        result = training.train(asked, home=home, save_to=save_to, tracking=not no_tracking)
     show(dataclasses.asdict(result), as_json, texts.trained)
 
 

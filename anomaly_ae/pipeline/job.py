@@ -54,8 +54,10 @@ class Job:
         white, and where the data lie.
         """
         config = with_defaults(config)
+        check_names(config)
+        perceptual = _find_features(config.perceptual, home)
         data = open_data(config.dataset, config.data_dir)
-        normal = check_names(config, data)
+        normal = normal_classes(config.normal, data)
         if isinstance(data, PictureData):
             say(data.describe(normal))
         config = dataclasses.replace(config, normal=config.normal or data.normal or "")
@@ -71,7 +73,6 @@ class Job:
         recipe = _recipe(config, dataset, normal)
         network = recipe.build(preprocessing.shape)
         recipe = dataclasses.replace(recipe, latent=inner_network(network).latent_size)
-        perceptual = _find_features(config.perceptual, home)
         objective = build_objective(str(config.objective), _features(perceptual, preprocessing, device))
         _try(network, objective, preprocessing, config, device)
         config = dataclasses.replace(
@@ -112,9 +113,8 @@ def with_defaults(config: RunConfig) -> RunConfig:
     )
 
 
-def check_names(config: RunConfig, data: Data) -> tuple[int, ...]:
-    """Look up every name of a config; the positions of the normal classes. No image is read."""
-    normal = normal_classes(config.normal, data)
+def check_names(config: RunConfig) -> None:
+    """Look up every name of a config but those of data and classes. Raises `UnknownName` and `UsageError`."""
     config = with_defaults(config)
     build_scorer(str(config.scorer), config.top_share)
     build_augmentation(config.augment)
@@ -128,7 +128,6 @@ def check_names(config: RunConfig, data: Data) -> tuple[int, ...]:
         )
     if config.perceptual is None:
         build_objective(objective)
-    return normal
 
 
 def _check_repair(config: RunConfig) -> None:

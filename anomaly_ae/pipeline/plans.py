@@ -14,7 +14,7 @@ from anomaly_ae import figures
 from anomaly_ae.benchmark import draw_scorers, measured, scorer_table
 from anomaly_ae.comparison.cells import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.config import RunConfig
-from anomaly_ae.data.datasets import open_data
+from anomaly_ae.data.datasets import normal_classes, open_data
 from anomaly_ae.errors import AnomalyAEError, DataError, Interrupted, RunBusy, UsageError, errors_at, one_line
 from anomaly_ae.files import write_csv, write_json, write_text
 from anomaly_ae.pipeline.evaluating import evaluate
@@ -66,7 +66,8 @@ def run_plan(
     plan = read_plan(path, overrides)
     for cell in plan.cells:
         with errors_at(f"{path}, cell {cell.name}"):
-            check_names(cell.config, open_data(cell.config.dataset, cell.config.data_dir))
+            check_names(cell.config)
+            normal_classes(cell.config.normal, open_data(cell.config.dataset, cell.config.data_dir))
     run = _earlier(plan, home)
     if run is None or (again and run.record.status == FINISHED):
         return _start(plan, overrides, home, tracking, jobs)

@@ -12,7 +12,7 @@ import pytest
 
 from anomaly_ae import pipeline, progress, texts
 from anomaly_ae.config import RunConfig
-from anomaly_ae.errors import DetectorDamaged, Interrupted, UsageError
+from anomaly_ae.errors import DetectorDamaged, Interrupted, ModelNotFound, UsageError
 from anomaly_ae.pipeline import training
 from anomaly_ae.runs import KILLED, Home, RunFolder
 
@@ -145,3 +145,23 @@ def test_what_takes_long_says_what_it_is(
     train(home)
     said = capsys.readouterr().err.splitlines()
     assert {"reading the images …", "drawing the figures …"} < set(said)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"scorer": "aligned-kn"}, "unknown scorer"),
+        ({"scorer": "mse+"}, "a part that is empty"),
+        ({"autoencoder": "con"}, "unknown autoencoder"),
+        ({"objective": "mse+sim"}, "unknown objective"),
+        ({"augment": "flip"}, "unknown augmentation"),
+        ({"objective": "perceptual", "perceptual": "abcdef"}, "no run 'abcdef'"),
+    ],
+)
+def test_a_wrong_name_is_said_before_the_data_are_looked_at(
+    home: Home, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], said: str
+) -> None:
+    monkeypatch.setattr("anomaly_ae.pipeline.job.open_data", lambda *_: pytest.fail("the data were looked at"))
+    with pytest.raises((UsageError, ModelNotFound), match=said):
+        pipeline.train(dataclasses.replace(SHORT, **wrong), home=home)  # type: ignore[arg-type]
+    assert not home.root.exists()
