@@ -28,6 +28,7 @@ from anomaly_ae.data.splits import Part, Split
 from anomaly_ae.data.storage import take_rows
 from anomaly_ae.drift import Drift, measure_drift
 from anomaly_ae.errors import DataError, StorageError
+from anomaly_ae.escaping import counted
 from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.metrics import require_numbers
 from anomaly_ae.progress import say
@@ -186,7 +187,7 @@ class Detector:
         if not len(new):
             raise DataError(f"the detector was made with all {len(images):,} of these pictures; name others")
         if len(new) < len(prepared):
-            say(f"left out: {len(prepared) - len(new):,} pictures that the detector was made with")
+            say(f"left out: {counted(len(prepared) - len(new), 'picture')} that the detector was made with")
         return prepared.take(new)
 
     def save(self, folder: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Text from elsewhere, such as names of files, classes and runs, made fit for a terminal and for Markdown."""
+"""Text from elsewhere, as names of files and classes, made fit for a terminal and for Markdown; things counted."""
 
 import html
 import re
@@ -52,3 +52,8 @@ def _printable(letter: str) -> str:
     if "\udc80" <= letter <= "\udcff":
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape" if not "\ud800" <= letter <= "\udfff" else "raw_unicode_escape").decode()
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """How many of what: `1 image`, `2,000 images`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress import TaskID as TaskID
 
-from anomaly_ae.escaping import printable, printable_lines
+from anomaly_ae.escaping import counted, printable, printable_lines
 
 _silent = False
 PLAIN_EVERY = 5.0  # seconds between plain lines, so that a log stays short
@@ -106,7 +106,7 @@ def say_left_out(bad: Sequence[str]) -> None:
     for each in bad[:SAID]:
         say(f"left out: {printable(each)}")
     if len(bad) > SAID:
-        say(f"left out: {len(bad) - SAID:,} files more that cannot be read")
+        say(f"left out: {counted(len(bad) - SAID, 'more file')} that cannot be read")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 from anomaly_ae.cli.app import show
 from anomaly_ae.errors import DataError, UnknownName
-from anomaly_ae.escaping import markdown, markdown_code, printable, printable_lines
+from anomaly_ae.escaping import counted, markdown, markdown_code, printable, printable_lines
 from anomaly_ae.progress import Plain, say
 from anomaly_ae.tables import markdown_table
 
@@ -82,3 +82,8 @@ def test_markdown_shows_names_as_they_are(name: str) -> None:
     assert rendered(f"of {markdown_code(name)}") == f"<p>of <code>{shown}</code></p>\n"
     cells = re.findall("<td.*?>(.*?)</td>", rendered(markdown_table([{"name": name, "number": 1}])))
     assert cells == [shown, "1"]
+
+
+def test_one_is_singular() -> None:
+    assert [counted(n, "image") for n in (0, 1, 2, 12_345)] == ["0 images", "1 image", "2 images", "12,345 images"]
+    assert counted(2, "class", "classes") == "2 classes"

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 
 import typer
 
@@ -23,6 +24,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {one_line(message)}")
     # Threads that wait spin only briefly: as fast alone, and not many times slower beside another program.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:

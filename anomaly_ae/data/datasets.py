@@ -7,8 +7,8 @@ from pathlib import Path
 from anomaly_ae.data.classes import parse_normal
 from anomaly_ae.data.named import DATASETS, NamedData, data_root
 from anomaly_ae.data.pictures import PictureData
-from anomaly_ae.data.sources import shown
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError
+from anomaly_ae.escaping import printable
 from anomaly_ae.files import expand
 
 Data = NamedData | PictureData
@@ -56,7 +56,7 @@ def whole_name(name: str, data_dir: str | None = None) -> str:
 
 def short_name(name: str) -> str:
     """A data set's name for headings: of a folder or an address the last part, bytes that are no UTF-8 as \\xNN."""
-    return shown(os.fsencode(name.rstrip("/").rpartition("/")[2] or name))
+    return printable(name.rstrip("/").rpartition("/")[2] or name)
 
 
 def _folder(name: str, data_dir: str | None) -> Path | None:

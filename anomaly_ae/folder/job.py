@@ -15,6 +15,7 @@ from anomaly_ae.calibration import Calibration
 from anomaly_ae.data.sources import Listing, Source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import EngineError, Interrupted
+from anomaly_ae.escaping import counted
 from anomaly_ae.files import remove_temporary, write_with
 from anomaly_ae.folder.ledger import Changes, Ledger
 from anomaly_ae.folder.output import writer_for
@@ -126,7 +127,7 @@ def _list(job: Job, ledger: Ledger, now: Listing, resume: bool) -> tuple[Listing
     if resume and ledger.is_begun():
         return ledger.resume(job.source.identity, now)
     if (kept := ledger.kept()) and not job.output.exists():
-        say(f"starting over: {kept:,} shards of an unfinished job are given up, which --resume would have kept")
+        say(f"starting over: {counted(kept, 'shard')} of an unfinished job given up, which --resume would have kept")
     return ledger.begin(job.source.identity, now), None
 
 

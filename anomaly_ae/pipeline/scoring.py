@@ -13,6 +13,7 @@ from anomaly_ae.calibration import images_needed
 from anomaly_ae.data.sources import open_source
 from anomaly_ae.drift import Drift
 from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.escaping import counted
 from anomaly_ae.files import expand, require_writable
 from anomaly_ae.folder import Changes, Engine, Job, Scores, check_overlays, score_job, score_locally, write_overlays
 from anomaly_ae.pipeline.models import load_model
@@ -150,7 +151,7 @@ def _kinds(bad: list[tuple[int, str]]) -> dict[str, int]:
 def _first(unread: tuple[str, ...]) -> list[str]:
     """Some of the folders that could not be looked into, and how many more there are."""
     more = len(unread) - REASONS
-    return [*unread[:REASONS], *([f"{more:,} folders more cannot be opened"] if more > 0 else [])]
+    return [*unread[:REASONS], *([f"{counted(more, 'more folder')} cannot be opened"] if more > 0 else [])]
 
 
 def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, page: Path | None) -> ScoreResult:

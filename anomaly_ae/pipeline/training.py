@@ -18,6 +18,7 @@ from anomaly_ae.config import RunConfig
 from anomaly_ae.data.datasets import short_name, whole_name
 from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import DataChanged, UsageError
+from anomaly_ae.escaping import counted, printable
 from anomaly_ae.evaluation import reconstruction_mse
 from anomaly_ae.figures import as_pixels, save_figures, save_image
 from anomaly_ae.files import storage_errors, write_json, write_with
@@ -185,8 +186,8 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
     else:
         _log_grid(training, validation, 0, run, tracker)
     total = epoch_count(config, len(fit))
-    data = f"{short_name(job.recipe.dataset)} {config.normal}"
-    say(f"run {run.record.id}: {len(fit):,} images of {data} on {job.device}")
+    data = f"{short_name(job.recipe.dataset)} {printable(config.normal)}"
+    say(f"run {run.record.id}: {counted(len(fit), 'image')} of {data} on {job.device}")
     with display(total * len(fit), len(training.history) * len(fit)) as shown:
         for epoch in train_epochs(training, job.objective, fit, validation, run.checkpoint, shown):
             run.write_history(training.history, durable=False)

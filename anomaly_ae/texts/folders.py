@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from anomaly_ae.escaping import counted
 from anomaly_ae.texts.parts import discovered, moved
 
 
 def encoded(result: Mapping[str, Any]) -> str:
     bad = f", {result['errors']:,} of which could not be read: see the column error" if result["errors"] else ""
-    return f"{result['images']:,} images{bad}, {result['latent_size']:,} latent numbers each, in {result['output']}"
+    latents = counted(result["latent_size"], "latent number")
+    return f"{counted(result['images'], 'image')}{bad}, {latents} each, in {result['output']}"
 
 
 def scored(result: Mapping[str, Any]) -> str:
@@ -20,7 +22,7 @@ def scored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What came of scoring, as names and texts."""
     good = result["images"] - result["errors"]
     rate = f"{result['images_per_second']:,.0f} images/s"
-    were = f"{result['scored']:,} {'image' if result['scored'] == 1 else 'images'}"
+    were = counted(result["scored"], "image")
     return [
         ("detector", result["detector"]),
         ("images", f"{result['images']:,}{_resumed(result)}"),

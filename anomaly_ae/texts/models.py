@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from anomaly_ae.escaping import counted
 from anomaly_ae.tables import columns
 from anomaly_ae.texts.parts import PIXEL_FIGURES, discovered, figure, interval, moved, percent
 
@@ -11,12 +12,13 @@ def trained(result: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"run           {result['run_id']}",
-            f"trained       {result['epochs']} epochs in {result['train_seconds']:.1f} s on {result['device']}, "
-            f"{result['images_per_second']:,.0f} images/s, {result['parameters']:,} parameters",
+            f"trained       {counted(result['epochs'], 'epoch')} in {result['train_seconds']:.1f} s "
+            f"on {result['device']}, {result['images_per_second']:,.0f} images/s, "
+            f"{result['parameters']:,} parameters",
             f"loss          {result['final_loss']:.5f} · validation {result['validation_loss']:.5f} "
             f"(best, epoch {result['best_epoch']})",
             f"threshold     {result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g} (marginal), "
-            f"from {result['calibration_images']:,} normal images, which hold rates from "
+            f"from {counted(result['calibration_images'], 'normal image')}, which hold rates from "
             f"{result['smallest_rate']:g} ({result['scorer']})",
             f"kept in       {result['run_folder']}",
             f"next          {' · '.join(result['next'])}",
@@ -26,10 +28,10 @@ def trained(result: Mapping[str, Any]) -> str:
 
 def calibrated(result: Mapping[str, Any]) -> str:
     rates = " · ".join(f"{name} from {rate:g}" for name, rate in result["smallest_rates"].items())
-    bad = f"; {result['unreadable']:,} files could not be read" if result["unreadable"] else ""
+    bad = f"; {counted(result['unreadable'], 'file')} could not be read" if result["unreadable"] else ""
     rows = [
         ("run", result["run_id"]),
-        ("calibrated on", f"{result['images']:,} normal images: {result['calibrated_on']}{bad}"),
+        ("calibrated on", f"{counted(result['images'], 'normal image')}: {result['calibrated_on']}{bad}"),
         (
             "threshold",
             f"{result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g} ({result['guarantee']}); "
@@ -80,7 +82,7 @@ def evaluated(result: Mapping[str, Any]) -> str:
         *(discovered(result["discoveries"]) if result["discoveries"] else []),
     ]
     dataset = result["dataset"].rstrip("/").rpartition("/")[2]  # of a folder its own name
-    heading = f"{dataset}: normal {', '.join(result['normal'])} · {result['images']:,} test images"
+    heading = f"{dataset}: normal {', '.join(result['normal'])} · {counted(result['images'], 'test image')}"
     lines = [
         f"{heading} · scorer {result['scorer']}",
         "",
@@ -163,6 +165,9 @@ def exported(result: Mapping[str, Any]) -> str:
         *(("out", f"{name}: {kind}") for name, kind in result["outputs"].items()),
         *heat,
         ("threshold", f"{result['threshold']:.4f}   of the score, and in the file's metadata"),
-        ("checked", f"against PyTorch on {result['images']} images; largest relative deviations: {deviations}"),
+        (
+            "checked",
+            f"against PyTorch on {counted(result['images'], 'image')}; largest relative deviations: {deviations}",
+        ),
     ]
     return "\n".join(f"{name:<14}{text}" for name, text in rows)

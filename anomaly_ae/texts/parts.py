@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from anomaly_ae.escaping import counted
+
 PIXEL_FIGURES = {"pixel_auroc": "pixel AUROC", "pixel_average_precision": "pixel AP", "pro": "PRO"}
 
 
@@ -31,7 +33,9 @@ def moved(drift: Mapping[str, Any]) -> str:
 def discovered(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     possible, images = found["fewest_possible"], found["images"]
     if possible > images:
-        needs = f"a false discovery rate of {found['fdr']:g} needs {found['images_needed']:,} calibration images"
+        needs = (
+            f"a false discovery rate of {found['fdr']:g} needs {counted(found['images_needed'], 'calibration image')}"
+        )
         wanted = f"none possible: {needs}"
         return [("", ""), ("discoveries", wanted)]
     wrong = found["false_discovery_share"]
@@ -39,7 +43,7 @@ def discovered(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("", ""),
         (
             "discoveries",
-            f"{found['found']:,} of {images:,} images at a false discovery rate of {found['fdr']:g}; "
+            f"{found['found']:,} of {counted(images, 'image')} at a false discovery rate of {found['fdr']:g}; "
             f"{possible:,} are the fewest possible",
         ),
     ]
