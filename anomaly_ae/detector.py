@@ -14,6 +14,7 @@ from torch import Tensor
 from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.inference import (
     Read,
+    exact_float32,
     forward_batches,
     map_images,
     map_latents,
@@ -334,7 +335,7 @@ def fit_scorer(
     if trimmed and len(fit) > 1:
         fit = take_rows(fit, _usual(name, network, fit, validation, trimmed))
     scorer = build_scorer(name, top_share)
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32(next(network.parameters()).device.type):
         _, outputs = next(iter(forward_batches(network, fit[:1])))
         for part in scorer.each():
             part.check(outputs)

@@ -38,9 +38,17 @@ def test_uint8_and_float_images_score_the_same(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3, 256, 300])
-def test_a_score_does_not_depend_on_how_many_images_follow(trained: Trained, count: int) -> None:
+def test_a_score_hardly_depends_on_how_many_images_come_with_it(trained: Trained, count: int) -> None:
     detector = trained.detector()
-    assert torch.equal(detector.score(images()[:count]), detector.score(images())[:count])
+    torch.testing.assert_close(detector.score(images()[:count]), detector.score(images())[:count], rtol=1e-5, atol=0)
+
+
+def test_one_image_costs_about_one_image(trained: Trained) -> None:
+    detector, seen = trained.detector(), list[int]()
+    detector.network.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    for count in (1, 3, 20, 300):
+        detector.score(images()[:count])
+    assert seen == [1, 4, 64, 256, 64]
 
 
 def test_the_caller_s_autocast_changes_nothing(trained: Trained) -> None:

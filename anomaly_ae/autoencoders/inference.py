@@ -1,7 +1,9 @@
-"""Running a trained network over many images so that its numbers depend on nothing but the images."""
+"""Running a trained network over images, exactly and in batches of few sizes, so that the same ones give the same."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,18 +30,34 @@ def batch_size(height: int, width: int) -> int:
     return max(1, min(MOST_IMAGES, MOST_PIXELS // (height * width)))
 
 
+def padded_count(count: int, height: int, width: int) -> int:
+    """The size of the batch in which up to a batch of images is seen: the next of 1, 4, 16, 64 …, so that one image
+    costs about one image, and bits depend on few sizes.
+    """
+    padded = 1
+    while padded < count:
+        padded *= 4
+    return min(padded, batch_size(height, width))
+
+
 def portions(values: Tensor, size: int) -> Sequence[Tensor]:
     """Rows of a tensor, `size` at a time; all at once in a graph that is being exported, for any number of them."""
     return [values] if torch.compiler.is_exporting() else torch.split(values, size)
 
 
 @torch.inference_mode()
-def map_images(network: Autoencoder, images: Tensor, read: Read, shape: tuple[int, ...]) -> Tensor:
+def map_images(
+    network: Autoencoder, images: Tensor, read: Read, shape: tuple[int, ...], *, whole: bool = False
+) -> Tensor:
     """What `read` makes of each batch, float32 (N, *shape), on the CPU; `read` sees padded batches too.
 
-    An image's value does not depend on how many follow it. images: uint8 or float in [0, 1], (N, C, H, W).
+    images: uint8 or float in [0, 1], (N, C, H, W). In whole batches an image's value depends on its place in one
+    alone; how many images the last one has changes no value by more than 1e-5 of it, and with `whole`, which pads it
+    as well to a whole batch, by nothing.
     """
-    parts = [read(batch, outputs)[:count].cpu() for batch, outputs, count in _padded_batches(network, images)]
+    batches = _padded_batches(network, images, whole)
+    with exact_float32(next(network.parameters()).device.type):
+        parts = [read(batch, outputs)[:count].cpu() for batch, outputs, count in batches]
     return torch.cat([torch.zeros(0, *shape), *parts])
 
 
@@ -61,30 +79,57 @@ def forward_batches(network: Autoencoder, images: Tensor) -> Iterator[tuple[Tens
         yield batch[:count], outputs.first(count)
 
 
-def _padded_batches(network: Autoencoder, images: Tensor) -> Iterator[tuple[Tensor, Outputs, int]]:
-    """Batches fixed by position, the last padded to full size, with the number of images that are real."""
+def _padded_batches(
+    network: Autoencoder, images: Tensor, whole: bool = False
+) -> Iterator[tuple[Tensor, Outputs, int]]:
+    """Batches fixed by position, the last padded, each with the number of images that are real."""
     device = next(network.parameters()).device
-    size = batch_size(*images.shape[-2:])
     network.eval()
-    with exact_float32(device.type):
-        for start in range(0, len(images), size):
-            part = images[start : start + size]
-            padded = torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])])
-            batch = as_float(padded.to(device))
-            yield batch, network(batch), len(part)
+    size = batch_size(*images.shape[-2:])
+    for part in torch.split(images, size) if len(images) else ():
+        missing = (size if whole else padded_count(len(part), *part.shape[-2:])) - len(part)
+        batch = as_float(torch.cat([part, part.new_zeros(missing, *part.shape[1:])]).to(device))
+        with exact_float32(device.type):  # ends before the batch is handed out: who has it does as he likes
+            outputs = network(batch)
+        yield batch, outputs, len(part)
+
+
+_passes, _changed, _lock = 0, ExitStack(), threading.Lock()
 
 
 @contextmanager
 def exact_float32(device_type: str) -> Iterator[None]:
-    """Within it, true float32 (no TF32, no autocast) and, on a GPU, the same algorithm every time."""
-    precision = torch.get_float32_matmul_precision()
-    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    """Within it, true float32 (no TF32, no autocast) and, on a GPU, the same algorithm every time.
+
+    torch's flags for it are the whole process's: the first of several passes at a time, in whatever threads, sets
+    them, and the last one puts them back.
+    """
+    global _passes
+    with _lock:
+        if not _passes:
+            for owner, flag, value in _exact_flags():
+                _changed.callback(setattr, owner, flag, getattr(owner, flag))
+                setattr(owner, flag, value)
+        _passes += 1
     try:
-        torch.set_float32_matmul_precision("highest")
-        with exact, torch.autocast(device_type, enabled=False):
+        with torch.autocast(device_type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        with _lock:
+            _passes -= 1
+            if not _passes:
+                _changed.close()
+
+
+def _exact_flags() -> list[tuple[Any, str, Any]]:
+    """What is set where. torch refuses to be asked by its older names for what a user has set by the newer ones."""
+    backends: Any = torch.backends  # what its type hints lack is there
+    cudnn, mkldnn, matmul = backends.cudnn, backends.mkldnn, backends.cuda.matmul
+    steady = [(cudnn, "enabled", True), (cudnn, "benchmark", False), (cudnn, "deterministic", True)]
+    if not hasattr(matmul, "fp32_precision"):  # torch before 2.9
+        return [*steady, (matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
+    places = matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn
+    return [*steady, *((place, "fp32_precision", "ieee") for place in places)]
 
 
 def pick_device(name: str) -> torch.device:

@@ -206,7 +206,8 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         detector = self.detector_
         with _value_errors():
             images = to_images(rows, self.layout_, self.scale_, detector.preprocessing)
-            scores = map_images(detector.network, images, detector.scorer.score, ())
+            features = not self.layout_.is_picture  # cheap, and scikit-learn wants the same of one row as of many
+            scores = map_images(detector.network, images, detector.scorer.score, (), whole=features)
             require_numbers(scores)
         return -scores.double().numpy()
 

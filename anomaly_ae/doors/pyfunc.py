@@ -61,7 +61,7 @@ class DetectorModel(PythonModel):  # type: ignore[misc]
         except AnomalyAEError as error:
             raise MlflowException(one_line(error), error_code=INVALID_PARAMETER_VALUE) from error
         rows = list[dict[str, Any]]()
-        for batch in read_batches(self.decoders, self.detector, listing):
+        for batch in read_batches(self.decoders, self.detector, listing, few=True):
             results = score_batch(self.detector, listing, batch)
             rows += make_table([b""] * len(results), results, calibration).select(COLUMNS).to_pylist()
         return pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # its None becomes null in JSON; NaN and NA do not

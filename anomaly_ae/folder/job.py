@@ -1,5 +1,6 @@
 """A scoring job: every file of a source scored once, shard by shard, and the rows written in one step."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -100,7 +101,8 @@ def score_locally(job: Job, ledger: Ledger, listing: Listing) -> int:
     wanted = np.concatenate([np.zeros(0, np.int64), *missing])
     with job.detector.preprocessing.decoders(job.source, job.workers) as decoders:
         done = len(listing) - len(wanted)
-        batches = show(read_batches(decoders, job.detector, listing, wanted), len(listing), done)
+        alone = listing.paths == [os.fsencode(job.source.name)]  # one image that was named, and no folder
+        batches = show(read_batches(decoders, job.detector, listing, wanted, few=alone), len(listing), done)
         for positions in missing:  # of a shard; decoding does not wait where one ends
             _score_shard(job, ledger, listing, len(positions), ledger.around(int(positions[0]), listing), batches)
     return len(wanted)

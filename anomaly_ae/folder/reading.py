@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from anomaly_ae.autoencoders.inference import batch_size
+from anomaly_ae.autoencoders.inference import batch_size, padded_count
 from anomaly_ae.data.decoder import Records
 from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.sources import Listing
@@ -24,7 +24,7 @@ class Batch:
 
     positions: in the listing, (M,), ascending
     records:   what became of each when it was decoded, (M,)
-    images:    uint8 (B, C, H, W), each at its place in the batch, zeros for what was not decoded
+    images:    uint8 (B, C, H, W), a whole batch, each at its place in it, zeros elsewhere
     places:    of the M files in the batch
     """
 
@@ -40,15 +40,20 @@ class Batch:
 
 
 def read_batches(
-    decoders: Decoders, detector: Detector, listing: Listing, wanted: Positions | None = None
+    decoders: Decoders, detector: Detector, listing: Listing, wanted: Positions | None = None, *, few: bool = False
 ) -> Iterator[Batch]:
-    """The files at `wanted` positions, ascending, all by default, as batches in the order of the list."""
+    """The files at `wanted` positions, ascending, all by default, as batches in the order of the list.
+
+    few: whether the list is all there is, so that the last batch may be smaller, and not a folder, whose rows are the
+    same bit for bit however many come after them
+    """
     size = batch_size(*detector.preprocessing.shape[1:])
     wanted = np.arange(len(listing)) if wanted is None else wanted
     parts = split(wanted, size)
     for part, records in zip(parts, decoders.map(map(listing.at, parts)), strict=True):
         places = part % size
-        images = np.zeros((places[-1] + 1, *detector.preprocessing.shape), np.uint8)
+        whole = padded_count(int(places[-1]) + 1, *detector.preprocessing.shape[1:]) if few else size
+        images = np.zeros((whole, *detector.preprocessing.shape), np.uint8)
         images[places] = records["pixels"]
         yield Batch(part, records, torch.from_numpy(images), places)
 

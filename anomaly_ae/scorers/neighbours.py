@@ -12,6 +12,7 @@ from anomaly_ae.scorers.base import Passes, Scorer
 
 MOST_MEMORIES = 20_000  # images kept of the fit set, an even sample where it has more
 MOST_SIDE = 64  # pixels of the smaller side of images that are compared pixel by pixel
+SAME = 1e-4  # of a key's length: what lies nearer to another key is the same
 MOST_DIMENSIONS = 256  # of what is kept of each; more, as maps have, are projected at random to so many
 
 
@@ -99,10 +100,13 @@ class PixelNeighbours(Neighbours):
 
 
 def to_nearest(keys: Tensor, memory: Tensor) -> Tensor:
-    """Euclidean distance of each key (N, D) to the nearest of the memory (M, D), (N,)."""
+    """Euclidean distance of each key (N, D) to the nearest of the memory (M, D), (N,); never less than `SAME`."""
     nearest = distances(keys, memory).argmin(dim=1)  # (N, M) -> (N,)
     # Once more without a matrix product, whose rounding makes small distances depend on the batch.
-    return (keys - memory[nearest]).square().sum(dim=1).sqrt()
+    exact = (keys - memory[nearest]).square().sum(dim=1).sqrt()
+    # What is remembered itself lies at 0 in a batch like that of the training, and near 0 in another one: the same
+    # here, for the logarithms of such distances are far apart.
+    return torch.maximum(exact, SAME * keys.square().sum(dim=1).sqrt())
 
 
 def distances(rows: Tensor, others: Tensor) -> Tensor:

@@ -1,8 +1,22 @@
+import threading
+from collections.abc import Iterator
+
 import pytest
 import torch
 
-from anomaly_ae.autoencoders import Options, build_autoencoder
-from anomaly_ae.autoencoders.inference import as_float, batch_size, forward_batches, map_images, pick_device
+from anomaly_ae.autoencoders import Options, build_autoencoder, inference
+from anomaly_ae.autoencoders.inference import (
+    as_float,
+    batch_size,
+    exact_float32,
+    forward_batches,
+    map_images,
+    padded_count,
+    pick_device,
+)
+from anomaly_ae.data.named import load_dataset
+from anomaly_ae.data.preprocessing import resize
+from anomaly_ae.detector import fit_scorer
 from anomaly_ae.errors import UsageError
 
 
@@ -17,14 +31,42 @@ def test_large_images_are_mapped_whole(generator: torch.Generator) -> None:
     assert map_images(network, images, lambda _, outputs: outputs.latent, (4,)).shape == (9, 4)
 
 
-def test_an_image_s_outputs_do_not_depend_on_how_many_follow_it(generator: torch.Generator) -> None:
+def test_few_images_are_seen_in_a_batch_that_is_not_much_larger() -> None:
+    assert [padded_count(count, 28, 28) for count in (1, 2, 4, 5, 16, 17, 64, 65, 256)] == [
+        *(1, 4, 4, 16, 16, 64, 64, 256, 256)
+    ]
+    assert [padded_count(count, 128, 171) for count in (1, 64, 65, 95)] == [1, 64, 95, 95]
+    assert padded_count(1, 5000, 5000) == 1
+
+
+@pytest.mark.parametrize(
+    ("scorer", "tile"),
+    [
+        ("aligned-knn", None),
+        ("relative+latent-knn", None),
+        ("relative+latent-knn", (12, 12)),
+        ("contrast", None),
+        ("patch-knn+feature-knn", None),
+        ("pixel-knn+pca", None),
+    ],
+)
+def test_how_many_images_come_together_changes_no_score_by_more_than_a_hundred_thousandth(
+    scorer: str, tile: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor, in whole batches, by a single bit."""
+    monkeypatch.setattr(inference, "MOST_IMAGES", 64)
     torch.manual_seed(0)
-    network = build_autoencoder("conv", (1, 12, 12), Options(4))
-    images = torch.randint(0, 256, (300, 1, 12, 12), dtype=torch.uint8, generator=generator)
-    whole = torch.cat([outputs.reconstruction for _, outputs in forward_batches(network, images)])
-    for count in (1, 7, 256, 257):
-        part = torch.cat([outputs.reconstruction for _, outputs in forward_batches(network, images[:count])])
-        assert torch.equal(part, whole[:count])
+    images = resize(load_dataset("digits").files["train"].images[:110], (20, 20))
+    network = build_autoencoder("conv", (1, 20, 20), Options(4, tile=tile))
+    fitted = fit_scorer(scorer, network, images[50:95], images[95:])  # which remembers some of these
+    images = images[:70]
+    whole = map_images(network, images, fitted.score, ())
+    slack = 1e-5 * float(whole.std())  # of combinations, which are logarithms and may be about zero
+    for count in (1, 3, 17, 64, 65):
+        few = map_images(network, images[:count], fitted.score, ())
+        torch.testing.assert_close(few, whole[:count], rtol=1e-5, atol=slack)
+        assert torch.equal(few, map_images(network, images[:count], fitted.score, ()))
+        assert torch.equal(few[: count // 64 * 64], whole[: count // 64 * 64])
 
 
 def test_batches_hold_the_images_as_floats(generator: torch.Generator) -> None:
@@ -56,3 +98,68 @@ def test_a_gpu_gives_the_same_outputs(generator: torch.Generator) -> None:
     ((_, here),) = forward_batches(network, images)
     ((_, there),) = forward_batches(network.cuda(), images)
     torch.testing.assert_close(there.reconstruction.cpu(), here.reconstruction, rtol=1e-4, atol=1e-5)
+
+
+def settings() -> list[object]:
+    """torch's settings for exact numbers, by their newer names."""
+    flags = torch.backends
+    places = flags.cuda.matmul, flags.cudnn.conv, flags.mkldnn.matmul
+    return [*(place.fp32_precision for place in places), flags.cudnn.benchmark, flags.cudnn.deterministic]
+
+
+@pytest.fixture
+def fast() -> Iterator[list[object]]:
+    """A program that wants speed for its own networks, and sets so, by the newer names."""
+    usual = settings()
+    torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision = "tf32", "tf32"
+    torch.backends.mkldnn.matmul.fp32_precision, torch.backends.cudnn.benchmark = "bf16", True
+    yield settings()
+    matmul, conv, onednn, torch.backends.cudnn.benchmark, _ = usual
+    torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision = matmul, conv
+    torch.backends.mkldnn.matmul.fp32_precision = onednn
+
+
+def test_within_a_pass_numbers_are_exact_and_afterwards_all_is_as_it_was(fast: list[object]) -> None:
+    with exact_float32("cpu"):
+        assert settings() == ["ieee", "ieee", "ieee", False, True]
+    assert settings() == fast
+    torch.set_float32_matmul_precision("medium")  # by the older name
+    with exact_float32("cpu"):
+        assert settings() == ["ieee", "ieee", "ieee", False, True]
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
+def test_two_passes_that_are_interleaved_leave_no_trace(fast: list[object], generator: torch.Generator) -> None:
+    network = build_autoencoder("conv", (1, 12, 12), Options(4))
+    images = torch.randint(0, 256, (300, 1, 12, 12), dtype=torch.uint8, generator=generator)
+    first, second = forward_batches(network, images), forward_batches(network, images)
+    next(first), next(second)
+    assert settings() == fast  # between batches the settings are the caller's
+    assert len([*first]) == 1
+    assert settings() == fast
+    second.close()
+    assert settings() == fast
+
+
+def test_passes_in_two_threads_are_exact_to_the_end_of_each(fast: list[object]) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with exact_float32("cpu"):
+            begun.set()
+            ended.wait(10)
+
+    with exact_float32("cpu"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        begun.wait(10)
+    assert settings()[0] == "ieee"  # the other pass goes on
+    ended.set()
+    thread.join()
+    assert settings() == fast
+
+
+def test_a_pass_that_fails_leaves_no_trace(fast: list[object]) -> None:
+    with pytest.raises(ZeroDivisionError), exact_float32("cpu"):
+        1 / 0  # noqa: B018
+    assert settings() == fast

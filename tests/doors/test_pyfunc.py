@@ -67,6 +67,15 @@ def test_files_get_the_scores_and_verdicts_of_the_detector(
     assert set(rows["error"]) == {None}
 
 
+def test_one_file_costs_about_one_image(model: Any, digits: torch.Tensor) -> None:
+    seen, network = list[int](), model.unwrap_python_model().detector.network
+    hook = network.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    model.predict(frame(png(digits[0])))
+    model.predict(frame(*map(png, digits[:3])))
+    hook.remove()
+    assert seen == [1, 4]
+
+
 def test_a_bad_file_is_a_row_with_an_error_and_costs_no_other(model: Any, digits: torch.Tensor) -> None:
     good = png(digits[0])
     alone = model.predict(frame(good)).to_dict("records")[0]

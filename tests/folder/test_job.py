@@ -67,6 +67,24 @@ def test_every_file_is_a_row_with_its_score_or_an_error(detector: Detector, pict
     assert table.loc[r"caf\xe9.png", "path_bytes"] == b"caf\xe9.png"
 
 
+def test_rows_of_a_folder_are_the_same_bit_for_bit_however_many_come_after(
+    detector: Detector, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "few").mkdir()
+    for name in ("00.png", "02.png", "04.png", "06.png", "08.png"):  # the first five of all
+        shutil.copyfile(pictures / name, tmp_path / "few" / name)
+    all_scores, few = (run(detector, folder, tmp_path / "s.csv").values for folder in (pictures, tmp_path / "few"))
+    assert few.tobytes() == all_scores[:5].tobytes()
+
+
+def test_one_image_that_is_named_costs_one_image(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    expected, seen = run(detector, pictures, tmp_path / "all.csv").values[0], list[int]()
+    detector.network.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    assert run(detector, pictures / "00.png", tmp_path / "one.csv").values == pytest.approx(expected, rel=1e-5)
+    run(detector, pictures / "sub", tmp_path / "ten.csv")
+    assert seen == [1, 4, 4, 4]
+
+
 def test_csv_and_json_lines_say_the_same(detector: Detector, pictures: Path, tmp_path: Path) -> None:
     (pictures / 'a "b"\nc,d.png').write_bytes((pictures / "00.png").read_bytes())
     for kind in ("parquet", "csv", "jsonl"):
