@@ -34,7 +34,8 @@ def main() -> None:
     except Interrupted as error:
         code = _fail(one_line(error), error.exit_code, kind="")
     except AnomalyAEError as error:
-        print(*getattr(error, "__notes__", ()), sep="\n", end="", file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):  # as what was found in a folder
+            print(note, file=sys.stderr)
         code = _fail(one_line(error), error.exit_code)
     except typer.TyperException as error:
         code = _fail(one_line_of(error), error.exit_code)

@@ -1,6 +1,7 @@
 """What `--normal` says: `0,1,2`, ranges `0-4`, class names, `all-but:7`, and `all`."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from anomaly_ae.errors import UnknownName, UsageError
@@ -12,7 +13,9 @@ FORMS = "give e.g. --normal 0,1,2, --normal 0-4, --normal all-but:7 or --normal 
 def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
     """The positions in `classes` of the classes that `text` calls normal, ascending.
 
-    `all` is for those who want the autoencoder and have nothing to detect: no other word may name every class.
+    A name goes before whatever else it could mean. Numbers and ranges are names where any class is called by a
+    number, and positions where none is. `all` is for those who want the autoencoder and have nothing to detect: no
+    other word may name every class, unless there is but one.
     Raises `UsageError` for a class that does not exist, for none at all and for all of them.
     """
     body = text.strip()
@@ -22,15 +25,16 @@ def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
             f"--normal is needed: it names the classes that are normal, of {known}; give e.g. --normal {first}, "
             f"--normal {ALL_BUT}{first} or --normal {ALL}"
         )
+    if (whole := _named(body, classes)) is not None:
+        return (whole,)
     if body.lower() == ALL:
         return tuple(range(len(classes)))
     but = body.lower().startswith(ALL_BUT)
-    whole = [i for i, name in enumerate(classes) if name.lower() == body.lower()]  # a name may have a comma in it
-    named = set(whole) or _positions(body[len(ALL_BUT) :] if but else body, classes)
+    named = _positions(body[len(ALL_BUT) :] if but else body, classes)
     if not named:
         raise UsageError(f"--normal names no class, and was given {text!r}; {FORMS}")
     normal = set(range(len(classes))) - named if but else named
-    if len(normal) == len(classes):
+    if len(normal) == len(classes) > 1:
         raise UsageError(
             f"--normal {text} calls all {len(classes)} classes normal, so nothing is left to detect; "
             f"if that is meant, write --normal {ALL}"
@@ -40,22 +44,52 @@ def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted(normal))
 
 
+def same_class(name: str) -> str:
+    """What is the same of two names that people take for one: written with other capitals, or composed otherwise, as
+    macOS does.
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def _positions(text: str, classes: Sequence[str]) -> set[int]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    return {position for part in parts for position in _part(part, classes)}
+    """The positions of what stands between commas; a name may have some in it."""
+    parts = [part.strip() for part in text.split(",")]
+    if not any(parts):
+        return set()
+    found = set[int]()
+    while parts:
+        joined = [",".join(parts[:end]) for end in range(len(parts), 1, -1)]
+        longest = next((name for name in joined if _named(name, classes) is not None), parts[0])
+        if not longest:
+            raise UsageError(f"--normal was given {text!r}, with nothing between two commas or after one; {FORMS}")
+        found.update(_part(longest, classes))
+        del parts[: longest.count(",") + 1]
+    return found
 
 
-def _part(part: str, classes: Sequence[str]) -> range:
-    """The positions of one part between commas: a name, a number or a range of numbers."""
-    names = [name.lower() for name in classes]
-    if part.lower() in names:
-        position = names.index(part.lower())
-        return range(position, position + 1)
-    if not (numbers := re.fullmatch(r"(\d+)(?:-(\d+))?", part)):
+def _part(part: str, classes: Sequence[str]) -> Sequence[int]:
+    """The positions of a name, a number or a range of numbers."""
+    if (position := _named(part, classes)) is not None:
+        return [position]
+    if not (numbers := re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,18}))?", part)):
         raise UnknownName("class", part, classes)
     first, last = int(numbers[1]), int(numbers[2] or numbers[1])
     if last < first:
         raise UsageError(f"the range {part} runs backwards; write {last}-{first}")
-    if last >= len(classes):
-        raise UsageError(f"there is no class {last}; the classes are 0 to {len(classes) - 1}: {', '.join(classes)}")
-    return range(first, last + 1)
+    names = {i: int(name) for i, name in enumerate(classes) if re.fullmatch("[0-9]+", name)}
+    if names and not numbers[2]:
+        raise UsageError(f"there is no class {part}; the classes are {', '.join(classes)}")
+    by_number = names or {i: i for i in range(len(classes))}
+    if missing := [number for number in (first, last) if number not in by_number.values()]:
+        known = "called" if names else f"0 to {len(classes) - 1}:"
+        raise UsageError(f"there is no class {missing[0]}; the classes are {known} {', '.join(classes)}")
+    return [i for i, number in by_number.items() if first <= number <= last]
+
+
+def _named(name: str, classes: Sequence[str]) -> int | None:
+    """The position of the class with a name, written so or, where one alone is meant, with other capitals."""
+    same = [i for i, each in enumerate(classes) if same_class(each) == same_class(name)]
+    exact = [i for i in same if unicodedata.normalize("NFC", classes[i]) == unicodedata.normalize("NFC", name)]
+    if len(same) > 1 and not exact:
+        raise UsageError(f"--normal {name} may mean {' or '.join(classes[i] for i in same)}; write it as it is")
+    return next(iter(exact or same), None)

@@ -6,18 +6,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from anomaly_ae.data.folder_words import says_something
 from anomaly_ae.data.layouts import TEST, TRAIN, Layout, Parts, split_path
 from anomaly_ae.data.sources import Listing
+from anomaly_ae.escaping import printable
 from anomaly_ae.tables import columns
 
 MOST_ROWS, MOST_LINES, MOST_BELOW, DEEPEST = 12, 16, 6, 4  # of the table; of the tree, a folder in it, its depth
 WIDEST = 40  # characters of a name
 
 
-def describe(layout: Layout, listing: Listing, normal: Collection[int]) -> str:
+def describe(layout: Layout, listing: Listing, normal: Collection[int], training: bool = True) -> str:
     """What is used for what, a row for each class of each file; and what is left out, with the reason.
 
-    normal: positions of the classes that are
+    normal: positions of the classes that are; training: whether it is for that, not for measuring alone
     """
-    rows = [row for file in (TRAIN, TEST) if file in layout.files for row in _rows(layout, file, normal)]
+    rows = [row for file in (TRAIN, TEST) if file in layout.files for row in _rows(layout, file, normal, training)]
     lines = columns(rows[:MOST_ROWS], right=(2 if TEST in layout.files else 1,))
     if len(rows) > MOST_ROWS:
         lines.append(f"and {len(rows) - MOST_ROWS:,} rows more")
@@ -27,7 +28,7 @@ def describe(layout: Layout, listing: Listing, normal: Collection[int]) -> str:
     return "\n".join([layout.about, *(f"  {line}" for line in (*lines, *listing.unread))])
 
 
-def _rows(layout: Layout, file: str, normal: Collection[int]) -> list[tuple[str, ...]]:
+def _rows(layout: Layout, file: str, normal: Collection[int], training: bool) -> list[tuple[str, ...]]:
     """The classes of a file, normal ones first: the file, where there are two, name, pictures, and their use."""
     tested = TEST in layout.files
     positions, labels = layout.files[file]
@@ -38,20 +39,21 @@ def _rows(layout: Layout, file: str, normal: Collection[int]) -> list[tuple[str,
             *([file] if tested else []),
             _name([layout.classes[label]]),
             f"{count:,}",
-            _use(file, label in normal, tested) + (f"; {masked[label]:,} with masks" if masked[label] else ""),
+            f"{'normal' if label in normal else 'anomalous'}: "
+            + _use(file, label in normal, tested, training)
+            + (f"; {masked[label]:,} with masks" if masked[label] else ""),
         )
         for label, count in counts
     ]
 
 
-def _use(file: str, is_normal: bool, tested: bool) -> str:
+def _use(file: str, is_normal: bool, tested: bool, training: bool) -> str:
     """What pictures are used for, by their file and whether there is one for the test."""
-    if is_normal:
-        if file == TEST:
-            return "normal: to measure with"
-        measured = "" if tested else ", and to measure with"
-        return f"normal: to learn from, to set the threshold{measured}"
-    return "anomalous: not used" if file == TRAIN and tested else "anomalous: to measure with"
+    if file == TEST or not (tested or (training and is_normal)):
+        return "to measure with"
+    if not (training and is_normal):
+        return "not used"
+    return "to learn from, to set the threshold" + ("" if tested else ", and to measure with")
 
 
 def folder_tree(paths: Iterable[bytes], empty: Iterable[bytes] = ()) -> list[str]:
@@ -86,6 +88,5 @@ def _branch(
 
 def _name(parts: Sequence[str]) -> str:
     """Names of folders, as wide as a line bears, with what cannot be printed escaped."""
-    text = "/".join(parts)
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    plain = printable("/".join(parts))
     return plain if len(plain) <= WIDEST else f"{plain[: WIDEST - 1]}…"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from anomaly_ae.data.classes import ALL
+from anomaly_ae.data.classes import ALL, same_class
 from anomaly_ae.data.folder_words import (
     MASK_AFFIX,
     Role,
@@ -32,6 +32,7 @@ OUTSIDE = "pictures outside of the folders for training and test"
 UNSAID = "pictures of which no folder says what they are"
 SPARE = "validation pictures that are not normal, beside a test"
 UNLABELLED = "unlabelled pictures"
+MASK_UNKNOWN = "pictures whose mask cannot be used"
 
 Parts = tuple[str, ...]  # of a path
 Positions = list[int]  # of pictures among the paths
@@ -62,19 +63,36 @@ class Layout:
     by_masks: bool = False
     left_out: dict[str, Positions] = field(default_factory=dict)
 
-    def marked(self, marked: Collection[int]) -> "Layout":
-        """The same with the pictures at the positions `marked` defective, and the others normal."""
-        classes = (MARKED, NORMAL)
+    def marked(self, marked: Collection[int], unknown: Collection[int] = ()) -> "Layout":
+        """The same with the pictures at the positions `marked` defective, and the others normal, but for those at
+        `unknown`, whose masks cannot be used.
+        """
+        classes = (MARKED, NORMAL) if marked else (NORMAL,)
+        chosen = {file: [i for i in positions if i not in unknown] for file, (positions, _) in self.files.items()}
         files = {
-            file: (chosen, [classes.index(MARKED if i in marked else NORMAL) for i in chosen])
-            for file, (chosen, _) in self.files.items()
+            file: (known, [classes.index(MARKED if i in marked else NORMAL) for i in known])
+            for file, known in chosen.items()
+            if known
         }
+        if TRAIN not in files:
+            raise DataError(
+                "none of the masks, which alone would say what is normal, can be used; mend or remove them"
+            )
         if classes.index(NORMAL) not in files[TRAIN][1]:
             return dataclasses.replace(
                 self, normal=None, doubt="each of the pictures has a mask that marks something in it"
             )
         about = f"{self.about}; normal are those whose mask marks nothing"
-        return dataclasses.replace(self, about=about, classes=classes, files=files, normal=NORMAL, doubt="")
+        left_out = self.left_out | ({MASK_UNKNOWN: sorted(unknown)} if unknown else {})
+        return dataclasses.replace(
+            self,
+            about=about,
+            classes=classes,
+            files=files,
+            normal=NORMAL if marked else ALL,
+            doubt="",
+            left_out=left_out,
+        )
 
 
 @dataclass(frozen=True)
@@ -114,7 +132,7 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     """
     split = [split_path(path) for path in paths]
     left_out = {i: reason for i, parts in enumerate(split) if (reason := junk(parts))}
-    stems = {i: _fold(_stem(parts[-1])) for i, parts in enumerate(split) if i not in left_out}
+    stems = {i: same_class(_stem(parts[-1])) for i, parts in enumerate(split) if i not in left_out}
     beside = _masks_beside({i: split[i][:-1] for i in stems}, stems)
     places = _places({i: split[i][:-1] for i in stems if i not in beside}, stems)
     _require_one_set(places.values())
@@ -139,9 +157,10 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     _require_plain(set(names.values()), {part for place in masks.values() for part in place.rest})
     names = _one_normal(_one_spelling(names, roles), roles)
     trained = {name for i, name in names.items() if roles[i] is Role.TRAIN} or set(names.values())
-    bare = [parts[-1] for parts in map(split_path, empty) if sense(parts[-1]) > 0 and not junk(parts)]
-    normal, doubt = _normal(trained, [] if any(sense(name) > 0 for name in trained) else bare)
     present = {roles[i] for i in names}
+    bare = [parts[-1] for parts in map(split_path, empty) if not junk(parts)]
+    untrained = [name for name in bare if divided and role(name)[0] is Role.TRAIN and Role.TRAIN not in present]
+    normal, doubt = _normal(trained, [name for name in bare if sense(name) > 0], untrained)
     for i, name in list(names.items()):
         if roles[i] is Role.VAL and present == set(Role) - {Role.UNLABELLED} and normal not in (None, name):
             left_out[i] = SPARE
@@ -393,7 +412,7 @@ def _one_spelling(names: Mapping[int, str], roles: Mapping[int, Role]) -> dict[i
     """Class names, with one for what is written with other capitals in training and test; that of the training."""
     spelled = defaultdict[str, dict[Role, set[str]]](lambda: defaultdict(set))
     for i, name in names.items():
-        spelled[_fold(name)][roles[i]].add(name)
+        spelled[same_class(name)][roles[i]].add(name)
     one = {
         name: min(by_role.get(Role.TRAIN) or set[str]().union(*by_role.values()))
         for by_role in spelled.values()
@@ -418,9 +437,14 @@ def _one_normal(names: Mapping[int, str], roles: Mapping[int, Role]) -> dict[int
     return {i: one if name in normal | said else name for i, name in names.items()}
 
 
-def _normal(trained: set[str], bare: Sequence[str]) -> tuple[str | None, str]:
-    """The class that is normal, or None and why that cannot be known. bare: folders called good … without pictures"""
+def _normal(trained: set[str], bare: Sequence[str], untrained: Sequence[str]) -> tuple[str | None, str]:
+    """The class that is normal, or None and why that cannot be known.
+
+    bare: folders called good … without pictures; untrained: those for training, where there is none with pictures
+    """
     said = {name for name in trained if sense(name) > 0}
+    if untrained:
+        return None, f"{some(untrained)} holds no picture"
     none = f", and {some(bare)} holds no picture" if bare else ""
     if len(said) == 1:
         return said.pop(), ""
@@ -473,12 +497,8 @@ def _stem(name: str) -> str:
     return name.rpartition(".")[0] or name
 
 
-def _fold(name: str) -> str:
-    return unicodedata.normalize("NFC", name.casefold())
-
-
 def _folded(parts: Parts) -> Parts:
-    return tuple(map(_fold, parts))
+    return tuple(map(same_class, parts))
 
 
 def _ordered(names: Iterable[str]) -> tuple[str, ...]:

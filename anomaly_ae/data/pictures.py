@@ -59,7 +59,7 @@ class PictureData:
             data = cls(source.name, source, listing, find_layout(listing.paths, listing.empty))
         except DataError as error:
             raise _with_tree(DataError(f"{source.name}: {error}"), listing) from error
-        return replace(data, layout=data.layout.marked(data._marked())) if data.layout.by_masks else data
+        return replace(data, layout=data._layout_by_masks()) if data.layout.by_masks else data
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -74,9 +74,11 @@ class PictureData:
     def place(self) -> None:
         """Nowhere but where its name says."""
 
-    def describe(self, normal: Collection[int]) -> str:
-        """What was found, and what is used for what where the classes at the positions `normal` are normal."""
-        return f"{self.name}: {describe(self.layout, self.listing, normal)}"
+    def describe(self, normal: Collection[int], training: bool = True) -> str:
+        """What was found, and what is used for what in a training or in measuring alone, where the classes at the
+        positions `normal` are normal.
+        """
+        return f"{self.name}: {describe(self.layout, self.listing, normal, training)}"
 
     def undecided(self) -> UsageError:
         """What to say where nothing tells which classes are normal."""
@@ -89,12 +91,12 @@ class PictureData:
             self.listing,
         )
 
-    def _marked(self) -> frozenset[int]:
-        """The positions of the pictures whose masks mark something, or cannot be used."""
+    def _layout_by_masks(self) -> Layout:
+        """The layout where nothing but the masks says which pictures are normal."""
         masked = list(self.layout.masks)
-        found = self.masks([self.listing.paths[i] for i in masked], MASKS_LOOKED_AT)
-        each = zip(masked, *found, strict=True) if found else ()
-        return frozenset(i for i, mask, known in each if mask.any() or not known)
+        masks, known, _ = self._read_masks([self.listing.paths[i] for i in masked], MASKS_LOOKED_AT)
+        marked = {i for i, mask in zip(masked, masks, strict=True) if mask.any()}
+        return self.layout.marked(marked, {i for i, is_known in zip(masked, known, strict=True) if not is_known})
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -151,10 +153,18 @@ class PictureData:
         Pictures with a mask that cannot be used count as having none, and masks that mark nothing as they are; both
         are said.
         """
+        masked = {self.listing.paths[picture] for picture in self.layout.masks}
+        if masked.isdisjoint(names):
+            return None
+        masks, known, bad = self._read_masks(names, preprocessing)
+        empty = 0 if self.layout.by_masks else int((known & ~masks.flatten(1).any(dim=1)).sum())
+        _say_odd_masks(bad, empty)
+        return masks, known
+
+    def _read_masks(self, names: Sequence[bytes], preprocessing: Preprocessing) -> tuple[Tensor, Tensor, list[str]]:
+        """The same, and the masks that cannot be used, each with the reason."""
         at = {self.listing.paths[picture]: masks for picture, masks in self.layout.masks.items()}
         owners = [i for i, name in enumerate(names) for _ in at.get(name, ())]
-        if not owners:
-            return None
         wanted = np.array([mask for name in names for mask in at.get(name, ())])
         target = Target((1, *preprocessing.shape[1:]), preprocessing.fit, mask=True)
         sizes = self._sizes([names[i] for i in owners])
@@ -168,10 +178,8 @@ class PictureData:
                 bad.append(f"{shown(self.listing.paths[mask])}: {error}")
             else:
                 masks[owner] |= torch.from_numpy(record["pixels"][0] > 0)
-        empty = 0 if self.layout.by_masks else int((known & ~masks.flatten(1).any(dim=1)).sum())
-        _say_odd_masks(bad, empty)
         masks[~known] = False
-        return masks, known
+        return masks, known, bad
 
     def _sizes(self, names: Sequence[bytes]) -> list[tuple[int, int]]:
         """Width and height of the pictures with these names; 0 and 0 of one that cannot be read."""

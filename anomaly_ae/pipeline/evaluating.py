@@ -9,7 +9,9 @@ from torch import Tensor
 
 from anomaly_ae import figures
 from anomaly_ae.data.classes import ALL as NORMAL_ALL
+from anomaly_ae.data.classes import same_class
 from anomaly_ae.data.datasets import Data, open_data, short_name
+from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.detector import Detector
@@ -107,26 +109,39 @@ def _recorded(detector: Detector, data: Data) -> ImageSet | None:
 def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     """A detector that knows the classes of another data set, and all images of that, or those of its test part.
 
-    Raises `UsageError` when it has no class that was normal in the training.
+    Raises `UsageError` when it cannot be known what is normal in it.
     """
-    normal = tuple(name for name in data.classes if name in detector.recipe.normal) or _called_normal(data)
-    if not normal:
-        raise UsageError(
-            f"{data.name} has no class that is normal to the detector; its classes are {', '.join(data.classes)}, "
-            f"and normal are {', '.join(detector.recipe.normal)}; call the folder of its normal pictures so"
-        )
+    normal = _normal_there(detector, data)
     if isinstance(data, PictureData):
-        say(data.describe([data.classes.index(name) for name in normal]))
+        say(data.describe([data.classes.index(name) for name in normal], training=False))
     dataset = data.load(detector.preprocessing)
-    recipe = dataclasses.replace(detector.recipe, dataset=data.name, classes=data.classes, normal=normal)
+    classes, normal = data.classes, normal or detector.recipe.normal
+    classes += tuple(name for name in normal if name not in classes)  # where all are anomalous, with no image
+    recipe = dataclasses.replace(detector.recipe, dataset=data.name, classes=classes, normal=normal)
     test = detector.unseen(dataset.files["test" if "test" in dataset.files else "train"])
     say_left_out(dataset.left_out)
     return dataclasses.replace(detector, recipe=recipe), test
 
 
-def _called_normal(data: Data) -> tuple[str, ...]:
-    """The class that a folder calls normal, though it was called otherwise in training, or its only one."""
-    return tuple(name for name in data.classes if data.normal in (name, NORMAL_ALL))
+def _normal_there(detector: Detector, data: Data) -> tuple[str, ...]:
+    """The classes of another data set that are normal to a detector: called as in the training, or else normal by
+    their name or as the only one; none where all are anomalous by their names or were so in the training.
+
+    Raises `UsageError` where that cannot be known.
+    """
+    recipe = detector.recipe
+    trained, known = ({same_class(name) for name in names} for names in (recipe.normal, recipe.classes))
+    if called := tuple(name for name in data.classes if same_class(name) in trained):
+        return called
+    new = [name for name in data.classes if same_class(name) not in known and sense(name) >= 0]
+    normal = tuple(name for name in new if data.normal in (name, NORMAL_ALL) or sense(name) > 0)
+    if new and not normal:
+        raise UsageError(
+            f"{data.name} has no class that is known to be normal or anomalous to the detector; its classes are "
+            f"{', '.join(data.classes)}, and normal are {', '.join(recipe.normal)}; call the folder of its normal "
+            "pictures so"
+        )
+    return normal
 
 
 def _others(detector: Detector, asked: Sequence[str]) -> list[str]:

@@ -25,6 +25,51 @@ def test_class_names_with_dashes_slashes_and_spaces() -> None:
     assert parse_normal("t-shirt/top, Ankle boot,1", FASHION) == (0, 1, 9)
 
 
+@pytest.mark.parametrize(
+    ("text", "classes", "expected"),
+    [
+        ("1-2", ("1", "2", "3", "4"), ["1", "2"]),  # names, not positions
+        ("2", ("1", "2", "3"), ["2"]),
+        ("1-3", ("001", "002", "003", "010"), ["001", "002", "003"]),
+        ("010", ("001", "010"), ["010"]),
+        ("1", ("a", "b", "c"), ["b"]),
+        ("a-b", ("a", "a-b", "b"), ["a-b"]),
+        ("1-2", ("1", "1-2", "2"), ["1-2"]),  # a name goes before a range
+        ("a,b", ("a", "a,b", "c"), ["a,b"]),
+        ("c,a,b", ("a", "a,b", "b", "c"), ["a,b", "c"]),
+        ("none", ("none", "some"), ["none"]),
+        ("all", ("all", "some"), ["all"]),
+        ("latest", ("latest", "some"), ["latest"]),
+        ("a", ("A", "a"), ["a"]),
+        ("GOOD", ("good", "bad"), ["good"]),
+        ("gro\u0308sse", ("gr\u00f6sse", "rest"), ["gr\u00f6sse"]),  # as macOS composes it
+        ("gr\u00f6sse", ("gro\u0308sse", "rest"), ["gro\u0308sse"]),
+        ("bad", ("bad",), ["bad"]),  # of one class alone it says nothing new
+        ("all-but:1-2", ("1", "2", "3"), ["3"]),
+    ],
+)
+def test_names_go_before_numbers_and_words(text: str, classes: tuple[str, ...], expected: list[str]) -> None:
+    assert [classes[i] for i in parse_normal(text, classes)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "reason"),
+    [
+        ("0,,1", DIGITS, "nothing between two commas"),
+        ("0,1,", DIGITS, "nothing between two commas"),
+        ("0", ("1", "2", "3"), "no class 0"),
+        ("01", DIGITS, "no class 01"),
+        ("0-2", ("1", "2", "3"), "no class 0; the classes are called 1, 2, 3"),
+        ("2-4", ("1", "2", "10"), "no class 4"),
+        ("good", ("Good", "GOOD", "bad"), "may mean Good or GOOD"),
+        ("9" * 5000, DIGITS, "unknown class"),
+    ],
+)
+def test_what_is_no_name_is_refused_in_words(text: str, classes: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        parse_normal(text, classes)
+
+
 @pytest.mark.parametrize("text", [" , ", "all-but:"])
 def test_an_empty_set_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="names no class"):

@@ -1,0 +1,374 @@
+"""Folders as people have them: what is taken for what, or what is asked."""
+
+import itertools
+import os
+import random
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from anomaly_ae.data.classes import parse_normal
+from anomaly_ae.data.datasets import normal_classes
+from anomaly_ae.data.folder_words import sense
+from anomaly_ae.data.layouts import Layout, find_layout
+from anomaly_ae.data.pictures import PictureData
+from anomaly_ae.errors import DataError, UsageError
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
+Tree = dict[
+    str, int
+]  # how many pictures there are in each folder, called 0.png, 1.png …, or as it says after a colon
+
+
+def files(tree: Tree) -> list[bytes]:
+    """The paths of a tree; `bad:{}_mask.png` are masks of what lies in bad."""
+    found = []
+    for place, count in tree.items():
+        folder, _, name = place.partition(":")
+        found += [f"{folder}/{(name or '{}.png').format(i)}".lstrip("/").encode() for i in range(count)]
+    return found
+
+
+def summary(layout: Layout) -> str:
+    """What was found, normal classes with a plus: `train +good 6; test bad 2; masks 2; left out 1`."""
+    normal = {layout.classes[i] for i in parse_normal(layout.normal, layout.classes)} if layout.normal else set()
+    parts = [
+        f"{file} {'+' * (name in normal)}{name} {count}"
+        for file, (_, labels) in layout.files.items()
+        for name, count in sorted(Counter(layout.classes[label] for label in labels).items())
+    ]
+    parts += [f"masks {masks}"] if (masks := sum(map(len, layout.masks.values()))) else []
+    parts += [f"left out {count}"] if (count := sum(map(len, layout.left_out.values()))) else []
+    return "; ".join(parts)
+
+
+AS_FOUND: dict[str, tuple[Tree, str]] = {
+    "one folder": ({"": 3}, "train +normal 3"),
+    "an unpacked archive": ({"archive/mine/good": 6, "archive/mine/bad": 2}, "train bad 2; train +good 6"),
+    "images above the classes": ({"images/normal": 6, "images/abnormal": 2}, "train abnormal 2; train +normal 6"),
+    "images below the roles": (
+        {"train/images/good": 6, "test/images/good": 2, "test/images/bad": 3},
+        "train +good 6; test bad 3; test +good 2",
+    ),
+    "images above the roles": ({"imgs/Train/OK": 6, "imgs/Test/NG": 3}, "train +OK 6; test NG 3"),
+    "roles below the classes": (
+        {"good/train": 6, "good/test": 2, "bad/test": 3},
+        "train +good 6; test bad 3; test +good 2",
+    ),
+    "role and class in one name": (
+        {"train_good": 6, "test_good": 2, "test_defect": 3},
+        "train +good 6; test defect 3; test +good 2",
+    ),
+    "days above the classes": ({"d1/good": 6, "d2/good": 2, "d2/bad": 3}, "train bad 3; train +good 8"),
+    "days below the classes": ({"good/d1": 6, "good/d2": 2, "bad/d2/am": 3}, "train bad 3; train +good 8"),
+    "MVTec AD": (
+        {"train/good": 6, "test/good": 2, "test/crack": 3, "ground_truth/crack:{}_mask.png": 3},
+        "train +good 6; test crack 3; test +good 2; masks 3",
+    ),
+    "MVTec AD 2": (
+        {
+            "can/train/good:{}_regular.png": 6,
+            "can/validation/good:{}_regular.png": 2,
+            "can/test_public/good:{}_regular.png": 2,
+            "can/test_public/bad:{}_regular.png": 3,
+            "can/test_public/ground_truth/bad:{}_regular_mask.png": 3,
+            "can/test_private:{}_regular.png": 4,
+            "can/test_private_mixed:{}_mixed.png": 4,
+        },
+        "train +good 8; test bad 3; test +good 2; masks 3; left out 8",
+    ),
+    "MVTec LOCO": (
+        {
+            "train/good": 6,
+            "validation/good": 2,
+            "test/good": 2,
+            "test/logical_anomalies": 2,
+            "ground_truth/logical_anomalies/0": 3,
+            "ground_truth/logical_anomalies/1": 1,
+        },
+        "train +good 8; test +good 2; test logical_anomalies 2; masks 4",
+    ),
+    "VisA": (
+        {"pcb1/Data/Images/Normal": 6, "pcb1/Data/Images/Anomaly": 2, "pcb1/Data/Masks/Anomaly": 2},
+        "train Anomaly 2; train +Normal 6; masks 2",
+    ),
+    "BTAD": (
+        {"01/train/ok:{}.bmp": 6, "01/test/ok:{}.bmp": 2, "01/test/ko:{}.bmp": 3, "01/ground_truth/ko": 3},
+        "train +ok 6; test ko 3; test +ok 2; masks 3",
+    ),
+    "train and val": ({"train/good": 6, "val/good": 2, "val/bad": 3}, "train +good 6; test bad 3; test +good 2"),
+    "train, valid and test": (
+        {"train/good": 6, "valid/good": 2, "valid/bad": 3, "test/good": 1, "test/bad": 1},
+        "train +good 8; test bad 1; test +good 1; left out 3",
+    ),
+    "training and testing": (
+        {"Training/OK": 6, "Testing/OK": 2, "Testing/n.i.O.": 3},
+        "train +OK 6; test +OK 2; test n.i.O. 3",
+    ),
+    "other capitals in the test": (
+        {"train/Good": 6, "train/Crack": 1, "test/good": 2, "test/CRACK": 3},
+        "train Crack 1; train +Good 6; test Crack 3; test +Good 2",
+    ),
+    "another word for normal in the test": (
+        {"train/parts": 6, "test/good": 2, "test/cut": 3},
+        "train +parts 6; test cut 3; test +parts 2",
+    ),
+    "masks beside": (
+        {"good": 6, "bad": 2, "bad:{}_mask.png": 2, "bad:{}_mask_1.png": 1},
+        "train bad 2; train +good 6; masks 3",
+    ),
+    "masks before": ({"good": 6, "bad": 2, "bad:gt_{}.png": 2}, "train bad 2; train +good 6; masks 2"),
+    "masks of nothing": (
+        {"good": 6, "bad": 2, "bad:{}_GT.png": 3},
+        "train bad 2; train +good 6; masks 2; left out 1",
+    ),
+    "a folder of masks for both": (
+        {"good:g{}.png": 6, "bad:b{}.png": 2, "gt:b{}.png": 2},
+        "train bad 2; train +good 6; masks 2",
+    ),
+    "masks in each role": (
+        {"train/img/good": 6, "test/img/bad": 2, "test/mask/bad": 2, "train/label/good": 6},
+        "train +good 6; test bad 2; masks 8",
+    ),
+    "junk": (
+        {
+            "good": 6,
+            "bad": 2,
+            "good/@eaDir": 3,
+            "__MACOSX/good:._{}.png": 6,
+            ".ipynb_checkpoints": 1,
+            "bad/Thumbnails": 2,
+        },
+        "train bad 2; train +good 6; left out 12",
+    ),
+    "unlabelled pictures": ({"good": 6, "bad": 2, "unlabeled": 3}, "train bad 2; train +good 6; left out 3"),
+    "a test without classes": ({"train": 6, "test": 3}, "train +normal 6; left out 3"),
+    "a test alone": ({"test/good": 6, "test/bad": 3}, "train bad 3; train +good 6"),
+    "faces with masks": ({"with_mask": 3, "without_mask": 3}, "train with_mask 3; train without_mask 3"),
+    "anomalies alone": ({"anomaly": 3}, "train anomaly 3"),
+    "anomalies to train on": ({"train/defects": 3, "test/good": 1}, "train defects 3; test good 1"),
+    "labels alone": ({"labels": 3}, "train labels 3"),
+    "no known word": ({"cat": 3, "dog": 3}, "train cat 3; train dog 3"),
+    "two that sound normal": ({"good": 3, "ok": 3, "bad": 1}, "train bad 1; train good 3; train ok 3"),
+    "backslashes": (
+        {"set\\train\\good\\a": 6, "set\\test\\bad\\b": 3, "set\\ground_truth\\bad\\b": 3},
+        "train +good 6; test bad 3; masks 3",
+    ),
+}
+
+ASKED: dict[str, tuple[Tree, str]] = {
+    "a test without classes alone": ({"test": 6}, "6 pictures of which no folder says what they are"),
+    "masks alone": ({"ground_truth/bad": 6}, "6 masks, by the names of their folders"),
+    "nothing that is not hidden": ({".hidden": 6}, "6 hidden pictures"),
+    "several data sets": ({"tile/train/good": 3, "can/train/good": 3}, "the folders can, tile hold a data set each"),
+    "several of VisA": (
+        {f"{a}/Data/{b}": 3 for a in ("pcb1", "pcb2") for b in ("Images/Normal", "Images/Anomaly", "Masks/Anomaly")},
+        "pcb1, pcb2 hold a data set each",
+    ),
+    "pictures beside folders": ({"good": 3, "bad": 3, "": 1}, "1 pictures lie beside the folders bad, good"),
+    "a bad one within a good one": (
+        {"good/bad": 3, "good/1": 3, "ok/2": 3},
+        "say that pictures are anomalous and that",
+    ),
+    "a test beside classes": ({"good": 3, "bad": 3, "test": 3}, "what the pictures in test are, beside bad, good"),
+    "labels as a class": (
+        {"label": 3, "cap": 3, "good": 3},
+        "whether label is a folder of masks or a class as cap, good",
+    ),
+    "other pictures beside classes": ({"good": 3, "images": 3}, "what the pictures in images are"),
+}
+
+
+@pytest.mark.parametrize(("tree", "expected"), AS_FOUND.values(), ids=AS_FOUND)
+def test_what_is_what(tree: Tree, expected: str) -> None:
+    assert summary(find_layout(files(tree))) == expected
+
+
+@pytest.mark.parametrize(("tree", "expected"), ASKED.values(), ids=ASKED)
+def test_what_cannot_be_known_is_asked(tree: Tree, expected: str) -> None:
+    with pytest.raises(DataError, match=expected):
+        find_layout(files(tree))
+
+
+def make(root: Path, tree: Tree) -> Path:
+    for name in files(tree):
+        path = root / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PNG)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("tree", "empty", "said"),
+    [
+        ({"bad": 3}, "good", "all there is to train on is called bad, .*, and good holds no picture; say"),
+        ({"anomaly": 3}, "", "all there is to train on is called anomaly, which is no name for what is normal"),
+        ({"other": 3}, "OK", "all there is to train on lies in other, .*, and OK holds no picture"),
+        ({"labels": 3}, "", "all there is to train on lies in labels, which may be something else"),
+        ({"a": 3, "b": 3}, "", "no name of the classes a, b says normal"),
+        ({"good": 3, "ok": 3}, "", "the classes good, ok all sound normal"),
+        ({"test/good": 3, "test/bad": 3}, "train", "train holds no picture"),
+    ],
+)
+def test_what_is_normal_is_never_guessed(tmp_path: Path, tree: Tree, empty: str, said: str) -> None:
+    (make(tmp_path, tree) / empty).mkdir(exist_ok=True)
+    data = PictureData.open(str(tmp_path))
+    with pytest.raises(UsageError, match=f"--normal is needed: .*{said}") as caught:
+        normal_classes("", data)
+    (tree_shown,) = caught.value.__notes__  # the folders, with how many pictures there are in each
+    assert [line.split() for line in tree_shown.splitlines()][1][1].isdigit()
+    assert normal_classes("all", data) == tuple(range(len(data.classes)))
+    assert normal_classes(data.classes[0], data) == (0,)  # but may be said
+
+
+def test_the_tree_that_is_shown_is_small(tmp_path: Path) -> None:
+    make(tmp_path, {f"{'a' * 100} {i}/{j}": 1 for i in range(40) for j in range(9)})
+    with pytest.raises(UsageError) as caught:
+        normal_classes("", PictureData.open(str(tmp_path)))
+    lines = caught.value.__notes__[0].splitlines()
+    assert lines[0].split() == ["all", "pictures", "360"]
+    assert len(lines) < 20
+    assert max(map(len, lines)) < 80
+
+
+def test_the_table_says_what_is_used_for_what_and_what_is_left_out(tmp_path: Path) -> None:
+    make(tmp_path, {"train/good": 3, "test/good": 1, "test/bad": 2, "ground_truth/bad": 3, "train/good/@eaDir": 4})
+    (tmp_path / "train/good/1.heic").write_bytes(b"")
+    (tmp_path / "gone").symlink_to("nowhere")
+    data = PictureData.open(str(tmp_path))
+    assert data.describe(normal_classes("", data)).splitlines() == [
+        f"{tmp_path}: folders train and test",
+        "  train  good  3  normal: to learn from, to set the threshold",
+        "  test   good  1  normal: to measure with",
+        "  test   bad   2  anomalous: to measure with; 2 with masks",
+        "  left out: 1 HEIC files, which cannot be read; make PNG or JPEG of them",
+        "  left out: 1 masks that fit no picture",
+        "  left out: 4 thumbnails",
+        "  the link gone leads nowhere",
+    ]
+    (plain := tmp_path / "plain").mkdir()
+    described = PictureData.open(str(make(plain, {"": 3}))).describe([0]).splitlines()
+    assert described == [
+        f"{plain}: all pictures in one folder",
+        "  normal  3  normal: to learn from, to set the threshold, and to measure with",
+    ]
+
+
+def paint(path: Path, value: int, at: tuple[int, int] | None = None) -> None:
+    """A picture of 40×50, all of one value but for one pixel."""
+    pixels = np.full((40, 50), value, np.uint8)
+    if at:
+        pixels[at] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize(
+    ("picture", "mask"),
+    [
+        ("kos{}/Part0.jpg", "kos{}/Part0_label.bmp"),  # Kolektor SDD: a folder for each part
+        ("train/{}.png", "train/{}_GT.png"),  # SDD2
+        ("images/{}.png", "masks/{}.png"),
+    ],
+)
+def test_pictures_are_normal_where_their_masks_are_empty(tmp_path: Path, picture: str, mask: str) -> None:
+    for i in range(6):
+        paint(tmp_path / picture.format(i), 100)
+        paint(tmp_path / mask.format(i), 0, at=(7, 7) if i >= 4 else None)  # a single pixel is enough
+    data = PictureData.open(str(tmp_path))
+    assert summary(data.layout) == "train defective 2; train +normal 4; masks 6"
+    assert "normal are those whose mask marks nothing" in data.describe([1])
+    (tmp_path / mask.format(0)).write_bytes(b"no picture")
+    assert (
+        summary(PictureData.open(str(tmp_path)).layout) == "train defective 2; train +normal 3; masks 6; left out 1"
+    )
+
+
+def test_where_every_mask_marks_something_nothing_is_normal(tmp_path: Path) -> None:
+    for i in range(3):
+        paint(tmp_path / f"images/{i}.png", 100)
+        paint(tmp_path / f"masks/{i}.png", 0, at=(3, i))
+    with pytest.raises(UsageError, match="each of the pictures has a mask that marks something"):
+        normal_classes("", PictureData.open(str(tmp_path)))
+
+
+PARTS = st.sampled_from(
+    [
+        *("train", "Test", "val", "test_private", "training", "good", "OK", "bad", "NG 1", "not_good", "no-defects"),
+        *(
+            "anomaly",
+            "images",
+            "Data",
+            "masks",
+            "ground_truth",
+            "label",
+            "mask",
+            "labels",
+            "cat",
+            "dog",
+            "1",
+            "2024-05",
+        ),
+        *(
+            ".hidden",
+            "@eaDir",
+            "__MACOSX",
+            "e\u0301",
+            "\u00e9",
+            "good\\train",
+            "a\\",
+            "\\",
+            " ",
+            "bad_masks",
+            "train_good",
+        ),
+    ]
+).map(str.encode) | st.sampled_from([b"\xff\xfe", b"caf\xe9"])
+NAMES = st.sampled_from(
+    [b"0.png", b"1.png", b"0_mask.png", b"1_GT.bmp", b"gt_0.png", b".x.png", b"x", b"\\.png", b"_mask.png"]
+)
+TREES = st.lists(
+    st.builds(lambda folders, name: b"/".join([*folders, name]), st.lists(PARTS, max_size=5), NAMES),
+    min_size=1,
+    max_size=12,
+    unique=True,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TREES, st.lists(st.lists(PARTS, min_size=1, max_size=3).map(b"/".join), max_size=3), st.randoms())
+def test_any_tree_is_understood_or_asked_about(paths: list[bytes], empty: list[bytes], chance: random.Random) -> None:
+    shuffled = chance.sample(paths, len(paths))
+    try:
+        layout = find_layout(paths, empty)
+    except DataError:
+        with pytest.raises(DataError):
+            find_layout(shuffled, empty)
+        return
+    used = [i for positions, _ in layout.files.values() for i in positions]
+    out = itertools.chain(*layout.left_out.values())
+    assert sorted([*used, *itertools.chain(*layout.masks.values()), *out]) == list(range(len(paths)))
+    assert set(layout.masks) <= set(used)
+    assert layout.normal or layout.doubt
+    if layout.normal:
+        chosen = {layout.classes[i] for i in parse_normal(layout.normal, layout.classes)}
+        assert min(map(sense, chosen)) >= 0
+    assert by_path(find_layout(shuffled, empty), shuffled) == by_path(layout, paths)
+
+
+def by_path(layout: Layout, paths: list[bytes]) -> Iterable[object]:
+    """A layout by the names of its files, whatever their order."""
+    pictures = {
+        paths[i]: (file, layout.classes[label])
+        for file, (positions, labels) in layout.files.items()
+        for i, label in zip(positions, labels, strict=True)
+    }
+    masks = {paths[i]: {paths[mask] for mask in masks} for i, masks in layout.masks.items()}
+    out = {paths[i]: reason for reason, positions in layout.left_out.items() for i in positions}
+    return layout.normal, layout.classes, pictures, masks, out
