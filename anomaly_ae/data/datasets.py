@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import unicodedata
 from pathlib import Path
 
 from anomaly_ae.data.classes import parse_normal
@@ -21,7 +23,14 @@ def open_data(name: str, data_dir: str | None = None) -> Data:
     (s3://…). Raises `UnknownName`, `DataMissing` when there is no such folder or no picture in it, `DataError`.
     """
     check_dataset(name, data_dir)
-    return NamedData(name, data_dir) if name in DATASETS else PictureData.open(whole_name(name, data_dir))
+    if name in DATASETS:
+        return NamedData(name, data_dir)
+    try:
+        return PictureData.open(whole_name(name, data_dir))
+    except DataMissing as error:
+        if known := next((known for known in DATASETS if _letters(known) == _letters(name)), None):
+            raise DataMissing(f"{error}; did you mean the data set {known}?") from error
+        raise
 
 
 def normal_classes(text: str, data: Data) -> tuple[int, ...]:
@@ -61,7 +70,13 @@ def short_name(name: str) -> str:
 
 def _folder(name: str, data_dir: str | None) -> Path | None:
     """The folder that a name means: as a path, or within the folder where data sets lie."""
-    places = (expand(name), data_root(data_dir) / name) if name else ()
+    spellings = dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)))
+    places = [place for each in spellings if each for place in (expand(each), data_root(data_dir) / each)]
     with contextlib.suppress(OSError):  # no name that a file could have
         return next((place for place in places if place.is_dir()), None)
     return None
+
+
+def _letters(name: str) -> str:
+    """The letters and digits of a name, for `MNIST` and `FashionMNIST` are folders where those data sets lie."""
+    return re.sub(r"[\W_]", "", name).casefold()

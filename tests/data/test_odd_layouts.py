@@ -341,8 +341,30 @@ TREES = st.lists(
 )
 
 
+SETS = st.builds(  # folders that belong together, in any order
+    lambda wrapper, layers, order, kept: [
+        b"/".join([*wrapper, *(folders[i] for i in order), name])
+        for *folders, name in itertools.product(*layers)
+        if kept.random() < 0.8
+    ],
+    st.lists(PARTS, max_size=1),
+    st.tuples(
+        st.sampled_from([[b"train", b"test"], [b"Training", b"val", b"Testing"], [b"images", b"masks"], [b""]]),
+        st.lists(PARTS, min_size=1, max_size=3, unique=True),
+        st.sampled_from([[b"images"], [b"d1", b"d2"], [b"Data", b"label"], [b"0"]]),
+        st.lists(NAMES, min_size=1, max_size=3, unique=True),
+    ),
+    st.permutations(range(3)),
+    st.randoms(use_true_random=False),
+).filter(bool)
+
+
 @settings(max_examples=200, deadline=None)
-@given(TREES, st.lists(st.lists(PARTS, min_size=1, max_size=3).map(b"/".join), max_size=3), st.randoms())
+@given(
+    TREES | SETS.map(lambda paths: list(dict.fromkeys(paths))),
+    st.lists(st.lists(PARTS, min_size=1, max_size=3).map(b"/".join), max_size=3),
+    st.randoms(),
+)
 def test_any_tree_is_understood_or_asked_about(paths: list[bytes], empty: list[bytes], chance: random.Random) -> None:
     shuffled = chance.sample(paths, len(paths))
     try:

@@ -167,6 +167,11 @@ def test_names_and_places(folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
     check_dataset("set", str(tmp_path))  # one among the data sets
     with pytest.raises(UnknownName, match="did you mean 'digits'"):
         check_dataset("digit")
+    (tmp_path / "FashionMNIST/raw").mkdir(parents=True)  # where torchvision puts its files
+    with pytest.raises(DataMissing, match=r"there is no image in .*; did you mean the data set fashion-mnist"):
+        open_data("FashionMNIST", str(tmp_path))
+    (tmp_path / "gro\u0308sse").mkdir()  # as macOS composes it
+    assert whole_name("gr\u00f6sse", str(tmp_path)) == str(tmp_path / "gro\u0308sse")
     with pytest.raises(DataMissing, match=r"there is no folder \./set"):
         check_dataset("./set")
     with pytest.raises(UsageError, match="is a file"):
