@@ -24,7 +24,7 @@ FLOORS = (
     {"objectives", "metrics", "pixel_metrics"},
     {"autoencoders", "data"},
     {"config", "texts"},
-    {"files", "lazy", "progress", "schema", "tables", "yaml_files"},
+    {"files", "machine", "lazy", "progress", "schema", "tables", "yaml_files"},
     {"errors"},
     {"escaping"},
 )

@@ -1,7 +1,7 @@
 """The process that decodes image files: `python -m anomaly_ae.data.decoder TARGET`, started by `Decoders`.
 
 A file that crashes, hangs or overfills its decoder ends this process and nothing else. It is asked over the socket
-that is its standard input: a list of files comes in whole, a record for each goes back.
+that is its standard input: files come in one by one, and when all are decoded a record for each goes back.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ import socket
 import struct
 import sys
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ ERROR_BYTES = 240  # of an error's text
 MOST_MEMORY = 2**32  # bytes of address space
 SECONDS = 60.0  # for one file
 LEAST_URGENT = 19
-HEADER = struct.Struct("<?IQ")  # whether contents or paths follow, how many, and their bytes altogether
+HEADER = struct.Struct("<?I")  # whether contents or paths follow, and how many
 LENGTH = struct.Struct("<Q")
 
 
@@ -61,15 +61,16 @@ def read_target(text: str) -> Target:
     return Target(**fields | {"shape": tuple(fields["shape"]), "intensity": intensity})
 
 
-def pack(files: list[bytes], contents: bool) -> bytes:
-    """Files, by path or by content, as one message."""
-    body = b"".join(LENGTH.pack(len(file)) + file for file in files)
-    return HEADER.pack(contents, len(files), len(body)) + body
+def send_files(channel: socket.socket, files: list[bytes], contents: bool) -> None:
+    """Send files, by path or by content, one after the other, for together they may be large."""
+    channel.sendall(HEADER.pack(contents, len(files)))
+    for file in files:
+        channel.sendall(LENGTH.pack(len(file)) + file)
 
 
-def decode_files(files: list[bytes], contents: bool, target: Target) -> Records:
-    """A record for each file, given by path or by content."""
-    records = np.zeros(len(files), record_type(target))
+def decode_files(files: Iterable[bytes], count: int, contents: bool, target: Target) -> Records:
+    """A record for each of so many files, given by path or by content."""
+    records = np.zeros(count, record_type(target))
     for file, record in zip(files, records, strict=True):
         with _time_limit():
             _decode_into(record, file, contents, target)
@@ -91,9 +92,9 @@ def main() -> None:
     _limit_memory()
     with socket.socket(fileno=0) as channel, channel.makefile("rb") as incoming:
         while header := incoming.read(HEADER.size):
-            contents, count, size = HEADER.unpack(header)
-            files = list(_unpack(incoming.read(size), count))
-            channel.sendall(decode_files(files, contents, target).view(np.uint8).data)
+            contents, count = HEADER.unpack(header)
+            records = decode_files(_receive(incoming, count), count, contents, target)
+            channel.sendall(records.view(np.uint8).data)
 
 
 def _decode_into(record: Any, file: bytes, contents: bool, target: Target) -> None:
@@ -111,12 +112,10 @@ def _decode_into(record: Any, file: bytes, contents: bool, target: Target) -> No
             record["sample"] = picture.sample
 
 
-def _unpack(body: bytes, count: int) -> Iterator[bytes]:
-    start = 0
+def _receive(incoming: BinaryIO, count: int) -> Iterator[bytes]:
     for _ in range(count):
-        (length,) = LENGTH.unpack_from(body, start)
-        start += LENGTH.size + length
-        yield body[start - length : start]
+        (length,) = LENGTH.unpack(incoming.read(LENGTH.size))
+        yield incoming.read(length)
 
 
 @contextlib.contextmanager

@@ -14,23 +14,19 @@ from pathlib import Path
 import numpy as np
 
 import anomaly_ae
-from anomaly_ae.data.decoder import SECONDS, Records, pack, record_type, set_error, write_target
+from anomaly_ae.data.decoder import SECONDS, Records, record_type, send_files, set_error, write_target
 from anomaly_ae.data.decoding import Target, missing, reason
 from anomaly_ae.data.sources import Integers, Source
 from anomaly_ae.errors import Interrupted, UsageError
+from anomaly_ae.machine import usable_cores
 
 COMMAND = [sys.executable, "-P", "-m", "anomaly_ae.data.decoder"]  # -P: what lies in the working folder is not run
 PART = 64  # files that a decoder is asked for at once: few, so that all have work to the end
-PART_BYTES = 2**26  # or of so many bytes
+PART_BYTES = 2**24  # or of so many bytes, which lie in memory where they have been fetched
 AHEAD = 8  # such parts that wait for each decoder, so that it never does
 PACKAGES = str(Path(anomaly_ae.__file__).parent.parent)
 
 Chunk = tuple[Sequence[bytes], Integers]  # paths and sizes of some files
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Decoders:
@@ -85,7 +81,7 @@ class Decoders:
 
     def _ask(self, files: list[bytes], contents: bool) -> Records:
         records = np.zeros(len(files), record_type(self.target))
-        if not self._decoder().ask(pack(files, contents), records):
+        if not self._decoder().ask(files, contents, records):
             self._discard()  # one of them has ended it: which one shows when each is asked for alone
             for i, file in enumerate(files):
                 self._ask_alone(file, contents, records[i : i + 1])
@@ -93,7 +89,7 @@ class Decoders:
 
     def _ask_alone(self, file: bytes, contents: bool, record: Records) -> None:
         record[:] = np.zeros(1, record.dtype)
-        if not self._decoder().ask(pack([file], contents), record):
+        if not self._decoder().ask([file], contents, record):
             set_error(record[0], self._discard())
             record["missing"] = True  # it may have been the machine's fault, which was short of memory or time
 
@@ -150,11 +146,11 @@ class _Decoder:
                 env=os.environ | single | {"PYTHONPATH": path},
             )
 
-    def ask(self, request: bytes, records: Records) -> bool:
-        """Fill records with what it answers; whether it did, or has ended."""
+    def ask(self, files: list[bytes], contents: bool, records: Records) -> bool:
+        """Fill records with what it answers of files; whether it did, or has ended."""
         view, received = records.view(np.uint8).data, 0
         try:
-            self.socket.sendall(request)
+            send_files(self.socket, files, contents)
             while received < len(view):
                 count = self.socket.recv_into(view[received:], 0, socket.MSG_WAITALL)
                 if not count:

@@ -5,19 +5,21 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
 
 from anomaly_ae.files import expand, storage_errors
+from anomaly_ae.machine import usable_memory
 
-SHARE = 4  # of the machine's memory, that one set of images may take
+SHARE = 4  # of the memory there is, that one set of images may take
 COPIED = 2**26  # bytes copied at a time
 
 
 def most_held() -> int:
     """Bytes of images that are kept in memory; more lie in a file."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // SHARE
+    return usable_memory() // SHARE
 
 
 def cache_folder() -> Path:
@@ -50,6 +52,16 @@ def _nameless(shape: Sequence[int]) -> Tensor:
     with storage_errors(f"write to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # a full disk says so now, not by a crash later
+            _reserve(file, math.prod(shape))  # a full disk says so now, not by a crash later
             mapped = torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8)
     return mapped.view(*shape)
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Have a file take so many bytes of the disk; where they cannot be reserved, as on a Mac, by writing them."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, COPIED):
+        file.write(bytes(min(COPIED, size - start)))
+    file.flush()

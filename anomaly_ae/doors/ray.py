@@ -27,7 +27,6 @@ import torch
 
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.data.decoder import SECONDS
-from anomaly_ae.data.decoders import usable_cores
 from anomaly_ae.data.sources import Listing, Source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import EngineError, UsageError, one_line
@@ -36,6 +35,7 @@ from anomaly_ae.folder.job import Engine, Job
 from anomaly_ae.folder.ledger import Ledger
 from anomaly_ae.folder.reading import Positions, read_batches, split
 from anomaly_ae.folder.rows import RESULT, Results, score_batch
+from anomaly_ae.machine import usable_cores
 from anomaly_ae.progress import say
 
 try:

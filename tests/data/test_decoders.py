@@ -1,4 +1,7 @@
+import dataclasses
+import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ from anomaly_ae.data import decoders
 from anomaly_ae.data.decoder import record_type, set_error
 from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.decoding import Target
-from anomaly_ae.data.sources import open_source
+from anomaly_ae.data.sources import Contents, Integers, Listing, Source, open_source
 from anomaly_ae.errors import Interrupted, UsageError
 
 TARGET = Target((1, 4, 6))
@@ -18,7 +21,7 @@ TARGET = Target((1, 4, 6))
 FLAWED = """
 import os, sys, time
 from anomaly_ae.data import decoder, decoding
-whole, decoder.SECONDS = decoding.decode, 0.5
+whole, decoder.SECONDS = decoding.decode, 2
 def decode(content, target):
     if b"crash" in content:
         os.abort()
@@ -104,3 +107,26 @@ def test_when_closed_it_decodes_no_more(pictures: Path) -> None:
     processes.close()
     with pytest.raises(Interrupted):
         processes.decode(listing.paths, listing.sizes)
+
+
+def test_files_that_are_fetched_do_not_fill_the_memory() -> None:
+    """Few are held at a time, however many and however large they are."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Remote(Source):
+        def list(self) -> Listing:
+            raise NotImplementedError
+
+        def locate(self, path: bytes) -> bytes:
+            return path
+
+        def fetch(self, paths: Sequence[bytes], sizes: Integers) -> Contents:
+            assert len(paths) == 1 or sizes.sum() <= 2**24
+            return [b"BM" + bytes(int(size) - 2) for size in sizes]
+
+    sizes = np.array([3_000_000] * 12 + [20_000_000])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with Decoders(Remote("remote"), TARGET, 1) as processes:
+        [records] = processes.map([([b"x"] * len(sizes), sizes)])
+    assert all(b"cannot be read" in error for error in records["error"])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000  # KiB
