@@ -174,21 +174,21 @@ class Detector:
         """The images of a part of the split it was made with, at its size. Raises `DataChanged`."""
         chosen: Part = getattr(self.split, part)
         dataset = data.load(self.preprocessing, None if chosen.names is None else frozenset(chosen.names))
-        return self.preprocessing.prepare_set(chosen.take(dataset))
+        taken = chosen.take(dataset).relabelled(dataset.classes, self.recipe.classes)
+        return self.preprocessing.prepare_set(taken)
 
     def unseen(self, images: ImageSet) -> ImageSet:
-        """Pictures at its size without those that it was made with, whatever they are called; how many is said.
+        """Images at its size without those that it was made with, whatever they are called; how many is said.
 
         Raises `DataError` when none is left.
         """
         prepared = self.preprocessing.prepare_set(images)
-        if prepared.names is None or not len(self.split.seen()):
-            return prepared
         new = torch.nonzero(~torch.isin(prepared.hashes(), self.split.seen())).flatten()
         if not len(new):
             raise DataError(f"the detector was made with all {len(images):,} of these pictures; name others")
-        if len(new) < len(prepared):
-            say(f"left out: {counted(len(prepared) - len(new), 'picture')} that the detector was made with")
+        if len(new) == len(prepared):
+            return prepared
+        say(f"left out: {counted(len(prepared) - len(new), 'picture')} that the detector was made with")
         return prepared.take(new)
 
     def save(self, folder: str | Path) -> None:

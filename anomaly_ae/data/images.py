@@ -1,5 +1,6 @@
 """`ImageSet`: labelled images in memory; `Dataset`: the files of one data set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -33,15 +34,29 @@ class ImageSet:
 
     def hashes(self) -> Tensor:
         """A number for the pixels of each image, int64 (N,): equal for equal images, and hardly ever for others."""
-        rows = self.images.flatten(1).numpy()
-        return torch.tensor(
-            [int.from_bytes(blake2b(row, digest_size=8).digest(), "big", signed=True) for row in rows]
-        )
+        return hash_rows(self.images)
 
-    def digest(self) -> str:
-        """SHA-256 of shape, pixels and labels: equal exactly when the content is."""
+    def digest(self, classes: Sequence[str]) -> str:
+        """SHA-256 of shape, pixels and names of the classes: equal exactly when the content is."""
         shape = repr(tuple(self.images.shape)).encode()
-        return sha256(shape, self.images.contiguous().numpy().data, self.labels.contiguous().numpy().data)
+        names = "\0".join(classes[label] for label in self.labels.tolist()).encode("utf-8", "surrogateescape")
+        return sha256(shape, self.images.contiguous().numpy().data, names)
+
+    def relabelled(self, classes: Sequence[str], others: Sequence[str]) -> "ImageSet":
+        """The same with labels that are positions in `others`, where every class of these images is called as in
+        `classes`.
+        """
+        if tuple(classes) == tuple(others):
+            return self
+        moved = torch.tensor([others.index(name) if name in others else -1 for name in classes])
+        return ImageSet(self.images, moved[self.labels], self.names)
+
+
+def hash_rows(images: Tensor) -> Tensor:
+    """The hashes of images (N, C, H, W), int64 (N,), see `ImageSet.hashes`."""
+    rows = images.flatten(1).numpy()
+    hashes = [int.from_bytes(blake2b(row, digest_size=8).digest(), "big", signed=True) for row in rows]
+    return torch.tensor(hashes, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -65,4 +80,4 @@ class Dataset:
 
     def digest(self) -> str:
         """SHA-256 over the digests of all its files."""
-        return sha256(*(self.files[file].digest().encode() for file in sorted(self.files)))
+        return sha256(*(self.files[file].digest(self.classes).encode() for file in sorted(self.files)))

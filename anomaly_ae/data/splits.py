@@ -2,13 +2,14 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from anomaly_ae.data.copies import Copies
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.sources import shown
 from anomaly_ae.errors import DataChanged, DataError
@@ -17,27 +18,32 @@ from anomaly_ae.schema import Count, Digest, Mismatch, Name, TensorSpec
 PARTS = ("fit", "validation", "calibration", "test")
 WITH_OFFICIAL_TEST = (0.8, 0.1, 0.1, 0.0)
 WITHOUT_OFFICIAL_TEST = (0.5, 0.1, 0.2, 0.2)
-MOST_CALIBRATION = 0.5
+MOST_CALIBRATION, LEAST_TEST = 0.5, 0.1
+SMALL_CLASS = 10  # images, fewer of which are not cut for themselves
+MANY_GROUPS, SMALL_GROUP = 20, 20  # more classes than so many with fewer images than so many are parts or patients
+NO_COPIES = Copies()
+NOTHING = torch.zeros(0, dtype=torch.int64)
+NO_CLASS = -1  # of what is not used
 
 
 @dataclass(frozen=True)
 class Part:
     """Some images of a data set: `file` it comes from, positions there, int64 `(N,)`, and their digest.
 
+    hashes: of these images, int64 (N,), by which they are known whatever they are called
     names:  of picture files, by which they are found however many others there are by then
-    hashes: of these pictures, int64 (N,), by which they are known whatever they are called
     """
 
     file: str
     indices: Tensor
     digest: str
+    hashes: Tensor
     names: tuple[bytes, ...] | None = None
-    hashes: Tensor | None = None
 
     @classmethod
     def of(cls, dataset: Dataset, file: str, indices: Tensor) -> "Part":
         taken = dataset.files[file].take(indices)
-        return cls(file, indices, taken.digest(), taken.names, None if taken.names is None else taken.hashes())
+        return cls(file, indices, taken.digest(dataset.classes), taken.hashes(), taken.names)
 
     def take(self, dataset: Dataset) -> ImageSet:
         """The images of this part. Raises `DataChanged` if they are not the ones recorded."""
@@ -49,7 +55,7 @@ class Part:
                 f"{dataset.name} has fewer images than when the detector was trained{gone}; use that data"
             )
         taken = images.take(indices)
-        if taken.digest() != self.digest:
+        if taken.digest(dataset.classes) != self.digest:
             raise DataChanged(
                 f"the images of {dataset.name} are not those the detector was trained on{self._other(taken)}; "
                 "use that data"
@@ -63,7 +69,7 @@ class Part:
 
     def _other(self, taken: ImageSet) -> str:
         """Which pictures are others than they were, in words."""
-        if self.names is None or self.hashes is None:
+        if self.names is None:
             return ""
         changed = torch.nonzero(taken.hashes() != self.hashes.cpu()).flatten().tolist()
         return f" ({len(changed):,} have changed, the first {shown(self.names[changed[0]])})" if changed else ""
@@ -78,28 +84,36 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """Fit, validation, calibration (normal images, disjoint) and test (disjoint from them, normal and novel)."""
+    """Fit, validation, calibration (normal images, disjoint) and test (disjoint from them, normal and novel).
+
+    copies: hashes of pictures that are copies of some of them and in no part, int64 (N,)
+    groups: how many classes were taken for parts or patients, each of which is in one part alone; it is not saved
+    """
 
     fit: Part
     validation: Part
     calibration: Part
     test: Part
+    copies: Tensor = field(default_factory=lambda: NOTHING, kw_only=True)
+    groups: int = field(default=0, kw_only=True)
 
     def summary(self) -> dict[str, Any]:
         """File, number of images and digest of each part, as plain JSON values."""
-        return dataclasses.asdict(self.record())
+        return {name: dataclasses.asdict(getattr(self.record(), name)) for name in PARTS}
 
     def record(self) -> "SplitRecord":
-        """The same, typed."""
+        """What a detector's JSON says of it."""
         parts = (getattr(self, name) for name in PARTS)
-        return SplitRecord(*(PartRecord(part.file, len(part.indices), part.digest) for part in parts))
+        records = (PartRecord(part.file, len(part.indices), part.digest) for part in parts)
+        return SplitRecord(*records, copies=len(self.copies))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The positions of each part, int64, and the names of its files, uint8, with a NUL after each."""
+        """The positions and hashes of each part, int64, and the names of its files, uint8, with a NUL after each."""
         parts = {name: getattr(self, name) for name in PARTS}
         named = {f"{name}.names": _packed(part.names) for name, part in parts.items() if part.names is not None}
-        hashed = {f"{name}.hashes": part.hashes for name, part in parts.items() if part.hashes is not None}
-        return {name: part.indices for name, part in parts.items()} | named | hashed
+        hashed = {f"{name}.hashes": part.hashes for name, part in parts.items()}
+        copies = {"copies": self.copies} if len(self.copies) else {}
+        return {name: part.indices for name, part in parts.items()} | named | hashed | copies
 
     @classmethod
     def from_record(cls, record: "SplitRecord", tensors: dict[str, Tensor]) -> "Split":
@@ -108,12 +122,29 @@ class Split:
         for one, other in itertools.combinations(parts, 2):
             if one.file == other.file and bool(torch.isin(one.indices, other.indices).any()):
                 raise Mismatch("the parts of the split have images in common")
-        return cls(*parts)
+        return cls(*parts, copies=tensors.get("copies", NOTHING))
 
     def seen(self) -> Tensor:
-        """The hashes of the pictures that a detector was made with, int64; none where images came from elsewhere."""
-        parts = (self.fit.hashes, self.validation.hashes, self.calibration.hashes)
-        return torch.cat([hashes for hashes in parts if hashes is not None] or [torch.zeros(0, dtype=torch.int64)])
+        """The hashes of the images that a detector was made with, and of their copies, int64 (N,)."""
+        parts = (self.fit.hashes, self.validation.hashes, self.calibration.hashes, self.copies)
+        return torch.cat([hashes.cpu() for hashes in parts])
+
+    def with_hashes(self, images: Mapping[str, ImageSet]) -> "Split":
+        """The same with the hashes of these images, by part, as a detector sees them."""
+        hashed = {name: dataclasses.replace(getattr(self, name), hashes=images[name].hashes()) for name in PARTS}
+        return dataclasses.replace(self, **hashed)
+
+    def about(self, dataset: Dataset, normal: Sequence[int]) -> str:
+        """Which of the images go where, in words."""
+        test = dataset.files[self.test.file].labels[self.test.indices]
+        normals = int(torch.isin(test, torch.tensor(normal)).sum())
+        parts = [len(part.indices) for part in (self.fit, self.validation, self.calibration)]
+        together = f"; each of {self.groups:,} small folders, as of one part or patient, is in one of these alone"
+        return (
+            f"{sum(parts) + normals:,} normal images: {parts[0]:,} to learn from, {parts[1]:,} to stop by, "
+            f"{parts[2]:,} for the threshold, {normals:,} to measure with, beside {len(test) - normals:,} others"
+            f"{together if self.groups else ''}"
+        )
 
 
 @dataclass(frozen=True)
@@ -127,34 +158,33 @@ class PartRecord:
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """What a detector's JSON says of its split."""
+    """What a detector's JSON says of its split: of its parts, and how many copies of images are in none."""
 
     fit: PartRecord
     validation: PartRecord
     calibration: PartRecord
     test: PartRecord
+    copies: Count = field(kw_only=True)
 
     def specs(self, with_names: bool) -> dict[str, TensorSpec]:
         """The tensors beside it, with or without names of files."""
-        specs = {}
+        specs = {"copies": TensorSpec((self.copies,), "I64")} if self.copies else {}
         for name in PARTS:
             images = getattr(self, name).images
-            specs[name] = TensorSpec((images,), "I64")
+            specs |= dict.fromkeys((name, f"{name}.hashes"), TensorSpec((images,), "I64"))
             if with_names:
-                specs[f"{name}.hashes"] = TensorSpec((images,), "I64")
                 specs[f"{name}.names"] = TensorSpec((f"bytes of {name}",), "U8")
         return specs
 
 
 def _part(name: str, about: PartRecord, tensors: dict[str, Tensor]) -> Part:
     """A part of what was saved. Raises `Mismatch`."""
-    hashes, names = tensors.get(f"{name}.hashes"), _unpacked(tensors.get(f"{name}.names"))
-    indices = tensors[name]
+    indices, names = tensors[name], _unpacked(tensors.get(f"{name}.names"))
     if names is not None and len(names) != about.images:
         raise Mismatch(f"split.{name} has {about.images:,} images and {len(names):,} names")
     if len(indices) and (int(indices.min()) < 0 or len(set(indices.tolist())) < len(indices)):
         raise Mismatch(f"split.{name} has a position twice, or below 0")
-    return Part(about.file, indices, about.digest, names, hashes)
+    return Part(about.file, indices, about.digest, tensors[f"{name}.hashes"], names)
 
 
 def _packed(names: Sequence[bytes]) -> Tensor:
@@ -166,33 +196,42 @@ def _unpacked(packed: Tensor | None) -> tuple[bytes, ...] | None:
 
 
 def split_dataset(
-    dataset: Dataset, normal: Sequence[int], seed: int, contamination: float = 0.0, needed: int = 0
+    dataset: Dataset,
+    normal: Sequence[int],
+    seed: int,
+    contamination: float = 0.0,
+    needed: int = 0,
+    copies: Copies = NO_COPIES,
 ) -> Split:
     """Divide the normal images, class by class, as the seed says; novel images are for the test alone.
 
     contamination: the share of the fit set, below 1, that is novel all the same, drawn from the training file
     needed: images that the calibration needs
+    copies: pictures that are not to be used
 
     With an official test split: 80/10/10 % of the training file for fit, validation and calibration, and
     the whole test file. Without: 50/10/20/20 %, and all novel images in the test part. Where that is too little for
-    the calibration, it gets what it needs, up to half of all, and the fit set less.
+    the calibration, it gets what it needs, up to half of all; the test part gives way first, down to a tenth, then
+    the fit set. Classes of fewer than 10 images are cut together; more than 20 of fewer than 20 are taken for parts
+    or patients, whose images stay together.
     Raises `DataError` when a part would be empty.
     """
     official = "test" in dataset.files
-    labels = dataset.files["train"].labels
-    normals = int(torch.isin(labels, torch.tensor(normal)).sum())
-    # half an image more for each class, since each is cut for itself
-    wanted = (needed + len(normal) / 2) / max(1, normals)
-    shares = _shares(WITH_OFFICIAL_TEST if official else WITHOUT_OFFICIAL_TEST, wanted)
+    labels = dataset.files["train"].labels.where(copies.used("train", len(dataset.files["train"])), NO_CLASS)
+    pieces = _pieces(labels, normal)
+    found = sum(len(piece.indices) for piece in pieces)
+    usual = WITH_OFFICIAL_TEST if official else WITHOUT_OFFICIAL_TEST
+    shares = _shares(usual, (needed + sum(piece.inexact for piece in pieces)) / max(1, found))
     generator = torch.Generator().manual_seed(seed)
-    pieces = [_cut(torch.nonzero(labels == c).flatten(), shares, generator) for c in normal]
-    fit, validation, calibration, test = (torch.cat(part).sort().values for part in zip(*pieces, strict=True))
-    novel = torch.nonzero(~torch.isin(labels, torch.tensor(normal))).flatten()
+    cut = [piece.cut(shares, generator) for piece in pieces] or [(NOTHING,) * len(PARTS)]
+    fit, validation, calibration, test = (torch.cat(part).sort().values for part in zip(*cut, strict=True))
+    novel = torch.nonzero(~torch.isin(labels, torch.tensor([*normal, NO_CLASS]))).flatten()
     smuggled, novel = _smuggle(novel, round(len(fit) * contamination / (1 - contamination)), generator)
     fit = torch.cat([fit, smuggled]).sort().values
-    test = torch.arange(len(dataset.files["test"])) if official else torch.cat([test, novel]).sort().values
+    test = torch.cat([test, novel]).sort().values
+    if official:
+        test = torch.nonzero(copies.used("test", len(dataset.files["test"]))).flatten()
     if min(map(len, (fit, validation, calibration, test))) == 0:
-        found = sum(len(part) for piece in pieces for part in piece)
         raise DataError(
             f"{found} normal images are too few for fit, validation, calibration and test; with 40 they are enough"
         )
@@ -201,7 +240,51 @@ def split_dataset(
         validation=Part.of(dataset, "train", validation),
         calibration=Part.of(dataset, "train", calibration),
         test=Part.of(dataset, "test" if official else "train", test),
+        copies=copies.hashes,
+        groups=sum(len(torch.unique(piece.groups)) for piece in pieces if piece.groups is not None),
     )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Normal images that are cut together.
+
+    indices: of the images, int64 (N,)
+    groups:  of images that stay together, int64 (N,); None where each is for itself
+    """
+
+    indices: Tensor
+    groups: Tensor | None = None
+
+    @property
+    def inexact(self) -> float:
+        """By how many images a part of it may be smaller than its share."""
+        return 0.5 if self.groups is None else float(self.groups.bincount().max())
+
+    def cut(self, shares: Sequence[float], generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Its indices, shuffled and cut at the cumulated shares."""
+        if self.groups is None:
+            shuffled = self.indices[torch.randperm(len(self.indices), generator=generator)]
+            ends = [round(sum(shares[: i + 1]) * len(self.indices)) for i in range(len(shares))]
+            return tuple(shuffled[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
+        groups, sizes = torch.unique(self.groups, return_counts=True)
+        order = torch.randperm(len(groups), generator=generator)
+        middles = sizes[order].cumsum(0) - sizes[order] / 2
+        ends_within = torch.tensor(shares).cumsum(0)[:-1].contiguous() * len(self.indices)
+        parts = torch.searchsorted(ends_within, middles, right=True)  # of each group
+        return tuple(self.indices[torch.isin(self.groups, groups[order[parts == i]])] for i in range(len(shares)))
+
+
+def _pieces(labels: Tensor, normal: Sequence[int]) -> list[Piece]:
+    """The normal images, class by class where the classes are large enough for that."""
+    sizes = {c: int((labels == c).sum()) for c in normal}
+    groups = [c for c, size in sizes.items() if 0 < size < SMALL_GROUP]
+    together = groups if len(groups) > MANY_GROUPS else [c for c, size in sizes.items() if 0 < size < SMALL_CLASS]
+    pieces = [Piece(torch.nonzero(labels == c).flatten()) for c in normal if sizes[c] and c not in together]
+    if together:
+        indices = torch.nonzero(torch.isin(labels, torch.tensor(together))).flatten()
+        pieces.append(Piece(indices, labels[indices] if len(together) > MANY_GROUPS else None))
+    return pieces
 
 
 def split_rows(count: int, seed: int, needed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -219,10 +302,14 @@ def split_rows(count: int, seed: int, needed: int) -> tuple[Tensor, Tensor, Tens
 
 
 def _shares(usual: tuple[float, ...], calibration: float) -> tuple[float, ...]:
-    """The shares of the parts, with `calibration` for the calibration if that is more than usual and can be had."""
+    """The shares of the parts, with `calibration` for the calibration if that is more than usual and can be had: at
+    the cost of the test first, down to a tenth, then of the fit set.
+    """
     if not usual[2] < calibration <= MOST_CALIBRATION:
         return usual
-    return (usual[0] + usual[2] - calibration, usual[1], calibration, usual[3])
+    more = calibration - usual[2]
+    of_test = min(more, max(0.0, usual[3] - LEAST_TEST))
+    return (usual[0] - (more - of_test), usual[1], calibration, usual[3] - of_test)
 
 
 def _smuggle(novel: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -231,10 +318,3 @@ def _smuggle(novel: Tensor, count: int, generator: torch.Generator) -> tuple[Ten
         raise DataError(f"contamination needs {count:,} novel images, and there are {len(novel):,}; ask for less")
     shuffled = novel[torch.randperm(len(novel), generator=generator)]
     return shuffled[:count], shuffled[count:]
-
-
-def _cut(indices: Tensor, shares: Sequence[float], generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Shuffle one class's positions and cut them at the cumulated shares."""
-    shuffled = indices[torch.randperm(len(indices), generator=generator)]
-    ends = [round(sum(shares[: i + 1]) * len(indices)) for i in range(len(shares))]
-    return tuple(shuffled[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))

@@ -13,6 +13,7 @@ from anomaly_ae.autoencoders.tiling import inner_network
 from anomaly_ae.calibration import images_needed, require_enough
 from anomaly_ae.config import RunConfig
 from anomaly_ae.data.augmentation import build_augmentation
+from anomaly_ae.data.copies import find_copies
 from anomaly_ae.data.datasets import Data, normal_classes, open_data, whole_name
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.pictures import PictureData
@@ -68,7 +69,11 @@ class Job:
         preprocessing = Preprocessing.for_shape(shape, config.fit, data.find_intensity(config.intensity))
         dataset = data.load(preprocessing)
         say_left_out(dataset.left_out)
-        split = split_dataset(dataset, normal, config.seed, config.contamination, images_needed(config.target_fpr))
+        copies = find_copies(dataset, normal)
+        needed = images_needed(config.target_fpr)
+        split = split_dataset(dataset, normal, config.seed, config.contamination, needed, copies)
+        for line in (*copies.about, split.about(dataset, normal)):
+            say(line)
         require_enough(len(split.calibration.indices), config.target_fpr)
         recipe = _recipe(config, dataset, normal)
         network = recipe.build(preprocessing.shape)
@@ -83,13 +88,14 @@ class Job:
             epochs=epoch_count(config, len(split.fit.indices)),
             data_dir=data.place,
         )
+        images = {part: preprocessing.prepare_set(getattr(split, part).take(dataset)) for part in PARTS}
         return cls(
             config=config,
             recipe=recipe,
             preprocessing=preprocessing,
-            split=split,
+            split=split.with_hashes(images),
             split_record={"digest": dataset.digest(), "parts": split.summary(), "left_out": list(dataset.left_out)},
-            images={part: preprocessing.prepare_set(getattr(split, part).take(dataset)) for part in PARTS},
+            images=images,
             objective=objective,
             device=device,
             parameters=parameter_count(network),

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from anomaly_ae.data.copies import Copies
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.named import load_dataset
 from anomaly_ae.data.splits import PARTS, Split, split_dataset, split_rows
@@ -58,8 +59,18 @@ def test_other_data_are_refused() -> None:
 
 
 def test_labels_belong_to_the_digest() -> None:
-    data = dataset(8).files["train"]
-    assert data.digest() != ImageSet(data.images, data.labels.flip(0)).digest()
+    data = dataset(8)
+    images, classes = data.files["train"], data.classes
+    assert images.digest(classes) != ImageSet(images.images, images.labels.flip(0)).digest(classes)
+
+
+def test_a_class_more_changes_no_digest() -> None:
+    before = dataset(8)
+    images = before.files["train"]
+    after = Dataset("made", ("aa", *before.classes), {"train": ImageSet(images.images, images.labels + 1)})
+    assert after.digest() == before.digest()
+    taken = after.files["train"].relabelled(after.classes, before.classes)
+    assert torch.equal(taken.labels, images.labels)
 
 
 def test_too_few_images_are_refused() -> None:
@@ -117,3 +128,52 @@ def test_rows_are_divided_without_a_test_part(count: int, needed: int, sizes: tu
     assert torch.cat(parts).sort().values.tolist() == list(range(count))
     assert all(torch.equal(one, two) for one, two in zip(parts, split_rows(count, 0, needed), strict=True))
     assert count < 10 or not torch.equal(parts[0], split_rows(count, 1, needed)[0])
+
+
+def folders(sizes: list[int], official: bool = False) -> Dataset:
+    """A class of so many images each, all different."""
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    images = ImageSet(torch.randint(0, 256, (len(labels), 1, 4, 4), dtype=torch.uint8), labels)
+    return Dataset(
+        "made", tuple(map(str, range(len(sizes)))), {"train": images} | ({"test": images} if official else {})
+    )
+
+
+@pytest.mark.parametrize("official", [True, False])
+@pytest.mark.parametrize("sizes", [[1] * 200, [4] * 200, [12] * 50, [300, *[2] * 40], [3, 19] * 15])
+def test_many_small_folders_are_parts_that_are_not_torn_apart(sizes: list[int], official: bool) -> None:
+    data = folders(sizes, official)
+    split = split_dataset(data, range(len(sizes)), seed=0, needed=19)
+    parts = [split.fit, split.validation, split.calibration, *([] if official else [split.test])]
+    indices = torch.cat([part.indices for part in parts])
+    assert indices.sort().values.tolist() == list(range(sum(sizes)))
+    assert len(split.calibration.indices) >= 19
+    assert len(split.fit.indices) >= 0.35 * sum(sizes)
+    homes = [set(data.files["train"].labels[part.indices].tolist()) for part in parts]
+    small = {i for i, size in enumerate(sizes) if size < 20}
+    assert all(len([1 for home in homes if i in home]) == 1 for i in small)
+    assert split.groups == len(small)
+    assert f"each of {len(small)} small folders" in split.about(data, range(len(sizes)))
+
+
+def test_a_few_small_classes_are_cut_together() -> None:
+    split = split_dataset(folders([100, 3, 2, 4, 1]), range(5), seed=0)
+    assert [len(getattr(split, part).indices) for part in PARTS] == [55, 11, 22, 22]
+    assert split.groups == 0
+
+
+def test_of_forty_images_twelve_are_learned_from_and_it_is_said() -> None:
+    data = folders([40, 30])
+    split = split_dataset(data, (0,), seed=0, needed=19)
+    assert [len(getattr(split, part).indices) for part in PARTS] == [12, 4, 20, 4 + 30]
+    assert split.about(data, (0,)) == (
+        "40 normal images: 12 to learn from, 4 to stop by, 20 for the threshold, 4 to measure with, beside 30 others"
+    )
+
+
+def test_copies_are_in_no_part() -> None:
+    data = folders([100, 20])
+    copies = Copies({"train": dict.fromkeys((3, 7, 110), "a copy")})
+    split = split_dataset(data, (0,), seed=0, copies=copies)
+    used = torch.cat([getattr(split, part).indices for part in PARTS]).tolist()
+    assert sorted(used) == [i for i in range(120) if i not in (3, 7, 110)]

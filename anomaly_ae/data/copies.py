@@ -1,0 +1,254 @@
+"""Copies among pictures: equal ones, and the same picture saved anew.
+
+Two shots of one still scene are no copies: their noise differs. A picture that was saved anew keeps its noise, as far
+as JPEG lets it. So pictures are compared by what tells them from the others of their set: each less the mean picture,
+with all spatial frequencies made equally strong. How alike a copy is to its original depends on the pictures, and is
+tried out on them.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from anomaly_ae.data.decoding import MODES
+from anomaly_ae.data.images import Dataset, ImageSet, hash_rows
+from anomaly_ae.data.sources import shown
+
+Pictures = tuple[Tensor, Tensor]  # images, uint8 (M, C, H, W), and positions of some of them, int64 (N,)
+
+SIDE = 32  # frequencies each way that are compared, the lowest
+MOST_PICTURES = 2**16  # among more than these, only equal ones are looked for
+REACH = 4096  # pictures that each is compared with, among more than so many those most like it in one respect
+AT_A_TIME = 256
+JPEG_CHANGES = 6.0  # by about so much saving as JPEG changes a frequency, of 255
+TRIED, QUALITY, FOUND = 64, 75, 0.9  # pictures that are saved anew to see how alike copies are, and the share to find
+# The least correlation of copies, and in standard deviations of that of any two pictures; that of others stays below
+LEAST, DEVIATIONS = 0.35, 8.0
+SOME = 1000  # pictures by which these deviations are found
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Pictures of a data set that are there more than once.
+
+    left_out: by file, the positions of those that are not to be used, each with the reason
+    hashes:   of copies of training pictures that are left out, int64 (N,)
+    about:    what was found, a line for each kind
+    """
+
+    left_out: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    hashes: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    about: tuple[str, ...] = ()
+
+    def used(self, file: str, count: int) -> Tensor:
+        """Which of the `count` images of a file are used, bool (N,)."""
+        used = torch.ones(count, dtype=torch.bool)
+        used[list(self.left_out.get(file, ()))] = False
+        return used
+
+
+def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
+    """Copies among the normal pictures of a data set, of which one is to be used; pictures that are in normal classes
+    and in others, of which none is; and test pictures that are training pictures, too.
+
+    Data sets that are not made of files are taken as they were published.
+    """
+    train, test = dataset.files["train"], dataset.files.get("test")
+    if train.names is None:
+        return Copies()
+    positions = [_positions_of(file, normal) for file in (train, test) if file]
+    count = len(positions[0])
+    sets = [(file.images, at) for file, at in zip((train, test), positions, strict=False) if file]
+    first = first_alike(*sets)
+    copies = {
+        int(positions[0][i]): f"a copy of {shown(train.names[positions[0][first[i]]])}"
+        for i in torch.nonzero(first[:count] < torch.arange(count)).flatten().tolist()
+    }
+    hashes, is_normal = train.hashes(), torch.isin(train.labels, torch.tensor(normal))
+    both = torch.isin(hashes, hashes[is_normal]) & torch.isin(hashes, hashes[~is_normal])
+    unclear = dict.fromkeys(torch.nonzero(both).flatten().tolist(), "in a normal class and in another")
+    trained = set[int]()
+    if test:
+        trained |= set(positions[1][first[count:] < count].tolist())
+        trained |= set(torch.nonzero(torch.isin(test.hashes(), hashes[is_normal])).flatten().tolist())
+    known = dict.fromkeys(sorted(trained), "a training picture, too")
+    return Copies(
+        {"train": copies | unclear, "test": known},
+        torch.unique(hashes[list(copies)]),
+        (
+            *_said(
+                f"copies: {{}} of {count:,} normal pictures are equal to others, or the same saved anew; one of each "
+                "is used",
+                copies,
+                train,
+            ),
+            *_said("left out: {} pictures that are both normal and not", unclear, train),
+            *(_said("left out: {} test pictures that are training pictures, too", known, test) if test else ()),
+        ),
+    )
+
+
+def _positions_of(images: ImageSet, classes: Sequence[int]) -> Tensor:
+    return torch.nonzero(torch.isin(images.labels, torch.tensor(classes))).flatten()
+
+
+def _said(text: str, found: Mapping[int, str], images: ImageSet) -> list[str]:
+    """What was found, with an example; nothing where nothing was."""
+    if not found or images.names is None:
+        return []
+    position, reason = next(iter(found.items()))
+    return [
+        f"{text.format(f'{len(found):,}')}: {shown(images.names[position])} is {reason}"
+        + (" …" if len(found) > 1 else "")
+    ]
+
+
+def first_alike(*sets: Pictures) -> Tensor:
+    """Of all pictures of the sets one after the other, N of them, the position of the first that each is a copy of,
+    int64 (N,); its own if of none.
+
+    Equal pictures are found always; those that were saved anew as JPEG, resized or made brighter, among up to
+    65,536 pictures, unless so little tells the pictures apart that others are as alike; not those that were cropped,
+    turned or mirrored.
+    """
+    hashes = torch.cat([hash_rows(images) for images in _batches(sets)])
+    equal = _firsts(torch.unique(hashes, return_inverse=True)[1])
+    distinct = torch.unique(equal)
+    channels = sets[0][0].shape[1]
+    if not 1 < len(distinct) <= MOST_PICTURES or channels not in MODES:
+        return equal
+    first = torch.arange(len(hashes))
+    first[distinct] = distinct[_first_saved_anew(_among(distinct, sets))]
+    return first[equal]
+
+
+def _batches(sets: Sequence[Pictures]) -> Iterator[Tensor]:
+    """All pictures in order, some at a time."""
+    for images, positions in sets:
+        yield from (images[part] for part in torch.split(positions, AT_A_TIME) if len(part))
+
+
+def _among(positions: Tensor, sets: Sequence[Pictures]) -> list[Pictures]:
+    """The sets with those of their pictures alone that are at ascending `positions`, counted through all of them."""
+    ends = torch.tensor([len(at) for _, at in sets]).cumsum(0).tolist()
+    starts = [0, *ends[:-1]]
+    return [
+        (images, at[positions[(positions >= start) & (positions < end)] - start])
+        for (images, at), start, end in zip(sets, starts, ends, strict=True)
+    ]
+
+
+def _first_saved_anew(sets: Sequence[Pictures]) -> Tensor:
+    """As `first_alike`, of pictures no two of which are equal."""
+    looks = _Looks(sets)
+    least = max(LEAST, _likeness_of_others(looks), _likeness_of_copies(looks))
+    alike, count = _pairs(looks.all, least), len(looks.all)
+    graph = coo_array((np.ones(len(alike)), (alike[:, 0], alike[:, 1])), shape=(count, count))
+    return _firsts(torch.from_numpy(connected_components(graph, directed=False)[1]).long())
+
+
+@dataclass(frozen=True, eq=False)
+class _Looks:
+    """What tells pictures from the others of their sets."""
+
+    sets: Sequence[Pictures]
+
+    def of(self, images: Tensor) -> Tensor:
+        """Vectors of length 1, (M, D), of images (M, C, H, W): their inner products are correlations."""
+        return normalize(self._spectra(images.float()) / self._strengths, dim=1)
+
+    @cached_property
+    def all(self) -> Tensor:
+        return torch.cat([self.of(images) for images in _batches(self.sets)])
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        """The mean picture (C, H, W), less its mean brightness."""
+        total = sum((images.double().sum(dim=0) for images in _batches(self.sets)), torch.zeros(()))
+        return (total - total.mean()).float() / self._count
+
+    @cached_property
+    def _strengths(self) -> Tensor:
+        """How strong each frequency is in the sets, (D,); weaker than what JPEG changes counts for less."""
+        squares = (self._spectra(images.float()).square().sum(dim=0) for images in _batches(self.sets))
+        return (sum(squares, torch.zeros(())) / self._count).sqrt() + JPEG_CHANGES
+
+    @property
+    def _count(self) -> int:
+        return sum(len(positions) for _, positions in self.sets)
+
+    def _spectra(self, images: Tensor) -> Tensor:
+        """The lowest frequencies, (M, D), of what is left of images (M, C, H, W) without mean brightness and mean
+        picture, so that light and exposure make no difference.
+        """
+        left = images - images.mean(dim=(1, 2, 3), keepdim=True)
+        share = (left * self._mean).sum(dim=(1, 2, 3), keepdim=True) / self._mean.square().sum().clamp(min=1e-9)
+        height, width = images.shape[2:]
+        told = _cosines(height) @ (left - share * self._mean) @ _cosines(width).T
+        return told.flatten(1)
+
+
+def _cosines(size: int) -> Tensor:
+    """The first rows of the orthonormal cosine transform of `size` values."""
+    rows, columns = torch.arange(min(SIDE, size))[:, None], torch.arange(size)[None]
+    waves: Tensor = torch.cos(torch.pi * rows * (columns + 0.5) / size) * (2 / size) ** 0.5
+    return waves / torch.where(rows == 0, 2**0.5, 1.0)
+
+
+def _likeness_of_others(looks: _Looks) -> float:
+    """The correlation that no two pictures have which are no copies: many deviations above the median."""
+    some = looks.all[:: max(1, len(looks.all) // SOME)]
+    found = (some @ some.T)[torch.ones(len(some), len(some), dtype=torch.bool).triu(diagonal=1)]
+    deviation = 1.4826 * (found - found.median()).abs().median()  # of a normal law, whatever the few copies have
+    return float(found.median() + DEVIATIONS * deviation)
+
+
+def _likeness_of_copies(looks: _Looks) -> float:
+    """The correlation that nine of ten pictures of the first set have, or more, with themselves saved as JPEG."""
+    images, positions = looks.sets[0]
+    originals = images[positions[torch.linspace(0, len(positions) - 1, min(TRIED, len(positions))).long()]]
+    copies = torch.stack([_as_jpeg(image) for image in originals])
+    return float((looks.of(originals) * looks.of(copies)).sum(dim=1).quantile(1 - FOUND))
+
+
+def _as_jpeg(image: Tensor) -> Tensor:
+    """An image, uint8 (C, H, W), saved as JPEG and read again."""
+    pixels = image.permute(1, 2, 0).numpy()
+    content = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if len(image) == 1 else pixels).save(content, "JPEG", quality=QUALITY)
+    return torch.from_numpy(np.array(Image.open(content))).view(*image.shape[1:], len(image)).permute(2, 0, 1)
+
+
+def _pairs(looks: Tensor, least: float) -> "np.typing.NDArray[np.int64]":
+    """Pairs of rows, (P, 2), of `looks` (M, D) with a correlation of `least` or more."""
+    order = _ordered(looks) if len(looks) > REACH else torch.arange(len(looks))
+    found = [torch.zeros(0, 2, dtype=torch.int64)]
+    for start in range(0, len(looks), AT_A_TIME):
+        here, near = order[start : start + AT_A_TIME], order[start : start + AT_A_TIME + REACH]
+        alike = (looks[here] @ looks[near].T).triu(diagonal=1) >= least
+        rows, columns = alike.nonzero(as_tuple=True)
+        found.append(torch.stack([here[rows], near[columns]], dim=1))
+    return torch.cat(found).numpy()
+
+
+def _ordered(looks: Tensor) -> Tensor:
+    """Rows of `looks` in the order of what tells most of them apart, so that copies lie near each other, (M,)."""
+    some = looks[:: max(1, len(looks) // REACH)]
+    direction: Tensor = torch.linalg.eigh(some.T @ some).eigenvectors[:, -1]
+    return (looks @ direction).argsort()
+
+
+def _firsts(groups: Tensor) -> Tensor:
+    """Of rows with a group each, int64 (N,), the position of the first row of its group, (N,)."""
+    positions = torch.arange(len(groups))
+    firsts = torch.full((len(groups),), len(groups)).scatter_reduce(0, groups, positions, "amin")
+    return firsts[groups]
