@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.errors import DataError
+from anomaly_ae.schema import Side
 
 Rows = npt.NDArray[Any]
 COLOURS = (1, 3, 4)  # gray, RGB, RGBA: how many channels an image has, where they come last
@@ -26,7 +27,7 @@ class Layout:
     channels_last: whether a row lists H×W×C values, as an array of scikit-image does, and not C×H×W
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[Side, Side, Side]
     channels_last: bool = False
 
     @classmethod

@@ -1,11 +1,12 @@
 """A detector as a scikit-learn estimator."""
 
 import dataclasses
-import json
 import math
+import operator
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,39 @@ from anomaly_ae.doors.fitting import fill, fit_rows, to_images
 from anomaly_ae.errors import AnomalyAEError, DataError, DetectorDamaged, EstimatorError, ModelNotFound, one_line
 from anomaly_ae.files import expand, write_json
 from anomaly_ae.metrics import require_numbers
+from anomaly_ae.schema import Digest, Mismatch, parse, read_json
 from anomaly_ae.serialization import digest_of
 
 FLAG = re.compile(r"--([a-z-]+)")
 FEWEST_ROWS = 3  # one to fit, one to tell when to stop, one to calibrate
 
 Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ScaleRecord:
+    """What is said of the scale: numbers for each value of a row, or one for all."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class EstimatorRecord:
+    """What stands in `estimator.json`, beside `sha256`, the digest of all this."""
+
+    detector: Digest
+    settings: dict[str, Any]
+    layout: Layout
+    scale: ScaleRecord
+    feature_names: tuple[str, ...] | None
+
+    def __post_init__(self) -> None:
+        count, low, high = math.prod(self.layout.shape), self.scale.low, self.scale.high
+        if len(low) != len(high) or len(low) not in (1, count) or any(map(operator.gt, low, high)):
+            raise Mismatch("its scale is not that of its rows")
+        if self.feature_names is not None and len(self.feature_names) != count:
+            raise Mismatch("it has not as many names as values")
 
 
 class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
@@ -262,8 +290,8 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         if not path.is_file():
             raise ModelNotFound(f"there is a detector in {folder}, but no {ESTIMATOR_FILE}; take anomaly_ae.load")
         try:
-            return cls._assemble(json.loads(path.read_bytes()), detector)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return cls._assemble(read_json(path), detector)
+        except (TypeError, ValueError) as error:
             raise DetectorDamaged(f"{path} is damaged ({one_line(error)}); copy it again") from error
 
     def _about(self) -> dict[str, Any]:
@@ -280,18 +308,20 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def _assemble(cls, about: dict[str, Any], detector: Detector) -> "AutoencoderDetector":
-        if about.pop("sha256") != digest_of(about) or about["detector"] != detector.digest:
-            raise ValueError("it was changed, or is of another detector")
-        settings, layout = about["settings"], about["layout"]
-        shape = settings["image_shape"]
-        estimator = cls(**settings | {"image_shape": shape and tuple(shape)})
+        if not isinstance(about, dict) or about.pop("sha256", None) != digest_of(about):
+            raise Mismatch("it was changed")
+        record = parse(EstimatorRecord, about)
+        if record.detector != detector.digest or record.layout.shape[0] != detector.preprocessing.channels:
+            raise Mismatch("it is of another detector")
+        shape = record.settings.get("image_shape")
+        estimator = cls(**record.settings | {"image_shape": tuple(shape) if shape else None})
         estimator.detector_ = detector
-        estimator.layout_ = Layout(tuple(layout["shape"]), layout["channels_last"])
-        estimator.scale_ = Scale.between(**about["scale"])
+        estimator.layout_ = record.layout
+        estimator.scale_ = Scale.between(record.scale.low, record.scale.high)
         estimator.target_fpr_, estimator.offset_ = detector.calibration.target_fpr, -detector.threshold
         estimator.n_features_in_ = math.prod(estimator.layout_.shape)
-        if about["feature_names"]:
-            estimator.feature_names_in_ = np.array(about["feature_names"], dtype=object)
+        if record.feature_names:
+            estimator.feature_names_in_ = np.array(record.feature_names, dtype=object)
         return estimator
 
     def _read(self, X: Any, fitted: bool = False) -> tuple[Rows, Layout]:

@@ -22,6 +22,8 @@ import anomaly_ae
 from anomaly_ae import AutoencoderDetector
 from anomaly_ae.doors import estimator as module
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, TooFewRows
+from anomaly_ae.serialization import digest_of
+from tests.test_serialization import ODD, changed, places
 
 Array = npt.NDArray[Any]
 
@@ -257,3 +259,24 @@ def test_what_was_not_saved_by_it_is_not_loaded(fitted: AutoencoderDetector, tmp
     (folder / "mine.txt").touch()
     with pytest.raises(StorageError, match="holds other things"):
         fitted.save(folder)
+
+
+@pytest.mark.filterwarnings("ignore::anomaly_ae.errors.TooFewRows")
+def test_every_field_that_is_changed_is_refused_or_does_no_harm(tmp_path: Path) -> None:
+    rows = np.random.RandomState(0).rand(30, 4).astype(np.float32)
+    AutoencoderDetector(epochs=1, scorer="mse").fit(rows).save(tmp_path / "m")
+    file, refused = tmp_path / "m" / "estimator.json", 0
+    about = json.loads(file.read_text())
+    del about["sha256"]
+    for place in places(about):
+        variants = [changed(about, place, lambda inner, key: inner.pop(key))]
+        variants += [changed(about, place, lambda inner, key, odd=odd: inner.__setitem__(key, odd)) for odd in ODD]
+        for variant in variants:
+            file.write_text(json.dumps(variant | {"sha256": digest_of(variant)}))
+            try:
+                loaded = AutoencoderDetector.load(tmp_path / "m")
+            except DetectorDamaged:
+                refused += 1
+            else:
+                assert np.isfinite(loaded.score_samples(rows)).all()
+    assert refused > 200
