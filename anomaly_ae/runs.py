@@ -376,7 +376,9 @@ class RunFolder:
 
     def grids(self) -> list[Path]:
         """The reconstruction grids, by epoch."""
-        return sorted((self.path / "images").glob("epoch-" + "[0-9]" * 5 + ".png"))
+        found = (self.path / "images").glob("epoch-*.png")
+        numbered = {path: path.stem.removeprefix("epoch-") for path in found}
+        return sorted((path for path in numbered if numbered[path].isdecimal()), key=lambda path: int(numbered[path]))
 
     @contextmanager
     def lock(self, wait: float = 0) -> Iterator[None]:

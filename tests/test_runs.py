@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from anomaly_ae.comparison.listing import list_home
+from anomaly_ae.comparison.runs import read_scores
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
-from anomaly_ae.runs import FINISHED, KILLED, RUNNING, Home, Record, RunFolder, conflicts, now
+from anomaly_ae.pipeline import plans
+from anomaly_ae.plan import read_plan
+from anomaly_ae.runs import FINISHED, KILLED, PIPELINE, RUNNING, Home, Record, RunFolder, conflicts, now
 from anomaly_ae.tracking.mirror import mark_dead_runs
 from anomaly_ae.training import Epoch
 
@@ -220,3 +223,24 @@ def test_what_a_resumed_run_may_be_asked_for() -> None:
     config = RunConfig(normal="0", latent=8)
     assert conflicts(config, RunConfig(normal="0", latent=8, data_dir="moved")) == []
     assert conflicts(config, RunConfig(normal="0", latent=9)) == ["latent is 8 and 9 was asked"]
+
+
+@pytest.mark.parametrize("row", ["1,0,True,x", "1,0,True,nan", "1,0", "\xff,\xff,True,1"])
+def test_damaged_scores_of_test_images_are_an_error_of_one_line(home: Home, row: str) -> None:
+    run = make(home, "aaaa1", FINISHED)
+    kept = run.path / "evaluation" / "scores.csv"
+    kept.parent.mkdir()
+    kept.write_bytes(f"index,class,is_novel,score\n0,0,False,0.1\n{row}\n".encode("latin-1"))
+    with pytest.raises(ModelError, match=r"scores\.csv is damaged; evaluate the run again"):
+        read_scores(run)
+
+
+def test_a_damaged_pipeline_is_said_and_stands_in_no_others_way(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.yaml").write_text("normal: 0\n")
+    other = make(home, "aaaa1", FINISHED)
+    other.update(kind=PIPELINE)
+    (other.path / "pipeline.json").write_text("[]")
+    assert plans._earlier(read_plan(tmp_path / "p.yaml", ()), home) is None
+    assert "aaaa1/pipeline.json is damaged" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from anomaly_ae import figures
 from anomaly_ae.config import PLACES
+from anomaly_ae.errors import ModelError
 from anomaly_ae.figures import Array
 from anomaly_ae.metrics import compare_auroc
 from anomaly_ae.runs import RunFolder
@@ -37,15 +38,23 @@ class Tested:
 
 
 def read_scores(run: RunFolder) -> Tested | None:
-    """What `evaluate` kept of a run's test images; None if it did not, or they are all normal."""
+    """What `evaluate` kept of a run's test images; None if it did not, or they are all normal.
+
+    Raises `ModelError` when that is damaged.
+    """
     path = run.path / "evaluation" / "scores.csv"
     if not path.exists():
         return None
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    scores = np.array([float(row["score"]) for row in rows])
-    novel = np.array([row["is_novel"] == "True" for row in rows])
-    known = [[row.get("path", row["index"]), row["is_novel"]] for row in rows]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        scores = np.array([float(row["score"]) for row in rows])
+        if not np.isfinite(scores).all():
+            raise ValueError("a score is no number")
+        novel = np.array([row["is_novel"] == "True" for row in rows])
+        known = [[row.get("path", row["index"]), row["is_novel"]] for row in rows]
+    except (OSError, csv.Error, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path} is damaged; evaluate the run again") from error
     tested = Tested(scores, novel, json.dumps([run.split["parts"].get("test"), known]))
     return tested if tested.has_both else None
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.detector import Detector
-from anomaly_ae.errors import DataChanged, RunBusy, StorageError, UsageError, one_line
+from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.evaluation import (
     Evaluation,
     Mapped,
@@ -161,6 +162,14 @@ def _suits(detector: Detector, name: str) -> bool:
     return True
 
 
+def _measured_before(run: RunFolder, folder: Path) -> list[dict[str, Any]]:
+    """What was measured beside the detector's own scorer; nothing where that is damaged, for it is written anew."""
+    try:
+        return run.read(f"{folder}/metrics.json").get("beside") or []
+    except ModelError:
+        return []
+
+
 def _keep(
     home: Home,
     run: RunFolder,
@@ -175,9 +184,8 @@ def _keep(
     drawn = run.path / ("figures" if folder == OWN else folder)
     try:
         with run.lock(wait=LOCK_WAIT):
-            before = run.read(f"{folder}/metrics.json").get("beside")
-            if before and not evaluation.beside:  # what was measured beside it is still true
-                evaluation = dataclasses.replace(evaluation, beside=before)
+            if not evaluation.beside:  # what was measured beside it is still true
+                evaluation = dataclasses.replace(evaluation, beside=_measured_before(run, folder))
             behind = run.record.unlogged
             run.update(unlogged=run.record.tracked)  # until it is all there, whatever happens before
             figures.save_figures(drawn, draw(detector, test, scores, evaluation, mapped), run.record.name)

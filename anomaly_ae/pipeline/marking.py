@@ -55,6 +55,8 @@ def marked(run: RunFolder, tracker: Tracker) -> Iterator[None]:
 
 def _end(run: RunFolder, tracker: Tracker, status: str) -> str:
     """Keep how a run ended; what to tell its user. MLflow hears of it even when the disk is full."""
+    if tracker.run_id and not run.path.is_dir():  # it has just got its name in MLflow
+        run = RunFolder(run.path.with_name(tracker.run_id))
     record = run.record
     if record.status == FINISHED:
         return f"interrupted after the training was finished; log the rest with: {run.command('runs --sync')}"

@@ -15,7 +15,16 @@ from anomaly_ae.benchmark import draw_scorers, measured, scorer_table
 from anomaly_ae.comparison.cells import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.config import RunConfig
 from anomaly_ae.data.datasets import normal_classes, open_data
-from anomaly_ae.errors import AnomalyAEError, DataError, Interrupted, RunBusy, UsageError, errors_at, one_line
+from anomaly_ae.errors import (
+    AnomalyAEError,
+    DataError,
+    Interrupted,
+    ModelError,
+    RunBusy,
+    UsageError,
+    errors_at,
+    one_line,
+)
 from anomaly_ae.files import write_csv, write_json, write_text
 from anomaly_ae.pipeline.evaluating import evaluate
 from anomaly_ae.pipeline.job import check_names
@@ -24,7 +33,7 @@ from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.training import Place, resume, train
 from anomaly_ae.plan import REUSED, Cell, Plan, read_plan
 from anomaly_ae.progress import say
-from anomaly_ae.runs import FAILED, FINISHED, PIPELINE, RUNNING, Home, Record, RunFolder, place_flag
+from anomaly_ae.runs import FAILED, FINISHED, PIPELINE, RUNNING, Home, Record, RunFolder, place_flag, warn
 from anomaly_ae.tables import markdown_table
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 
@@ -71,12 +80,12 @@ def run_plan(
     run = _earlier(plan, home)
     if run is None or (again and run.record.status == FINISHED):
         return _start(plan, overrides, home, tracking, jobs)
-    if run.record.status == FINISHED:
+    if result := _kept(run):
         say(
             f"nothing is trained: run {run.record.id} of {run.record.started[:16].replace('T', ' ')} has done all of "
             f"{path} with these settings, and this is its result; train everything anew with --again"
         )
-        return PlanResult(**run.read("result.json"))
+        return result
     if run.record.tracked and not tracking:
         raise UsageError(f"run {run.record.id} goes on as it was started, with tracking; leave --no-tracking out")
     say(f"going on with run {run.record.id} of {path}")
@@ -89,12 +98,31 @@ def run_plan(
 
 def _earlier(plan: Plan, home: Home) -> RunFolder | None:
     """The newest run of this plan, if there is one. Raises `RunBusy` when it is under way."""
-    for run in home.runs():
-        if run.record.kind == PIPELINE and run.read("pipeline.json").get("digest") == plan.digest():
-            if run.record.status != FINISHED and run.is_locked():
-                raise RunBusy(f"{plan.path} is already running, as {run.record.id}; wait for it or stop it")
+    for run, record in home.records().items():
+        if record.kind == PIPELINE and _digest(run) == plan.digest():
+            if record.status != FINISHED and run.is_locked():
+                raise RunBusy(f"{plan.path} is already running, as {record.id}; wait for it or stop it")
             return run
     return None
+
+
+def _digest(run: RunFolder) -> str | None:
+    """That of the plan that a run is of; None where what is kept of it is damaged, which is said."""
+    try:
+        return str(run.read("pipeline.json").get("digest"))
+    except ModelError as error:
+        warn(f"warning: {one_line(error)}")
+        return None
+
+
+def _kept(run: RunFolder) -> PlanResult | None:
+    """What a finished run of a plan came to; None where it is not finished, or that is not kept whole."""
+    try:
+        content = run.read("result.json") if run.record.status == FINISHED else {}
+    except ModelError:
+        return None
+    whole = content.keys() == PlanResult.__dataclass_fields__.keys()
+    return PlanResult(**content) if whole else None
 
 
 def _start(plan: Plan, overrides: Sequence[tuple[str, str]], home: Home, tracking: bool, jobs: int) -> PlanResult:
@@ -191,7 +219,10 @@ def _run_cell(cell: Cell, title: str, plan: Plan, parent: RunFolder, home: Home)
 
 def _is_evaluated(run: RunFolder, cell: Cell) -> bool:
     """Whether all was measured that the cell asks for."""
-    measured = run.read("evaluation/metrics.json")
+    try:
+        measured = run.read("evaluation/metrics.json")
+    except ModelError:  # what is damaged is measured again
+        return False
     return bool(measured) and set(cell.beside) <= {row["scorer"] for row in measured.get("beside") or []}
 
 
