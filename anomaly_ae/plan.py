@@ -26,7 +26,7 @@ from anomaly_ae.autoencoders import find_autoencoder
 from anomaly_ae.config import PARTS, PLACES, RunConfig, check_value, field_name, read_config
 from anomaly_ae.data.datasets import check_dataset
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError, errors_at
-from anomaly_ae.files import sha256
+from anomaly_ae.files import expand, sha256
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.yaml_files import Line, Value, read_lines, read_value
 
@@ -83,6 +83,7 @@ def read_plan(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Plan:
 
     Raises `StorageError`, and `UsageError` or `UnknownName` naming the file, the line and the right key.
     """
+    path = expand(path)
     given = [Line(key, _parse(key, text), f"--set {key}={text}") for key, text in overrides]
     name, about, cells = _read(path, given, ())
     names = [cell.name for cell in cells]

@@ -179,10 +179,14 @@ def read_detector(folder: Path) -> Saved:
 
 @contextmanager
 def damaged(folder: Path) -> Iterator[None]:
-    """Turn whatever a detector that does not agree with itself leads to into `DetectorDamaged`."""
+    """Turn whatever a detector that does not agree with itself leads to into `DetectorDamaged`; that there is too
+    little memory is no fault of its.
+    """
     try:
         yield
     except (AnomalyAEError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" in str(error):  # torch's word for it
+            raise
         raise DetectorDamaged(
             f"the detector in {folder} cannot be put together: {one_line(error)}; copy it again or train anew"
         ) from error

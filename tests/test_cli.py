@@ -322,3 +322,10 @@ def test_the_shell_completes_names(tmp_path: Path) -> None:
         command = [sys.executable, "-c", script]
         done = subprocess.run(command, env=clean_environment() | told, capture_output=True, text=True, check=False)
         assert done.stdout.split() == [whole], done.stderr
+
+
+@pytest.mark.parametrize("command", ["datasets", "scorers", "autoencoders", "autoencoders conv", "runs"])
+def test_json_is_one_object(call: Call, command: str) -> None:
+    ended = call(*command.split(), "--json")
+    assert isinstance(ended.json(), dict)
+    assert ended.err == ""

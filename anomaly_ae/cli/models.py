@@ -117,10 +117,15 @@ def train(
     """Train a detector on the normal classes of a data set."""
     asked_for = dict(locals())
     from anomaly_ae.config import TYPES, RunConfig, parse_setting, read_config
+    from anomaly_ae.files import expand
     from anomaly_ae.yaml_files import read_lines
 
     given = {key: value for key, value in asked_for.items() if key in TYPES and value is not None}
-    layers = [read_config(read_lines(config)) if config else {}, dict(map(parse_setting, settings or [])), given]
+    layers = [
+        read_config(read_lines(expand(config))) if config else {},
+        dict(map(parse_setting, settings or [])),
+        given,
+    ]
     asked = RunConfig.build(*layers)
     check_config(asked)
     from anomaly_ae.runs import Home

@@ -12,7 +12,7 @@ from torch import Tensor
 from anomaly_ae.data.sources import Listing, open_source, shown
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
-from anomaly_ae.files import write_with
+from anomaly_ae.files import expand, write_with
 from anomaly_ae.folder.output import ParquetWriter
 from anomaly_ae.folder.reading import Batch, read_batches, show
 from anomaly_ae.folder.rows import Results, find_differences, is_scored, score_batch
@@ -38,6 +38,7 @@ def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encode
     A file that cannot be read is a row with an error and no latent. The output is written whole or not at all.
     Raises `DataMissing` when there is no image, `DataError` when not one can be read.
     """
+    output = expand(output)
     check_output(output)
     source = open_source(place)
     listing, errors = source.list(), list[str]()
