@@ -198,6 +198,7 @@ def parse_setting(text: str) -> tuple[str, str]:
 
 def _convert(name: str, value: Any) -> Any:
     """Bring a value from Python, a flag, `--set` or a file to the type of the field `name`. Raises `UsageError`."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # what NumPy and torch have
     kinds = typing.get_args(TYPES[name]) if isinstance(TYPES[name], types.UnionType) else (TYPES[name],)
     is_nothing = isinstance(value, str) and value.lower() in ("none", "null")
     if value is None or (is_nothing and types.NoneType in kinds):

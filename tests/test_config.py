@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from anomaly_ae.config import TYPES, RunConfig, parse_setting, read_config
@@ -118,6 +119,9 @@ def test_a_class_may_be_called_none_and_nothing_is_no_class(tmp_path: Path) -> N
         ({"normal": [0, 1]}, "0,1"),
         ({"normal": (0, "two")}, "0,two"),
         ({"normal": range(3)}, "0,1,2"),
+        ({"normal": np.arange(3)}, "0,1,2"),
+        ({"seed": np.int64(3)}, 3),
+        ({"target_fpr": np.float32(0.5)}, 0.5),
         ({"normal": 0}, "0"),
         ({"dataset": Path("tiles")}, "tiles"),
         ({"image_size": 64}, "64"),
