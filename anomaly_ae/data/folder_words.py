@@ -1,8 +1,9 @@
 """What the names of folders and files say: normal or anomalous, training or test, pictures or masks."""
 
 import re
+import unicodedata
 from enum import IntEnum, StrEnum
-from functools import cache
+from functools import lru_cache
 from itertools import pairwise
 
 
@@ -29,15 +30,32 @@ def _words_in(text: str) -> frozenset[str]:
 
 NORMAL_WORDS = _words_in(
     "good normal normals ok okay nominal intact negative negatives healthy pass passed accept accepted flawless "
-    "faultless defectfree undamaged unbroken uncracked conforming inlier inliers io gut"
+    "faultless defectless defectfree undamaged unbroken uncracked conforming correct clean perfect usual inlier "
+    "inliers io gut bon bueno buono 正常 良品 合格"
 )
 ANOMALY_WORDS = _words_in(
     "bad ng nok nio ko broken scrap scrapped scratch scratched scratches crack cracks cracked dent dents dented "
     "stain stains stained flaw flaws flawed fail fails failed failure failures faulty fault faults positive "
     "positives novel novelty novelties unhealthy irregular imperfect kaputt schlecht ausschuss fehler error errors "
-    "wrong diseased infected spoiled spoilt rotten"
+    "wrong diseased infected spoiled spoilt rotten rust rusty corroded corrosion torn bent chipped dirty leaking "
+    "worn deformed invalid incorrect unusual suspicious fake foreign nogo malo roto 異常 异常 不良 不良品 次品 缺陷"
 )
-ANOMALY_STEMS = ("anomal", "abnorm", "defect", "defekt", "damag", "reject", "outlier", "contaminat", "malfunction")
+ANOMALY_STEMS = (
+    *(
+        "anomal",
+        "abnorm",
+        "anormal",
+        "defect",
+        "defekt",
+        "defaut",
+        "defeit",
+        "difett",
+        "fehler",
+        "damag",
+        "beschadig",
+    ),
+    *("reject", "outlier", "contaminat", "malfunction"),
+)
 WHOLE_NAMES = {"neg": Sense.NORMAL, "pos": Sense.ANOMALOUS}  # pos1, pos2 … are positions
 NEGATIONS = _words_in("not no non without wo un n zero kein keine ohne nicht")
 PREFIXES = ("non", "not", "no", "un")  # that negate what is written together with them
@@ -71,6 +89,7 @@ JUNK = {
     **dict.fromkeys(("__macosx",), "a Mac's remarks"),
     **dict.fromkeys(("#recycle", "$recycle.bin", "lost+found"), "deleted files"),
 }
+MOST_NAMES = 2**16  # whose meaning is kept
 BOUNDARY = re.compile(r"(?<=[a-zß-ÿ])(?=[A-Z])")
 SEPARATORS = re.compile(r"[\W\d_]+")
 
@@ -93,7 +112,7 @@ def says_something(parts: tuple[str, ...]) -> bool:
     return not junk(parts) and bool(sense(parts[-1]) or role(parts[-1])[0])
 
 
-@cache
+@lru_cache(MOST_NAMES)
 def sense(name: str) -> Sense:
     """Whether a folder's name says normal, as `good`, `001_OK` and `no-defects` do, or anomalous, as `NG 1`,
     `bad_parts` and `not good`; what says both is anomalous.
@@ -153,8 +172,9 @@ def _mask_words(name: str) -> tuple[str, ...]:
     return words if (MASKS | PERHAPS_MASKS) & set(words) and all(map(_known, rest)) else ()
 
 
-@cache
+@lru_cache(MOST_NAMES)
 def _words(name: str) -> tuple[str, ...]:
-    """The words of a name, casefolded: of `001_GoodParts` good and parts."""
-    joined = GROUND_TRUTH.sub("groundtruth", name)
+    """The words of a name, casefolded and without accents: of `001_GoodParts` good and parts."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFD", name) if not unicodedata.combining(letter))
+    joined = GROUND_TRUTH.sub("groundtruth", plain)
     return tuple(word.casefold() for word in SEPARATORS.split(BOUNDARY.sub(" ", joined)) if word)

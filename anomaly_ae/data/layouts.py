@@ -23,9 +23,8 @@ from anomaly_ae.errors import DataError
 
 TRAIN, TEST = "train", "test"
 NORMAL, MARKED = "normal", "defective"  # classes of pictures that no folder tells apart, without and with a defect
-FITTING = (
-    0.5  # share of the files of a folder `labels` that must be called as pictures are, for it to be one of masks
-)
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+FITTING = 0.5  # share of the files of a folder `labels` that must be called as pictures, for it to be one of masks
 MOST_NAMED = 5  # folders or classes that a message names
 ASTRAY = "masks that fit no picture"
 OUTSIDE = "pictures outside of the folders for training and test"
@@ -132,8 +131,10 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     """
     split = [split_path(path) for path in paths]
     left_out = {i: reason for i, parts in enumerate(split) if (reason := junk(parts))}
-    stems = {i: same_class(_stem(parts[-1])) for i, parts in enumerate(split) if i not in left_out}
-    beside = _masks_beside({i: split[i][:-1] for i in stems}, stems)
+    ordered = sorted(range(len(paths)), key=paths.__getitem__)  # so that nothing depends on the order of the paths
+    stems = {i: same_class(_stem(split[i][-1])) for i in ordered if i not in left_out}
+    paired = _paired({i: split[i] for i in stems})
+    beside = paired | _masks_beside({i: split[i][:-1] for i in stems if i not in paired}, stems)
     places = _places({i: split[i][:-1] for i in stems if i not in beside}, stems)
     _require_one_set(places.values())
     masks = {i: place for i, place in places.items() if place.is_mask}
@@ -155,12 +156,15 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
             del names[i]
     _require_pictures(len(names), len(masks), left_out)
     _require_plain(set(names.values()), {part for place in masks.values() for part in place.rest})
+    unsaid = [i for i, name in names.items() if not sense(name) and not by_masks]
     names = _one_normal(_one_spelling(names, roles), roles)
     trained = {name for i, name in names.items() if roles[i] is Role.TRAIN} or set(names.values())
     present = {roles[i] for i in names}
     bare = [parts[-1] for parts in map(split_path, empty) if not junk(parts)]
     untrained = [name for name in bare if divided and role(name)[0] is Role.TRAIN and Role.TRAIN not in present]
     normal, doubt = _normal(trained, [name for name in bare if sense(name) > 0], untrained)
+    if odd := sorted(split[i][-1] for i in unsaid if names[i] == normal and sense(stems[i]) < 0):
+        normal, doubt = None, f"{len(odd):,} pictures are called as anomalies are, as {odd[0]}, by no folder"
     for i, name in list(names.items()):
         if roles[i] is Role.VAL and present == set(Role) - {Role.UNLABELLED} and normal not in (None, name):
             left_out[i] = SPARE
@@ -202,15 +206,30 @@ def _masks_beside(folders: Mapping[int, Parts], stems: Mapping[int, str]) -> dic
     """Of each mask that lies beside its picture, called as that with `_mask`, `_GT`, `label_` … after or before it,
     the picture; None where it is gone, though others called so have one.
     """
-    at = {(folders[i], stem): i for i, stem in stems.items()}
+    at = {(folder, stems[i]): i for i, folder in folders.items()}
     affixed = {
-        i: (plain, stem.replace(plain, "").strip("0123456789 _.-"))
-        for i, stem in stems.items()
-        if (plain := MASK_AFFIX.sub("", stem)) not in ("", stem) and not any(map(is_mask_folder, folders[i]))
+        i: (plain, stems[i].replace(plain, "").strip("0123456789 _.-"))
+        for i, folder in folders.items()
+        if (plain := MASK_AFFIX.sub("", stems[i])) not in ("", stems[i]) and not any(map(is_mask_folder, folder))
     }
     found = {i: at.get((folders[i], plain)) for i, (plain, _) in affixed.items()}
     used = {affixed[i][1] for i, picture in found.items() if picture is not None}
     return {i: picture for i, picture in found.items() if picture is not None or affixed[i][1] in used}
+
+
+def _paired(split: Mapping[int, Parts]) -> dict[int, int | None]:
+    """Of each mask that is called as its picture with another ending, the picture: where there is one beside each
+    JPEG of a folder, and no other.
+    """
+    folders = defaultdict[Parts, dict[bool, dict[str, int]]](lambda: {True: {}, False: {}})
+    for i, (*folder, name) in split.items():
+        folders[tuple(folder)][name.lower().endswith(JPEG)][_stem(name)] = i
+    return {
+        mask: found[True][stem]
+        for found in folders.values()
+        if found[True].keys() == found[False].keys()
+        for stem, mask in found[False].items()
+    }
 
 
 def _places(folders: Mapping[int, Parts], stems: Mapping[int, str]) -> dict[int, Place]:
@@ -317,10 +336,11 @@ def _class_names(rests: Mapping[int, Parts], roles: Mapping[int, Role]) -> dict[
                 "folders"
             )
     for rest in counted:
-        if len(rest) > level and sense(rest[level]) >= 0 > min(map(sense, rest)):
+        own = sense(rest[level]) if len(rest) > level else Sense.ANOMALOUS
+        if own >= 0 and {*map(sense, rest)} - {own, Sense.NOTHING}:
             raise DataError(
-                f"the folders {'/'.join(rest)} say that pictures are anomalous and that they are not; move or rename "
-                "one of them"
+                f"the folders {'/'.join(rest)} say different things of their pictures, and {rest[level]} lies where "
+                "others are classes; move or rename one of them"
             )
     return {i: rest[wrapped:][level] if len(rest) > wrapped + level else "" for i, rest in rests.items()}
 

@@ -132,6 +132,13 @@ def _normal_there(detector: Detector, data: Data) -> tuple[str, ...]:
     """
     recipe = detector.recipe
     trained, known = ({same_class(name) for name in names} for names in (recipe.normal, recipe.classes))
+    if (
+        isinstance(data, PictureData)
+        and len(data.classes) == 1
+        and data.normal is None
+        and sense(data.classes[0]) >= 0
+    ):
+        raise data.undecided()
     if called := tuple(name for name in data.classes if same_class(name) in trained):
         return called
     new = [name for name in data.classes if same_class(name) not in known and sense(name) >= 0]
