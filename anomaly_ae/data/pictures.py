@@ -23,6 +23,7 @@ from anomaly_ae.data.layout_texts import describe, folder_tree
 from anomaly_ae.data.layouts import TRAIN, Layout, find_layout
 from anomaly_ae.data.masks import check_size
 from anomaly_ae.data.preprocessing import Preprocessing
+from anomaly_ae.data.profile import size_words
 from anomaly_ae.data.sources import Integers, Listing, Source, open_source, shown
 from anomaly_ae.data.storage import cache_folder, is_held
 from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
@@ -104,6 +105,11 @@ class PictureData:
         good = self._looked_at
         height, width = (round(float(np.median(good[side]))) for side in ("height", "width"))
         return 3 if _coloured(good["pixels"]) else 1, height, width
+
+    def size_words(self, seen: tuple[int, int], side: int, fit: str) -> list[str]:
+        """What seeing the pictures in height and width `seen` does to them, or costs: see `profile.size_words`."""
+        heights, widths = (self._looked_at[name].astype(np.int64) for name in ("height", "width"))
+        return size_words(heights, widths, seen, side, fit)
 
     @cached_property
     def _looked_at(self) -> Records:

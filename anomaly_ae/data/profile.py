@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -10,7 +12,11 @@ from anomaly_ae.schema import Mismatch, Share
 
 MOST_VALUES = 2**24  # looked at together
 USUAL = (0.005, 0.995)  # quantiles between which the middle 99 % of images lie
+BLANK = 0.1  # of the least contrast that is usual
+MOST_COST = 4  # times what images of the usual size take, before it is worth a word
 MOST_STRETCH = 1.5  # of one side against the other, before it is worth a word
+
+Sides = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,20 @@ class Profile:
         return self.compare(*looks(images)) if len(images) else []
 
     def compare(self, brightnesses: Tensor, contrasts: Tensor) -> list[str]:
-        """The same of what `looks` says of a batch, (N,) each, N at least 1."""
-        brightness, contrast = float(brightnesses.median()), float(contrasts.median())
+        """The same of what `looks` says of a batch, (N,) each, N at least 1; and how many are blank."""
+        return [*self._blank(contrasts), *self._shifted(float(brightnesses.median()), float(contrasts.median()))]
+
+    def _blank(self, contrasts: Tensor) -> list[str]:
+        """A network that has seen no image of next to nothing may well rebuild it, and its score says little."""
+        count = int((contrasts < BLANK * self.contrast[0]).sum())
+        are = "1 image is" if count == 1 else f"{count:,} images are"
+        blank = (
+            f"{are} blank, with less than a tenth of the contrast of those in training: "
+            "a score that is not high does not make them normal"
+        )
+        return [blank] if count else []
+
+    def _shifted(self, brightness: float, contrast: float) -> list[str]:
         if not _within(brightness, self.brightness) and _within(1 - brightness, self.brightness):
             return [
                 f"the images look inverted: their median brightness is {brightness:.3f}, and in training it was "
@@ -63,6 +81,25 @@ def size_difference(given: tuple[int, int], wanted: tuple[int, int], fit: str = 
     if fit == STRETCH and max(up / wide, wide / up) > MOST_STRETCH:
         return f"{shape}: they are stretched"
     return f"{shape}: they have less detail than those in training" if min(up, wide) > 2 else None
+
+
+def size_words(heights: Sides, widths: Sides, seen: tuple[int, int], side: int, fit: str = STRETCH) -> list[str]:
+    """What training pictures of these heights and widths, (N,), lose or cost where they are seen in height and width
+    `seen`, in words; nothing where that is as it should be. side: of the square that training is made for
+    """
+    words, (height, width) = [], seen
+    odd = np.maximum(heights * width / (widths * height), widths * height / (heights * width)) > MOST_STRETCH
+    if fit == STRETCH and odd.any():
+        words.append(
+            f"size: {odd.mean():.0%} of the pictures have other proportions than {height}×{width} and are stretched "
+            "to it; --image-size sets another size, --fit pad or crop keeps proportions"
+        )
+    if height * width > MOST_COST * side**2:
+        words.append(
+            f"size: the pictures are seen at {height}×{width}, which takes about {height * width / side**2:,.0f} "
+            f"times the time and memory of {side}×{side}; --image-size sets another, --tile has them seen in parts"
+        )
+    return words
 
 
 def looks(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from anomaly_ae.config import RunConfig
 from anomaly_ae.data.augmentation import build_augmentation
 from anomaly_ae.data.copies import find_copies
 from anomaly_ae.data.datasets import Data, normal_classes, open_data, whole_name
+from anomaly_ae.data.decoding import MOST_PIXELS
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.preprocessing import Preprocessing
@@ -66,6 +67,9 @@ class Job:
         if save_to:
             check_target(expand(save_to).resolve())
         shape = _shape(config, data)  # now, for it may download
+        if isinstance(data, PictureData):
+            for words in data.size_words(shape[1:], find_autoencoder(str(config.autoencoder)).side, config.fit):
+                say(words)
         preprocessing = Preprocessing.for_shape(shape, config.fit, data.find_intensity(config.intensity))
         dataset = data.load(preprocessing)
         say_left_out(dataset.left_out)
@@ -154,9 +158,10 @@ def _shape(config: RunConfig, data: Data) -> Shape:
     channels, height, width = data.shape
     if config.channels and config.channels != channels and not isinstance(data, PictureData):
         raise UsageError(f"the images of {config.dataset} have {channels} channels; leave --set channels out")
-    return config.channels or channels, *image_size(
-        str(config.autoencoder), config.size, (height, width), bool(config.tile)
-    )
+    height, width = image_size(str(config.autoencoder), config.size, (height, width), bool(config.tile))
+    if height * width > MOST_PIXELS:
+        raise UsageError(f"images of {height}×{width} are too large; the most are {MOST_PIXELS:,} pixels")
+    return config.channels or channels, height, width
 
 
 def _recipe(config: RunConfig, dataset: Dataset, normal: tuple[int, ...]) -> Recipe:

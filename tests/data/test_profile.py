@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
 from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.profile import Profile, size_difference
+from anomaly_ae.data.profile import Profile, size_difference, size_words
 
 IMAGES = load_dataset("digits").files["train"].images
 PROFILE = Profile.of(IMAGES[:900])
@@ -42,3 +43,34 @@ def test_single_odd_images_do_not_speak_for_all() -> None:
 def test_another_size_is_said_where_it_matters(given: tuple[int, int], word: str | None) -> None:
     said = size_difference(given, (28, 28))
     assert (said is None) if word is None else (word in str(said))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "seen", "fit", "words"),
+    [
+        ([(100, 130)] * 4, (98, 128), "stretch", []),
+        (
+            [(100, 130)] * 3 + [(130, 100)],
+            (98, 128),
+            "stretch",
+            ["25% of the pictures have other proportions than 98×128"],
+        ),
+        ([(100, 130)] * 3 + [(130, 100)], (98, 128), "pad", []),
+        ([(8000, 200)] * 2, (5120, 128), "stretch", ["seen at 5120×128, which takes about 40 times"]),
+        ([(8000, 200)] * 2, (64, 64), "stretch", ["100% of the pictures have other proportions than 64×64"]),
+    ],
+)
+def test_the_size_in_which_pictures_are_seen_is_said_where_it_is_odd(
+    sizes: list[tuple[int, int]], seen: tuple[int, int], fit: str, words: list[str]
+) -> None:
+    heights, widths = np.array(sizes).T
+    told = size_words(heights, widths, seen, 128, fit)
+    assert len(told) == len(words)
+    assert all(part in text for part, text in zip(words, told, strict=True))
+
+
+def test_a_blank_image_is_said_unless_those_in_training_were_blank() -> None:
+    blank = torch.zeros_like(IMAGES[:1])
+    [said] = PROFILE.differences(torch.cat([IMAGES[900:950], blank]))
+    assert said.startswith("1 image is blank")
+    assert Profile.of(torch.cat([IMAGES[:50], blank, blank])).differences(torch.cat([IMAGES[50:90], blank])) == []

@@ -271,3 +271,15 @@ def _interrupted_at(epoch: int):  # type: ignore[no-untyped-def]
             raise KeyboardInterrupt
 
     return saved
+
+
+def test_very_long_pictures_are_said_with_what_they_cost_and_endless_sizes_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Home.find(str(tmp_path / "mlruns"))
+    for i in range(40):
+        save(tmp_path / f"set/{i:02}.png", np.full((1200, 60), i, np.uint8))
+    with pytest.raises(UsageError, match="images of 60000×60000 are too large"):
+        train(home, tmp_path / "set", image_size="60000")
+    train(home, tmp_path / "set", preset="fast", epochs=1, image_size="32x16", target_fpr=0.2)
+    assert "100% of the pictures have other proportions than 32×16 and are stretched" in capsys.readouterr().err
