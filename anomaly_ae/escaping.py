@@ -1,4 +1,4 @@
-"""Text from elsewhere, as names of files and classes, made fit for a terminal and for Markdown; things counted."""
+"""Text from elsewhere, as names of files, made fit for a terminal, Markdown or a spreadsheet; things counted."""
 
 import html
 import re
@@ -7,6 +7,7 @@ from typing import Any
 
 UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's control, format and surrogate characters, line separators
 MARKUP = re.compile(r"[\\`*|~\[\]]|(?<!\w)_|_(?!\w)")  # what Markdown takes for more than a letter
+FORMULA = tuple("=+-@\t\r'")  # by what a spreadsheet knows a formula, and by what it knows text
 JOINERS = "\u200c\u200d"  # of the formats the two that words and emoji are written with
 
 
@@ -57,3 +58,10 @@ def _printable(letter: str) -> str:
 def counted(count: int, noun: str, plural: str = "") -> str:
     """How many of what: `1 image`, `2,000 images`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def csv_text(text: str) -> str:
+    """A cell of a CSV file that no spreadsheet takes for a formula: what begins as one, or with ', gets a ' before
+    it, and without that is as it was.
+    """
+    return f"'{text}" if text.startswith(FORMULA) else text

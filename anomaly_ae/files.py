@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.errors import StorageError, UsageError
+from anomaly_ae.escaping import csv_text
 
 LEFT = re.compile(r"\..+\.(?P<pid>\d+)(-\w+)?\.tmp")  # what a writer that was killed leaves behind
 NO_SUCH_THING = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # a file system's way of saying that it cannot do it
@@ -47,6 +48,7 @@ def write_with(path: Path, write: Callable[[Path], object], *, durable: bool = T
 
     durable: whether it must outlive a power cut; a picture that is only looked at need not
     """
+    path = _behind_links(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors(f"write {path}"):
         make_folder(path.parent)
@@ -92,8 +94,14 @@ def require_writable(folder: Path) -> None:
             pass
 
 
+def _behind_links(path: Path) -> Path:
+    """The file that a link is to, which is written in its place; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def remove_temporary(path: Path) -> None:
     """Remove what writers of `path` that were killed have left beside it; no other may be at work."""
+    path = _behind_links(path)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         left.unlink(missing_ok=True)
 
@@ -132,8 +140,8 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write a text file in one step."""
-    write_bytes(path, text.encode(), durable=durable)
+    r"""Write a text file in one step; what no UTF-8 can hold, as in odd names of files, becomes \udcNN."""
+    write_bytes(path, text.encode(errors="backslashreplace"), durable=durable)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -146,7 +154,8 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, durable: bool = 
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({key: csv_text(value) if isinstance(value, str) else value for key, value in row.items()})
     write_text(path, text.getvalue(), durable=durable)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from anomaly_ae.escaping import printable
 from anomaly_ae.figures import Array
 
 PICTURES = 500  # images shown, the most anomalous
@@ -47,8 +48,8 @@ class Report:
             "rows": _fit(self.rows, ROW_BYTES),
             "errors": _fit(self.errors, ERROR_BYTES),
         }
-        facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in self.facts)
-        histogram, title = _svg(self.histogram), html.escape(self.title)
+        facts = "".join(f"<dt>{_escape(name)}</dt><dd>{_escape(text)}</dd>" for name, text in self.facts)
+        histogram, title = _svg(self.histogram), _escape(self.title)
         return _fill("report.html", title=title, facts=facts, histogram=histogram, data=_script(data))
 
 
@@ -62,10 +63,10 @@ class ComparisonPage:
     note: str
 
     def to_html(self) -> str:
-        tables = [f"<h2>{html.escape(name)}</h2>{_table(rows)}" for name, rows in self.tables.items()]
-        drawn = [f'<h2>{html.escape(k)}</h2><div class="figure">{_svg(v)}</div>' for k, v in self.drawn.items()]
-        note = f'<p class="note">{html.escape(self.note)}</p>'
-        return _fill("comparison.html", title=html.escape(self.title), body="\n".join([*tables, note, *drawn]))
+        tables = [f"<h2>{_escape(name)}</h2>{_table(rows)}" for name, rows in self.tables.items()]
+        drawn = [f'<h2>{_escape(k)}</h2><div class="figure">{_svg(v)}</div>' for k, v in self.drawn.items()]
+        note = f'<p class="note">{_escape(self.note)}</p>'
+        return _fill("comparison.html", title=_escape(self.title), body="\n".join([*tables, note, *drawn]))
 
 
 def picture_address(pixels: Array) -> str:
@@ -75,6 +76,11 @@ def picture_address(pixels: Array) -> str:
     Image.fromarray(pixels).save(content, "PNG" if small else "WEBP", **{} if small else {"quality": 70})
     kind = "png" if small else "webp"
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _escape(text: str) -> str:
+    """Text for people as HTML."""
+    return html.escape(printable(text))
 
 
 def _fit(items: Iterable[Any], most: int) -> dict[str, Any]:
@@ -96,7 +102,7 @@ def _fill(template: str, **parts: str) -> str:
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text as a table, the first as its head."""
-    lines = ["".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in row) for tag, row in _tagged(rows)]
+    lines = ["".join(f"<{tag}>{_escape(text)}</{tag}>" for text in row) for tag, row in _tagged(rows)]
     return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
 
 

@@ -63,6 +63,8 @@ def score(
     settings = {key: asked[key] for key in asked if key not in ("strict", "mlruns", "as_json")}
     result = pipeline.score(**settings, home=Home.find(mlruns))
     show(dataclasses.asdict(result), as_json, texts.scored)
+    if result.heatmaps_missing:
+        raise typer.Exit(1)
     if strict and (result.errors or result.unread_folders):
         unread = f"files that could not be read: {result.errors:,}, folders: {len(result.unread_folders):,}"
         say(f"strict: {unread}")

@@ -3,7 +3,11 @@
 MLflow keeps this file with the model and runs it where the model is loaded. `anomaly_ae` has to be installed there.
 """
 
+import io
+import os
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +18,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
+from PIL import Image
 
 from anomaly_ae.calibration import Calibration
+from anomaly_ae.data.decoding import FORMATS, MOST_PIXELS
 from anomaly_ae.data.sources import UNKNOWN, Contents, Integers, Listing, Source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import AnomalyAEError, DataError, one_line
 from anomaly_ae.folder.reading import read_batches
 from anomaly_ae.folder.rows import make_table, score_batch
 
+SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # what MLflow sets where its server asks
+MOST_SERVED = 4 * MOST_PIXELS  # of a request to a server; some six seconds for those that take longest
 CONTENT = "content"  # the column that holds the files, called as in Spark's binaryFile
 COLUMNS = ["score", "p_value", "threshold", "is_anomaly", "error"]
 
@@ -53,10 +61,12 @@ class DetectorModel(PythonModel):  # type: ignore[misc]
 
         params: `target_fpr`, a false-alarm rate to put in place of the detector's own
         Raises MLflow's own error, which its server answers with 400, when a cell is not bytes or the rate cannot be
-        held.
+        held, and in a server also when one is empty or all have more than `MOST_SERVED` pixels.
         """
         try:
             listing = list_cells(model_input[CONTENT])
+            if os.environ.get(SERVING) == "true":
+                check_request(listing.paths)
             calibration = self._calibration((params or {}).get("target_fpr"))
         except AnomalyAEError as error:
             raise MlflowException(one_line(error), error_code=INVALID_PARAMETER_VALUE) from error
@@ -69,6 +79,32 @@ class DetectorModel(PythonModel):  # type: ignore[misc]
     def _calibration(self, target_fpr: float | None) -> Calibration:
         own = self.detector.calibration
         return own if target_fpr is None else own.at(**own.changes(target_fpr, None, None))
+
+
+def check_request(files: Sequence[bytes]) -> None:
+    """Raise `DataError` for what no server should answer: a file that is empty, as MLflow makes it of text that is no
+    base64, and pictures that would keep it from others for long.
+    """
+    if b"" in files:
+        raise DataError(
+            f"a cell of the column {CONTENT} is an image file in base64, and one is empty or no base64; encode the "
+            "file's bytes, as with base64 -w0 a.png"
+        )
+    if (pixels := sum(map(count_pixels, files))) > MOST_SERVED:
+        raise DataError(
+            f"the pictures of a request may have {MOST_SERVED:,} pixels in all, and these have {pixels:,}; ask for "
+            "fewer at a time"
+        )
+
+
+def count_pixels(file: bytes) -> int:
+    """By its header; none where that says more than are ever decoded, or nothing."""
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(file), formats=FORMATS) as image:
+            pixels = image.width * image.height
+            return pixels if pixels <= MOST_PIXELS else 0
+    return 0
 
 
 def list_cells(cells: "pd.Series[Any]") -> Listing:

@@ -22,7 +22,7 @@ from anomaly_ae.folder.ledger import Changes, Ledger
 from anomaly_ae.folder.output import writer_for
 from anomaly_ae.folder.reading import Batch, read_batches, show
 from anomaly_ae.folder.rows import UNSCORED, Bools, find_differences, is_scored, make_table, score_batch
-from anomaly_ae.progress import say
+from anomaly_ae.progress import say, stage
 
 KEPT_EVERY = 10.0  # seconds of work that a kill may cost
 
@@ -84,20 +84,23 @@ def score_job(job: Job, resume: bool = False, engine: Engine | None = None) -> S
     another process works on it; `Interrupted` on Ctrl-C, when all but the batch in work is kept.
     """
     ledger = Ledger.beside(job.output, job.detector)
-    now = job.source.list()
+    with stage(f"looking for images in {job.source.name}"):
+        now = job.source.list()
     with ledger.locked():
         listing, changes = _list(job, ledger, now, resume)
         with _said_how_to_go_on(ledger, listing):
             scored = (engine or score_locally)(job, ledger, listing)
-            scores = _read_scores(job, ledger, listing, changes, scored)
-            remove_temporary(job.output)
-            write_with(job.output, partial(_write_rows, job, ledger, scores))
+            with stage(f"writing {job.output}"):
+                scores = _read_scores(job, ledger, listing, changes, scored)
+                remove_temporary(job.output)
+                write_with(job.output, partial(_write_rows, job, ledger, scores))
             return scores
 
 
 def score_locally(job: Job, ledger: Ledger, listing: Listing) -> int:
     """Score what has no result yet in this process, with decoders beside it: the engine of one machine."""
-    missing = list(ledger.missing(listing))
+    with stage("looking for what has been scored before"):
+        missing = list(ledger.missing(listing))
     wanted = np.concatenate([np.zeros(0, np.int64), *missing])
     with job.detector.preprocessing.decoders(job.source, job.workers) as decoders:
         done = len(listing) - len(wanted)
@@ -105,6 +108,7 @@ def score_locally(job: Job, ledger: Ledger, listing: Listing) -> int:
         batches = show(read_batches(decoders, job.detector, listing, wanted, few=alone), len(listing), done)
         for positions in missing:  # of a shard; decoding does not wait where one ends
             _score_shard(job, ledger, listing, len(positions), ledger.around(int(positions[0]), listing), batches)
+        next(batches, None)  # so that the display comes to its end
     return len(wanted)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomaly_ae.errors import UsageError
+from anomaly_ae.escaping import csv_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +41,7 @@ class CsvWriter(Writer):
     def write(self, table: "pa.Table") -> None:
         from pyarrow import csv
 
-        table = _as_text(table)
+        table = _without_formulas(_as_text(table))
         self.within = self.within or csv.CSVWriter(self.file, table.schema)
         self.within.write_table(table)
 
@@ -67,6 +68,16 @@ def writer_for(output: Path) -> type[Writer]:
     if kind is None:
         raise UsageError(f"the output is a file that ends in {', '.join(WRITERS)}, and {output} was named")
     return kind
+
+
+def _without_formulas(table: "pa.Table") -> "pa.Table":
+    import pyarrow as pa
+
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            texts = [None if text is None else csv_text(text) for text in table[place].to_pylist()]
+            table = table.set_column(place, field.name, pa.array(texts, pa.string()))
+    return table
 
 
 def _as_text(table: "pa.Table") -> "pa.Table":

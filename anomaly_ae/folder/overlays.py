@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from anomaly_ae.errors import StorageError, UsageError, one_line
-from anomaly_ae.files import require_writable, sha256
+from anomaly_ae.files import sha256
 from anomaly_ae.folder.job import Job, Scores
 from anomaly_ae.folder.pictures import look_again
 from anomaly_ae.progress import display, say
@@ -24,26 +24,31 @@ def check_overlays(job: Job, folder: Path) -> None:
         raise UsageError(f"{folder} lies in the folder of images; heat maps go elsewhere, or they were scored next")
 
 
-def write_overlays(job: Job, scores: Scores, folder: Path) -> None:
-    """Write a picture for each anomalous image, called as that is, with .png at the end.
+def write_overlays(job: Job, scores: Scores, folder: Path) -> int:
+    """Write a picture for each anomalous image, called as that is, with .png at the end; how many are missing then,
+    since they could not be written or their images are gone or damaged by now, which is said.
 
     The colours go from none to the largest value in the image, or to the detector's heat level if that is more; what
     lies above that has a contour.
     """
     from anomaly_ae import figures  # here, for scoring alone needs no matplotlib
 
-    positions = scores.anomalous.nonzero()[0]
+    positions, done, reasons = scores.anomalous.nonzero()[0], 0, list[str]()
     looks = look_again(job.detector, job.source, scores.listing, positions, SIDE, job.workers)
     maps = ((look, look.heat) for look in looks if look.heat is not None)
     with display(len(positions)) as progress:
-        for done, (look, heat) in enumerate(maps, start=1):
+        for look, heat in maps:
             place = folder / os.fsdecode(overlay_name(scores.listing.paths[look.position]))
             try:
                 figures.save_image(place, figures.overlay(look.picture, heat, level=job.detector.heat_level))
-            except StorageError as error:  # of one odd name, unless the folder itself is at fault
-                require_writable(folder)
-                say(f"left out: {one_line(error)}")
+                done += 1
+            except StorageError as error:  # of one odd name, or of all where the disk is full
+                reasons.append(one_line(error))
             progress.advance(1, f"{done:,} of {len(positions):,} heat maps")
+    if lost := len(positions) - done:
+        first = f"; the first {reasons[0]}" if reasons else "; their images are gone or damaged by now"
+        say(f"{lost:,} of {len(positions):,} heat maps could not be written{first}")
+    return lost
 
 
 def overlay_name(path: bytes) -> bytes:

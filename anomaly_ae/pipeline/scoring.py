@@ -17,6 +17,7 @@ from anomaly_ae.escaping import counted
 from anomaly_ae.files import expand, require_writable
 from anomaly_ae.folder import Changes, Engine, Job, Scores, check_overlays, score_job, score_locally, write_overlays
 from anomaly_ae.pipeline.models import load_model
+from anomaly_ae.progress import stage
 from anomaly_ae.runs import LATEST, Home
 
 ENGINES = LOCAL, RAY = "local", "ray"
@@ -35,6 +36,8 @@ class ScoreResult:
     error_kinds: the most frequent reasons, each with how many files it stands for
     skipped:     files that are no images; unread_folders: those that could not be looked into, with the reason
     new, changed, gone: files, since the job that is resumed began
+    heatmaps_missing: heat maps that could not be written
+    score, p_value: of the image, where there is but one that has a score
     drift:       whether the scores as a whole have moved from those of the calibration
     differences: how the images look unlike those of the training
     """
@@ -64,7 +67,10 @@ class ScoreResult:
     fewest_discoveries: int | None
     discoveries_need: int | None
     heatmaps: str | None
+    heatmaps_missing: int
     report: str | None
+    score: float | None
+    p_value: float | None
 
 
 def score(
@@ -96,7 +102,8 @@ def score(
     output = expand(output)
     overlays, page = (None if path is None else expand(path) for path in (heatmaps, report))
     source = open_source(folder)
-    detector, _ = load_model(home or Home.find(), str(model), device)
+    with stage("loading the detector"):
+        detector, _ = load_model(home or Home.find(), str(model), device)
     changes = detector.calibration.changes(target_fpr)
     calibration = detector.calibration.at(**changes) if changes else detector.calibration
     if fdr is not None:
@@ -106,7 +113,7 @@ def score(
     scores = score_job(job, resume, scores_with)
     result = _result(job, scores, time.monotonic() - started, overlays, page)
     if overlays:
-        write_overlays(job, scores, overlays)
+        result = dataclasses.replace(result, heatmaps_missing=write_overlays(job, scores, overlays))
     if page:
         from anomaly_ae.pipeline.reporting import write_report  # here, for scoring alone needs no matplotlib
 
@@ -156,6 +163,7 @@ def _first(unread: tuple[str, ...]) -> list[str]:
 
 def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, page: Path | None) -> ScoreResult:
     changes = scores.changes or Changes()
+    one = torch.from_numpy(scores.values) if len(scores.values) == 1 and scores.good.all() else None
     return ScoreResult(
         detector=job.detector.recipe.name,
         images=len(scores.listing),
@@ -182,5 +190,8 @@ def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, pag
         fewest_discoveries=scores.fewest,
         discoveries_need=None if job.fdr is None else images_needed(job.fdr),
         heatmaps=None if overlays is None else str(overlays),
+        heatmaps_missing=0,
         report=None if page is None else str(page),
+        score=None if one is None else one.item(),
+        p_value=None if one is None else job.calibration.p_values(one).item(),
     )

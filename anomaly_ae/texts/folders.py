@@ -14,7 +14,9 @@ def encoded(result: Mapping[str, Any]) -> str:
 
 
 def scored(result: Mapping[str, Any]) -> str:
-    places = [(name, result[key]) for name, key in (("heat maps", "heatmaps"), ("report", "report")) if result[key]]
+    missing = f"; {result['heatmaps_missing']:,} could not be written" if result["heatmaps_missing"] else ""
+    places = [("heat maps", f"{result['heatmaps']}{missing}")] if result["heatmaps"] else []
+    places += [("report", result["report"])] if result["report"] else []
     return "\n".join(f"{name:<16}{text}" for name, text in [*scored_rows(result), *places])
 
 
@@ -26,6 +28,7 @@ def scored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("detector", result["detector"]),
         ("images", f"{result['images']:,}{_resumed(result)}"),
+        *([] if result["score"] is None else [("score", f"{result['score']:.4f}, p-value {result['p_value']:.3g}")]),
         (
             "anomalous",
             f"{result['anomalies']:,} of {good:,} are above the threshold {result['threshold']:.4f}, "

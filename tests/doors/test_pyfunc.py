@@ -1,3 +1,4 @@
+import base64
 import io
 import json
 import subprocess
@@ -107,6 +108,28 @@ def test_what_is_no_bytes_is_refused_with_what_is_wanted(model: Any, cell: objec
 def test_paths_are_refused_with_how_to_read_them(model: Any) -> None:
     with pytest.raises(MlflowException, match=r"as bytes, and one is of type str; read the files"):
         model.predict(frame("digits/0.png"))
+
+
+@pytest.fixture
+def served(model: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The model as MLflow's server has it."""
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    return model
+
+
+def test_a_server_refuses_what_is_empty_as_text_that_is_no_base64_becomes(served: Any, digits: torch.Tensor) -> None:
+    with pytest.raises(MlflowException, match="one is empty or no base64"):
+        served.predict(frame(png(digits[0]), base64.decodebytes(b"%%%")))
+
+
+def test_a_server_refuses_pictures_that_would_keep_it_from_others(served: Any, digits: torch.Tensor) -> None:
+    bomb = png(torch.zeros(1, 4_096, 4_096, dtype=torch.uint8))
+    assert len(bomb) < 100_000
+    with pytest.raises(
+        MlflowException, match=r"268,435,456 pixels in all, and these have 1,073,741,824; ask for fewer"
+    ):
+        served.predict(frame(*[bomb] * 64))
+    assert served.predict(frame(png(digits[0]), bomb))["error"].tolist() == [None, None]
 
 
 def test_another_rate_can_be_asked_for(trained: Trained, model: Any, digits: torch.Tensor) -> None:

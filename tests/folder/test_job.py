@@ -3,6 +3,7 @@ import os
 import random
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,9 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
+from anomaly_ae import progress
 from anomaly_ae.autoencoders import inference
 from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.sources import open_source
+from anomaly_ae.data.sources import Folder, open_source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import CalibrationError, DataMissing, Interrupted, RunBusy, StorageError, UsageError
 from anomaly_ae.folder import Job, Scores, job, ledger, score_job
@@ -97,6 +99,52 @@ def test_csv_and_json_lines_say_the_same(detector: Detector, pictures: Path, tmp
         np.testing.assert_array_equal(table.score.astype("float32"), exact.score)
         assert (table.score > table.threshold).tolist() == (exact.score > exact.threshold).tolist()
         assert table.is_anomaly.isna().sum() == 1
+
+
+def test_no_spreadsheet_takes_a_name_for_a_formula(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    names = ["=1+1.png", "+a.png", "-a.png", "@a.png", "\ta.png", "'a.png"]
+    for name in names:
+        (pictures / name).write_bytes((pictures / "00.png").read_bytes())
+    for kind in ("csv", "jsonl", "parquet"):
+        run(detector, pictures, tmp_path / f"scores.{kind}")
+    assert set(names) < set(pd.read_parquet(tmp_path / "scores.parquet").path)
+    assert set(names) < set(pd.read_json(tmp_path / "scores.jsonl", lines=True).path)
+    paths = pd.read_csv(tmp_path / "scores.csv").path
+    assert {f"'{name}" for name in names} == set(paths[paths.str.startswith("'")])
+    assert "sub/01.png" in set(paths)
+
+
+def test_an_output_that_is_a_link_stays_one(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for kind in ("parquet", "csv", "jsonl"):
+        link, target = tmp_path / f"scores.{kind}", tmp_path / "elsewhere" / f"rows.{kind}"
+        link.symlink_to(target)
+        run(detector, pictures, link)
+        assert link.is_symlink()
+        assert target.stat().st_size > 0
+        assert run(detector, pictures, link, resume=True).scored == 0
+    assert not [*tmp_path.rglob("*.tmp")]
+
+
+def test_the_last_line_off_a_terminal_says_that_all_is_done(
+    detector: Detector, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(detector, pictures, tmp_path / "scores.csv")
+    assert capsys.readouterr().err.splitlines()[-1] == "21 of 21 files"
+
+
+def test_what_takes_long_is_said(
+    detector: Detector,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "SILENCE", 0.0)
+    whole = Folder.list
+    monkeypatch.setattr(Folder, "list", lambda source: (time.sleep(0.3), whole(source))[1])
+    run(detector, pictures, tmp_path / "scores.csv")
+    assert f"looking for images in {pictures}" in capsys.readouterr().err
 
 
 def test_discoveries_are_a_column_that_follows_from_all_rows(

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import shutil
@@ -72,6 +73,49 @@ def test_what_people_read(cli: Cli, trained: Trained, folder: Path) -> None:
     again = cli("score", "in", *place, "--output", "rows.csv", "--resume")
     assert again.code == 0
     assert "61, 61 of which had been scored before" in again.out
+
+
+def test_one_image_gets_its_score_told(cli: Cli, trained: Trained, tmp_path: Path) -> None:
+    Image.fromarray(load_dataset("digits").files["train"].images[0, 0].numpy()).save(tmp_path / "one.png")
+    ended = cli("score", "one.png", "--mlruns", str(trained.home.root), "--output", "one.csv")
+    row = pd.read_csv(tmp_path / "one.csv").iloc[0]
+    assert f"score           {row.score:.4f}, p-value {row.p_value:.3g}" in ended.out
+
+
+def test_heat_maps_that_cannot_be_written_are_counted_and_said(
+    cli: Cli, trained: Trained, folder: Path, tmp_path: Path
+) -> None:
+    for path in sorted(folder.glob("*.png"))[12:]:
+        path.unlink()
+    for path in folder.glob("*.png"):
+        (tmp_path / "maps" / f"{path.name}.png" / "in the way").mkdir(parents=True)
+    place = ("--mlruns", str(trained.home.root), "--output", "rows.parquet", "--heatmaps", "maps")
+    ended = cli("score", "in", *place)
+    assert ended.code == 1
+    lost = int(pd.read_parquet(tmp_path / "rows.parquet").is_anomaly.sum())
+    assert f"{lost} of {lost} heat maps could not be written; the first cannot write" in ended.err
+    assert f"heat maps       maps; {lost} could not be written" in ended.out
+
+
+def test_a_full_disk_costs_heat_maps_and_nothing_else(
+    trained: Trained, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    output = tmp_path / "rows.parquet"
+    result = pipeline.score(folder, output=output, heatmaps=tmp_path / "maps", home=trained.home)
+    assert result.heatmaps_missing == result.anomalies > 0
+    assert len(pd.read_parquet(output)) == 61
+
+
+def test_folders_may_have_names_that_are_no_utf8(trained: Trained, folder: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.rename(odd)
+    page = tmp_path / os.fsdecode(b"r\xe9.html")
+    pipeline.score(odd, output=odd.with_suffix(".csv"), report=page, home=trained.home)
+    assert r"caf\xe9" in page.read_text()
 
 
 @pytest.mark.parametrize(
