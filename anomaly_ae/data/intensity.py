@@ -160,9 +160,9 @@ def intensity_differences(intensity: Intensity | None, kinds: Array, clipped: Ar
                 f"black and {white} for white"
             )
     if count := int((clipped > NOTABLE).sum()):
-        own = f", which to the detector are: {intensity.words}" if intensity else ""
+        own = f" ({intensity.words})" if intensity else ""
         words.append(
-            f"{_pictures(count, 'has', 'have')} more than {NOTABLE:.0%} of values beyond black and white{own}; they "
+            f"{_pictures(count, 'has', 'have')} more than {NOTABLE:.0%} of values beyond black and white{own}; these "
             "were clipped"
         )
     return words
