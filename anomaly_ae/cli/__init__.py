@@ -48,7 +48,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        code = _fail(f"{error.strerror or error}: {error.filename or 'a file'}", 1)
+        code = _fail(printable(f"{error.strerror or error}: {error.filename or 'a file'}"), 1)
     except (MemoryError, RuntimeError) as error:  # torch says lack of memory with a RuntimeError
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
