@@ -247,7 +247,7 @@ class RunFolder:
         content = self._read("run.json")
         known = {key: content[key] for key in content if key in Record.__dataclass_fields__}
         try:
-            return parse(Record, usual | known | {"id": self.path.name})
+            return parse(Record, usual | known | {"id": self.path.name}, "record")
         except Mismatch as error:
             raise ModelError(f"{self.path / 'run.json'} is damaged ({error})") from error
 

@@ -181,11 +181,12 @@ def evaluate(
 
     check_dataset(dataset, data_dir)
     rate = None if target_fpr is None else RunConfig.build({"target_fpr": target_fpr}).target_fpr
-    from anomaly_ae import pipeline
     from anomaly_ae.runs import Home
 
     home = Home.find(mlruns)
-    evaluation = pipeline.evaluate(
+    with stage("loading PyTorch"):
+        from anomaly_ae.pipeline import evaluating
+    evaluation = evaluating.evaluate(
         model,
         dataset=dataset,
         data_dir=data_dir,

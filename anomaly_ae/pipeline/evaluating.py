@@ -29,7 +29,7 @@ from anomaly_ae.evaluation import (
 )
 from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
 from anomaly_ae.pipeline.models import load_model
-from anomaly_ae.progress import say, say_left_out
+from anomaly_ae.progress import say, say_left_out, stage
 from anomaly_ae.runs import LATEST, Home, RunFolder
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
@@ -67,7 +67,8 @@ def evaluate(
     mark_dead_runs(home)
     detector, run = load_model(home, model, device)
     data = open_data(dataset or detector.recipe.dataset, data_dir or (run.data_dir() if run else None))
-    recorded = _recorded(detector, data)
+    with stage("reading the test images"):
+        recorded = _recorded(detector, data)
     if beside:
         own_data = data if recorded else open_data(detector.recipe.dataset, run.data_dir() if run else None)
         known = {part: detector.take(part, own_data) for part in ("fit", "validation")}
@@ -78,12 +79,14 @@ def evaluate(
     if fdr is not None:
         calibration.check_discoveries(fdr)
     detector = dataclasses.replace(detector, calibration=calibration)
-    scores = detector.score(test.images)
+    with stage(f"scoring {len(test.images):,} test images"):
+        scores = detector.score(test.images)
     masks = data.masks(test.names or (), detector.preprocessing)
     mapped = None if masks is None else map_defects(detector, test, *masks)
     evaluation = measure(detector, test, scores, run.record.id if run else None, mapped)
     if beside:
-        rows = measure_beside(detector, _others(detector, beside), known, test, scores, mapped)
+        with stage("measuring the other scorers"):
+            rows = measure_beside(detector, _others(detector, beside), known, test, scores, mapped)
         evaluation = dataclasses.replace(evaluation, beside=rows)
     if run and not changes:
         folder = OWN if recorded else Path("evaluations", short_name(data.name))
@@ -195,11 +198,13 @@ def _keep(
                 evaluation = dataclasses.replace(evaluation, beside=_measured_before(run, folder))
             behind = run.record.unlogged
             run.update(unlogged=run.record.tracked)  # until it is all there, whatever happens before
-            figures.save_figures(drawn, draw(detector, test, scores, evaluation, mapped), run.record.name)
+            with stage("drawing the figures"):
+                figures.save_figures(drawn, draw(detector, test, scores, evaluation, mapped), run.record.name)
             write_tables(run.path / folder, detector, test, scores, evaluation)
             tracker = Tracker(home, run.record.mlflow_run_id)
-            tracker.log_results(run)
-            settle(run, tracker, behind)
+            with stage("logging to MLflow"):
+                tracker.log_results(run)
+                settle(run, tracker, behind)
             say(f"figures and tables are in {drawn} and {run.path / folder}")
     except (RunBusy, StorageError) as error:
         say(f"warning: the evaluation is not kept with the run: {one_line(error)}")

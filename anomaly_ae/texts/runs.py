@@ -47,7 +47,7 @@ def deletable(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def deleted(result: Mapping[str, Any]) -> str:
-    return f"deleted {len(result['deleted']):,}; in MLflow they are in the trash until: mlflow gc"
+    return f"deleted {len(result['deleted']):,}; what MLflow has of that stays in its trash until: mlflow gc"
 
 
 def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
