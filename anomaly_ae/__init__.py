@@ -11,6 +11,7 @@ The names below are loaded when they are first used.
 from typing import TYPE_CHECKING
 
 from anomaly_ae.lazy import on_first_use
+from anomaly_ae.torch_state import tame_threads
 
 if TYPE_CHECKING:
     from anomaly_ae.autoencoders.parts import load_part as load_part
@@ -53,6 +54,7 @@ _HOMES = {
 __all__ = [*sorted(_HOMES), "__version__"]
 
 
+tame_threads()
 __getattr__ = on_first_use(__name__, _HOMES)
 
 

@@ -26,6 +26,7 @@ from anomaly_ae.objectives.corruption import Corrupted, Corruption
 from anomaly_ae.objectives.repair import PLANTED
 from anomaly_ae.objectives.similarity import ENERGY_FLOOR
 from anomaly_ae.progress import Display, Silent, say
+from anomaly_ae.torch_state import threads_for
 
 STEPS = 1_500  # optimiser steps of a training whose number of epochs was not said
 MOST_EPOCHS = 200  # and its limit, for small data sets
@@ -179,13 +180,15 @@ def train_epochs(
     config, device = training.config, next(training.network.parameters()).device
     fit, validation = _near(fit, device), _near(validation, device)  # moved once, as they are
     total = epoch_count(config, len(fit))
+    pixels = min(config.batch_size or len(fit), len(fit)) * math.prod(config.tile_size or fit.shape[-2:])
     while len(training.history) < total and not training.stops_early(total):
         number = len(training.history) + 1
         torch.manual_seed(config.seed * 1_000_003 + number)
         started = time.perf_counter()
-        train_loss = _train(training, objective, fit, number, total, display)
-        seconds = time.perf_counter() - started
-        validation_loss = _validate(training, objective, validation)
+        with threads_for(pixels):
+            train_loss = _train(training, objective, fit, number, total, display)
+            seconds = time.perf_counter() - started
+            validation_loss = _validate(training, objective, validation)
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise TrainingError(
                 f"the loss is no longer a finite number in epoch {number}; "

@@ -23,7 +23,7 @@ FLOORS = (
     {"calibration", "drift", "scorers", "training"},
     {"objectives", "metrics", "pixel_metrics"},
     {"autoencoders", "data"},
-    {"config", "texts"},
+    {"config", "texts", "torch_state"},
     {"files", "machine", "lazy", "progress", "schema", "tables", "yaml_files"},
     {"errors"},
     {"escaping"},

@@ -10,7 +10,6 @@ import typer
 from anomaly_ae.cli.app import app
 from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
 from anomaly_ae.escaping import printable
-from anomaly_ae.machine import usable_cores
 from anomaly_ae.progress import say
 
 # isort: off
@@ -26,10 +25,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {one_line(message)}")
-    # Threads that wait spin only briefly: as fast alone, and not many times slower beside another program.
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    if usable_cores() < (os.cpu_count() or 1):  # a container may leave fewer than torch would see
-        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     try:
         code = typer.main.get_command(app).main(prog_name="anomaly-ae", standalone_mode=False)
         if code == Interrupted.exit_code:  # Typer's word for Ctrl-C before or after the work itself

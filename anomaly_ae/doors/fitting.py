@@ -3,8 +3,6 @@
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ from anomaly_ae.errors import TooFewRows
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.serialization import Recipe
+from anomaly_ae.torch_state import left_as_found
 from anomaly_ae.training import Training, train_epochs
 
 FEATURES: dict[str, Any] = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures
@@ -54,7 +53,7 @@ def fit_rows(rows: Rows, layout: Layout, config: RunConfig) -> tuple[Detector, S
     preprocessing = Preprocessing.for_shape(_seen_shape(str(config.autoencoder), layout))
     split, images = _divide(to_images(rows, layout, scale, preprocessing), parts)
     recipe = _recipe(config)
-    with _own_random_numbers():
+    with left_as_found():
         best = _train(recipe, config, images["fit"].images, images["validation"].images).best
         device = pick_device(config.device)
         return fit_detector(recipe, preprocessing, best, images, split, rate, device), scale
@@ -116,11 +115,3 @@ def _train(recipe: Recipe, config: RunConfig, fit: Tensor, validation: Tensor) -
     for _ in train_epochs(training, build_objective(str(config.objective)), fit, validation):
         pass
     return training
-
-
-@contextmanager
-def _own_random_numbers() -> Iterator[None]:
-    """Leaves torch's random numbers as if nothing had been drawn."""
-    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(used):
-        yield

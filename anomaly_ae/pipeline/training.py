@@ -28,6 +28,7 @@ from anomaly_ae.pipeline.models import has_detector
 from anomaly_ae.pipeline.pictures import draw_training, reconstruction_grid
 from anomaly_ae.progress import display, say, stage
 from anomaly_ae.runs import EXAMPLE, FINISHED, LATEST, RUNNING, TRAINING, Home, Record, RunFolder, conflicts
+from anomaly_ae.torch_state import left_as_found, spinning
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 from anomaly_ae.training import Training, epoch_count, train_epochs
 
@@ -77,6 +78,7 @@ class Place:
     weights: RunFolder | None = None
 
 
+@left_as_found()
 def train(
     config: RunConfig,
     *,
@@ -115,6 +117,7 @@ def _take_over(other: RunFolder, run: RunFolder) -> None:
         shutil.copytree(other.path / "images", run.path / "images")
 
 
+@left_as_found()
 def resume(
     name: str, asked: Sequence[Mapping[str, Any]] = (), *, home: Home | None = None, save_to: str | Path | None = None
 ) -> TrainResult:
@@ -188,6 +191,8 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
     total = epoch_count(config, len(fit))
     data = f"{short_name(job.recipe.dataset)} {printable(config.normal)}"
     say(f"run {run.record.id}: {counted(len(fit), 'image')} of {data} on {job.device}")
+    if job.device.type == "cpu" and (warning := spinning()):
+        say(warning)
     with display(total * len(fit), len(training.history) * len(fit)) as shown:
         for epoch in train_epochs(training, job.objective, fit, validation, run.checkpoint, shown):
             run.write_history(training.history, durable=False)

@@ -1,0 +1,65 @@
+"""What torch keeps for the whole process: how its threads wait, how many there are, and its random numbers."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from anomaly_ae.machine import usable_cores
+
+BRIEF = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "1"}  # for the OpenMP of GCC and that of LLVM
+POLICY = "OMP_WAIT_POLICY"
+PIXELS_A_THREAD = 2**15  # of a batch, below which threads wait for each other longer than they save
+_came_late = False
+
+
+def tame_threads() -> None:
+    """Let torch's threads spin only briefly while they wait: as fast alone, and not many times slower beside another
+    program. What a user has set stays; where torch is loaded already, nothing can be done any more.
+    """
+    global _came_late
+    is_loaded = "torch" in sys.modules
+    if not is_loaded and usable_cores() < (os.cpu_count() or 1):  # a container may leave fewer than torch would see
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+    if not any(name in os.environ for name in (*BRIEF, POLICY)):
+        _came_late = is_loaded
+        os.environ.update({} if is_loaded else BRIEF)
+
+
+def spinning() -> str | None:
+    """What is to be done about threads that could not be tamed, in one line."""
+    import torch
+
+    if not _came_late or torch.get_num_threads() == 1:
+        return None
+    return (
+        "torch was imported before anomaly_ae, and its threads wait at full speed: beside other programs training "
+        "may take many times as long; import anomaly_ae first, or start Python with GOMP_SPINCOUNT=2000"
+    )
+
+
+@contextmanager
+def threads_for(pixels: int) -> Iterator[None]:
+    """Within it, as many of torch's threads as a batch of so many pixels is worth."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, 1 + pixels // PIXELS_A_THREAD))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def left_as_found() -> Iterator[None]:
+    """Leaves torch's random numbers as if nothing had been drawn, and its threads as many as they were."""
+    import torch
+
+    threads = torch.get_num_threads()
+    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    try:
+        with torch.random.fork_rng(used):
+            yield
+    finally:
+        torch.set_num_threads(threads)
