@@ -97,7 +97,7 @@ class RunConfig:
     precision: str = field(default="float32", metadata={"choices": PRECISIONS})
     seed: int = field(default=0, metadata=_number(0, 2**31 - 1, text="from 0 to 2147483647"))
     device: str = field(default="auto", metadata={"choices": DEVICES})
-    experiment: str = field(default="anomaly-ae", metadata={"blank": False})
+    experiment: str = field(default="anomaly-ae", metadata={"blank": False, "longest": 500})
 
     def __post_init__(self) -> None:
         wrong = []
@@ -268,6 +268,8 @@ def _problem(f: "dataclasses.Field[Any]", value: Any) -> str | None:
         return f"{f.name} must be one of {', '.join(map(str, rule['choices']))}, and is {value!r}"
     if "blank" in rule and not str(value).strip():
         return f"{f.name} must not be empty"
+    if "longest" in rule and len(value) > rule["longest"]:
+        return f"{f.name} must have {rule['longest']} characters at the most, and has {len(value):,}"
     if "low" in rule and value is not None and not rule["low"] <= value <= rule["high"]:
         return f"{f.name} must be {rule['range']}, and is {value}"
     return None

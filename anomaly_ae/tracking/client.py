@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from anomaly_ae.errors import ModelNotFound, StorageError, one_line
+from anomaly_ae.escaping import printable
 from anomaly_ae.files import storage_errors
 from anomaly_ae.progress import say
 from anomaly_ae.runs import LOCK_WAIT, Home
@@ -133,6 +134,7 @@ def find_experiment(client: Any, home: Home, name: str) -> str:
     """The experiment's id; it is made when it is not there yet. Raises `StorageError` when it was deleted."""
     from mlflow.exceptions import MlflowException
 
+    name = printable(name)
     found = client.get_experiment_by_name(name)
     if found is None:
         place = home.artifacts.as_uri() if home.is_local else None

@@ -66,6 +66,24 @@ def run_ids(home: Home) -> set[str]:
         raise explain(home, error) from error
 
 
+def running_runs(home: Home, tag: str) -> dict[str, str | None]:
+    """The ids of runs that this tool has begun and a local database still calls RUNNING, and the value of a tag that
+    they may have. None where the database cannot be read just now.
+    """
+    query = """
+        SELECT runs.run_uuid, asked.value FROM runs
+        JOIN tags AS source ON source.run_uuid = runs.run_uuid
+        LEFT JOIN tags AS asked ON asked.run_uuid = runs.run_uuid AND asked.key = ?
+        WHERE source.key = 'mlflow.source.name' AND source.value = 'anomaly-ae'
+        AND runs.status = 'RUNNING' AND runs.lifecycle_stage = 'active'
+    """
+    try:
+        with closing(open_database(home.database)) as database:
+            return dict(database.execute(query, (tag,)).fetchall())
+    except sqlite3.Error:
+        return {}
+
+
 def explain(home: Home, error: sqlite3.Error) -> StorageError:
     """What a database's error means, and what to do."""
     path = home.store_file
@@ -91,6 +109,8 @@ def make_ready(home: Home) -> None:
     path = home.store_file
     if path is None:  # a server sees to its own
         return
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):  # bytes that are no UTF-8
+        raise StorageError(f"MLflow cannot have a database in {path}, which is no UTF-8; see --mlruns")
     remove_temporary(path)
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         _make(path)

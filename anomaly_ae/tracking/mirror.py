@@ -20,7 +20,7 @@ from anomaly_ae.escaping import printable
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
 from anomaly_ae.tracking.client import explain, find_experiment, open_client, store_held
-from anomaly_ae.tracking.database import run_ids
+from anomaly_ae.tracking.database import run_ids, running_runs
 from anomaly_ae.tracking.models import log_model, model_of
 from anomaly_ae.tracking.moving import follow_move
 from anomaly_ae.tracking.notes import TABLES, code_version, describe, describe_pipeline
@@ -36,6 +36,7 @@ ALWAYS = ("dataset", "normal", "autoencoder", "objective", "scorer", "preset", "
 GRIDS = "reconstructions"  # key of the images with a step slider
 MOST_METRICS = 1_000  # that MLflow takes at once
 LONGEST_NAME = 500  # of a data set that MLflow takes
+LONGEST_RUN_NAME = 250
 DIGEST_LENGTH = 36  # the most that MLflow keeps of a data set's digest
 EVALUATION_METRICS = (
     "reconstruction_mse",
@@ -75,7 +76,8 @@ class Tracker:
         def begin(client: Any) -> None:
             experiment_id = find_experiment(client, self.home, experiment)
             begun = client.search_runs([experiment_id], f"tags.`{FOLDER}` = '{record.id}'", max_results=1)
-            run = begun[0] if begun else client.create_run(experiment_id, run_name=record.name, tags=tags)
+            name = printable(record.name)[:LONGEST_RUN_NAME]
+            run = begun[0] if begun else client.create_run(experiment_id, run_name=name, tags=tags)
             self.run_id = run.info.run_id
 
         self._attempt(begin)
@@ -338,6 +340,21 @@ def mark_dead_runs(home: Home) -> None:
             upload(home, run)
 
     _with_each(home.dead_runs(), mark)
+    _mark_orphans(home)
+
+
+def _mark_orphans(home: Home) -> None:
+    """Mark runs as KILLED that a local store has as RUNNING, and that have no folder here: nobody works on them.
+
+    Of a run that is just beginning there is the folder first, which is then called as MLflow calls the run.
+    """
+    running = running_runs(home, FOLDER) if home.is_local else {}
+    known = {run.record.mlflow_run_id for run in home.runs()} if running else set()
+    for run_id, folder in running.items():
+        there = any((home.root / "runs" / name).exists() for name in (folder, run_id) if name)
+        if not there and run_id not in known:
+            say(f"MLflow's run {run_id} was left by a process that is gone, and has no folder here: now KILLED")
+            Tracker(home, run_id).set_status(KILLED)
 
 
 def _with_each(runs: Sequence[RunFolder], do: Callable[[RunFolder], None]) -> None:

@@ -8,6 +8,7 @@ import json
 from urllib.parse import urlencode
 
 from anomaly_ae.errors import ModelError
+from anomaly_ae.escaping import printable
 from anomaly_ae.runs import Home
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 
@@ -65,5 +66,5 @@ def _experiments(home: Home) -> list[str]:
     names = []
     for run in home.runs():
         with contextlib.suppress(ModelError):
-            names.append(run.experiment)
+            names.append(printable(run.experiment))
     return names

@@ -17,8 +17,9 @@ from anomaly_ae.errors import Interrupted, ModelNotFound
 from anomaly_ae.files import sha256
 from anomaly_ae.pipeline import evaluating, training
 from anomaly_ae.runs import FINISHED, KILLED, RUNNING, Home, Record, RunFolder, now
-from anomaly_ae.tracking import mirror
-from tests.conftest import Trained
+from anomaly_ae.tracking import listing, mirror
+from anomaly_ae.tracking.client import open_client
+from tests.conftest import Trained, clean_environment
 
 SHORT = RunConfig(normal="0,1", epochs=3)
 
@@ -243,3 +244,75 @@ def test_an_evaluation_that_cannot_be_kept_is_made_all_the_same(
     with trained.run.lock():
         assert pipeline.evaluate(home=trained.home) == trained.evaluation
     assert "is not kept with the run" in capsys.readouterr().err
+
+
+def test_runs_that_mlflow_has_running_and_that_have_no_folder_are_marked(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client, ours = open_client(home), {"mlflow.source.name": "anomaly-ae"}
+    left = [client.create_run("0", tags=ours | tags).info.run_id for tags in ({}, {mirror.FOLDER: "gone"})]
+    begun, other = (
+        client.create_run("0", tags=tags).info.run_id for tags in (ours | {mirror.FOLDER: "begins"}, {"by": "hand"})
+    )
+    with beginning(home, "begins"):
+        assert listing.list_runs(home).runs[0].status == RUNNING
+    said = capsys.readouterr().err
+    for run_id in left:
+        assert client.get_run(run_id).info.status == KILLED
+        assert f"MLflow's run {run_id} was left by a process that is gone" in said
+    assert {client.get_run(run_id).info.status for run_id in (begun, other)} == {RUNNING}
+    listing.list_runs(home)
+    assert "no folder here" not in capsys.readouterr().err
+
+
+@contextmanager
+def beginning(home: Home, name: str) -> Iterator[RunFolder]:
+    """A run that another process is about to begin."""
+    run = RunFolder(home.root / "runs" / name)
+    run.path.mkdir(parents=True)
+    run.write_start(RunConfig(normal="0"), {"digest": "0" * 64, "parts": {}})
+    run.write_record(Record(name, None, "begins", now()))
+    with run.lock():
+        yield run
+
+
+def test_a_deleted_experiment_is_said_with_how_to_bring_it_back(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = open_client(home)
+    client.delete_experiment(client.create_experiment("ours"))
+    tracker = mirror.Tracker(home, None)
+    tracker.begin("ours", Record.new("first", tracked=True))
+    said = capsys.readouterr().err
+    assert f"was deleted; bring it back with: MLFLOW_TRACKING_URI={home.tracking_uri} mlflow experiments" in said
+    assert "later" not in said
+    restore = said.strip().partition("mlflow experiments ")[2].split()
+    environment = clean_environment() | {"MLFLOW_TRACKING_URI": home.tracking_uri}
+    subprocess.run([sys.executable, "-m", "mlflow", "experiments", *restore], env=environment, check=True)
+    tracker = mirror.Tracker(home, None)
+    tracker.begin("ours", Record.new("first", tracked=True))
+    assert tracker.run_id is not None
+
+
+def test_names_that_mlflow_cannot_keep_are_escaped_and_shortened(home: Home) -> None:
+    odd = "\udcff\x1b[31m"
+    with beginning(home, "odd") as run:
+        run.write_start(
+            RunConfig(normal=odd, dataset=f"/data/{odd}", experiment=odd), {"digest": "0" * 64, "parts": {}}
+        )
+        run.update(name=odd + "long " * 100, status=FINISHED)
+        assert mirror.upload(home, run)
+        logged = open_client(home).get_run(str(run.record.mlflow_run_id))
+    assert logged.data.params["normal"] == r"\xff\x1b[31m"
+    assert logged.info.run_name.startswith(r"\xff\x1b[31mlong long")
+    assert len(logged.info.run_name) == 250
+
+
+def test_what_mlflow_refuses_is_no_outage(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = open_client(home).create_run("0").info.run_id
+    open_client(home).delete_run(run_id)
+    mirror.Tracker(home, run_id).set_status(FINISHED)
+    mirror.Tracker(home, "0" * 32).set_status(FINISHED)
+    first, second = capsys.readouterr().err.splitlines()
+    assert f"refuses this (The run {run_id} must be in the 'active' state" in first
+    assert "later" not in first + second

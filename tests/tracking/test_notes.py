@@ -49,7 +49,8 @@ def test_the_tables_of_a_pipeline_stand_apart_and_so_do_their_columns(run: RunFo
     ]
     scorers = [dict.fromkeys(("system", "scorer"), ODD) | dict.fromkeys(("auroc", "low", "high"), 0.5)]
     scorers[0] |= dict.fromkeys(("seeds", "better", "worse", "cells"), 1)
-    write_json(run.path / "pipeline.json", {"about": "Is <this> right?", "command": f"anomaly-ae run '{ODD}.yaml'"})
+    about = {"name": "odd", "about": "Is <this> right?", "command": f"anomaly-ae run '{ODD}.yaml'"}
+    write_json(run.path / "pipeline.json", about | {"experiment": "ours", "digest": "", "cells": {}})
     write_json(run.path / "result.json", {"cells": cells, "scorers": scorers})
     page = rendered(describe_pipeline(run))
     assert page.count("<table>") == 2
