@@ -24,6 +24,7 @@ from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.profile import Profile
 from anomaly_ae.data.splits import SplitRecord
 from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, ModelNotFound, StorageError, UsageError, one_line
+from anomaly_ae.escaping import printable
 from anomaly_ae.files import restore, sha256
 from anomaly_ae.schema import (
     Digest,
@@ -79,7 +80,7 @@ class Recipe:
     @property
     def name(self) -> str:
         """What it is, in a few words."""
-        return f"{short_name(self.dataset)} {','.join(self.normal)} · {self.autoencoder} · {self.scorer}"
+        return printable(f"{short_name(self.dataset)} {','.join(self.normal)} · {self.autoencoder} · {self.scorer}")
 
     @property
     def options(self) -> Options:
