@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from anomaly_ae.data.decoding import MOST_BYTES, TOO_LARGE, open_file
 from anomaly_ae.errors import DataError, DataMissing, one_line
+from anomaly_ae.escaping import counted
 from anomaly_ae.files import expand
 
 Integers = npt.NDArray[np.int64]
@@ -192,7 +193,9 @@ class Address(Source):
         images = [
             (os.fsencode(path[len(self._before) :]), *about) for path, about in known.items() if path not in none
         ]
-        return self._require(Listing.of(images, [os.fsencode(path) for path in none]))
+        failed = sum(isinstance(head, Exception) for head in heads)
+        unread = [f"{counted(failed, 'file')} without an image's ending could not be looked into"] if failed else []
+        return self._require(Listing.of(images, [os.fsencode(path) for path in none], unread))
 
     def locate(self, path: bytes) -> bytes:
         return os.fsencode(self._before) + path

@@ -385,13 +385,15 @@ def test_what_could_not_be_fetched_is_tried_again_where_no_size_is_known(
     detector: Detector, pictures: Path, tmp_path: Path
 ) -> None:
     output, files = tmp_path / "scores.parquet", [*pictures.glob("*.png")]
-    with Server({path.name: path.read_bytes() for path in files}) as server:
+    contents = {path.name: path.read_bytes() for path in files}
+    with Server(contents | {"plain": contents["00.png"]}) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        server.away = {"02.png", "04.png"}
+        server.away = {"02.png", "04.png", "plain"}
         first = run(detector, server.address, output)
+        assert first.listing.unread == ("1 file without an image's ending could not be looked into",)
         assert sorted(reason for _, reason in first.bad)[:2] == ["cannot be fetched (ClientResponseError)"] * 2
         server.away = {"04.png"}
-        assert run(detector, server.address, output, resume=True).scored == 2
+        assert run(detector, server.address, output, resume=True).scored == 3
         server.away = set()
         last = run(detector, server.address, output, resume=True)
         assert (last.scored, len(last.bad)) == (1, 1)  # bad.png was fetched, and is bad
