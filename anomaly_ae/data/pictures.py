@@ -37,7 +37,7 @@ MASKS_LOOKED_AT = Preprocessing(1, 64, 64)  # where they alone say which picture
 MOST_BAD = 0.1  # share of the pictures that may be unreadable before training on the others makes no sense
 SAMPLED = 256  # values of a picture by which the intensity is found
 CACHE_FORMAT = 2  # to be counted up when decoding gives other pixels
-LOOK = Target((3, 64, 64), INSIDE, sample=SAMPLED)  # small ones
+LOOK, SAMPLE = Target((3, 64, 64), INSIDE), Target((1, 1, 1), sample=SAMPLED)  # small ones; next to nothing beside
 E = TypeVar("E", bound=AnomalyAEError)
 PIXELS_FILE, ABOUT_FILE = "pixels.npy", "about.json"
 
@@ -129,7 +129,7 @@ class PictureData:
         if (self._looked_at["kind"] == KINDS.index(EIGHT)).all() and not asked:
             return None
         positions = np.array(self.layout.files[TRAIN][0])
-        records = np.concatenate(list(self._records(positions, LOOK, "looked at")))
+        records = np.concatenate(list(self._records(positions, SAMPLE, "looked at")))
         good = records[records["error"] == b""]
         kinds = [KINDS[kind] for kind in good["kind"]]
         samples = list(good["sample"][good["kind"] != KINDS.index(EIGHT)])
