@@ -11,7 +11,7 @@ from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
 from anomaly_ae.pipeline import plans
 from anomaly_ae.plan import read_plan
-from anomaly_ae.runs import FINISHED, KILLED, PIPELINE, RUNNING, Home, Record, RunFolder, conflicts, now
+from anomaly_ae.runs import FINISHED, KILLED, PIPELINE, RUNNING, Home, Record, RunFolder, conflicts, now, place_flag
 from anomaly_ae.tracking.mirror import mark_dead_runs
 from anomaly_ae.training import Epoch
 
@@ -244,3 +244,17 @@ def test_a_damaged_pipeline_is_said_and_stands_in_no_others_way(
     (other.path / "pipeline.json").write_text("[]")
     assert plans._earlier(read_plan(tmp_path / "p.yaml", ()), home) is None
     assert "aaaa1/pipeline.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["a#b", "50%", "why?"])
+def test_runs_can_be_kept_elsewhere_from_a_folder_that_mlflow_cannot_use(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ANOMALY_AE_MLRUNS", raising=False)
+    (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    with pytest.raises(UsageError, match="name another with --mlruns"):
+        Home.find()
+    home = Home.find("../runs")
+    assert home.root == tmp_path / "runs"
+    assert place_flag(home.root) == f" --mlruns {home.root}"

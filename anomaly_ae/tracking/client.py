@@ -120,6 +120,7 @@ def _ctrl_c_held_back() -> Iterator[None]:
 
 def open_client(home: Home) -> Any:
     """MLflow's client, imported only here since that takes a second or two."""
+    _check_home_folder()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
@@ -128,6 +129,14 @@ def open_client(home: Home) -> Any:
         database.make_ready(home)
         follow_move(home)
         return MlflowClient(home.tracking_uri)
+
+
+def _check_home_folder() -> None:
+    """Raise `StorageError` where MLflow could not even be imported, as in a container for a user whom it lacks."""
+    try:
+        Path.home()
+    except RuntimeError as error:
+        raise StorageError("MLflow needs a home folder, and the user has none; set HOME to a folder") from error
 
 
 def find_experiment(client: Any, home: Home, name: str) -> str:
@@ -155,6 +164,7 @@ def mlflow_errors(home: Home, missing: str) -> Iterator[None]:
     """Raise `ModelNotFound`, saying `missing`, where MLflow has no such thing, and `StorageError`, which says what to
     do, where it is away or refuses.
     """
+    _check_home_folder()
     from alembic.util import CommandError  # which a database of another version gets through
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError  # and a damaged one

@@ -11,8 +11,8 @@ from pathlib import Path
 from anomaly_ae.errors import StorageError, UsageError
 from anomaly_ae.progress import say
 from anomaly_ae.runs import Home
+from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.mirror import mark_dead_runs
-from anomaly_ae.tracking.moving import follow_move
 from anomaly_ae.tracking.view import runs_page
 
 LOOPBACK = "127.0.0.1"
@@ -40,7 +40,8 @@ def browse(home: Home, port: int) -> None:
         near = next(other for other in (*range(port + 1, 65_536), *range(5000, port)) if _is_free(other))
         raise UsageError(f"port {port} is taken by another program; try: anomaly-ae ui --port {near}")
     home.root.mkdir(parents=True, exist_ok=True)
-    follow_move(home)
+    with mlflow_errors(home, "there is nothing to show"):
+        open_client(home)  # so that the server finds a database that it can use
     say(f"MLflow's server starts, in some seconds it is at http://{LOOPBACK}:{port}")
     with (home.root / LOG).open("wb") as log:
         server = subprocess.Popen(

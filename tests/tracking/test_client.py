@@ -96,3 +96,35 @@ def test_what_mlflow_was_told_stands_again_afterwards(
     assert (mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")) == (before, named)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///later.db")
     assert mlflow.get_tracking_uri() == "sqlite:///later.db"
+
+
+WITHOUT_A_HOME_FOLDER = """
+import os, pwd, sys
+
+def unknown(number):
+    raise KeyError(number)
+
+pwd.getpwuid = unknown  # as in a container that is run for a user whom it lacks
+del os.environ["HOME"]
+from anomaly_ae.runs import Home
+from anomaly_ae.tracking import registry
+from anomaly_ae.tracking.mirror import Tracker
+from anomaly_ae.runs import Record
+from anomaly_ae.errors import StorageError
+
+home = Home.find(sys.argv[1])
+Tracker(home, None).begin("ours", Record.new("first", tracked=True))
+home.database.touch()
+try:
+    registry.run_of(home, "models:/parts@champion")
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_without_a_home_folder_it_is_said_what_to_set(home: Home) -> None:
+    home.root.mkdir()
+    called = [sys.executable, "-c", WITHOUT_A_HOME_FOLDER, str(home.root)]
+    done = subprocess.run(called, env=os.environ | {"HOME": "/"}, capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("warning: going on without MLflow: MLflow needs a home folder")
+    assert done.stdout == "MLflow needs a home folder, and the user has none; set HOME to a folder\n"
