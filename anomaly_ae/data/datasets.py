@@ -4,9 +4,11 @@ import contextlib
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
-from anomaly_ae.data.classes import parse_normal
+from anomaly_ae.data.classes import ALL, parse_normal, same_class
+from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.named import DATASETS, NamedData, data_root
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError
@@ -41,6 +43,30 @@ def normal_classes(text: str, data: Data) -> tuple[int, ...]:
     if not text.strip() and isinstance(data, PictureData) and data.normal is None:
         raise data.undecided()
     return parse_normal(text if text.strip() else data.normal or "", data.classes)
+
+
+def normal_there(normal: Sequence[str], known: Sequence[str], data: Data) -> tuple[str, ...]:
+    """The classes of another data set that are normal to a detector, to which those called `normal` among the `known`
+    ones are: what is called so there, or else what is normal by its name or as the only one; none where all are
+    anomalous by their names or were so in the training.
+
+    Raises `UsageError` where that cannot be known.
+    """
+    alone = len(data.classes) == 1 and sense(data.classes[0]) >= 0
+    if alone and isinstance(data, PictureData) and data.normal is None:
+        raise data.undecided()
+    trained, seen = ({same_class(name) for name in names} for names in (normal, known))
+    if called := tuple(name for name in data.classes if same_class(name) in trained):
+        return called
+    new = [name for name in data.classes if same_class(name) not in seen and sense(name) >= 0]
+    found = tuple(name for name in new if data.normal in (name, ALL) or sense(name) > 0)
+    if new and not found:
+        raise UsageError(
+            f"{data.name} has no class that is known to be normal or anomalous to the detector; its classes are "
+            f"{', '.join(data.classes)}, and normal are {', '.join(normal)}; call the folder of its normal "
+            "pictures so"
+        )
+    return found
 
 
 def check_dataset(name: str, data_dir: str | None = None) -> None:

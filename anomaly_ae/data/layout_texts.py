@@ -9,16 +9,17 @@ from anomaly_ae.data.sources import Listing
 from anomaly_ae.escaping import printable
 from anomaly_ae.tables import columns
 
+TRAINING, MEASURING, CALIBRATING = "training", "measuring", "calibrating"  # what pictures are for
 MOST_ROWS, MOST_LINES, MOST_BELOW, DEEPEST = 12, 16, 6, 4  # of the table; of the tree, a folder in it, its depth
 WIDEST = 40  # characters of a name
 
 
-def describe(layout: Layout, listing: Listing, normal: Collection[int], training: bool = True) -> str:
+def describe(layout: Layout, listing: Listing, normal: Collection[int], purpose: str) -> str:
     """What is used for what, a row for each class of each file; and what is left out, with the reason.
 
-    normal: positions of the classes that are; training: whether it is for that, not for measuring alone
+    normal: positions of the classes that are; purpose: what the pictures are for
     """
-    rows = [row for file in (TRAIN, TEST) if file in layout.files for row in _rows(layout, file, normal, training)]
+    rows = [row for file in (TRAIN, TEST) if file in layout.files for row in _rows(layout, file, normal, purpose)]
     lines = columns(rows[:MOST_ROWS], right=(2 if TEST in layout.files else 1,))
     if len(rows) > MOST_ROWS:
         lines.append(f"and {len(rows) - MOST_ROWS:,} rows more")
@@ -28,7 +29,7 @@ def describe(layout: Layout, listing: Listing, normal: Collection[int], training
     return "\n".join([layout.about, *(f"  {line}" for line in (*lines, *listing.unread))])
 
 
-def _rows(layout: Layout, file: str, normal: Collection[int], training: bool) -> list[tuple[str, ...]]:
+def _rows(layout: Layout, file: str, normal: Collection[int], purpose: str) -> list[tuple[str, ...]]:
     """The classes of a file, normal ones first: the file, where there are two, name, pictures, and their use."""
     tested = TEST in layout.files
     positions, labels = layout.files[file]
@@ -40,18 +41,20 @@ def _rows(layout: Layout, file: str, normal: Collection[int], training: bool) ->
             _name([layout.classes[label]]),
             f"{count:,}",
             f"{'normal' if label in normal else 'anomalous'}: "
-            + _use(file, label in normal, tested, training)
+            + _use(file, label in normal, tested, purpose)
             + (f"; {masked[label]:,} with masks" if masked[label] else ""),
         )
         for label, count in counts
     ]
 
 
-def _use(file: str, is_normal: bool, tested: bool, training: bool) -> str:
+def _use(file: str, is_normal: bool, tested: bool, purpose: str) -> str:
     """What pictures are used for, by their file and whether there is one for the test."""
-    if file == TEST or not (tested or (training and is_normal)):
+    if purpose == CALIBRATING:
+        return "to set the threshold" if is_normal else "not used"
+    if file == TEST or not (tested or (purpose == TRAINING and is_normal)):
         return "to measure with"
-    if not (training and is_normal):
+    if purpose == MEASURING or not is_normal:
         return "not used"
     return "to learn from, to set the threshold" + ("" if tested else ", and to measure with")
 

@@ -25,6 +25,7 @@ TRAIN, TEST = "train", "test"
 NORMAL, MARKED = "normal", "defective"  # classes of pictures that no folder tells apart, without and with a defect
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 FITTING = 0.5  # share of the files of a folder `labels` that must be called as pictures, for it to be one of masks
+MOST_ODD = 0.03  # share of pictures that may have names such as bad.png though their folder says nothing
 MOST_NAMED = 5  # folders or classes that a message names
 ASTRAY = "masks that fit no picture"
 OUTSIDE = "pictures outside of the folders for training and test"
@@ -163,8 +164,10 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     bare = [parts[-1] for parts in map(split_path, empty) if not junk(parts)]
     untrained = [name for name in bare if divided and role(name)[0] is Role.TRAIN and Role.TRAIN not in present]
     normal, doubt = _normal(trained, [name for name in bare if sense(name) > 0], untrained)
-    if odd := sorted(split[i][-1] for i in unsaid if names[i] == normal and sense(stems[i]) < 0):
-        normal, doubt = None, f"{len(odd):,} pictures are called as anomalies are, as {odd[0]}, by no folder"
+    odd = sorted(split[i][-1] for i in unsaid if names[i] == normal and sense(stems[i]) < 0)
+    by_name = f"the names of {len(odd):,} pictures say anomalous, as {odd[0]}" if odd else ""
+    if len(odd) > MOST_ODD * len(unsaid):
+        normal, doubt = None, by_name
     for i, name in list(names.items()):
         if roles[i] is Role.VAL and present == set(Role) - {Role.UNLABELLED} and normal not in (None, name):
             left_out[i] = SPARE
@@ -178,7 +181,7 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     fits = {mask: i for mask, i in fitting.items() if i in names}
     left_out |= {i: ASTRAY for i in (*masks, *beside) if i not in fits}
     return Layout(
-        about=_about(present if divided else set(), len(classes)),
+        about=_about(present if divided else set(), len(classes)) + (f"; {by_name}" if by_name else ""),
         classes=classes,
         files=files,
         normal=ALL if normal and len(classes) == 1 else normal,

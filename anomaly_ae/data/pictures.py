@@ -19,7 +19,7 @@ from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.decoding import INSIDE, Pixels, Target
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.intensity import EIGHT, KINDS, Intensity, find_intensity, intensity_words
-from anomaly_ae.data.layout_texts import describe, folder_tree
+from anomaly_ae.data.layout_texts import TRAINING, describe, folder_tree
 from anomaly_ae.data.layouts import TRAIN, Layout, find_layout
 from anomaly_ae.data.masks import check_size
 from anomaly_ae.data.preprocessing import Preprocessing
@@ -57,7 +57,8 @@ class PictureData:
         source = open_source(place)
         listing = source.list()
         try:
-            data = cls(source.name, source, listing, find_layout(listing.paths, listing.empty))
+            layout = find_layout(list(map(source.inside, listing.paths)), listing.empty)
+            data = cls(source.name, source, listing, layout)
         except DataError as error:
             raise _with_tree(DataError(f"{source.name}: {error}"), listing) from error
         return replace(data, layout=data._layout_by_masks()) if data.layout.by_masks else data
@@ -75,11 +76,17 @@ class PictureData:
     def place(self) -> None:
         """Nowhere but where its name says."""
 
-    def describe(self, normal: Collection[int], training: bool = True) -> str:
-        """What was found, and what is used for what in a training or in measuring alone, where the classes at the
-        positions `normal` are normal.
+    def describe(self, normal: Collection[int], purpose: str = TRAINING) -> str:
+        """What was found, and what is used for what where the classes at the positions `normal` are normal.
+
+        purpose: of `layout_texts`
         """
-        return f"{self.name}: {describe(self.layout, self.listing, normal, training)}"
+        return f"{self.name}: {describe(self.layout, self.listing, normal, purpose)}"
+
+    def of_classes(self, wanted: Collection[int]) -> Listing:
+        """The files of the pictures whose classes are at the positions `wanted`."""
+        files = self.layout.files.values()
+        return self.listing.take([i for of in files for i, label in zip(*of, strict=True) if label in wanted])
 
     def undecided(self) -> UsageError:
         """What to say where nothing tells which classes are normal."""

@@ -104,6 +104,11 @@ class Listing:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def take(self, positions: Iterable[int]) -> "Listing":
+        """Some of the files, in their order."""
+        chosen = np.array(sorted(positions), np.int64)
+        return Listing(*self.at(chosen), self.times[chosen])
+
     def at(self, positions: Integers) -> tuple[list[bytes], Integers]:
         """Paths and sizes of the files at some positions."""
         return [self.paths[i] for i in positions], self.sizes[positions]
@@ -127,6 +132,10 @@ class Source(ABC):
     @abstractmethod
     def locate(self, path: bytes) -> bytes:
         """The whole path or address of a file."""
+
+    def inside(self, path: bytes) -> bytes:
+        """The part of a path that says what the file is."""
+        return path
 
     def fetch(self, paths: Sequence[bytes], sizes: Integers) -> Contents | None:
         """What files of so many bytes hold, or why it cannot be had; None where a path is all that one needs."""
@@ -175,6 +184,9 @@ class PathList(Source):
 
     def locate(self, path: bytes) -> bytes:
         return path
+
+    def inside(self, path: bytes) -> bytes:
+        return os.path.basename(path)  # where it lies is no part of the list
 
 
 @dataclass(frozen=True)

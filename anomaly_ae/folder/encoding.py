@@ -76,13 +76,13 @@ class Scored:
     differences: list[str]
 
 
-def score_images(detector: Detector, place: str | Path) -> Scored:
-    """Score all images of a source; files that cannot be read are left out and said.
+def score_images(detector: Detector, place: str | Path, listing: Listing | None = None) -> Scored:
+    """Score all images of a source, or some that it lists; files that cannot be read are left out and said.
 
     Raises `DataMissing` when there is no image, `DataError` when not one can be read.
     """
     source = open_source(place)
-    listing, parts, errors = source.list(), list[Results](), list[str]()
+    listing, parts, errors = listing or source.list(), list[Results](), list[str]()
     with detector.preprocessing.decoders(source) as decoders:
         for batch in show(read_batches(decoders, detector, listing), len(listing)):
             parts.append(score_batch(detector, listing, batch))

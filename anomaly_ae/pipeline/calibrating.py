@@ -12,7 +12,11 @@ from torch import Tensor
 from anomaly_ae import figures
 from anomaly_ae.calibration import CONDITIONAL, MARGINAL, Calibration, smallest_rate
 from anomaly_ae.config import RunConfig
-from anomaly_ae.data.datasets import open_data, whole_name
+from anomaly_ae.data.datasets import normal_there, open_data, whole_name
+from anomaly_ae.data.folder_words import sense
+from anomaly_ae.data.layout_texts import CALIBRATING
+from anomaly_ae.data.pictures import PictureData
+from anomaly_ae.data.sources import Listing
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import measure_drift
 from anomaly_ae.errors import UsageError
@@ -21,6 +25,7 @@ from anomaly_ae.folder import score_images
 from anomaly_ae.metrics import best_f1, proportion_interval
 from anomaly_ae.pipeline.marking import begin_run, finish
 from anomaly_ae.pipeline.models import load_model
+from anomaly_ae.progress import say
 from anomaly_ae.runs import CALIBRATION, EXAMPLE, LATEST, Home, Record, RunFolder
 from anomaly_ae.tracking.mirror import mark_dead_runs
 
@@ -112,13 +117,36 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
     if dataset and folder:
         raise UsageError("normal images come from --dataset or from --normal-folder, and both were given")
     if folder:
-        scored = score_images(detector, expand(folder))
+        scored = score_images(detector, expand(folder), _normal_pictures(detector, str(folder)))
         source = str(expand(folder).resolve())
         return Normals(scored.scores, source, len(scored.errors), tuple(scored.differences))
     if not dataset:
         return Normals(detector.calibration.scores, "the same images as before")
     images = _images_of(detector, dataset, data_dir)
     return Normals(detector.score(images), dataset, differences=tuple(detector.differences(images)))
+
+
+def _normal_pictures(detector: Detector, folder: str) -> Listing:
+    """The normal ones of the pictures below a folder. Raises `UsageError` where none is known to be."""
+    data = PictureData.open(folder)
+    alone = len(data.classes) == 1 and sense(data.classes[0]) >= 0  # the user says that it is normal
+    normal = data.classes if alone else normal_there(detector.recipe.normal, detector.recipe.classes, data)
+    if data.layout.doubt and normal:
+        say(f"warning: {data.layout.doubt}")
+    if not normal:
+        raise UsageError(
+            f"there is no normal picture in {data.name}; its classes are {', '.join(data.classes)}; name a folder of "
+            "normal ones"
+        )
+    positions = [data.classes.index(name) for name in normal]
+    say(data.describe(positions, CALIBRATING))
+    return data.of_classes(positions)
+
+
+def _anomalous_pictures(folder: str) -> Listing:
+    """The pictures below a folder but for those in folders that are called good, normal …"""
+    data = PictureData.open(folder)
+    return data.of_classes([i for i, name in enumerate(data.classes) if len(data.classes) == 1 or sense(name) <= 0])
 
 
 def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
@@ -130,13 +158,15 @@ def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
             "those that were held back for its calibration"
         )
     data = open_data(name, data_dir)
-    normal = [position for position, each in enumerate(data.classes) if each in recipe.normal]
+    normal = normal_there(recipe.normal, recipe.classes, data)
     if not normal:
         raise UsageError(
             f"{name} has no class that is normal to the detector; its classes are {', '.join(data.classes)}, and "
             f"normal are {', '.join(recipe.normal)}"
         )
-    wanted = torch.tensor(normal)
+    wanted = torch.tensor([data.classes.index(each) for each in normal])
+    if isinstance(data, PictureData):
+        say(data.describe(wanted.tolist(), CALIBRATING))
     files = [detector.unseen(file) for file in data.load(detector.preprocessing).files.values()]
     return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in files])
 
@@ -146,7 +176,7 @@ def _measure_anomalies(detector: Detector, folder: Path) -> dict[str, Any]:
 
     That threshold is chosen with these very anomalies and holds no rate; its figures are what it came to on them.
     """
-    scored = score_images(detector, folder)
+    scored = score_images(detector, folder, _anomalous_pictures(str(folder)))
     found = int((scored.scores > detector.threshold).sum())
     low, high = proportion_interval(found, len(scored.scores))
     f1, threshold = best_f1(scored.scores.numpy(), detector.calibration.scores.numpy())

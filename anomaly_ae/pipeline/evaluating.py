@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from anomaly_ae import figures
-from anomaly_ae.data.classes import ALL as NORMAL_ALL
-from anomaly_ae.data.classes import same_class
-from anomaly_ae.data.datasets import Data, open_data, short_name
-from anomaly_ae.data.folder_words import sense
+from anomaly_ae.data.datasets import Data, normal_there, open_data, short_name
 from anomaly_ae.data.images import ImageSet
+from anomaly_ae.data.layout_texts import MEASURING
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
@@ -115,9 +113,9 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
 
     Raises `UsageError` when it cannot be known what is normal in it.
     """
-    normal = _normal_there(detector, data)
+    normal = normal_there(detector.recipe.normal, detector.recipe.classes, data)
     if isinstance(data, PictureData):
-        say(data.describe([data.classes.index(name) for name in normal], training=False))
+        say(data.describe([data.classes.index(name) for name in normal], MEASURING))
     dataset = data.load(detector.preprocessing)
     classes, normal = data.classes, normal or detector.recipe.normal
     classes += tuple(name for name in normal if name not in classes)  # where all are anomalous, with no image
@@ -125,34 +123,6 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     test = detector.unseen(dataset.files["test" if "test" in dataset.files else "train"])
     say_left_out(dataset.left_out)
     return dataclasses.replace(detector, recipe=recipe), test
-
-
-def _normal_there(detector: Detector, data: Data) -> tuple[str, ...]:
-    """The classes of another data set that are normal to a detector: called as in the training, or else normal by
-    their name or as the only one; none where all are anomalous by their names or were so in the training.
-
-    Raises `UsageError` where that cannot be known.
-    """
-    recipe = detector.recipe
-    trained, known = ({same_class(name) for name in names} for names in (recipe.normal, recipe.classes))
-    if (
-        isinstance(data, PictureData)
-        and len(data.classes) == 1
-        and data.normal is None
-        and sense(data.classes[0]) >= 0
-    ):
-        raise data.undecided()
-    if called := tuple(name for name in data.classes if same_class(name) in trained):
-        return called
-    new = [name for name in data.classes if same_class(name) not in known and sense(name) >= 0]
-    normal = tuple(name for name in new if data.normal in (name, NORMAL_ALL) or sense(name) > 0)
-    if new and not normal:
-        raise UsageError(
-            f"{data.name} has no class that is known to be normal or anomalous to the detector; its classes are "
-            f"{', '.join(data.classes)}, and normal are {', '.join(recipe.normal)}; call the folder of its normal "
-            "pictures so"
-        )
-    return normal
 
 
 def _others(detector: Detector, asked: Sequence[str]) -> list[str]:

@@ -226,7 +226,7 @@ def make(root: Path, tree: Tree) -> Path:
         (
             {":good_{}.png": 3, ":bad_{}.png": 2},
             "",
-            "2 pictures are called as anomalies are, as bad_0.png, by no folder",
+            "the names of 2 pictures say anomalous, as bad_0.png",
         ),
         ({"labels": 3}, "", "all there is to train on lies in labels, which may be something else"),
         ({"a": 3, "b": 3}, "", "no name of the classes a, b says normal"),
@@ -243,6 +243,12 @@ def test_what_is_normal_is_never_guessed(tmp_path: Path, tree: Tree, empty: str,
     assert all(line.split()[-1].isdigit() for line in tree_shown.splitlines())
     assert normal_classes("all", data) == tuple(range(len(data.classes)))
     assert normal_classes(data.classes[0], data) == (0,)  # but may be said
+
+
+def test_a_single_odd_name_is_said_and_no_more() -> None:
+    layout = find_layout([*files({"": 60}), b"broken.png"])
+    assert layout.normal
+    assert layout.about.endswith("the names of 1 pictures say anomalous, as broken.png")
 
 
 def test_the_tree_that_is_shown_is_small(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""Odd folders given to whole commands: what is trained on, measured with and calibrated on is what was meant."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomaly_ae import pipeline
+from anomaly_ae.config import RunConfig
+from anomaly_ae.errors import DataError, UsageError
+from anomaly_ae.runs import Home
+
+QUICK = RunConfig(preset="fast", epochs=1, scorer="mse", image_size="16", target_fpr=0.1)
+
+
+def fill(folder: Path, count: int, seed: int, defect: bool = False) -> Path:
+    """Pictures of noise, some with a white square."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        pixels = np.random.default_rng(1000 * seed + i).integers(90, 110, (20, 20), dtype=np.uint8)
+        pixels[4:9, 4:9] += 100 * np.uint8(defect)
+        Image.fromarray(pixels).save(folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """With a detector of 40 pictures in an unpacked archive, in which 10 bad ones lie beside them."""
+    place = tmp_path_factory.mktemp("odd")
+    fill(place / "archive/parts/images/good", 40, 1)
+    fill(place / "archive/parts/images/bad", 10, 2, defect=True)
+    home = Home.find(str(place / "mlruns"))
+    pipeline.train(dataclasses.replace(QUICK, dataset=str(place / "archive")), home=home, tracking=False)
+    return home
+
+
+def test_what_is_bad_is_never_trained_on(home: Home) -> None:
+    run = home.latest()
+    assert run.config.normal == "good"
+    evaluation = pipeline.evaluate(home=home)
+    assert {row["class"]: row["role"] for row in evaluation.per_class} == {"good": "normal", "bad": "novel"}
+    assert evaluation.auroc is not None
+    assert evaluation.auroc > 0.9
+
+
+def test_anomalies_alone_are_measured_as_anomalies_and_not_trained_on(home: Home, tmp_path: Path) -> None:
+    bad = fill(tmp_path / "set/defects", 5, 3, defect=True).parent
+    (bad / "good").mkdir()
+    evaluation = pipeline.evaluate(home=home, dataset=str(bad))
+    assert [(row["class"], row["role"]) for row in evaluation.per_class] == [("defects", "novel")]
+    assert evaluation.false_positive_rate is None
+    with pytest.raises(UsageError, match=r"--normal is needed: .* called defects, .* and good holds no picture"):
+        pipeline.train(dataclasses.replace(QUICK, dataset=str(bad)), home=home, tracking=False)
+
+
+def test_masks_are_no_pictures_to_calibrate_on_nor_are_anomalies(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "new/test/OK", 12, 4)
+    fill(tmp_path / "new/test/NG", 6, 5, defect=True)
+    for i in range(6):
+        Image.fromarray(np.eye(20, dtype=np.uint8)).save(tmp_path / f"new/test/NG/{i:02}_mask.png")
+    fill(tmp_path / "new/.cache", 3, 6)
+    result = pipeline.calibrate(
+        normal_folder=tmp_path / "new",
+        anomaly_folder=tmp_path / "new/test/NG",
+        target_fpr=0.1,
+        home=home,
+        tracking=False,
+    )
+    assert result.images == 12
+    assert result.anomalies is not None
+    assert result.anomalies["images"] == 6
+    said = " ".join(capsys.readouterr().err.split())
+    assert "OK 12 normal: to set the threshold" in said
+    assert "NG 6 anomalous: not used" in said
+    assert "left out: 3 hidden pictures" in said
+
+
+def test_anomalies_alone_are_nothing_to_calibrate_on(home: Home, tmp_path: Path) -> None:
+    fill(tmp_path / "bad", 12, 7, defect=True)
+    with pytest.raises(UsageError, match=r"no normal picture in .*; its classes are bad"):
+        pipeline.calibrate(normal_folder=tmp_path, target_fpr=0.1, home=home, tracking=False)
+    with pytest.raises(DataError, match="no folder says of any picture what it is"):
+        pipeline.calibrate(normal_folder=fill(tmp_path / "a/masks", 3, 8).parent, home=home, tracking=False)
