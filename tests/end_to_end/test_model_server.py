@@ -102,10 +102,10 @@ def test_another_rate_may_be_asked_for_and_one_that_cannot_be_held_is_refused(
     assert "stack_trace" not in answer
 
 
-@pytest.mark.parametrize("cell", ["%%%", "", "nonsense!"])
+@pytest.mark.parametrize("cell", ["%%%", ""])
 def test_what_is_no_base64_is_a_400(server: str, cell: str) -> None:
     status, answer = ask(server, [cell])
-    assert (status, "base64" in str(answer) or "padding" in str(answer)) == (400, True)
+    assert (status, "base64" in answer["message"]) == (400, True)
 
 
 def test_a_wrong_type_or_column_is_a_400_that_names_what_is_wanted(server: str) -> None:
