@@ -110,7 +110,6 @@ def assert_works(home: Home) -> None:
     assert not list(home.root.glob(".*"))
 
 
-@pytest.mark.parametrize(("statements", "by"), [(300, signal.SIGKILL), (100, signal.SIGINT)])
 def begun(home: Home) -> str | None:
     """MLflow's id of a run that begins; None where MLflow is away."""
     tracker = mirror.Tracker(home, None)
@@ -118,6 +117,7 @@ def begun(home: Home) -> str | None:
     return tracker.run_id
 
 
+@pytest.mark.parametrize(("statements", "by"), [(300, signal.SIGKILL), (100, signal.SIGINT)])
 def test_a_kill_while_the_database_is_made_leaves_none(home: Home, statements: int, by: signal.Signals) -> None:
     killed_while_it_opens(home, statements, by)
     assert not home.database.exists()
