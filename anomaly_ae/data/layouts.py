@@ -149,7 +149,7 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     roles = {i: place.role or Role.TRAIN for i, place in pictures.items()}
     names = _class_names({i: place.rest for i, place in pictures.items()}, roles)
     fitting = beside | _match(masks, pictures, stems, names)
-    by_masks = _told_by_masks(names, set(fitting.values()))
+    by_masks = _told_by_masks(names, roles, set(fitting.values()))
     masked_roles = {roles[i] for i in fitting.values() if i in roles}
     for i, name in list(names.items()):
         if not name and roles[i] is not Role.TRAIN and not (by_masks and roles[i] in masked_roles):
@@ -409,12 +409,16 @@ def _ends_alike(folders: Parts, others: Parts) -> bool:
     return _folded(folders)[len(folders) - shorter :] == others[len(others) - shorter :]
 
 
-def _told_by_masks(names: Mapping[int, str], masked: Collection[int | None]) -> bool:
-    """Whether nothing but masks says which pictures are normal: no folder does, and these do not differ, or every
-    picture has a mask.
+def _told_by_masks(names: Mapping[int, str], roles: Mapping[int, Role], masked: Collection[int | None]) -> bool:
+    """Whether nothing but masks says which pictures are normal: no folder does, and every picture has a mask, or the
+    folders do not differ and are not for a test alone.
     """
     classes = set(names.values())
-    return bool(masked) and not any(map(sense, classes)) and (len(classes) == 1 or set(names) <= set(masked))
+    return (
+        bool(masked)
+        and not any(map(sense, classes))
+        and (set(names) <= set(masked) or (len(classes) == 1 and Role.TRAIN in roles.values()))
+    )
 
 
 def _require_plain(classes: set[str], masked: set[str]) -> None:

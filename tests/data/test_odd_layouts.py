@@ -173,6 +173,10 @@ AS_FOUND: dict[str, tuple[Tree, str]] = {
 
 ASKED: dict[str, tuple[Tree, str]] = {
     "a test without classes alone": ({"test": 6}, "6 pictures of which no folder says what they are"),
+    "a test with some masks alone": (
+        {"test": 6, "ground_truth": 2},
+        "6 pictures of which no folder says what they are",
+    ),
     "masks alone": ({"ground_truth/bad": 6}, "6 masks, by the names of their folders"),
     "nothing that is not hidden": ({".hidden": 6}, "6 hidden pictures"),
     "several data sets": ({"tile/train/good": 3, "can/train/good": 3}, "the folders can, tile hold a data set each"),
