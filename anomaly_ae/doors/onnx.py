@@ -166,7 +166,7 @@ def converted(detector: Detector, kind: torch.dtype = torch.float32) -> Detector
 def make_graph(detector: Detector) -> bytes:
     """A detector, on the CPU, as the content of an ONNX file."""
     example = torch.zeros(3, *detector.preprocessing.shape, dtype=torch.uint8)
-    with _hushed(), exact_float32("cpu"):
+    with _hushed(), torch.autocast("cpu", enabled=False):  # the tracer refuses flags of single operators
         whole = Graph(detector)
         program = torch.export.export(whole, (example,), dynamic_shapes={IMAGES: {0: torch.export.Dim("N")}})
         program = program.run_decompositions({each: _in_double(each) for each in REDUCTIONS})
