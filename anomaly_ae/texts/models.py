@@ -64,10 +64,15 @@ def _anomalies(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def evaluated(result: Mapping[str, Any]) -> str:
+    mse = result["reconstruction_mse"]
     rows = [
-        *(_ranked(result) if result["auroc"] is not None else [("AUROC", "none: every class is normal")]),
+        *(
+            _ranked(result)
+            if result["auroc"] is not None
+            else [("AUROC", "none: it takes normal and anomalous images")]
+        ),
         ("", ""),
-        ("reconstruction MSE", f"{result['reconstruction_mse']:.5f}   of the normal test images, in [0, 1]"),
+        *([("reconstruction MSE", f"{mse:.5f}   of the normal test images, in [0, 1]")] if mse is not None else []),
         (
             "threshold",
             f"{result['threshold']:.4f}   for a false-alarm rate of {result['target_fpr']:g} "
