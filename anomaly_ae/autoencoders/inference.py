@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -129,6 +129,8 @@ def _exact_flags() -> list[tuple[Any, str, Any]]:
     if not hasattr(matmul, "fp32_precision"):  # torch before 2.9
         return [*steady, (matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
     places = matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn
+    with suppress(RuntimeError):  # by its older name too, which torch itself asks for in an export
+        steady += [(cudnn, "allow_tf32", False)] if cudnn.allow_tf32 else []
     return [*steady, *((place, "fp32_precision", "ieee") for place in places)]
 
 
