@@ -55,6 +55,15 @@ class Copies:
         used[list(self.left_out.get(file, ()))] = False
         return used
 
+    def names(self, dataset: Dataset) -> list[str]:
+        """What is left out, each with the reason."""
+        return [
+            f"{shown(names[position])}: {reason}"
+            for file, reasons in self.left_out.items()
+            for position, reason in sorted(reasons.items())
+            if (names := dataset.files[file].names)
+        ]
+
 
 def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     """Copies among the normal pictures of a data set, of which one is to be used; pictures that are in normal classes
@@ -121,7 +130,7 @@ def first_alike(*sets: Pictures) -> Tensor:
     turned or mirrored.
     """
     hashes = torch.cat([hash_rows(images) for images in _batches(sets)])
-    equal = _firsts(torch.unique(hashes, return_inverse=True)[1])
+    equal = first_of_equals(hashes)
     distinct = torch.unique(equal)
     channels = sets[0][0].shape[1]
     if not 1 < len(distinct) <= MOST_PICTURES or channels not in MODES:
@@ -153,7 +162,7 @@ def _first_saved_anew(sets: Sequence[Pictures]) -> Tensor:
     least = max(LEAST, _likeness_of_others(looks), _likeness_of_copies(looks))
     alike, count = _pairs(looks.all, least), len(looks.all)
     graph = coo_array((np.ones(len(alike)), (alike[:, 0], alike[:, 1])), shape=(count, count))
-    return _firsts(torch.from_numpy(connected_components(graph, directed=False)[1]).long())
+    return first_of_equals(torch.from_numpy(connected_components(graph, directed=False)[1]).long())
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,8 +256,8 @@ def _ordered(looks: Tensor) -> Tensor:
     return (looks @ direction).argsort()
 
 
-def _firsts(groups: Tensor) -> Tensor:
-    """Of rows with a group each, int64 (N,), the position of the first row of its group, (N,)."""
-    positions = torch.arange(len(groups))
-    firsts = torch.full((len(groups),), len(groups)).scatter_reduce(0, groups, positions, "amin")
+def first_of_equals(values: Tensor) -> Tensor:
+    """Of whole numbers, int64 (N,), the position of the first that each is equal to, (N,)."""
+    distinct, groups = torch.unique(values, return_inverse=True)
+    firsts = torch.full((len(distinct),), len(values)).scatter_reduce(0, groups, torch.arange(len(values)), "amin")
     return firsts[groups]

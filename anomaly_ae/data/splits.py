@@ -51,9 +51,7 @@ class Part:
         indices = None if images is None else self._find(images)
         if images is None or indices is None:
             gone = self._gone(images)
-            raise DataChanged(
-                f"{dataset.name} has fewer images than when the detector was trained{gone}; use that data"
-            )
+            raise DataChanged(f"{dataset.name} has fewer images than when the training began{gone}; use that data")
         taken = images.take(indices)
         if taken.digest(dataset.classes) != self.digest:
             raise DataChanged(
@@ -128,6 +126,44 @@ class Split:
         """The hashes of the images that a detector was made with, and of their copies, int64 (N,)."""
         parts = (self.fit.hashes, self.validation.hashes, self.calibration.hashes, self.copies)
         return torch.cat([hashes.cpu() for hashes in parts])
+
+    def pictures(self) -> dict[str, Any]:
+        """Names, positions and hashes of the pictures of each part, for `of_pictures`; nothing where none has a name.
+
+        Bytes of names that are no UTF-8 are as Python has them in text.
+        """
+        return {
+            name: {
+                "names": [each.decode("utf-8", "surrogateescape") for each in part.names],
+                "positions": part.indices.tolist(),
+                "hashes": part.hashes.tolist(),
+            }
+            for name in PARTS
+            if (part := getattr(self, name)).names is not None
+        }
+
+    @classmethod
+    def of_pictures(cls, parts: Mapping[str, Any], pictures: Mapping[str, Any], copies: Sequence[int]) -> "Split":
+        """The split that `summary`, `pictures` and hashes of copies were taken from. Raises `KeyError`, `TypeError`
+        or `ValueError` when they do not belong together.
+        """
+        return cls(
+            *(
+                Part(
+                    parts[name]["file"],
+                    torch.tensor(pictures[name]["positions"], dtype=torch.int64),
+                    parts[name]["digest"],
+                    torch.tensor(pictures[name]["hashes"], dtype=torch.int64),
+                    tuple(each.encode("utf-8", "surrogateescape") for each in pictures[name]["names"]),
+                )
+                for name in PARTS
+            ),
+            copies=torch.tensor(copies, dtype=torch.int64),
+        )
+
+    def names(self) -> frozenset[bytes]:
+        """Of all files in it."""
+        return frozenset(name for part in PARTS for name in getattr(self, part).names or ())
 
     def with_hashes(self, images: Mapping[str, ImageSet]) -> "Split":
         """The same with the hashes of these images, by part, as a detector sees them."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anomaly_ae.data.images import hash_rows
 from anomaly_ae.data.sources import Listing, open_source, shown
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
@@ -67,11 +68,12 @@ def check_output(output: Path) -> None:
 
 @dataclass(frozen=True)
 class Scored:
-    """What the images of a source score, float32 (N,); files that could not be read, with the reason; and how the
-    images look unlike those of the training.
+    """What the images of a source score, float32 (N,), and their hashes, int64 (N,), see `ImageSet.hashes`; files
+    that could not be read, with the reason; and how the images look unlike those of the training.
     """
 
     scores: Tensor
+    hashes: Tensor
     errors: list[str]
     differences: list[str]
 
@@ -82,15 +84,19 @@ def score_images(detector: Detector, place: str | Path, listing: Listing | None 
     Raises `DataMissing` when there is no image, `DataError` when not one can be read.
     """
     source = open_source(place)
-    listing, parts, errors = listing or source.list(), list[Results](), list[str]()
+    listing = listing or source.list()
+    parts, hashes, errors = list[Results](), list[Tensor](), list[str]()
     with detector.preprocessing.decoders(source) as decoders:
         for batch in show(read_batches(decoders, detector, listing), len(listing)):
             parts.append(score_batch(detector, listing, batch))
+            hashes.append(hash_rows(batch.images[batch.places]))
             errors += _errors(listing, batch)
     _require_one(listing, errors, source.name)
     say_left_out(errors)
     results = np.concatenate(parts)
-    return Scored(torch.tensor(results["score"][is_scored(results)]), errors, find_differences(detector, results))
+    scored = is_scored(results)
+    scores, found = torch.tensor(results["score"][scored]), torch.cat(hashes)[torch.from_numpy(scored)]
+    return Scored(scores, found, errors, find_differences(detector, results))
 
 
 def _errors(listing: Listing, batch: Batch) -> list[str]:

@@ -12,14 +12,17 @@ from torch import Tensor
 from anomaly_ae import figures
 from anomaly_ae.calibration import CONDITIONAL, MARGINAL, Calibration, smallest_rate
 from anomaly_ae.config import RunConfig
+from anomaly_ae.data.copies import first_of_equals
 from anomaly_ae.data.datasets import normal_there, open_data, whole_name
 from anomaly_ae.data.folder_words import sense
+from anomaly_ae.data.images import hash_rows
 from anomaly_ae.data.layout_texts import CALIBRATING
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.sources import Listing
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import measure_drift
-from anomaly_ae.errors import UsageError
+from anomaly_ae.errors import DataError, UsageError
+from anomaly_ae.escaping import counted
 from anomaly_ae.files import expand, write_json
 from anomaly_ae.folder import score_images
 from anomaly_ae.metrics import best_f1, proportion_interval
@@ -37,6 +40,7 @@ KNOWN_SHARE, LOW = 0.3, 0.1
 class CalibrateResult:
     """What a calibration came to.
 
+    left_out:       images that the detector was made with, and images that are equal to others, which count once
     smallest_rates: by guarantee, the smallest false-alarm rate that so many images can hold
     drift:          how the new calibration scores lie to the old ones, see `Drift`; None where they are the same
     differences:    how the images look unlike those of the training, and what else speaks against them
@@ -47,6 +51,7 @@ class CalibrateResult:
     calibrated_on: str
     images: int
     unreadable: int
+    left_out: int
     guarantee: str
     target_fpr: float
     expected_fpr: float
@@ -67,6 +72,7 @@ class Normals:
     scores: Tensor
     source: str
     unreadable: int = 0
+    left_out: int = 0
     differences: tuple[str, ...] = ()
 
 
@@ -119,11 +125,33 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
     if folder:
         scored = score_images(detector, expand(folder), _normal_pictures(detector, str(folder)))
         source = str(expand(folder).resolve())
-        return Normals(scored.scores, source, len(scored.errors), tuple(scored.differences))
+        new = _new(detector, scored.hashes)
+        left_out = len(scored.hashes) - len(new)
+        return Normals(scored.scores[new], source, len(scored.errors), left_out, tuple(scored.differences))
     if not dataset:
         return Normals(detector.calibration.scores, "the same images as before")
     images = _images_of(detector, dataset, data_dir)
-    return Normals(detector.score(images), dataset, differences=tuple(detector.differences(images)))
+    new = _new(detector, hash_rows(images))
+    left_out, images = len(images) - len(new), images[new]
+    return Normals(
+        detector.score(images), dataset, left_out=left_out, differences=tuple(detector.differences(images))
+    )
+
+
+def _new(detector: Detector, hashes: Tensor) -> Tensor:
+    """Positions of the images with these hashes, (N,), that the detector was not made with; of equal ones the first.
+
+    How many are left out is said. Raises `DataError` when it was made with all.
+    """
+    unseen = torch.nonzero(~torch.isin(hashes, detector.split.seen())).flatten()
+    if not len(unseen):
+        raise DataError(f"the detector was made with all {len(hashes):,} of these pictures; name others")
+    if known := len(hashes) - len(unseen):
+        say(f"left out: {counted(known, 'picture')} that the detector was made with")
+    new = unseen[torch.unique(first_of_equals(hashes[unseen]))]
+    if equal := len(unseen) - len(new):
+        say(f"left out: {counted(equal, 'picture')} that are equal to others, for each counts once")
+    return new
 
 
 def _normal_pictures(detector: Detector, folder: str) -> Listing:
@@ -150,7 +178,7 @@ def _anomalous_pictures(folder: str) -> Listing:
 
 
 def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
-    """The images of another data set whose classes are normal."""
+    """The images of another data set whose classes are normal, at the detector's size."""
     recipe = detector.recipe
     if whole_name(name, data_dir) == recipe.dataset:
         raise UsageError(
@@ -167,7 +195,7 @@ def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
     wanted = torch.tensor([data.classes.index(each) for each in normal])
     if isinstance(data, PictureData):
         say(data.describe(wanted.tolist(), CALIBRATING))
-    files = [detector.unseen(file) for file in data.load(detector.preprocessing).files.values()]
+    files = map(detector.preprocessing.prepare_set, data.load(detector.preprocessing).files.values())
     return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in files])
 
 
@@ -254,6 +282,7 @@ def _result(
         calibrated_on=normals.source,
         images=len(calibration.scores),
         unreadable=normals.unreadable,
+        left_out=normals.left_out,
         guarantee=calibration.method,
         target_fpr=calibration.target_fpr,
         expected_fpr=calibration.expected_fpr,

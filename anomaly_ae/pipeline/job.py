@@ -1,8 +1,10 @@
 """A training that has passed every check."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,12 +24,14 @@ from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.splits import PARTS, Split, split_dataset
 from anomaly_ae.detector import Detector, check_target
 from anomaly_ae.errors import ModelError, UsageError, one_line
+from anomaly_ae.escaping import counted
 from anomaly_ae.files import expand
 from anomaly_ae.objectives import Objective, build_objective, needs_features, objective_names
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.progress import say, say_left_out
 from anomaly_ae.runs import Home
+from anomaly_ae.schema import parse
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.serialization import Recipe
 from anomaly_ae.training import epoch_count
@@ -49,9 +53,16 @@ class Job:
     save_to: Path | None
 
     @classmethod
-    def prepare(cls, config: RunConfig, home: Home, save_to: str | Path | None) -> "Job":
+    def prepare(
+        cls,
+        config: RunConfig,
+        home: Home,
+        save_to: str | Path | None,
+        begun: Mapping[str, Any] = MappingProxyType({}),
+    ) -> "Job":
         """Look up every name, load and divide the data. Raises whatever is wrong with them.
 
+        begun: the split record of a training that is gone on with, whose pictures are taken whatever has come since
         The job's own config says what was left open: the number of epochs, the latent size, what is black and
         white, and where the data lie.
         """
@@ -59,13 +70,67 @@ class Job:
         check_names(config)
         perceptual = _find_features(config.perceptual, home)
         data = open_data(config.dataset, config.data_dir)
-        normal = normal_classes(config.normal, data)
-        if isinstance(data, PictureData):
-            say(data.describe(normal))
         config = dataclasses.replace(config, normal=config.normal or data.normal or "")
         device = pick_device(config.device)
         if save_to:
             check_target(expand(save_to).resolve())
+        if isinstance(data, PictureData) and "pictures" in begun:
+            division = Division.of_record(begun, data)
+        else:
+            division = Division.draw(config, data)
+        preprocessing, split = division.preprocessing, division.split
+        recipe = _recipe(config, division)
+        network = recipe.build(preprocessing.shape)
+        recipe = dataclasses.replace(recipe, latent=inner_network(network).latent_size)
+        objective = build_objective(str(config.objective), _features(perceptual, preprocessing, device))
+        _try(network, objective, preprocessing, config, device)
+        config = dataclasses.replace(
+            config,
+            latent=recipe.latent,
+            perceptual=perceptual,
+            intensity=None if preprocessing.intensity is None else preprocessing.intensity.setting,
+            epochs=epoch_count(config, len(split.fit.indices)),
+            data_dir=data.place,
+        )
+        images = {part: division.take(part) for part in PARTS}
+        split = split.with_hashes(images)
+        return cls(
+            config=config,
+            recipe=recipe,
+            preprocessing=preprocessing,
+            split=split,
+            split_record=dict(begun) if "pictures" in begun else division.record(split),
+            images=images,
+            objective=objective,
+            device=device,
+            parameters=parameter_count(network),
+            save_to=Path(save_to) if save_to else None,
+        )
+
+
+@dataclass(frozen=True)
+class Division:
+    """The images of a training, and which of them go where.
+
+    classes, normal: names, as they were when the training began
+    files:           how many there were
+    left_out:        what is used for nothing, each with the reason
+    """
+
+    dataset: Dataset
+    preprocessing: Preprocessing
+    split: Split
+    classes: tuple[str, ...]
+    normal: tuple[str, ...]
+    files: int = 0
+    left_out: tuple[str, ...] = ()
+
+    @classmethod
+    def draw(cls, config: RunConfig, data: Data) -> "Division":
+        """Load the images and divide them; it is said what goes where."""
+        normal = normal_classes(config.normal, data)
+        if isinstance(data, PictureData):
+            say(data.describe(normal))
         shape = _shape(config, data)  # now, for it may download
         if isinstance(data, PictureData):
             for words in data.size_words(shape[1:], find_autoencoder(str(config.autoencoder)).side, config.fit):
@@ -79,32 +144,47 @@ class Job:
         for line in (*copies.about, split.about(dataset, normal)):
             say(line)
         require_enough(len(split.calibration.indices), config.target_fpr)
-        recipe = _recipe(config, dataset, normal)
-        network = recipe.build(preprocessing.shape)
-        recipe = dataclasses.replace(recipe, latent=inner_network(network).latent_size)
-        objective = build_objective(str(config.objective), _features(perceptual, preprocessing, device))
-        _try(network, objective, preprocessing, config, device)
-        config = dataclasses.replace(
-            config,
-            latent=recipe.latent,
-            perceptual=perceptual,
-            intensity=None if preprocessing.intensity is None else preprocessing.intensity.setting,
-            epochs=epoch_count(config, len(split.fit.indices)),
-            data_dir=data.place,
-        )
-        images = {part: preprocessing.prepare_set(getattr(split, part).take(dataset)) for part in PARTS}
-        return cls(
-            config=config,
-            recipe=recipe,
-            preprocessing=preprocessing,
-            split=split.with_hashes(images),
-            split_record={"digest": dataset.digest(), "parts": split.summary(), "left_out": list(dataset.left_out)},
-            images=images,
-            objective=objective,
-            device=device,
-            parameters=parameter_count(network),
-            save_to=Path(save_to) if save_to else None,
-        )
+        names = tuple(dataset.classes[position] for position in normal)
+        left_out = (*dataset.left_out, *copies.names(dataset))
+        files = len(data.listing) if isinstance(data, PictureData) else 0
+        return cls(dataset, preprocessing, split, dataset.classes, names, files, left_out)
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any], data: PictureData) -> "Division":
+        """The one that `record` made a record of, with its own pictures alone."""
+        try:
+            split = Split.of_pictures(record["parts"], record["pictures"], record["copies"])
+            preprocessing = parse(Preprocessing, record["preprocessing"])
+            classes, normal = tuple(record["classes"]), tuple(record["normal"])
+            more = len(data.listing) - record["files"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"the run's split.json is damaged ({one_line(error)}); train anew") from error
+        if more > 0:
+            say(f"{counted(more, 'file')} more than when this training began in {data.name}: not used")
+        return cls(data.load(preprocessing, split.names()), preprocessing, split, classes, normal)
+
+    def take(self, part: str) -> ImageSet:
+        """The images of a part as the detector sees them. Raises `DataChanged`."""
+        taken = getattr(self.split, part).take(self.dataset).relabelled(self.dataset.classes, self.classes)
+        return self.preprocessing.prepare_set(taken)
+
+    def record(self, split: Split) -> dict[str, Any]:
+        """What split.json has of it, as plain JSON values; `split` has the hashes of what the detector sees."""
+        pictures = split.pictures()
+        more = {
+            "pictures": pictures,
+            "copies": split.copies.tolist(),
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "classes": self.classes,
+            "normal": self.normal,
+            "files": self.files,
+        }
+        return {
+            "digest": self.dataset.digest(),
+            "parts": split.summary(),
+            "left_out": list(self.left_out),
+            **(more if pictures else {}),
+        }
 
 
 def with_defaults(config: RunConfig) -> RunConfig:
@@ -164,11 +244,11 @@ def _shape(config: RunConfig, data: Data) -> Shape:
     return config.channels or channels, height, width
 
 
-def _recipe(config: RunConfig, dataset: Dataset, normal: tuple[int, ...]) -> Recipe:
+def _recipe(config: RunConfig, division: Division) -> Recipe:
     return Recipe(
         dataset=config.dataset,
-        classes=dataset.classes,
-        normal=tuple(dataset.classes[position] for position in normal),
+        classes=division.classes,
+        normal=division.normal,
         autoencoder=str(config.autoencoder),
         scorer=str(config.scorer),
         latent=config.latent,

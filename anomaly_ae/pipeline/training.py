@@ -142,7 +142,7 @@ def resume(
         if record.status == FINISHED and has_detector(run):
             raise UsageError(f"run {record.id} is finished; there is nothing to resume")
         with stage("reading the images"):
-            job = Job.prepare(config, home, save_to)
+            job = Job.prepare(config, home, save_to, run.split)
         if any(job.split_record[key] != run.split.get(key) for key in ("digest", "parts")):
             raise DataChanged(f"the data are not those that run {record.id} was started with; use that data")
         tracker = Tracker(home, record.mlflow_run_id)

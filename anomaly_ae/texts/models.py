@@ -29,6 +29,9 @@ def trained(result: Mapping[str, Any]) -> str:
 def calibrated(result: Mapping[str, Any]) -> str:
     rates = " · ".join(f"{name} from {rate:g}" for name, rate in result["smallest_rates"].items())
     bad = f"; {counted(result['unreadable'], 'file')} could not be read" if result["unreadable"] else ""
+    bad += (
+        f"; {result['left_out']:,} were left out, known to the detector or there twice" if result["left_out"] else ""
+    )
     rows = [
         ("run", result["run_id"]),
         ("calibrated on", f"{counted(result['images'], 'normal image')}: {result['calibrated_on']}{bad}"),
