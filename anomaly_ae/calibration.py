@@ -1,6 +1,7 @@
 """From score to p-value, the threshold that holds a false-alarm rate, and the discoveries in a batch."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
 from fractions import Fraction
@@ -13,19 +14,26 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
+from anomaly_ae.data.sources import shown
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
 from anomaly_ae.metrics import require_numbers
 from anomaly_ae.schema import Positive, Share, Within
 
 MARGINAL, CONDITIONAL, TAIL = "marginal", "conditional", "tail"
 GUARANTEES = (MARGINAL, CONDITIONAL, TAIL)
+MANUAL, DETECT = "manual", "detect"
+CHOSEN = {  # thresholds that no rate was asked for: how they came about
+    MANUAL: "the threshold was given",
+    DETECT: "the threshold was chosen by known anomalies",
+}
 CONFIDENCE = 0.95
-SMALLEST_RATE = 1e-9  # nobody has that many images
+SMALLEST_RATE, LARGEST_RATE = 1e-9, 0.999  # nobody has that many images; nobody wants that many alarms
 UP = Context(
     prec=4, rounding=ROUND_CEILING
 )  # a smallest rate is told in so many digits, and can be asked for as told
 TAIL_SHARE, FEWEST_IN_TAIL = 0.1, 30  # of the calibration scores, the highest, and how many of them a fit needs
 FEWEST_DIFFERENT = 5  # of those
+LONE = 2  # times as far from the next as all others are from each other, a score stands alone
 ALIKE = 1e-5  # relative, between scores that another machine may give the other way round
 
 Floats = npt.NDArray[np.float64]
@@ -62,23 +70,11 @@ class Tail:
         """
         from scipy.stats import genpareto  # a second to import, which few calibrations need
 
-        n, highest = len(scores), max(FEWEST_IN_TAIL, round(TAIL_SHARE * len(scores))) - 1
-        apart = ALIKE * float(np.abs(scores).max())
-        above = int(np.searchsorted(scores, scores[-highest] - apart))
-        if n - above > max(highest, n // 2):
-            above = int(np.searchsorted(scores, scores[-highest] + apart, side="right"))
-        excesses = scores[above:] - scores[above - 1]
-        different = len(np.unique(np.round(excesses / apart))) if apart else 0
-        if len(excesses) < FEWEST_IN_TAIL - 1 or different < FEWEST_DIFFERENT:
-            raise CalibrationError(
-                f"too many of the {n:,} calibration scores are equal for a tail: the highest {len(excesses):,} that "
-                f"differ from the rest have {different} values, and {FEWEST_IN_TAIL - 1} with {FEWEST_DIFFERENT} are "
-                "needed; take the guarantee marginal or conditional, or a scorer with finer scores"
-            )
+        n, start, excesses = len(scores), *_tail_excesses(scores)
         shape, _, scale = genpareto.fit(excesses, floc=0)
         shape, scale = (shape, scale) if shape > 0 else (0.0, excesses.mean())
         count = len(excesses)
-        return cls(float(scores[above - 1]), (count + 1) / (n + 1), count, float(shape), float(scale))
+        return cls(start, (count + 1) / (n + 1), count, float(shape), float(scale))
 
     def p_values(self, scores: Floats) -> Floats:
         """p-values, in (0, share], of scores above `start`, (N,)."""
@@ -92,6 +88,25 @@ class Tail:
         from scipy.stats import genpareto
 
         return self.start + float(genpareto.isf(p / self.share, self.shape, scale=self.scale))
+
+
+def _tail_excesses(scores: Floats) -> tuple[float, Floats]:
+    """Where the tail of scores (n,) starts, and by how much those above exceed it, see `Tail.fit`."""
+    n, highest = len(scores), max(FEWEST_IN_TAIL, round(TAIL_SHARE * len(scores))) - 1
+    apart = ALIKE * float(np.abs(scores).max())
+    above = int(np.searchsorted(scores, scores[-highest] - apart))
+    if n - above > max(highest, n // 2):
+        above = int(np.searchsorted(scores, scores[-highest] + apart, side="right"))
+    start = float(scores[above - 1])
+    excesses = scores[above:] - start
+    different = len(np.unique(np.round(excesses / apart))) if apart else 0
+    if len(excesses) < FEWEST_IN_TAIL - 1 or different < FEWEST_DIFFERENT:
+        raise CalibrationError(
+            f"too many of the {n:,} calibration scores are equal for a tail: the highest {len(excesses):,} that "
+            f"differ from the rest have {different} values, and {FEWEST_IN_TAIL - 1} with {FEWEST_DIFFERENT} are "
+            "needed; take the guarantee marginal or conditional, or a scorer with finer scores"
+        )
+    return start, excesses
 
 
 @dataclass(frozen=True)
@@ -108,13 +123,13 @@ class Discoveries:
     needed: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
     """One monotone map from score to p-value, made of the scores of n calibration normals; the threshold inverts it.
 
     scores:     float32 (n,), of normal images used for nothing else, ascending
     target_fpr: the false-alarm rate α asked for, in (0, 1)
-    guarantee:  the method, one of three. With c the number of calibration scores ≥ s, so that ties count against an
+    guarantee:  the method. With c the number of calibration scores ≥ s, so that ties count against an
         alarm, and for normal images exchangeable with the calibration ones,
         `marginal`     p(s) = (1 + c) / (n + 1): P(alarm) ≤ α on average over calibration sets. Vovk, Gammerman and
                        Shafer 2005, https://doi.org/10.1007/b106715
@@ -123,8 +138,14 @@ class Calibration:
                        1934, https://doi.org/10.1093/biomet/26.4.404; Vovk 2012, https://arxiv.org/abs/1209.2673
         `tail`         marginal up to the highest tenth, and from there a generalised Pareto law: an extrapolation,
                        with no guarantee, for rates that n images cannot reach
+        `manual`       p is marginal, and the threshold was chosen without regard to a rate; `target_fpr` becomes the
+                       rate that it holds, (1 + the scores above it) / (n + 1). From the threshold down, p is at least
+                       one step above that, so that verdict and p-value agree
+        `detect`       the same, with the threshold chosen by known anomalies
     confidence: of `conditional`, in (0, 1)
     tail:       the law of the highest scores for `tail`, fitted to them where it is not given
+    names:      of the files that the scores are of, one for each, if there are any
+    chosen:     the threshold of `manual` and `detect`, which becomes the next float32 below
 
     The threshold is such that s > threshold exactly when p(s) ≤ α. Raises `CalibrationError` when n is too small for
     α, or a score is not finite.
@@ -135,19 +156,28 @@ class Calibration:
     guarantee: str = MARGINAL
     confidence: float = CONFIDENCE
     tail: Tail | None = None
+    names: tuple[bytes, ...] | None = None
+    chosen: float | None = None
 
     def __post_init__(self) -> None:
-        check_guarantee(self.guarantee, self.confidence)
-        require_enough(len(self.scores), self.target_fpr, self.guarantee, self.confidence)
-        if not bool(torch.isfinite(self.scores).all()):
+        check_guarantee(self.guarantee, self.confidence, (*GUARANTEES, *CHOSEN))
+        scores, order = self.scores.float().cpu().sort(stable=True)
+        if not bool(torch.isfinite(scores).all()):
             raise CalibrationError("some calibration scores are not finite numbers; train again, with a lower rate")
-        object.__setattr__(self, "scores", self.scores.float().cpu().sort().values)
+        object.__setattr__(self, "scores", scores)
+        if self.names is not None:
+            object.__setattr__(self, "names", tuple(self.names[i] for i in order.tolist()))
+        if self.guarantee in CHOSEN:
+            self._choose()
+        require_enough(len(scores), self.target_fpr, self.guarantee, self.confidence)
         if self.guarantee == TAIL and self.tail is None:
             object.__setattr__(self, "tail", Tail.fit(self.scores.double().numpy()))
 
     @cached_property
     def threshold(self) -> float:
         """The score above which an image is called anomalous."""
+        if self.chosen is not None:
+            return self.chosen
         if self.tail and self.target_fpr < self.tail.share:
             return self._exact(self.tail.score_at(self.target_fpr))
         return float(self.scores[-alarms_allowed(self._levels, self.target_fpr)])
@@ -157,13 +187,15 @@ class Calibration:
         """The false-alarm rate to expect of new normal images, at most `target_fpr`: k / (n + 1) where the threshold
         is the k-th largest calibration score.
         """
-        if self.tail and self.target_fpr < self.tail.share:
+        if self.chosen is not None or (self.tail and self.target_fpr < self.tail.share):
             return self.target_fpr
         return alarms_allowed(self._levels, self.target_fpr) / (len(self.scores) + 1)
 
     @property
     def method(self) -> str:
         """The guarantee in words, as it is printed beside a p-value or a threshold."""
+        if self.guarantee in CHOSEN:
+            return f"{self.guarantee}: {CHOSEN[self.guarantee]}, and this is the rate it holds"
         if self.tail:
             law = f"generalised Pareto with ξ = {self.tail.shape:.2f}, from the {self.tail.count:,} highest scores"
             return f"tail, an extrapolation: {law}"
@@ -172,7 +204,11 @@ class Calibration:
     def p_values(self, scores: Tensor) -> Tensor:
         """p-values, float64 (N,), above 0 and up to 1, of scores (N,). Raises `DataError` for one that is NaN."""
         values = _single(scores)
-        p = torch.from_numpy(self._levels)[self._reached_by(values)]
+        reached = self._reached_by(values)
+        if self.chosen is not None:
+            one_step_up = reached.clamp_min(int((self.scores > self.chosen).sum()) + 1)
+            reached = torch.where(values > self.chosen, reached, one_step_up)
+        p = torch.from_numpy(self._levels)[reached]
         if self.tail:
             beyond = values > self.tail.start
             p[beyond] = torch.from_numpy(self.tail.p_values(values[beyond].double().numpy()))
@@ -201,7 +237,7 @@ class Calibration:
 
     def check_discoveries(self, fdr: float) -> None:
         """Raise `CalibrationError` where `discoveries` would."""
-        if self.guarantee != MARGINAL:
+        if self.guarantee in (CONDITIONAL, TAIL):
             raise CalibrationError(
                 f"discoveries need marginal p-values, and these are {self.guarantee}; take the guarantee marginal"
             )
@@ -211,20 +247,83 @@ class Calibration:
     def changes(
         self, target_fpr: float | None = None, guarantee: str | None = None, confidence: float | None = None
     ) -> dict[str, Any]:
-        """What of that which was asked, None for nothing, is other than it is; to be given to `at`.
+        """What of that which was asked, None for nothing, is other than it is; to be given to `at`. Where the
+        threshold was chosen, whatever is asked takes its place, with marginal p-values unless others are named.
 
         Raises `UnknownName`, and `UsageError` for a confidence that the guarantee has no use for.
         """
         asked = {"target_fpr": target_fpr, "guarantee": guarantee, "confidence": confidence}
-        changes = {key: value for key, value in asked.items() if value not in (None, getattr(self, key))}
-        check_guarantee(guarantee or self.guarantee, confidence or self.confidence)
-        if "confidence" in changes and (guarantee or self.guarantee) != CONDITIONAL:
+        changes: dict[str, Any] = {
+            key: value for key, value in asked.items() if value not in (None, getattr(self, key))
+        }
+        own = MARGINAL if self.guarantee in CHOSEN else self.guarantee
+        check_guarantee(guarantee or own, confidence or self.confidence)
+        if "confidence" in changes and (guarantee or own) != CONDITIONAL:
             raise UsageError("a confidence goes with the guarantee conditional; ask for that, or leave it out")
+        if self.guarantee in CHOSEN and any(asked.values()):
+            changes |= {"guarantee": guarantee or own, "chosen": None}
         return changes
 
     def at(self, **changes: Any) -> "Calibration":
-        """Another calibration, with other scores, rate, guarantee or confidence."""
-        return replace(self, **{"tail": None} | changes)
+        """Another calibration, with other scores and their names, another rate, guarantee or confidence."""
+        unnamed = {"names": None} if "scores" in changes else {}
+        return replace(self, **{"tail": None} | unnamed | changes)
+
+    def at_threshold(self, threshold: float, guarantee: str = MANUAL) -> "Calibration":
+        """Another calibration, with the threshold chosen, and the rate that this holds.
+
+        Raises `CalibrationError` when it is no finite number, or lies below nearly all calibration scores.
+        """
+        return self.at(chosen=threshold, guarantee=guarantee)
+
+    @property
+    def can_have_tail(self) -> bool:
+        """Whether the guarantee `tail` can be had of these scores: they are enough, and enough of them differ."""
+        try:
+            return len(self.scores) > FEWEST_IN_TAIL and bool(_tail_excesses(self.scores.double().numpy()))
+        except CalibrationError:
+            return False
+
+    @property
+    def warning(self) -> str | None:
+        """What is to be said where one image alone sets the threshold: its score is the k-th largest, and lies more
+        than twice as far above the next as all the scores below it are apart. Of 19 images with scores of a normal
+        law this is so in fewer than one of a thousand sets, and of an exponential law in about one of sixty.
+        """
+        k = alarms_allowed(self._levels, self.target_fpr)
+        if self.guarantee not in (MARGINAL, CONDITIONAL) or k >= len(self.scores):
+            return None
+        lowest, following, alone = (float(self.scores[i]) for i in (0, -k - 1, -k))
+        if alone - following <= max(LONE * (following - lowest), ALIKE * abs(alone)):
+            return None
+        name = f"{shown(self.names[-k])}, " if self.names else ""
+        far = f"{alone / following:.1f} times the next" if following > 0 else f"{alone:.4g}, the next {following:.4g}"
+        return (
+            f"one image alone sets the threshold: {name}{far}; if it is not normal, train or calibrate without it, "
+            "for nothing that scores less is found"
+        )
+
+    def by_file(self) -> list[dict[str, Any]]:
+        """The files with their scores, the highest first; none where there are no files."""
+        pairs = zip(self.names or (), self.scores.tolist(), strict=False)
+        return [{"path": shown(name), "score": score} for name, score in pairs][::-1]
+
+    def __repr__(self) -> str:
+        about = f"threshold={self.threshold:.4f}, target_fpr={self.target_fpr:g}, {self.method}"
+        return f"Calibration({len(self.scores):,} scores, {about})"
+
+    def _choose(self) -> None:
+        """Take the chosen threshold, and the rate that it holds. Raises `CalibrationError`."""
+        if self.chosen is None or not math.isfinite(self.chosen):
+            raise CalibrationError(f"a threshold is a finite number, and {self.chosen} was given")
+        above = int((self.scores > self.chosen).sum())
+        if (rate := (1 + above) / (len(self.scores) + 1)) > LARGEST_RATE:
+            raise CalibrationError(
+                f"a threshold of {self.chosen:g} calls {above:,} of {len(self.scores):,} normal calibration images "
+                "anomalous; choose a higher one"
+            )
+        object.__setattr__(self, "chosen", _float32_below(self.chosen))
+        object.__setattr__(self, "target_fpr", rate)
 
     def _reached_by(self, values: Tensor) -> Tensor:
         """c, int64 (N,): how many calibration scores are at least so high, of scores float32 (N,)."""
@@ -284,6 +383,23 @@ def exact(rate: float) -> Fraction:
     return Fraction(rate).limit_denominator(10**12)
 
 
+def threshold_that_finds(share: float, scores: Tensor) -> float:
+    """The highest threshold that at least `share` of scores (M,) lie above. Raises `CalibrationError` unless the
+    share is in (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise CalibrationError(f"a share to detect lies above 0 and is at most 1, and {share:g} does not")
+    found = math.ceil(exact(share) * len(scores))
+    return _float32_below(float(scores.sort(descending=True).values[found - 1]), strictly=True)
+
+
+def _float32_below(value: float, strictly: bool = False) -> float:
+    """The largest float32 that is at most a value, or lies below it."""
+    nearest = np.float32(value)
+    is_low = float(nearest) < value if strictly else float(nearest) <= value
+    return float(nearest if is_low else np.nextafter(nearest, np.float32(-np.inf)))
+
+
 def _single(scores: Tensor) -> Tensor:
     """Scores (N,) as float32 on the CPU; one that lies between two such numbers counts as the upper, so that it is
     above a threshold, which is one of them, whenever its p-value says so. Raises `DataError` for NaN.
@@ -294,9 +410,9 @@ def _single(scores: Tensor) -> Tensor:
     return torch.where(values < given, values.nextafter(torch.tensor(torch.inf)), values).contiguous()
 
 
-def check_guarantee(guarantee: str, confidence: float) -> None:
+def check_guarantee(guarantee: str, confidence: float, known: Sequence[str] = GUARANTEES) -> None:
     """Raise `UnknownName`, or `CalibrationError` when the confidence is none."""
-    if guarantee not in GUARANTEES:
+    if guarantee not in known:
         raise UnknownName("guarantee", guarantee, GUARANTEES)
     if not 0 < confidence < 1:
         raise CalibrationError(f"a confidence lies above 0 and below 1, and {confidence:g} does not")

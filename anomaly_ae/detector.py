@@ -20,12 +20,12 @@ from anomaly_ae.autoencoders.inference import (
     map_latents,
     pick_device,
 )
-from anomaly_ae.calibration import Calibration, Discoveries, alarms_allowed, p_value_levels
+from anomaly_ae.calibration import CHOSEN, Calibration, Discoveries, alarms_allowed, p_value_levels
 from anomaly_ae.data.datasets import Data
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.data.profile import Profile, size_difference
-from anomaly_ae.data.splits import Part, Split
+from anomaly_ae.data.splits import Part, Split, pack_names, unpack_names
 from anomaly_ae.data.storage import take_rows
 from anomaly_ae.drift import Drift, measure_drift
 from anomaly_ae.errors import DataError, StorageError
@@ -40,6 +40,7 @@ from anomaly_ae.serialization import (
     FORMAT,
     JSON_FILE,
     NETWORK,
+    SCORED_NAMES,
     SCORER,
     SCORES,
     SPLIT,
@@ -227,6 +228,8 @@ class Detector:
         parts = {NETWORK: self.network.state_dict(), SCORER: self.scorer.state(), SPLIT: self.split.tensors()}
         tensors = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
         tensors[SCORES] = self.calibration.scores
+        if self.calibration.names:
+            tensors[SCORED_NAMES] = pack_names(self.calibration.names)
         weights = save_tensors({name: value.cpu().contiguous() for name, value in tensors.items()})
         calibration = CalibrationRecord(
             guarantee=self.calibration.guarantee,
@@ -254,10 +257,19 @@ class Detector:
         network.load_state_dict(saved.under(NETWORK))
         scorer.load_state({name: value.to(device) for name, value in saved.under(SCORER).items()})
         about = record.calibration
+        names = unpack_names(saved.tensors.get(SCORED_NAMES))
+        if names is not None and len(names) != about.images:
+            raise Mismatch(f"there are {about.images:,} calibration scores and {len(names):,} names")
         calibration = Calibration(
-            saved.tensors[SCORES], about.target_fpr, about.guarantee, about.confidence, about.tail
+            saved.tensors[SCORES],
+            about.target_fpr,
+            about.guarantee,
+            about.confidence,
+            about.tail,
+            names,
+            about.threshold if about.guarantee in CHOSEN else None,
         )
-        if not _follows(about.threshold, calibration):
+        if about.target_fpr != calibration.target_fpr or not _follows(about.threshold, calibration):
             raise Mismatch("its threshold does not follow from its calibration scores")
         split = Split.from_record(record.split, saved.under(SPLIT))
         network = network.to(device).eval()
@@ -303,7 +315,7 @@ def fit_detector(
     known = images["fit"].images, images["validation"].images
     scorer = fit_scorer(recipe.scorer, network, *known, recipe.trim_training, recipe.top_share)
     scores = map_images(network, images["calibration"].images, scorer.score, ())
-    calibration = Calibration(scores, target_fpr)
+    calibration = Calibration(scores, target_fpr, names=images["calibration"].names)
     profile = Profile.of(images["fit"].images)
     detector = Detector(recipe, preprocessing, network, scorer, calibration, split, profile)
     return dataclasses.replace(detector, heat_level=_heat_level(detector, images["calibration"].images))

@@ -13,17 +13,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from anomaly_ae import figures
+from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.sources import shown
-from anomaly_ae.data.storage import take_rows
 from anomaly_ae.detector import Detector, fit_scorer
 from anomaly_ae.errors import UsageError
 from anomaly_ae.files import write_csv, write_json
-from anomaly_ae.metrics import Bools, Floats, compare_auroc, ranking, verdicts
+from anomaly_ae.metrics import Bools, Floats, compare_auroc, ranking, require_numbers, verdicts
 from anomaly_ae.pixel_metrics import PixelRanking, pixel_ranking
+from anomaly_ae.scorers import SCORERS
 from anomaly_ae.scorers.reconstruction import SquaredError
 
+MSE = "mse"
+PLAIN = (MSE, "relative")  # reconstruction errors without learning, to see what the scorer adds to them
 FEWEST_MAPPED = 3  # latents that a plane can be laid through
 MOST_PIXELS = 2**28  # of the heat maps that are measured against masks
 
@@ -37,8 +40,11 @@ class Evaluation:
     drift: how the scores of the normal test images lie to those of the calibration, see `Drift`; None if too few
     pixel_auroc, pixel_average_precision, pro: of the heat maps against masks of the defects, see `PixelRanking`; None
     without masks or heat map; in `per_class` of the class and all normal test images
-    per_class: a row for each class: its AUROC against all normal test images and its detection rate if it is
-    novel, its false-alarm rate if it is normal
+    per_class: a row for each class, be it without test images: its AUROC against all normal test images and its
+    detection rate if it is novel, its false-alarm rate if it is normal
+    threshold_warning: where one calibration image alone sets the threshold, that it does
+    reconstruction_errors: a row for the detector's scorer and each plain reconstruction error, on the same
+    images, with AUROC and what it is; none if there is nothing to rank
     discoveries: what was found in the test images together, where a false discovery rate was asked for
     beside: a row for each scorer that was measured beside the detector's own, see `measure_beside`
     """
@@ -67,6 +73,8 @@ class Evaluation:
     pixel_average_precision: float | None
     pro: float | None
     per_class: list[dict[str, Any]]
+    threshold_warning: str | None
+    reconstruction_errors: list[dict[str, Any]]
     discoveries: dict[str, Any] | None = None
     beside: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
@@ -106,14 +114,16 @@ def measure(
 ) -> Evaluation:
     """Measure scores, float32 (N,), of the labelled test images, and heat maps where defects are known."""
     novel, values = novelty(detector, test), scores.numpy()
+    require_numbers(values)
     alarms = (scores > detector.threshold).numpy()
+    errors = _plain_errors(detector, test.images)
     return Evaluation(
         run_id=run_id,
         dataset=detector.recipe.dataset,
         normal=list(detector.recipe.normal),
         scorer=detector.recipe.scorer,
         images=len(test),
-        reconstruction_mse=_sound_mse(detector, test, novel),
+        reconstruction_mse=None if novel.all() else float(errors[MSE][~novel].mean(dtype=float)),
         **_ranked(values, novel),
         threshold=detector.threshold,
         target_fpr=detector.calibration.target_fpr,
@@ -122,11 +132,43 @@ def measure(
         drift=_drift(detector, scores[torch.from_numpy(~novel)]),
         **_measure_pixels(mapped, np.ones_like(novel)),
         per_class=[
-            _measure_class(name, values, alarms, novel, chosen) | _measure_pixels(mapped, chosen | ~novel)
+            _measure_class(name, name not in detector.recipe.normal, values, alarms, novel, chosen)
+            | _measure_pixels(mapped, (chosen | ~novel) & chosen.any())
             for position, name in enumerate(detector.recipe.classes)
-            if (chosen := (test.labels == position).numpy()).any()
+            for chosen in [(test.labels == position).numpy()]
         ],
+        threshold_warning=detector.calibration.warning,
+        reconstruction_errors=_rank_errors(detector, errors | {detector.recipe.scorer: values}, novel),
     )
+
+
+def _plain_errors(detector: Detector, images: Tensor) -> dict[str, Floats]:
+    """The plain reconstruction errors of images (N, C, H, W) by the names of their scorers, (N,)."""
+    scorers = [SCORERS[name].build() for name in PLAIN]
+
+    def read(pixels: Tensor, outputs: Outputs) -> Tensor:
+        return torch.stack([scorer.score(pixels, outputs) for scorer in scorers], dim=1)
+
+    found = map_images(detector.network, images, read, (len(PLAIN),)).numpy()
+    return {name: found[:, i] for i, name in enumerate(PLAIN)}
+
+
+def _rank_errors(detector: Detector, scores: dict[str, Floats], novel: Bools) -> list[dict[str, Any]]:
+    """How well each ranks, the detector's own first; nothing where there is nothing to rank."""
+    if not novel.any() or novel.all():
+        return []
+    own = detector.recipe.scorer
+    ranked = {name: ranking(scores[name], novel) for name in dict.fromkeys([own, *scores])}
+    return [
+        {
+            "scorer": name,
+            "auroc": found.auroc,
+            "auroc_low": found.auroc_ci.low,
+            "auroc_high": found.auroc_ci.high,
+            "about": SCORERS[name].about if name in SCORERS else "its parts' logarithms, standardised, together",
+        }
+        for name, found in ranked.items()
+    ]
 
 
 def _ranked(values: Floats, novel: Bools) -> dict[str, Any]:
@@ -240,16 +282,13 @@ def reconstruction_mse(detector: Detector, images: Tensor) -> float:
     return float(errors.double().mean())
 
 
-def _sound_mse(detector: Detector, test: ImageSet, novel: Bools) -> float | None:
-    """The mean squared reconstruction error of the normal test images, if there are any."""
-    normal = torch.from_numpy(np.flatnonzero(~novel))
-    return reconstruction_mse(detector, take_rows(test.images, normal)) if len(normal) else None
-
-
-def _measure_class(name: str, scores: Floats, alarms: Bools, novel: Bools, chosen: Bools) -> dict[str, Any]:
+def _measure_class(
+    name: str, is_novel: bool, scores: Floats, alarms: Bools, novel: Bools, chosen: Bools
+) -> dict[str, Any]:
     """A row of the table by class."""
-    is_novel, alarm_rate = bool(novel[chosen][0]), float(alarms[chosen].mean())
-    ranked = ranking(scores[chosen | ~novel], chosen[chosen | ~novel]) if is_novel and not novel.all() else None
+    alarm_rate = float(alarms[chosen].mean()) if chosen.any() else None
+    can_be_ranked = is_novel and chosen.any() and not novel.all()
+    ranked = ranking(scores[chosen | ~novel], chosen[chosen | ~novel]) if can_be_ranked else None
     return {
         "class": name,
         "role": "novel" if is_novel else "normal",

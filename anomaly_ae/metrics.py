@@ -93,14 +93,14 @@ def ranking(scores: Floats, novel: Bools, confidence: float = 0.95) -> Ranking:
 
 
 def verdicts(alarms: Bools, novel: Bools) -> Verdicts:
-    """Count alarms (N,) against labels (N,), True for novel."""
+    """Count alarms (N,) against labels (N,), True for novel; precision and F1 are of both kinds, or none."""
     caught, false = int((alarms & novel).sum()), int((alarms & ~novel).sum())
-    missed = int(novel.sum()) - caught
+    missed, are_both = int(novel.sum()) - caught, bool(novel.any() and not novel.all())
     return Verdicts(
         false_positive_rate=_share(false, int((~novel).sum())),
         true_positive_rate=_share(caught, int(novel.sum())),
-        precision=_share(caught, caught + false) if novel.any() else None,
-        f1=_share(2 * caught, 2 * caught + false + missed) if novel.any() else None,
+        precision=_share(caught, caught + false) if are_both else None,
+        f1=_share(2 * caught, 2 * caught + false + missed) if are_both else None,
     )
 
 

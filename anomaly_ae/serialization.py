@@ -18,7 +18,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder, Options, Shape, build_autoencoder
-from anomaly_ae.calibration import GUARANTEES, TAIL, Tail
+from anomaly_ae.calibration import CHOSEN, GUARANTEES, TAIL, Tail
 from anomaly_ae.data.datasets import short_name
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.profile import Profile
@@ -48,7 +48,8 @@ from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 FORMAT = 5
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 MOST_VALUES = {False: 2**25, True: 2**28}  # of an image that a network sees whole, and of one that it sees in tiles
-NETWORK, SCORER, SPLIT, SCORES = "network.", "scorer.", "split.", "calibration.scores"
+NETWORK, SCORER, SPLIT = "network.", "scorer.", "split."
+SCORES, SCORED_NAMES = "calibration.scores", "calibration.names"
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL"}
 
 
@@ -117,7 +118,7 @@ def _are_different(names: Collection[str]) -> bool:
 class CalibrationRecord:
     """What is said of the calibration; its scores are among the tensors."""
 
-    guarantee: Annotated[str, OneOf(GUARANTEES)]
+    guarantee: Annotated[str, OneOf((*GUARANTEES, *CHOSEN))]
     confidence: Share
     target_fpr: Share
     threshold: float
@@ -242,6 +243,8 @@ def _build(record: Record, header: Specs) -> tuple[Autoencoder, Scorer, Specs]:
     has_names = any(name.startswith(SPLIT) and name.endswith(".names") for name in header)
     expected |= prefixed(SPLIT, record.split.specs(has_names))
     expected[SCORES] = TensorSpec((record.calibration.images,))
+    if SCORED_NAMES in header:
+        expected[SCORED_NAMES] = TensorSpec(("bytes",), "U8")
     check_tensors(header, expected)
     if (record.heat_level is None) == any(isinstance(part, MapScorer) for part in scorer.each()):
         raise Mismatch("there is a level for a heat map that the scorer does not have, or none for one that it has")

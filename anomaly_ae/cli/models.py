@@ -220,6 +220,13 @@ def calibrate(
         Path | None, typer.Option(metavar="DIR", help="Known anomalies, to measure how many are found.")
     ] = None,
     target_fpr: Annotated[float | None, typer.Option(metavar="F", help="False-alarm rate [as before].")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(metavar="T", help="A threshold of your own, instead of one that holds a rate.")
+    ] = None,
+    detect: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="The highest threshold that finds this share of --anomaly-folder."),
+    ] = None,
     guarantee: Guarantee = None,
     confidence: Confidence = None,
     device: Device = "auto",

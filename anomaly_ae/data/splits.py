@@ -108,7 +108,7 @@ class Split:
     def tensors(self) -> dict[str, Tensor]:
         """The positions and hashes of each part, int64, and the names of its files, uint8, with a NUL after each."""
         parts = {name: getattr(self, name) for name in PARTS}
-        named = {f"{name}.names": _packed(part.names) for name, part in parts.items() if part.names is not None}
+        named = {f"{name}.names": pack_names(part.names) for name, part in parts.items() if part.names is not None}
         hashed = {f"{name}.hashes": part.hashes for name, part in parts.items()}
         copies = {"copies": self.copies} if len(self.copies) else {}
         return {name: part.indices for name, part in parts.items()} | named | hashed | copies
@@ -215,7 +215,7 @@ class SplitRecord:
 
 def _part(name: str, about: PartRecord, tensors: dict[str, Tensor]) -> Part:
     """A part of what was saved. Raises `Mismatch`."""
-    indices, names = tensors[name], _unpacked(tensors.get(f"{name}.names"))
+    indices, names = tensors[name], unpack_names(tensors.get(f"{name}.names"))
     if names is not None and len(names) != about.images:
         raise Mismatch(f"split.{name} has {about.images:,} images and {len(names):,} names")
     if len(indices) and (int(indices.min()) < 0 or len(set(indices.tolist())) < len(indices)):
@@ -223,11 +223,13 @@ def _part(name: str, about: PartRecord, tensors: dict[str, Tensor]) -> Part:
     return Part(about.file, indices, about.digest, tensors[f"{name}.hashes"], names)
 
 
-def _packed(names: Sequence[bytes]) -> Tensor:
+def pack_names(names: Sequence[bytes]) -> Tensor:
+    """Names as uint8, with a NUL after each."""
     return torch.frombuffer(bytearray(b"".join(name + b"\0" for name in names)), dtype=torch.uint8)
 
 
-def _unpacked(packed: Tensor | None) -> tuple[bytes, ...] | None:
+def unpack_names(packed: Tensor | None) -> tuple[bytes, ...] | None:
+    """The names that `pack_names` was given; None for None."""
     return None if packed is None else tuple(packed.cpu().numpy().tobytes().split(b"\0")[:-1])
 
 

@@ -227,8 +227,11 @@ def metadata(detector: Detector) -> dict[str, str]:
 def p_values(calibration: Calibration, scores: Tensor) -> Tensor:
     """`Calibration.p_values` by what a graph can do, float64 (N,), of scores, float32 (N,); NaN of NaN."""
     levels = p_value_levels(len(calibration.scores), calibration.guarantee, calibration.confidence)
-    below = (calibration.scores < scores[:, None]).sum(dim=1)  # (N, n) -> (N,)
-    p = torch.where(scores.isnan(), torch.nan, torch.from_numpy(levels)[len(calibration.scores) - below])
+    reached = len(calibration.scores) - (calibration.scores < scores[:, None]).sum(dim=1)  # (N, n) -> (N,)
+    if calibration.chosen is not None:
+        one_step_up = reached.clamp_min(int((calibration.scores > calibration.chosen).sum()) + 1)
+        reached = torch.where(scores > calibration.chosen, reached, one_step_up)
+    p = torch.where(scores.isnan(), torch.nan, torch.from_numpy(levels)[reached])
     if calibration.tail is None:
         return p
     return torch.where(scores > calibration.tail.start, _tail_p_values(calibration.tail, scores), p)

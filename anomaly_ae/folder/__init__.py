@@ -1,6 +1,6 @@
 """A detector at work on image files: scoring them, as rows or as a job with a ledger, and encoding them."""
 
-from anomaly_ae.folder.encoding import Encoded, check_output, encode_folder, score_images
+from anomaly_ae.folder.encoding import Encoded, Scored, check_output, encode_folder, score_images
 from anomaly_ae.folder.job import Engine, Job, Scores, score_job, score_locally
 from anomaly_ae.folder.ledger import Changes
 from anomaly_ae.folder.overlays import check_overlays, write_overlays
@@ -13,6 +13,7 @@ __all__ = [
     "Engine",
     "FolderScores",
     "Job",
+    "Scored",
     "Scores",
     "check_output",
     "check_overlays",

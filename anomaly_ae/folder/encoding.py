@@ -1,5 +1,6 @@
 """The latents of image files, and the scores of a folder of normal or of anomalous ones."""
 
+import itertools
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,12 +69,13 @@ def check_output(output: Path) -> None:
 
 @dataclass(frozen=True)
 class Scored:
-    """What the images of a source score, float32 (N,), and their hashes, int64 (N,), see `ImageSet.hashes`; files
-    that could not be read, with the reason; and how the images look unlike those of the training.
+    """What the images of a source score, float32 (N,), their hashes, int64 (N,), see `ImageSet.hashes`, and what they
+    are called; files that could not be read, with the reason; and how the images look unlike those of the training.
     """
 
     scores: Tensor
     hashes: Tensor
+    names: tuple[bytes, ...]
     errors: list[str]
     differences: list[str]
 
@@ -96,7 +98,8 @@ def score_images(detector: Detector, place: str | Path, listing: Listing | None 
     results = np.concatenate(parts)
     scored = is_scored(results)
     scores, found = torch.tensor(results["score"][scored]), torch.cat(hashes)[torch.from_numpy(scored)]
-    return Scored(scores, found, errors, find_differences(detector, results))
+    names = tuple(itertools.compress(listing.paths, scored))
+    return Scored(scores, found, names, errors, find_differences(detector, results))
 
 
 def _errors(listing: Listing, batch: Batch) -> list[str]:

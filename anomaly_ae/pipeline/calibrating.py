@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from anomaly_ae import figures
-from anomaly_ae.calibration import CONDITIONAL, MARGINAL, Calibration, smallest_rate
+from anomaly_ae.calibration import (
+    CONDITIONAL,
+    DETECT,
+    MARGINAL,
+    SMALLEST_RATE,
+    TAIL,
+    Calibration,
+    smallest_rate,
+    threshold_that_finds,
+)
 from anomaly_ae.config import RunConfig
 from anomaly_ae.data.copies import first_of_equals
 from anomaly_ae.data.datasets import normal_there, open_data, whole_name
@@ -23,13 +32,13 @@ from anomaly_ae.detector import Detector
 from anomaly_ae.drift import measure_drift
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted
-from anomaly_ae.files import expand, write_json
-from anomaly_ae.folder import score_images
+from anomaly_ae.files import expand, write_csv, write_json
+from anomaly_ae.folder import Scored, score_images
 from anomaly_ae.metrics import best_f1, proportion_interval
 from anomaly_ae.pipeline.marking import begin_run, finish
 from anomaly_ae.pipeline.models import load_model
 from anomaly_ae.progress import say
-from anomaly_ae.runs import CALIBRATION, EXAMPLE, LATEST, Home, Record, RunFolder
+from anomaly_ae.runs import CALIBRATION, CALIBRATION_SCORES, EXAMPLE, LATEST, Home, Record, RunFolder
 from anomaly_ae.tracking.mirror import mark_dead_runs
 
 # Images that the detector was trained on score low: from this share below that quantile on, it is worth a word
@@ -41,7 +50,7 @@ class CalibrateResult:
     """What a calibration came to.
 
     left_out:       images that the detector was made with, and images that are equal to others, which count once
-    smallest_rates: by guarantee, the smallest false-alarm rate that so many images can hold
+    smallest_rates: by guarantee, the smallest false-alarm rate that these images can hold; `tail` only if it can be
     drift:          how the new calibration scores lie to the old ones, see `Drift`; None where they are the same
     differences:    how the images look unlike those of the training, and what else speaks against them
     anomalies:      what known anomalies show, see `_measure_anomalies`; None without any
@@ -67,10 +76,14 @@ class CalibrateResult:
 
 @dataclass(frozen=True)
 class Normals:
-    """Scores of normal images, (N,), where they come from, and what is to be said of them."""
+    """Scores of normal images, (N,), where they come from, and what is to be said of them.
+
+    names: of their files, if they come from any
+    """
 
     scores: Tensor
     source: str
+    names: tuple[bytes, ...] | None = None
     unreadable: int = 0
     left_out: int = 0
     differences: tuple[str, ...] = ()
@@ -84,6 +97,8 @@ def calibrate(
     normal_folder: str | Path | None = None,
     anomaly_folder: str | Path | None = None,
     target_fpr: float | None = None,
+    threshold: float | None = None,
+    detect: float | None = None,
     guarantee: str | None = None,
     confidence: float | None = None,
     home: Home | None = None,
@@ -93,29 +108,55 @@ def calibrate(
     """Make a new detector of an old one, with the threshold that new normal images, rate or guarantee ask for.
 
     The normal images are those of the classes with the same names in another data set, or all below a folder;
-    without either, the detector's own calibration scores stay. What is not said stays as it was. The new detector is
-    kept in a run of its own, below the old one's. Raises `UsageError` when nothing is asked for, or the data set that
-    the detector was trained on; `CalibrationError` when there are too few images for the rate; and what `find_model`
-    raises.
+    without either, the detector's own calibration scores stay. What is not said stays as it was. A `threshold` can be
+    given instead of a rate, or the share of the images in `anomaly_folder` that it has to `detect`; the normal images
+    then say what rate it holds. The new detector is kept in a run of its own, below the old one's. Raises
+    `UsageError` when nothing is asked for, or the data set that the detector was trained on; `CalibrationError` when
+    there are too few images for the rate; and what `find_model` raises.
     """
     home = home or Home.find()
-    asked = (target_fpr, guarantee, confidence)
-    if not (dataset or normal_folder or anomaly_folder) and asked == (None, None, None):
+    asked, chosen = (target_fpr, guarantee, confidence), (threshold, detect)
+    if not (dataset or normal_folder or anomaly_folder) and (*asked, *chosen) == (None,) * 5:
         raise UsageError(
-            "nothing to calibrate was given; name new normal images with --normal-folder or --dataset, or another "
-            "--target-fpr or --guarantee"
+            "nothing to calibrate was given; name new normal images with --normal-folder or --dataset, another "
+            "--target-fpr or --guarantee, or a --threshold"
         )
+    _check_chosen(threshold, detect, asked, anomaly_folder)
     mark_dead_runs(home)
     detector, parent = load_model(home, model, device)
     changes = detector.calibration.changes(*asked)
     if not (dataset or normal_folder):
         detector.calibration.at(**changes)  # what cannot be held is said before anomalies are scored
     normals = _normals(detector, dataset, data_dir, normal_folder)
-    calibration = detector.calibration.at(scores=normals.scores, **changes)
+    calibration = detector.calibration.at(scores=normals.scores, names=normals.names, **changes)
+    if threshold is not None:
+        calibration = calibration.at_threshold(threshold)
+    anomalies = None
+    if anomaly_folder is not None:
+        folder = expand(anomaly_folder)
+        scored = score_images(detector, folder, _anomalous_pictures(str(folder)))
+        if detect is not None:
+            calibration = calibration.at_threshold(threshold_that_finds(detect, scored.scores), DETECT)
+        anomalies = _measure_anomalies(calibration, scored, folder)
     new = dataclasses.replace(detector, calibration=calibration)
-    anomalies = None if anomaly_folder is None else _measure_anomalies(new, expand(anomaly_folder))
-    normals = dataclasses.replace(normals, differences=(*normals.differences, *_doubts(detector, normals, anomalies)))
+    doubts = _doubts(detector, new, normals, anomalies)
+    normals = dataclasses.replace(normals, differences=(*normals.differences, *doubts))
     return _keep(home, parent, detector, new, normals, anomalies, tracking)
+
+
+def _check_chosen(
+    threshold: float | None, detect: float | None, asked: tuple[Any, ...], anomaly_folder: str | Path | None
+) -> None:
+    """Raise `UsageError` where a threshold, a share to detect and a rate get in each other's way."""
+    if detect is not None and not anomaly_folder:
+        raise UsageError("--detect is a share of known anomalies; name a folder of them with --anomaly-folder")
+    if threshold is not None and detect is not None:
+        raise UsageError("--threshold says what --detect is to find out, and both were given; leave one of them out")
+    if (threshold, detect) != (None, None) and any(value is not None for value in asked):
+        raise UsageError(
+            "a threshold is set by --threshold, by --detect or by a rate: leave out --target-fpr, --guarantee and "
+            "--confidence, or the other"
+        )
 
 
 def _normals(detector: Detector, dataset: str | None, data_dir: str | None, folder: str | Path | None) -> Normals:
@@ -127,9 +168,11 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
         source = str(expand(folder).resolve())
         new = _new(detector, scored.hashes)
         left_out = len(scored.hashes) - len(new)
-        return Normals(scored.scores[new], source, len(scored.errors), left_out, tuple(scored.differences))
+        names = tuple(scored.names[i] for i in new.tolist())
+        return Normals(scored.scores[new], source, names, len(scored.errors), left_out, tuple(scored.differences))
     if not dataset:
-        return Normals(detector.calibration.scores, "the same images as before")
+        own = detector.calibration
+        return Normals(own.scores, "the same images as before", own.names)
     images = _images_of(detector, dataset, data_dir)
     new = _new(detector, hash_rows(images))
     left_out, images = len(images) - len(new), images[new]
@@ -199,33 +242,35 @@ def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
     return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in files])
 
 
-def _measure_anomalies(detector: Detector, folder: Path) -> dict[str, Any]:
+def _measure_anomalies(calibration: Calibration, scored: Scored, folder: Path) -> dict[str, Any]:
     """How many known anomalies the threshold finds, and the threshold with the best F1 against calibration images.
 
-    That threshold is chosen with these very anomalies and holds no rate; its figures are what it came to on them.
+    That threshold is chosen with these very anomalies and holds no rate; its figures are what it came to on them. So
+    is one that was to detect a share of them: instead of an interval there is what is to be expected of new ones, of
+    which any falls with the same probability between, below or above the known ones.
     """
-    scored = score_images(detector, folder, _anomalous_pictures(str(folder)))
-    found = int((scored.scores > detector.threshold).sum())
-    low, high = proportion_interval(found, len(scored.scores))
-    f1, threshold = best_f1(scored.scores.numpy(), detector.calibration.scores.numpy())
+    found, was_chosen = int((scored.scores > calibration.threshold).sum()), calibration.guarantee == DETECT
+    interval = None if was_chosen else list(proportion_interval(found, len(scored.scores)))
+    f1, threshold = best_f1(scored.scores.numpy(), calibration.scores.numpy())
     return {
         "folder": str(folder.resolve()),
         "images": len(scored.scores),
         "median_score": float(scored.scores.median()),
         "unreadable": len(scored.errors),
         "detection_rate": found / len(scored.scores),
-        "detection_rate_ci": [low, high],
+        "detection_rate_ci": interval,
+        "expected_detection_rate": found / (len(scored.scores) + 1) if was_chosen else None,
         "best_f1": f1,
         "best_f1_threshold": threshold,
-        "best_f1_false_positive_rate": float((detector.calibration.scores > threshold).float().mean()),
+        "best_f1_false_positive_rate": float((calibration.scores > threshold).float().mean()),
         "best_f1_detection_rate": float((scored.scores > threshold).float().mean()),
     }
 
 
-def _doubts(detector: Detector, normals: Normals, anomalies: dict[str, Any] | None) -> list[str]:
-    """What speaks against the images that were given."""
-    doubts = []
-    low = float((normals.scores < detector.calibration.scores.quantile(LOW)).float().mean())
+def _doubts(old: Detector, new: Detector, normals: Normals, anomalies: dict[str, Any] | None) -> list[str]:
+    """What speaks against the images that were given, or the threshold that they come to."""
+    doubts = [] if new.calibration.warning is None else [new.calibration.warning]
+    low = float((normals.scores < old.calibration.scores.quantile(LOW)).float().mean())
     if low > KNOWN_SHARE:
         doubts.append(
             f"{low:.0%} of the normal images score as low as {LOW:.0%} did before; if the detector was trained on "
@@ -247,7 +292,7 @@ def _keep(
 ) -> CalibrateResult:
     """Keep the new detector in a run of its own."""
     config = dataclasses.replace(_config(old, parent), target_fpr=new.calibration.target_fpr)
-    name = f"calibration · {new.calibration.method} · {new.calibration.target_fpr:g}"
+    name = f"calibration · {new.calibration.guarantee} · {new.calibration.target_fpr:g}"
     split = parent.split if parent else {"digest": "", "parts": old.split.summary()}
     files = {"config.json": config.to_dict(), "split.json": split}
     record = Record.new(name, tracking, parent)
@@ -256,6 +301,8 @@ def _keep(
         tracker.log_start(run)
         result = _result(run, old, new, normals, anomalies)
         new.save(run.path / "detector")
+        if rows := new.calibration.by_file():
+            write_csv(run.path / CALIBRATION_SCORES, rows)
         figures.save_figures(run.path / "figures", {"calibration": figures.calibration(new.calibration)}, name)
         write_json(run.path / "result.json", dataclasses.asdict(result))
         if parent and (parent.path / EXAMPLE).exists():
@@ -298,6 +345,7 @@ def _result(
 
 
 def smallest_rates(calibration: Calibration) -> dict[str, float]:
-    """By guarantee, the smallest false-alarm rate that so many calibration images can hold."""
+    """By guarantee, the smallest false-alarm rate that these images can hold; `tail` where one can be fitted."""
     count = len(calibration.scores)
-    return {MARGINAL: smallest_rate(count), CONDITIONAL: smallest_rate(count, CONDITIONAL, calibration.confidence)}
+    rates = {MARGINAL: smallest_rate(count), CONDITIONAL: smallest_rate(count, CONDITIONAL, calibration.confidence)}
+    return rates | ({TAIL: SMALLEST_RATE} if calibration.can_have_tail else {})

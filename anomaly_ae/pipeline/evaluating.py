@@ -10,9 +10,11 @@ from torch import Tensor
 
 from anomaly_ae import figures
 from anomaly_ae.data.datasets import Data, normal_there, open_data, short_name
+from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.layout_texts import MEASURING
 from anomaly_ae.data.pictures import PictureData
+from anomaly_ae.data.splits import Part
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.evaluation import (
@@ -113,16 +115,24 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
 
     Raises `UsageError` when it cannot be known what is normal in it.
     """
-    normal = normal_there(detector.recipe.normal, detector.recipe.classes, data)
+    is_bad = len(data.classes) == 1 and sense(short_name(data.name)) < 0  # as the folder itself is called
+    normal = () if is_bad else normal_there(detector.recipe.normal, detector.recipe.classes, data)
     if isinstance(data, PictureData):
         say(data.describe([data.classes.index(name) for name in normal], MEASURING))
     dataset = data.load(detector.preprocessing)
-    classes, normal = data.classes, normal or detector.recipe.normal
+    classes = (short_name(data.name),) if is_bad else data.classes
+    normal = normal or detector.recipe.normal
     classes += tuple(name for name in normal if name not in classes)  # where all are anomalous, with no image
     recipe = dataclasses.replace(detector.recipe, dataset=data.name, classes=classes, normal=normal)
-    test = detector.unseen(dataset.files["test" if "test" in dataset.files else "train"])
+    file = "test" if "test" in dataset.files else "train"
+    images = detector.preprocessing.prepare_set(dataset.files[file])
+    test = detector.unseen(images)
     say_left_out(dataset.left_out)
-    return dataclasses.replace(detector, recipe=recipe), test
+    hashes = test.hashes()
+    indices = torch.nonzero(torch.isin(images.hashes(), hashes)).flatten()
+    part = Part(file, indices, test.digest(data.classes), hashes, test.names)
+    split = dataclasses.replace(detector.split, test=part)
+    return dataclasses.replace(detector, recipe=recipe, split=split), test
 
 
 def _others(detector: Detector, asked: Sequence[str]) -> list[str]:

@@ -21,13 +21,24 @@ from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable
 from anomaly_ae.evaluation import reconstruction_mse
 from anomaly_ae.figures import as_pixels, save_figures, save_image
-from anomaly_ae.files import storage_errors, write_json, write_with
+from anomaly_ae.files import storage_errors, write_csv, write_json, write_with
 from anomaly_ae.pipeline.job import Job
 from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.models import has_detector
 from anomaly_ae.pipeline.pictures import draw_training, reconstruction_grid
 from anomaly_ae.progress import display, say, stage
-from anomaly_ae.runs import EXAMPLE, FINISHED, LATEST, RUNNING, TRAINING, Home, Record, RunFolder, conflicts
+from anomaly_ae.runs import (
+    CALIBRATION_SCORES,
+    EXAMPLE,
+    FINISHED,
+    LATEST,
+    RUNNING,
+    TRAINING,
+    Home,
+    Record,
+    RunFolder,
+    conflicts,
+)
 from anomaly_ae.torch_state import left_as_found, spinning
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 from anomaly_ae.training import Training, epoch_count, train_epochs
@@ -43,7 +54,7 @@ class TrainResult:
     Losses are by the objective, the validation loss that of the best epoch, whose weights are kept. `train_mse` and
     `validation_mse` are the mean squared reconstruction errors of those weights, of images in [0, 1]; on the scale
     that the network works on inside they are `span`² times as large. `smallest_rate` is the smallest false-alarm
-    rate that so many calibration images can hold.
+    rate that so many calibration images can hold; `threshold_warning` says if one of them alone sets it.
     """
 
     run_id: str
@@ -64,6 +75,7 @@ class TrainResult:
     target_fpr: float
     calibration_images: int
     smallest_rate: float
+    threshold_warning: str | None
     device: str
     run_folder: str
     next: list[str]  # commands that one may want now
@@ -163,6 +175,8 @@ def _train(job: Job, run: RunFolder, tracker: Tracker, behind: bool = False) -> 
     with stage(f"fitting the scorer {job.recipe.scorer}, and calibrating"):
         detector = fit_detector(*fitting)
     detector.save(run.path / "detector")
+    if rows := detector.calibration.by_file():
+        write_csv(run.path / CALIBRATION_SCORES, rows)
     save_image(run.path / EXAMPLE, as_pixels(as_float(job.images["validation"].images[0]).numpy()))
     recipe, shape = detector.recipe, detector.preprocessing.shape
     save_parts(run.path / "network", detector.network, recipe.autoencoder, shape, recipe.options)
@@ -238,6 +252,7 @@ def _result(training: Training, detector: Detector, job: Job, run: RunFolder) ->
         target_fpr=detector.calibration.target_fpr,
         calibration_images=len(detector.calibration.scores),
         smallest_rate=smallest_rate(len(detector.calibration.scores)),
+        threshold_warning=detector.calibration.warning,
         device=str(job.device),
         run_folder=str(run.path),
         next=run.next_commands(),

@@ -5,7 +5,7 @@ from typing import Any
 
 from anomaly_ae.escaping import counted
 from anomaly_ae.tables import columns
-from anomaly_ae.texts.parts import PIXEL_FIGURES, discovered, figure, interval, moved, percent
+from anomaly_ae.texts.parts import PIXEL_FIGURES, discovered, figure, interval, moved, percent, unranked
 
 
 def trained(result: Mapping[str, Any]) -> str:
@@ -20,6 +20,7 @@ def trained(result: Mapping[str, Any]) -> str:
             f"threshold     {result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g} (marginal), "
             f"from {counted(result['calibration_images'], 'normal image')}, which hold rates from "
             f"{result['smallest_rate']:g} ({result['scorer']})",
+            *([f"warning       {result['threshold_warning']}"] if result["threshold_warning"] else []),
             f"kept in       {result['run_folder']}",
             f"next          {' · '.join(result['next'])}",
         ]
@@ -27,7 +28,8 @@ def trained(result: Mapping[str, Any]) -> str:
 
 
 def calibrated(result: Mapping[str, Any]) -> str:
-    rates = " · ".join(f"{name} from {rate:g}" for name, rate in result["smallest_rates"].items())
+    rates = [f"{name} from {rate:g}" for name, rate in result["smallest_rates"].items() if name != "tail"]
+    rates += ["tail for less, as an extrapolation"] if "tail" in result["smallest_rates"] else []
     bad = f"; {counted(result['unreadable'], 'file')} could not be read" if result["unreadable"] else ""
     bad += (
         f"; {result['left_out']:,} were left out, known to the detector or there twice" if result["left_out"] else ""
@@ -40,7 +42,7 @@ def calibrated(result: Mapping[str, Any]) -> str:
             f"{result['threshold']:.4f} for a false-alarm rate of {result['target_fpr']:g} ({result['guarantee']}); "
             f"before {result['threshold_before']:.4f}",
         ),
-        ("rates possible", f"{rates} · tail for less, as an extrapolation"),
+        ("rates possible", " · ".join(rates)),
         *(("warning", text) for text in result["differences"]),
         *([("moved", f"{moved(result['drift'])} a new image scores above an old one")] if result["drift"] else []),
         *(_anomalies(result["anomalies"]) if result["anomalies"] else []),
@@ -51,12 +53,15 @@ def calibrated(result: Mapping[str, Any]) -> str:
 
 
 def _anomalies(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    low, high = found["detection_rate_ci"]
+    share = f"{found['detection_rate']:.1%} of {found['images']:,} are found"
+    if found["detection_rate_ci"]:
+        low, high = found["detection_rate_ci"]
+        share += f" (95 % interval {low:.1%} to {high:.1%})"
+    else:
+        expected = found["expected_detection_rate"]
+        share += f", for which the threshold was chosen; of new ones like them {expected:.1%} are to be expected"
     return [
-        (
-            "anomalies",
-            f"{found['detection_rate']:.1%} of {found['images']:,} are found (95 % interval {low:.1%} to {high:.1%})",
-        ),
+        ("anomalies", share),
         (
             "best F1",
             f"{found['best_f1']:.4f} with threshold {found['best_f1_threshold']:.4f}, chosen on these very images, "
@@ -67,24 +72,20 @@ def _anomalies(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def evaluated(result: Mapping[str, Any]) -> str:
-    mse = result["reconstruction_mse"]
     rows = [
-        *(
-            _ranked(result)
-            if result["auroc"] is not None
-            else [("AUROC", "none: it takes normal and anomalous images")]
-        ),
+        *(_ranked(result) if result["auroc"] is not None else [("AUROC", f"none: {unranked(result)}")]),
         ("", ""),
-        *([("reconstruction MSE", f"{mse:.5f}   of the normal test images, in [0, 1]")] if mse is not None else []),
+        *_mse(result["reconstruction_mse"]),
         (
             "threshold",
             f"{result['threshold']:.4f}   for a false-alarm rate of {result['target_fpr']:g} "
             f"({result['calibration']})",
         ),
-        ("false-alarm rate", percent(result["false_positive_rate"])),
-        ("detection rate", percent(result["true_positive_rate"])),
-        ("precision", percent(result["precision"])),
-        ("F1", percent(result["f1"])),
+        *([("warning", result["threshold_warning"])] if result["threshold_warning"] else []),
+        ("false-alarm rate", percent(result["false_positive_rate"]) or "none: no normal test image"),
+        ("detection rate", percent(result["true_positive_rate"]) or "none: no anomalous test image"),
+        *([("precision", percent(result["precision"]))] if result["precision"] is not None else []),
+        *([("F1", percent(result["f1"]))] if result["f1"] is not None else []),
         ("drift", _drift(result["drift"])),
         *(_pixels(result) if result["pixel_auroc"] is not None else []),
         *(discovered(result["discoveries"]) if result["discoveries"] else []),
@@ -96,19 +97,33 @@ def evaluated(result: Mapping[str, Any]) -> str:
         "",
         *(f"  {name:<18} {text}".rstrip() for name, text in rows),
     ]
-    tables = [_by_class(result["per_class"]), *([_beside(result["beside"])] if result["beside"] else [])]
+    tables = [_by_class(result["per_class"])]
+    tables += [_errors(result["reconstruction_errors"])] if result["reconstruction_errors"] else []
+    tables += [_beside(result["beside"])] if result["beside"] else []
     return "\n".join([*lines, *(line for table in tables for line in ("", *table))])
 
 
 def _ranked(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    low, high = result["auroc_ci"]
-    interval = f"95 % interval {low:.4f} to {high:.4f} ({result['auroc_ci_method']})"
+    (low, high), method = result["auroc_ci"], result["auroc_ci_method"]
+    is_none = method.startswith("none")
+    interval = f"95 % interval {method if is_none else f'{low:.4f} to {high:.4f} ({method})'}"
     return [
         ("AUROC", f"{result['auroc']:.4f}   {interval}"),
         ("average precision", f"{result['average_precision']:.4f}"),
         ("FPR@95TPR", f"{result['fpr_at_95_tpr']:.4f}"),
         ("partial AUROC", f"{result['partial_auroc']:.4f}   to 10 % FPR, standardised"),
     ]
+
+
+def _mse(value: float | None) -> list[tuple[str, str]]:
+    return [] if value is None else [("reconstruction MSE", f"{value:.5f}   of the normal test images, in [0, 1]")]
+
+
+def _errors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The plain reconstruction errors below the detector's own scorer, each with what it is."""
+    head = ("scorer", "AUROC", "95 % interval", "what it is")
+    lines = [(row["scorer"], f"{row['auroc']:.4f}", interval(row), row["about"]) for row in rows]
+    return [f"  {line}" for line in columns([head, *lines], right=(1,))]
 
 
 def _pixels(result: Mapping[str, Any]) -> list[tuple[str, str]]:

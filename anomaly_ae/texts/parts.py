@@ -16,6 +16,11 @@ def interval(row: Mapping[str, Any]) -> str:
     return f"{row['auroc_low']:.4f} to {row['auroc_high']:.4f}"
 
 
+def unranked(result: Mapping[str, Any]) -> str:
+    """Why an evaluation has no AUROC."""
+    return f"no {'normal' if result['false_positive_rate'] is None else 'anomalous'} test image"
+
+
 def percent(share: float | None) -> str:
     return "" if share is None else f"{share:.2%}"
 

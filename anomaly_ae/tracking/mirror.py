@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
 
 FOLDERS = ("figures", "evaluation", "evaluations", "comparisons", "detector", "network")
-FILES = ("config.json", "split.json", "metrics.csv", "result.json", "pipeline.json")
+FILES = ("config.json", "split.json", "metrics.csv", "calibration.csv", "result.json", "pipeline.json")
 PARENT, KIND = "mlflow.parentRunId", "anomaly_ae.kind"
 FOLDER = "anomaly_ae.folder"  # what a run's folder was called when it was begun
 ALWAYS = ("dataset", "normal", "autoencoder", "objective", "scorer", "preset", "target_fpr", "seed")  # as parameters

@@ -9,6 +9,7 @@ from anomaly_ae.escaping import markdown, markdown_code
 from anomaly_ae.runs import CALIBRATION, RunFolder
 from anomaly_ae.tables import markdown_table
 from anomaly_ae.texts import narrow_scorers
+from anomaly_ae.texts.parts import unranked
 
 HEADLINE = ("AUROC (95 % interval)", "average precision", "FPR@95TPR", "false alarms", "detected")
 WIDE = "&emsp;"  # the page leaves no room between columns
@@ -60,7 +61,7 @@ def describe(run: RunFolder, uri: str | None = None) -> str:
         f"Normal: **{markdown(config.normal)}** of **{markdown(short_name(config.dataset))}** · autoencoder "
         f"`{config.autoencoder}` · scorer `{config.scorer}` · false-alarm rate asked: {config.target_fpr:g}"
     ]
-    lines += ["", *_headline(evaluation)] if evaluation and evaluation["auroc"] is not None else []
+    lines += ["", *_headline(evaluation)] if evaluation else []
     if result:
         made = _calibration(result) if run.record.kind == CALIBRATION else _training(result, evaluation)
         lines += ["", made, "", *_use(run.record.id, uri)]
@@ -69,11 +70,16 @@ def describe(run: RunFolder, uri: str | None = None) -> str:
 
 def _training(result: dict[str, Any], evaluation: dict[str, Any]) -> str:
     mse = f"{result['train_mse']:.5f} (train), {result['validation_mse']:.5f} (validation)"
-    mse += f", {evaluation['reconstruction_mse']:.5f} (test)" if evaluation else ""
+    tested = evaluation.get("reconstruction_mse")
+    mse += "" if tested is None else f", {tested:.5f} (test)"
     return f"Trained {result['epochs']} epochs in {result['train_seconds']:.1f} s; reconstruction MSE {mse}."
 
 
 def _headline(evaluation: dict[str, Any]) -> list[str]:
+    if evaluation["auroc"] is None:
+        rates = {"detection rate": "true_positive_rate", "false-alarm rate": "false_positive_rate"}
+        known = [f"{name} {evaluation[key]:.2%}" for name, key in rates.items() if evaluation[key] is not None]
+        return [f"AUROC none: {unranked(evaluation)}; {', '.join(known)} of {evaluation['images']:,} test images."]
     low, high = evaluation["auroc_ci"]
     return [
         f"|{'|'.join(f' {head}{WIDE} ' for head in HEADLINE)}|",

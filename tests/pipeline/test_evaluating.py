@@ -1,0 +1,227 @@
+"""What is said of a detector whose test lacks a kind of images, or whose threshold is set by one image or by hand."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from anomaly_ae import pipeline, texts
+from anomaly_ae.calibration import DETECT, MANUAL, MARGINAL
+from anomaly_ae.config import RunConfig
+from anomaly_ae.detector import Detector
+from anomaly_ae.errors import CalibrationError, UsageError
+from anomaly_ae.evaluation import Evaluation
+from anomaly_ae.pipeline.calibrating import CalibrateResult
+from anomaly_ae.runs import Home
+from anomaly_ae.tracking.notes import describe
+
+SETTINGS = {"preset": "fast", "epochs": 1, "autoencoder": "vanilla", "scorer": "mae", "image_size": "16"}
+
+
+def write(folder: Path, count: int, seed: int, contrast: float = 0.2) -> Path:
+    """Pictures of gray noise, the more anomalous the more contrast."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        pixels = 128 + 127 * contrast * rng.uniform(-1, 1, (16, 16))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:03}.png")
+    return folder
+
+
+@dataclass(frozen=True)
+class Small:
+    """A detector of small pictures, and where it is kept; all of its test pictures are anomalous."""
+
+    place: Path
+    home: Home
+    run_id: str
+
+    def evaluate(self, folder: str | None = None, **asked: object) -> Evaluation:
+        dataset = None if folder is None else str(self.place / folder)
+        return pipeline.evaluate(self.run_id, dataset=dataset, home=self.home, **asked)  # type: ignore[arg-type]
+
+    def calibrate(self, **asked: object) -> CalibrateResult:
+        return pipeline.calibrate(self.run_id, home=self.home, tracking=False, **asked)  # type: ignore[arg-type]
+
+    def detector(self, run_id: str) -> Detector:
+        return Detector.load(self.home.find_run(run_id).detector_folder())
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    place = tmp_path_factory.mktemp("small")
+    write(place / "data" / "train" / "good", 60, 0)
+    write(place / "data" / "test" / "bad", 12, 1, contrast=1)
+    write(place / "only-bad" / "defects", 9, 2, contrast=1)
+    write(place / "only-good" / "good", 9, 3)
+    write(place / "bad", 7, 4, contrast=1)
+    write(place / "both" / "bad", 9, 5, contrast=0.25)
+    write(place / "both" / "good", 9, 6)
+    home = Home.find(str(place / "mlruns"))
+    config = RunConfig.build(SETTINGS | {"dataset": str(place / "data"), "target_fpr": 0.1})
+    return Small(place, home, pipeline.train(config, home=home, tracking=False).run_id)
+
+
+def test_without_normal_test_pictures_there_is_a_detection_rate_and_no_auroc(small: Small) -> None:
+    evaluation = small.evaluate()
+    assert (evaluation.auroc, evaluation.false_positive_rate, evaluation.precision) == (None, None, None)
+    assert (evaluation.reconstruction_mse, evaluation.reconstruction_errors) == (None, [])
+    assert evaluation.true_positive_rate == 1
+    said = texts.evaluated(evaluation.to_dict())
+    for line in ("AUROC              none: no normal test image", "detection rate     100.00%"):
+        assert line in said
+    run = small.home.find_run(small.run_id)
+    assert json.loads((run.path / "evaluation" / "metrics.json").read_text())["auroc"] is None
+    figures = {path.stem for path in (run.path / "figures").iterdir()}
+    assert {"score_histogram", "score_by_class", "missed"} <= figures
+    assert not {"roc_and_precision_recall", "false_alarms"} & figures
+    assert "AUROC none: no normal test image; detection rate 100.00% of 12 test images." in describe(run)
+
+
+@pytest.mark.parametrize(("folder", "images"), [("only-bad", 9), ("bad", 7)])
+def test_a_folder_of_anomalies_alone_is_measured_and_never_called_normal(
+    small: Small, folder: str, images: int
+) -> None:
+    evaluation = small.evaluate(folder)
+    assert (evaluation.images, evaluation.true_positive_rate, evaluation.false_positive_rate) == (images, 1, None)
+    rows = {(row["role"], row["images"]) for row in evaluation.per_class}
+    assert rows == {("novel", images), ("normal", 0)}
+    assert "no normal test image" in texts.evaluated(evaluation.to_dict())
+
+
+def test_a_folder_of_normal_pictures_alone_has_a_false_alarm_rate(small: Small) -> None:
+    evaluation = small.evaluate("only-good")
+    assert (evaluation.auroc, evaluation.true_positive_rate) == (None, None)
+    assert evaluation.false_positive_rate is not None
+    assert "AUROC              none: no anomalous test image" in texts.evaluated(evaluation.to_dict())
+
+
+def test_a_data_set_by_name_and_folders_of_its_classes_are_measured_by_a_detector_of_another(small: Small) -> None:
+    """Images without names are counted in their own file, and what was anomalous in training is so alone, too."""
+    numbers = write(small.place / "numbers" / "0", 40, 0).parent
+    write(numbers / "7", 2, 7, contrast=1)
+    config = RunConfig.build(
+        SETTINGS | {"dataset": str(numbers), "normal": "0", "target_fpr": 0.2, "image_size": "8"}
+    )
+    run_id = pipeline.train(config, home=small.home, tracking=False).run_id
+    evaluation = pipeline.evaluate(run_id, dataset="digits", home=small.home)
+    assert (evaluation.images, {row["class"] for row in evaluation.per_class}) == (1_797, set("0123456789"))
+    rows = (small.home.find_run(run_id).path / "evaluations" / "digits" / "scores.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["index", *map(str, range(1_797))]
+    alone = write(small.place / "sevens" / "7", 4, 7).parent
+    assert pipeline.evaluate(run_id, dataset=str(alone), home=small.home).false_positive_rate is None
+    unknown = write(small.place / "unknown" / "cats", 4, 7).parent
+    write(unknown / "dogs", 4, 8)
+    with pytest.raises(UsageError, match="no class that is known to be normal"):
+        pipeline.evaluate(run_id, dataset=str(unknown), home=small.home)
+
+
+def test_the_plain_reconstruction_errors_stand_beside_the_scorer(small: Small) -> None:
+    evaluation, detector = small.evaluate("both"), small.detector(small.run_id)
+    folders = [small.place / "both" / name for name in ("bad", "good")]
+    images = [Image.open(path) for folder in folders for path in sorted(folder.iterdir())]
+    pixels = detector.preprocessing.prepare(images)
+    errors = (detector.reconstruct(pixels) - pixels / 255).square().mean(dim=(1, 2, 3)).numpy()
+    rows = {row["scorer"]: row for row in evaluation.reconstruction_errors}
+    assert list(rows) == ["mae", "mse", "relative"]
+    assert rows["mse"]["auroc"] == roc_auc_score(np.arange(18) < 9, errors)
+    assert rows["mae"]["auroc"] == evaluation.auroc
+    assert evaluation.reconstruction_mse == pytest.approx(errors[9:].mean(), rel=1e-5)
+    said = texts.evaluated(evaluation.to_dict())
+    for about in ("mean squared reconstruction error", "blurred squared reconstruction error"):
+        assert about in said
+
+
+def test_one_odd_picture_that_sets_the_threshold_is_said_with_its_name(small: Small, tmp_path: Path) -> None:
+    assert small.evaluate().threshold_warning is None
+    normal = write(tmp_path / "normal", 9, 7)
+    write(tmp_path / "odd", 1, 8, contrast=1)
+    (tmp_path / "odd" / "000.png").rename(normal / "odd one.png")
+    result = small.calibrate(normal_folder=normal)
+    detector = small.detector(result.run_id)
+    ratio = detector.calibration.scores[-1] / detector.calibration.scores[-2]
+    said = f"one image alone sets the threshold: odd one.png, {ratio:.1f} times the next"
+    assert said in texts.calibrated(dataclasses.asdict(result))
+    evaluation = pipeline.evaluate(result.run_id, home=small.home)
+    assert said in texts.evaluated(evaluation.to_dict())
+    scores = (small.home.find_run(result.run_id).path / "calibration.csv").read_text().splitlines()
+    assert scores[1].startswith("odd one.png,")
+    assert len(scores) == 11
+
+
+def test_one_odd_picture_among_those_of_a_training_is_said_by_train(small: Small) -> None:
+    """If it falls into the calibration, which one of the seeds does."""
+    folder = write(small.place / "odd-training" / "good", 30, 9)
+    Image.fromarray(np.eye(16, dtype=np.uint8) * 255).save(folder / "odd.png")
+    warned = 0
+    for seed in range(6):
+        config = {"dataset": str(folder.parent), "target_fpr": 0.1, "seed": seed}
+        result = pipeline.train(RunConfig.build(SETTINGS | config), home=small.home, tracking=False)
+        is_there = b"odd.png" in b"".join(small.detector(result.run_id).calibration.names or ())
+        assert ("one image alone" in texts.trained(dataclasses.asdict(result))) == is_there
+        assert ("odd.png" in str(result.threshold_warning)) == is_there
+        warned += is_there
+    assert 0 < warned < 6
+
+
+def test_a_threshold_of_ones_own_is_kept_with_the_rate_it_holds(small: Small) -> None:
+    scores = small.detector(small.run_id).calibration.scores
+    between = float(scores[-3] + scores[-4]) / 2
+    result = small.calibrate(threshold=between)
+    detector = small.detector(result.run_id)
+    assert detector.threshold == result.threshold == pytest.approx(between)
+    assert detector.calibration.guarantee == MANUAL
+    assert detector.calibration.target_fpr == result.target_fpr == result.expected_fpr == 4 / (len(scores) + 1)
+    values = torch.cat([scores, torch.tensor([detector.threshold]), torch.linspace(0, 2 * between, 50)])
+    above = values > detector.threshold
+    assert torch.equal(above, detector.p_values(values) <= result.target_fpr)
+    said = texts.evaluated(pipeline.evaluate(result.run_id, home=small.home).to_dict())
+    assert f"for a false-alarm rate of {result.target_fpr:g} (manual: the threshold was given" in said
+    other = pipeline.evaluate(result.run_id, target_fpr=0.2, home=small.home)
+    assert (other.calibration, other.target_fpr) == (MARGINAL, 0.2)
+    again = pipeline.calibrate(result.run_id, normal_folder=small.place / "both" / "good", home=small.home)
+    assert again.threshold == result.threshold  # what is not said stays, and the rate is that of the new images
+    assert again.images == 9
+
+
+def test_a_share_of_known_anomalies_to_detect_sets_the_threshold(small: Small) -> None:
+    folder = small.place / "both" / "bad"
+    result = small.calibrate(anomaly_folder=folder, detect=0.7)
+    detector, known = small.detector(result.run_id), [Image.open(path) for path in sorted(folder.iterdir())]
+    assert detector.calibration.guarantee == DETECT
+    assert result.anomalies is not None
+    assert int(detector.predict(known).sum()) == 7  # ⌈0.7 · 9⌉ at the least, and not one more
+    assert result.anomalies["detection_rate"] == 7 / 9
+    assert result.anomalies["expected_detection_rate"] == 0.7  # of new ones: 7 of the 10 places among 9
+    above = int((detector.calibration.scores > detector.threshold).sum())
+    assert result.target_fpr == (1 + above) / (len(detector.calibration.scores) + 1)
+    assert "of new ones like them 70.0% are to be expected" in texts.calibrated(dataclasses.asdict(result))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"detect": 0.9}, "name a folder of them with --anomaly-folder"),
+        ({"threshold": 1.0, "target_fpr": 0.1}, "leave out --target-fpr"),
+        ({"threshold": 1.0, "detect": 0.9, "anomaly_folder": "bad"}, "both were given"),
+        ({"threshold": float("nan")}, "a finite number"),
+        ({"threshold": -1.0}, "choose a higher one"),
+    ],
+)
+def test_what_no_threshold_can_be_set_by_is_said(small: Small, asked: dict[str, object], said: str) -> None:
+    with pytest.raises((UsageError, CalibrationError), match=said):
+        small.calibrate(**asked)
+
+
+def test_tail_is_offered_where_it_can_be(small: Small) -> None:
+    few = texts.calibrated(dataclasses.asdict(small.calibrate(normal_folder=small.place / "data" / "train" / "good")))
+    assert "tail for less" in few  # 60 pictures
+    fewer = small.calibrate(normal_folder=small.place / "only-good", target_fpr=0.2)
+    assert set(fewer.smallest_rates) == {"marginal", "conditional"}
+    assert "tail" not in texts.calibrated(dataclasses.asdict(fewer))
