@@ -193,11 +193,13 @@ class TensorSpec:
 
     shape: a word stands for any number of rows, 1 at the least, the same number wherever it stands
     positive: all of its values must be above 0
+    below: they must be whole numbers from 0 on, below this one
     """
 
     shape: tuple[int | str, ...]
     dtype: str = "F32"
     positive: bool = False
+    below: int | None = None
 
 
 Specs = Mapping[str, TensorSpec]

@@ -257,6 +257,11 @@ def _read_tensors(path: Path, digest: str, specs: Specs) -> dict[str, Tensor]:
         raise DetectorDamaged(f"{path} is truncated or was changed; copy it again or train anew")
     tensors = load_tensors(content)
     for name, value in tensors.items():
-        if not bool(torch.isfinite(value).all()) or (specs[name].positive and not bool((value > 0).all())):
+        spec, sound = specs[name], torch.isfinite(value)
+        if spec.positive:
+            sound &= value > 0
+        if spec.below is not None:
+            sound &= (value >= 0) & (value < spec.below)
+        if not bool(sound.all()):
             raise DetectorDamaged(f"{path} has values of {name} that cannot be; copy it again or train anew")
     return tensors

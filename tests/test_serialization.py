@@ -142,9 +142,13 @@ def test_every_field_of_a_calibration(make: Make, tmp_path: Path, guarantee: str
     assert check_fields(folder, tmp_path / "other", within=("calibration",)) > 60
 
 
-@pytest.mark.parametrize("scorer", ["aligned-knn+patch-knn+pixel-knn", "pca+one-class-svm+feature-knn"])
+@pytest.mark.parametrize(
+    "scorer", ["aligned-knn+patch-knn+pixel-knn", "pca+one-class-svm+feature-knn", "isolation-forest"]
+)
 def test_every_tensor_that_is_changed_is_refused(make: Make, tmp_path: Path, scorer: str) -> None:
     about, tensors = read(make(scorer, named=True))
+    write(tmp_path / "other", about, tensors)
+    assert outcome(tmp_path / "other") == "works"
     for name, value in tensors.items():
         others: list[Tensor | None] = [None, value.unsqueeze(0), torch.cat([value.flatten(), value.flatten()])]
         others += [value[:0] if value.ndim else value.reshape(1), value.to(torch.int32)]
@@ -152,7 +156,11 @@ def test_every_tensor_that_is_changed_is_refused(make: Make, tmp_path: Path, sco
             others += [torch.full_like(value, torch.nan), torch.full_like(value, torch.inf)]
         if name in ("split.fit", "split.test"):
             others += [value - 10_000, value.clamp(max=int(value[1])), torch.full_like(value, 7)]
+        if name.removeprefix("scorer.") in ("pixel", "left", "right", "roots"):  # of a forest
+            others += [value - 1_000_000, value + 1_000_000]
         for other in others:
+            if other is None and name == "calibration.names":
+                continue  # there may be none
             variant = {key: each for key, each in tensors.items() if key != name}
             write(tmp_path / "other", about, variant if other is None else variant | {name: other})
             assert outcome(tmp_path / "other") == "DetectorDamaged", (name, other)

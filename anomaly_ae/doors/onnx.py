@@ -27,7 +27,6 @@ from anomaly_ae.detector import Detector
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.files import expand, sha256, write_bytes
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.scorers.baselines import IsolationForest
 from anomaly_ae.scorers.neighbours import sample
 
 try:
@@ -137,12 +136,7 @@ def check_output(output: str | Path) -> Path:
 
 
 def check_detector(detector: Detector) -> None:
-    """Raise `UsageError` when a detector cannot be a graph: its scorer is no tensors, or they are too many."""
-    if any(isinstance(part, IsolationForest) for part in detector.scorer.each()):
-        raise UsageError(
-            "scorer isolation-forest is a forest of scikit-learn's, which is no part of a graph; train with another "
-            "--scorer, such as aligned-knn or pca, to export to ONNX"
-        )
+    """Raise `UsageError` when a detector has too much for a graph."""
     size = sum(tensor.nbytes for tensor in (detector.network.state_dict() | detector.scorer.state()).values())
     if size > LARGEST:
         raise UsageError(

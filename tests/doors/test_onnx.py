@@ -30,7 +30,7 @@ import onnxruntime
 from anomaly_ae.doors import onnx as door
 from anomaly_ae.serialization import Recipe
 
-EXPORTABLE = sorted({*SCORERS} - {"isolation-forest", "aligned-knn"})  # the latter is the default, tested below
+EXPORTABLE = sorted({*SCORERS} - {"aligned-knn"})  # the latter is the default, tested below
 NEEDS = {"elbo": "vae", "defect": "repair"}
 
 
@@ -166,8 +166,6 @@ def test_a_graph_of_another_detector_is_found_out() -> None:
 
 
 def test_what_is_no_graph_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="isolation-forest is a forest"):
-        door.export_onnx(make("conv", "mse+isolation-forest"), tmp_path / "a.onnx")
     detector = make("conv", "latent-knn")
     detector.scorer.learned["memory"] = torch.zeros(1).expand(2**29, 1)  # 2 GB, were they there
     with pytest.raises(UsageError, match=r"scorer latent-knn remembers has 2\.1 GB"):

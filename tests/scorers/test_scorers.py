@@ -7,8 +7,10 @@ from sklearn.neighbors import NearestNeighbors
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.schema import TensorSpec, check_tensors
 from anomaly_ae.scorers import SCORERS, MapScorer, build_scorer, neighbours, patches
 from anomaly_ae.scorers.surface import normalise_locally
+from anomaly_ae.serialization import DTYPES
 
 Batch = tuple[torch.Tensor, Outputs]
 
@@ -71,6 +73,8 @@ def test_large_latents_are_projected_and_their_distances_kept() -> None:
     np.testing.assert_allclose(scorer.score(*query).numpy(), expected[:, 0], rtol=0.2)
     other = build_scorer("latent-knn")
     other.load_state(scorer.state())
+    learned = {key: TensorSpec(tuple(value.shape), DTYPES[value.dtype]) for key, value in scorer.state().items()}
+    check_tensors(learned, scorer.specs(*query))
     assert torch.equal(other.score(*query), scorer.score(*query))
 
 
@@ -120,6 +124,8 @@ def test_what_was_learned_can_be_carried_over(name: str) -> None:
     scorer, other = build_scorer(name), build_scorer(name)
     scorer.fit(lambda: [fit], lambda: [fit])
     other.load_state(scorer.state())
+    learned = {key: TensorSpec(tuple(value.shape), DTYPES[value.dtype]) for key, value in scorer.state().items()}
+    check_tensors(learned, scorer.specs(*query))
     assert torch.equal(other.score(*query), scorer.score(*query))
 
 
