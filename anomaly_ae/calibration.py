@@ -418,19 +418,27 @@ def check_guarantee(guarantee: str, confidence: float, known: Sequence[str] = GU
         raise CalibrationError(f"a confidence lies above 0 and below 1, and {confidence:g} does not")
 
 
-def require_enough(n: int, target_fpr: float, guarantee: str = MARGINAL, confidence: float = CONFIDENCE) -> None:
-    """Raise `CalibrationError` when n calibration images cannot hold the rate asked for."""
+def require_enough(
+    n: int, target_fpr: float, guarantee: str = MARGINAL, confidence: float = CONFIDENCE, most: int = 0
+) -> None:
+    """Raise `CalibrationError` when n calibration images cannot hold the rate asked for.
+
+    most: how many there would be for a rate that so many can hold
+    """
     if not SMALLEST_RATE <= target_fpr < 1:
         raise CalibrationError(f"a false-alarm rate lies above 0 and below 1, and {target_fpr:g} does not")
     if target_fpr >= _lowest_p_value(n, guarantee, confidence):
         return
-    smallest, needed = smallest_rate(n, guarantee, confidence), images_needed(target_fpr, guarantee, confidence)
+    available = max(n, most)
+    smallest = smallest_rate(available, guarantee, confidence)
+    needed = images_needed(target_fpr, guarantee, confidence)
+    there = f"there are {'at most ' if most else ''}{available:,}"
     how = {CONDITIONAL: f" with {confidence:.0%} confidence", TAIL: " by a tail"}.get(guarantee, "")
     possible = f"; the smallest rate possible is {smallest:g}" if smallest < 1 else ""
     possible += "; beyond that, the guarantee tail of anomaly-ae calibrate extrapolates" if n > FEWEST_IN_TAIL else ""
     raise CalibrationError(
         f"a false-alarm rate of {target_fpr:g}{how} needs at least {needed:,} calibration images, "
-        f"and there are {n:,}{possible}; use more normal images, or ask for a higher rate"
+        f"and {there}{possible}; use more normal images, or ask for a higher rate"
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,7 +86,8 @@ class Split:
     """Fit, validation, calibration (normal images, disjoint) and test (disjoint from them, normal and novel).
 
     copies: hashes of pictures that are copies of some of them and in no part, int64 (N,)
-    groups: how many classes were taken for parts or patients, each of which is in one part alone; it is not saved
+    groups: how many classes were taken for parts or patients, each of which is in one part alone
+    most_calibration: how many images the calibration could have, were they needed; this and `groups` are not saved
     """
 
     fit: Part
@@ -94,6 +96,7 @@ class Split:
     test: Part
     copies: Tensor = field(default_factory=lambda: NOTHING, kw_only=True)
     groups: int = field(default=0, kw_only=True)
+    most_calibration: int = field(default=0, kw_only=True)
 
     def summary(self) -> dict[str, Any]:
         """File, number of images and digest of each part, as plain JSON values."""
@@ -259,7 +262,8 @@ def split_dataset(
     pieces = _pieces(labels, normal)
     found = sum(len(piece.indices) for piece in pieces)
     usual = WITH_OFFICIAL_TEST if official else WITHOUT_OFFICIAL_TEST
-    shares = _shares(usual, (needed + sum(piece.inexact for piece in pieces)) / max(1, found))
+    inexact = sum(piece.inexact for piece in pieces)
+    shares = _shares(usual, (needed + inexact) / max(1, found))
     generator = torch.Generator().manual_seed(seed)
     cut = [piece.cut(shares, generator) for piece in pieces] or [(NOTHING,) * len(PARTS)]
     fit, validation, calibration, test = (torch.cat(part).sort().values for part in zip(*cut, strict=True))
@@ -270,8 +274,10 @@ def split_dataset(
     if official:
         test = torch.nonzero(copies.used("test", len(dataset.files["test"]))).flatten()
     if min(map(len, (fit, validation, calibration, test))) == 0:
+        enough = max(len(PARTS), math.ceil((needed + inexact) / MOST_CALIBRATION))
         raise DataError(
-            f"{found} normal images are too few for fit, validation, calibration and test; with 40 they are enough"
+            f"{found} normal images are too few for fit, validation, calibration and test; with {enough:,} they are "
+            "enough for this false-alarm rate"
         )
     return Split(
         fit=Part.of(dataset, "train", fit),
@@ -279,6 +285,7 @@ def split_dataset(
         calibration=Part.of(dataset, "train", calibration),
         test=Part.of(dataset, "test" if official else "train", test),
         copies=copies.hashes,
+        most_calibration=int(MOST_CALIBRATION * found - inexact),
         groups=sum(len(torch.unique(piece.groups)) for piece in pieces if piece.groups is not None),
     )
 
@@ -304,7 +311,11 @@ class Piece:
         if self.groups is None:
             shuffled = self.indices[torch.randperm(len(self.indices), generator=generator)]
             ends = [round(sum(shares[: i + 1]) * len(self.indices)) for i in range(len(shares))]
-            return tuple(shuffled[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
+            sizes = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+            for i, share in enumerate(shares):  # no part of a few is left out by rounding
+                if share and not sizes[i] and sizes[0] > 1:
+                    sizes[0], sizes[i] = sizes[0] - 1, 1
+            return torch.split(shuffled, sizes)
         groups, sizes = torch.unique(self.groups, return_counts=True)
         order = torch.randperm(len(groups), generator=generator)
         middles = sizes[order].cumsum(0) - sizes[order] / 2

@@ -143,7 +143,7 @@ class Division:
         split = split_dataset(dataset, normal, config.seed, config.contamination, needed, copies)
         for line in (*copies.about, split.about(dataset, normal)):
             say(line)
-        require_enough(len(split.calibration.indices), config.target_fpr)
+        require_enough(len(split.calibration.indices), config.target_fpr, most=split.most_calibration)
         names = tuple(dataset.classes[position] for position in normal)
         left_out = (*dataset.left_out, *copies.names(dataset))
         files = len(data.listing) if isinstance(data, PictureData) else 0

@@ -1,11 +1,14 @@
+import re
+
 import pytest
 import torch
 
+from anomaly_ae.calibration import images_needed, require_enough
 from anomaly_ae.data.copies import Copies
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.named import load_dataset
 from anomaly_ae.data.splits import PARTS, Split, split_dataset, split_rows
-from anomaly_ae.errors import DataChanged, DataError
+from anomaly_ae.errors import CalibrationError, DataChanged, DataError
 
 
 def dataset(count: int, test: int = 0) -> Dataset:
@@ -76,6 +79,23 @@ def test_a_class_more_changes_no_digest() -> None:
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(DataError, match="too few"):
         split_dataset(dataset(8), (0,), seed=0)
+
+
+@pytest.mark.parametrize("count", [10, 11, 12, 20, 30, 50])
+def test_the_smallest_rate_that_a_refusal_tells_can_be_asked_for(count: int) -> None:
+    def split_for(rate: float) -> Split:
+        split = split_dataset(dataset(4 * count), (0,), seed=0, needed=images_needed(rate))
+        require_enough(len(split.calibration.indices), rate, most=split.most_calibration)
+        return split
+
+    with pytest.raises(CalibrationError) as refused:
+        split_for(0.001)
+    told = re.search(r"the smallest rate possible is ([\d.]+);", str(refused.value))
+    assert told
+    split = split_for(float(told[1]))
+    assert all(len(getattr(split, part).indices) for part in PARTS)
+    with pytest.raises(CalibrationError):
+        split_for(0.97 * float(told[1]))
 
 
 def test_a_split_survives_its_record() -> None:
