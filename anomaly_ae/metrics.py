@@ -84,15 +84,15 @@ def ranking(scores: Floats, novel: Bools, confidence: float = 0.95) -> Ranking:
     require_numbers(scores)
     fpr, tpr, _ = roc_curve(novel, scores, drop_intermediate=False)
     return Ranking(
-        auroc=_share(roc_auc_score(novel, scores)),
+        auroc=_within_one(roc_auc_score(novel, scores)),
         auroc_ci=auroc_interval(scores[novel], scores[~novel], confidence),
-        average_precision=_share(average_precision_score(novel, scores)),
+        average_precision=_within_one(average_precision_score(novel, scores)),
         fpr_at_95_tpr=float(fpr[np.argmax(tpr >= 0.95)]),
-        partial_auroc=_share(roc_auc_score(novel, scores, max_fpr=0.1)),
+        partial_auroc=_within_one(roc_auc_score(novel, scores, max_fpr=0.1)),
     )
 
 
-def _share(value: float) -> float:
+def _within_one(value: float) -> float:
     """A value that lies in [0, 1] but for rounding."""
     return min(max(float(value), 0.0), 1.0)
 
