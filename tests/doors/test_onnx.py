@@ -114,7 +114,8 @@ def test_the_file_alone_says_what_to_do_with_it(exported: door.Exported, trained
     onnx.checker.check_model(model, full_check=True)
     about = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
     assert (about["threshold"], about["target_fpr"]) == (detector.threshold, 0.05)
-    assert about["preprocessing"] == {"channels": 1, "height": 8, "width": 8, "fit": "stretch"}
+    shape = {"channels": 1, "height": 8, "width": 8}
+    assert about["preprocessing"] == shape | {"fit": "stretch", "intensity": None}
     assert (about["scorer"], about["normal"]) == ("aligned-knn", ["0", "1", "2"])
     assert about["detector_sha256"] == detector.digest
     assert b"/anomaly_ae/" not in exported.file.read_bytes()  # no places of the machine that made it
@@ -149,10 +150,21 @@ def test_p_values_are_those_of_the_calibration(guarantee: str) -> None:
 
     scores = torch.rand(200, generator=torch.Generator().manual_seed(0))
     calibration = Calibration(scores, 0.05, guarantee)
-    asked = torch.cat([scores, torch.tensor([-1, 0, 0.5, 0.99, 1, 1.1, 5, torch.nan])])
+    asked = torch.cat([scores, torch.tensor([-1, 0, 0.5, 0.99, 1, 1.1, 5])])
     torch.testing.assert_close(
         door.p_values(calibration, asked), calibration.p_values(asked), rtol=1e-12 if guarantee == TAIL else 0, atol=0
     )
+    assert door.p_values(calibration, torch.tensor([torch.nan])).isnan().all()  # a graph cannot refuse it
+
+
+@pytest.mark.parametrize("chosen", [0.2, 0.9])
+def test_p_values_of_a_threshold_of_one_s_own_are_those_of_the_calibration(chosen: float) -> None:
+    from anomaly_ae.calibration import Calibration
+
+    scores = torch.rand(200, generator=torch.Generator().manual_seed(0))
+    calibration = Calibration(scores, 0.05).at_threshold(chosen)
+    asked = torch.cat([scores, torch.tensor([-1, 0, chosen, 1.1, 5])])
+    torch.testing.assert_close(door.p_values(calibration, asked), calibration.p_values(asked), rtol=0, atol=0)
 
 
 def test_a_graph_of_another_detector_is_found_out() -> None:
