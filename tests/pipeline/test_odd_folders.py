@@ -49,7 +49,8 @@ def test_anomalies_alone_are_measured_as_anomalies_and_not_trained_on(home: Home
     bad = fill(tmp_path / "set/defects", 5, 3, defect=True).parent
     (bad / "good").mkdir()
     evaluation = pipeline.evaluate(home=home, dataset=str(bad))
-    assert [(row["class"], row["role"]) for row in evaluation.per_class] == [("defects", "novel")]
+    found = [(row["class"], row["role"], row["images"]) for row in evaluation.per_class]
+    assert found == [("defects", "novel", 5), ("good", "normal", 0)]
     assert evaluation.false_positive_rate is None
     with pytest.raises(UsageError, match=r"--normal is needed: .* called defects, .* and good holds no picture"):
         pipeline.train(dataclasses.replace(QUICK, dataset=str(bad)), home=home, tracking=False)
