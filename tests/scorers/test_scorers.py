@@ -84,7 +84,8 @@ def test_latent_knn_agrees_with_scikit_learn() -> None:
     scorer.fit(lambda: [memory], list)
     expected, _ = NearestNeighbors(n_neighbors=1).fit(memory[1].latent.numpy()).kneighbors(query[1].latent.numpy())
     np.testing.assert_allclose(scorer.score(*query).numpy(), expected[:, 0], rtol=1e-5)
-    assert scorer.score(*memory).max().item() == 0  # a remembered latent is at no distance
+    least = neighbours.SAME * memory[1].latent.norm(dim=1)
+    torch.testing.assert_close(scorer.score(*memory), least)  # a remembered latent is at the least distance
 
 
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
