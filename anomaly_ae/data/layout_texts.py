@@ -26,7 +26,20 @@ def describe(layout: Layout, listing: Listing, normal: Collection[int], purpose:
     reasons = {reason: len(positions) for reason, positions in layout.left_out.items()} | listing.left_out
     lines += [f"left out: {count:,} {reason}" for reason, count in sorted(reasons.items())]
     lines += [f"no picture in {_name(folder)}" for folder in map(split_path, listing.empty) if says_something(folder)]
-    return "\n".join([layout.about, *(f"  {line}" for line in (*lines, *listing.unread))])
+    lines += [*listing.unread, *_sets(layout, normal)]
+    return "\n".join([layout.about, *(f"  {line}" for line in lines)])
+
+
+def _sets(layout: Layout, normal: Collection[int]) -> list[str]:
+    """The data sets that were taken together, a row for each."""
+    is_normal = {i: label in normal for of in layout.files.values() for i, label in zip(*of, strict=True)}
+    rows = [
+        (f"  {_name([name])}", f"{good:,} normal", f"{len(chosen) - good:,} anomalous")
+        for name, chosen in layout.sets.items()
+        for good in (sum(is_normal[i] for i in chosen),)
+    ]
+    more = [f"  and {len(rows) - MOST_ROWS:,} more"] if len(rows) > MOST_ROWS else []
+    return ["taken together:", *columns(rows[:MOST_ROWS], right=(1, 2)), *more] if rows else []
 
 
 def _rows(layout: Layout, file: str, normal: Collection[int], purpose: str) -> list[tuple[str, ...]]:

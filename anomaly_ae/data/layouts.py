@@ -26,6 +26,7 @@ NORMAL, MARKED = "normal", "defective"  # classes of pictures that no folder tel
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 FITTING = 0.5  # share of the files of a folder `labels` that must be called as pictures, for it to be one of masks
 MOST_ODD = 0.03  # share of pictures that may have names such as bad.png though their folder says nothing
+MANY_GROUPS, SMALL_GROUP = 20, 20  # more folders than so many with fewer images than so many are parts or patients
 MOST_NAMED = 5  # folders or classes that a message names
 ASTRAY = "masks that fit no picture"
 OUTSIDE = "pictures outside of the folders for training and test"
@@ -51,6 +52,8 @@ class Layout:
     doubt:    then, why not
     masks:    by the position of a picture, those of its masks
     by_masks: whether nothing but the masks says which pictures are normal, see `marked`
+    sets:     folders side by side that hold a data set each, with the positions of their pictures; none if one does
+    alone:    the path of one of them, where there is one
     left_out: pictures that are used for nothing, by the reason
     """
 
@@ -61,6 +64,8 @@ class Layout:
     doubt: str = ""
     masks: dict[int, tuple[int, ...]] = field(default_factory=dict)
     by_masks: bool = False
+    sets: dict[str, Positions] = field(default_factory=dict)
+    alone: str = ""
     left_out: dict[str, Positions] = field(default_factory=dict)
 
     def marked(self, marked: Collection[int], unknown: Collection[int] = ()) -> "Layout":
@@ -89,8 +94,8 @@ class Layout:
             about=about,
             classes=classes,
             files=files,
-            normal=NORMAL if marked else ALL,
-            doubt="",
+            normal=None if self.sets else NORMAL if marked else ALL,
+            doubt=self.doubt if self.sets else "",
             left_out=left_out,
         )
 
@@ -137,7 +142,6 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     paired = _paired({i: split[i] for i in stems})
     beside = paired | _masks_beside({i: split[i][:-1] for i in stems if i not in paired}, stems)
     places = _places({i: split[i][:-1] for i in stems if i not in beside}, stems)
-    _require_one_set(places.values())
     masks = {i: place for i, place in places.items() if place.is_mask}
     pictures = {i: place for i, place in places.items() if not place.is_mask}
     divided = any(place.role not in (None, Role.UNLABELLED) for place in pictures.values())
@@ -147,7 +151,11 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
             del pictures[i]
     _require_pictures(len(pictures), len(masks), left_out)
     roles = {i: place.role or Role.TRAIN for i, place in pictures.items()}
-    names = _class_names({i: place.rest for i, place in pictures.items()}, roles)
+    level, sets = _find_sets([*pictures.values(), *masks.values()])
+    within = {
+        i: place.rest[level] for i, place in pictures.items() if sets.intersection(place.rest[level : level + 1])
+    }
+    names = _class_names({i: _without(place.rest, level, i in within) for i, place in pictures.items()}, roles)
     fitting = beside | _match(masks, pictures, stems, names)
     by_masks = _told_by_masks(names, roles, set(fitting.values()))
     masked_roles = {roles[i] for i in fitting.values() if i in roles}
@@ -172,6 +180,12 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
         if roles[i] is Role.VAL and present == set(Role) - {Role.UNLABELLED} and normal not in (None, name):
             left_out[i] = SPARE
             del names[i]
+    by_set = {
+        name: sorted(chosen)
+        for name, chosen in sorted(_by_value({i: within[i] for i in names if i in within}).items())
+    }
+    if by_set:
+        normal, doubt = None, f"the folders {some(by_set)} hold a data set each"
     classes = _ordered(names.values())
     files = {
         file: (chosen, [classes.index(names[i]) for i in chosen])
@@ -188,6 +202,10 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
         doubt=doubt,
         masks=_by_value(fits),
         by_masks=by_masks,
+        sets=by_set,
+        alone=next(
+            (folder for name, chosen in by_set.items() if (folder := _folder(name, [split[i] for i in chosen]))), ""
+        ),
         left_out={reason: sorted(chosen) for reason, chosen in _by_value(left_out).items()},
     )
 
@@ -298,14 +316,26 @@ def _place(folder: Parts, kinds: Mapping[Parts, Mapping[str, Kind]]) -> Place:
     return Place(found, is_mask, tuple(before), tuple(after))
 
 
-def _require_one_set(places: Iterable[Place]) -> None:
-    """Raise `DataError` when several folders have folders for roles or masks, and classes, in them."""
-    distinct = set(places)
-    common = _common([place.before for place in distinct])
-    divided = [place for place in distinct if (place.role or place.is_mask) and len(place.before) > common]
-    sets = {place.before[common] for place in divided}
-    if len(sets) > 1 and any(place.after for place in divided) and not all(map(sense, sets)):
-        raise DataError(f"the folders {some(sets)} hold a data set each; name one of them")
+def _find_sets(places: Sequence[Place]) -> tuple[int, set[str]]:
+    """The folders, at a depth of `Place.rest`, that hold a data set each: that have folders for normal or anomalous
+    pictures in them, or for training and test with classes. None where only one of them has normal pictures to train
+    on, or where they are so many and so small that they are parts or patients.
+    """
+    level = _common([place.rest for place in places])
+    inner = Counter(place for place in places if len(place.rest) > level and not sense(place.rest[level]))
+    sizes, normal = Counter[str](), set[str]()
+    for place, count in inner.items():
+        senses, divided = set(map(sense, place.rest[level + 1 :])), len(place.before) > level
+        if any(senses) or (divided and place.after and (place.role or place.is_mask)):
+            sizes[place.rest[level]] += count
+        if Sense.NORMAL in senses or (divided and (place.role is Role.TRAIN or place.is_mask)):
+            normal.add(place.rest[level])
+    parts = sum(size < SMALL_GROUP for size in sizes.values()) > MANY_GROUPS
+    return level, set() if parts or len(normal & sizes.keys()) < 2 else set(sizes)
+
+
+def _without(parts: Parts, level: int, wanted: bool) -> Parts:
+    return parts[:level] + parts[level + 1 :] if wanted else parts
 
 
 def _require_pictures(pictures: int, masks: int, left_out: Mapping[int, str]) -> None:
@@ -503,6 +533,12 @@ def _about(present: Collection[Role], classes: int) -> str:
         joined = Role.VAL in present and Role.TEST in present
         return f"folders {folders}" + ("; normal pictures of val are trained with" if joined else "")
     return "all pictures in one folder" if classes == 1 else "a folder for each class"
+
+
+def _folder(name: str, paths: Sequence[Parts]) -> str:
+    """The path of the folder called so that all these files lie in; nothing where there is none."""
+    common = paths[0][: _common(paths)]
+    return "/".join(common[: len(common) - common[::-1].index(name)]) if name in common else ""
 
 
 def _common(folders: Sequence[Parts]) -> int:

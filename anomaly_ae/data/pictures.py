@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +19,7 @@ from torch import Tensor
 from anomaly_ae.data.decoder import Records
 from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.decoding import INSIDE, Pixels, Target
+from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.intensity import EIGHT, KINDS, Intensity, find_intensity, intensity_words
 from anomaly_ae.data.layout_texts import TRAINING, describe, folder_tree
@@ -81,7 +84,8 @@ class PictureData:
 
         purpose: of `layout_texts`
         """
-        return f"{self.name}: {describe(self.layout, self.listing, normal, purpose)}"
+        one = f"\n  one of them alone: --dataset {alone}" if (alone := self._alone) else ""
+        return f"{self.name}: {describe(self.layout, self.listing, normal, purpose)}{one}"
 
     def of_classes(self, wanted: Collection[int]) -> Listing:
         """The files of the pictures whose classes are at the positions `wanted`."""
@@ -90,14 +94,22 @@ class PictureData:
 
     def undecided(self) -> UsageError:
         """What to say where nothing tells which classes are normal."""
-        first = self.classes[0]
-        return _with_tree(
-            UsageError(
-                f"--normal is needed: {self.name}: {self.layout.doubt}; say what is normal, as in --normal {first}, "
-                "or --normal all if everything is; or name a folder of normal pictures alone; or call theirs good"
-            ),
-            self.listing,
-        )
+        first = max(self.classes, key=sense)
+        if self.layout.sets:
+            one = f"name one of them, as in --dataset {alone}; or " if (alone := self._alone) else ""
+            what = f"{one}take them together with --normal {shlex.quote(first)}"
+        else:
+            what = (
+                f"say what is normal, as in --normal {shlex.quote(first)}, or --normal all if everything is; or name "
+                "a folder of normal pictures alone; or call theirs good"
+            )
+        return _with_tree(UsageError(f"--normal is needed: {self.name}: {self.layout.doubt}; {what}"), self.listing)
+
+    @property
+    def _alone(self) -> str:
+        """Where one of several data sets lies, as an argument; nothing where none has a folder of its own."""
+        alone = self.layout.alone
+        return shlex.quote(os.fsdecode(self.source.locate(os.fsencode(alone)))) if alone else ""
 
     def _layout_by_masks(self) -> Layout:
         """The layout where nothing but the masks says which pictures are normal."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anomaly_ae.data.copies import Copies
 from anomaly_ae.data.images import Dataset, ImageSet
+from anomaly_ae.data.layouts import MANY_GROUPS, SMALL_GROUP
 from anomaly_ae.data.sources import shown
 from anomaly_ae.errors import DataChanged, DataError
 from anomaly_ae.schema import Count, Digest, Mismatch, Name, TensorSpec
@@ -21,7 +22,6 @@ WITH_OFFICIAL_TEST = (0.8, 0.1, 0.1, 0.0)
 WITHOUT_OFFICIAL_TEST = (0.5, 0.1, 0.2, 0.2)
 MOST_CALIBRATION, LEAST_TEST = 0.5, 0.1
 SMALL_CLASS = 10  # images, fewer of which are not cut for themselves
-MANY_GROUPS, SMALL_GROUP = 20, 20  # more classes than so many with fewer images than so many are parts or patients
 NO_COPIES = Copies()
 NOTHING = torch.zeros(0, dtype=torch.int64)
 NO_CLASS = -1  # of what is not used

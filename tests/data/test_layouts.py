@@ -91,13 +91,6 @@ def test_a_layout_one_folder_deeper_is_found() -> None:
     assert find_layout(paths) == find_layout([path.removeprefix(b"tile/") for path in paths])
 
 
-def test_several_data_sets_in_one_folder_are_not_taken_for_classes() -> None:
-    with pytest.raises(DataError, match="the folders cable, tile hold a data set each"):
-        find_layout(
-            [f"{name}/{part}/a.png".encode() for name in ("tile", "cable") for part in ("train/good", "test/x")]
-        )
-
-
 def test_classes_may_have_masks() -> None:
     layout = find_layout([b"good/a.png", b"hole/a.png", b"hole/b.png", b"ground_truth/hole/b_mask.png"])
     assert layout.classes == ("good", "hole")

@@ -65,7 +65,11 @@ AS_FOUND: dict[str, tuple[Tree, str]] = {
         {"train_good": 6, "test_good": 2, "test_defect": 3},
         "train +good 6; test defect 3; test +good 2",
     ),
-    "days above the classes": ({"d1/good": 6, "d2/good": 2, "d2/bad": 3}, "train bad 3; train +good 8"),
+    "a day of good ones": ({"d1/good": 6, "d2/bad": 3}, "train bad 3; train +good 6"),
+    "many patients": (
+        {f"p{i}/{name}": 2 for i in range(21) for name in ("normal", "abnormal")},
+        "train abnormal 42; train +normal 42",
+    ),
     "days below the classes": ({"good/d1": 6, "good/d2": 2, "bad/d2/am": 3}, "train bad 3; train +good 8"),
     "MVTec AD": (
         {"train/good": 6, "test/good": 2, "test/crack": 3, "ground_truth/crack:{}_mask.png": 3},
@@ -179,11 +183,6 @@ ASKED: dict[str, tuple[Tree, str]] = {
     ),
     "masks alone": ({"ground_truth/bad": 6}, "6 masks, by the names of their folders"),
     "nothing that is not hidden": ({".hidden": 6}, "6 hidden pictures"),
-    "several data sets": ({"tile/train/good": 3, "can/train/good": 3}, "the folders can, tile hold a data set each"),
-    "several of VisA": (
-        {f"{a}/Data/{b}": 3 for a in ("pcb1", "pcb2") for b in ("Images/Normal", "Images/Anomaly", "Masks/Anomaly")},
-        "pcb1, pcb2 hold a data set each",
-    ),
     "pictures beside folders": ({"good": 3, "bad": 3, "": 1}, "1 pictures lie beside the folders bad, good"),
     "a bad one within a good one": (
         {"good/bad": 3, "good/1": 3, "ok/2": 3},
@@ -285,6 +284,59 @@ def test_the_table_says_what_is_used_for_what_and_what_is_left_out(tmp_path: Pat
     assert described == [
         f"{plain}: all pictures in one folder",
         "  normal  3  normal: to learn from, to set the threshold, and to measure with",
+    ]
+
+
+VISA = {f"{name}/Data/Images/{word}": 2 for name in ("candle", "pcb 1") for word in ("Normal", "Anomaly")}
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected", "sizes", "alone", "hint"),
+    [
+        (VISA, "train Anomaly 4; train Normal 4", {"candle": 4, "pcb 1": 4}, "candle", "candle"),
+        (
+            {"candle/Data/Images/Normal": 3, "pcb/Data/Images/Normal": 3, "pcb/Data/Images/Anomaly": 1},
+            *("train Anomaly 1; train Normal 6", {"candle": 3, "pcb": 4}, "candle", "candle"),
+        ),
+        (
+            {"tile/train/good": 3, "tile/test/cut": 1, "can/train/good": 3, "can/ground_truth/x": 1},
+            *("train good 6; test cut 1; left out 1", {"can": 3, "tile": 4}, "can", "can"),
+        ),
+        (
+            {"a b/tile/train": 3, "a b/tile/test/bad": 1, "a b/a b/train": 3, "a b/a b/test/bad": 1},
+            *("train normal 6; test bad 2", {"a b": 4, "tile": 4}, "a b/a b", "'.*/a b/a b'"),
+        ),
+        (
+            {"d1/good": 6, "d2/good": 2, "d2/bad": 3, "d3/bad": 1},
+            *("train bad 4; train good 8", {"d1": 6, "d2": 5, "d3": 1}, "d1", "d1"),
+        ),
+        (
+            {"train/a/good": 3, "train/b/good": 3, "test/a/bad": 1, "test/b/bad": 1},
+            *("train good 6; test bad 2", {"a": 4, "b": 4}, "", ""),
+        ),
+    ],
+)
+def test_data_sets_side_by_side_are_asked_about_and_named_when_taken_together(
+    tmp_path: Path, tree: Tree, expected: str, sizes: dict[str, int], alone: str, hint: str
+) -> None:
+    data = PictureData.open(str(make(tmp_path, tree)))
+    assert summary(data.layout) == expected
+    assert {name: len(chosen) for name, chosen in data.layout.sets.items()} == sizes
+    assert data.layout.alone == alone
+    one = f"name one of them, as in --dataset .*{hint}; or " if hint else ""
+    with pytest.raises(UsageError, match=f"hold a data set each; {one}take them together with --normal "):
+        normal_classes("", data)
+    if alone:
+        assert not PictureData.open(str(tmp_path / alone)).layout.sets
+
+
+def test_data_sets_that_are_taken_together_are_counted(tmp_path: Path) -> None:
+    data = PictureData.open(str(make(tmp_path, VISA | {"pcb 1/Data/Images/Anomaly": 5})))
+    assert data.describe(normal_classes("Normal", data)).splitlines()[3:] == [
+        "  taken together:",
+        "    candle  2 normal  2 anomalous",
+        "    pcb 1   2 normal  5 anomalous",
+        f"  one of them alone: --dataset {tmp_path}/candle",
     ]
 
 
