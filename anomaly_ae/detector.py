@@ -116,10 +116,10 @@ class Detector:
         return measure_drift(torch.as_tensor(scores), self.calibration.scores)
 
     def differences(self, images: Images) -> list[str]:
-        """How images look unlike those of the training altogether: inverted, brighter, of another size."""
-        prepared = self.preprocessing.prepare(images)
+        """How images look unlike those of the training altogether: inverted, brighter, clipped, of another size."""
+        prepared, brightness = self.preprocessing.prepare_and_compare(images)
         stretched = size_difference(size_of(images), self.preprocessing.shape[1:], self.preprocessing.fit)
-        return [*([stretched] if stretched else []), *self.profile.differences(prepared)]
+        return [*([stretched] if stretched else []), *brightness, *self.profile.differences(prepared)]
 
     def predict(self, images: Images) -> Tensor:
         """Whether each image is anomalous, bool (N,): its score is above the threshold.

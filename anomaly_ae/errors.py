@@ -79,6 +79,10 @@ class TooFewRows(UserWarning):
     """There are too few rows for the false-alarm rate asked for, and a threshold was set for a higher one."""
 
 
+class OtherBrightness(UserWarning):
+    """Pictures hold values of another kind than those that black and white are set for, or values beyond these."""
+
+
 class ModelError(AnomalyAEError):
     """A model that is missing, unfinished or damaged."""
 

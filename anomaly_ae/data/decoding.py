@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from anomaly_ae.data.intensity import EIGHT, Channel, Intensity, Values, kind_of
+from anomaly_ae.data.deep import DeepImage, kind_of, reopen, unread_words
+from anomaly_ae.data.intensity import EIGHT, Intensity, Values
 from anomaly_ae.data.masks import cover, find_defects
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing, one_line
 
@@ -50,7 +51,7 @@ class Target:
     shape:     C, H, W, C 1 or 3
     fit:       see `place`
     intensity: which values are black and white in files of more than 8 bits; None where those of the training had 8
-    sample:    how many of its values are wanted as they are in the file, see `Channel.sample`
+    sample:    how many of its values are wanted as they are in the file, see `DeepImage.sample`
     mask:      whether it is a mask of defects: 255 for what is defective, see `find_defects`
     """
 
@@ -109,8 +110,7 @@ def decode(content: bytes, target: Target) -> Picture:
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        found = "is empty" if not content else "is not one, or its header is damaged"
-        raise DataDamaged(f"cannot be read as an image ({found})") from error
+        raise DataDamaged(f"cannot be read as an image ({unread_words(content)})") from error
     except Exception as error:  # decoders raise whatever a broken file makes them
         raise DataDamaged(f"cannot be read as an image ({one_line(error)})") from error
 
@@ -129,9 +129,12 @@ def convert(image: Image.Image, target: Target, draft: bool = False) -> Picture:
         image.load()  # here, for reading EXIF data may load what is damaged and say nothing; and a TIFF turns itself
         flat = _flat(image)
     else:
-        channel = Channel.of(image)
-        scaled, clipped = channel.to_bytes(target.intensity)
-        flat, sample = Image.fromarray(scaled), channel.sample(target.sample) if target.sample else None
+        image = reopen(
+            image
+        )  # whoever opened it may show it again, and is not to find it loaded, with half of its bits
+        deep = DeepImage.of(image)
+        flat, clipped = deep.to_image(target.intensity)
+        sample = deep.sample(target.sample) if target.sample else None
     orientation = _orientation(image)
     seen = stored[::-1] if orientation in SIDEWAYS else stored
     plain = flat.convert(MODES[channels])
@@ -143,8 +146,8 @@ def convert(image: Image.Image, target: Target, draft: bool = False) -> Picture:
 
 def _convert_mask(image: Image.Image, target: Target) -> Picture:
     _require_size(image)
-    orientation = _orientation(image)
     stored = Image.fromarray(find_defects(image))
+    orientation = _orientation(image)  # only now, for it may load what has more than 8 bits
     turned = stored.transpose(TURNS[orientation]) if orientation in TURNS else stored
     placed = place(turned.size, target.shape[:0:-1], target.fit)
     left, top, width, height = placed.at
@@ -243,7 +246,9 @@ def missing(error: Exception) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """How it is to be turned, 1 to 8; 1, not at all, where its EXIF data are damaged."""
+    """How it is to be turned, 1 to 8; 1, not at all, where its EXIF data are damaged, or Pillow does it (TIFF)."""
+    if image.format == "TIFF":
+        return 1
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # noqa: BLE001  a picture with a broken remark is a picture

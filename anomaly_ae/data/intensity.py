@@ -1,5 +1,5 @@
 """Which values of a file are black and white. 8 bits say it themselves; of more bits and of floats the training finds
-it out, once, over all its pictures. Needs NumPy and Pillow alone.
+it out, once, over all its pictures. Needs NumPy alone.
 """
 
 from dataclasses import dataclass
@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from anomaly_ae.errors import DataDamaged, DataError
+from anomaly_ae.errors import DataError
 from anomaly_ae.schema import Mismatch, OneOf
 
 EIGHT, WHOLE, FLOAT = "8 bits", "whole numbers of more than 8 bits", "floats"
@@ -18,7 +17,6 @@ WHITE = {EIGHT: 255, WHOLE: 65_535, FLOAT: 1}  # where nothing else is known; 0 
 BITS = (8, 10, 12, 14, 16, *range(17, 32))  # of whole numbers, whatever they are kept in
 NEARLY_ALL = 0.001, 0.999  # quantiles that set the range of floats, so that no hot pixel does
 NOTABLE = 0.01  # share of a picture's values, beyond black and white, from which it is worth a word
-PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF
 
 Array = npt.NDArray[Any]
 Values = npt.NDArray[np.float64]
@@ -47,53 +45,6 @@ class Intensity:
     @property
     def words(self) -> str:
         return f"{self.low:,.6g} is black and {self.high:,.6g} white"
-
-
-@dataclass(frozen=True)
-class Channel:
-    """A picture of more than 8 bits: its values, (H, W), as they are in the file, which of them is white by its type
-    or its header, and whether dark and light are swapped.
-    """
-
-    kind: str
-    values: Array
-    white: float
-    inverted: bool
-
-    @classmethod
-    def of(cls, image: Image.Image) -> "Channel":
-        """Of a picture that is not loaded yet. Raises `DataDamaged` when none of its values is a number."""
-        kind = kind_of(image)
-        white, inverted = _declared_white(image) or WHITE[kind], _is_inverted(image)
-        values = np.asarray(image)
-        if kind == FLOAT and not np.isfinite(values).any():
-            raise DataDamaged("holds no value that is a number")
-        if white != WHITE[kind]:  # Pillow has brought it to 16 bits
-            values = np.rint(values * (white / WHITE[kind])).astype(values.dtype)
-        if isinstance(transparent := image.info.get("transparency"), int):
-            values = np.where(values == transparent, 0, values)
-        return cls(kind, values, white, inverted)
-
-    def to_bytes(self, intensity: Intensity | None) -> tuple[npt.NDArray[np.uint8], float]:
-        """The values as uint8 (H, W), 0 black and 255 white, and the share of them that lay beyond and was clipped;
-        what is no number counts as such, and is black.
-        """
-        own = intensity is not None and intensity.kind == self.kind
-        low, high = (intensity.low, intensity.high) if intensity and own else (0, self.white)
-        pixels, clipped = to_bytes(self.values, low, high)
-        return 255 - pixels if self.inverted else pixels, clipped
-
-    def sample(self, count: int) -> Values:
-        """So many of its values in order, the least first and the most last, between them evenly chosen ones."""
-        values = self.values[np.isfinite(self.values)].astype(np.float64)
-        some = np.sort(values[np.linspace(0, len(values) - 1, count).astype(int)])
-        some[0], some[-1] = values.min(), values.max()
-        return some
-
-
-def kind_of(image: Image.Image) -> str:
-    """What a picture's values are."""
-    return FLOAT if image.mode == "F" else WHOLE if image.mode.startswith("I") else EIGHT
 
 
 def to_bytes(values: Array, low: float, high: float) -> tuple[npt.NDArray[np.uint8], float]:
@@ -149,15 +100,16 @@ def intensity_words(intensity: Intensity, kinds: list[str], samples: list[Values
 
 def intensity_differences(intensity: Intensity | None, kinds: Array, clipped: Array) -> list[str]:
     """How many pictures, of which these are the kinds, as positions in `KINDS`, and the shares of values beyond black
-    and white, are of another kind than those of the training, or lose values; in words, often none.
+    and white, are of another kind than `intensity` is for, or lose values; in words, often none.
     """
     trained, words = EIGHT if intensity is None else intensity.kind, []
     for position, kind in enumerate(KINDS):
         if kind != trained and (count := int((kinds == position).sum())):
             white = "65,535, or what a PGM's header says," if kind == WHOLE else f"{WHITE[kind]}"
             words.append(
-                f"{_pictures(count, 'holds', 'hold')} {kind}, and those of the training {trained}: 0 was taken for "
-                f"black and {white} for white"
+                f"{_pictures(count, 'holds', 'hold')} {kind}, and black and white are set for {trained}: 0 was taken "
+                f"for black and {white} for white; save them alike"
+                + (", or train with --intensity LOW:HIGH" if trained == EIGHT else "")
             )
     if count := int((clipped > NOTABLE).sum()):
         own = f" ({intensity.words})" if intensity else ""
@@ -189,14 +141,3 @@ def _asked_range(asked: str, samples: Values) -> tuple[float, float]:
     if asked.lower().startswith("p"):
         low, high = np.percentile(samples[:, 1:-1], [low, high]).tolist()
     return low, high
-
-
-def _declared_white(image: Image.Image) -> float | None:
-    """What the header of a PGM of 16 bits says is white."""
-    told = [tile.args[1] for tile in getattr(image, "tile", ()) if tile.codec_name in ("ppm", "ppm_plain")]
-    return float(told[0]) if told and kind_of(image) == WHOLE else None
-
-
-def _is_inverted(image: Image.Image) -> bool:
-    """Whether 0 is white by a TIFF's tag; with 8 bits Pillow turns it by itself."""
-    return getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO

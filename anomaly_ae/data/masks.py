@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anomaly_ae.data.intensity import EIGHT, kind_of
+from anomaly_ae.data.deep import DeepImage, kind_of
+from anomaly_ae.data.intensity import EIGHT
 from anomaly_ae.errors import DataError
 
 LOSSY = ("JPEG", "WEBP")  # formats that may leave traces where there was nothing,
@@ -26,12 +27,11 @@ def find_defects(image: Image.Image) -> Bools:
     also what has less than a quarter of the highest value.
     Raises `DataError` where all of the border is defective, as it is in an inverted mask.
     """
-    image.load()
-    if image.mode == "P":
-        defective = _of_palette(image)
+    if kind_of(image) != EIGHT:
+        defective = _of_deep(DeepImage.of(image))
     else:
-        values = _values(image)
-        defective = values > (TRACES * float(values.max()) if image.format in LOSSY else 0)
+        image.load()
+        defective = _of_palette(image) if image.mode == "P" else _of_plain(image)
     if all(edge.all() for edge in (defective[0], defective[-1], defective[:, 0], defective[:, -1])):
         raise DataError("is a mask with all of its border marked; the background is 0, or black: is it inverted?")
     return defective
@@ -62,10 +62,18 @@ def check_size(mask: tuple[int, int], picture: tuple[int, int]) -> str | None:
     return f"is a mask of {mask[0]}×{mask[1]} pixels, and its picture has {picture[0]}×{picture[1]}"
 
 
+def _of_deep(image: DeepImage) -> Bools:
+    marked = np.nan_to_num(image.values).any(axis=2)
+    return np.asarray(marked if image.alpha is None else marked & (image.alpha > 0), np.bool_)
+
+
+def _of_plain(image: Image.Image) -> Bools:
+    values = _values(image)
+    return np.asarray(values > (TRACES * float(values.max()) if image.format in LOSSY else 0), np.bool_)
+
+
 def _values(image: Image.Image) -> npt.NDArray[Any]:
     """What is 0 where there is background, (H, W)."""
-    if kind_of(image) != EIGHT:
-        return np.abs(np.nan_to_num(np.asarray(image).astype(np.float64)))
     plain = image.convert("RGB") if image.mode in ("LAB", "CMYK") else image
     colours = np.asarray(plain.convert("RGBA"))
     return np.where(colours[..., 3] > 0, colours[..., :3].max(axis=2), 0)

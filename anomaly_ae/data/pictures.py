@@ -21,7 +21,15 @@ from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.decoding import INSIDE, Pixels, Target
 from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.images import Dataset, ImageSet
-from anomaly_ae.data.intensity import EIGHT, KINDS, Intensity, find_intensity, intensity_words
+from anomaly_ae.data.intensity import (
+    EIGHT,
+    KINDS,
+    Intensity,
+    Values,
+    find_intensity,
+    intensity_differences,
+    intensity_words,
+)
 from anomaly_ae.data.layout_texts import TRAINING, describe, folder_tree
 from anomaly_ae.data.layouts import TRAIN, Layout, find_layout
 from anomaly_ae.data.masks import check_size
@@ -39,8 +47,11 @@ COLOURED = 16  # of 255, by which the channels of a gray picture may differ, as 
 MASKS_LOOKED_AT = Preprocessing(1, 64, 64)  # where they alone say which pictures are normal
 MOST_BAD = 0.1  # share of the pictures that may be unreadable before training on the others makes no sense
 SAMPLED = 256  # values of a picture by which the intensity is found
-CACHE_FORMAT = 2  # to be counted up when decoding gives other pixels
-LOOK, SAMPLE = Target((3, 64, 64), INSIDE), Target((1, 1, 1), sample=SAMPLED)  # small ones; next to nothing beside
+CACHE_FORMAT = 3  # to be counted up when decoding gives other pixels
+LOOK, SAMPLE = (
+    Target((3, 64, 64), INSIDE, sample=SAMPLED),
+    Target((1, 1, 1), sample=SAMPLED),
+)  # small ones; next to nothing beside
 E = TypeVar("E", bound=AnomalyAEError)
 PIXELS_FILE, ABOUT_FILE = "pixels.npy", "about.json"
 
@@ -132,10 +143,15 @@ class PictureData:
 
     @cached_property
     def _looked_at(self) -> Records:
-        """What some of the training pictures look like."""
+        """What some of the training pictures look like; of more than 8 bits, between the black and white of these."""
+        good = self._look(LOOK)
+        intensity = find_intensity(*_kinds_and_samples(good), None)
+        return self._look(replace(LOOK, intensity=intensity)) if intensity else good
+
+    def _look(self, target: Target) -> Records:
         positions = np.array(self.layout.files[TRAIN][0])
         some = positions[np.linspace(0, len(positions) - 1, min(LOOKED_AT, len(positions))).astype(int)]
-        with Decoders(self.source, LOOK) as decoders:
+        with Decoders(self.source, target) as decoders:
             records = decoders.decode(*self.listing.at(some))
         good: Records = records[records["error"] == b""]
         if not len(good):
@@ -149,9 +165,7 @@ class PictureData:
             return None
         positions = np.array(self.layout.files[TRAIN][0])
         records = np.concatenate(list(self._records(positions, SAMPLE, "looked at")))
-        good = records[records["error"] == b""]
-        kinds = [KINDS[kind] for kind in good["kind"]]
-        samples = list(good["sample"][good["kind"] != KINDS.index(EIGHT)])
+        kinds, samples = _kinds_and_samples(records[records["error"] == b""])
         intensity = find_intensity(kinds, samples, asked)
         if intensity:
             say(intensity_words(intensity, kinds, samples, asked))
@@ -231,22 +245,25 @@ class PictureData:
         self, positions: Integers, labels: npt.NDArray[np.int_], preprocessing: Preprocessing
     ) -> tuple[ImageSet, list[str]]:
         """The pictures at some positions, and those that cannot be read."""
-        pixels, errors = self._decode(positions, preprocessing)
+        decoded = self._decode(positions, preprocessing)
+        for note in decoded.notes:
+            say(f"brightness: {note}")
+        errors = decoded.errors
         good = np.array([not error for error in errors], bool)
         names = [self.listing.paths[i] for i in positions]
         bad = [f"{shown(name)}: {error}" for name, error in zip(names, errors, strict=True) if error]
         kept = tuple(name for name, error in zip(names, errors, strict=True) if not error)
-        return ImageSet(pixels, torch.from_numpy(labels[good]).long(), kept), bad
+        return ImageSet(decoded.pixels, torch.from_numpy(labels[good]).long(), kept), bad
 
-    def _decode(self, positions: Integers, preprocessing: Preprocessing) -> tuple[Tensor, list[str]]:
-        """Pixels, uint8 (M, C, H, W), of the pictures that can be read, and of each an error or nothing."""
+    def _decode(self, positions: Integers, preprocessing: Preprocessing) -> "_Decoded":
         shape = (len(positions), *preprocessing.shape)
         if is_held(shape):
-            pixels, errors, _ = _fill(np.zeros(shape, np.uint8), self._records(positions, preprocessing.target))
-            return pixels, errors
+            records = self._records(positions, preprocessing.target)
+            return _fill(np.zeros(shape, np.uint8), records, preprocessing.intensity)
         folder = cache_folder() / self._key(positions, preprocessing)
         if (kept := _read_cache(folder)) is None:
-            write_folder(folder, lambda new: _fill_file(new, shape, self._records(positions, preprocessing.target)))
+            records = self._records(positions, preprocessing.target)
+            write_folder(folder, lambda new: _fill_file(new, shape, records, preprocessing.intensity))
             kept = _read_cache(folder, passing=True)
         if kept is None:
             raise DataError(f"what was decoded to {folder} cannot be read again; free space, or set ANOMALY_AE_CACHE")
@@ -285,43 +302,65 @@ def _with_tree(error: E, listing: Listing) -> E:
     return error
 
 
+def _kinds_and_samples(good: Records) -> tuple[list[str], list[Values]]:
+    """Of records: the kinds, and the samples of those of more than 8 bits."""
+    return [KINDS[kind] for kind in good["kind"]], list(good["sample"][good["kind"] != KINDS.index(EIGHT)])
+
+
 def _coloured(pixels: Pixels) -> bool:
     """Whether any of some pictures, uint8 (N, 3, H, W), has colour."""
     return bool((pixels.max(axis=1).astype(int) - pixels.min(axis=1) > COLOURED).any())
 
 
-def _fill(pixels: Pixels, parts: Iterable[Records]) -> tuple[Tensor, list[str], bool]:
-    """Put what could be decoded into pixels (N, C, H, W), the first M of them; these, of each file its error, and
-    whether there is an error that may be gone another time.
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """Files as pixels.
+
+    pixels:  uint8 (M, C, H, W), of those that can be read
+    errors:  of each file one, or nothing
+    notes:   what to say of their brightness
+    passing: whether there is an error that may be gone another time
     """
+
+    pixels: Tensor
+    errors: list[str]
+    notes: list[str]
+    passing: bool
+
+
+def _fill(pixels: Pixels, parts: Iterable[Records], intensity: Intensity | None) -> _Decoded:
+    """Put what could be decoded into pixels (N, C, H, W), the first M of them."""
     count, errors, passing = 0, list[str](), False
+    kinds, clipped = np.zeros(len(pixels), np.uint8), np.zeros(len(pixels), np.float32)
     for records in parts:
-        good = records["pixels"][records["error"] == b""]
-        pixels[count : count + len(good)] = good
+        good = records[records["error"] == b""]
+        for kept, name in ((pixels, "pixels"), (kinds, "kind"), (clipped, "clipped")):
+            kept[count : count + len(good)] = good[name]
         count += len(good)
         errors += [error.decode() for error in records["error"]]
         passing = passing or bool(records["missing"].any())
-    return torch.from_numpy(pixels[:count]), errors, passing
+    notes = intensity_differences(intensity, kinds[:count], clipped[:count])
+    return _Decoded(torch.from_numpy(pixels[:count]), errors, notes, passing)
 
 
-def _read_cache(folder: Path, passing: bool = False) -> tuple[Tensor, list[str]] | None:
+def _read_cache(folder: Path, passing: bool = False) -> _Decoded | None:
     """What `_fill_file` wrote, read from the disk as needed; None if it is not there or damaged.
 
     passing: whether it is taken, too, if it has errors that may be gone another time
     """
     try:
         about = json.loads((folder / ABOUT_FILE).read_text())
-        errors: list[str] = about["errors"]
         if about["passing"] and not passing:
             return None
         mapped = np.load(folder / PIXELS_FILE, mmap_mode="c")  # what is changed in memory is not written back
-    except (OSError, ValueError, KeyError):
+        return _Decoded(torch.from_numpy(mapped)[: about["errors"].count("")], **about)
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return torch.from_numpy(mapped)[: errors.count("")], errors
 
 
-def _fill_file(folder: Path, shape: tuple[int, ...], parts: Iterable[Records]) -> None:
+def _fill_file(folder: Path, shape: tuple[int, ...], parts: Iterable[Records], intensity: Intensity | None) -> None:
     pixels = np.lib.format.open_memmap(folder / PIXELS_FILE, "w+", np.uint8, shape)
-    _, errors, passing = _fill(pixels, parts)
+    decoded = _fill(pixels, parts, intensity)
     pixels.flush()
-    write_json(folder / ABOUT_FILE, {"errors": errors, "passing": passing})
+    about = {"errors": decoded.errors, "notes": decoded.notes, "passing": decoded.passing}
+    write_json(folder / ABOUT_FILE, about)

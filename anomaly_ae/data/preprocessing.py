@@ -1,5 +1,6 @@
 """What images a detector takes, and how they become what its network sees."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,9 +14,9 @@ from torch import Tensor
 from anomaly_ae.data import decoding
 from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.images import ImageSet
-from anomaly_ae.data.intensity import WHOLE, Intensity, to_bytes
+from anomaly_ae.data.intensity import KINDS, WHOLE, Intensity, intensity_differences, to_bytes
 from anomaly_ae.data.sources import Source
-from anomaly_ae.errors import DataError, one_line
+from anomaly_ae.errors import DataError, OtherBrightness, one_line
 from anomaly_ae.schema import OneOf, Side
 
 Images = Tensor | npt.NDArray[Any] | Image.Image | Sequence[Image.Image]
@@ -60,19 +61,36 @@ class Preprocessing:
         """Images as a tensor (N, C, H, W): uint8 or float in [0, 1], (N, C, H', W'), of the same type; other whole
         numbers as uint8, by the `intensity`; one of Pillow's, or a list of them, as uint8, as their files would be.
 
-        Raises `DataError`, saying what is wrong with them, when they are no such images.
+        Raises `DataError`, saying what is wrong with them, when they are no such images. A warning `OtherBrightness`
+        says that files or whole numbers are of another kind than the `intensity` is for, or lose values.
         """
+        prepared, differences = self.prepare_and_compare(images)
+        for difference in differences:
+            warnings.warn(f"brightness: {difference}", OtherBrightness, stacklevel=4)  # whoever had them scored
+        return prepared
+
+    def prepare_and_compare(self, images: Images) -> tuple[Tensor, list[str]]:
+        """The same, and in words what it would have warned of."""
         if pictures := _pictures(images):
-            return torch.from_numpy(np.stack([self._convert(picture) for picture in pictures]))
-        return resize(self._check(images), (self.height, self.width), self.fit)
+            read = [self._convert(picture) for picture in pictures]
+            kinds, clipped = (
+                np.array([KINDS.index(one.kind) for one in read]),
+                np.array([one.clipped for one in read]),
+            )
+            pixels = torch.from_numpy(np.stack([one.pixels for one in read]))
+            return pixels, intensity_differences(self.intensity, kinds, clipped)
+        checked, differences = self._check(images), list[str]()
+        if checked.dtype != torch.uint8 and not checked.is_floating_point():
+            checked, differences = self._scale(checked)
+        return resize(checked, (self.height, self.width), self.fit), differences
 
     def prepare_set(self, images: ImageSet) -> ImageSet:
         """The same with labelled images."""
         return ImageSet(self.prepare(images.images), images.labels, images.names)
 
-    def _convert(self, picture: Image.Image) -> decoding.Pixels:
+    def _convert(self, picture: Image.Image) -> decoding.Picture:
         try:
-            return decoding.convert(picture, self.target).pixels
+            return decoding.convert(picture, self.target)
         except (DataError, MemoryError):
             raise
         except Exception as error:  # it was opened, and is decoded only here; or it is closed
@@ -84,11 +102,9 @@ class Preprocessing:
         if tensor.ndim != 4 or tensor.shape[1] != self.channels or 0 in tensor.shape[2:]:
             wanted, given = "×".join(map(str, self.shape)), "×".join(map(str, tensor.shape))
             raise DataError(f"the detector takes images N×{wanted} (N×C×H×W), and was given {given}")
-        if tensor.dtype == torch.uint8:
-            return tensor
-        if not tensor.is_floating_point():
-            return self._scale(tensor)
-        if len(tensor) and not bool(((tensor >= 0) & (tensor <= 1)).all()):  # a NaN fails both comparisons
+        if (
+            tensor.is_floating_point() and len(tensor) and not bool(((tensor >= 0) & (tensor <= 1)).all())
+        ):  # a NaN fails both comparisons
             raise DataError("float images must lie in [0, 1], and some values do not; divide by 255 or clean them")
         return tensor
 
@@ -105,12 +121,15 @@ class Preprocessing:
             f"images are a torch tensor, a NumPy array of numbers or Pillow images, and these are: {given}"
         )
 
-    def _scale(self, images: Tensor) -> Tensor:
-        """Whole numbers, as files have them, as uint8 between black and white."""
+    def _scale(self, images: Tensor) -> tuple[Tensor, list[str]]:
+        """Whole numbers, as files have them, as uint8 between black and white, and what to say of those beyond."""
         whole = images.dtype not in (torch.bool, torch.complex64, torch.complex128)
         if not whole or self.intensity is None or self.intensity.kind != WHOLE:
             raise DataError(f"images are uint8 from 0 to 255 or float from 0 to 1, and these are {images.dtype}")
-        return torch.from_numpy(to_bytes(images.cpu().numpy(), self.intensity.low, self.intensity.high)[0])
+        values, low, high = images.cpu().numpy(), self.intensity.low, self.intensity.high
+        beyond = ((values < low) | (values > high)).mean(axis=(1, 2, 3))
+        kinds = np.full(len(values), KINDS.index(WHOLE))
+        return torch.from_numpy(to_bytes(values, low, high)[0]), intensity_differences(self.intensity, kinds, beyond)
 
 
 def size_of(images: Images) -> tuple[int, int]:

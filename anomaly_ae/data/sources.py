@@ -23,7 +23,7 @@ from anomaly_ae.files import expand
 Integers = npt.NDArray[np.int64]
 
 ENDINGS = tuple(
-    b".png .jpg .jpeg .jpe .jfif .bmp .dib .gif .tif .tiff .webp .pbm .pgm .pnm .ppm".split()
+    b".png .jpg .jpeg .jpe .jfif .bmp .dib .gif .tif .tiff .webp .pbm .pgm .pnm .ppm .pfm".split()
 )  # of image files, whatever they hold
 UNREADABLE = {
     "HEIC": ".heic .heif .hif",

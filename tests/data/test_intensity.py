@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from anomaly_ae.data.intensity import FLOAT, WHOLE, Intensity
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.detector import Detector
-from anomaly_ae.errors import DataError, UsageError
+from anomaly_ae.errors import DataError, OtherBrightness, UsageError
 from anomaly_ae.runs import Home
 
 Make = Callable[[np.ndarray, Path], None]  # writes values in [0, 1], (H, W), to a file without its ending
@@ -158,6 +159,25 @@ def test_whole_numbers_beside_floats_are_refused_and_8_bits_are_not(
         PictureData.open(str(folder)).find_intensity()
 
 
+def test_one_picture_of_16_bits_among_many_of_8_is_said_with_a_remedy_that_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fill(tmp_path / "set", eight, 100)
+    (folder / "002.png").unlink()  # not one of those that are looked at first
+    tiff(4000, "uint16")(cloth(2), folder / "002")
+    data = PictureData.open(str(folder))
+    assert data.find_intensity() is None
+    data.load(Preprocessing(1, 16, 16))
+    said = (
+        "brightness: 1 picture holds whole numbers of more than 8 bits, and black and white are set for 8 bits: 0 was"
+    )
+    assert said in capsys.readouterr().err
+    intensity = data.find_intensity("0:4095")
+    assert intensity == Intensity(0, 4095, WHOLE)
+    seen = data.load(Preprocessing(1, 16, 16, intensity=intensity)).files["train"].images
+    assert np.abs(seen[2, 0].numpy() / 255 - cloth(2) * 4000 / 4095).max() < 0.01
+
+
 @pytest.mark.parametrize("text", ["4095", "10:5", "a:b", "p1:99", "p-1:p99", "p1:p101", "nan:1", "0:1e999", ""])
 def test_an_intensity_that_is_none_is_refused_in_words(text: str) -> None:
     with pytest.raises(UsageError, match="intensity must be LOW:HIGH"):
@@ -215,17 +235,41 @@ def test_files_pillow_images_and_arrays_are_scored_alike(twelve: Detector, tmp_p
     [
         (tiff(4000, "uint16"), None),
         (tiff(16000, "uint16"), "more than 1% of values beyond black and white"),
-        (eight, "hold 8 bits, and those of the training whole numbers"),
-        (tiff(1, "float32"), "hold floats, and those of the training whole numbers"),
+        (eight, "hold 8 bits, and black and white are set for whole numbers"),
+        (tiff(1, "float32"), "hold floats, and black and white are set for whole numbers"),
     ],
 )
 def test_pictures_of_another_scale_are_said(twelve: Detector, tmp_path: Path, make: Make, said: str | None) -> None:
     fill(tmp_path / "new", make, 3, 100)
     twelve.save(tmp_path / "detector")
     result = pipeline.score(tmp_path / "new", tmp_path / "detector", tmp_path / "s.csv")
-    told = [text for text in result.differences if "beyond black" in text or "those of the training" in text]
+    told = [text for text in result.differences if "beyond black" in text or "black and white are set for" in text]
     assert len(told) == (said is not None)
     assert said is None or said in told[0]
+
+
+def test_from_python_what_is_clipped_or_of_another_kind_is_said_once(twelve: Detector, tmp_path: Path) -> None:
+    fill(tmp_path / "good", tiff(4000, "uint16"), 3, 100)
+    fill(tmp_path / "bright", tiff(16000, "uint16"), 3, 100)
+    fill(tmp_path / "eight", eight, 3, 100)
+    good, bright, eights = (
+        [Image.open(file) for file in sorted((tmp_path / name).iterdir())] for name in ("good", "bright", "eight")
+    )
+    clipped = "3 pictures have more than 1% of values beyond black and white"
+    for images, said in (
+        (bright, clipped),
+        (np.stack([np.asarray(image) for image in bright])[:, None], clipped),
+        (eights, "3 pictures hold 8 bits, and black and white are set for whole numbers"),
+    ):
+        with pytest.warns(OtherBrightness, match=said) as warned:
+            twelve.score(images)
+        assert len(warned) == 1
+        assert warned[0].filename == __file__
+        assert any(said in text for text in twelve.differences(images))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        twelve.score(good)
+        twelve.score(np.stack([np.asarray(image) for image in good])[:, None])
 
 
 def test_one_value_above_white_changes_next_to_nothing(tmp_path: Path) -> None:
@@ -255,4 +299,6 @@ def test_other_kinds_have_their_full_range_for_a_detector_of_8_bits() -> None:
     for values, kind in (([0, 0.5, 1], "float32"), ([0, 32767.5, 65535], "uint16")):
         content = io.BytesIO()
         Image.fromarray(np.array([values], kind)).save(content, "TIFF")
-        assert preprocessing.prepare(Image.open(content)).flatten().tolist() == [0, 128 - (kind == "uint16"), 255]
+        with pytest.warns(OtherBrightness, match="black and white are set for 8 bits"):
+            seen = preprocessing.prepare(Image.open(content))
+        assert seen.flatten().tolist() == [0, 128 - (kind == "uint16"), 255]
