@@ -23,8 +23,9 @@ Bools = npt.NDArray[np.bool_]
 def find_defects(image: Image.Image) -> Bools:
     """Which pixels of a mask, opened with Pillow, are defective, (H, W): all but the background.
 
-    That is 0, black or transparent; of a palette the index 0 where that is black or where nothing is; in a lossy file
-    also what has less than a quarter of the highest value.
+    That is 0, black or transparent; of a palette the index 0 where that is black or where nothing is; where all that
+    is not transparent is black, what is transparent alone; in a lossy file also what has less than a quarter of the
+    highest value.
     Raises `DataError` where all of the border is defective, as it is in an inverted mask.
     """
     if kind_of(image) != EIGHT:
@@ -76,7 +77,9 @@ def _values(image: Image.Image) -> npt.NDArray[Any]:
     """What is 0 where there is background, (H, W)."""
     plain = image.convert("RGB") if image.mode in ("LAB", "CMYK") else image
     colours = np.asarray(plain.convert("RGBA"))
-    return np.where(colours[..., 3] > 0, colours[..., :3].max(axis=2), 0)
+    alpha = colours[..., 3]
+    seen = np.where(alpha > 0, colours[..., :3].max(axis=2), 0)
+    return seen if seen.any() or alpha.all() else alpha
 
 
 def _of_palette(image: Image.Image) -> Bools:

@@ -63,6 +63,9 @@ def translucent() -> np.ndarray:
         (Image.fromarray(bordered()), "PNG"),
         (Image.fromarray(translucent()), "PNG"),
         (Image.fromarray(translucent()), "WEBP"),
+        (Image.fromarray(np.dstack([np.zeros((64, 64, 3), np.uint8), LABELS])), "PNG"),  # black, and alpha tells
+        (Image.fromarray(np.dstack([np.zeros((64, 64, 3), np.uint8), LABELS])), "WEBP"),
+        (Image.fromarray(np.dstack([np.where(WHERE, 0, 255).astype(np.uint8), LABELS])), "PNG"),  # black on nothing
         (Image.fromarray(np.dstack([LABELS, np.full((64, 64), 255, np.uint8)])), "PNG"),
         (Image.fromarray(WHERE.astype(np.uint8) * 255), "JPEG"),
     ],
