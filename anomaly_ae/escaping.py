@@ -8,6 +8,7 @@ from typing import Any
 UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's control, format and surrogate characters, line separators
 MARKUP = re.compile(r"[\\`*|~\[\]]|(?<!\w)_|_(?!\w)")  # what Markdown takes for more than a letter
 FORMULA = tuple("=+-@\t\r'")  # by what a spreadsheet knows a formula, and by what it knows text
+PLURAL = re.compile(r"\b(picture|mask|file|folder|link|thumbnail|remark)s\b")  # what is left out, if there are many
 JOINERS = "\u200c\u200d"  # of the formats the two that words and emoji are written with
 
 
@@ -58,6 +59,15 @@ def _printable(letter: str) -> str:
 def counted(count: int, noun: str, plural: str = "") -> str:
     """How many of what: `1 image`, `2,000 images`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def counted_as(count: int, plural: str) -> str:
+    """The same of a phrase that begins with its noun, adjectives aside: `1 hidden picture` of `hidden pictures`."""
+    return f"{count:,} {PLURAL.sub(_singular, plural, count=1) if count == 1 else plural}"
+
+
+def _singular(noun: re.Match[str]) -> str:
+    return noun[1]
 
 
 def csv_text(text: str) -> str:

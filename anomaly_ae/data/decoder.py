@@ -41,6 +41,7 @@ def record_type(target: Target) -> np.dtype[Any]:
             ("height", "<i4"),
             ("kind", "u1"),  # position in KINDS
             ("clipped", "<f4"),
+            ("further", "?"),
             ("missing", "?"),
             ("error", f"S{ERROR_BYTES}"),
             ("sample", "<f8", (target.sample,)),
@@ -108,6 +109,7 @@ def _decode_into(record: Any, file: bytes, contents: bool, target: Target) -> No
     else:
         record["pixels"], record["width"], record["height"] = picture.pixels, picture.width, picture.height
         record["kind"], record["clipped"] = KINDS.index(picture.kind), picture.clipped
+        record["further"] = picture.further
         if picture.sample is not None:
             record["sample"] = picture.sample
 

@@ -6,7 +6,7 @@ import io
 import math
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -17,11 +17,13 @@ from anomaly_ae.data.deep import DeepImage, kind_of, reopen, unread_words
 from anomaly_ae.data.intensity import EIGHT, Intensity, Values
 from anomaly_ae.data.masks import cover, find_defects
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing, one_line
+from anomaly_ae.escaping import counted
 
 Pixels = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int]  # C, H, W
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # no other decoder is ever run
+OF_SEVERAL = ("TIFF", "GIF", "WEBP", "PNG")  # formats whose further pages or frames are pictures of their own
 MODES = {1: "L", 3: "RGB"}
 MOST_PIXELS = 2**26  # of a file, 8192×8192; more is refused by its header
 MOST_BYTES = 2**29
@@ -71,6 +73,7 @@ class Picture:
     kind:          what its values are, one of `intensity.KINDS`
     clipped:       the share of its values that lay beyond black or white
     sample:        of the values as they are in the file, where it was asked for and they have more than 8 bits
+    further:       whether the file has further pages or frames
     """
 
     pixels: Pixels
@@ -79,6 +82,7 @@ class Picture:
     kind: str = EIGHT
     clipped: float = 0.0
     sample: Values | None = None
+    further: bool = False
 
 
 def read_file(path: bytes | str) -> bytes:
@@ -106,7 +110,9 @@ def decode(content: bytes, target: Target) -> Picture:
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return _convert_mask(image, target) if target.mask else convert(image, target, draft=True)
+            further = _has_further(image)
+            picture = _convert_mask(image, target) if target.mask else convert(image, target, draft=True)
+            return replace(picture, further=further)
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -243,6 +249,18 @@ def reason(error: Exception) -> str:
 def missing(error: Exception) -> bool:
     """Whether it was not the file's content that was at fault, so that another try may go well."""
     return isinstance(error, DataMissing) or (isinstance(error, OSError) and error.errno is not None)
+
+
+def further_words(count: int) -> list[str]:
+    """What to say where so many files have further pages or frames."""
+    return [f"{counted(count, 'file has', 'files have')} further pages or frames; the first is used"] if count else []
+
+
+def _has_further(image: Image.Image) -> bool:
+    try:
+        return image.format in OF_SEVERAL and bool(getattr(image, "is_animated", False))
+    except Exception:  # noqa: BLE001  what follows a good picture may be damaged
+        return False
 
 
 def _orientation(image: Image.Image) -> int:

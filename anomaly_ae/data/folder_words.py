@@ -6,6 +6,8 @@ from enum import IntEnum, StrEnum
 from functools import lru_cache
 from itertools import pairwise
 
+Parts = tuple[str, ...]  # of a path
+
 
 class Sense(IntEnum):
     """What a name says of the pictures below it."""
@@ -86,12 +88,18 @@ MASK_AFFIX = re.compile(
 
 JUNK = {
     **dict.fromkeys(("@eadir", "thumbnails", "thumbs", "_thumbs", "thumb"), "thumbnails"),
-    **dict.fromkeys(("__macosx",), "a Mac's remarks"),
+    **dict.fromkeys(("__macosx",), "remarks of a Mac"),
     **dict.fromkeys(("#recycle", "$recycle.bin", "lost+found"), "deleted files"),
 }
 MOST_NAMES = 2**16  # whose meaning is kept
 BOUNDARY = re.compile(r"(?<=[a-zß-ÿ])(?=[A-Z])")
 SEPARATORS = re.compile(r"[\W\d_]+")
+
+
+def split_path(path: bytes) -> Parts:
+    """The parts of a path, normalised (NFC); a backslash parts them, too, as in archives that Windows packed."""
+    text = path.replace(b"\\", b"/").decode("utf-8", "backslashreplace")
+    return tuple(unicodedata.normalize("NFC", part) for part in text.split("/") if part) or (text,)
 
 
 def is_container(name: str) -> bool:
@@ -100,14 +108,14 @@ def is_container(name: str) -> bool:
     return bool(words) and set(words) <= CONTAINERS
 
 
-def junk(parts: tuple[str, ...]) -> str | None:
+def junk(parts: Parts) -> str | None:
     """Why a file at this path is none that somebody put there as a picture, or None."""
     if any(part.startswith(".") for part in parts):
         return "hidden pictures"
     return next((JUNK[part.casefold()] for part in parts[:-1] if part.casefold() in JUNK), None)
 
 
-def says_something(parts: tuple[str, ...]) -> bool:
+def says_something(parts: Parts) -> bool:
     """Whether the last of these folders is called so that one would look for pictures in it."""
     return not junk(parts) and bool(sense(parts[-1]) or role(parts[-1])[0])
 

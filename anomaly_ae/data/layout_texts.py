@@ -3,14 +3,16 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from anomaly_ae.data.folder_words import says_something
-from anomaly_ae.data.layouts import TEST, TRAIN, Layout, Parts, split_path
+from anomaly_ae.data.folder_words import Parts, says_something, split_path
+from anomaly_ae.data.layouts import TEST, TRAIN, Layout
 from anomaly_ae.data.sources import Listing
-from anomaly_ae.escaping import printable
+from anomaly_ae.escaping import counted, counted_as, printable
+from anomaly_ae.progress import say
 from anomaly_ae.tables import columns
 
 TRAINING, MEASURING, CALIBRATING = "training", "measuring", "calibrating"  # what pictures are for
 MOST_ROWS, MOST_LINES, MOST_BELOW, DEEPEST = 12, 16, 6, 4  # of the table; of the tree, a folder in it, its depth
+MOST_UNREAD = 10  # folders and links, by name
 WIDEST = 40  # characters of a name
 
 
@@ -22,12 +24,29 @@ def describe(layout: Layout, listing: Listing, normal: Collection[int], purpose:
     rows = [row for file in (TRAIN, TEST) if file in layout.files for row in _rows(layout, file, normal, purpose)]
     lines = columns(rows[:MOST_ROWS], right=(2 if TEST in layout.files else 1,))
     if len(rows) > MOST_ROWS:
-        lines.append(f"and {len(rows) - MOST_ROWS:,} rows more")
+        lines.append(f"and {counted(len(rows) - MOST_ROWS, 'more row')}")
     reasons = {reason: len(positions) for reason, positions in layout.left_out.items()} | listing.left_out
-    lines += [f"left out: {count:,} {reason}" for reason, count in sorted(reasons.items())]
+    lines += left_out_lines(reasons)
     lines += [f"no picture in {_name(folder)}" for folder in map(split_path, listing.empty) if says_something(folder)]
-    lines += [*listing.unread, *_sets(layout, normal)]
+    lines += [*first_unread(listing), *_sets(layout, normal)]
     return "\n".join([layout.about, *(f"  {line}" for line in lines)])
+
+
+def left_out_lines(reasons: Mapping[str, int]) -> list[str]:
+    """How many files are used for nothing, a line for each of the reasons, which are phrases in plural."""
+    return [f"left out: {counted_as(count, reason)}" for reason, count in sorted(reasons.items())]
+
+
+def first_unread(listing: Listing) -> list[str]:
+    """Some of the folders that could not be looked into, and of the links that lead nowhere, and how many more."""
+    more = len(listing.unread) - MOST_UNREAD
+    return [*listing.unread[:MOST_UNREAD], *([f"and {more:,} more of that kind"] if more > 0 else [])]
+
+
+def say_left_out_of(listing: Listing) -> None:
+    """Say what is none of the pictures that were found though people may think so."""
+    for line in (*left_out_lines(listing.left_out), *first_unread(listing)):
+        say(line)
 
 
 def _sets(layout: Layout, normal: Collection[int]) -> list[str]:
@@ -36,7 +55,7 @@ def _sets(layout: Layout, normal: Collection[int]) -> list[str]:
     rows = [
         (f"  {_name([name])}", f"{good:,} normal", f"{len(chosen) - good:,} anomalous")
         for name, chosen in layout.sets.items()
-        for good in (sum(is_normal[i] for i in chosen),)
+        for good in (sum(is_normal.get(i, False) for i in chosen),)
     ]
     more = [f"  and {len(rows) - MOST_ROWS:,} more"] if len(rows) > MOST_ROWS else []
     return ["taken together:", *columns(rows[:MOST_ROWS], right=(1, 2)), *more] if rows else []
@@ -98,7 +117,7 @@ def _branch(
     for each in inner[:MOST_BELOW]:
         rows += _branch(each, below, counts)
     if more := inner[MOST_BELOW:]:
-        rows.append((f"{indent}  {len(more):,} folders more", f"{sum(counts[each] for each in more):,}"))
+        rows.append((f"{indent}  {counted(len(more), 'more folder')}", f"{sum(counts[each] for each in more):,}"))
     return rows
 
 

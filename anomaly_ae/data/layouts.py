@@ -1,7 +1,6 @@
 """How a folder of pictures is arranged, found out from the paths in it alone."""
 
 import dataclasses
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import TypeVar
 from anomaly_ae.data.classes import ALL, same_class
 from anomaly_ae.data.folder_words import (
     MASK_AFFIX,
+    Parts,
     Role,
     Sense,
     is_container,
@@ -18,8 +18,10 @@ from anomaly_ae.data.folder_words import (
     may_be_mask_folder,
     role,
     sense,
+    split_path,
 )
 from anomaly_ae.errors import DataError
+from anomaly_ae.escaping import counted, counted_as
 
 TRAIN, TEST = "train", "test"
 NORMAL, MARKED = "normal", "defective"  # classes of pictures that no folder tells apart, without and with a defect
@@ -28,14 +30,13 @@ FITTING = 0.5  # share of the files of a folder `labels` that must be called as 
 MOST_ODD = 0.03  # share of pictures that may have names such as bad.png though their folder says nothing
 MANY_GROUPS, SMALL_GROUP = 20, 20  # more folders than so many with fewer images than so many are parts or patients
 MOST_NAMED = 5  # folders or classes that a message names
-ASTRAY = "masks that fit no picture"
+ASTRAY = "masks without a picture"
 OUTSIDE = "pictures outside of the folders for training and test"
-UNSAID = "pictures of which no folder says what they are"
-SPARE = "validation pictures that are not normal, beside a test"
+UNSAID = "pictures that no folder calls normal or anomalous"
+SPARE = "anomalous validation pictures, beside a test"
 UNLABELLED = "unlabelled pictures"
 MASK_UNKNOWN = "pictures whose mask cannot be used"
 
-Parts = tuple[str, ...]  # of a path
 Positions = list[int]  # of pictures among the paths
 K = TypeVar("K")
 V = TypeVar("V")
@@ -87,7 +88,7 @@ class Layout:
             return dataclasses.replace(
                 self, normal=None, doubt="each of the pictures has a mask that marks something in it"
             )
-        about = f"{self.about}; normal are those whose mask marks nothing"
+        about = f"{self.about}; normal are those that no mask marks anything in"
         left_out = self.left_out | ({MASK_UNKNOWN: sorted(unknown)} if unknown else {})
         return dataclasses.replace(
             self,
@@ -173,7 +174,7 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     untrained = [name for name in bare if divided and role(name)[0] is Role.TRAIN and Role.TRAIN not in present]
     normal, doubt = _normal(trained, [name for name in bare if sense(name) > 0], untrained)
     odd = sorted(split[i][-1] for i in unsaid if names[i] == normal and sense(stems[i]) < 0)
-    by_name = f"the names of {len(odd):,} pictures say anomalous, as {odd[0]}" if odd else ""
+    by_name = f"{counted(len(odd), 'file name says', 'file names say')} anomalous, as {odd[0]}" if odd else ""
     if len(odd) > MOST_ODD * len(unsaid):
         normal, doubt = None, by_name
     for i, name in list(names.items()):
@@ -208,12 +209,6 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
         ),
         left_out={reason: sorted(chosen) for reason, chosen in _by_value(left_out).items()},
     )
-
-
-def split_path(path: bytes) -> Parts:
-    """The parts of a path, normalised (NFC); a backslash parts them, too, as in archives that Windows packed."""
-    text = path.replace(b"\\", b"/").decode("utf-8", "backslashreplace")
-    return tuple(unicodedata.normalize("NFC", part) for part in text.split("/") if part) or (text,)
 
 
 def some(names: Iterable[str]) -> str:
@@ -318,15 +313,16 @@ def _place(folder: Parts, kinds: Mapping[Parts, Mapping[str, Kind]]) -> Place:
 
 def _find_sets(places: Sequence[Place]) -> tuple[int, set[str]]:
     """The folders, at a depth of `Place.rest`, that hold a data set each: that have folders for normal or anomalous
-    pictures in them, or for training and test with classes. None where only one of them has normal pictures to train
-    on, or where they are so many and so small that they are parts or patients.
+    pictures in them, or for training and test with classes or masks. None where only one of them has normal pictures
+    to train on, or where they are so many and so small that they are parts or patients.
     """
     level = _common([place.rest for place in places])
     inner = Counter(place for place in places if len(place.rest) > level and not sense(place.rest[level]))
     sizes, normal = Counter[str](), set[str]()
     for place, count in inner.items():
         senses, divided = set(map(sense, place.rest[level + 1 :])), len(place.before) > level
-        if any(senses) or (divided and place.after and (place.role or place.is_mask)):
+        said = place.role is not None, place.is_mask, bool(place.after)
+        if any(senses) or (divided and sum(said) > 1):
             sizes[place.rest[level]] += count
         if Sense.NORMAL in senses or (divided and (place.role is Role.TRAIN or place.is_mask)):
             normal.add(place.rest[level])
@@ -340,11 +336,10 @@ def _without(parts: Parts, level: int, wanted: bool) -> Parts:
 
 def _require_pictures(pictures: int, masks: int, left_out: Mapping[int, str]) -> None:
     if not pictures:
-        counted = Counter(left_out.values())
-        found = [f"{count:,} {reason}" for reason, count in counted.items()]
-        found += [f"{masks:,} masks, by the names of their folders"] if masks else []
+        found = [counted_as(count, reason) for reason, count in Counter(left_out.values()).items()]
+        found += [f"{counted(masks, 'mask')}, by the names of their folders"] if masks else []
         raise DataError(
-            f"no folder says of any picture what it is, found are {'; '.join(found)}; name the very folder of the "
+            f"no folder says of any picture what it is; found: {'; '.join(found)}; name the very folder of the "
             "normal pictures, or put them into a folder called good"
         )
 
@@ -354,10 +349,10 @@ def _class_names(rests: Mapping[int, Parts], roles: Mapping[int, Role]) -> dict[
 
     Raises `DataError` when that cannot be said.
     """
-    counted = Counter(rests.values())
-    wrapped = _wrappers([rest for rest in counted if rest])
-    counted = Counter({rest[wrapped:]: count for rest, count in counted.items()})
-    level = _class_level({rest: count for rest, count in counted.items() if rest})
+    counts = Counter(rests.values())
+    wrapped = _wrappers([rest for rest in counts if rest])
+    counts = Counter({rest[wrapped:]: count for rest, count in counts.items()})
+    level = _class_level({rest: count for rest, count in counts.items() if rest})
     for file in set(roles.values()):
         found = {rest[wrapped:] for i, rest in rests.items() if roles[i] is file}
         shallow = {rest for rest in found if len(rest) <= level}
@@ -365,10 +360,10 @@ def _class_names(rests: Mapping[int, Parts], roles: Mapping[int, Role]) -> dict[
             beside = sum(roles[i] is file and len(rest[wrapped:]) <= level for i, rest in rests.items())
             folders = {rest[len(min(shallow, key=len))] for rest in found - shallow}
             raise DataError(
-                f"{beside:,} pictures lie beside the folders {some(folders)}; move them into one, or name one of the "
-                "folders"
+                f"{counted(beside, 'picture lies', 'pictures lie')} beside the folders {some(folders)}; move "
+                "such pictures into a folder, or name one of the folders"
             )
-    for rest in counted:
+    for rest in counts:
         own = sense(rest[level]) if len(rest) > level else Sense.ANOMALOUS
         if own >= 0 and {*map(sense, rest)} - {own, Sense.NOTHING}:
             raise DataError(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from anomaly_ae.data.decoder import Records
 from anomaly_ae.data.decoders import Decoders
-from anomaly_ae.data.decoding import INSIDE, Pixels, Target
+from anomaly_ae.data.decoding import INSIDE, Pixels, Target, further_words
 from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.intensity import (
@@ -38,6 +38,7 @@ from anomaly_ae.data.profile import size_words
 from anomaly_ae.data.sources import Integers, Listing, Source, open_source, shown
 from anomaly_ae.data.storage import cache_folder, is_held
 from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
+from anomaly_ae.escaping import counted
 from anomaly_ae.files import sha256, write_folder, write_json
 from anomaly_ae.progress import display, say
 
@@ -156,7 +157,9 @@ class PictureData:
         good: Records = records[records["error"] == b""]
         if not len(good):
             first = f"{shown(self.listing.paths[some[0]])}: {records['error'][0].decode()}"
-            raise DataError(f"none of {len(some)} pictures in {self.name} can be read; the first {first}")
+            raise DataError(
+                f"not one of {counted(len(some), 'picture')} in {self.name} can be read; the first {first}"
+            )
         return good
 
     def find_intensity(self, asked: str | None = None) -> Intensity | None:
@@ -174,15 +177,18 @@ class PictureData:
     def load(self, preprocessing: Preprocessing, only: Collection[bytes] | None = None) -> Dataset:
         """The pictures as a detector sees them; those with names in `only`, where it is given.
 
-        Files that cannot be read are left out. Raises `DataError` when they are too many to go on without.
+        Files that cannot be read are left out, and it is said how many have further pages or frames.
+        Raises `DataError` when too few can be read to go on.
         """
-        files, bad = {}, list[str]()
+        files, bad, further = {}, list[str](), 0
         for file, (positions, labels) in self.layout.files.items():
             chosen = np.array([self._wanted(i, only) for i in positions], bool)
             if chosen.any():
-                files[file], errors = self._load(np.array(positions)[chosen], np.array(labels)[chosen], preprocessing)
-                bad += errors
+                loaded = self._load(np.array(positions)[chosen], np.array(labels)[chosen], preprocessing)
+                files[file], bad, further = loaded[0], bad + loaded[1], further + loaded[2]
         self._require_most(bad, sum(map(len, files.values())))
+        for words in further_words(further):
+            say(words)
         return Dataset(self.name, self.classes, files, tuple(bad))
 
     def masks(self, names: Sequence[bytes], preprocessing: Preprocessing) -> tuple[Tensor, Tensor] | None:
@@ -243,8 +249,8 @@ class PictureData:
 
     def _load(
         self, positions: Integers, labels: npt.NDArray[np.int_], preprocessing: Preprocessing
-    ) -> tuple[ImageSet, list[str]]:
-        """The pictures at some positions, and those that cannot be read."""
+    ) -> tuple[ImageSet, list[str], int]:
+        """The pictures at some positions, those that cannot be read, and how many have further pages or frames."""
         decoded = self._decode(positions, preprocessing)
         for note in decoded.notes:
             say(f"brightness: {note}")
@@ -253,7 +259,7 @@ class PictureData:
         names = [self.listing.paths[i] for i in positions]
         bad = [f"{shown(name)}: {error}" for name, error in zip(names, errors, strict=True) if error]
         kept = tuple(name for name, error in zip(names, errors, strict=True) if not error)
-        return ImageSet(decoded.pixels, torch.from_numpy(labels[good]).long(), kept), bad
+        return ImageSet(decoded.pixels, torch.from_numpy(labels[good]).long(), kept), bad, decoded.further
 
     def _decode(self, positions: Integers, preprocessing: Preprocessing) -> "_Decoded":
         shape = (len(positions), *preprocessing.shape)
@@ -289,8 +295,8 @@ class PictureData:
 def _say_odd_masks(bad: Sequence[str], empty: int) -> None:
     if bad:
         say(
-            f"masks: {len(bad):,} cannot be used, and their pictures are left out of the figures of pixels; "
-            f"the first {bad[0]}"
+            f"masks: {len(bad):,} cannot be used, and {'its picture is' if len(bad) == 1 else 'their pictures are'} "
+            f"left out of the figures of pixels; the first {bad[0]}"
         )
     if empty:
         say(f"masks: {empty:,} {'marks' if empty == 1 else 'mark'} nothing as defective")
@@ -319,18 +325,20 @@ class _Decoded:
     pixels:  uint8 (M, C, H, W), of those that can be read
     errors:  of each file one, or nothing
     notes:   what to say of their brightness
+    further: how many have further pages or frames
     passing: whether there is an error that may be gone another time
     """
 
     pixels: Tensor
     errors: list[str]
     notes: list[str]
+    further: int
     passing: bool
 
 
 def _fill(pixels: Pixels, parts: Iterable[Records], intensity: Intensity | None) -> _Decoded:
     """Put what could be decoded into pixels (N, C, H, W), the first M of them."""
-    count, errors, passing = 0, list[str](), False
+    count, errors, further, passing = 0, list[str](), 0, False
     kinds, clipped = np.zeros(len(pixels), np.uint8), np.zeros(len(pixels), np.float32)
     for records in parts:
         good = records[records["error"] == b""]
@@ -338,9 +346,10 @@ def _fill(pixels: Pixels, parts: Iterable[Records], intensity: Intensity | None)
             kept[count : count + len(good)] = good[name]
         count += len(good)
         errors += [error.decode() for error in records["error"]]
+        further += int(records["further"].sum())
         passing = passing or bool(records["missing"].any())
     notes = intensity_differences(intensity, kinds[:count], clipped[:count])
-    return _Decoded(torch.from_numpy(pixels[:count]), errors, notes, passing)
+    return _Decoded(torch.from_numpy(pixels[:count]), errors, notes, further, passing)
 
 
 def _read_cache(folder: Path, passing: bool = False) -> _Decoded | None:
@@ -362,5 +371,5 @@ def _fill_file(folder: Path, shape: tuple[int, ...], parts: Iterable[Records], i
     pixels = np.lib.format.open_memmap(folder / PIXELS_FILE, "w+", np.uint8, shape)
     decoded = _fill(pixels, parts, intensity)
     pixels.flush()
-    about = {"errors": decoded.errors, "notes": decoded.notes, "passing": decoded.passing}
+    about = {name: getattr(decoded, name) for name in ("errors", "notes", "further", "passing")}
     write_json(folder / ABOUT_FILE, about)

@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ae.data.decoding import MOST_BYTES, TOO_LARGE, open_file
+from anomaly_ae.data.folder_words import junk, split_path
 from anomaly_ae.errors import DataError, DataMissing, one_line
-from anomaly_ae.escaping import counted
+from anomaly_ae.escaping import counted, counted_as
 from anomaly_ae.files import expand
 
 Integers = npt.NDArray[np.int64]
@@ -88,9 +89,9 @@ class Listing:
         """
         paths, sizes, times = zip(*sorted(found), strict=True) if found else ((), (), ())
         kinds = Counter(kind for name in skipped if (kind := _unreadable(name)))
-        left_out = {f"{kind} files, which cannot be read; make PNG or JPEG of them": n for kind, n in kinds.items()}
+        left_out = {f"{kind} files, which cannot be read; save as PNG or JPEG": n for kind, n in kinds.items()}
         if repeated:
-            left_out["folders that links lead to, for they are there already"] = repeated
+            left_out["folders that links lead to once more"] = repeated
         return cls(
             list(paths),
             np.array(sizes, np.int64),
@@ -129,6 +130,20 @@ class Source(ABC):
     def list(self) -> Listing:
         """All image files, which have a known ending or known first bytes. Raises `DataMissing` without any."""
 
+    def pictures(self) -> Listing:
+        """The same without hidden files and thumbnails, which are counted in `left_out`."""
+        listing = self.list()
+        reasons = {
+            i: reason for i, path in enumerate(listing.paths) if (reason := junk(split_path(self.inside(path))))
+        }
+        if not reasons:
+            return listing
+        kept = listing.take(i for i in range(len(listing)) if i not in reasons)
+        left_out = listing.left_out | Counter(reasons.values())
+        return self._require(
+            replace(listing, paths=kept.paths, sizes=kept.sizes, times=kept.times, left_out=left_out)
+        )
+
     @abstractmethod
     def locate(self, path: bytes) -> bytes:
         """The whole path or address of a file."""
@@ -144,7 +159,7 @@ class Source(ABC):
     def _require(self, listing: Listing) -> Listing:
         if not len(listing):
             besides = f" (files of other kinds: {listing.skipped:,})" if listing.skipped else ""
-            others = "".join(f"; there are {count:,} {what}" for what, count in listing.left_out.items())
+            others = "".join(f"; left out: {counted_as(count, what)}" for what, count in listing.left_out.items())
             unread = f"; {listing.unread[0]}" if listing.unread else ""
             raise DataMissing(f"there is no image in {self.name}{besides}{others}{unread}; taken are {kinds()}")
         return listing
@@ -157,8 +172,7 @@ class Folder(Source):
     def list(self) -> Listing:
         walk = _Walk(os.fsencode(self.name))
         found = list(walk.images())
-        full = {path[:end] for path, *_ in found for end, byte in enumerate(path) if byte == ord("/")}
-        empty = set(walk.folders) - full - {b""}
+        empty = _empty(walk.folders, found)
         return self._require(Listing.of(found, walk.skipped, walk.unread, walk.repeated, empty))
 
     def locate(self, path: bytes) -> bytes:
@@ -188,6 +202,9 @@ class PathList(Source):
     def inside(self, path: bytes) -> bytes:
         return os.path.basename(path)  # where it lies is no part of the list
 
+    def pictures(self) -> Listing:
+        return self.list()  # somebody put each of them there
+
 
 @dataclass(frozen=True)
 class Address(Source):
@@ -196,8 +213,15 @@ class Address(Source):
     def list(self) -> Listing:
         system, root = self._opened
         with _remote_errors(self.name):
-            infos = system.find(root, detail=True)
-        known = {path: (int(info.get("size") or UNKNOWN), _time(info)) for path, info in infos.items()}
+            infos = system.find(root, withdirs=True, detail=True)
+        folders = {
+            os.fsencode(path[len(self._before) :]) for path, info in infos.items() if info.get("type") == "directory"
+        }
+        known = {
+            path: (int(info.get("size") or UNKNOWN), _time(info))
+            for path, info in infos.items()
+            if info.get("type") != "directory"
+        }
         unsure = [path for path in known if not has_ending(os.fsencode(path))]
         with _remote_errors(self.name):
             heads = system.cat_ranges(unsure, 0, HEAD, on_error="return") if unsure else []
@@ -207,7 +231,8 @@ class Address(Source):
         ]
         failed = sum(isinstance(head, Exception) for head in heads)
         unread = [f"{counted(failed, 'file')} without an image's ending could not be looked into"] if failed else []
-        return self._require(Listing.of(images, [os.fsencode(path) for path in none], unread))
+        skipped = [os.fsencode(path) for path in none]
+        return self._require(Listing.of(images, skipped, unread, empty=_empty(folders, images)))
 
     def locate(self, path: bytes) -> bytes:
         return os.fsencode(self._before) + path
@@ -333,6 +358,12 @@ def _leads_to_folder(entry: "os.DirEntry[bytes]") -> bool:
     with contextlib.suppress(OSError):  # a link that leads to itself
         return entry.is_dir()
     return False
+
+
+def _empty(folders: Iterable[bytes], files: Iterable[tuple[bytes, int, int]]) -> set[bytes]:
+    """The folders below which there is none of some files: path, size and time."""
+    full = {path[:end] for path, *_ in files for end, byte in enumerate(path) if byte == ord("/")}
+    return set(folders) - full - {b""}
 
 
 def _unreadable(name: bytes) -> str | None:

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.data.images import hash_rows
+from anomaly_ae.data.layout_texts import say_left_out_of
 from anomaly_ae.data.sources import Listing, open_source, shown
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
+from anomaly_ae.escaping import counted
 from anomaly_ae.files import expand, write_with
 from anomaly_ae.folder.output import ParquetWriter
 from anomaly_ae.folder.reading import Batch, read_batches, show
@@ -43,7 +45,8 @@ def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encode
     output = expand(output)
     check_output(output)
     source = open_source(place)
-    listing, errors = source.list(), list[str]()
+    listing, errors = source.pictures(), list[str]()
+    say_left_out_of(listing)
 
     def write(temporary: Path) -> None:
         with (
@@ -86,7 +89,7 @@ def score_images(detector: Detector, place: str | Path, listing: Listing | None 
     Raises `DataMissing` when there is no image, `DataError` when not one can be read.
     """
     source = open_source(place)
-    listing = listing or source.list()
+    listing = listing or source.pictures()
     parts, hashes, errors = list[Results](), list[Tensor](), list[str]()
     with detector.preprocessing.decoders(source) as decoders:
         for batch in show(read_batches(decoders, detector, listing), len(listing)):
@@ -111,7 +114,7 @@ def _errors(listing: Listing, batch: Batch) -> list[str]:
 
 def _require_one(listing: Listing, errors: list[str], name: str) -> None:
     if len(errors) == len(listing):
-        raise DataError(f"not one of the {len(listing)} files in {name} can be read; the first {errors[0]}")
+        raise DataError(f"not one of {counted(len(listing), 'file')} in {name} can be read; the first {errors[0]}")
 
 
 def _latents(detector: Detector, listing: Listing, batch: Batch) -> "pa.Table":

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from anomaly_ae.calibration import Calibration
+from anomaly_ae.data.layout_texts import say_left_out_of
 from anomaly_ae.data.sources import Listing, Source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import EngineError, Interrupted
@@ -85,7 +86,8 @@ def score_job(job: Job, resume: bool = False, engine: Engine | None = None) -> S
     """
     ledger = Ledger.beside(job.output, job.detector)
     with stage(f"looking for images in {job.source.name}"):
-        now = job.source.list()
+        now = job.source.pictures()
+    say_left_out_of(now)
     with ledger.locked():
         listing, changes = _list(job, ledger, now, resume)
         with _said_how_to_go_on(ledger, listing):

@@ -22,7 +22,7 @@ from anomaly_ae.folder.rows import RESULT, UNSCORED, Results
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 2
+FORMAT = 3
 SHARD = 4_096  # files at the most
 JOB_FILE, LISTING_FILE, LOCK_FILE = "job.json", "listing", "lock"
 DIGEST = 32  # bytes
@@ -215,6 +215,7 @@ def _merge(before: Listing, now: Listing) -> tuple[Listing, Changes]:
         np.concatenate([times, now.times[new]]),
         now.skipped,
         now.unread,
+        now.left_out,
     )
     gone = ~there & (before.sizes != UNKNOWN)
     return merged, Changes(len(new), int(changed.sum()), int(gone.sum()))

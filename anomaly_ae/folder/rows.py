@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from anomaly_ae.calibration import Calibration
+from anomaly_ae.data.decoding import further_words
 from anomaly_ae.data.intensity import intensity_differences
 from anomaly_ae.data.profile import looks, size_difference
 from anomaly_ae.data.sources import Listing, Source, open_source, shown
@@ -37,6 +38,7 @@ RESULT = np.dtype(
         ("contrast", "<f4"),
         ("kind", "<i4"),  # of its values, and the share of them beyond black and white
         ("clipped", "<f4"),
+        ("further", "<i4"),  # whether there are further pages or frames
         ("error", "O"),  # str, or None
     ]
 )
@@ -51,7 +53,7 @@ def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
     scores = detector.score(batch.images).numpy()[batch.places]
     good = batch.good & np.isfinite(scores)
     results["score"] = np.where(good, scores, np.nan)
-    for name in ("width", "height", "kind", "clipped"):
+    for name in ("width", "height", "kind", "clipped", "further"):
         results[name] = batch.records[name]
     results["brightness"], results["contrast"] = (values[batch.places].numpy() for values in looks(batch.images))
     results["error"] = [error.decode() or None for error in batch.records["error"]]
@@ -60,7 +62,9 @@ def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
 
 
 def find_differences(detector: Detector, results: Results) -> list[str]:
-    """How images look unlike those of the training altogether, in words; of their sizes the middle one is told."""
+    """How images look unlike those of the training altogether, in words; of their sizes the middle one is told. And
+    how many files hold more than what was scored.
+    """
     good = results[is_scored(results)]
     if not len(good):
         return []
@@ -72,6 +76,7 @@ def find_differences(detector: Detector, results: Results) -> list[str]:
         *([stretched] if stretched else []),
         *intensity_differences(detector.preprocessing.intensity, good["kind"], good["clipped"]),
         *detector.profile.compare(brightness, contrast),
+        *further_words(int(good["further"].sum())),
     ]
 
 
@@ -169,4 +174,4 @@ def score_folder(detector: Detector, place: str | Path, *, workers: int | None =
     Raises `DataMissing` when there is no image.
     """
     source = open_source(place)
-    return FolderScores(detector, source, source.list(), workers)
+    return FolderScores(detector, source, source.pictures(), workers)

@@ -10,10 +10,10 @@ import torch
 
 from anomaly_ae import texts
 from anomaly_ae.calibration import images_needed
+from anomaly_ae.data.layout_texts import first_unread
 from anomaly_ae.data.sources import open_source
 from anomaly_ae.drift import Drift
 from anomaly_ae.errors import UnknownName, UsageError
-from anomaly_ae.escaping import counted
 from anomaly_ae.files import expand, require_writable
 from anomaly_ae.folder import Changes, Engine, Job, Scores, check_overlays, score_job, score_locally, write_overlays
 from anomaly_ae.pipeline.models import load_model
@@ -21,7 +21,7 @@ from anomaly_ae.progress import stage
 from anomaly_ae.runs import LATEST, Home
 
 ENGINES = LOCAL, RAY = "local", "ray"
-REASONS = 10  # why files or folders cannot be read, as many as are told
+REASONS = 10  # why files cannot be read, as many as are told
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class ScoreResult:
     anomalies:   images above the threshold
     discoveries: of `--fdr`: how many, how many are the fewest possible, and the fewest calibration images for any
     error_kinds: the most frequent reasons, each with how many files it stands for
-    skipped:     files that are no images; unread_folders: those that could not be looked into, with the reason
+    skipped:     files that are no images; left_out: what people may take for pictures that were to be scored, by
+                 what it is; unread_folders: those that could not be looked into, with the reason
     new, changed, gone: files, since the job that is resumed began
     heatmaps_missing: heat maps that could not be written
     score, p_value: of the image, where there is but one that has a score
@@ -55,6 +56,7 @@ class ScoreResult:
     target_fpr: float
     guarantee: str
     error_kinds: dict[str, int]
+    left_out: dict[str, int]
     unread_folders: list[str]
     resumed: bool
     new: int
@@ -117,7 +119,8 @@ def score(
     if page:
         from anomaly_ae.pipeline.reporting import write_report  # here, for scoring alone needs no matplotlib
 
-        write_report(job, scores, texts.scored_rows(dataclasses.asdict(result)), page)
+        facts = dataclasses.asdict(result)
+        write_report(job, scores, [*texts.scored_rows(facts), *texts.unscored_rows(facts)], page)
     return result
 
 
@@ -155,12 +158,6 @@ def _kinds(bad: list[tuple[int, str]]) -> dict[str, int]:
     return most | ({"other reasons": others} if others else {})
 
 
-def _first(unread: tuple[str, ...]) -> list[str]:
-    """Some of the folders that could not be looked into, and how many more there are."""
-    more = len(unread) - REASONS
-    return [*unread[:REASONS], *([f"{counted(more, 'more folder')} cannot be opened"] if more > 0 else [])]
-
-
 def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, page: Path | None) -> ScoreResult:
     changes = scores.changes or Changes()
     one = torch.from_numpy(scores.values) if len(scores.values) == 1 and scores.good.all() else None
@@ -178,7 +175,8 @@ def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, pag
         target_fpr=job.calibration.target_fpr,
         guarantee=job.calibration.method,
         error_kinds=_kinds(scores.bad),
-        unread_folders=_first(scores.listing.unread),
+        left_out=scores.listing.left_out,
+        unread_folders=first_unread(scores.listing),
         resumed=scores.changes is not None,
         new=changes.new,
         changed=changes.changed,

@@ -1,7 +1,7 @@
 """Results as text for people, as the command line prints them."""
 
 from anomaly_ae.texts.catalogues import autoencoders, layers, listed
-from anomaly_ae.texts.folders import encoded, scored, scored_rows
+from anomaly_ae.texts.folders import encoded, scored, scored_rows, unscored_rows
 from anomaly_ae.texts.models import calibrated, evaluated, exported, trained
 from anomaly_ae.texts.runs import (
     COMPARISON_NOTE,
@@ -37,4 +37,5 @@ __all__ = [
     "settings_side_by_side",
     "side_by_side",
     "trained",
+    "unscored_rows",
 ]

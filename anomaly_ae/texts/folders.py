@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from anomaly_ae.escaping import counted
+from anomaly_ae.escaping import counted, counted_as
 from anomaly_ae.texts.parts import discovered, moved
 
 
@@ -38,11 +38,17 @@ def scored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         *([("bad files", f"{result['errors']:,} have an error and no score")] if result["errors"] else []),
         *(("", f"{count:,} × {reason}") for reason, count in result["error_kinds"].items()),
         *([("skipped", f"{result['skipped']:,} (no images)")] if result["skipped"] else []),
-        *(("warning", text) for text in (*result["unread_folders"], *result["differences"])),
+        *(("warning", text) for text in result["differences"]),
         *_shifted(result["drift"]),
         ("worked on", f"{were} in {_duration(result['seconds'])}, {rate}"),
         ("kept in", result["output"]),
     ]
+
+
+def unscored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was not scored, which the terminal has been told already."""
+    left_out = [("left out", counted_as(count, what)) for what, count in sorted(result["left_out"].items())]
+    return [*left_out, *(("warning", text) for text in result["unread_folders"])]
 
 
 def _resumed(result: Mapping[str, Any]) -> str:

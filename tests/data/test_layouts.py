@@ -64,7 +64,7 @@ def test_a_training_set_of_several_classes_has_the_one_called_good_as_normal() -
 
 
 def test_pictures_beside_and_in_folders_are_not_guessed_at() -> None:
-    with pytest.raises(DataError, match="1 pictures lie beside the folders bad, good"):
+    with pytest.raises(DataError, match="1 picture lies beside the folders bad, good"):
         find_layout([b"good/a.png", b"bad/b.png", b"c.png"])
 
 

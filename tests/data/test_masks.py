@@ -145,7 +145,7 @@ def test_a_mask_that_cannot_be_used_costs_its_picture_alone(
     assert found[1].tolist() == [False, True, True]
     assert found[0].flatten(1).sum(dim=1).tolist() == [0, WHERE.sum(), WHERE.sum()]
     told = capsys.readouterr().err
-    assert "masks: 1 cannot be used, and their pictures are left out of the figures of pixels" in told
+    assert "masks: 1 cannot be used, and its picture is left out of the figures of pixels" in told
     assert said in told
 
 

@@ -176,14 +176,14 @@ AS_FOUND: dict[str, tuple[Tree, str]] = {
 }
 
 ASKED: dict[str, tuple[Tree, str]] = {
-    "a test without classes alone": ({"test": 6}, "6 pictures of which no folder says what they are"),
+    "a test without classes alone": ({"test": 6}, "6 pictures that no folder calls normal or anomalous"),
     "a test with some masks alone": (
         {"test": 6, "ground_truth": 2},
-        "6 pictures of which no folder says what they are",
+        "6 pictures that no folder calls normal or anomalous",
     ),
     "masks alone": ({"ground_truth/bad": 6}, "6 masks, by the names of their folders"),
     "nothing that is not hidden": ({".hidden": 6}, "6 hidden pictures"),
-    "pictures beside folders": ({"good": 3, "bad": 3, "": 1}, "1 pictures lie beside the folders bad, good"),
+    "pictures beside folders": ({"good": 3, "bad": 3, "": 1}, "1 picture lies beside the folders bad, good"),
     "a bad one within a good one": (
         {"good/bad": 3, "good/1": 3, "ok/2": 3},
         "good/bad say different things",
@@ -229,7 +229,7 @@ def make(root: Path, tree: Tree) -> Path:
         (
             {":good_{}.png": 3, ":bad_{}.png": 2},
             "",
-            "the names of 2 pictures say anomalous, as bad_0.png",
+            "2 file names say anomalous, as bad_0.png",
         ),
         ({"labels": 3}, "", "all there is to train on lies in labels, which may be something else"),
         ({"a": 3, "b": 3}, "", "no name of the classes a, b says normal"),
@@ -251,7 +251,7 @@ def test_what_is_normal_is_never_guessed(tmp_path: Path, tree: Tree, empty: str,
 def test_a_single_odd_name_is_said_and_no_more() -> None:
     layout = find_layout([*files({"": 60}), b"broken.png"])
     assert layout.normal
-    assert layout.about.endswith("the names of 1 pictures say anomalous, as broken.png")
+    assert layout.about.endswith("1 file name says anomalous, as broken.png")
 
 
 def test_the_tree_that_is_shown_is_small(tmp_path: Path) -> None:
@@ -274,8 +274,8 @@ def test_the_table_says_what_is_used_for_what_and_what_is_left_out(tmp_path: Pat
         "  train  good  3  normal: to learn from, to set the threshold",
         "  test   good  1  normal: to measure with",
         "  test   bad   2  anomalous: to measure with; 2 with masks",
-        "  left out: 1 HEIC files, which cannot be read; make PNG or JPEG of them",
-        "  left out: 1 masks that fit no picture",
+        "  left out: 1 HEIC file, which cannot be read; save as PNG or JPEG",
+        "  left out: 1 mask without a picture",
         "  left out: 4 thumbnails",
         "  the link gone leads nowhere",
     ]
@@ -363,11 +363,36 @@ def test_pictures_are_normal_where_their_masks_are_empty(tmp_path: Path, picture
         paint(tmp_path / mask.format(i), 0, at=(7, 7) if i >= 4 else None)  # a single pixel is enough
     data = PictureData.open(str(tmp_path))
     assert summary(data.layout) == "train defective 2; train +normal 4; masks 6"
-    assert "normal are those whose mask marks nothing" in data.describe([1])
+    assert "normal are those that no mask marks anything in" in data.describe([1])
     (tmp_path / mask.format(0)).write_bytes(b"no picture")
     assert (
         summary(PictureData.open(str(tmp_path)).layout) == "train defective 2; train +normal 3; masks 6; left out 1"
     )
+
+
+def test_dagm(tmp_path: Path) -> None:
+    """A folder Label has masks of the pictures with a defect, and a list that is no picture."""
+    for name in ("Class1", "Class2"):
+        for role in ("Train", "Test"):
+            for i in range(1, 5):
+                paint(tmp_path / f"{name}/{role}/{i:04}.PNG", 100)
+            paint(tmp_path / f"{name}/{role}/Label/0003_label.PNG", 0, at=(7, 7))
+            (tmp_path / f"{name}/{role}/Label/Labels.txt").write_text("1\n3\t1\t0003.PNG\t1\t0003_label.PNG\n")
+    one = PictureData.open(str(tmp_path / "Class1"))
+    assert summary(one.layout) == "train defective 1; train +normal 3; test defective 1; test +normal 3; masks 2"
+    train = PictureData.open(str(tmp_path / "Class1/Train"))
+    assert summary(train.layout) == "train defective 1; train +normal 3; masks 1"
+    both = PictureData.open(str(tmp_path))
+    with pytest.raises(
+        UsageError, match=r"the folders Class1, Class2 hold a data set each; .*/Class1; or .* normal\n"
+    ):
+        normal_classes("", both)
+    assert both.describe(normal_classes("normal", both)).splitlines()[-4:] == [
+        "  taken together:",
+        "    Class1  6 normal  2 anomalous",
+        "    Class2  6 normal  2 anomalous",
+        f"  one of them alone: --dataset {tmp_path}/Class1",
+    ]
 
 
 def test_where_every_mask_marks_something_nothing_is_normal(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_too_many_bad_files_stop_the_run(folder: Path) -> None:
 
 def test_a_folder_of_nothing_but_bad_files_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"none of 1 pictures .* a.png: .*empty"):
+    with pytest.raises(DataError, match=r"not one of 1 picture in .* a.png: .*empty"):
         _ = open_data(str(tmp_path)).shape
 
 

@@ -61,7 +61,7 @@ def test_each_folder_is_listed_once_whatever_leads_to_it(tmp_path: Path) -> None
     (tmp_path / "out/back").symlink_to("../in")
     listing = open_source(folder).list()
     assert listing.paths == [b"a/b.png", b"a/deeper/c.png", b"train/good/a.png"]
-    assert listing.left_out == {"folders that links lead to, for they are there already": 6}
+    assert listing.left_out == {"folders that links lead to once more": 6}
 
 
 def test_files_that_people_take_for_pictures_are_counted_by_kind(tmp_path: Path) -> None:
@@ -70,13 +70,33 @@ def test_files_that_people_take_for_pictures_are_counted_by_kind(tmp_path: Path)
     said = {what.partition(" files")[0]: count for what, count in listing.left_out.items()}
     assert said == {"HEIC": 2, "camera raw": 2, "DICOM": 1, "NumPy": 1}
     assert listing.skipped == len(others)
-    with pytest.raises(DataMissing, match="there are 2 HEIC files, which cannot be read; make PNG or JPEG of them"):
+    with pytest.raises(DataMissing, match="left out: 2 HEIC files, which cannot be read; save as PNG or JPEG"):
         open_source(fill(tmp_path / "phone", "1.HEIC", "2.HEIC", content=b"something")).list()
+
+
+def test_hidden_files_and_thumbnails_are_no_pictures_unless_they_are_named(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "sub/b.png", ".c.png", ".cache/d.png", "sub/@eaDir/e.png", "__MACOSX/f.png")
+    listing = open_source(tmp_path).pictures()
+    assert listing.paths == [b"a.png", b"sub/b.png"]
+    assert len(listing.sizes) == len(listing.times) == 2
+    assert listing.left_out == {"hidden pictures": 2, "thumbnails": 1, "remarks of a Mac": 1}
+    assert open_source(tmp_path / ".c.png").pictures().paths == [str(tmp_path / ".c.png").encode()]
+    with pytest.raises(DataMissing, match="left out: 1 hidden picture;"):
+        open_source(fill(tmp_path / "none", ".x.png")).pictures()
 
 
 def test_folders_without_an_image_are_known(tmp_path: Path) -> None:
     (fill(tmp_path, "bad/2024/a.png") / "good/empty").mkdir(parents=True)
     assert open_source(tmp_path).list().empty == (b"good", b"good/empty")
+
+
+def test_folders_without_an_image_at_an_address_are_known() -> None:
+    system = fsspec.filesystem("memory")
+    system.pipe("/hollow/bad/2024/a.png", PNG)
+    system.makedirs("/hollow/good/empty")
+    listing = open_source("memory://hollow").list()
+    assert listing.paths == [b"bad/2024/a.png"]
+    assert listing.empty == (b"good", b"good/empty")
 
 
 def test_a_pipe_is_no_image(tmp_path: Path) -> None:

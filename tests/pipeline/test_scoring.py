@@ -75,6 +75,42 @@ def test_what_people_read(cli: Cli, trained: Trained, folder: Path) -> None:
     assert "61, 61 of which had been scored before" in again.out
 
 
+def test_what_is_not_scored_is_said_once_and_not_in_the_result(
+    cli: Cli, trained: Trained, folder: Path, tmp_path: Path
+) -> None:
+    digit = Image.fromarray(load_dataset("digits").files["train"].images[0, 0].numpy())
+    for name in (".hidden/a.png", "@eaDir/b.png", "@eaDir/c.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        digit.save(folder / name)
+    for name in ("film.gif", "scan.tif"):
+        digit.save(folder / name, save_all=True, append_images=[digit.rotate(90)])
+    (folder / "phone.heic").touch()
+    (folder / "gone").symlink_to("nowhere")
+    place = ("--mlruns", str(trained.home.root))
+    ended = cli("score", "in", *place, "--output", "rows.csv", "--report", "page.html", "--json")
+    result = ended.json()
+    assert result["images"] == 63
+    heic = "HEIC file, which cannot be read; save as PNG or JPEG"
+    said = [
+        f"left out: 1 {heic}",
+        "left out: 1 hidden picture",
+        "left out: 2 thumbnails",
+        "the link gone leads nowhere",
+    ]
+    assert [line for line in ended.err.splitlines() if line in said] == said
+    assert result["left_out"] == {"HEIC files, which cannot be read; save as PNG or JPEG": 1} | {
+        "hidden pictures": 1,
+        "thumbnails": 2,
+    }
+    assert "2 files have further pages or frames; the first is used" in result["differences"]
+    assert heic in (tmp_path / "page.html").read_text()
+    again = cli("score", "in", *place, "--output", "rows.csv", "--resume")
+    assert [line for line in again.err.splitlines() if line in said] == said
+    assert "left out" not in again.out
+    assert "leads nowhere" not in again.out
+    assert "2 files have further pages or frames; the first is used" in again.out
+
+
 def test_one_image_gets_its_score_told(cli: Cli, trained: Trained, tmp_path: Path) -> None:
     Image.fromarray(load_dataset("digits").files["train"].images[0, 0].numpy()).save(tmp_path / "one.png")
     ended = cli("score", "one.png", "--mlruns", str(trained.home.root), "--output", "one.csv")
