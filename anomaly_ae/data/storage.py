@@ -34,6 +34,11 @@ def is_held(shape: Sequence[int]) -> bool:
     return math.prod(shape) <= most_held()
 
 
+def room_for(shape: Sequence[int]) -> Tensor:
+    """Zeros, uint8 of `shape` (N, C, H, W); in a nameless file where they are too many for the memory."""
+    return torch.zeros(*shape, dtype=torch.uint8) if is_held(shape) else _nameless(shape)
+
+
 def take_rows(images: Tensor, indices: Tensor) -> Tensor:
     """`images[indices]`, uint8 (M, C, H, W); in a nameless file where they are too many for the memory."""
     shape = (len(indices), *images.shape[1:])

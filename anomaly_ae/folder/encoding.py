@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly_ae.data.images import hash_rows
 from anomaly_ae.data.layout_texts import say_left_out_of
 from anomaly_ae.data.sources import Listing, open_source, shown
+from anomaly_ae.data.storage import room_for, take_rows
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted
@@ -72,12 +72,12 @@ def check_output(output: Path) -> None:
 
 @dataclass(frozen=True)
 class Scored:
-    """What the images of a source score, float32 (N,), their hashes, int64 (N,), see `ImageSet.hashes`, and what they
-    are called; files that could not be read, with the reason; and how the images look unlike those of the training.
+    """What the images of a source score, float32 (N,), the images, uint8 (N, C, H, W), and their names; files that
+    could not be read, with the reason; and how the images look unlike those of the training.
     """
 
     scores: Tensor
-    hashes: Tensor
+    images: Tensor
     names: tuple[bytes, ...]
     errors: list[str]
     differences: list[str]
@@ -90,19 +90,20 @@ def score_images(detector: Detector, place: str | Path, listing: Listing | None 
     """
     source = open_source(place)
     listing = listing or source.pictures()
-    parts, hashes, errors = list[Results](), list[Tensor](), list[str]()
+    parts, errors = list[Results](), list[str]()
+    images = room_for((len(listing), *detector.preprocessing.shape))
     with detector.preprocessing.decoders(source) as decoders:
         for batch in show(read_batches(decoders, detector, listing), len(listing)):
             parts.append(score_batch(detector, listing, batch))
-            hashes.append(hash_rows(batch.images[batch.places]))
+            images[batch.positions] = batch.images[batch.places]
             errors += _errors(listing, batch)
     _require_one(listing, errors, source.name)
     say_left_out(errors)
     results = np.concatenate(parts)
     scored = is_scored(results)
-    scores, found = torch.tensor(results["score"][scored]), torch.cat(hashes)[torch.from_numpy(scored)]
+    images = take_rows(images, torch.from_numpy(scored.nonzero()[0]))
     names = tuple(itertools.compress(listing.paths, scored))
-    return Scored(scores, found, names, errors, find_differences(detector, results))
+    return Scored(torch.tensor(results["score"][scored]), images, names, errors, find_differences(detector, results))
 
 
 def _errors(listing: Listing, batch: Batch) -> list[str]:

@@ -21,11 +21,12 @@ from anomaly_ae.calibration import (
     threshold_that_finds,
 )
 from anomaly_ae.config import RunConfig
-from anomaly_ae.data.copies import first_of_equals
+from anomaly_ae.data.copies import first_alike, first_of_equals
 from anomaly_ae.data.datasets import normal_there, open_data, whole_name
 from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.images import hash_rows
 from anomaly_ae.data.layout_texts import CALIBRATING
+from anomaly_ae.data.named import DATASETS
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.sources import Listing
 from anomaly_ae.detector import Detector
@@ -49,7 +50,7 @@ KNOWN_SHARE, LOW = 0.3, 0.1
 class CalibrateResult:
     """What a calibration came to.
 
-    left_out:       images that the detector was made with, and images that are equal to others, which count once
+    left_out:       images that the detector was made with, and copies of others, which count once
     smallest_rates: by guarantee, the smallest false-alarm rate that these images can hold; `tail` only if it can be
     drift:          how the new calibration scores lie to the old ones, see `Drift`; None where they are the same
     differences:    how the images look unlike those of the training, and what else speaks against them
@@ -166,34 +167,37 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
     if folder:
         scored = score_images(detector, expand(folder), _normal_pictures(detector, str(folder)))
         source = str(expand(folder).resolve())
-        new = _new(detector, scored.hashes)
-        left_out = len(scored.hashes) - len(new)
+        new = _new(detector, scored.images, copied=True)
+        left_out = len(scored.images) - len(new)
         names = tuple(scored.names[i] for i in new.tolist())
         return Normals(scored.scores[new], source, names, len(scored.errors), left_out, tuple(scored.differences))
     if not dataset:
         own = detector.calibration
         return Normals(own.scores, "the same images as before", own.names)
     images = _images_of(detector, dataset, data_dir)
-    new = _new(detector, hash_rows(images))
+    new = _new(detector, images, copied=dataset not in DATASETS)
     left_out, images = len(images) - len(new), images[new]
     return Normals(
         detector.score(images), dataset, left_out=left_out, differences=tuple(detector.differences(images))
     )
 
 
-def _new(detector: Detector, hashes: Tensor) -> Tensor:
-    """Positions of the images with these hashes, (N,), that the detector was not made with; of equal ones the first.
+def _new(detector: Detector, images: Tensor, copied: bool) -> Tensor:
+    """Positions of images, uint8 (N, C, H, W), that the detector was not made with; of copies the first.
 
-    How many are left out is said. Raises `DataError` when it was made with all.
+    copied: whether those that were saved anew count as copies, too, and not equal ones alone
+    How many are left out is said. Raises `DataError` when the detector was made with all.
     """
+    hashes = hash_rows(images)
     unseen = torch.nonzero(~torch.isin(hashes, detector.split.seen())).flatten()
     if not len(unseen):
         raise DataError(f"the detector was made with all {len(hashes):,} of these pictures; name others")
     if known := len(hashes) - len(unseen):
         say(f"left out: {counted(known, 'picture')} that the detector was made with")
-    new = unseen[torch.unique(first_of_equals(hashes[unseen]))]
-    if equal := len(unseen) - len(new):
-        say(f"left out: {counted(equal, 'picture')} that are equal to others, for each counts once")
+    new = unseen[torch.unique(first_alike((images, unseen)) if copied else first_of_equals(hashes[unseen]))]
+    if copies := len(unseen) - len(new):
+        which = counted(copies, "picture that is equal to another", "pictures that are equal to others")
+        say(f"left out: {which}, or the same saved anew, for each counts once")
     return new
 
 
