@@ -1,10 +1,9 @@
-"""How a folder of pictures is arranged, found out from the paths in it alone."""
+"""What the pictures of a folder are and what they are for, found out from the paths in it alone."""
 
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from anomaly_ae.data.classes import ALL, same_class
 from anomaly_ae.data.folder_words import (
@@ -13,23 +12,20 @@ from anomaly_ae.data.folder_words import (
     Role,
     Sense,
     is_container,
-    is_mask_folder,
     junk,
     may_be_mask_folder,
     role,
     sense,
     split_path,
 )
+from anomaly_ae.data.placements import Placement, by_value, find_placements, ordered_names, some
 from anomaly_ae.errors import DataError
 from anomaly_ae.escaping import counted, counted_as
 
 TRAIN, TEST = "train", "test"
 NORMAL, MARKED = "normal", "defective"  # classes of pictures that no folder tells apart, without and with a defect
-JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-FITTING = 0.5  # share of the files of a folder `labels` that must be called as pictures, for it to be one of masks
 MOST_ODD = 0.03  # share of pictures that may have names such as bad.png though their folder says nothing
 MANY_GROUPS, SMALL_GROUP = 20, 20  # more folders than so many with fewer images than so many are parts or patients
-MOST_NAMED = 5  # folders or classes that a message names
 ASTRAY = "masks without a picture"
 OUTSIDE = "pictures outside of the folders for training and test"
 UNSAID = "pictures that no folder calls normal or anomalous"
@@ -38,8 +34,6 @@ UNLABELLED = "unlabelled pictures"
 MASK_UNKNOWN = "pictures whose mask cannot be used"
 
 Positions = list[int]  # of pictures among the paths
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -101,33 +95,6 @@ class Layout:
         )
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What a folder is for, by its name and its neighbours': a role, and perhaps a class; masks; or nothing, as
-    `images`.
-    """
-
-    role: Role | None = None
-    rest: str = ""
-    is_mask: bool = False
-
-
-@dataclass(frozen=True)
-class Place:
-    """What the folders that a file lies in say: its role, whether it is a mask, and the names of those that are no
-    `Kind`, before and after the first that is one.
-    """
-
-    role: Role | None
-    is_mask: bool
-    before: Parts
-    after: Parts
-
-    @property
-    def rest(self) -> Parts:
-        return self.before + self.after
-
-
 def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     """The layout of pictures at these paths: in folders for roles (train, val, test), for classes, for masks, and for
     nothing but pictures (images, data), in any order and depth; with masks beside the pictures; or all in one folder.
@@ -139,183 +106,95 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     split = [split_path(path) for path in paths]
     left_out = {i: reason for i, parts in enumerate(split) if (reason := junk(parts))}
     ordered = sorted(range(len(paths)), key=paths.__getitem__)  # so that nothing depends on the order of the paths
-    stems = {i: same_class(_stem(split[i][-1])) for i in ordered if i not in left_out}
-    paired = _paired({i: split[i] for i in stems})
-    beside = paired | _masks_beside({i: split[i][:-1] for i in stems if i not in paired}, stems)
-    places = _places({i: split[i][:-1] for i in stems if i not in beside}, stems)
-    masks = {i: place for i, place in places.items() if place.is_mask}
-    pictures = {i: place for i, place in places.items() if not place.is_mask}
-    divided = any(place.role not in (None, Role.UNLABELLED) for place in pictures.values())
-    for i, place in list(pictures.items()):
-        if place.role is Role.UNLABELLED or (divided and place.role is None):
-            left_out[i] = UNLABELLED if place.role else OUTSIDE
-            del pictures[i]
-    _require_pictures(len(pictures), len(masks), left_out)
+    placed = find_placements({i: split[i] for i in ordered if i not in left_out})
+    left_out |= _unused(placed.pictures)
+    pictures = {i: place for i, place in placed.pictures.items() if i not in left_out}
+    _require_pictures(len(pictures), len(placed.masks), left_out)
     roles = {i: place.role or Role.TRAIN for i, place in pictures.items()}
-    level, sets = _find_sets([*pictures.values(), *masks.values()])
-    within = {
-        i: place.rest[level] for i, place in pictures.items() if sets.intersection(place.rest[level : level + 1])
-    }
-    names = _class_names({i: _without(place.rest, level, i in within) for i, place in pictures.items()}, roles)
-    fitting = beside | _match(masks, pictures, stems, names)
+    within, rests = _find_sets(pictures, placed.masks)
+    names = _class_names(rests, roles)
+    fitting = placed.beside | _match(placed.masks, pictures, placed.stems, names)
     by_masks = _told_by_masks(names, roles, set(fitting.values()))
-    masked_roles = {roles[i] for i in fitting.values() if i in roles}
-    for i, name in list(names.items()):
-        if not name and roles[i] is not Role.TRAIN and not (by_masks and roles[i] in masked_roles):
-            left_out[i] = UNSAID
-            del names[i]
-    _require_pictures(len(names), len(masks), left_out)
-    _require_plain(set(names.values()), {part for place in masks.values() for part in place.rest})
-    unsaid = [i for i, name in names.items() if not sense(name) and not by_masks]
+    left_out |= _unsaid(names, roles, fitting.values() if by_masks else ())
+    names = {i: name for i, name in names.items() if i not in left_out}
+    _require_pictures(len(names), len(placed.masks), left_out)
+    _require_plain(set(names.values()), {part for place in placed.masks.values() for part in place.rest})
+    untold = [i for i, name in names.items() if not sense(name) and not by_masks]
     names = _one_normal(_one_spelling(names, roles), roles)
-    trained = {name for i, name in names.items() if roles[i] is Role.TRAIN} or set(names.values())
+    divided = any(place.role for place in pictures.values())
+    normal, doubt = _normal(names, roles, [parts[-1] for parts in map(split_path, empty) if not junk(parts)], divided)
+    odd = sorted(split[i][-1] for i in untold if names[i] == normal and sense(placed.stems[i]) < 0)
+    remark = f"{counted(len(odd), 'file name says', 'file names say')} anomalous, as {odd[0]}" if odd else ""
+    if len(odd) > MOST_ODD * len(untold):
+        normal, doubt = None, remark
     present = {roles[i] for i in names}
-    bare = [parts[-1] for parts in map(split_path, empty) if not junk(parts)]
-    untrained = [name for name in bare if divided and role(name)[0] is Role.TRAIN and Role.TRAIN not in present]
-    normal, doubt = _normal(trained, [name for name in bare if sense(name) > 0], untrained)
-    odd = sorted(split[i][-1] for i in unsaid if names[i] == normal and sense(stems[i]) < 0)
-    by_name = f"{counted(len(odd), 'file name says', 'file names say')} anomalous, as {odd[0]}" if odd else ""
-    if len(odd) > MOST_ODD * len(unsaid):
-        normal, doubt = None, by_name
-    for i, name in list(names.items()):
-        if roles[i] is Role.VAL and present == set(Role) - {Role.UNLABELLED} and normal not in (None, name):
-            left_out[i] = SPARE
-            del names[i]
-    by_set = {
-        name: sorted(chosen)
-        for name, chosen in sorted(_by_value({i: within[i] for i in names if i in within}).items())
-    }
-    if by_set:
-        normal, doubt = None, f"the folders {some(by_set)} hold a data set each"
-    classes = _ordered(names.values())
-    files = {
-        file: (chosen, [classes.index(names[i]) for i in chosen])
-        for file in (TRAIN, TEST)
-        if (chosen := [i for i in sorted(names) if _file(roles[i], present) == file])
-    }
+    left_out |= _spare(names, roles, normal) if {Role.TRAIN, Role.VAL, Role.TEST} <= present else {}
+    names = {i: name for i, name in names.items() if i not in left_out}
+    by_set = by_value({i: within[i] for i in names if i in within})
+    sets = {name: sorted(by_set[name]) for name in sorted(by_set)}
+    if sets:
+        normal, doubt = None, f"the folders {some(sets)} hold a data set each"
+    classes = ordered_names(names.values())
     fits = {mask: i for mask, i in fitting.items() if i in names}
-    left_out |= {i: ASTRAY for i in (*masks, *beside) if i not in fits}
+    left_out |= {i: ASTRAY for i in (*placed.masks, *placed.beside) if i not in fits}
     return Layout(
-        about=_about(present if divided else set(), len(classes)) + (f"; {by_name}" if by_name else ""),
+        about=_about(present if divided else set(), len(classes)) + (f"; {remark}" if remark else ""),
         classes=classes,
-        files=files,
+        files=_files(names, roles, classes, present),
         normal=ALL if normal and len(classes) == 1 else normal,
         doubt=doubt,
-        masks=_by_value(fits),
+        masks=by_value(fits),
         by_masks=by_masks,
-        sets=by_set,
-        alone=next(
-            (folder for name, chosen in by_set.items() if (folder := _folder(name, [split[i] for i in chosen]))), ""
-        ),
-        left_out={reason: sorted(chosen) for reason, chosen in _by_value(left_out).items()},
+        sets=sets,
+        alone=_alone({name: [split[i] for i in chosen] for name, chosen in sets.items()}),
+        left_out={reason: sorted(chosen) for reason, chosen in by_value(left_out).items()},
     )
 
 
-def some(names: Iterable[str]) -> str:
-    """A few of some names, and how many more there are."""
-    ordered = _ordered(names)
-    more = f" and {len(ordered) - MOST_NAMED:,} more" if len(ordered) > MOST_NAMED else ""
-    return ", ".join(ordered[:MOST_NAMED]) + more
-
-
-def _masks_beside(folders: Mapping[int, Parts], stems: Mapping[int, str]) -> dict[int, int | None]:
-    """Of each mask that lies beside its picture, called as that with `_mask`, `_GT`, `label_` … after or before it,
-    the picture; None where it is gone, though others called so have one.
-    """
-    at = {(folder, stems[i]): i for i, folder in folders.items()}
-    affixed = {
-        i: (plain, stems[i].replace(plain, "").strip("0123456789 _.-"))
-        for i, folder in folders.items()
-        if (plain := MASK_AFFIX.sub("", stems[i])) not in ("", stems[i]) and not any(map(is_mask_folder, folder))
-    }
-    found = {i: at.get((folders[i], plain)) for i, (plain, _) in affixed.items()}
-    used = {affixed[i][1] for i, picture in found.items() if picture is not None}
-    return {i: picture for i, picture in found.items() if picture is not None or affixed[i][1] in used}
-
-
-def _paired(split: Mapping[int, Parts]) -> dict[int, int | None]:
-    """Of each mask that is called as its picture with another ending, the picture: where there is one beside each
-    JPEG of a folder, and no other.
-    """
-    folders = defaultdict[Parts, dict[bool, dict[str, int]]](lambda: {True: {}, False: {}})
-    for i, (*folder, name) in split.items():
-        folders[tuple(folder)][name.lower().endswith(JPEG)][_stem(name)] = i
+def _unused(pictures: Mapping[int, Placement]) -> dict[int, str]:
+    """Pictures in folders of unlabelled ones, and those in none for training or test where there are such folders."""
+    divided = any(place.role not in (None, Role.UNLABELLED) for place in pictures.values())
     return {
-        mask: found[True][stem]
-        for found in folders.values()
-        if found[True].keys() == found[False].keys()
-        for stem, mask in found[False].items()
+        i: UNLABELLED if place.role else OUTSIDE
+        for i, place in pictures.items()
+        if place.role is Role.UNLABELLED or (divided and place.role is None)
     }
 
 
-def _places(folders: Mapping[int, Parts], stems: Mapping[int, str]) -> dict[int, Place]:
-    """The place of each file."""
-    files = _by_value(folders)
-    children = defaultdict[Parts, set[str]](set)
-    for folder in files:
-        for depth, name in enumerate(folder):
-            children[folder[:depth]].add(name)
-    kinds = {parent: _kinds(parent, names, files, stems) for parent, names in children.items()}
-    places = {folder: _place(folder, kinds) for folder in files}
-    return {i: places[folder] for i, folder in folders.items()}
+def _unsaid(names: Mapping[int, str], roles: Mapping[int, Role], masked: Iterable[int | None]) -> dict[int, str]:
+    """Pictures that are not for training and lie in no class, unless masks tell what those of their role are."""
+    told = {Role.TRAIN, *(roles[i] for i in masked if i is not None and i in roles)}
+    return {i: UNSAID for i, name in names.items() if not name and roles[i] not in told}
 
 
-def _kinds(
-    parent: Parts, names: set[str], files: Mapping[Parts, Sequence[int]], stems: Mapping[int, str]
-) -> dict[str, Kind]:
-    """What the folders in one folder are for; those that are classes, or say nothing, are not in it.
+def _spare(names: Mapping[int, str], roles: Mapping[int, Role], normal: str | None) -> dict[int, str]:
+    """Anomalous pictures of the validation."""
+    return {i: SPARE for i, name in names.items() if roles[i] is Role.VAL and normal not in (None, name)}
 
-    A name for a role counts beside another one, and `images` or `labels` where nothing else lies beside it: as one of
-    several others it may be a class. Raises `DataError` when `labels` may be that or masks as well.
+
+def _files(
+    names: Mapping[int, str], roles: Mapping[int, Role], classes: Sequence[str], present: Collection[Role]
+) -> dict[str, tuple[Positions, list[int]]]:
+    """Positions of the pictures of each file, and of their classes."""
+    by_file = by_value({i: _file(roles[i], present) for i in sorted(names)})
+    return {
+        file: ([*by_file[file]], [classes.index(names[i]) for i in by_file[file]])
+        for file in (TRAIN, TEST)
+        if file in by_file
+    }
+
+
+def _find_sets(
+    pictures: Mapping[int, Placement], masks: Mapping[int, Placement]
+) -> tuple[dict[int, str], dict[int, Parts]]:
+    """The folder that each picture lies in which holds a data set, where several do; and of each picture the
+    `Placement.rest` without it.
+
+    Such a folder has folders for normal or anomalous pictures in it, or for training and test with classes or masks.
+    There are none where only one has normal pictures to train on, or where they are so many and so small that they
+    are parts or patients.
     """
-    masks = {name for name in names if is_mask_folder(name)}
-    roles = {name: Kind(*found) for name in names - masks if (found := role(name))[0]}
-    containers = {name for name in names - masks if is_container(name)}
-    perhaps = {name for name in names if may_be_mask_folder(name) and _fits(parent, name, files, stems)}
-    others = names - masks - roles.keys() - containers - perhaps
-    if perhaps and all(map(sense, others)) and (not others or min(map(sense, others)) < 0):
-        masks |= perhaps
-    elif perhaps:
-        raise DataError(
-            f"whether {some(perhaps)} is a folder of masks or a class as {some(others)} cannot be told, for its "
-            "files are called as theirs; call it masks, or give it a name that says which pictures are in it"
-        )
-    if parent in files or others or len(containers) > 1:
-        others |= containers
-        containers = set()
-    if others and len({kind.role for kind in roles.values()}) < 2:
-        roles = {name: kind for name, kind in roles.items() if kind.role is Role.UNLABELLED}
-    as_masks = {name: Kind(role(name)[0], is_mask=True) for name in masks}
-    return roles | as_masks | dict.fromkeys(containers, Kind())
-
-
-def _fits(parent: Parts, name: str, files: Mapping[Parts, Sequence[int]], stems: Mapping[int, str]) -> bool:
-    """Whether the files below a folder are called as those beside it, or with a mask's name before or after it."""
-    below = {True: list[str](), False: list[str]()}
-    for folder, chosen in files.items():
-        if folder[: len(parent)] == parent:
-            below[folder[len(parent) :][:1] == (name,)] += [stems[i] for i in chosen]
-    pictures = set(below[False])
-    return sum(bool({stem, MASK_AFFIX.sub("", stem)} & pictures) for stem in below[True]) > FITTING * len(below[True])
-
-
-def _place(folder: Parts, kinds: Mapping[Parts, Mapping[str, Kind]]) -> Place:
-    found, is_mask, before, after = None, False, list[str](), list[str]()
-    for depth, name in enumerate(folder):
-        kind = kinds[folder[:depth]].get(name)
-        if kind is None:
-            (after if found or is_mask else before).append(name)
-            continue
-        found, is_mask = found or kind.role, is_mask or kind.is_mask
-        after += [kind.rest] if kind.rest else []
-    return Place(found, is_mask, tuple(before), tuple(after))
-
-
-def _find_sets(places: Sequence[Place]) -> tuple[int, set[str]]:
-    """The folders, at a depth of `Place.rest`, that hold a data set each: that have folders for normal or anomalous
-    pictures in them, or for training and test with classes or masks. None where only one of them has normal pictures
-    to train on, or where they are so many and so small that they are parts or patients.
-    """
+    places = [*pictures.values(), *masks.values()]
     level = _common([place.rest for place in places])
     inner = Counter(place for place in places if len(place.rest) > level and not sense(place.rest[level]))
     sizes, normal = Counter[str](), set[str]()
@@ -327,11 +206,14 @@ def _find_sets(places: Sequence[Place]) -> tuple[int, set[str]]:
         if Sense.NORMAL in senses or (divided and (place.role is Role.TRAIN or place.is_mask)):
             normal.add(place.rest[level])
     parts = sum(size < SMALL_GROUP for size in sizes.values()) > MANY_GROUPS
-    return level, set() if parts or len(normal & sizes.keys()) < 2 else set(sizes)
-
-
-def _without(parts: Parts, level: int, wanted: bool) -> Parts:
-    return parts[:level] + parts[level + 1 :] if wanted else parts
+    several = not parts and len(normal & sizes.keys()) > 1
+    within = {
+        i: name
+        for i, place in pictures.items()
+        if several and (name := "".join(place.rest[level : level + 1])) in sizes
+    }
+    rests = {i: place.rest for i, place in pictures.items()}
+    return within, rests | {i: rests[i][:level] + rests[i][level + 1 :] for i in within}
 
 
 def _require_pictures(pictures: int, masks: int, left_out: Mapping[int, str]) -> None:
@@ -401,7 +283,10 @@ def _class_level(counted: Mapping[Parts, int]) -> int:
 
 
 def _match(
-    masks: Mapping[int, Place], pictures: Mapping[int, Place], stems: Mapping[int, str], names: Mapping[int, str]
+    masks: Mapping[int, Placement],
+    pictures: Mapping[int, Placement],
+    stems: Mapping[int, str],
+    names: Mapping[int, str],
 ) -> dict[int, int]:
     """The picture of each mask that fits one: in folders called the same, and called the same itself, but for `_mask`
     and its like; or in a folder called as the picture; or, in folders that do not differ, the only one called so.
@@ -489,13 +374,18 @@ def _one_normal(names: Mapping[int, str], roles: Mapping[int, Role]) -> dict[int
     return {i: one if name in normal | said else name for i, name in names.items()}
 
 
-def _normal(trained: set[str], bare: Sequence[str], untrained: Sequence[str]) -> tuple[str | None, str]:
+def _normal(
+    names: Mapping[int, str], roles: Mapping[int, Role], empty: Sequence[str], divided: bool
+) -> tuple[str | None, str]:
     """The class that is normal, or None and why that cannot be known.
 
-    bare: folders called good … without pictures; untrained: those for training, where there is none with pictures
+    empty: folders without pictures; divided: whether there are folders for roles
     """
+    trained = {name for i, name in names.items() if roles[i] is Role.TRAIN} or set(names.values())
     said = {name for name in trained if sense(name) > 0}
-    if untrained:
+    bare = [name for name in empty if sense(name) > 0]
+    untrained = [name for name in empty if role(name)[0] is Role.TRAIN]
+    if untrained and divided and Role.TRAIN not in {roles[i] for i in names}:
         return None, f"{some(untrained)} holds no picture"
     none = f", and {some(bare)} holds no picture" if bare else ""
     if len(said) == 1:
@@ -530,10 +420,13 @@ def _about(present: Collection[Role], classes: int) -> str:
     return "all pictures in one folder" if classes == 1 else "a folder for each class"
 
 
-def _folder(name: str, paths: Sequence[Parts]) -> str:
-    """The path of the folder called so that all these files lie in; nothing where there is none."""
-    common = paths[0][: _common(paths)]
-    return "/".join(common[: len(common) - common[::-1].index(name)]) if name in common else ""
+def _alone(files: Mapping[str, Sequence[Parts]]) -> str:
+    """The path of the first folder, of those called as the keys, that all of its files lie in; nothing if none is."""
+    for name, paths in files.items():
+        common = paths[0][: _common(paths)]
+        if name in common:
+            return "/".join(common[: len(common) - common[::-1].index(name)])
+    return ""
 
 
 def _common(folders: Sequence[Parts]) -> int:
@@ -542,27 +435,5 @@ def _common(folders: Sequence[Parts]) -> int:
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
 
 
-def _by_value(mapping: Mapping[K, V]) -> dict[V, tuple[K, ...]]:
-    """The keys by their value."""
-    found = defaultdict[V, list[K]](list)
-    for key, value in mapping.items():
-        found[value].append(key)
-    return {value: tuple(keys) for value, keys in found.items()}
-
-
-def _stem(name: str) -> str:
-    """The name of a file without its ending."""
-    return name.rpartition(".")[0] or name
-
-
 def _folded(parts: Parts) -> Parts:
     return tuple(map(same_class, parts))
-
-
-def _ordered(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in order; numbers by their value."""
-    return tuple(sorted(set(names), key=lambda name: (not _number(name), int(name) if _number(name) else 0, name)))
-
-
-def _number(name: str) -> bool:
-    return name.isascii() and name.isdecimal()
