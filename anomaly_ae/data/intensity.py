@@ -2,6 +2,7 @@
 it out, once, over all its pictures. Needs NumPy alone.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -80,20 +81,20 @@ def find_intensity(kinds: list[str], samples: list[Values], asked: str | None) -
         )
     found = np.stack(samples)
     low, high = _asked_range(asked, found) if asked else _own_range(deep[0], found)
-    if not low < high:
-        raise DataError(f"--intensity {asked} comes to {low:g}:{high:g}, and black must lie below white")
+    if not 0 < high - low < math.inf:
+        what = f"--intensity {asked}" if asked else "the range of the pictures' values"
+        raise DataError(f"{what} comes to {low:g}:{high:g}; black must lie below white, by a finite number")
     return Intensity(low, high, deep[0])
 
 
-def intensity_words(intensity: Intensity, kinds: list[str], samples: list[Values], asked: str | None) -> str:
+def intensity_words(intensity: Intensity, samples: list[Values], asked: str | None) -> str:
     """One line on what was found, or set, for people."""
-    found, eight = np.stack(samples), kinds.count(EIGHT)
+    found = np.stack(samples)
     beyond = float(((found < intensity.low) | (found > intensity.high)).mean())
     return (
         f"brightness: {len(samples):,} pictures hold {intensity.kind}, from {found.min():,.6g} to "
         f"{found.max():,.6g}: {intensity.words}"
         + (f", which clips {beyond:.1%} of their values" if beyond >= 0.0005 else "")
-        + (f"; of {eight:,} with {EIGHT} 0 is black and {WHITE[EIGHT]} white" if eight else "")
         + (f" (--intensity {asked})" if asked else "; --intensity LOW:HIGH sets it")
     )
 

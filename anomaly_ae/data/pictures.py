@@ -171,7 +171,7 @@ class PictureData:
         kinds, samples = _kinds_and_samples(records[records["error"] == b""])
         intensity = find_intensity(kinds, samples, asked)
         if intensity:
-            say(intensity_words(intensity, kinds, samples, asked))
+            say(intensity_words(intensity, samples, asked))
         return intensity
 
     def load(self, preprocessing: Preprocessing, only: Collection[bytes] | None = None) -> Dataset:

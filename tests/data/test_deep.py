@@ -170,6 +170,12 @@ def test_a_pfm_is_a_picture(tmp_path: Path) -> None:
     assert np.abs(pixels.numpy() / 255 - VALUES[..., 0]).max() < 0.003
 
 
+def test_values_that_span_more_than_a_number_can_say_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff((VALUES[..., :1] * 2 - 1) * 1.7e308))
+    with pytest.raises(DataError, match="the range of the pictures' values comes to -1"):
+        PictureData.open(str(tmp_path)).find_intensity()
+
+
 def test_a_turned_picture_of_16_bits_in_colour_is_turned_once() -> None:
     content = io.BytesIO()
     exif = Image.Exif()

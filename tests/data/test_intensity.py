@@ -151,9 +151,12 @@ def test_whole_numbers_beside_floats_are_refused_and_8_bits_are_not(
     eight(cloth(9), folder / "eight")
     data = PictureData.open(str(folder))
     assert data.find_intensity() == Intensity(0, 4095, WHOLE)
-    assert "of 1 with 8 bits 0 is black and 255 white" in capsys.readouterr().err
     seen = data.load(Preprocessing(1, 16, 16, intensity=data.find_intensity())).files["train"].images
     assert int(seen[-1].max()) == 255
+    said = (
+        "1 picture holds 8 bits, and black and white are set for whole numbers of more than 8 bits: 0 was taken for"
+    )
+    assert said in capsys.readouterr().err
     tiff(1, "float32")(cloth(8), folder / "float")
     with pytest.raises(DataError, match=r"4 pictures hold whole numbers .* and 1 floats, whose brightness cannot"):
         PictureData.open(str(folder)).find_intensity()
