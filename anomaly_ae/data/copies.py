@@ -95,13 +95,24 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
         torch.unique(hashes[list(copies)]),
         (
             *_said(
+                f"copies: {{}} of {count:,} normal pictures is equal to another, or the same saved anew; one is used",
                 f"copies: {{}} of {count:,} normal pictures are equal to others, or the same saved anew; one of each "
                 "is used",
                 copies,
                 train,
             ),
-            *_said("left out: {} pictures that are both normal and not", unclear, train),
-            *(_said("left out: {} test pictures that are training pictures, too", known, test) if test else ()),
+            *_said(
+                "left out: {} picture that is both normal and not",
+                "left out: {} pictures that are both normal and not",
+                unclear,
+                train,
+            ),
+            *_said(
+                "left out: {} test picture that is a training picture, too",
+                "left out: {} test pictures that are training pictures, too",
+                known,
+                test or train,
+            ),
         ),
     )
 
@@ -110,13 +121,13 @@ def _positions_of(images: ImageSet, classes: Sequence[int]) -> Tensor:
     return torch.nonzero(torch.isin(images.labels, torch.tensor(classes))).flatten()
 
 
-def _said(text: str, found: Mapping[int, str], images: ImageSet) -> list[str]:
-    """What was found, with an example; nothing where nothing was."""
+def _said(one: str, many: str, found: Mapping[int, str], images: ImageSet) -> list[str]:
+    """What was found, one or many, with an example; nothing where nothing was."""
     if not found or images.names is None:
         return []
     position, reason = next(iter(found.items()))
     return [
-        f"{text.format(f'{len(found):,}')}: {shown(images.names[position])} is {reason}"
+        f"{(one if len(found) == 1 else many).format(f'{len(found):,}')}: {shown(images.names[position])} is {reason}"
         + (" …" if len(found) > 1 else "")
     ]
 

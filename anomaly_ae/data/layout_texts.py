@@ -25,15 +25,16 @@ def describe(layout: Layout, listing: Listing, normal: Collection[int], purpose:
     lines = columns(rows[:MOST_ROWS], right=(2 if TEST in layout.files else 1,))
     if len(rows) > MOST_ROWS:
         lines.append(f"and {counted(len(rows) - MOST_ROWS, 'more row')}")
-    reasons = {reason: len(positions) for reason, positions in layout.left_out.items()} | listing.left_out
-    lines += left_out_lines(reasons)
+    lines += _left_out(listing, layout)
     lines += [f"no picture in {_name(folder)}" for folder in map(split_path, listing.empty) if says_something(folder)]
     lines += [*first_unread(listing), *_sets(layout, normal)]
     return "\n".join([layout.about, *(f"  {line}" for line in lines)])
 
 
-def left_out_lines(reasons: Mapping[str, int]) -> list[str]:
+def _left_out(listing: Listing, layout: Layout | None) -> list[str]:
     """How many files are used for nothing, a line for each of the reasons, which are phrases in plural."""
+    found = layout.left_out if layout else {}
+    reasons = {reason: len(positions) for reason, positions in found.items()} | listing.left_out
     return [f"left out: {counted_as(count, reason)}" for reason, count in sorted(reasons.items())]
 
 
@@ -43,9 +44,9 @@ def first_unread(listing: Listing) -> list[str]:
     return [*listing.unread[:MOST_UNREAD], *([f"and {more:,} more of that kind"] if more > 0 else [])]
 
 
-def say_left_out_of(listing: Listing) -> None:
+def say_left_out_of(listing: Listing, layout: Layout | None = None) -> None:
     """Say what is none of the pictures that were found though people may think so."""
-    for line in (*left_out_lines(listing.left_out), *first_unread(listing)):
+    for line in (*_left_out(listing, layout), *first_unread(listing)):
         say(line)
 
 

@@ -25,7 +25,7 @@ from anomaly_ae.data.copies import first_alike, first_of_equals
 from anomaly_ae.data.datasets import normal_there, open_data, whole_name
 from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.images import hash_rows
-from anomaly_ae.data.layout_texts import CALIBRATING
+from anomaly_ae.data.layout_texts import CALIBRATING, say_left_out_of
 from anomaly_ae.data.named import DATASETS
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.sources import Listing
@@ -221,6 +221,7 @@ def _normal_pictures(detector: Detector, folder: str) -> Listing:
 def _anomalous_pictures(folder: str) -> Listing:
     """The pictures below a folder but for those in folders that are called good, normal …"""
     data = PictureData.open(folder)
+    say_left_out_of(data.listing, data.layout)
     return data.of_classes([i for i, name in enumerate(data.classes) if len(data.classes) == 1 or sense(name) <= 0])
 
 

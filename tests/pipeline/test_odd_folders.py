@@ -64,6 +64,7 @@ def test_masks_are_no_pictures_to_calibrate_on_nor_are_anomalies(
     for i in range(6):
         Image.fromarray(np.eye(20, dtype=np.uint8)).save(tmp_path / f"new/test/NG/{i:02}_mask.png")
     fill(tmp_path / "new/.cache", 3, 6)
+    fill(tmp_path / "new/test/NG/.cache", 2, 6)
     result = pipeline.calibrate(
         normal_folder=tmp_path / "new",
         anomaly_folder=tmp_path / "new/test/NG",
@@ -77,7 +78,8 @@ def test_masks_are_no_pictures_to_calibrate_on_nor_are_anomalies(
     said = " ".join(capsys.readouterr().err.split())
     assert "OK 12 normal: to set the threshold" in said
     assert "NG 6 anomalous: not used" in said
-    assert "left out: 3 hidden pictures" in said
+    assert "left out: 5 hidden pictures" in said
+    assert "left out: 2 hidden pictures" in said  # of the anomalies
 
 
 def test_anomalies_alone_are_nothing_to_calibrate_on(home: Home, tmp_path: Path) -> None:
