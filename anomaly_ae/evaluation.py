@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from anomaly_ae import figures
+from anomaly_ae import figures, texts
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.data.images import ImageSet
@@ -32,7 +32,7 @@ MOST_PIXELS = 2**28  # of the heat maps that are measured against masks
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(texts.Printed):
     """What was measured on the test images; rates and areas in [0, 1], None where undefined.
 
     reconstruction_mse: mean squared reconstruction error of the normal test images, in [0, 1]
@@ -48,6 +48,8 @@ class Evaluation:
     discoveries: what was found in the test images together, where a false discovery rate was asked for
     beside: a row for each scorer that was measured beside the detector's own, see `measure_beside`
     """
+
+    _text = staticmethod(texts.evaluated)
 
     run_id: str | None
     dataset: str
@@ -77,10 +79,6 @@ class Evaluation:
     reconstruction_errors: list[dict[str, Any]]
     discoveries: dict[str, Any] | None = None
     beside: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from anomaly_ae.config import TYPES
 from anomaly_ae.data.augmentation import AUGMENTATIONS
 from anomaly_ae.data.named import DATASETS
 from anomaly_ae.objectives import OBJECTIVES
+from anomaly_ae.pipeline import evaluate
 from anomaly_ae.scorers import SCORERS
 from tests.conftest import Cli, Ended, Trained, clean_environment
 
@@ -331,3 +332,11 @@ def test_json_is_one_object(call: Call, command: str) -> None:
     ended = call(*command.split(), "--json")
     assert isinstance(ended.json(), dict)
     assert ended.err == ""
+
+
+def test_results_print_in_python_as_the_command_line_shows_them(call: Call, trained: Trained) -> None:
+    shown = call("evaluate", trained.run.record.id, "--mlruns", str(trained.home.root), "--target-fpr", "0.1").out
+    evaluation = evaluate(trained.run.record.id, target_fpr=0.1, home=trained.home)
+    assert f"{evaluation}\n" == shown
+    assert str(trained.result).startswith("run  ")
+    assert repr(evaluation).startswith("Evaluation(run_id=")

@@ -8,6 +8,7 @@ import torch
 
 from anomaly_ae import AutoencoderDetector, pipeline
 from anomaly_ae.config import RunConfig
+from anomaly_ae.doors import fitting
 from anomaly_ae.errors import Interrupted
 from anomaly_ae.runs import Home
 from anomaly_ae.torch_state import left_as_found, threads_for
@@ -37,6 +38,13 @@ def test_where_torch_came_first_it_is_said_what_to_set() -> None:
     code = "import torch; torch.set_num_threads(2)\nimport anomaly_ae, anomaly_ae.torch_state as state"
     assert settings_after(f"{code}\nassert 'GOMP_SPINCOUNT=2000' in state.spinning()") == "None None None"
     assert settings_after(f"{code}\nassert state.spinning() is None", GOMP_SPINCOUNT="7") == "7 None None"
+
+
+def test_the_estimator_warns_whoever_called_it_where_torch_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "spinning", lambda: "import anomaly_ae first")
+    with pytest.warns(RuntimeWarning, match="import anomaly_ae first") as caught:
+        AutoencoderDetector(epochs=1, device="cpu").fit(np.random.default_rng(0).random((60, 4)))
+    assert caught[0].filename == __file__
 
 
 def test_a_small_batch_gets_one_thread_and_a_large_one_all() -> None:

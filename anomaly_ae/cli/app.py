@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 import typer
 
-from anomaly_ae import __version__
+from anomaly_ae import __version__, texts
 from anomaly_ae.cli.names import named
 from anomaly_ae.config import DEVICES
 from anomaly_ae.escaping import printable_values
+from anomaly_ae.progress import stage
 
 app = typer.Typer(
     name="anomaly-ae",
@@ -54,6 +56,16 @@ def without_command(
         print(context.get_help())
 
 
-def show(result: Any, as_json: bool, render: Callable[[Any], str]) -> None:
+def loading() -> AbstractContextManager[None]:
+    """Around the imports of what a command needs, which are slow where nothing of them was read before."""
+    return stage("loading PyTorch")
+
+
+def show(result: texts.Printed, as_json: bool) -> None:
     """One JSON object, or text for people, on standard output."""
-    print(json.dumps(result, allow_nan=False) if as_json else render(printable_values(result)), flush=True)
+    print(json.dumps(result.to_dict(), allow_nan=False) if as_json else result, flush=True)
+
+
+def show_values(values: Any, as_json: bool, render: Callable[[Any], str]) -> None:
+    """The same of plain values, which `render` makes a text of."""
+    print(json.dumps(values, allow_nan=False) if as_json else render(printable_values(values)), flush=True)

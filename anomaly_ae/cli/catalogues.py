@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from anomaly_ae import texts
-from anomaly_ae.cli.app import Json, app, show
+from anomaly_ae.cli.app import Json, app, show_values
 from anomaly_ae.cli.names import named
 from anomaly_ae.errors import UsageError, one_line
 from anomaly_ae.progress import say
@@ -19,7 +19,7 @@ def datasets(as_json: Json = False) -> None:
     """List the data sets; a folder of pictures is one, too."""
     from anomaly_ae.data.named import DATASETS
 
-    show({name: entry.about for name, entry in DATASETS.items()}, as_json, texts.listed)
+    show_values({name: entry.about for name, entry in DATASETS.items()}, as_json, texts.listed)
 
 
 @app.command()
@@ -45,7 +45,7 @@ def autoencoders(
     if name:
         shape = (channels, *pick_size(name, asked.size, MNIST_SIZE))
         found = {"layers": [dataclasses.asdict(layer) for layer in layers(name, shape, options)]}
-        show(dataclasses.asdict(summarise(name, shape, options)) | found, as_json, texts.layers)
+        show_values(dataclasses.asdict(summarise(name, shape, options)) | found, as_json, texts.layers)
         return
     rows, refused = [], []
     for known in AUTOENCODERS:
@@ -55,7 +55,7 @@ def autoencoders(
             )
         except UsageError as error:
             refused.append(one_line(error))
-    show({"autoencoders": rows}, as_json, texts.autoencoders)
+    show_values({"autoencoders": rows}, as_json, texts.autoencoders)
     for reason in refused:
         say(f"left out: {reason}")
 
@@ -65,4 +65,4 @@ def scorers(as_json: Json = False) -> None:
     """List the scorers; several can be joined by +."""
     from anomaly_ae.scorers import SCORERS
 
-    show({name: entry.about for name, entry in SCORERS.items()}, as_json, texts.listed)
+    show_values({name: entry.about for name, entry in SCORERS.items()}, as_json, texts.listed)

@@ -1,13 +1,11 @@
 """`score` and `encode`: a detector at work on a folder."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anomaly_ae import texts
-from anomaly_ae.cli.app import Device, Json, Mlruns, ModelOption, app, show
+from anomaly_ae.cli.app import Device, Json, Mlruns, ModelOption, app, loading, show
 from anomaly_ae.cli.names import named
 from anomaly_ae.progress import say
 
@@ -57,12 +55,13 @@ def score(
 ) -> None:
     """Score every image of a folder: a row for each, with a score and a verdict, or an error."""
     asked = dict(locals())
-    from anomaly_ae import pipeline
     from anomaly_ae.runs import Home
 
+    with loading():
+        from anomaly_ae.pipeline import scoring
     settings = {key: asked[key] for key in asked if key not in ("strict", "mlruns", "as_json")}
-    result = pipeline.score(**settings, home=Home.find(mlruns))
-    show(dataclasses.asdict(result), as_json, texts.scored)
+    result = scoring.score(**settings, home=Home.find(mlruns))
+    show(result, as_json)
     if result.heatmaps_missing:
         raise typer.Exit(1)
     if strict and (result.errors or result.unread_folders):
@@ -83,9 +82,9 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Write the latents of a folder of images, for whoever wants fewer dimensions."""
-    from anomaly_ae import pipeline
-    from anomaly_ae.folder import check_output, encode_folder
-
+    with loading():
+        from anomaly_ae.folder import check_output, encode_folder
+        from anomaly_ae.pipeline import models
     check_output(output)
-    detector = pipeline.load(model, mlruns=mlruns, device=device)
-    show(dataclasses.asdict(encode_folder(detector, folder, output)), as_json, texts.encoded)
+    detector = models.load(model, mlruns=mlruns, device=device)
+    show(encode_folder(detector, folder, output), as_json)

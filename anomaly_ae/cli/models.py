@@ -1,17 +1,14 @@
 """`train`, `evaluate`, `calibrate` and `export`: making detectors, measuring them, and handing them on."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anomaly_ae import texts
-from anomaly_ae.cli.app import Confidence, DataDir, Device, Guarantee, Json, Mlruns, Model, app, show
+from anomaly_ae.cli.app import Confidence, DataDir, Device, Guarantee, Json, Mlruns, Model, app, loading, show
 from anomaly_ae.cli.names import DATA_SET, check_config, check_dataset, named
 from anomaly_ae.config import DEVICES, PRESETS
 from anomaly_ae.errors import UnknownName, UsageError
-from anomaly_ae.progress import stage
 
 ONNX = "onnx"
 WITHOUT_A_FLAG = (
@@ -133,13 +130,13 @@ def train(
     home = Home.find(mlruns)
     if resume and no_tracking:
         raise UsageError("--no-tracking is said when a run starts; a resumed run goes on as it was started")
-    with stage("loading PyTorch"):
+    with loading():
         from anomaly_ae.pipeline import training
     if resume:
         result = training.resume(resume, layers, home=home, save_to=save_to)
     else:
         result = training.train(asked, home=home, save_to=save_to, tracking=not no_tracking)
-    show(dataclasses.asdict(result), as_json, texts.trained)
+    show(result, as_json)
 
 
 @app.command()
@@ -184,7 +181,7 @@ def evaluate(
     from anomaly_ae.runs import Home
 
     home = Home.find(mlruns)
-    with stage("loading PyTorch"):
+    with loading():
         from anomaly_ae.pipeline import evaluating
     evaluation = evaluating.evaluate(
         model,
@@ -198,7 +195,7 @@ def evaluate(
         home=home,
         device=device,
     )
-    show(evaluation.to_dict(), as_json, texts.evaluated)
+    show(evaluation, as_json)
 
 
 @app.command()
@@ -237,12 +234,13 @@ def calibrate(
     """Make a new detector with another threshold, without training: for new normal images, rate or guarantee."""
     asked = dict(locals())
     check_dataset(dataset, data_dir)
-    from anomaly_ae import pipeline
     from anomaly_ae.runs import Home
 
+    with loading():
+        from anomaly_ae.pipeline import calibrating
     settings = {key: asked[key] for key in asked if key not in ("no_tracking", "mlruns", "as_json")}
-    result = pipeline.calibrate(**settings, home=Home.find(mlruns), tracking=not no_tracking)
-    show(dataclasses.asdict(result), as_json, texts.calibrated)
+    result = calibrating.calibrate(**settings, home=Home.find(mlruns), tracking=not no_tracking)
+    show(result, as_json)
 
 
 @app.command()
@@ -256,9 +254,8 @@ def export(
     """Write a detector as one file for runtimes without PyTorch; it is compared with PyTorch first."""
     if kind != ONNX:
         raise UnknownName("format", kind, [ONNX])
-    from anomaly_ae import pipeline
-    from anomaly_ae.doors.onnx import check_output, export_onnx
-
+    with loading():
+        from anomaly_ae.doors.onnx import check_output, export_onnx
+        from anomaly_ae.pipeline import models
     check_output(output)
-    exported = export_onnx(pipeline.load(model, mlruns=mlruns, device="cpu"), output)
-    show(dataclasses.asdict(exported) | {"file": str(exported.file)}, as_json, texts.exported)
+    show(export_onnx(models.load(model, mlruns=mlruns, device="cpu"), output), as_json)

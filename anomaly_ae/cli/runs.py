@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anomaly_ae import texts
-from anomaly_ae.cli.app import DataDir, Json, Mlruns, app, show
+from anomaly_ae.cli.app import DataDir, Json, Mlruns, app, loading, show, show_values
 
 if TYPE_CHECKING:
     from anomaly_ae.runs import Home
@@ -30,14 +30,16 @@ def run(
 ) -> None:
     """Train and evaluate every cell of a pipeline file and compare them; interrupted, it goes on where it was."""
     from anomaly_ae.config import parse_setting
-    from anomaly_ae.pipeline import run_plan
     from anomaly_ae.runs import Home
+
+    with loading():
+        from anomaly_ae.pipeline import run_plan
 
     overrides = [parse_setting(text) for text in settings or []]
     overrides += [("data_dir", data_dir)] if data_dir else []
     home = Home.find(mlruns)
     result = run_plan(pipeline, overrides, home=home, tracking=not no_tracking, jobs=jobs, again=again)
-    show(dataclasses.asdict(result), as_json, texts.compared)
+    show(result, as_json)
     if result.failed:
         raise typer.Exit(1)
 
@@ -66,11 +68,11 @@ def runs(
 
     home = Home.find(mlruns)
     if delete is not None:
-        show({"deleted": _delete(home, delete)}, as_json, texts.deleted)
+        show_values({"deleted": _delete(home, delete)}, as_json, texts.deleted)
         return
     if sync:
         mirror.sync(home)
-    show(dataclasses.asdict(listing.list_runs(home, filters or (), sort, limit)), as_json, texts.listed_runs)
+    show(listing.list_runs(home, filters or (), sort, limit), as_json)
 
 
 def _delete(home: "Home", name: str) -> list[str]:
@@ -100,10 +102,11 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Set runs side by side: figures, DeLong's test, ROC and loss curves, on a page and in the first run."""
-    from anomaly_ae import pipeline
     from anomaly_ae.runs import Home
 
-    show(dataclasses.asdict(pipeline.compare(runs, home=Home.find(mlruns))), as_json, texts.set_side_by_side)
+    with loading():
+        from anomaly_ae.pipeline import comparing
+    show(comparing.compare(runs, home=Home.find(mlruns)), as_json)
 
 
 @app.command()
@@ -117,11 +120,11 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Register a run's detector with MLflow under an alias, for --model models:/NAME@champion."""
-    from anomaly_ae import pipeline
     from anomaly_ae.runs import Home
 
-    promoted = pipeline.promote(model, alias, name=name, home=Home.find(mlruns))
-    show(dataclasses.asdict(promoted), as_json, texts.promoted)
+    with loading():
+        from anomaly_ae.pipeline import promoting
+    show(promoting.promote(model, alias, name=name, home=Home.find(mlruns)), as_json)
 
 
 @app.command()

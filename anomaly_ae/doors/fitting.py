@@ -21,7 +21,7 @@ from anomaly_ae.errors import TooFewRows
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.serialization import Recipe
-from anomaly_ae.torch_state import left_as_found
+from anomaly_ae.torch_state import left_as_found, spinning
 from anomaly_ae.training import Training, train_epochs
 
 FEATURES: dict[str, Any] = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures
@@ -45,7 +45,8 @@ def fit_rows(rows: Rows, layout: Layout, config: RunConfig) -> tuple[Detector, S
     """A detector of rows (N, D), 3 at the least, and the scale that brings rows to the [0, 1] it takes.
 
     config: filled. With too few rows for its rate, the threshold is set for the smallest that they can hold, and the
-    warning `TooFewRows` says so. torch's random numbers are left as they were. Raises `UsageError`, `TrainingError`.
+    warning `TooFewRows` says so, a `RuntimeWarning` where torch's threads will be slow beside other programs. What
+    torch draws elsewhere stays as it was. Raises `UsageError`, `TrainingError`.
     """
     parts = split_rows(len(rows), config.seed, images_needed(config.target_fpr / SPARE))
     rate = _possible_rate(config.target_fpr, len(parts[2]), len(rows))
@@ -53,9 +54,11 @@ def fit_rows(rows: Rows, layout: Layout, config: RunConfig) -> tuple[Detector, S
     preprocessing = Preprocessing.for_shape(_seen_shape(str(config.autoencoder), layout))
     split, images = _divide(to_images(rows, layout, scale, preprocessing), parts)
     recipe = _recipe(config)
+    device = pick_device(config.device)
+    if device.type == "cpu" and (reason := spinning()):
+        warnings.warn(reason, RuntimeWarning, stacklevel=3)  # whoever called the estimator's fit
     with left_as_found():
         best = _train(recipe, config, images["fit"].images, images["validation"].images).best
-        device = pick_device(config.device)
         return fit_detector(recipe, preprocessing, best, images, split, rate, device), scale
 
 

@@ -20,12 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anomaly_ae import texts
 from anomaly_ae.autoencoders.inference import as_bytes, as_float, batch_size, exact_float32
 from anomaly_ae.calibration import Calibration, Tail, p_value_levels
 from anomaly_ae.data.preprocessing import resize
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.files import expand, sha256, write_bytes
+from anomaly_ae.progress import stage
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.scorers.neighbours import sample
 
@@ -54,7 +56,7 @@ Expected = dict[str, tuple[Tensor, Tensor]]  # by output: its values, and the sc
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(texts.Printed):
     """What an export came to.
 
     file:       where it is
@@ -66,7 +68,9 @@ class Exported:
     bytes:      of the file
     """
 
-    file: Path
+    _text = staticmethod(texts.exported)
+
+    file: str
     inputs: dict[str, str]
     outputs: dict[str, str]
     images: int
@@ -112,15 +116,16 @@ def export_onnx(detector: Detector, output: str | Path) -> Exported:
     path = check_output(output)
     check_detector(detector)
     detector = converted(detector)
-    content = make_graph(detector)
-    images = trial_images(detector)
-    session = open_session(content)
-    deviations = check(session, detector, images)
+    with stage("making the graph"):
+        content = make_graph(detector)
+    with stage("comparing it with PyTorch"):
+        images, session = trial_images(detector), open_session(content)
+        deviations = check(session, detector, images)
     write_bytes(path, content)
     inputs, outputs = (
         {each.name: _kind(each) for each in ends} for ends in (session.get_inputs(), session.get_outputs())
     )
-    return Exported(path, inputs, outputs, len(images), deviations, detector.threshold, OPSET, len(content))
+    return Exported(str(path), inputs, outputs, len(images), deviations, detector.threshold, OPSET, len(content))
 
 
 def check_output(output: str | Path) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anomaly_ae import texts
 from anomaly_ae.data.layout_texts import say_left_out_of
 from anomaly_ae.data.sources import Listing, open_source, shown
 from anomaly_ae.data.storage import room_for, take_rows
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoded(texts.Printed):
     """What became of a folder: image files, those that could not be read, and the Parquet file."""
+
+    _text = staticmethod(texts.encoded)
 
     images: int
     errors: int

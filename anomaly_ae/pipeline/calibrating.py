@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomaly_ae import figures
+from anomaly_ae import figures, texts
 from anomaly_ae.calibration import (
     CONDITIONAL,
     DETECT,
@@ -47,7 +47,7 @@ KNOWN_SHARE, LOW = 0.3, 0.1
 
 
 @dataclass(frozen=True)
-class CalibrateResult:
+class CalibrateResult(texts.Printed):
     """What a calibration came to.
 
     left_out:       images that the detector was made with, and copies of others, which count once
@@ -56,6 +56,8 @@ class CalibrateResult:
     differences:    how the images look unlike those of the training, and what else speaks against them
     anomalies:      what known anomalies show, see `_measure_anomalies`; None without any
     """
+
+    _text = staticmethod(texts.calibrated)
 
     run_id: str
     calibrated_on: str

@@ -13,7 +13,7 @@ from anomaly_ae.errors import ModelError, UsageError
 from anomaly_ae.files import sha256, write_csv, write_text
 from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
 from anomaly_ae.pipeline.models import find_run
-from anomaly_ae.progress import say
+from anomaly_ae.progress import say, stage
 from anomaly_ae.report import ComparisonPage
 from anomaly_ae.runs import FINISHED, PIPELINE, Home, RunFolder
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
@@ -24,8 +24,10 @@ HEADINGS = {"roc_curves": "ROC curves", "loss_curves": "Losses by epoch"}
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(texts.Printed):
     """Runs side by side: a row for each, see `compare_runs`, the settings that differ, and the page about it."""
+
+    _text = staticmethod(texts.set_side_by_side)
 
     runs: list[Row]
     settings: dict[str, list[Any]]
@@ -52,7 +54,9 @@ def compare(names: Sequence[str], *, home: Home | None = None) -> Comparison:
         raise ModelError("none of these runs was evaluated, so there is nothing to compare")
     tested = [read_scores(run) for run in runs]
     rows, settings = compare_runs(runs, tested), differing_settings(runs)
-    return Comparison(rows, settings, str(_keep(home, runs, rows, settings, draw_runs(runs, tested))))
+    with stage("drawing the comparison"):
+        drawn = draw_runs(runs, tested)
+    return Comparison(rows, settings, str(_keep(home, runs, rows, settings, drawn)))
 
 
 def _find(home: Home, name: str) -> list[RunFolder]:

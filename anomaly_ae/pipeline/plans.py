@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from anomaly_ae import figures
+from anomaly_ae import figures, texts
 from anomaly_ae.benchmark import draw_scorers, measured, scorer_table
 from anomaly_ae.comparison.cells import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.config import RunConfig
@@ -41,8 +41,10 @@ MOST_DRAWING = 10  # times as long as drawing all cells took they are worked on 
 
 
 @dataclass(frozen=True)
-class PlanResult:
+class PlanResult(texts.Printed):
     """What a pipeline came to: tables as rows, and cells that failed with the reason."""
+
+    _text = staticmethod(texts.compared)
 
     run_id: str
     name: str

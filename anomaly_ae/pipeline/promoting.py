@@ -6,7 +6,7 @@ from anomaly_ae.data.datasets import short_name
 from anomaly_ae.errors import UsageError
 from anomaly_ae.pipeline.marking import LOCK_WAIT
 from anomaly_ae.pipeline.models import find_model
-from anomaly_ae.progress import say
+from anomaly_ae.progress import say, stage
 from anomaly_ae.runs import LATEST, Home, RunFolder, place_flag
 from anomaly_ae.tracking import registry
 from anomaly_ae.tracking.registry import CHAMPION, Promoted
@@ -29,7 +29,7 @@ def promote(
         raise UsageError(f"{folder} is no run, and a registered model is that of one; name a run: anomaly-ae runs")
     _say_doubts(run)
     name = _slug(short_name(run.config.dataset)) if name is None else name
-    with run.lock(wait=LOCK_WAIT):
+    with run.lock(wait=LOCK_WAIT), stage("registering with MLflow"):
         return registry.promote(home, run, name, alias)
 
 

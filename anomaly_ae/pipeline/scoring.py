@@ -25,7 +25,7 @@ REASONS = 10  # why files cannot be read, as many as are told
 
 
 @dataclass(frozen=True)
-class ScoreResult:
+class ScoreResult(texts.Printed):
     """What came of scoring.
 
     detector:    what it was trained on, its autoencoder and its scorer
@@ -42,6 +42,8 @@ class ScoreResult:
     drift:       whether the scores as a whole have moved from those of the calibration
     differences: how the images look unlike those of the training
     """
+
+    _text = staticmethod(texts.scored)
 
     detector: str
     images: int

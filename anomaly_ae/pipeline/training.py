@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anomaly_ae import texts
 from anomaly_ae.autoencoders.inference import as_float, pick_device
 from anomaly_ae.autoencoders.parts import save_parts
 from anomaly_ae.calibration import smallest_rate
@@ -48,7 +49,7 @@ GRIDS = 8  # reconstruction grids of a training, about
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(texts.Printed):
     """What a training came to.
 
     Losses are by the objective, the validation loss that of the best epoch, whose weights are kept. `train_mse` and
@@ -56,6 +57,8 @@ class TrainResult:
     that the network works on inside they are `span`² times as large. `smallest_rate` is the smallest false-alarm
     rate that so many calibration images can hold; `threshold_warning` says if one of them alone sets it.
     """
+
+    _text = staticmethod(texts.trained)
 
     run_id: str
     epochs: int

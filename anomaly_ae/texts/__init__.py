@@ -3,6 +3,7 @@
 from anomaly_ae.texts.catalogues import autoencoders, layers, listed
 from anomaly_ae.texts.folders import encoded, scored, scored_rows, unscored_rows
 from anomaly_ae.texts.models import calibrated, evaluated, exported, trained
+from anomaly_ae.texts.printed import Printed
 from anomaly_ae.texts.runs import (
     COMPARISON_NOTE,
     compared,
@@ -18,6 +19,7 @@ from anomaly_ae.texts.runs import (
 
 __all__ = [
     "COMPARISON_NOTE",
+    "Printed",
     "autoencoders",
     "calibrated",
     "compared",

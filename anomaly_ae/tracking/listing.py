@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from anomaly_ae import texts
 from anomaly_ae.comparison.listing import Listed, list_home, select
 from anomaly_ae.config import TYPES, RunConfig, check_value
 from anomaly_ae.errors import StorageError, UsageError, one_line
@@ -17,10 +18,12 @@ OURS = f"tags.`{KIND}` LIKE '%'"  # MLflow's way of asking for the runs that hav
 
 
 @dataclass(frozen=True)
-class Listing:
+class Listing(texts.Printed):
     """Runs that were asked for, how many `more` are like them, and `of` how many; `server` is the address of those
     that are not here.
     """
+
+    _text = staticmethod(texts.listed_runs)
 
     runs: list[Listed]
     more: int

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from anomaly_ae import texts
 from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageError
 from anomaly_ae.progress import say
 from anomaly_ae.runs import Home, RunFolder
@@ -21,8 +22,10 @@ ALIAS = re.compile(r"(?!v?\d+$|latest$)[\w-]+", re.ASCII | re.IGNORECASE)  # wha
 
 
 @dataclass(frozen=True)
-class Promoted:
+class Promoted(texts.Printed):
     """A version of a registered model. `before`: the version that had the alias until now, if another had it."""
+
+    _text = staticmethod(texts.promoted)
 
     run_id: str
     name: str
