@@ -134,14 +134,14 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file in one step; a reader sees the old content or the new, never a part."""
-    write_with(path, lambda temporary: temporary.write_bytes(content), durable=durable)
+    write_with(path, lambda temporary: temporary.write_bytes(content))
 
 
-def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+def write_text(path: Path, text: str) -> None:
     r"""Write a text file in one step; what no UTF-8 can hold, as in odd names of files, becomes \udcNN."""
-    write_bytes(path, text.encode(errors="backslashreplace"), durable=durable)
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -149,14 +149,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, durable: bool = True) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows that have the same keys as CSV, in one step; None becomes an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({key: csv_text(value) if isinstance(value, str) else value for key, value in row.items()})
-    write_text(path, text.getvalue(), durable=durable)
+    write_text(path, text.getvalue())
 
 
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:

@@ -356,9 +356,9 @@ class RunFolder:
             )
         raise ModelError(f"run {self.record.id} was interrupted and has no threshold; resume it with: {self.resume}")
 
-    def write_history(self, history: "Sequence[Epoch]", *, durable: bool = True) -> None:
+    def write_history(self, history: "Sequence[Epoch]") -> None:
         """Write metrics.csv anew."""
-        write_csv(self.path / "metrics.csv", [dataclasses.asdict(epoch) for epoch in history], durable=durable)
+        write_csv(self.path / "metrics.csv", [dataclasses.asdict(epoch) for epoch in history])
 
     def history(self) -> "list[Epoch]":
         """The epochs in metrics.csv. Raises `ModelError` when it is damaged."""

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.inference import as_float, batch_size
@@ -20,7 +21,7 @@ from anomaly_ae.autoencoders.tiling import random_crops
 from anomaly_ae.config import CONSTANT, RunConfig
 from anomaly_ae.data.augmentation import build_augmentation
 from anomaly_ae.errors import ModelError, TrainingError
-from anomaly_ae.files import flush, sha256, write_bytes
+from anomaly_ae.files import sha256, write_bytes
 from anomaly_ae.objectives import Objective
 from anomaly_ae.objectives.corruption import Corrupted, Corruption
 from anomaly_ae.objectives.repair import PLANTED
@@ -31,7 +32,6 @@ from anomaly_ae.torch_state import threads_for
 STEPS = 1_500  # optimiser steps of a training whose number of epochs was not said
 MOST_EPOCHS = 200  # and its limit, for small data sets
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
-FLUSH_EVERY = 5.0  # seconds between checkpoints that outlive a power cut
 UNKNOWN = "0" * 64  # stands for a checkpoint's digest where that is taken
 SHOW_EVERY = 20  # batches between updates of the display
 
@@ -48,6 +48,47 @@ class Epoch:
     seconds: float
 
 
+class AdamW:
+    """Adam with decoupled weight decay, as torch computes it: Loshchilov and Hutter 2019,
+    https://arxiv.org/abs/1711.05101. The constructor of torch's own class loads torch's compiler, for seconds.
+    """
+
+    def __init__(self, network: Autoencoder, decay: float) -> None:
+        self.decay = decay
+        self.parameters: dict[str, Tensor] = dict(network.named_parameters())
+        self.step_of = {name: torch.zeros((), device=each.device) for name, each in self.parameters.items()}
+        self.mean = {name: torch.zeros_like(each) for name, each in self.parameters.items()}
+        self.mean_square = {name: torch.zeros_like(each) for name, each in self.parameters.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """What it remembers, by name."""
+        kinds = {"step": self.step_of, "exp_avg": self.mean, "exp_avg_sq": self.mean_square}
+        return {f"{kind}.{name}": value for kind, values in kinds.items() for name, value in values.items()}
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Change the parameters that have a gradient, at that learning rate."""
+        gradients = {name: each.grad for name, each in self.parameters.items() if each.grad is not None}
+        kinds = (self.parameters, self.mean, self.mean_square, self.step_of)
+        parameters, mean, mean_square, step_of = ([values[name] for name in gradients] for values in kinds)
+        adamw(
+            parameters,
+            list(gradients.values()),
+            mean,
+            mean_square,
+            max_exp_avg_sqs=[],
+            state_steps=step_of,
+            lr=rate,
+            weight_decay=self.decay,
+            beta1=0.9,
+            beta2=0.999,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+            fused=True,
+        )
+
+
 @dataclass
 class Training:
     """A training under way: everything that is needed to go on with it."""
@@ -56,13 +97,11 @@ class Training:
     config: RunConfig
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)  # the weights of the best epoch
-    flushed: int | None = None  # the last epoch whose checkpoint outlives a power cut
-    flushed_at: float = -math.inf
+    best_number: int = 0
 
     def __post_init__(self) -> None:
         self.network.to(memory_format=torch.channels_last)  # faster for strided convolutions
-        decay = self.config.weight_decay
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.peak, weight_decay=decay, fused=True)
+        self.optimizer = AdamW(self.network, self.config.weight_decay)
 
     @property
     def peak(self) -> float:
@@ -72,7 +111,7 @@ class Training:
     @property
     def best_epoch(self) -> Epoch:
         """The epoch with the lowest validation loss, the first of several."""
-        return min(self.history, key=lambda epoch: epoch.validation_loss)
+        return self.history[self.best_number - 1]
 
     def stops_early(self, total: int) -> bool:
         """Whether the last `patience` epochs after the warm-up of `total` epochs brought nothing better."""
@@ -93,26 +132,15 @@ class Training:
             return self.peak * (step + 1) / rise
         return self.peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
-    def save(self, path: Path) -> None:
-        """Write network, best weights, optimiser and history, with their digest, as one safetensors file in one step.
-
-        Every few seconds it is a file that outlives a power cut, and that is kept as `earlier(path)` when the next is
-        written: to wait for the disk each time would slow down short epochs.
-        """
+    def snapshot(self) -> "Snapshot":
+        """All that is needed to go on from here."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for name, parameter in self.network.named_parameters():
-            state = self.optimizer.state.get(parameter, {})
-            tensors |= {f"optimizer.{key}.{name}": value for key, value in state.items()}
-        history = json.dumps([dataclasses.asdict(epoch) for epoch in self.history])
-        contiguous = {name: value.contiguous() for name, value in tensors.items()}
-        content = save(contiguous, {"history": history, "sha256": UNKNOWN})
-        if self.flushed == len(self.history) - 1 and path.exists():
-            path.replace(earlier(path))
-        durable = time.monotonic() - self.flushed_at >= FLUSH_EVERY
-        write_bytes(path, content.replace(UNKNOWN.encode(), sha256(content).encode(), 1), durable=durable)
-        if durable:
-            self.flushed, self.flushed_at = len(self.history), time.monotonic()
+        tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
+        copied = {
+            name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
+        }
+        return Snapshot(copied, tuple(self.history))
 
     def load(self, path: Path) -> bool:
         """Go on from a file that `save` wrote, or from the one before where it is damaged, which is said; whether
@@ -132,18 +160,31 @@ class Training:
         tensors = {name: value.to(device) for name, value in tensors.items()}
         try:
             self.network.load_state_dict(_under("network.", tensors))
-        except RuntimeError as error:
+            for name, value in self.optimizer.state().items():
+                value.copy_(tensors[f"optimizer.{name}"])
+        except (RuntimeError, KeyError) as error:
             raise ModelError(f"the checkpoint {each} is not of this run; train anew") from error
         self.history, self.best = history, _under("best.", tensors)
-        for name, parameter in self.network.named_parameters():
-            found = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {
-                # in the parameter's own memory layout, as if it had never been away
-                key: value if key == "step" else torch.empty_like(parameter).copy_(value)
-                for key, value in found.items()
-                if value is not None
-            }
+        self.best_number = min(range(len(history)), key=lambda i: history[i].validation_loss) + 1
         return True
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training as it was after an epoch."""
+
+    tensors: dict[str, Tensor]
+    history: tuple[Epoch, ...]
+
+    def save(self, path: Path) -> None:
+        """Write network, best weights, optimiser and history, with their digest, as one safetensors file in one step.
+        The file that was there is kept as `earlier(path)`.
+        """
+        history = json.dumps([dataclasses.asdict(epoch) for epoch in self.history])
+        content = save(self.tensors, {"history": history, "sha256": UNKNOWN})
+        if path.exists():
+            path.replace(earlier(path))
+        write_bytes(path, content.replace(UNKNOWN.encode(), sha256(content).encode(), 1))
 
 
 def earlier(checkpoint: Path) -> Path:
@@ -167,11 +208,9 @@ def train_epochs(
     objective: Objective,
     fit: Tensor,
     validation: Tensor,
-    checkpoint: Path | None = None,
     display: Display = Silent(),  # noqa: B008 (it has no state)
 ) -> Iterator[Epoch]:
-    """Train until the last epoch or until stopped early, writing a checkpoint, where one is wanted, before each epoch
-    is yielded.
+    """Train until the last epoch or until stopped early.
 
     fit, validation: normal images, uint8 or float in [0, 1], (N, C, H, W). Every epoch draws its random numbers from
     (seed, epoch) alone, so a training that goes on from a checkpoint ends as one that was never interrupted.
@@ -194,17 +233,15 @@ def train_epochs(
                 f"the loss is no longer a finite number in epoch {number}; "
                 f"try a --learning-rate below {training.peak:g}"
             )
-        rate = training.optimizer.param_groups[0]["lr"]
+        steps = batch_count(config, len(fit))
+        rate = training.rate_at(number * steps - 1, total * steps)
         epoch = Epoch(number, train_loss, validation_loss, rate, len(fit) / seconds, seconds)
+        is_best = number == 1 or validation_loss < training.best_epoch.validation_loss
         training.history.append(epoch)
-        if training.best_epoch is epoch:
+        if is_best:
+            training.best_number = number
             training.best = {name: value.clone() for name, value in training.network.state_dict().items()}
-        if checkpoint:
-            training.save(checkpoint)
         yield epoch
-    if checkpoint:
-        flush(checkpoint)
-        earlier(checkpoint).unlink(missing_ok=True)
 
 
 def _train(
@@ -221,13 +258,12 @@ def _train(
     )  # first it must see what is usual
     network.train()
     for i, chosen in enumerate(torch.randperm(len(images)).to(images.device).tensor_split(batches)):
-        optimizer.param_groups[0]["lr"] = training.rate_at((number - 1) * batches + i, total * batches)
         batch = augment(as_float(_seen(images[chosen].to(device), config)))  # (B, C, h, w) in [0, 1]
         outputs = _forward(network, corrupt(batch), config.precision)
         loss = objective(*best_fitting(batch, outputs, trimmed))
-        optimizer.zero_grad()
+        network.zero_grad()
         torch.autograd.backward(loss)
-        optimizer.step()
+        optimizer.step(training.rate_at((number - 1) * batches + i, total * batches))
         loss_sum += loss.detach()
         shown += len(batch)
         if (i + 1) % SHOW_EVERY == 0 or i + 1 == batches:

@@ -1,8 +1,11 @@
 """Training a detector: network, scorer, calibration."""
 
 import dataclasses
+import math
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,9 +45,10 @@ from anomaly_ae.runs import (
 )
 from anomaly_ae.torch_state import left_as_found, spinning
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
-from anomaly_ae.training import Training, epoch_count, train_epochs
+from anomaly_ae.training import Epoch, Training, earlier, epoch_count, train_epochs
 
 BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run
+KEEP_EVERY = 5.0  # seconds between checkpoints
 GRIDS = 8  # reconstruction grids of a training, about
 
 
@@ -210,10 +214,10 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
     say(f"run {run.record.id}: {counted(len(fit), 'image')} of {data} on {job.device}")
     if job.device.type == "cpu" and (warning := spinning()):
         say(warning)
-    with display(total * len(fit), len(training.history) * len(fit)) as shown:
-        for epoch in train_epochs(training, job.objective, fit, validation, run.checkpoint, shown):
-            run.write_history(training.history, durable=False)
-            tracker.log_epochs([epoch])
+    shown_before = len(training.history) * len(fit)
+    with display(total * len(fit), shown_before) as shown, _kept(training, run, tracker) as keep:
+        for epoch in train_epochs(training, job.objective, fit, validation, shown):
+            keep(epoch)
             if epoch.epoch == 1 or epoch.epoch % max(1, total // GRIDS) == 0:
                 _log_grid(training, validation, epoch.epoch, run, tracker)
             shown.line(
@@ -221,8 +225,40 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
                 f"{epoch.validation_loss:.5f} · {epoch.images_per_second:,.0f} images/s",
                 last=epoch.epoch == total or training.stops_early(total),
             )
-    run.write_history(training.history)
     return training
+
+
+@contextmanager
+def _kept(training: Training, run: RunFolder, tracker: Tracker) -> Iterator[Callable[[Epoch], None]]:
+    """Keeps a training in its folder and in MLflow: now and then, of the epochs that it is told of, and at the end,
+    however it ends. A kill loses `KEEP_EVERY` seconds and the epoch it was in.
+    """
+    snapshot, waiting, kept_at = training.snapshot(), list[Epoch](), -math.inf
+
+    def write() -> None:
+        snapshot.save(run.checkpoint)
+        run.write_history(snapshot.history)
+
+    def keep(epoch: Epoch) -> None:
+        nonlocal snapshot, waiting, kept_at
+        snapshot = training.snapshot()
+        waiting.append(epoch)
+        if time.monotonic() - kept_at >= KEEP_EVERY:
+            write()
+            told, waiting = waiting, []
+            tracker.log_epochs(told)
+            kept_at = time.monotonic()
+
+    try:
+        yield keep
+    except BaseException:
+        if snapshot.history:
+            write()
+            tracker.log_missing(run)
+        raise
+    write()
+    tracker.log_epochs(waiting)
+    earlier(run.checkpoint).unlink(missing_ok=True)
 
 
 def _log_grid(training: Training, validation: Tensor, epoch: int, run: RunFolder, tracker: Tracker) -> None:
