@@ -63,6 +63,13 @@ def write_with(path: Path, write: Callable[[Path], object], *, durable: bool = T
             temporary.unlink(missing_ok=True)
 
 
+def cache_folder() -> Path:
+    """Where lies what can be made again, as decoded pictures: ANOMALY_AE_CACHE, else the user's cache folder."""
+    named = os.environ.get("ANOMALY_AE_CACHE")
+    general = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "anomaly-ae"
+    return expand(named or general)
+
+
 def flush(path: Path) -> None:
     """Have the system put what a file holds, or the names in a folder, on the disk."""
     try:

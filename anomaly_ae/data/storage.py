@@ -4,13 +4,12 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO
 
 import torch
 from torch import Tensor
 
-from anomaly_ae.files import expand, storage_errors
+from anomaly_ae.files import cache_folder, storage_errors
 from anomaly_ae.machine import usable_memory
 
 SHARE = 4  # of the memory there is, that one set of images may take
@@ -20,13 +19,6 @@ COPIED = 2**26  # bytes copied at a time
 def most_held() -> int:
     """Bytes of images that are kept in memory; more lie in a file."""
     return usable_memory() // SHARE
-
-
-def cache_folder() -> Path:
-    """Where decoded pictures lie that are too many for the memory: ANOMALY_AE_CACHE, else the user's cache folder."""
-    named = os.environ.get("ANOMALY_AE_CACHE")
-    general = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "anomaly-ae"
-    return expand(named or general)
 
 
 def is_held(shape: Sequence[int]) -> bool:

@@ -4,16 +4,19 @@ MLflow builds its tables in dozens of steps, and one that is cut off in between 
 use any more. So they are built in a file beside, which gets the name when it is whole.
 """
 
+import contextlib
 import functools
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from anomaly_ae.errors import StorageError, one_line
-from anomaly_ae.files import remove_temporary, write_with
+from anomaly_ae.files import cache_folder, remove_temporary, write_with
 from anomaly_ae.progress import say
 from anomaly_ae.runs import Home, place_flag
 
@@ -142,9 +145,34 @@ def make_ready(home: Home) -> None:
 
 
 def _make(path: Path) -> None:
+    """Make the database, as a copy of an empty one that was kept in the cache: MLflow's steps take seconds."""
     from mlflow.store.db.utils import _initialize_tables
 
-    write_with(path, lambda target: _migrate(target, _initialize_tables))
+    kept = cache_folder() / f"mlflow-{_version()}.db"
+
+    def make(target: Path) -> None:
+        with contextlib.suppress(OSError):
+            shutil.copyfile(kept, target)
+            if _is_new(target):
+                return
+        target.unlink(missing_ok=True)
+        _migrate(target, _initialize_tables)
+        with contextlib.suppress(OSError, StorageError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_with(kept, partial(shutil.copyfile, target))
+
+    write_with(path, make)
+
+
+def _is_new(path: Path) -> bool:
+    """Whether a database is whole, of this MLflow, and has neither an experiment nor a run."""
+    try:
+        with closing(open_database(path)) as database:
+            is_whole = database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            is_used = any(_has_rows(database, table) for table in ("experiments", "runs"))
+            return is_whole and not is_used and _revision(database) == _revisions()[0]
+    except sqlite3.Error:
+        return False
 
 
 def _upgrade(home: Home, path: Path) -> None:

@@ -4,6 +4,8 @@ The model is a copy of the detector and a file of code, `doors/pyfunc.py`, which
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,7 +44,7 @@ def save_model(folder: Path, detector: Path, example: Path, **ids: str) -> None:
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
-    with warnings.catch_warnings(action="ignore"):  # where there is no example, it would like one
+    with _packages_known(), warnings.catch_warnings(action="ignore"):  # without an example, it would like one
         save_model(
             str(folder),
             mlflow_model=Model(**ids),
@@ -52,6 +54,19 @@ def save_model(folder: Path, detector: Path, example: Path, **ids: str) -> None:
             input_example=_example(example),
             pip_requirements=[f"anomaly-ae=={anomaly_ae.__version__}"],  # finding them itself takes MLflow seconds
         )
+
+
+@contextmanager
+def _packages_known() -> Iterator[None]:
+    """Within it, MLflow looks for these two alone, and not through all that is installed, for seconds."""
+    from mlflow.utils import requirements_utils
+
+    before = getattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
+    requirements_utils._MODULES_TO_PACKAGES = before or {"mlflow": ["mlflow"], "anomaly_ae": ["anomaly-ae"]}
+    try:
+        yield
+    finally:
+        requirements_utils._MODULES_TO_PACKAGES = before
 
 
 def _signature() -> Any:

@@ -19,7 +19,7 @@ from anomaly_ae import pipeline
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import StorageError
 from anomaly_ae.runs import FINISHED, Home, Record
-from anomaly_ae.tracking import client, mirror
+from anomaly_ae.tracking import client, database, mirror
 from anomaly_ae.tracking.database import make_ready
 
 KILLS_ITSELF = """
@@ -58,8 +58,8 @@ def revisions(count: int) -> list[str]:
 
 
 def revision_of(path: Path) -> str:
-    with closing(sqlite3.connect(path)) as database:
-        ((revision,),) = database.execute("SELECT version_num FROM alembic_version")
+    with closing(sqlite3.connect(path)) as connection:
+        ((revision,),) = connection.execute("SELECT version_num FROM alembic_version")
     return str(revision)
 
 
@@ -76,9 +76,9 @@ def migrate(path: Path, revision: str) -> None:
 
 
 def execute(path: Path, *statements: str) -> None:
-    with closing(sqlite3.connect(path)) as database, database:
+    with closing(sqlite3.connect(path)) as connection, connection:
         for statement in statements:
-            database.execute(statement)
+            connection.execute(statement)
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +118,37 @@ def begun(home: Home) -> str | None:
 
 
 @pytest.mark.parametrize(("statements", "by"), [(300, signal.SIGKILL), (100, signal.SIGINT)])
-def test_a_kill_while_the_database_is_made_leaves_none(home: Home, statements: int, by: signal.Signals) -> None:
+def test_a_kill_while_the_database_is_made_leaves_none(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: int, by: signal.Signals
+) -> None:
+    monkeypatch.setenv("ANOMALY_AE_CACHE", str(tmp_path / "cache"))
     killed_while_it_opens(home, statements, by)
     assert not home.database.exists()
     assert_works(home)
+
+
+def test_a_new_database_is_a_copy_of_an_empty_one_unless_that_is_damaged(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANOMALY_AE_CACHE", str(tmp_path / "cache"))
+    made = list[Path]()
+    migrate_as_before = database._migrate
+    monkeypatch.setattr(database, "_migrate", lambda path, do: (made.append(path), migrate_as_before(path, do)))
+    first, *others = [Home.find(str(tmp_path / name)) for name in ("first", "second", "third", "fourth")]
+    make_ready(first)
+    [kept] = (tmp_path / "cache").iterdir()
+    assert len(made) == 1
+    for other, content in zip(others, (kept.read_bytes(), kept.read_bytes()[:9000], b""), strict=True):
+        kept.write_bytes(content)
+        assert_works(other)
+    assert len(made) == 3
+    execute(
+        first.database, "INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (1, 'a', 'active')"
+    )
+    kept.write_bytes(first.database.read_bytes())
+    make_ready(home)
+    assert len(made) == 4
+    assert revision_of(kept) == revisions(1)[0]
 
 
 def test_an_older_database_is_brought_up_to_date_and_kept_as_it_was(
