@@ -4,14 +4,16 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from anomaly_ae import figures
 from anomaly_ae.runs import FINISHED, RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
@@ -132,7 +134,7 @@ def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     return max(0.0, fmean(values) - half), min(1.0, fmean(values) + half)
 
 
-def draw_scorers(rows: Sequence[dict[str, Any]]) -> Figure:
+def draw_scorers(rows: Sequence[dict[str, Any]]) -> "Figure":
     """A heat map of a `scorer_table`: scorers down, classes across, the mean at the left."""
     columns = [name for name in rows[0] if name.startswith(("normal ", "novel "))]
     values = np.array([[row["auroc"], *(row[name] for name in columns)] for row in rows], dtype=float)

@@ -5,11 +5,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from anomaly_ae import figures, texts
@@ -24,6 +23,9 @@ from anomaly_ae.metrics import Bools, Floats, compare_auroc, ranking, require_nu
 from anomaly_ae.pixel_metrics import PixelRanking, pixel_ranking
 from anomaly_ae.scorers import SCORERS
 from anomaly_ae.scorers.reconstruction import SquaredError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MSE = "mse"
 PLAIN = (MSE, "relative")  # reconstruction errors without learning, to see what the scorer adds to them
@@ -324,7 +326,7 @@ def write_tables(folder: Path, detector: Detector, test: ImageSet, scores: Tenso
 
 def draw(
     detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation, mapped: Mapped | None = None
-) -> dict[str, Figure]:
+) -> "dict[str, Figure]":
     """The figures of an evaluation, by name."""
     novel, values = novelty(detector, test), scores.numpy()
     names, threshold = [figures.label(name) for name in class_names(detector, test)], detector.threshold
@@ -348,7 +350,9 @@ def draw(
     } | (curves | _mistakes(detector, test, scores, order, torch.from_numpy(novel)))
 
 
-def _mistakes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, novel: Tensor) -> dict[str, Figure]:
+def _mistakes(
+    detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, novel: Tensor
+) -> "dict[str, Figure]":
     """The normal images that come nearest to an alarm or raise one, and the novel ones nearest to being missed."""
     alarms = scores > detector.threshold
     wrong, missed = int((alarms & ~novel).sum()), int((~alarms & novel).sum())
@@ -364,7 +368,7 @@ def _mistakes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor,
     }
 
 
-def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, heading: str) -> Figure:
+def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, heading: str) -> "Figure":
     """The first images of an order, with the name of its file, if it is one, class and score above each."""
     chosen = test.take(order[: figures.SHOWN])
     titles = [
@@ -377,7 +381,7 @@ def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor,
     return figures.detections(detector, chosen.images, titles, heading)
 
 
-def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> Figure:
+def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> "Figure":
     """Some images of every class with masks, with heat map, contour and the true outline."""
     names, level, rows = class_names(detector, test), detector.heat_level, []
     defective = mapped.masks.flatten(1).any(dim=1)

@@ -4,8 +4,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from anomaly_ae.machine import usable_cores
+
+if TYPE_CHECKING:
+    import torch
 
 BRIEF = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "1"}  # for the OpenMP of GCC and that of LLVM
 POLICY = "OMP_WAIT_POLICY"
@@ -36,6 +40,19 @@ def spinning() -> str | None:
         "torch was imported before anomaly_ae, and its threads wait at full speed: beside other programs training "
         "may take many times as long; import anomaly_ae first, or start Python with GOMP_SPINCOUNT=2000"
     )
+
+
+def seed(number: int, device: "torch.device") -> None:
+    """Set the random numbers that are drawn on the CPU and on the device. `torch.manual_seed` asks all kinds of
+    devices, in half a millisecond or more, which short epochs notice.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(number)
+    elif device.type == "mps":
+        torch.mps.manual_seed(number)
 
 
 @contextmanager

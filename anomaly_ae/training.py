@@ -27,7 +27,7 @@ from anomaly_ae.objectives.corruption import Corrupted, Corruption
 from anomaly_ae.objectives.repair import PLANTED
 from anomaly_ae.objectives.similarity import ENERGY_FLOOR
 from anomaly_ae.progress import Display, Silent, say
-from anomaly_ae.torch_state import threads_for
+from anomaly_ae.torch_state import seed, threads_for
 
 STEPS = 1_500  # optimiser steps of a training whose number of epochs was not said
 MOST_EPOCHS = 200  # and its limit, for small data sets
@@ -222,7 +222,7 @@ def train_epochs(
     pixels = min(config.batch_size or len(fit), len(fit)) * math.prod(config.tile_size or fit.shape[-2:])
     while len(training.history) < total and not training.stops_early(total):
         number = len(training.history) + 1
-        torch.manual_seed(config.seed * 1_000_003 + number)
+        seed(config.seed * 1_000_003 + number, device)
         started = time.perf_counter()
         with threads_for(pixels):
             train_loss = _train(training, objective, fit, number, total, display)
@@ -295,7 +295,7 @@ def _validate(training: Training, objective: Objective, images: Tensor) -> float
     planting = Corruption(defects=training.config.defects or 0.0)
     losses = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(training.config.seed)
+        seed(training.config.seed, device)
         for part in torch.split(images, batch_size(*images.shape[-2:])):
             batch = as_float(_seen(part.to(device), training.config))
             losses.append(objective(batch, _forward(network, planting(batch), "float32")) * len(part))

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from anomaly_ae import figures
@@ -15,6 +14,9 @@ from anomaly_ae.data.datasets import open_data, short_name
 from anomaly_ae.detector import Detector
 from anomaly_ae.plan import Cell
 from anomaly_ae.runs import FINISHED, RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AUROC = ("auroc", "auroc_low", "auroc_high")
 MOST_CURVES = 12  # in one plot
@@ -108,7 +110,7 @@ def published_table(done: Sequence[Done]) -> list[dict[str, Any]]:
     return rows
 
 
-def draw_comparison(done: Sequence[Done]) -> dict[str, Figure]:
+def draw_comparison(done: Sequence[Done]) -> "dict[str, Figure]":
     """Loss curves of all networks in one plot, ROC curves of the cells in another, and a grid for each data set with
     a row of reconstructions each.
     """
@@ -142,7 +144,7 @@ def _which_normal(done: Sequence[Done], drawn: Iterable[Done]) -> str:
     return f"; normal {' and '.join(sorted(shown))}, the first of {len(sets)} sets" if len(sets) > len(shown) else ""
 
 
-def _draw_rocs(done: Sequence[Done]) -> dict[str, Figure]:
+def _draw_rocs(done: Sequence[Done]) -> "dict[str, Figure]":
     """ROC curves of those cells that have some; so many lines that nobody could tell them apart are not drawn."""
     rocs = [(each.cell.name, found.scores, found.novel) for each in done if (found := read_scores(each.run))]
     return {"roc_curves": figures.compared_rocs(rocs)} if 0 < len(rocs) <= MOST_CURVES else {}

@@ -5,17 +5,19 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from anomaly_ae import figures
 from anomaly_ae.config import PLACES
 from anomaly_ae.errors import ModelError
-from anomaly_ae.figures import Array
+from anomaly_ae.figures.grids import Array
 from anomaly_ae.metrics import compare_auroc
 from anomaly_ae.runs import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EVALUATED = ("average_precision", "fpr_at_95_tpr", "partial_auroc", "false_positive_rate", "true_positive_rate")
 PIXELS = ("pixel_auroc", "pixel_average_precision", "pro")
@@ -75,7 +77,7 @@ def differing_settings(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
     return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
 
 
-def draw_runs(runs: Sequence[RunFolder], tested: Sequence[Tested | None]) -> dict[str, Figure]:
+def draw_runs(runs: Sequence[RunFolder], tested: Sequence[Tested | None]) -> "dict[str, Figure]":
     """ROC and loss curves of those runs that have some, each kind in one plot."""
     names = labels(runs)
     rocs = [(name, each.scores, each.novel) for name, each in zip(names, tested, strict=True) if each]

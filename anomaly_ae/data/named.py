@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -123,11 +124,12 @@ def find_dataset(name: str) -> Entry:
 
 def _read_digits(root: Path, entry: Entry) -> dict[str, ImageSet]:
     """1,797 handwritten digits, 8×8, sixteen levels of gray (https://doi.org/10.24432/C50P49)."""
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    images = torch.from_numpy(np.rint(pixels * (255 / 16)).astype(np.uint8))
-    return {"train": ImageSet(images.reshape(-1, 1, 8, 8), torch.from_numpy(labels).long())}
+    found = find_spec("sklearn")  # which is not imported, for that takes a second
+    assert found
+    assert found.origin
+    table = np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    images = torch.from_numpy(np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8))
+    return {"train": ImageSet(images.reshape(-1, 1, 8, 8), torch.from_numpy(table[:, -1]).long())}
 
 
 def _read_idx_pair(root: Path, entry: Entry) -> dict[str, ImageSet] | None:

@@ -1,52 +1,74 @@
-"""Every picture: what training, evaluation and comparison draw, as matplotlib figures and as image grids."""
+"""Every picture: what training, evaluation and comparison draw, as matplotlib figures and as image grids.
 
-from anomaly_ae.figures.curves import compared_losses, compared_rocs, loss_curves, roc_and_precision_recall
-from anomaly_ae.figures.detections import detections, plot
-from anomaly_ae.figures.latents import MAPPED, latent_map
-from anomaly_ae.figures.pictures import (
-    CONTOUR,
-    GRID_IMAGES,
-    OVERLAY_PIXELS,
-    SHOWN,
-    TRUTH,
-    as_pixels,
-    grid,
-    image_rows,
-    labelled_rows,
-    overlay,
-    overlays,
-)
-from anomaly_ae.figures.scores import calibration, folder_histogram, heat_table, score_by_class, score_histogram
-from anomaly_ae.figures.style import Array, distinct, label, save_figures, save_image
+The names below are loaded when they are first used, for the libraries that draw take seconds.
+"""
 
-__all__ = [
-    "CONTOUR",
-    "GRID_IMAGES",
-    "MAPPED",
-    "OVERLAY_PIXELS",
-    "SHOWN",
-    "TRUTH",
-    "Array",
-    "as_pixels",
-    "calibration",
-    "compared_losses",
-    "compared_rocs",
-    "detections",
-    "distinct",
-    "folder_histogram",
-    "grid",
-    "heat_table",
-    "image_rows",
-    "label",
-    "labelled_rows",
-    "latent_map",
-    "loss_curves",
-    "overlay",
-    "overlays",
-    "plot",
-    "roc_and_precision_recall",
-    "save_figures",
-    "save_image",
-    "score_by_class",
-    "score_histogram",
-]
+from typing import TYPE_CHECKING
+
+from anomaly_ae.lazy import on_first_use
+
+if TYPE_CHECKING:
+    from anomaly_ae.figures.curves import compared_losses as compared_losses
+    from anomaly_ae.figures.curves import compared_rocs as compared_rocs
+    from anomaly_ae.figures.curves import loss_curves as loss_curves
+    from anomaly_ae.figures.curves import roc_and_precision_recall as roc_and_precision_recall
+    from anomaly_ae.figures.grids import GRID_IMAGES as GRID_IMAGES
+    from anomaly_ae.figures.grids import Array as Array
+    from anomaly_ae.figures.grids import as_pixels as as_pixels
+    from anomaly_ae.figures.grids import grid as grid
+    from anomaly_ae.figures.grids import save_image as save_image
+    from anomaly_ae.figures.latents import MAPPED as MAPPED
+    from anomaly_ae.figures.latents import latent_map as latent_map
+    from anomaly_ae.figures.pictures import CONTOUR as CONTOUR
+    from anomaly_ae.figures.pictures import OVERLAY_PIXELS as OVERLAY_PIXELS
+    from anomaly_ae.figures.pictures import SHOWN as SHOWN
+    from anomaly_ae.figures.pictures import TRUTH as TRUTH
+    from anomaly_ae.figures.pictures import image_rows as image_rows
+    from anomaly_ae.figures.pictures import labelled_rows as labelled_rows
+    from anomaly_ae.figures.pictures import overlay as overlay
+    from anomaly_ae.figures.pictures import overlays as overlays
+    from anomaly_ae.figures.scores import calibration as calibration
+    from anomaly_ae.figures.scores import folder_histogram as folder_histogram
+    from anomaly_ae.figures.scores import heat_table as heat_table
+    from anomaly_ae.figures.scores import score_by_class as score_by_class
+    from anomaly_ae.figures.scores import score_histogram as score_histogram
+    from anomaly_ae.figures.style import distinct as distinct
+    from anomaly_ae.figures.style import label as label
+    from anomaly_ae.figures.style import save_figures as save_figures
+    from anomaly_ae.figures.verdicts import detections as detections
+    from anomaly_ae.figures.verdicts import plot as plot
+
+_HOMES = {
+    "Array": "grids",
+    "CONTOUR": "pictures",
+    "GRID_IMAGES": "grids",
+    "MAPPED": "latents",
+    "OVERLAY_PIXELS": "pictures",
+    "SHOWN": "pictures",
+    "TRUTH": "pictures",
+    "as_pixels": "grids",
+    "calibration": "scores",
+    "compared_losses": "curves",
+    "compared_rocs": "curves",
+    "detections": "verdicts",
+    "distinct": "style",
+    "folder_histogram": "scores",
+    "grid": "grids",
+    "heat_table": "scores",
+    "image_rows": "pictures",
+    "label": "style",
+    "labelled_rows": "pictures",
+    "latent_map": "latents",
+    "loss_curves": "curves",
+    "overlay": "pictures",
+    "overlays": "pictures",
+    "plot": "verdicts",
+    "roc_and_precision_recall": "curves",
+    "save_figures": "style",
+    "save_image": "grids",
+    "score_by_class": "scores",
+    "score_histogram": "scores",
+}
+__all__ = sorted(_HOMES)
+
+__getattr__ = on_first_use(__name__, _HOMES)

@@ -4,13 +4,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import precision_recall_curve, roc_curve
 
-from anomaly_ae.figures.style import LINE, NORMAL, Array, distinct, label, log_scale, plots
+from anomaly_ae.figures.grids import Array
+from anomaly_ae.figures.style import LINE, NORMAL, distinct, label, log_scale, plots
 from anomaly_ae.training import Epoch
 
 DASHES = ("-", "--", "-.", ":")  # in turn, for a curve may lie on another
@@ -56,6 +55,8 @@ def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]], heading: s
 
 def compared_rocs(runs: Sequence[tuple[str, Array, Array]]) -> Figure:
     """ROC curves of several detectors in one plot: a name, scores (N,) and whether each image is novel, bool (N,)."""
+    from sklearn.metrics import roc_curve
+
     figure, (axes,) = plots(1, (8.6, 5))
     for i, (color, (_, scores, novel)) in enumerate(zip(_colors(len(runs)), runs, strict=True)):
         fpr, tpr, _ = roc_curve(novel, scores)
@@ -69,6 +70,8 @@ def compared_rocs(runs: Sequence[tuple[str, Array, Array]]) -> Figure:
 
 def _colors(count: int) -> Sequence[Any]:
     """So many colours for lines, as different as can be."""
+    import seaborn as sns  # a second, which one curve need not wait for
+
     return list(sns.color_palette("tab10" if count <= 10 else "husl", n_colors=count))
 
 
@@ -84,6 +87,8 @@ def roc_and_precision_recall(
     scores: Array, novel: Array, auroc: float, average_precision: float, at_threshold: Sequence[float | None]
 ) -> Figure:
     """ROC and precision–recall curves; `at_threshold` is FPR, TPR and precision there."""
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
     figure, (left, right) = plots(2, (10, 4.6))
     fpr, tpr, _ = roc_curve(novel, scores)
     left.plot(fpr, tpr, color=NORMAL, label=f"AUROC {auroc:.4f}")

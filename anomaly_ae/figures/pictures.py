@@ -10,13 +10,12 @@ from matplotlib.figure import Figure
 from scipy.ndimage import binary_erosion
 
 from anomaly_ae.data import decoding
-from anomaly_ae.figures.style import Array, Plot
+from anomaly_ae.figures.grids import Array
+from anomaly_ae.figures.style import Plot
 
 OVERLAY_PIXELS = 224  # the least larger side of a picture with a heat map over it
-GRID_PIXELS = 84  # the least height of one image in a grid
 CONTOUR, TRUTH, OUTLINE = (0, 255, 255), (60, 255, 60), 2  # colours of lines over pictures, and their width in pixels
 FAINT = 0.1  # share of a map's largest value below which nothing gets a contour
-BAND, GRID_IMAGES = 6, 18  # images side by side in a grid, and in all: MLflow's card for pictures is square
 SHOWN = 10  # images in a row
 LETTERS = 10  # of a heading, to an inch
 STRIP_PIXELS = 64  # the least width of one image in it
@@ -72,33 +71,6 @@ def _strip(shown: Array) -> Array:
     padded = np.pad(large if colour else large[:, :1], widths, constant_values=1.0 if colour else np.nan)
     strip = np.concatenate(list(padded), axis=-1)  # (C, H', N·W')
     return strip.transpose(1, 2, 0) if colour else strip[0]
-
-
-def grid(images: Array, rebuilt: Array) -> Array:
-    """Originals above reconstructions, up to `BAND` pairs side by side, then the next, float (N, C, H, W) in [0, 1],
-    as one uint8 picture (H', W'[, 3]); the last ones are left out where they would not fill a band.
-    """
-    scale = max(1, round(GRID_PIXELS / min(images.shape[-2:])))
-    bands = math.ceil(len(images) / BAND)
-    width = len(images) // bands
-    rows = [
-        np.concatenate([_pixels(image, scale) for image in kind[i * width : (i + 1) * width]], axis=1)
-        for i in range(bands)
-        for kind in (images, rebuilt)
-    ]
-    return np.concatenate(rows, axis=0)
-
-
-def _pixels(image: Array, scale: int) -> Array:
-    """float (C, H, W) in [0, 1] to uint8 (H, W) or (H, W, 3), enlarged, with a thin gray frame."""
-    large = as_pixels(image).repeat(scale, axis=0).repeat(scale, axis=1)
-    return np.pad(large, ((1, 1), (1, 1), (0, 0))[: large.ndim], constant_values=96)
-
-
-def as_pixels(image: Array) -> Array:
-    """float (C, H, W) in [0, 1] to uint8 (H, W) or (H, W, 3)."""
-    pixels: Array = np.rint(image * 255).astype(np.uint8)
-    return pixels[0] if len(pixels) == 1 else pixels[:3].transpose(1, 2, 0)
 
 
 def overlay(

@@ -4,17 +4,13 @@ import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
-import seaborn as sns
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from anomaly_ae.files import write_with
-
-Array = npt.NDArray[Any]
 
 DPI = 130
 NORMAL, NOVEL, LINE = "#4477aa", "#ee6677", "#222222"
@@ -74,15 +70,8 @@ def save_figures(folder: Path, figures: Mapping[str, Figure], caption: str) -> N
         write_with(folder / f"{name}.png", save, durable=False)
 
 
-def save_image(path: Path, pixels: Array) -> None:
-    """Write uint8 pixels, (H, W) or (H, W, 3), as PNG."""
-    from PIL import Image
-
-    write_with(path, lambda temporary: Image.fromarray(pixels).save(temporary, format="PNG"), durable=False)
-
-
 def plots(columns: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
     """A white figure with axes side by side, none of it known to pyplot."""
-    with sns.axes_style("whitegrid"):
+    with style.context("seaborn-v0_8-whitegrid"):
         figure = Plot(figsize=size, layout="constrained", facecolor="white")
         return figure, list(figure.subplots(1, columns, squeeze=False)[0])

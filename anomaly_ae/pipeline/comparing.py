@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from anomaly_ae import figures, texts
 from anomaly_ae.comparison.runs import Row, compare_runs, differing_settings, draw_runs, labels, read_scores
@@ -17,6 +15,9 @@ from anomaly_ae.progress import say, stage
 from anomaly_ae.report import ComparisonPage
 from anomaly_ae.runs import FINISHED, PIPELINE, Home, RunFolder
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FOLDER = "comparisons"
 MOST_NAMED = 4  # runs in the name of a comparison's folder
@@ -72,7 +73,7 @@ def _keep(
     runs: Sequence[RunFolder],
     rows: Sequence[Row],
     settings: dict[str, list[Any]],
-    drawn: dict[str, Figure],
+    drawn: "dict[str, Figure]",
 ) -> Path:
     """Write page, figures and table to the first run's folder, and to MLflow; the page's path."""
     first, *others = runs

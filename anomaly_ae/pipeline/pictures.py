@@ -1,9 +1,9 @@
 """What a training is shown by: losses, reconstructions, and images decoded from latents."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from anomaly_ae import figures
@@ -11,15 +11,18 @@ from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.autoencoders.latents import draw_latents, interpolate_latents
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.detector import Detector
-from anomaly_ae.figures import Array
+from anomaly_ae.figures.grids import Array
 from anomaly_ae.pipeline.job import Job
 from anomaly_ae.training import Training
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DRAWN_FROM = 4_096  # training images whose latents the samples are drawn after
 ROWS = 4  # of samples, and of interpolations at the most
 
 
-def draw_training(training: Training, detector: Detector, job: Job) -> dict[str, Figure]:
+def draw_training(training: Training, detector: Detector, job: Job) -> "dict[str, Figure]":
     """The figures of a training, by name."""
     validation, fit = job.images["validation"], job.images["fit"].images
     some = _even(validation.images, figures.SHOWN)

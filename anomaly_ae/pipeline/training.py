@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomaly_ae import texts
+from anomaly_ae import figures, texts
 from anomaly_ae.autoencoders.inference import as_float, pick_device
 from anomaly_ae.autoencoders.parts import save_parts
 from anomaly_ae.calibration import smallest_rate
@@ -24,7 +24,6 @@ from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable
 from anomaly_ae.evaluation import reconstruction_mse
-from anomaly_ae.figures import as_pixels, save_figures, save_image
 from anomaly_ae.files import storage_errors, write_csv, write_json, write_with
 from anomaly_ae.pipeline.job import Job
 from anomaly_ae.pipeline.marking import begin_run, finish, marked
@@ -184,11 +183,11 @@ def _train(job: Job, run: RunFolder, tracker: Tracker, behind: bool = False) -> 
     detector.save(run.path / "detector")
     if rows := detector.calibration.by_file():
         write_csv(run.path / CALIBRATION_SCORES, rows)
-    save_image(run.path / EXAMPLE, as_pixels(as_float(job.images["validation"].images[0]).numpy()))
+    figures.save_image(run.path / EXAMPLE, figures.as_pixels(as_float(job.images["validation"].images[0]).numpy()))
     recipe, shape = detector.recipe, detector.preprocessing.shape
     save_parts(run.path / "network", detector.network, recipe.autoencoder, shape, recipe.options)
     with stage("drawing the figures"):
-        save_figures(run.path / "figures", draw_training(training, detector, job), run.record.name)
+        figures.save_figures(run.path / "figures", draw_training(training, detector, job), run.record.name)
     with stage("measuring the reconstructions of the training images"):
         result = _result(training, detector, job, run)
     write_json(run.path / "result.json", dataclasses.asdict(result))
@@ -264,7 +263,7 @@ def _kept(training: Training, run: RunFolder, tracker: Tracker) -> Iterator[Call
 def _log_grid(training: Training, validation: Tensor, epoch: int, run: RunFolder, tracker: Tracker) -> None:
     """Keep what the network makes of some validation images after this epoch; epoch 0 is before training."""
     path = run.path / "images" / f"epoch-{epoch:05}.png"
-    save_image(path, reconstruction_grid(training, validation))
+    figures.save_image(path, reconstruction_grid(training, validation))
     tracker.log_grid(path)
 
 

@@ -1,0 +1,48 @@
+"""Grids of images as pixels, which a training shows as it goes on: nothing here waits for a library that draws."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anomaly_ae.files import write_with
+
+Array = npt.NDArray[Any]
+GRID_PIXELS = 84  # the least height of one image in a grid
+BAND, GRID_IMAGES = 6, 18  # images side by side in a grid, and in all: MLflow's card for pictures is square
+
+
+def grid(images: Array, rebuilt: Array) -> Array:
+    """Originals above reconstructions, up to `BAND` pairs side by side, then the next, float (N, C, H, W) in [0, 1],
+    as one uint8 picture (H', W'[, 3]); the last ones are left out where they would not fill a band.
+    """
+    scale = max(1, round(GRID_PIXELS / min(images.shape[-2:])))
+    bands = math.ceil(len(images) / BAND)
+    width = len(images) // bands
+    rows = [
+        np.concatenate([_pixels(image, scale) for image in kind[i * width : (i + 1) * width]], axis=1)
+        for i in range(bands)
+        for kind in (images, rebuilt)
+    ]
+    return np.concatenate(rows, axis=0)
+
+
+def _pixels(image: Array, scale: int) -> Array:
+    """float (C, H, W) in [0, 1] to uint8 (H, W) or (H, W, 3), enlarged, with a thin gray frame."""
+    large = as_pixels(image).repeat(scale, axis=0).repeat(scale, axis=1)
+    return np.pad(large, ((1, 1), (1, 1), (0, 0))[: large.ndim], constant_values=96)
+
+
+def as_pixels(image: Array) -> Array:
+    """float (C, H, W) in [0, 1] to uint8 (H, W) or (H, W, 3)."""
+    pixels: Array = np.rint(image * 255).astype(np.uint8)
+    return pixels[0] if len(pixels) == 1 else pixels[:3].transpose(1, 2, 0)
+
+
+def save_image(path: Path, pixels: Array) -> None:
+    """Write uint8 pixels, (H, W) or (H, W, 3), as PNG."""
+    from PIL import Image
+
+    write_with(path, lambda temporary: Image.fromarray(pixels).save(temporary, format="PNG"), durable=False)
