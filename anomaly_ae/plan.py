@@ -71,6 +71,7 @@ class Plan:
     name: str
     about: str
     cells: tuple[Cell, ...]
+    figures: bool = True  # whether any are drawn
 
     def digest(self) -> str:
         """SHA-256 of all that the cells are asked to do; where the data lie is no part of it."""

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 TRAINING, PIPELINE, CALIBRATION = "training", "pipeline", "calibration"  # kinds of runs
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 LATEST = "latest"
-EXAMPLE, CALIBRATION_SCORES = "example.png", "calibration.csv"
+EXAMPLE, CALIBRATION_SCORES, FIGURES = "example.png", "calibration.csv", "figures"
 LOCK_WAIT = 20.0  # seconds to wait for a store that nobody has written to meanwhile
 SHORTEST_ID = 4  # characters of a run id that may stand for the whole
 # What is read of a run's JSON, and must be that; there may be more

@@ -26,6 +26,7 @@ Mlruns = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Where runs are kept [ANOMALY_AE_MLRUNS, MLFLOW_TRACKING_URI, ./mlruns]."),
 ]
+NoFigures = Annotated[bool, typer.Option("--no-figures", help="Draw none; `anomaly-ae figures` draws them later.")]
 DataDir = Annotated[
     str | None, typer.Option(metavar="DIR", help="Where data sets lie [ANOMALY_AE_DATA_DIR, ./data].")
 ]

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from anomaly_ae.cli.app import Confidence, DataDir, Device, Guarantee, Json, Mlruns, Model, app, loading, show
+from anomaly_ae.cli.app import (
+    Confidence,
+    DataDir,
+    Device,
+    Guarantee,
+    Json,
+    Mlruns,
+    Model,
+    NoFigures,
+    app,
+    loading,
+    show,
+)
 from anomaly_ae.cli.names import DATA_SET, check_config, check_dataset, named
 from anomaly_ae.config import DEVICES, PRESETS
 from anomaly_ae.errors import UnknownName, UsageError
@@ -107,6 +119,7 @@ def train(
         str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run: its id, or latest.")
     ] = None,
     save_to: Annotated[str | None, typer.Option(metavar="DIR", help="Save a copy of the detector there.")] = None,
+    no_figures: NoFigures = False,
     no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
     mlruns: Mlruns = None,
     as_json: Json = False,
@@ -133,9 +146,9 @@ def train(
     with loading():
         from anomaly_ae.pipeline import training
     if resume:
-        result = training.resume(resume, layers, home=home, save_to=save_to)
+        result = training.resume(resume, layers, home=home, save_to=save_to, figures=not no_figures)
     else:
-        result = training.train(asked, home=home, save_to=save_to, tracking=not no_tracking)
+        result = training.train(asked, home=home, save_to=save_to, tracking=not no_tracking, figures=not no_figures)
     show(result, as_json)
 
 
@@ -170,6 +183,7 @@ def evaluate(
         ),
     ] = None,
     device: Device = "auto",
+    no_figures: NoFigures = False,
     mlruns: Mlruns = None,
     as_json: Json = False,
 ) -> None:
@@ -183,7 +197,7 @@ def evaluate(
     home = Home.find(mlruns)
     with loading():
         from anomaly_ae.pipeline import evaluating
-    evaluation = evaluating.evaluate(
+    evaluating.evaluate(
         model,
         dataset=dataset,
         data_dir=data_dir,
@@ -194,8 +208,9 @@ def evaluate(
         beside=beside.split(",") if beside else (),
         home=home,
         device=device,
+        figures=not no_figures,
+        tell=lambda evaluation: show(evaluation, as_json),  # before it is drawn, which takes longer than to measure
     )
-    show(evaluation, as_json)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anomaly_ae import texts
-from anomaly_ae.cli.app import DataDir, Json, Mlruns, app, loading, show, show_values
+from anomaly_ae.cli.app import DataDir, Json, Mlruns, NoFigures, app, loading, show, show_values
 
 if TYPE_CHECKING:
     from anomaly_ae.runs import Home
@@ -23,6 +23,7 @@ def run(
     ] = None,
     data_dir: DataDir = None,
     jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Cells to work on at the same time.")] = 1,
+    no_figures: NoFigures = False,
     again: Annotated[bool, typer.Option("--again", help="Train all cells anew, though they are finished.")] = False,
     no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
     mlruns: Mlruns = None,
@@ -38,7 +39,15 @@ def run(
     overrides = [parse_setting(text) for text in settings or []]
     overrides += [("data_dir", data_dir)] if data_dir else []
     home = Home.find(mlruns)
-    result = run_plan(pipeline, overrides, home=home, tracking=not no_tracking, jobs=jobs, again=again)
+    result = run_plan(
+        pipeline,
+        overrides,
+        home=home,
+        tracking=not no_tracking,
+        jobs=jobs,
+        again=again,
+        figures=not no_figures,
+    )
     show(result, as_json)
     if result.failed:
         raise typer.Exit(1)
@@ -88,6 +97,21 @@ def _delete(home: "Home", name: str) -> list[str]:
         raise typer.Exit(1)
     delete(home, found)
     return [run.path.name for run in found]
+
+
+@app.command()
+def figures(
+    run: Annotated[str, typer.Argument(metavar="[RUN]", help="latest, or a run id.")] = "latest",
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Draw the figures of a run again, from what it keeps and its data."""
+    from anomaly_ae.runs import Home
+
+    with loading():
+        from anomaly_ae.pipeline import drawing
+    paths = drawing.draw_again(run, home=Home.find(mlruns))
+    show_values({"figures": paths}, as_json, lambda values: "\n".join(values["figures"]))
 
 
 @app.command()

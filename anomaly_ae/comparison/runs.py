@@ -12,7 +12,7 @@ import numpy as np
 from anomaly_ae import figures
 from anomaly_ae.config import PLACES
 from anomaly_ae.errors import ModelError
-from anomaly_ae.figures.grids import Array
+from anomaly_ae.figures.saving import Array
 from anomaly_ae.metrics import compare_auroc
 from anomaly_ae.runs import RunFolder
 

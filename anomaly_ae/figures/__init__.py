@@ -12,11 +12,6 @@ if TYPE_CHECKING:
     from anomaly_ae.figures.curves import compared_rocs as compared_rocs
     from anomaly_ae.figures.curves import loss_curves as loss_curves
     from anomaly_ae.figures.curves import roc_and_precision_recall as roc_and_precision_recall
-    from anomaly_ae.figures.grids import GRID_IMAGES as GRID_IMAGES
-    from anomaly_ae.figures.grids import Array as Array
-    from anomaly_ae.figures.grids import as_pixels as as_pixels
-    from anomaly_ae.figures.grids import grid as grid
-    from anomaly_ae.figures.grids import save_image as save_image
     from anomaly_ae.figures.latents import MAPPED as MAPPED
     from anomaly_ae.figures.latents import latent_map as latent_map
     from anomaly_ae.figures.pictures import CONTOUR as CONTOUR
@@ -27,6 +22,12 @@ if TYPE_CHECKING:
     from anomaly_ae.figures.pictures import labelled_rows as labelled_rows
     from anomaly_ae.figures.pictures import overlay as overlay
     from anomaly_ae.figures.pictures import overlays as overlays
+    from anomaly_ae.figures.saving import GRID_IMAGES as GRID_IMAGES
+    from anomaly_ae.figures.saving import Array as Array
+    from anomaly_ae.figures.saving import as_pixels as as_pixels
+    from anomaly_ae.figures.saving import grid as grid
+    from anomaly_ae.figures.saving import save_figures as save_figures
+    from anomaly_ae.figures.saving import save_image as save_image
     from anomaly_ae.figures.scores import calibration as calibration
     from anomaly_ae.figures.scores import folder_histogram as folder_histogram
     from anomaly_ae.figures.scores import heat_table as heat_table
@@ -34,26 +35,25 @@ if TYPE_CHECKING:
     from anomaly_ae.figures.scores import score_histogram as score_histogram
     from anomaly_ae.figures.style import distinct as distinct
     from anomaly_ae.figures.style import label as label
-    from anomaly_ae.figures.style import save_figures as save_figures
     from anomaly_ae.figures.verdicts import detections as detections
     from anomaly_ae.figures.verdicts import plot as plot
 
 _HOMES = {
-    "Array": "grids",
+    "Array": "saving",
     "CONTOUR": "pictures",
-    "GRID_IMAGES": "grids",
+    "GRID_IMAGES": "saving",
     "MAPPED": "latents",
     "OVERLAY_PIXELS": "pictures",
     "SHOWN": "pictures",
     "TRUTH": "pictures",
-    "as_pixels": "grids",
+    "as_pixels": "saving",
     "calibration": "scores",
     "compared_losses": "curves",
     "compared_rocs": "curves",
     "detections": "verdicts",
     "distinct": "style",
     "folder_histogram": "scores",
-    "grid": "grids",
+    "grid": "saving",
     "heat_table": "scores",
     "image_rows": "pictures",
     "label": "style",
@@ -64,8 +64,8 @@ _HOMES = {
     "overlays": "pictures",
     "plot": "verdicts",
     "roc_and_precision_recall": "curves",
-    "save_figures": "style",
-    "save_image": "grids",
+    "save_figures": "saving",
+    "save_image": "saving",
     "score_by_class": "scores",
     "score_histogram": "scores",
 }

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from anomaly_ae.figures.grids import Array
+from anomaly_ae.figures.saving import Array
 from anomaly_ae.figures.style import LINE, NORMAL, distinct, label, log_scale, plots
 from anomaly_ae.training import Epoch
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from anomaly_ae.figures.grids import Array
+from anomaly_ae.figures.saving import Array
 from anomaly_ae.figures.style import MARKERS, NORMAL, NOVEL, plots
 
 MAPPED = 1_000  # latents in the map, at most

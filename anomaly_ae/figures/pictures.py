@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.ndimage import binary_erosion
 
 from anomaly_ae.data import decoding
-from anomaly_ae.figures.grids import Array
+from anomaly_ae.figures.saving import Array
 from anomaly_ae.figures.style import Plot
 
 OVERLAY_PIXELS = 224  # the least larger side of a picture with a heat map over it

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anomaly_ae.calibration import Calibration
-from anomaly_ae.figures.grids import Array
+from anomaly_ae.figures.saving import Array
 from anomaly_ae.figures.style import LINE, NORMAL, ROLES, log_scale, plots
 
 FEWEST_BARS, MOST_BARS = 8, 60

@@ -1,18 +1,15 @@
 """What all figures share: colours, labels, and how they are written."""
 
 import io
-from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from anomaly_ae.files import write_with
+from anomaly_ae.figures.saving import DPI, plain
 
-DPI = 130
 NORMAL, NOVEL, LINE = "#4477aa", "#ee6677", "#222222"
 MARKERS = {"normal": "o", "novel": "X"}
 ROLES = {"normal": NORMAL, "novel": NOVEL}  # Paul Tol's bright scheme, told apart by the colour-blind
@@ -41,11 +38,6 @@ def log_scale(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(Numbers())
 
 
-def plain(text: str) -> str:
-    """A text of which no part is read as a formula."""
-    return text.replace("$", r"\$")
-
-
 def label(text: str, most: int = 24) -> str:
     """A name as a label: shortened in its middle, and plain."""
     half = (most - 1) // 2
@@ -60,14 +52,6 @@ def distinct(names: Sequence[str]) -> list[str]:
         " · ".join(part for part in parts if part not in common) or name
         for name, parts in zip(names, split, strict=True)
     ]
-
-
-def save_figures(folder: Path, figures: Mapping[str, Figure], caption: str) -> None:
-    """Write each figure as a PNG under its name, with the caption small below."""
-    for name, figure in figures.items():
-        figure.supxlabel(plain(caption), fontsize=8, color="0.4", x=0.99, ha="right")
-        save = partial(figure.savefig, dpi=DPI, format="png", bbox_inches="tight")
-        write_with(folder / f"{name}.png", save, durable=False)
 
 
 def plots(columns: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:

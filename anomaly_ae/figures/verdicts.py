@@ -10,7 +10,7 @@ from anomaly_ae.data.preprocessing import Images
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError
 from anomaly_ae.figures.pictures import SHOWN, image_rows
-from anomaly_ae.figures.style import plain
+from anomaly_ae.figures.saving import plain
 
 
 def plot(detector: Detector, images: Images) -> Figure:

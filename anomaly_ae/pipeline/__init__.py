@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from anomaly_ae.pipeline.calibrating import calibrate as calibrate
     from anomaly_ae.pipeline.comparing import Comparison as Comparison
     from anomaly_ae.pipeline.comparing import compare as compare
+    from anomaly_ae.pipeline.drawing import draw_again as draw_again
     from anomaly_ae.pipeline.evaluating import evaluate as evaluate
     from anomaly_ae.pipeline.models import find_model as find_model
     from anomaly_ae.pipeline.models import load as load
@@ -32,6 +33,7 @@ _HOMES = {
     "TrainResult": "training",
     "calibrate": "calibrating",
     "compare": "comparing",
+    "draw_again": "drawing",
     "evaluate": "evaluating",
     "find_model": "models",
     "load": "models",

@@ -1,14 +1,14 @@
 """Measuring a model on the test images recorded with it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from anomaly_ae import figures
 from anomaly_ae.data.datasets import Data, normal_there, open_data, short_name
 from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.images import ImageSet
@@ -19,7 +19,6 @@ from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.evaluation import (
     Evaluation,
-    Mapped,
     draw,
     map_defects,
     measure,
@@ -27,12 +26,16 @@ from anomaly_ae.evaluation import (
     measure_discoveries,
     write_tables,
 )
+from anomaly_ae.figures.saving import save_figures
 from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
 from anomaly_ae.pipeline.models import load_model
 from anomaly_ae.progress import say, say_left_out, stage
-from anomaly_ae.runs import LATEST, Home, RunFolder
+from anomaly_ae.runs import FIGURES, LATEST, Home, RunFolder
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ALL = "all"  # scorers
 OWN = Path("evaluation")  # where the evaluation on the test images of a run's own is kept
@@ -50,6 +53,8 @@ def evaluate(
     beside: Sequence[str] = (),
     home: Home | None = None,
     device: str = "auto",
+    figures: bool = True,
+    tell: Callable[[Evaluation], object] = lambda _: None,
 ) -> Evaluation:
     """Measure a detector on the test images recorded with it, or on those of another data set.
 
@@ -57,6 +62,7 @@ def evaluate(
     The run that trained it gets the figures, tables and metrics, unless rate, guarantee or confidence are others than
     its own. fdr: a false discovery rate, at which to look for the anomalies among all test images together.
     beside: other scorers to measure on the same network and images; `all` are those that suit it.
+    figures: whether any are drawn. tell: is told what was measured, before it is drawn and kept.
     Raises `DataChanged` when the data no longer match the record, and what `find_model` raises.
     """
     home = home or Home.find()
@@ -88,13 +94,14 @@ def evaluate(
         with stage("measuring the other scorers"):
             rows = measure_beside(detector, _others(detector, beside), known, test, scores, mapped)
         evaluation = dataclasses.replace(evaluation, beside=rows)
+    found = None if fdr is None else measure_discoveries(detector, test, scores, fdr)
+    whole = dataclasses.replace(evaluation, discoveries=found)
+    tell(whole)
     if run and not changes:
         folder = OWN if recorded else Path("evaluations", short_name(data.name))
-        _keep(home, run, folder, detector, test, scores, evaluation, mapped)
-    if fdr is not None:
-        found = measure_discoveries(detector, test, scores, fdr)
-        evaluation = dataclasses.replace(evaluation, discoveries=found)
-    return evaluation
+        drawn = partial(draw, detector, test, scores, mapped=mapped) if figures else None
+        _keep(home, run, folder, detector, test, scores, evaluation, drawn)
+    return whole
 
 
 def _recorded(detector: Detector, data: Data) -> ImageSet | None:
@@ -168,23 +175,25 @@ def _keep(
     test: ImageSet,
     scores: Tensor,
     evaluation: Evaluation,
-    mapped: Mapped | None,
+    drawn: "Callable[[Evaluation], dict[str, Figure]] | None",
 ) -> None:
     """Put what was measured into `folder` of the run and into MLflow; what cannot be kept is said, not raised."""
-    drawn = run.path / ("figures" if folder == OWN else folder)
+    place = run.path / (FIGURES if folder == OWN else folder)
     try:
         with run.lock(wait=LOCK_WAIT):
             if not evaluation.beside:  # what was measured beside it is still true
                 evaluation = dataclasses.replace(evaluation, beside=_measured_before(run, folder))
             behind = run.record.unlogged
             run.update(unlogged=run.record.tracked)  # until it is all there, whatever happens before
-            with stage("drawing the figures"):
-                figures.save_figures(drawn, draw(detector, test, scores, evaluation, mapped), run.record.name)
+            if drawn:
+                with stage("drawing the figures"):
+                    save_figures(place, drawn(evaluation), run.record.name)
             write_tables(run.path / folder, detector, test, scores, evaluation)
             tracker = Tracker(home, run.record.mlflow_run_id)
             with stage("logging to MLflow"):
                 tracker.log_results(run)
                 settle(run, tracker, behind)
-            say(f"figures and tables are in {drawn} and {run.path / folder}")
+            places = dict.fromkeys((place, run.path / folder) if drawn else (run.path / folder,))
+            say(f"{'figures and tables' if drawn else 'tables'} are in {' and '.join(map(str, places))}")
     except (RunBusy, StorageError) as error:
         say(f"warning: the evaluation is not kept with the run: {one_line(error)}")

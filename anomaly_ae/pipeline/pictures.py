@@ -1,6 +1,7 @@
 """What a training is shown by: losses, reconstructions, and images decoded from latents."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,9 +12,10 @@ from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.autoencoders.latents import draw_latents, interpolate_latents
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.detector import Detector
-from anomaly_ae.figures.grids import Array
+from anomaly_ae.figures.saving import Array
 from anomaly_ae.pipeline.job import Job
-from anomaly_ae.training import Training
+from anomaly_ae.runs import FIGURES, RunFolder
+from anomaly_ae.training import Epoch, Training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +24,7 @@ DRAWN_FROM = 4_096  # training images whose latents the samples are drawn after
 ROWS = 4  # of samples, and of interpolations at the most
 
 
-def draw_training(training: Training, detector: Detector, job: Job) -> "dict[str, Figure]":
+def draw_training(history: Sequence[Epoch], detector: Detector, job: Job) -> "dict[str, Figure]":
     """The figures of a training, by name."""
     validation, fit = job.images["validation"], job.images["fit"].images
     some = _even(validation.images, figures.SHOWN)
@@ -36,7 +38,7 @@ def draw_training(training: Training, detector: Detector, job: Job) -> "dict[str
     samples = [("", part.numpy()) for part in torch.split(detector.decode(drawn), figures.SHOWN)]
     heading = "Normal validation images and their reconstructions"
     return {
-        "loss_curves": figures.loss_curves(training.history),
+        "loss_curves": figures.loss_curves(history),
         "reconstructions": figures.image_rows(original, after, None, (), heading),
         "before_and_after_training": figures.labelled_rows(pairs, "What training did to the reconstructions"),
         "interpolation": figures.labelled_rows(
@@ -47,6 +49,11 @@ def draw_training(training: Training, detector: Detector, job: Job) -> "dict[str
             samples, "Decoded from latents drawn from a Gaussian fitted to those of the training images"
         ),
     }
+
+
+def save_training_figures(run: RunFolder, history: Sequence[Epoch], detector: Detector, job: Job) -> None:
+    """Draw the figures of a training into its run folder."""
+    figures.save_figures(run.path / FIGURES, draw_training(history, detector, job), run.record.name)
 
 
 def reconstruction_grid(training: Training, validation: Tensor) -> Array:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from anomaly_ae import figures, texts
+from anomaly_ae import texts
 from anomaly_ae.benchmark import draw_scorers, measured, scorer_table
 from anomaly_ae.comparison.cells import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.config import RunConfig
@@ -25,6 +25,7 @@ from anomaly_ae.errors import (
     errors_at,
     one_line,
 )
+from anomaly_ae.figures.saving import save_figures
 from anomaly_ae.files import write_csv, write_json, write_text
 from anomaly_ae.pipeline.evaluating import evaluate
 from anomaly_ae.pipeline.job import check_names
@@ -33,7 +34,7 @@ from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.training import Place, resume, train
 from anomaly_ae.plan import REUSED, Cell, Plan, read_plan
 from anomaly_ae.progress import say
-from anomaly_ae.runs import FAILED, FINISHED, PIPELINE, RUNNING, Home, Record, RunFolder, place_flag, warn
+from anomaly_ae.runs import FAILED, FIGURES, FINISHED, PIPELINE, RUNNING, Home, Record, RunFolder, place_flag, warn
 from anomaly_ae.tables import markdown_table
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 
@@ -64,17 +65,19 @@ def run_plan(
     tracking: bool = True,
     jobs: int = 1,
     again: bool = False,
+    figures: bool = True,
 ) -> PlanResult:
     """Train and evaluate every cell of a pipeline file, and set them side by side.
 
     A run of the same file with the same settings that was interrupted goes on with the cells that are missing; one
     that is finished is not done again, unless `again`, and its result is returned.
+    figures: whether any are drawn.
     jobs: processes that work on cells at the same time, each with its share of the processor's cores.
     A cell that fails does not stop the others. Raises `Interrupted`, and `UsageError` before anything is trained.
     """
     home = home or Home.find()
     mark_dead_runs(home)
-    plan = read_plan(path, overrides)
+    plan = dataclasses.replace(read_plan(path, overrides), figures=figures)
     for cell in plan.cells:
         with errors_at(f"{path}, cell {cell.name}"):
             check_names(cell.config)
@@ -131,6 +134,7 @@ def _start(plan: Plan, overrides: Sequence[tuple[str, str]], home: Home, trackin
     """A new run of a plan."""
     settings = [part for key, value in overrides for part in ("--set", f"{key}={value}")]
     flags = place_flag(home.root) + ("" if tracking else " --no-tracking") + (f" --jobs {jobs}" if jobs > 1 else "")
+    flags += "" if plan.figures else " --no-figures"
     again = shlex.join(["anomaly-ae", "run", str(plan.path), *settings]) + flags
     files, experiment = {"pipeline.json": _description(plan, again)}, plan.cells[0].config.experiment
     record = dataclasses.replace(Record.new(plan.name, tracking), kind=PIPELINE, resume=again)
@@ -214,7 +218,7 @@ def _run_cell(cell: Cell, title: str, plan: Plan, parent: RunFolder, home: Home)
     if run is None or run.record.status != FINISHED:
         run = home.find_run(_train(cell, plan, parent, children, home))
     place, device = cell.config.data_dir, cell.config.device
-    evaluate(run.record.id, data_dir=place, beside=cell.beside, home=home, device=device)
+    evaluate(run.record.id, data_dir=place, beside=cell.beside, home=home, device=device, figures=plan.figures)
     if not _is_evaluated(run, cell):
         raise RunBusy(f"the evaluation of run {run.record.id} could not be kept; run the same command again")
 
@@ -232,9 +236,10 @@ def _train(cell: Cell, plan: Plan, parent: RunFolder, children: dict[str, RunFol
     """Train a cell, or go on with its run; the run's id."""
     if cell.name in children:
         moved = [{"data_dir": cell.config.data_dir}] if cell.config.data_dir else []
-        return resume(children[cell.name].record.id, moved, home=home).run_id
+        return resume(children[cell.name].record.id, moved, home=home, figures=plan.figures).run_id
     place = Place(parent, cell.name, _same_network(cell, plan, children))
-    return train(cell.config, home=home, tracking=parent.record.tracked, place=place).run_id
+    tracking = parent.record.tracked
+    return train(cell.config, home=home, tracking=tracking, figures=plan.figures, place=place).run_id
 
 
 def _same_network(cell: Cell, plan: Plan, children: dict[str, RunFolder]) -> RunFolder | None:
@@ -267,8 +272,9 @@ def _compare(plan: Plan, run: RunFolder, home: Home, failed: dict[str, str]) -> 
         write_csv(run.path / f"{name}.csv", rows)
         write_text(run.path / f"{name}.md", markdown_table(rows) + "\n")
     try:
-        drawn = draw_comparison(done) | ({"scorers": draw_scorers(scorers)} if scorers else {})
-        figures.save_figures(run.path / "figures", drawn, plan.name)
+        if plan.figures:
+            drawn = draw_comparison(done) | ({"scorers": draw_scorers(scorers)} if scorers else {})
+            save_figures(run.path / FIGURES, drawn, plan.name)
     except DataError as error:  # the cells were done elsewhere, or their data have moved
         say(f"warning: the cells are not drawn side by side: {one_line(error)}")
     result = PlanResult(run.record.id, plan.name, **tables, failed=failed, run_folder=str(run.path))

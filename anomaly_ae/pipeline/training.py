@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomaly_ae import figures, texts
+from anomaly_ae import texts
 from anomaly_ae.autoencoders.inference import as_float, pick_device
 from anomaly_ae.autoencoders.parts import save_parts
 from anomaly_ae.calibration import smallest_rate
@@ -24,11 +24,12 @@ from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable
 from anomaly_ae.evaluation import reconstruction_mse
+from anomaly_ae.figures.saving import as_pixels, save_image
 from anomaly_ae.files import storage_errors, write_csv, write_json, write_with
 from anomaly_ae.pipeline.job import Job
 from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.models import has_detector
-from anomaly_ae.pipeline.pictures import draw_training, reconstruction_grid
+from anomaly_ae.pipeline.pictures import reconstruction_grid, save_training_figures
 from anomaly_ae.progress import display, say, stage
 from anomaly_ae.runs import (
     CALIBRATION_SCORES,
@@ -103,11 +104,13 @@ def train(
     home: Home | None = None,
     save_to: str | Path | None = None,
     tracking: bool = True,
+    figures: bool = True,
     place: Place | None = None,
 ) -> TrainResult:
     """Train a detector: network, scorer, calibration. Everything is kept in the run folder and in MLflow.
 
-    save_to: a folder that gets a copy of the detector. Raises `AnomalyAEError` of many kinds, `Interrupted`
+    save_to: a folder that gets a copy of the detector. figures: whether any are drawn; `draw_again` draws them later.
+    Raises `AnomalyAEError` of many kinds, `Interrupted`
     on Ctrl-C; the run can then be resumed.
     """
     home = home or Home.find()
@@ -125,7 +128,7 @@ def train(
         if place and place.weights and place.weights.split["parts"] == job.split_record["parts"]:
             _take_over(place.weights, run)
         tracker.log_start(run)
-        return _train(job, run, tracker)
+        return _train(job, run, tracker, figures)
 
 
 def _take_over(other: RunFolder, run: RunFolder) -> None:
@@ -137,7 +140,12 @@ def _take_over(other: RunFolder, run: RunFolder) -> None:
 
 @left_as_found()
 def resume(
-    name: str, asked: Sequence[Mapping[str, Any]] = (), *, home: Home | None = None, save_to: str | Path | None = None
+    name: str,
+    asked: Sequence[Mapping[str, Any]] = (),
+    *,
+    home: Home | None = None,
+    save_to: str | Path | None = None,
+    figures: bool = True,
 ) -> TrainResult:
     """Go on with the interrupted run `name`, to the same end as if it had not been interrupted.
 
@@ -168,10 +176,10 @@ def resume(
             run.write_start(job.config, job.split_record)
             run.update(status=RUNNING, unlogged=record.tracked)
             tracker.set_status(RUNNING)
-            return _train(job, run, tracker, behind=record.unlogged)
+            return _train(job, run, tracker, figures, behind=record.unlogged)
 
 
-def _train(job: Job, run: RunFolder, tracker: Tracker, behind: bool = False) -> TrainResult:
+def _train(job: Job, run: RunFolder, tracker: Tracker, figures: bool, behind: bool = False) -> TrainResult:
     """Train, make the detector, draw, and mirror it all to MLflow.
 
     behind: whether MLflow lacked something before
@@ -183,11 +191,12 @@ def _train(job: Job, run: RunFolder, tracker: Tracker, behind: bool = False) -> 
     detector.save(run.path / "detector")
     if rows := detector.calibration.by_file():
         write_csv(run.path / CALIBRATION_SCORES, rows)
-    figures.save_image(run.path / EXAMPLE, figures.as_pixels(as_float(job.images["validation"].images[0]).numpy()))
+    save_image(run.path / EXAMPLE, as_pixels(as_float(job.images["validation"].images[0]).numpy()))
     recipe, shape = detector.recipe, detector.preprocessing.shape
     save_parts(run.path / "network", detector.network, recipe.autoencoder, shape, recipe.options)
-    with stage("drawing the figures"):
-        figures.save_figures(run.path / "figures", draw_training(training, detector, job), run.record.name)
+    if figures:
+        with stage("drawing the figures"):
+            save_training_figures(run, training.history, detector, job)
     with stage("measuring the reconstructions of the training images"):
         result = _result(training, detector, job, run)
     write_json(run.path / "result.json", dataclasses.asdict(result))
@@ -263,7 +272,7 @@ def _kept(training: Training, run: RunFolder, tracker: Tracker) -> Iterator[Call
 def _log_grid(training: Training, validation: Tensor, epoch: int, run: RunFolder, tracker: Tracker) -> None:
     """Keep what the network makes of some validation images after this epoch; epoch 0 is before training."""
     path = run.path / "images" / f"epoch-{epoch:05}.png"
-    figures.save_image(path, reconstruction_grid(training, validation))
+    save_image(path, reconstruction_grid(training, validation))
     tracker.log_grid(path)
 
 

@@ -1,16 +1,22 @@
-"""Grids of images as pixels, which a training shows as it goes on: nothing here waits for a library that draws."""
+"""Figures as files, and grids of images, which a training keeps as it goes on: nothing here waits for matplotlib."""
 
 import math
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from anomaly_ae.files import write_with
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Array = npt.NDArray[Any]
 GRID_PIXELS = 84  # the least height of one image in a grid
+DPI = 130  # of figures
 BAND, GRID_IMAGES = 6, 18  # images side by side in a grid, and in all: MLflow's card for pictures is square
 
 
@@ -39,6 +45,19 @@ def as_pixels(image: Array) -> Array:
     """float (C, H, W) in [0, 1] to uint8 (H, W) or (H, W, 3)."""
     pixels: Array = np.rint(image * 255).astype(np.uint8)
     return pixels[0] if len(pixels) == 1 else pixels[:3].transpose(1, 2, 0)
+
+
+def save_figures(folder: Path, figures: "Mapping[str, Figure]", caption: str) -> None:
+    """Write each figure as a PNG under its name, with the caption small below."""
+    for name, figure in figures.items():
+        figure.supxlabel(plain(caption), fontsize=8, color="0.4", x=0.99, ha="right")
+        save = partial(figure.savefig, dpi=DPI, format="png", bbox_inches="tight")
+        write_with(folder / f"{name}.png", save, durable=False)
+
+
+def plain(text: str) -> str:
+    """A text of which no part is read as a formula."""
+    return text.replace("$", r"\$")
 
 
 def save_image(path: Path, pixels: Array) -> None:
