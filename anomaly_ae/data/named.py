@@ -82,6 +82,10 @@ class NamedData:
         """The folder where it lies; None for what is bundled."""
         return str(data_root(self.data_dir).resolve()) if find_dataset(self.name).torchvision else None
 
+    def learning(self, normal: Collection[int]) -> "NamedData":
+        """All its images are alike."""
+        return self
+
     def find_intensity(self, asked: str | None = None) -> None:
         """All have 8 bits. Raises `DataError` where an intensity was asked for."""
         if asked:

@@ -59,12 +59,16 @@ PIXELS_FILE, ABOUT_FILE = "pixels.npy", "about.json"
 
 @dataclass(frozen=True, eq=False)
 class PictureData:
-    """Pictures below a folder or an address, and what each of them is."""
+    """Pictures below a folder or an address, and what each of them is.
+
+    learned: positions of the classes that are learned from; None where that is not known yet
+    """
 
     name: str
     source: Source
     listing: Listing
     layout: Layout
+    learned: frozenset[int] | None = None
 
     @classmethod
     def open(cls, place: str) -> "PictureData":
@@ -103,6 +107,12 @@ class PictureData:
         """The files of the pictures whose classes are at the positions `wanted`."""
         files = self.layout.files.values()
         return self.listing.take([i for of in files for i, label in zip(*of, strict=True) if label in wanted])
+
+    def learning(self, normal: Collection[int]) -> "PictureData":
+        """The same where the classes at the positions `normal` are learned from: how pictures are seen is found out
+        by these alone.
+        """
+        return replace(self, learned=frozenset(normal))
 
     def undecided(self) -> UsageError:
         """What to say where nothing tells which classes are normal."""
@@ -143,14 +153,23 @@ class PictureData:
         return size_words(heights, widths, seen, side, fit)
 
     @cached_property
+    def _learned(self) -> Integers:
+        """The training pictures that are learned from; all of them where that is not known, or none is."""
+        positions, labels = self.layout.files[TRAIN]
+        known = [i for i, label in zip(positions, labels, strict=True) if self.learned and label in self.learned]
+        return np.array(known or positions)
+
+    @cached_property
     def _looked_at(self) -> Records:
-        """What some of the training pictures look like; of more than 8 bits, between the black and white of these."""
+        """What some of the pictures that are learned from look like; of more than 8 bits, between their own black
+        and white.
+        """
         good = self._look(LOOK)
         intensity = find_intensity(*_kinds_and_samples(good), None)
         return self._look(replace(LOOK, intensity=intensity)) if intensity else good
 
     def _look(self, target: Target) -> Records:
-        positions = np.array(self.layout.files[TRAIN][0])
+        positions = self._learned
         some = positions[np.linspace(0, len(positions) - 1, min(LOOKED_AT, len(positions))).astype(int)]
         with Decoders(self.source, target) as decoders:
             records = decoders.decode(*self.listing.at(some))
@@ -163,16 +182,23 @@ class PictureData:
         return good
 
     def find_intensity(self, asked: str | None = None) -> Intensity | None:
-        """Which values are black and white in the training pictures, see `intensity.find_intensity`; it is said."""
+        """Which values are black and white in the pictures that are learned from, see `intensity.find_intensity`; it
+        is said. One that was asked for is for the others where these have 8 bits.
+        """
         if (self._looked_at["kind"] == KINDS.index(EIGHT)).all() and not asked:
             return None
-        positions = np.array(self.layout.files[TRAIN][0])
-        records = np.concatenate(list(self._records(positions, SAMPLE, "looked at")))
-        kinds, samples = _kinds_and_samples(records[records["error"] == b""])
+        kinds, samples = self._sampled(self._learned)
+        if asked and not samples:
+            kinds, samples = self._sampled(np.concatenate([of for of, _ in self.layout.files.values()]))
         intensity = find_intensity(kinds, samples, asked)
         if intensity:
             say(intensity_words(intensity, samples, asked))
         return intensity
+
+    def _sampled(self, positions: Integers) -> tuple[list[str], list[Values]]:
+        """The kinds of the pictures at some positions, and of those of more than 8 bits some values."""
+        records = np.concatenate(list(self._records(positions, SAMPLE, "looked at")))
+        return _kinds_and_samples(records[records["error"] == b""])
 
     def load(self, preprocessing: Preprocessing, only: Collection[bytes] | None = None) -> Dataset:
         """The pictures as a detector sees them; those with names in `only`, where it is given.

@@ -1,7 +1,8 @@
 """A training that has passed every check."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -74,16 +75,15 @@ class Job:
         device = pick_device(config.device)
         if save_to:
             check_target(expand(save_to).resolve())
-        if isinstance(data, PictureData) and "pictures" in begun:
-            division = Division.of_record(begun, data)
-        else:
-            division = Division.draw(config, data)
-        preprocessing, split = division.preprocessing, division.split
-        recipe = _recipe(config, division)
+        is_begun = isinstance(data, PictureData) and "pictures" in begun
+        view = View.of_record(begun) if is_begun else View.find(config, data)
+        preprocessing, recipe = view.preprocessing, _recipe(config, view)
         network = recipe.build(preprocessing.shape)
         recipe = dataclasses.replace(recipe, latent=inner_network(network).latent_size)
         objective = build_objective(str(config.objective), _features(perceptual, preprocessing, device))
         _try(network, objective, preprocessing, config, device)
+        division = Division.of_record(begun, data, view) if is_begun else Division.draw(config, data, view)
+        split = division.split
         config = dataclasses.replace(
             config,
             latent=recipe.latent,
@@ -99,7 +99,7 @@ class Job:
             recipe=recipe,
             preprocessing=preprocessing,
             split=split,
-            split_record=dict(begun) if "pictures" in begun else division.record(split),
+            split_record=dict(begun) if is_begun else division.record(split),
             images=images,
             objective=objective,
             device=device,
@@ -109,64 +109,82 @@ class Job:
 
 
 @dataclass(frozen=True)
+class View:
+    """How a training sees images, and what is normal among them: known before all are read.
+
+    classes, normal: names, as they were when the training began
+    """
+
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    normal: tuple[str, ...]
+
+    @classmethod
+    def find(cls, config: RunConfig, data: Data) -> "View":
+        """By the images that are learned from; it is said what was found."""
+        normal = normal_classes(config.normal, data)
+        if isinstance(data, PictureData):
+            say(data.describe(normal))
+        learned = data.learning(normal)
+        shape = _shape(config, learned)  # now, for it may download
+        if isinstance(learned, PictureData):
+            for words in learned.size_words(shape[1:], find_autoencoder(str(config.autoencoder)).side, config.fit):
+                say(words)
+        preprocessing = Preprocessing.for_shape(shape, config.fit, learned.find_intensity(config.intensity))
+        return cls(preprocessing, data.classes, tuple(data.classes[position] for position in normal))
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "View":
+        """The one that `record` made a record of. Raises `ModelError`."""
+        with _of_record():
+            preprocessing = parse(Preprocessing, record["preprocessing"])
+            return cls(preprocessing, tuple(record["classes"]), tuple(record["normal"]))
+
+
+@dataclass(frozen=True)
 class Division:
     """The images of a training, and which of them go where.
 
-    classes, normal: names, as they were when the training began
-    files:           how many there were
-    left_out:        what is used for nothing, each with the reason
+    files:    how many there were
+    left_out: what is used for nothing, each with the reason
     """
 
     dataset: Dataset
-    preprocessing: Preprocessing
+    view: View
     split: Split
-    classes: tuple[str, ...]
-    normal: tuple[str, ...]
     files: int = 0
     left_out: tuple[str, ...] = ()
 
     @classmethod
-    def draw(cls, config: RunConfig, data: Data) -> "Division":
-        """Load the images and divide them; it is said what goes where."""
-        normal = normal_classes(config.normal, data)
-        if isinstance(data, PictureData):
-            say(data.describe(normal))
-        shape = _shape(config, data)  # now, for it may download
-        if isinstance(data, PictureData):
-            for words in data.size_words(shape[1:], find_autoencoder(str(config.autoencoder)).side, config.fit):
-                say(words)
-        preprocessing = Preprocessing.for_shape(shape, config.fit, data.find_intensity(config.intensity))
-        dataset = data.load(preprocessing)
+    def draw(cls, config: RunConfig, data: Data, view: View) -> "Division":
+        """Load the images and divide them; it is said what goes where, if that is enough."""
+        dataset = data.load(view.preprocessing)
+        normal = [dataset.classes.index(name) for name in view.normal]
         say_left_out(dataset.left_out)
         copies = find_copies(dataset, normal)
+        for line in copies.about:
+            say(line)
         needed = images_needed(config.target_fpr)
         split = split_dataset(dataset, normal, config.seed, config.contamination, needed, copies)
-        for line in (*copies.about, split.about(dataset, normal)):
-            say(line)
         require_enough(len(split.calibration.indices), config.target_fpr, most=split.most_calibration)
-        names = tuple(dataset.classes[position] for position in normal)
-        left_out = (*dataset.left_out, *copies.names(dataset))
+        say(split.about(dataset, normal))
         files = len(data.listing) if isinstance(data, PictureData) else 0
-        return cls(dataset, preprocessing, split, dataset.classes, names, files, left_out)
+        return cls(dataset, view, split, files, (*dataset.left_out, *copies.names(dataset)))
 
     @classmethod
-    def of_record(cls, record: Mapping[str, Any], data: PictureData) -> "Division":
-        """The one that `record` made a record of, with its own pictures alone."""
-        try:
+    def of_record(cls, record: Mapping[str, Any], data: Data, view: View) -> "Division":
+        """The one that `record` made a record of, with its own pictures alone. Raises `ModelError`."""
+        with _of_record():
             split = Split.of_pictures(record["parts"], record["pictures"], record["copies"])
-            preprocessing = parse(Preprocessing, record["preprocessing"])
-            classes, normal = tuple(record["classes"]), tuple(record["normal"])
-            more = len(data.listing) - record["files"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"the run's split.json is damaged ({one_line(error)}); train anew") from error
-        if more > 0:
+            before = int(record["files"])
+        if isinstance(data, PictureData) and (more := len(data.listing) - before) > 0:
             say(f"{counted(more, 'file')} more than when this training began in {data.name}: not used")
-        return cls(data.load(preprocessing, split.names()), preprocessing, split, classes, normal)
+        return cls(data.load(view.preprocessing, split.names()), view, split)
 
     def take(self, part: str) -> ImageSet:
         """The images of a part as the detector sees them. Raises `DataChanged`."""
-        taken = getattr(self.split, part).take(self.dataset).relabelled(self.dataset.classes, self.classes)
-        return self.preprocessing.prepare_set(taken)
+        taken = getattr(self.split, part).take(self.dataset).relabelled(self.dataset.classes, self.view.classes)
+        return self.view.preprocessing.prepare_set(taken)
 
     def record(self, split: Split) -> dict[str, Any]:
         """What split.json has of it, as plain JSON values; `split` has the hashes of what the detector sees."""
@@ -174,9 +192,9 @@ class Division:
         more = {
             "pictures": pictures,
             "copies": split.copies.tolist(),
-            "preprocessing": dataclasses.asdict(self.preprocessing),
-            "classes": self.classes,
-            "normal": self.normal,
+            "preprocessing": dataclasses.asdict(self.view.preprocessing),
+            "classes": self.view.classes,
+            "normal": self.view.normal,
             "files": self.files,
         }
         return {
@@ -185,6 +203,15 @@ class Division:
             "left_out": list(self.left_out),
             **(more if pictures else {}),
         }
+
+
+@contextmanager
+def _of_record() -> Iterator[None]:
+    """Turn what a damaged split.json raises inside into `ModelError`."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"the run's split.json is damaged ({one_line(error)}); train anew") from error
 
 
 def with_defaults(config: RunConfig) -> RunConfig:
@@ -244,11 +271,11 @@ def _shape(config: RunConfig, data: Data) -> Shape:
     return config.channels or channels, height, width
 
 
-def _recipe(config: RunConfig, division: Division) -> Recipe:
+def _recipe(config: RunConfig, view: View) -> Recipe:
     return Recipe(
         dataset=config.dataset,
-        classes=division.classes,
-        normal=division.normal,
+        classes=view.classes,
+        normal=view.normal,
         autoencoder=str(config.autoencoder),
         scorer=str(config.scorer),
         latent=config.latent,

@@ -18,6 +18,7 @@ from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, OtherBrightness, UsageError
+from anomaly_ae.pipeline.job import View
 from anomaly_ae.runs import Home
 
 Make = Callable[[np.ndarray, Path], None]  # writes values in [0, 1], (H, W), to a file without its ending
@@ -219,6 +220,40 @@ def twelve(tmp_path_factory: pytest.TempPathFactory) -> Detector:
 
 def test_what_was_found_is_kept_with_the_detector(twelve: Detector) -> None:
     assert twelve.preprocessing.intensity == Intensity(0, 4095, WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("normal", "bad", "asked", "intensity"),
+    [
+        (eight, tiff(4000, "uint16"), None, None),
+        (eight, tiff(4000, "uint16"), "0:4095", Intensity(0, 4095, WHOLE)),  # which the warning names as a remedy
+        (tiff(4000, "uint16"), eight, None, Intensity(0, 4095, WHOLE)),
+        (tiff(1000, "uint16"), tiff(60000, "uint16"), None, Intensity(0, 1023, WHOLE)),
+        (tiff(4000, "uint16"), tiff(1, "float32"), None, Intensity(0, 4095, WHOLE)),
+    ],
+)
+@pytest.mark.parametrize("inside", [("ok", "bad"), ("train/ok", "test/bad")])
+def test_what_is_learned_from_sets_the_scale_and_what_is_measured_with_does_not(
+    tmp_path: Path, normal: Make, bad: Make, asked: str | None, intensity: Intensity | None, inside: tuple[str, str]
+) -> None:
+    fill(tmp_path / "set" / inside[0], normal, 30)
+    fill(tmp_path / "set" / inside[1], bad, 10, 50)
+    if inside[0] != "ok":
+        fill(tmp_path / "set/test/ok", normal, 3, 80)
+    config = RunConfig.build({"dataset": str(tmp_path / "set"), "preset": "fast", "intensity": asked}).filled()
+    view = View.find(config, PictureData.open(str(tmp_path / "set")))
+    assert view.normal == ("ok",)
+    assert view.preprocessing.intensity == intensity
+
+
+def test_anomalous_pictures_of_other_size_and_colour_do_not_say_how_pictures_are_seen(tmp_path: Path) -> None:
+    fill(tmp_path / "set/ok", eight, 30)
+    (tmp_path / "set/bad").mkdir()
+    for i in range(60):
+        colours = np.random.default_rng(i).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(colours).save(tmp_path / f"set/bad/{i}.png")
+    view = View.find(RunConfig(preset="fast").filled(), PictureData.open(str(tmp_path / "set")))
+    assert view.preprocessing.shape == (1, 16, 16)
 
 
 def test_files_pillow_images_and_arrays_are_scored_alike(twelve: Detector, tmp_path: Path) -> None:

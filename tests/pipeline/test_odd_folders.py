@@ -9,7 +9,7 @@ from PIL import Image
 
 from anomaly_ae import pipeline
 from anomaly_ae.config import RunConfig
-from anomaly_ae.errors import DataError, UsageError
+from anomaly_ae.errors import CalibrationError, DataError, UsageError
 from anomaly_ae.runs import Home
 
 QUICK = RunConfig(preset="fast", epochs=1, scorer="mse", image_size="16", target_fpr=0.1)
@@ -88,3 +88,16 @@ def test_anomalies_alone_are_nothing_to_calibrate_on(home: Home, tmp_path: Path)
         pipeline.calibrate(normal_folder=tmp_path, target_fpr=0.1, home=home, tracking=False)
     with pytest.raises(DataError, match="no folder says of any picture what it is"):
         pipeline.calibrate(normal_folder=fill(tmp_path / "a/masks", 3, 8).parent, home=home, tracking=False)
+
+
+def test_what_will_be_refused_is_refused_before_numbers_that_do_not_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fill(tmp_path / "few/good", 10, 7).parent
+    with pytest.raises(CalibrationError, match="at most"):
+        pipeline.train(dataclasses.replace(QUICK, dataset=str(folder), target_fpr=0.05), tracking=False)
+    assert "to stop by" not in capsys.readouterr().err
+    (folder / "good/bad.png").write_bytes(b"none")
+    with pytest.raises(UsageError, match="8×8"):
+        pipeline.train(dataclasses.replace(QUICK, dataset=str(folder), image_size="4"), tracking=False)
+    assert "bad.png" not in capsys.readouterr().err  # for no picture was read yet
