@@ -22,7 +22,7 @@ from anomaly_ae.autoencoders.inference import (
 )
 from anomaly_ae.calibration import CHOSEN, Calibration, Discoveries, alarms_allowed, p_value_levels
 from anomaly_ae.data.datasets import Data
-from anomaly_ae.data.images import ImageSet
+from anomaly_ae.data.images import ImageSet, hash_rows
 from anomaly_ae.data.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.data.profile import Profile, size_difference
 from anomaly_ae.data.splits import Part, Split, pack_names, unpack_names
@@ -178,19 +178,24 @@ class Detector:
         taken = chosen.take(dataset).relabelled(dataset.classes, self.recipe.classes)
         return self.preprocessing.prepare_set(taken)
 
-    def unseen(self, images: ImageSet) -> ImageSet:
-        """Images at its size without those that it was made with, whatever they are called; how many is said.
+    def unseen(self, images: Tensor) -> Tensor:
+        """Positions, int64 (N,), of images at its size, uint8 (M, C, H, W), that it was not made with, whatever they
+        are called, and that are no copies of such ones; how many of both is said.
 
         Raises `DataError` when none is left.
         """
-        prepared = self.preprocessing.prepare_set(images)
-        new = torch.nonzero(~torch.isin(prepared.hashes(), self.split.seen())).flatten()
-        if not len(new):
-            raise DataError(f"the detector was made with all {len(images):,} of these pictures; name others")
-        if len(new) == len(prepared):
-            return prepared
-        say(f"left out: {counted(len(prepared) - len(new), 'picture')} that the detector was made with")
-        return prepared.take(new)
+        made_with, copies = self.split.known(hash_rows(images))
+        count, more = int(made_with.sum()), int(copies.sum())
+        if count + more == len(images):
+            or_so = ", or with what they are copies of" if more else ""
+            raise DataError(f"the detector was made with all {len(images):,} of these pictures{or_so}; name others")
+        copied = counted(more, "copy", "copies")
+        if count:
+            of_these = f", and {copied} of {'it' if count == 1 else 'these'}" if more else ""
+            say(f"left out: {counted(count, 'picture')} that the detector was made with{of_these}")
+        elif more:
+            say(f"left out: {copied} of pictures that the detector was made with")
+        return torch.nonzero(~(made_with | copies)).flatten()
 
     def save(self, folder: str | Path) -> None:
         """Write `detector.json` and `weights.safetensors`; a detector that was there is replaced.

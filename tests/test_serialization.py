@@ -84,7 +84,7 @@ def use(folder: Path) -> None:
     assert maps is None or bool(torch.isfinite(maps).all())
     assert detector.decode(detector.encode(images)).shape == images.shape
     assert repr(detector)
-    detector.split.seen()
+    detector.split.known(detector.split.fit.hashes)
 
 
 def outcome(folder: Path) -> str:

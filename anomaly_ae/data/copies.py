@@ -3,7 +3,8 @@
 Two shots of one still scene are no copies: their noise differs. A picture that was saved anew keeps its noise, as far
 as JPEG lets it. So pictures are compared by what tells them from the others of their set: each less the mean picture,
 with all spatial frequencies made equally strong. How alike a copy is to its original depends on the pictures, and is
-tried out on them.
+tried out on them. Where there is hardly any noise, two photos of a thing that was not moved in between are as alike
+as a photo and its JPEG of quality 30; one of them is used then, too.
 """
 
 import io
@@ -22,6 +23,8 @@ from torch.nn.functional import normalize
 from anomaly_ae.data.decoding import MODES
 from anomaly_ae.data.images import Dataset, ImageSet, hash_rows
 from anomaly_ae.data.sources import shown
+from anomaly_ae.escaping import counted
+from anomaly_ae.progress import say
 
 Pictures = tuple[Tensor, Tensor]  # images, uint8 (M, C, H, W), and positions of some of them, int64 (N,)
 
@@ -41,12 +44,12 @@ class Copies:
     """Pictures of a data set that are there more than once.
 
     left_out: by file, the positions of those that are not to be used, each with the reason
-    hashes:   of copies of training pictures that are left out, int64 (N,)
+    first:    of copies in the training file that are left out, the positions of what they are copies of
     about:    what was found, a line for each kind
     """
 
     left_out: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    hashes: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    first: Mapping[int, int] = field(default_factory=dict)
     about: tuple[str, ...] = ()
 
     def used(self, file: str, count: int) -> Tensor:
@@ -78,10 +81,11 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     count = len(positions[0])
     sets = [(file.images, at) for file, at in zip((train, test), positions, strict=False) if file]
     first = first_alike(*sets)
-    copies = {
-        int(positions[0][i]): f"a copy of {shown(train.names[positions[0][first[i]]])}"
+    originals = {
+        int(positions[0][i]): int(positions[0][first[i]])
         for i in torch.nonzero(first[:count] < torch.arange(count)).flatten().tolist()
     }
+    copies = {copy: f"a copy of {shown(train.names[original])}" for copy, original in originals.items()}
     hashes, is_normal = train.hashes(), torch.isin(train.labels, torch.tensor(normal))
     both = torch.isin(hashes, hashes[is_normal]) & torch.isin(hashes, hashes[~is_normal])
     unclear = dict.fromkeys(torch.nonzero(both).flatten().tolist(), "in a normal class and in another")
@@ -92,12 +96,13 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     known = dict.fromkeys(sorted(trained), "a training picture, too")
     return Copies(
         {"train": copies | unclear, "test": known},
-        torch.unique(hashes[list(copies)]),
+        originals,
         (
             *_said(
-                f"copies: {{}} of {count:,} normal pictures is equal to another, or the same saved anew; one is used",
-                f"copies: {{}} of {count:,} normal pictures are equal to others, or the same saved anew; one of each "
+                f"copies: {{}} of {count:,} normal pictures is equal to another, or as alike as if saved anew; one "
                 "is used",
+                f"copies: {{}} of {count:,} normal pictures are equal to others, or as alike as if saved anew; one "
+                "of each is used",
                 copies,
                 train,
             ),
@@ -130,6 +135,22 @@ def _said(one: str, many: str, found: Mapping[int, str], images: ImageSet) -> li
         f"{(one if len(found) == 1 else many).format(f'{len(found):,}')}: {shown(images.names[position])} is {reason}"
         + (" …" if len(found) > 1 else "")
     ]
+
+
+def one_of_each(images: Tensor, positions: Tensor, saved_anew: bool = True) -> Tensor:
+    """Those of ascending `positions`, int64 (N,), of images (M, C, H, W) that are copies of no earlier one; how many
+    others there are is said.
+
+    saved_anew: whether those that were saved anew count as copies, too, and not equal ones alone
+    """
+    if not len(positions):
+        return positions
+    first = first_alike((images, positions)) if saved_anew else first_of_equals(hash_rows(images[positions]))
+    kept = positions[torch.unique(first)]
+    if copies := len(positions) - len(kept):
+        which = counted(copies, "picture that is equal to another", "pictures that are equal to others")
+        say(f"left out: {which}, or as alike as if saved anew, for each counts once")
+    return kept
 
 
 def first_alike(*sets: Pictures) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomaly_ae.data.copies import Copies
+from anomaly_ae.data.copies import Copies, first_of_equals
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.layouts import MANY_GROUPS, SMALL_GROUP
 from anomaly_ae.data.sources import shown
@@ -85,7 +85,7 @@ class Part:
 class Split:
     """Fit, validation, calibration (normal images, disjoint) and test (disjoint from them, normal and novel).
 
-    copies: hashes of pictures that are copies of some of them and in no part, int64 (N,)
+    copies: hashes of pictures in no part that are copies of some in fit, validation or calibration, int64 (N,)
     groups: how many classes were taken for parts or patients, each of which is in one part alone
     most_calibration: how many images the calibration could have, were they needed; this and `groups` are not saved
     """
@@ -125,10 +125,17 @@ class Split:
                 raise Mismatch("the parts of the split have images in common")
         return cls(*parts, copies=tensors.get("copies", NOTHING))
 
-    def seen(self) -> Tensor:
-        """The hashes of the images that a detector was made with, and of their copies, int64 (N,)."""
-        parts = (self.fit.hashes, self.validation.hashes, self.calibration.hashes, self.copies)
-        return torch.cat([hashes.cpu() for hashes in parts])
+    def known(self, hashes: Tensor) -> tuple[Tensor, Tensor]:
+        """Of images with these hashes, int64 (N,): which a detector was made with, and which are copies of such ones,
+        bool (N,). Of equal ones the first counts, and the others are its copies.
+
+        What was measured with is neither, though some detectors of before have it among the copies.
+        """
+        made_with = torch.cat([part.hashes.cpu() for part in (self.fit, self.validation, self.calibration)])
+        is_made = torch.isin(hashes, made_with)
+        is_copy = torch.isin(hashes, self.copies.cpu()) & ~torch.isin(hashes, self.test.hashes.cpu())
+        is_first = first_of_equals(hashes) == torch.arange(len(hashes))
+        return is_made & is_first, (is_made & ~is_first) | (is_copy & ~is_made)
 
     def pictures(self) -> dict[str, Any]:
         """Names, positions and hashes of the pictures of each part, for `of_pictures`; nothing where none has a name.
@@ -279,12 +286,14 @@ def split_dataset(
             f"{found} normal images are too few for fit, validation, calibration and test; with {enough:,} they are "
             "enough for this false-alarm rate"
         )
+    used = {*fit.tolist(), *validation.tolist(), *calibration.tolist()}
+    copied = torch.tensor([copy for copy, first in copies.first.items() if first in used], dtype=torch.int64)
     return Split(
         fit=Part.of(dataset, "train", fit),
         validation=Part.of(dataset, "train", validation),
         calibration=Part.of(dataset, "train", calibration),
         test=Part.of(dataset, "test" if official else "train", test),
-        copies=copies.hashes,
+        copies=torch.unique(dataset.files["train"].take(copied).hashes()),
         most_calibration=int(MOST_CALIBRATION * found - inexact),
         groups=sum(len(torch.unique(piece.groups)) for piece in pieces if piece.groups is not None),
     )

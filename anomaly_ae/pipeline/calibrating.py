@@ -21,18 +21,16 @@ from anomaly_ae.calibration import (
     threshold_that_finds,
 )
 from anomaly_ae.config import RunConfig
-from anomaly_ae.data.copies import first_alike, first_of_equals
+from anomaly_ae.data.copies import one_of_each
 from anomaly_ae.data.datasets import normal_there, open_data, whole_name
 from anomaly_ae.data.folder_words import sense
-from anomaly_ae.data.images import hash_rows
 from anomaly_ae.data.layout_texts import CALIBRATING, say_left_out_of
 from anomaly_ae.data.named import DATASETS
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.sources import Listing
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import measure_drift
-from anomaly_ae.errors import DataError, UsageError
-from anomaly_ae.escaping import counted
+from anomaly_ae.errors import UsageError
 from anomaly_ae.files import expand, write_csv, write_json
 from anomaly_ae.folder import Scored, score_images
 from anomaly_ae.metrics import best_f1, proportion_interval
@@ -169,7 +167,7 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
     if folder:
         scored = score_images(detector, expand(folder), _normal_pictures(detector, str(folder)))
         source = str(expand(folder).resolve())
-        new = _new(detector, scored.images, copied=True)
+        new = one_of_each(scored.images, detector.unseen(scored.images))
         left_out = len(scored.images) - len(new)
         names = tuple(scored.names[i] for i in new.tolist())
         return Normals(scored.scores[new], source, names, len(scored.errors), left_out, tuple(scored.differences))
@@ -177,30 +175,11 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
         own = detector.calibration
         return Normals(own.scores, "the same images as before", own.names)
     images = _images_of(detector, dataset, data_dir)
-    new = _new(detector, images, copied=dataset not in DATASETS)
+    new = one_of_each(images, detector.unseen(images), dataset not in DATASETS)
     left_out, images = len(images) - len(new), images[new]
     return Normals(
         detector.score(images), dataset, left_out=left_out, differences=tuple(detector.differences(images))
     )
-
-
-def _new(detector: Detector, images: Tensor, copied: bool) -> Tensor:
-    """Positions of images, uint8 (N, C, H, W), that the detector was not made with; of copies the first.
-
-    copied: whether those that were saved anew count as copies, too, and not equal ones alone
-    How many are left out is said. Raises `DataError` when the detector was made with all.
-    """
-    hashes = hash_rows(images)
-    unseen = torch.nonzero(~torch.isin(hashes, detector.split.seen())).flatten()
-    if not len(unseen):
-        raise DataError(f"the detector was made with all {len(hashes):,} of these pictures; name others")
-    if known := len(hashes) - len(unseen):
-        say(f"left out: {counted(known, 'picture')} that the detector was made with")
-    new = unseen[torch.unique(first_alike((images, unseen)) if copied else first_of_equals(hashes[unseen]))]
-    if copies := len(unseen) - len(new):
-        which = counted(copies, "picture that is equal to another", "pictures that are equal to others")
-        say(f"left out: {which}, or the same saved anew, for each counts once")
-    return new
 
 
 def _normal_pictures(detector: Detector, folder: str) -> Listing:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from anomaly_ae.data.copies import one_of_each
 from anomaly_ae.data.datasets import Data, normal_there, open_data, short_name
 from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.images import ImageSet
@@ -133,11 +134,13 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     recipe = dataclasses.replace(detector.recipe, dataset=data.name, classes=classes, normal=normal)
     file = "test" if "test" in dataset.files else "train"
     images = detector.preprocessing.prepare_set(dataset.files[file])
-    test = detector.unseen(images)
+    unseen = detector.unseen(images.images)
     say_left_out(dataset.left_out)
-    hashes = test.hashes()
-    indices = torch.nonzero(torch.isin(images.hashes(), hashes)).flatten()
-    part = Part(file, indices, test.digest(data.classes), hashes, test.names)
+    if isinstance(data, PictureData):
+        is_normal = torch.isin(images.labels[unseen], torch.tensor(recipe.normal_positions()))
+        unseen = torch.cat([one_of_each(images.images, unseen[is_normal]), unseen[~is_normal]]).sort().values
+    test = images.take(unseen)
+    part = Part(file, unseen, test.digest(data.classes), test.hashes(), test.names)
     split = dataclasses.replace(detector.split, test=part)
     return dataclasses.replace(detector, recipe=recipe, split=split), test
 

@@ -96,7 +96,7 @@ def test_copies_are_one_picture_and_it_is_kept_which_went_where(
             save(tmp_path / f"set/{i:03} ({copy}).png", picture(i))
     run = home.find_run(train(home, tmp_path / "set"))
     said = capsys.readouterr().err
-    assert "copies: 120 of 180 normal pictures are equal to others, or the same saved anew" in said
+    assert "copies: 120 of 180 normal pictures are equal to others, or as alike as if saved anew" in said
     assert "60 normal images: 28 to learn from, 6 to stop by, 20 for the threshold, 6 to measure with" in said
     split = run.split
     names = [name for part in split["pictures"].values() for name in part["names"]]
@@ -146,7 +146,7 @@ def test_a_calibration_leaves_out_what_the_detector_was_made_with(
     assert (result.images, result.left_out) == (60 - made_with + 25, made_with + 25)
     said = capsys.readouterr().err
     assert f"left out: {made_with} pictures that the detector was made with" in said
-    assert "left out: 25 pictures that are equal to others, or the same saved anew" in said
+    assert "left out: 25 pictures that are equal to others, or as alike as if saved anew" in said
     kept = json.loads((home.find_run(result.run_id).path / "result.json").read_text())
     assert kept["left_out"] == made_with + 25
 

@@ -1,6 +1,7 @@
 """Odd folders given to whole commands: what is trained on, measured with and calibrated on is what was meant."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,29 @@ def test_what_will_be_refused_is_refused_before_numbers_that_do_not_hold(
     with pytest.raises(UsageError, match="8×8"):
         pipeline.train(dataclasses.replace(QUICK, dataset=str(folder), image_size="4"), tracking=False)
     assert "bad.png" not in capsys.readouterr().err  # for no picture was read yet
+
+
+def test_each_picture_that_was_not_trained_on_is_measured_with_once_and_what_is_left_out_is_counted_truly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "around/set"
+    for file in sorted(fill(folder / "ok", 30, 8).iterdir()):
+        shutil.copy(file, folder / f"ok/again {file.name}")
+    fill(folder / "bad", 6, 9, defect=True)
+    home = Home.find(str(tmp_path / "mlruns"))
+    run = pipeline.train(
+        dataclasses.replace(QUICK, dataset=str(folder), normal="ok"), home=home, tracking=False, figures=False
+    )
+    parts = home.find_run(run.run_id).split["parts"]
+    tested = parts["test"]["images"] - 6
+    capsys.readouterr()
+    evaluation = pipeline.evaluate(home=home, dataset=str(folder.parent))
+    said, made_with = capsys.readouterr().err, 30 - tested
+    assert f"left out: {made_with} pictures that the detector was made with, and {made_with} copies of these" in said
+    assert f"left out: {tested} pictures that are equal to others" in said
+    assert evaluation.images == tested + 6
+    places = said.partition("figures and tables are in ")[2].split()
+    assert len(places) == len(set(places)) == 1
+    for file in folder.glob("ok/[0-2]*"):
+        file.unlink()  # copies alone
+    assert pipeline.evaluate(home=home, dataset=str(folder.parent)).images == tested + 6
