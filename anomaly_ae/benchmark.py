@@ -36,7 +36,7 @@ class Measured:
     by_class: dict[str, float]
     interval: tuple[float, float]  # of the AUROC, by DeLong
     difference: float  # to the detector's own scorer
-    p_value: float
+    p_value: float | None
 
 
 def measured(runs: Iterable[tuple[str, RunFolder]]) -> list[Measured]:
@@ -75,7 +75,7 @@ def scorer_table(found: Sequence[Measured]) -> list[dict[str, Any]]:
         seeds = dict.fromkeys(each.seed for each in of_scorer)
         means = [fmean(each.auroc for each in of_scorer if each.seed == seed) for seed in seeds]
         low, high = of_scorer[0].interval if len(of_scorer) == 1 else interval(means)
-        clear = [each.difference for each in cells if each.p_value < SIGNIFICANT]
+        clear = [each.difference for each in cells if each.p_value is not None and each.p_value < SIGNIFICANT]
         about = {
             "system": system,
             "scorer": scorer,

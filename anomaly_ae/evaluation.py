@@ -273,6 +273,7 @@ def _beside_row(detector: Detector, test: ImageSet, name: str, scores: Floats, o
         "fpr_at_95_tpr": ranked.fpr_at_95_tpr,
         "difference": compared.difference,
         "p_value": compared.p_value,
+        "no_p_value": compared.interval.method if compared.p_value is None else None,
     } | classes
 
 

@@ -13,6 +13,9 @@ Bools = npt.NDArray[np.bool_]
 
 DELONG = "DeLong, on the logit scale"
 DELONG_TEST = "DeLong, paired"
+FEWEST = 10  # images on each side, for a test by DeLong's variance
+FEW = f"none: fewer than {FEWEST} images on one side"
+DEGENERATE = "none: an AUROC of 0 or 1 has no variance"
 PERFECT = "one-sided bound at perfect separation"
 UNKNOWN = "none: fewer than two images on one side"
 ALIKE = "none: the scores do not differ"
@@ -45,12 +48,12 @@ class Ranking:
 @dataclass(frozen=True)
 class Comparison:
     """How far the AUROC of one score lies above that of another on the same images, in [-1, 1], and the two-sided
-    p-value of there being no difference.
+    p-value of there being no difference; None where the test cannot be made, and the interval's method says why.
     """
 
     difference: float
     interval: Interval
-    p_value: float
+    p_value: float | None
 
 
 @dataclass(frozen=True)
@@ -168,21 +171,22 @@ def _share_below(scores: Floats, others: Floats) -> Floats:
 def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: float = 0.95) -> Comparison:
     """DeLong's test of two scores, (N,) each, of the same images with labels (N,), True for novel.
 
-    DeLong, DeLong and Clarke-Pearson 1988, https://doi.org/10.2307/2531595. With fewer than two images on one side
-    nothing can be said: the interval is [-1, 1] and p is 1. Where both separate perfectly, but not by the same order,
-    the interval is what `auroc_interval` leaves open for either.
+    DeLong, DeLong and Clarke-Pearson 1988, https://doi.org/10.2307/2531595. With fewer than 10 images on one side, or
+    an AUROC of 0 or 1, its variance says nothing: there is no p-value, and the interval is what those of the two
+    AUROCs leave open, see `auroc_interval`.
     """
     ours, theirs = (placements(values[novel], values[~novel]) for values in (scores, others))
-    difference = float(ours[0].mean() - theirs[0].mean())
-    if min(int(novel.sum()), int((~novel).sum())) < 2:
-        return Comparison(difference, Interval(-1.0, 1.0, UNKNOWN), 1.0)
-    variance = sum(float((a - b).var(ddof=1)) / len(a) for a, b in zip(ours, theirs, strict=True))
-    if variance == 0 and difference == 0:  # the same order, or both perfect
-        is_open = ours[0].mean() in (0.0, 1.0) and not np.array_equal(_order(scores), _order(others))
-        half = 1 - _perfect_bound(scores[novel], scores[~novel], confidence) if is_open else 0.0
-        return Comparison(0.0, Interval(-half, half, PERFECT if is_open else DELONG_TEST), 1.0)
-    if variance == 0:  # of a few images that are all alike
-        return Comparison(difference, Interval(-1.0, 1.0, UNKNOWN), 1.0)
+    areas = float(ours[0].mean()), float(theirs[0].mean())
+    difference = areas[0] - areas[1]
+    if np.array_equal(_order(scores), _order(others)):
+        return Comparison(0.0, Interval(0.0, 0.0, DELONG_TEST), 1.0)
+    variance = sum(float((a - b).var(ddof=1)) / len(a) for a, b in zip(ours, theirs, strict=True) if len(a) > 1)
+    is_few = min(int(novel.sum()), int((~novel).sum())) < FEWEST
+    if is_few or not {0.0, 1.0}.isdisjoint(areas) or variance == 0:
+        one, other = (auroc_interval(values[novel], values[~novel], confidence) for values in (scores, others))
+        return Comparison(
+            difference, Interval(one.low - other.high, one.high - other.low, FEW if is_few else DEGENERATE), None
+        )
     error = variance**0.5
     half = float(ndtri(0.5 + confidence / 2)) * error
     p_value = float(2 * ndtr(-abs(difference) / error))

@@ -9,7 +9,9 @@ from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_sco
 
 from anomaly_ae.metrics import (
     ALIKE,
+    DEGENERATE,
     DELONG,
+    FEW,
     PERFECT,
     UNKNOWN,
     auroc_interval,
@@ -111,9 +113,26 @@ def test_scores_in_the_same_order_do_not_differ() -> None:
     assert (same.difference, same.p_value) == (0.0, 1.0)
 
 
-def test_a_comparison_of_too_few_images_says_so() -> None:
-    lone = compare_auroc(np.array([0.0, 1.0, 2.0]), np.array([2.0, 1.0, 0.0]), np.array([False, False, True]))
-    assert (lone.interval.low, lone.interval.high, lone.p_value) == (-1.0, 1.0, 1.0)
+@pytest.mark.parametrize(("normal", "novel"), [(4, 15), (15, 4), (9, 200), (1, 30)])
+def test_a_comparison_of_too_few_images_has_no_p_value_and_says_so(normal: int, novel: int) -> None:
+    is_novel = np.arange(normal + novel) < novel
+    rng = np.random.default_rng(0)
+    good, poor = rng.normal(is_novel * 2.0, 1), rng.normal(is_novel * -1.0, 1)
+    few = compare_auroc(good, poor, is_novel)
+    assert (few.p_value, few.interval.method) == (None, FEW)
+    assert -1 <= few.interval.low < few.difference < few.interval.high <= 1
+
+
+@pytest.mark.parametrize("auroc", [0, 1])
+def test_a_comparison_with_a_perfect_ranking_has_no_p_value_and_an_interval_that_is_open(auroc: int) -> None:
+    novel = np.arange(60) < 20
+    perfect, usual = np.where(novel, auroc, 1 - auroc) + np.arange(60) / 100, scores(3, 20, 40)[0]
+    for one, other, sign in ((perfect, usual, 1), (usual, perfect, -1)):
+        found = compare_auroc(one, other, novel)
+        assert (found.p_value, found.interval.method) == (None, DEGENERATE)
+        bounds = [auroc_interval(values[novel], values[~novel]) for values in (perfect, usual)]
+        widest = sorted(sign * (a - b) for a, b in ((bounds[0].low, bounds[1].high), (bounds[0].high, bounds[1].low)))
+        assert [found.interval.low, found.interval.high] == pytest.approx(widest)
 
 
 def test_scores_that_do_not_differ_have_no_interval_of_no_width() -> None:
@@ -132,7 +151,7 @@ def test_scores_that_do_not_differ_have_no_interval_of_no_width() -> None:
 def test_a_few_images_all_alike_prove_nothing() -> None:
     novel = np.array([True, True, False, False])
     compared = compare_auroc(np.array([2.0, 2.0, 1.0, 1.0]), np.ones(4), novel)
-    assert (compared.difference, compared.p_value) == (0.5, 1.0)
+    assert (compared.difference, compared.p_value) == (0.5, None)
 
 
 @given(

@@ -63,7 +63,7 @@ def read_scores(run: RunFolder) -> Tested | None:
 
 def compare_runs(runs: Sequence[RunFolder], tested: Sequence[Tested | None]) -> list[Row]:
     """A row for each run: its figures, and how far its AUROC lies above the first one's, with DeLong's 95 % interval
-    and p-value, None where its test images were others. tested: the scores of each
+    and p-value, None where its test images were others, or `no_p_value` says why. tested: the scores of each
     """
     others = [None, *tested[1:]]  # the first is not compared with itself
     return [_row(run) | _against(other, tested[0]) for run, other in zip(runs, others, strict=True)]
@@ -111,7 +111,13 @@ def _row(run: RunFolder) -> Row:
 def _against(other: Tested | None, first: Tested | None) -> Row:
     """The difference to the first run, and what DeLong's test says of it."""
     if other is None or first is None or other.images != first.images:
-        return dict.fromkeys(("difference", "difference_low", "difference_high", "p_value"))
+        return dict.fromkeys(("difference", "difference_low", "difference_high", "p_value", "no_p_value"))
     found = compare_auroc(other.scores, first.scores, first.novel)
     low, high = found.interval.low, found.interval.high
-    return {"difference": found.difference, "difference_low": low, "difference_high": high, "p_value": found.p_value}
+    return {
+        "difference": found.difference,
+        "difference_low": low,
+        "difference_high": high,
+        "p_value": found.p_value,
+        "no_p_value": found.interval.method if found.p_value is None else None,
+    }

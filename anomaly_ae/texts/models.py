@@ -5,7 +5,17 @@ from typing import Any
 
 from anomaly_ae.escaping import counted
 from anomaly_ae.tables import columns
-from anomaly_ae.texts.parts import PIXEL_FIGURES, discovered, figure, interval, moved, percent, unranked
+from anomaly_ae.texts.parts import (
+    PIXEL_FIGURES,
+    discovered,
+    figure,
+    interval,
+    moved,
+    no_p_values,
+    p_value,
+    percent,
+    unranked,
+)
 
 
 def trained(result: Mapping[str, Any]) -> str:
@@ -169,14 +179,15 @@ def _beside(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         for row in rows
     ]
-    return [f"  {line}" for line in columns([head, *lines], right=(1, *range(3, len(head))))]
+    table = columns([head, *lines], right=(1, *range(3, len(head))))
+    return [f"  {line}" for line in (*table, *no_p_values(rows))]
 
 
 def _against(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """Difference to the detector's own scorer, p-value and seconds; nothing for itself."""
     if row["seconds"] is None:
         return ("", "", "")
-    return (f"{row['difference']:+.4f}", f"{row['p_value']:.2g}", f"{row['seconds']:.1f}")
+    return (f"{row['difference']:+.4f}", p_value(row), f"{row['seconds']:.1f}")
 
 
 def exported(result: Mapping[str, Any]) -> str:

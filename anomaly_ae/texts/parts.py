@@ -1,6 +1,6 @@
 """What several texts have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from anomaly_ae.escaping import counted
@@ -55,3 +55,14 @@ def discovered(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     if wrong is None:
         return rows
     return [*rows, ("false among them", percent(wrong)), ("of all novel ones", percent(found["detection_rate"]))]
+
+
+def p_value(row: Mapping[str, Any]) -> str:
+    """That of DeLong's test, in a table."""
+    return "none" if row["p_value"] is None else f"{row['p_value']:.2g}"
+
+
+def no_p_values(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Why DeLong's test could not be made, each reason once."""
+    reasons = dict.fromkeys(reason for row in rows if (reason := row.get("no_p_value")))
+    return [f"p (DeLong): {reason}" for reason in reasons]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anomaly_ae.tables import columns, plain_table
-from anomaly_ae.texts.parts import PIXEL_FIGURES, figure, interval, percent
+from anomaly_ae.texts.parts import PIXEL_FIGURES, figure, interval, no_p_values, p_value, percent
 
 NOTE_LETTERS = 100  # to a line
 BEHIND = " not all of it is in MLflow: anomaly-ae runs --sync"
@@ -95,7 +95,7 @@ def set_side_by_side(result: Mapping[str, Any]) -> str:
     head = ("run", "name", *ranks, "false alarms", "detected")
     table = columns([head, *(_beside_first(row, rows[0]) for row in rows)], right=(2, *range(4, len(head))))
     settings = [f"{name:<16}{' · '.join(map(_setting, values))}" for name, values in result["settings"].items()]
-    return "\n".join([*table, "", *settings, f"{'page':<16}{result['page']}"])
+    return "\n".join([*table, *no_p_values(rows), "", *settings, f"{'page':<16}{result['page']}"])
 
 
 def _beside_first(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[str, ...]:
@@ -106,8 +106,8 @@ def _beside_first(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[str
 
 def _compared(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[str, str]:
     """Difference and p-value; for the first, and what has no AUROC, nothing."""
-    if row["p_value"] is not None:
-        return f"{row['difference']:+.4f}", f"{row['p_value']:.2g}"
+    if row["difference"] is not None:
+        return f"{row['difference']:+.4f}", p_value(row)
     return ("", "") if row is first or None in (row["auroc"], first["auroc"]) else ("other images", "")
 
 
@@ -120,8 +120,8 @@ def side_by_side(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> lis
         "AUROC": [figure(row["auroc"]) for row in rows],
         "95 % interval": ["" if row["auroc"] is None else interval(row) for row in rows],
         "difference to the first": [_compared(row, rows[0])[0] for row in rows],
-        "95 % interval of that": ["" if row["p_value"] is None else _range(row) for row in rows],
-        "p (DeLong)": [_compared(row, rows[0])[1] for row in rows],
+        "95 % interval of that": ["" if row["difference"] is None else _range(row) for row in rows],
+        "p (DeLong)": [row["no_p_value"] or _compared(row, rows[0])[1] for row in rows],
         **{text: [figure(row[key]) for row in rows] for key, text in RANKED.items()},
         "false-alarm rate": [percent(row["false_positive_rate"]) for row in rows],
         "detection rate": [percent(row["true_positive_rate"]) for row in rows],
