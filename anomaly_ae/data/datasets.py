@@ -54,7 +54,7 @@ def normal_there(normal: Sequence[str], known: Sequence[str], data: Data) -> tup
     """
     alone = len(data.classes) == 1 and sense(data.classes[0]) >= 0
     if alone and isinstance(data, PictureData) and data.normal is None:
-        raise data.undecided()
+        raise data.undecided(asked=False)
     trained, seen = ({same_class(name) for name in names} for names in (normal, known))
     if called := tuple(name for name in data.classes if same_class(name) in trained):
         return called

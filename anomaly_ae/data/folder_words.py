@@ -39,7 +39,9 @@ ANOMALY_WORDS = _words_in(
     "bad ng nok nio ko broken scrap scrapped scratch scratched scratches crack cracks cracked dent dents dented "
     "stain stains stained flaw flaws flawed fail fails failed failure failures faulty fault faults positive "
     "positives novel novelty novelties unhealthy irregular imperfect kaputt schlecht ausschuss fehler error errors "
-    "wrong diseased infected spoiled spoilt rotten rust rusty corroded corrosion torn bent chipped dirty leaking "
+    "wrong disease diseased diseases tumor tumors tumour tumours lesion lesions cancer cancerous carcinoma glioma "
+    "melanoma malignant infection infections infected parasitized pneumonia pathologic pathological sick spoiled "
+    "spoilt rotten rust rusty corroded corrosion torn bent chipped dirty leaking "
     "worn deformed invalid incorrect unusual suspicious fake foreign nogo malo roto 異常 异常 不良 不良品 次品 缺陷"
 )
 ANOMALY_STEMS = (
@@ -58,7 +60,10 @@ ANOMALY_STEMS = (
     ),
     *("reject", "outlier", "contaminat", "malfunction"),
 )
-WHOLE_NAMES = {"neg": Sense.NORMAL, "pos": Sense.ANOMALOUS}  # pos1, pos2 … are positions
+WHOLE_NAMES = {  # pos1, pos2 … are positions
+    **dict.fromkeys(("neg", "no", "nein", "non"), Sense.NORMAL),  # to the question whether there is something
+    **dict.fromkeys(("pos", "yes", "ja", "oui"), Sense.ANOMALOUS),
+}
 NEGATIONS = _words_in("not no non without wo un n zero kein keine ohne nicht")
 PREFIXES = ("non", "not", "no", "un")  # that negate what is written together with them
 AFTERWARDS = ("free", "less")  # as in defect-free
@@ -75,7 +80,20 @@ CONTAINERS = _words_in(
     "bmp tif tiff files samples input inputs rgb"
 )
 FILLERS = CONTAINERS | _words_in("set sets split splits dataset datasets folder public mixed parts part")
-GLUED = ("images", "image", "imgs", "img", "pictures", "photos", "samples", "parts", "pieces", "products", "items")
+GLUED = (
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "pictures",
+    "photos",
+    "samples",
+    "parts",
+    "pieces",
+    "products",
+    "items",
+    "teile",
+)
 
 MASKS = _words_in("masks groundtruth gt gts segmentation segmentations")
 PERHAPS_MASKS = _words_in("mask label labels annotation annotations anno seg")  # or a class that is called so
@@ -86,9 +104,13 @@ MASK_AFFIX = re.compile(
     rf"(?:[ _.-]+(?:{MASK_NAMES})(?:[ _.-]*\d+)?$)|(?:^(?:{MASK_NAMES})[ _.-]+)", re.IGNORECASE
 )  # in the name of a file without its ending
 
+DRAWN = "pictures with heat maps or outlines drawn over them"
+DRAWN_AFFIX = re.compile(r"[ _.-]+(?:overlay|heat[ _-]?map|visuali[sz]ation|vis|blend(?:ed)?)$", re.IGNORECASE)
+MAC_REMARKS = "remarks of a Mac"
 JUNK = {
     **dict.fromkeys(("@eadir", "thumbnails", "thumbs", "_thumbs", "thumb"), "thumbnails"),
-    **dict.fromkeys(("__macosx",), "remarks of a Mac"),
+    **dict.fromkeys(("__macosx",), MAC_REMARKS),
+    **dict.fromkeys(("heatmap", "heatmaps", "heat_maps", "heat-maps", "heat maps", "overlay", "overlays"), DRAWN),
     **dict.fromkeys(("#recycle", "$recycle.bin", "lost+found"), "deleted files"),
 }
 MOST_NAMES = 2**16  # whose meaning is kept
@@ -100,6 +122,11 @@ def split_path(path: bytes) -> Parts:
     """The parts of a path, normalised (NFC); a backslash parts them, too, as in archives that Windows packed."""
     text = path.replace(b"\\", b"/").decode("utf-8", "backslashreplace")
     return tuple(unicodedata.normalize("NFC", part) for part in text.split("/") if part) or (text,)
+
+
+def stem_of(name: str) -> str:
+    """The name of a file without its ending."""
+    return name.rpartition(".")[0] or name
 
 
 def is_container(name: str) -> bool:

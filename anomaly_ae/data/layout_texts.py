@@ -25,6 +25,7 @@ def describe(layout: Layout, listing: Listing, normal: Collection[int], purpose:
     lines = columns(rows[:MOST_ROWS], right=(2 if TEST in layout.files else 1,))
     if len(rows) > MOST_ROWS:
         lines.append(f"and {counted(len(rows) - MOST_ROWS, 'more row')}")
+    lines += [f"not read: {what}" for what in layout.unread]
     lines += _left_out(listing, layout)
     lines += [f"no picture in {_name(folder)}" for folder in map(split_path, listing.empty) if says_something(folder)]
     lines += [*first_unread(listing), *_sets(layout, normal)]
@@ -34,7 +35,7 @@ def describe(layout: Layout, listing: Listing, normal: Collection[int], purpose:
 def _left_out(listing: Listing, layout: Layout | None) -> list[str]:
     """How many files are used for nothing, a line for each of the reasons, which are phrases in plural."""
     found = layout.left_out if layout else {}
-    reasons = {reason: len(positions) for reason, positions in found.items()} | listing.left_out
+    reasons = Counter({reason: len(positions) for reason, positions in found.items()}) + Counter(listing.left_out)
     return [f"left out: {counted_as(count, reason)}" for reason, count in sorted(reasons.items())]
 
 

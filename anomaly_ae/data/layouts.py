@@ -6,7 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from anomaly_ae.data.classes import ALL, same_class
+from anomaly_ae.data.file_names import ANOMALOUS, NORMAL, kinds_of, odd_ones
 from anomaly_ae.data.folder_words import (
+    DRAWN,
+    DRAWN_AFFIX,
     MASK_AFFIX,
     Parts,
     Role,
@@ -17,15 +20,16 @@ from anomaly_ae.data.folder_words import (
     role,
     sense,
     split_path,
+    stem_of,
 )
-from anomaly_ae.data.placements import Placement, by_value, find_placements, ordered_names, some
+from anomaly_ae.data.placements import Placement, by_value, find_placements, folders_called, ordered_names, some
 from anomaly_ae.errors import DataError
 from anomaly_ae.escaping import counted, counted_as
 
 TRAIN, TEST = "train", "test"
-NORMAL, MARKED = "normal", "defective"  # classes of pictures that no folder tells apart, without and with a defect
-MOST_ODD = 0.03  # share of pictures that may have names such as bad.png though their folder says nothing
+MARKED = "defective"  # class of the pictures with a defect in their mask
 MANY_GROUPS, SMALL_GROUP = 20, 20  # more folders than so many with fewer images than so many are parts or patients
+ALIKE = 0.5  # share of numbered folders that must hold the same ones, for these to be the classes
 ASTRAY = "masks without a picture"
 OUTSIDE = "pictures outside of the folders for training and test"
 UNSAID = "pictures that no folder calls normal or anomalous"
@@ -47,6 +51,9 @@ class Layout:
     doubt:    then, why not
     masks:    by the position of a picture, those of its masks
     by_masks: whether nothing but the masks says which pictures are normal, see `marked`
+    told:     whether folders or masks say which pictures are normal or anomalous
+    flat:     whether names of files or masks tell them apart, and no folder
+    unread:   files that may say so, too, and are not read, in words
     sets:     folders side by side that hold a data set each, with the positions of their pictures; none if one does
     alone:    the path of one of them, where there is one
     left_out: pictures that are used for nothing, by the reason
@@ -59,6 +66,9 @@ class Layout:
     doubt: str = ""
     masks: dict[int, tuple[int, ...]] = field(default_factory=dict)
     by_masks: bool = False
+    told: bool = True
+    flat: bool = False
+    unread: tuple[str, ...] = ()
     sets: dict[str, Positions] = field(default_factory=dict)
     alone: str = ""
     left_out: dict[str, Positions] = field(default_factory=dict)
@@ -82,17 +92,30 @@ class Layout:
             return dataclasses.replace(
                 self, normal=None, doubt="each of the pictures has a mask that marks something in it"
             )
-        about = f"{self.about}; normal are those that no mask marks anything in"
-        left_out = self.left_out | ({MASK_UNKNOWN: sorted(unknown)} if unknown else {})
+        bare = [[i for i in known if i not in self.masks] for known, _ in files.values()]
+        empty = [sum(i in self.masks and i not in marked for i in known) for known, _ in files.values()]
+        without = counted(sum(map(len, bare)), "picture has no mask", "pictures have no mask") if any(bare) else ""
+        asked = self.doubt if self.sets else ""
+        if not asked and any(missing and sound for missing, sound in zip(bare, empty, strict=True)):
+            asked = f"{without}, and {counted(sum(empty), 'has an empty one', 'have an empty one')}; are both normal?"
         return dataclasses.replace(
             self,
-            about=about,
+            about=f"{self.about}; normal are those that no mask marks anything in{f'; {without}' * bool(without)}",
             classes=classes,
             files=files,
-            normal=None if self.sets else NORMAL if marked else ALL,
-            doubt=self.doubt if self.sets else "",
-            left_out=left_out,
+            normal=None if asked else NORMAL if marked else ALL,
+            doubt=asked,
+            left_out=self.left_out | ({MASK_UNKNOWN: sorted(unknown)} if unknown else {}),
         )
+
+    def beside(self, unread: Sequence[str]) -> "Layout":
+        """The same, where there are files of labels, boxes or outlines that are not read, in words: where nothing
+        else says which pictures are normal, they may say that some are not.
+        """
+        if not unread or self.told or self.doubt:
+            return dataclasses.replace(self, unread=tuple(unread))
+        doubt = f"which pictures are anomalous may be said in {' and '.join(unread)}, and such files are not read"
+        return dataclasses.replace(self, normal=None, doubt=doubt, unread=tuple(unread))
 
 
 def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
@@ -104,7 +127,7 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     Raises `DataError` where it cannot be known what pictures are.
     """
     split = [split_path(path) for path in paths]
-    left_out = {i: reason for i, parts in enumerate(split) if (reason := junk(parts))}
+    left_out = _drawn(split) | {i: reason for i, parts in enumerate(split) if (reason := junk(parts))}
     ordered = sorted(range(len(paths)), key=paths.__getitem__)  # so that nothing depends on the order of the paths
     placed = find_placements({i: split[i] for i in ordered if i not in left_out})
     left_out |= _unused(placed.pictures)
@@ -120,35 +143,53 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     _require_pictures(len(names), len(placed.masks), left_out)
     _require_plain(set(names.values()), {part for place in placed.masks.values() for part in place.rest})
     untold = [i for i, name in names.items() if not sense(name) and not by_masks]
+    said = set(names.values())
     names = _one_normal(_one_spelling(names, roles), roles)
     divided = any(place.role for place in pictures.values())
     normal, doubt = _normal(names, roles, [parts[-1] for parts in map(split_path, empty) if not junk(parts)], divided)
-    odd = sorted(split[i][-1] for i in untold if names[i] == normal and sense(placed.stems[i]) < 0)
-    remark = f"{counted(len(odd), 'file name says', 'file names say')} anomalous, as {odd[0]}" if odd else ""
-    if len(odd) > MOST_ODD * len(untold):
+    told = by_masks or any(map(sense, said))
+    odd, remark, many = odd_ones({i: split[i][-1] for i in untold if names[i] == normal})
+    if many:
+        renamed = {normal: normal if told else NORMAL}
+        names = {i: ANOMALOUS if i in odd else renamed.get(name) or name for i, name in names.items()}
         normal, doubt = None, remark
+    elif not told and normal and not remark:
+        remark = kinds_of([split[i][-1] for i, name in names.items() if name == normal])
     present = {roles[i] for i in names}
     left_out |= _spare(names, roles, normal) if {Role.TRAIN, Role.VAL, Role.TEST} <= present else {}
     names = {i: name for i, name in names.items() if i not in left_out}
     by_set = by_value({i: within[i] for i in names if i in within})
     sets = {name: sorted(by_set[name]) for name in sorted(by_set)}
     if sets:
-        normal, doubt = None, f"the folders {some(sets)} hold a data set each"
+        normal, doubt = None, f"{folders_called(sets)} hold a data set each"
     classes = ordered_names(names.values())
     fits = {mask: i for mask, i in fitting.items() if i in names}
     left_out |= {i: ASTRAY for i in (*placed.masks, *placed.beside) if i not in fits}
     return Layout(
-        about=_about(present if divided else set(), len(classes)) + (f"; {remark}" if remark else ""),
+        about=_about(present if divided else set(), 1 if many else len(classes)) + (f"; {remark}" if remark else ""),
         classes=classes,
         files=_files(names, roles, classes, present),
         normal=ALL if normal and len(classes) == 1 else normal,
         doubt=doubt,
         masks=by_value(fits),
         by_masks=by_masks,
+        told=told,
+        flat=many or by_masks,
         sets=sets,
         alone=_alone({name: [split[i] for i in chosen] for name, chosen in sets.items()}),
         left_out={reason: sorted(chosen) for reason, chosen in by_value(left_out).items()},
     )
+
+
+def _drawn(split: Sequence[Parts]) -> dict[int, str]:
+    """Pictures called as another one beside them, with `_overlay`, `_heatmap` … after it."""
+    stems = [(parts[:-1], stem_of(parts[-1])) for parts in split]
+    known = set(stems)
+    return {
+        i: DRAWN
+        for i, (folder, stem) in enumerate(stems)
+        if (plain := DRAWN_AFFIX.sub("", stem)) != stem and (folder, plain) in known
+    }
 
 
 def _unused(pictures: Mapping[int, Placement]) -> dict[int, str]:
@@ -242,15 +283,15 @@ def _class_names(rests: Mapping[int, Parts], roles: Mapping[int, Role]) -> dict[
             beside = sum(roles[i] is file and len(rest[wrapped:]) <= level for i, rest in rests.items())
             folders = {rest[len(min(shallow, key=len))] for rest in found - shallow}
             raise DataError(
-                f"{counted(beside, 'picture lies', 'pictures lie')} beside the folders {some(folders)}; move "
-                "such pictures into a folder, or name one of the folders"
+                f"{counted(beside, 'picture lies', 'pictures lie')} beside {folders_called(folders)}; move "
+                f"them into a folder called good or bad, or {some(folders)} out of theirs; or name one folder alone"
             )
     for rest in counts:
         own = sense(rest[level]) if len(rest) > level else Sense.ANOMALOUS
         if own >= 0 and {*map(sense, rest)} - {own, Sense.NOTHING}:
             raise DataError(
                 f"the folders {'/'.join(rest)} say different things of their pictures, and {rest[level]} lies where "
-                "others are classes; move or rename one of them"
+                "others are classes; move what is in it out of it, or give it a name that says what its pictures are"
             )
     return {i: rest[wrapped:][level] if len(rest) > wrapped + level else "" for i, rest in rests.items()}
 
@@ -272,14 +313,30 @@ def _wrappers(rests: Sequence[Parts]) -> int:
 
 
 def _class_level(counted: Mapping[Parts, int]) -> int:
-    """The depth at which folders are classes: where most of them say normal or anomalous, or the first."""
+    """The depth at which folders are classes: where most of them say normal or anomalous; or where there are the same
+    few in each of several that are numbered, as patients are; or the first.
+    """
 
     def said(level: int) -> tuple[int, int]:
         senses = {rest: sense(rest[level]) for rest in counted}
         return sum(count for rest, count in counted.items() if senses[rest]), len(set(senses.values()) - {0})
 
     depth = min(map(len, counted), default=0)
-    return max(range(depth), key=said, default=0)
+    level = max(range(depth), key=said, default=0)
+    return level or int(depth > 1 and not said(0)[0] and _numbered(counted))
+
+
+def _numbered(rests: Iterable[Parts]) -> bool:
+    """Whether the first folders all have a number and hold several folders called the same, fewer than they are."""
+    inner = defaultdict[str, set[str]](set)
+    for first, second, *_ in rests:
+        inner[first].add(second)
+    common = set.union(*inner.values())
+    return (
+        all(any(map(str.isdigit, first)) for first in inner)
+        and 1 < len(common) < len(inner)
+        and sum(found == common for found in inner.values()) > ALIKE * len(inner)
+    )
 
 
 def _match(
@@ -391,7 +448,7 @@ def _normal(
     if len(said) == 1:
         return said.pop(), ""
     if said:
-        return None, f"the classes {some(said)} all sound normal"
+        return None, f"the classes {some(said)} {'both' if len(said) == 2 else 'all'} sound normal"
     if all(sense(name) < 0 for name in trained):
         return None, f"all there is to train on is called {some(trained)}, which is no name for what is normal{none}"
     if len(trained) > 1:
@@ -413,10 +470,11 @@ def _about(present: Collection[Role], classes: int) -> str:
     """The arrangement in words, by the roles that there are folders for."""
     if present:
         folders = " and ".join(each for each in Role if each in present)
+        folder = "folders " if len(present) > 1 else "folder "
         if Role.TRAIN not in present:
-            return f"folders {folders}, and none for training: some of their normal pictures are"
+            return f"{folder}{folders}, and none for training: some of their normal pictures are"
         joined = Role.VAL in present and Role.TEST in present
-        return f"folders {folders}" + ("; normal pictures of val are trained with" if joined else "")
+        return f"{folder}{folders}" + ("; normal pictures of val are trained with" if joined else "")
     return "all pictures in one folder" if classes == 1 else "a folder for each class"
 
 

@@ -16,6 +16,7 @@ import PIL
 import torch
 from torch import Tensor
 
+from anomaly_ae.data.annotations import find_annotations
 from anomaly_ae.data.decoder import Records
 from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.decoding import INSIDE, Pixels, Target, further_words
@@ -54,6 +55,7 @@ LOOK, SAMPLE = (
     Target((1, 1, 1), sample=SAMPLED),
 )  # small ones; next to nothing beside
 E = TypeVar("E", bound=AnomalyAEError)
+INTO_FOLDERS = "move the normal pictures into a folder called good, and the others into one called bad beside it"
 PIXELS_FILE, ABOUT_FILE = "pixels.npy", "about.json"
 
 
@@ -80,7 +82,9 @@ class PictureData:
             data = cls(source.name, source, listing, layout)
         except DataError as error:
             raise _with_tree(DataError(f"{source.name}: {error}"), listing) from error
-        return replace(data, layout=data._layout_by_masks()) if data.layout.by_masks else data
+        if data.layout.by_masks:
+            data = replace(data, layout=data._layout_by_masks())
+        return replace(data, layout=data.layout.beside(data._annotations()))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -114,18 +118,31 @@ class PictureData:
         """
         return replace(self, learned=frozenset(normal))
 
-    def undecided(self) -> UsageError:
-        """What to say where nothing tells which classes are normal."""
-        first = max(self.classes, key=sense)
+    def undecided(self, asked: bool = True) -> UsageError:
+        """What to say where nothing tells which classes are normal; `asked` where `--normal` may tell it."""
+        said = f"{self.name}: {self.layout.doubt}; "
+        if not asked:
+            return _with_tree(UsageError(f"what is normal cannot be told: {said}{INTO_FOLDERS}"), self.listing)
+        good = [name for name in self.classes if sense(name) > 0] or [
+            name for name in self.classes if len(self.classes) > 1 and sense(name) == 0
+        ]
+        known = len(good) == 1 or (bool(good) and sense(good[0]) > 0)
+        choice = f"--normal {shlex.quote(','.join(good)) if known else 'CLASS'}"
         if self.layout.sets:
             one = f"name one of them, as in --dataset {alone}; or " if (alone := self._alone) else ""
-            what = f"{one}take them together with --normal {shlex.quote(first)}"
+            what = f"{one}take them together with {choice}"
+        elif len(self.classes) == 1:
+            what = f"say --normal all if all of them are normal; or {INTO_FOLDERS}"
         else:
-            what = (
-                f"say what is normal, as in --normal {shlex.quote(first)}, or --normal all if everything is; or name "
-                "a folder of normal pictures alone; or call theirs good"
-            )
-        return _with_tree(UsageError(f"--normal is needed: {self.name}: {self.layout.doubt}; {what}"), self.listing)
+            what = f"say what is normal, {'as in' if known else 'with'} {choice}, or --normal all if everything is"
+            if len(good) == 1 or not known:
+                what += f"; or {INTO_FOLDERS if self.layout.flat else 'call the folder of the normal ones good'}"
+        return _with_tree(UsageError(f"--normal is needed: {said}{what}"), self.listing)
+
+    def _annotations(self) -> list[str]:
+        """Files that may say what is in the pictures that are trained on, and are not read; in words."""
+        trained = [self.source.inside(self.listing.paths[i]) for i in self.layout.files[TRAIN][0]]
+        return find_annotations(self.listing.beside, trained, self.source.head)
 
     @property
     def _alone(self) -> str:

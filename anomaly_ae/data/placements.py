@@ -1,7 +1,7 @@
 """Where a file lies: what its folders are for, by their names and their neighbours', and whether it is a mask."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from anomaly_ae.data.folder_words import (
     may_be_mask_folder,
     role,
     sense,
+    stem_of,
 )
 from anomaly_ae.errors import DataError
 
@@ -71,7 +72,7 @@ class Placements:
 
 def find_placements(files: Mapping[int, Parts]) -> Placements:
     """Where files lie, by the parts of their paths. Raises `DataError` where a folder may be of masks or a class."""
-    stems = {i: same_class(_stem(parts[-1])) for i, parts in files.items()}
+    stems = {i: same_class(stem_of(parts[-1])) for i, parts in files.items()}
     paired = _paired(files)
     beside = paired | _masks_beside({i: parts[:-1] for i, parts in files.items() if i not in paired}, stems)
     found = _placements({i: parts[:-1] for i, parts in files.items() if i not in beside}, stems)
@@ -84,6 +85,11 @@ def some(names: Iterable[str]) -> str:
     ordered = ordered_names(names)
     more = f" and {len(ordered) - MOST_NAMED:,} more" if len(ordered) > MOST_NAMED else ""
     return ", ".join(ordered[:MOST_NAMED]) + more
+
+
+def folders_called(names: Collection[str]) -> str:
+    """The same of folders, as a subject."""
+    return f"the {'folder' if len({*names}) == 1 else 'folders'} {some(names)}"
 
 
 def _masks_beside(folders: Mapping[int, Parts], stems: Mapping[int, str]) -> dict[int, int | None]:
@@ -107,7 +113,7 @@ def _paired(split: Mapping[int, Parts]) -> dict[int, int | None]:
     """
     folders = defaultdict[Parts, dict[bool, dict[str, int]]](lambda: {True: {}, False: {}})
     for i, (*folder, name) in split.items():
-        folders[tuple(folder)][name.lower().endswith(JPEG)][_stem(name)] = i
+        folders[tuple(folder)][name.lower().endswith(JPEG)][stem_of(name)] = i
     return {
         mask: found[True][stem]
         for found in folders.values()
@@ -185,11 +191,6 @@ def by_value(mapping: Mapping[K, V]) -> dict[V, tuple[K, ...]]:
     for key, value in mapping.items():
         found[value].append(key)
     return {value: tuple(keys) for value, keys in found.items()}
-
-
-def _stem(name: str) -> str:
-    """The name of a file without its ending."""
-    return name.rpartition(".")[0] or name
 
 
 def ordered_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anomaly_ae.data.annotations import may_annotate
 from anomaly_ae.data.decoding import MOST_BYTES, TOO_LARGE, open_file
-from anomaly_ae.data.folder_words import junk, split_path
+from anomaly_ae.data.folder_words import MAC_REMARKS, junk, split_path
 from anomaly_ae.errors import DataError, DataMissing, one_line
 from anomaly_ae.escaping import counted, counted_as
 from anomaly_ae.files import expand
@@ -64,6 +65,7 @@ class Listing:
     unread:   folders that could not be looked into, each with the reason
     left_out: how many files or folders are none of the paths though people may think so, by what they are
     empty:    folders below which there is no image
+    beside:   files that may say what is in the pictures, by their endings
     """
 
     paths: list[bytes]
@@ -73,6 +75,7 @@ class Listing:
     unread: tuple[str, ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
     empty: tuple[bytes, ...] = ()
+    beside: tuple[bytes, ...] = ()
 
     @classmethod
     def of(
@@ -85,11 +88,10 @@ class Listing:
     ) -> "Listing":
         """Of path, size and time of each file, in order of the paths.
 
-        skipped: names of files that are no images; repeated: folders that links lead to once more
+        skipped: paths of files that are no images; repeated: folders that links lead to once more
         """
         paths, sizes, times = zip(*sorted(found), strict=True) if found else ((), (), ())
-        kinds = Counter(kind for name in skipped if (kind := _unreadable(name)))
-        left_out = {f"{kind} files, which cannot be read; save as PNG or JPEG": n for kind, n in kinds.items()}
+        left_out = dict(Counter(what for path in skipped if (what := _unreadable(path))))
         if repeated:
             left_out["folders that links lead to once more"] = repeated
         return cls(
@@ -100,6 +102,7 @@ class Listing:
             tuple(unread),
             left_out,
             tuple(sorted(empty)),
+            tuple(filter(may_annotate, skipped)),
         )
 
     def __len__(self) -> int:
@@ -139,7 +142,7 @@ class Source(ABC):
         if not reasons:
             return listing
         kept = listing.take(i for i in range(len(listing)) if i not in reasons)
-        left_out = listing.left_out | Counter(reasons.values())
+        left_out = dict(Counter(listing.left_out) + Counter(reasons.values()))
         return self._require(
             replace(listing, paths=kept.paths, sizes=kept.sizes, times=kept.times, left_out=left_out)
         )
@@ -151,6 +154,10 @@ class Source(ABC):
     def inside(self, path: bytes) -> bytes:
         """The part of a path that says what the file is."""
         return path
+
+    def head(self, path: bytes, count: int) -> bytes:
+        """The first bytes of a file, so many; nothing where it cannot be read."""
+        return _head(self.locate(path), count)
 
     def fetch(self, paths: Sequence[bytes], sizes: Integers) -> Contents | None:
         """What files of so many bytes hold, or why it cannot be had; None where a path is all that one needs."""
@@ -231,11 +238,15 @@ class Address(Source):
         ]
         failed = sum(isinstance(head, Exception) for head in heads)
         unread = [f"{counted(failed, 'file')} without an image's ending could not be looked into"] if failed else []
-        skipped = [os.fsencode(path) for path in none]
+        skipped = [os.fsencode(path[len(self._before) :]) for path in none]
         return self._require(Listing.of(images, skipped, unread, empty=_empty(folders, images)))
 
     def locate(self, path: bytes) -> bytes:
         return os.fsencode(self._before) + path
+
+    def head(self, path: bytes, count: int) -> bytes:
+        (found,) = self._opened[0].cat_ranges([os.fsdecode(self.locate(path))], 0, count, on_error="return")
+        return b"" if isinstance(found, Exception) else bytes(found)
 
     def fetch(self, paths: Sequence[bytes], sizes: Integers) -> Contents | None:
         system, whole = self._opened[0], [os.fsdecode(self.locate(path)) for path in paths]
@@ -338,7 +349,7 @@ class _Walk:
     def _skip(self, entry: "os.DirEntry[bytes]", path: bytes) -> None:
         if entry.is_symlink() and not os.path.exists(entry.path) and not entry.name.startswith(b"."):
             self.unread.append(f"the link {shown(path)} leads nowhere")
-        self.skipped.append(entry.name)
+        self.skipped.append(path)
 
     def _counts(self, entry: "os.DirEntry[bytes]") -> bool:
         """Whether it is an image file; a link that leads nowhere is one if it is called so."""
@@ -366,24 +377,27 @@ def _empty(folders: Iterable[bytes], files: Iterable[tuple[bytes, int, int]]) ->
     return set(folders) - full - {b""}
 
 
-def _unreadable(name: bytes) -> str | None:
-    """What a file is that people take for a picture and that is none here, by its ending."""
-    if os.path.basename(name).startswith(b"."):
-        return None
+def _unreadable(path: bytes) -> str | None:
+    """What files are that people take for pictures and that are none here, by their ending."""
+    name = os.path.basename(path)
+    if name.startswith(b"."):
+        return MAC_REMARKS if name.startswith(APPLE_DOUBLE) and has_ending(name) else None
     ends = os.fsdecode(name).lower()
-    return next((kind for kind, endings in UNREADABLE.items() if ends.endswith(tuple(endings.split()))), None)
+    kind = next((kind for kind, endings in UNREADABLE.items() if ends.endswith(tuple(endings.split()))), None)
+    how = "save frames as" if kind == "video" else "save as"
+    return f"{kind} files, which cannot be read; {how} PNG or JPEG" if kind else None
 
 
 def _is_image(path: bytes) -> bool:
     """By its ending, or by its first bytes where that says nothing or misleads."""
     remark = os.path.basename(path).startswith(APPLE_DOUBLE)
-    return has_ending(path) if has_ending(path) and not remark else _starts_as_image(_head(path))
+    return has_ending(path) if has_ending(path) and not remark else _starts_as_image(_head(path, HEAD))
 
 
-def _head(path: bytes) -> bytes:
+def _head(path: bytes, count: int) -> bytes:
     try:
         with open_file(path) as file:
-            return file.read(HEAD) or b""
+            return file.read(count) or b""
     except OSError:
         return b""
 

@@ -159,7 +159,7 @@ AS_FOUND: dict[str, tuple[Tree, str]] = {
         {"良品": 6, "défectueux": 2, "不良": 1},
         "train défectueux 2; train 不良 1; train +良品 6",
     ),
-    "what the names of files say": ({":good_{}.png": 3, ":bad_{}.png": 2}, "train normal 5"),
+    "what the names of files say": ({":good_{}.png": 3, ":bad_{}.png": 2}, "train anomalous 2; train normal 3"),
     "unlabelled pictures": ({"good": 6, "bad": 2, "unlabeled": 3}, "train bad 2; train +good 6; left out 3"),
     "a test without classes": ({"train": 6, "test": 3}, "train +normal 6; left out 3"),
     "a test alone": ({"test/good": 6, "test/bad": 3}, "train bad 3; train +good 6"),
@@ -229,11 +229,11 @@ def make(root: Path, tree: Tree) -> Path:
         (
             {":good_{}.png": 3, ":bad_{}.png": 2},
             "",
-            "2 file names say anomalous, as bad_0.png",
+            "3 file names say normal, as good_0.png, and 2 do not, as bad_0.png",
         ),
         ({"labels": 3}, "", "all there is to train on lies in labels, which may be something else"),
         ({"a": 3, "b": 3}, "", "no name of the classes a, b says normal"),
-        ({"good": 3, "ok": 3}, "", "the classes good, ok all sound normal"),
+        ({"good": 3, "ok": 3}, "", "the classes good, ok both sound normal"),
         ({"test/good": 3, "test/bad": 3}, "train", "train holds no picture"),
     ],
 )
