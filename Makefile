@@ -1,8 +1,8 @@
-# make demo | test | check: each makes or reuses .venv; nothing else is needed but Python 3.11+ and pip.
+# make demo | test | test-slow | check: each makes or reuses .venv; nothing else is needed but Python 3.11+ and pip.
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slow check clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -14,8 +14,13 @@ demo: .venv/installed
 	@echo "  in a browser   $(BIN)/anomaly-ae ui"
 	@echo "  other digits   $(BIN)/anomaly-ae train --normal all-but:7"
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-slow: .venv/installed-dev
+	$(PYTEST) -m slow
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -1,11 +1,14 @@
 """What many tests need: the command line as a user calls it, and one finished training on the bundled digits."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,11 @@ import pytest
 import torch
 
 from anomaly_ae import pipeline
+from anomaly_ae.cli import main
 from anomaly_ae.config import RunConfig
 from anomaly_ae.detector import Detector
 from anomaly_ae.evaluation import Evaluation
-from anomaly_ae.pipeline import TrainResult
+from anomaly_ae.pipeline import TrainResult, evaluating, training
 from anomaly_ae.runs import Home, RunFolder
 
 COMMAND = [sys.executable, "-m", "anomaly_ae.cli"]
@@ -57,22 +61,79 @@ Cli = Callable[..., Ended]
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    """Run `anomaly-ae` in a folder of its own."""
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """Run `anomaly-ae` within this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in SETTINGS_THAT_LEAK_IN:
+        monkeypatch.delenv(name, raising=False)
 
-    def run(*arguments: str, env: dict[str, str] | None = None, **options: Any) -> Ended:
+    def run(*arguments: str, env: Mapping[str, str] | None = None, input: str = "") -> Ended:  # noqa: A002
+        with monkeypatch.context() as patch:
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["anomaly-ae", *arguments])
+            patch.setattr(sys, "stdin", io.StringIO(input))
+            patch.setattr(warnings, "showwarning", warnings.showwarning)
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                main()
+        captured = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), captured.out, captured.err)
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def cli_process(tmp_path: Path) -> Cli:
+    """Run `anomaly-ae` in a process and a folder of its own."""
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None, **options: Any) -> Ended:
         done = subprocess.run(
             [*COMMAND, *arguments],
             cwd=tmp_path,
-            env=clean_environment() | (env or {}),
+            env={**clean_environment(), **(env or {})},
             capture_output=True,
             text=True,
             timeout=200,
+            check=False,
             **options,
         )
         return Ended(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+_drawing = False
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Within it, trainings and evaluations draw their figures."""
+    global _drawing
+    before, _drawing = _drawing, True
+    try:
+        yield
+    finally:
+        _drawing = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _only_figures_that_are_looked_at() -> Iterator[None]:
+    """Figures take most of the time of a short training, so there are none but within `drawing()`."""
+    draw, save = evaluating.draw, training.save_training_figures
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluating, "draw", lambda *args, **options: draw(*args, **options) if _drawing else {})
+        patch.setattr(training, "save_training_figures", lambda *args: save(*args) if _drawing else None)
+        yield
+
+
+@pytest.fixture
+def figures() -> Iterator[None]:
+    """For a test that looks at figures."""
+    with drawing():
+        yield
 
 
 @dataclass(frozen=True)
@@ -91,8 +152,9 @@ class Trained:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     home = Home.find(str(tmp_path_factory.mktemp("project") / "mlruns"))
-    result = pipeline.train(RunConfig(normal="0,1,2", epochs=60), home=home)
-    return Trained(home, home.find_run(result.run_id), result, pipeline.evaluate(home=home))
+    with drawing():
+        result = pipeline.train(RunConfig(normal="0,1,2", epochs=60), home=home)
+        return Trained(home, home.find_run(result.run_id), result, pipeline.evaluate(home=home))
 
 
 @pytest.fixture

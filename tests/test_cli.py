@@ -3,42 +3,21 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from anomaly_ae import __version__
 from anomaly_ae.autoencoders import AUTOENCODERS
-from anomaly_ae.cli import main
-from anomaly_ae.cli.names import names_of
+from anomaly_ae.cli.names import catalogue
 from anomaly_ae.config import TYPES
 from anomaly_ae.data.augmentation import AUGMENTATIONS
 from anomaly_ae.data.named import DATASETS
 from anomaly_ae.objectives import OBJECTIVES
 from anomaly_ae.pipeline import evaluate
 from anomaly_ae.scorers import SCORERS
-from tests.conftest import Cli, Ended, Trained, clean_environment
-
-Call = Callable[..., Ended]
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """Run the command line within this process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("ANOMALY_AE_MLRUNS", "ANOMALY_AE_DATA_DIR", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["anomaly-ae", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
-
+from tests.conftest import Cli, Trained, clean_environment
 
 WRONG = [
     (("train",), 2, "--normal"),
@@ -84,13 +63,13 @@ WRONG = [
     ("arguments", "code", "said"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, tuple) else None
 )
 def test_wrong_use_is_one_line_and_leaves_nothing_behind(
-    call: Call, tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+    cli: Cli, tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     (tmp_path / "a-file").write_text("x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "photo.png").write_text("x")
     before = sorted(tmp_path.rglob("*"))
-    ended = call(*arguments)
+    ended = cli(*arguments)
     assert (ended.code, ended.out) == (code, "")
     *stages, error = ended.err.splitlines()  # what it was at, if it came so far
     assert error.startswith("error: ")
@@ -99,36 +78,36 @@ def test_wrong_use_is_one_line_and_leaves_nothing_behind(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_version_is_said(call: Call) -> None:
-    assert call("--version").out == f"{__version__}\n"
+def test_the_version_is_said(cli: Cli) -> None:
+    assert cli("--version").out == f"{__version__}\n"
 
 
-def test_the_help_of_train_names_every_setting(call: Call) -> None:
-    said = re.findall(r"[\w-]+", call("train", "--help").out)
+def test_the_help_of_train_names_every_setting(cli: Cli) -> None:
+    said = re.findall(r"[\w-]+", cli("train", "--help").out)
     assert {name for name in TYPES if name not in said and f"--{name.replace('_', '-')}" not in said} == set()
 
 
-def test_without_a_command_it_shows_its_help(call: Call) -> None:
-    ended = call()
+def test_without_a_command_it_shows_its_help(cli: Cli) -> None:
+    ended = cli()
     assert (ended.code, ended.err) == (0, "")
     assert "evaluate" in ended.out
 
 
 @pytest.mark.parametrize("command", ["datasets", "scorers"])
-def test_catalogues_can_be_listed(call: Call, command: str) -> None:
-    plain, as_json = call(command), json.loads(call(command, "--json").out)
+def test_catalogues_can_be_listed(cli: Cli, command: str) -> None:
+    plain, as_json = cli(command), json.loads(cli(command, "--json").out)
     assert as_json
     for name, about in as_json.items():
         assert name in plain.out
         assert about in plain.out
 
 
-def test_autoencoders_are_listed_with_their_sizes(call: Call) -> None:
-    rows = {row["name"]: row for row in json.loads(call("autoencoders", "--json").out)["autoencoders"]}
+def test_autoencoders_are_listed_with_their_sizes(cli: Cli) -> None:
+    rows = {row["name"]: row for row in json.loads(cli("autoencoders", "--json").out)["autoencoders"]}
     bottleneck = rows["dense-bottleneck-64"]
     assert (bottleneck["encoder_parameters"], bottleneck["decoder_parameters"]) == (219_584, 259_521)
     assert bottleneck["latent_shape"] == [64]
-    plain = call("autoencoders", "--image-size", "32", "--channels", "3")
+    plain = cli("autoencoders", "--image-size", "32", "--channels", "3")
     assert plain.code == 0
     assert "3×32×32" in plain.out
     assert "219,584" not in plain.out
@@ -138,60 +117,60 @@ def test_autoencoders_are_listed_with_their_sizes(call: Call) -> None:
     )
 
 
-def test_one_autoencoder_is_shown_layer_by_layer(call: Call) -> None:
-    ended = call("autoencoders", "dense-bottleneck-64")
+def test_one_autoencoder_is_shown_layer_by_layer(cli: Cli) -> None:
+    ended = cli("autoencoders", "dense-bottleneck-64")
     rows = [line.split() for line in ended.out.splitlines()]
     assert ["encoder", "Linear", "64", "200,768"] in rows
     assert ended.out.splitlines()[-1] == "parameters: encoder 219,584 + decoder 259,521 = 479,105"
-    layers = json.loads(call("autoencoders", "dense-bottleneck-64", "--json").out)["layers"]
+    layers = json.loads(cli("autoencoders", "dense-bottleneck-64", "--json").out)["layers"]
     assert sum(layer["parameters"] for layer in layers) == 479_105
-    assert "did you mean 'deep-cnn'" in call("autoencoders", "deep").err
+    assert "did you mean 'deep-cnn'" in cli("autoencoders", "deep").err
 
 
-def test_evaluate_prints_a_table_or_one_json_object(call: Call, trained: Trained) -> None:
+def test_evaluate_prints_a_table_or_one_json_object(cli: Cli, trained: Trained) -> None:
     place = ("--mlruns", str(trained.home.root))
-    ended = call("evaluate", *place, "--json")
+    ended = cli("evaluate", *place, "--json")
     evaluation = json.loads(ended.out)
     assert evaluation["auroc"] == trained.evaluation.auroc
     assert evaluation["run_id"] == trained.run.record.id
-    table = call("evaluate", trained.run.record.id[:8], *place, "--target-fpr", "0.1").out
+    table = cli("evaluate", trained.run.record.id[:8], *place, "--target-fpr", "0.1").out
     for part in ("AUROC", "95 % interval", "FPR@95TPR", "0.1 (marginal)", "novel", f"{evaluation['auroc']:.4f}"):
         assert part in table
 
 
-def test_runs_are_listed(call: Call, trained: Trained) -> None:
-    assert "no runs; train with" in call("runs").out
-    ended = call("runs", "--mlruns", str(trained.home.root), "--json")
+def test_runs_are_listed(cli: Cli, trained: Trained) -> None:
+    assert "no runs; train with" in cli("runs").out
+    ended = cli("runs", "--mlruns", str(trained.home.root), "--json")
     records = {run["run_id"]: run for run in json.loads(ended.out)["runs"]}
     assert records[trained.run.record.id]["status"] == "FINISHED"
 
 
-def test_runs_are_filtered_and_sorted(call: Call, trained: Trained) -> None:
+def test_runs_are_filtered_and_sorted(cli: Cli, trained: Trained) -> None:
     place = ("--mlruns", str(trained.home.root))
-    lines = call("runs", "--filter", "autoencoder=conv", "--sort", "auroc", *place).out.splitlines()
+    lines = cli("runs", "--filter", "autoencoder=conv", "--sort", "auroc", *place).out.splitlines()
     assert lines[0].split()[:4] == ["run", "started", "status", "name"]
     assert f"{trained.evaluation.auroc:.4f}" in next(line for line in lines if trained.run.record.id[:8] in line)
-    assert "runs is like that" in call("runs", "--filter", "autoencoder=vae", *place).out
-    assert call("runs", "--filter", "epochs=many", *place).code == 2
-    assert "known: started, name" in call("runs", "--sort", "size", *place).err
+    assert "runs is like that" in cli("runs", "--filter", "autoencoder=vae", *place).out
+    assert cli("runs", "--filter", "epochs=many", *place).code == 2
+    assert "known: started, name" in cli("runs", "--sort", "size", *place).err
 
 
-def test_a_run_is_promoted_and_exported_by_its_new_name(call: Call, trained: Trained, tmp_path: Path) -> None:
+def test_a_run_is_promoted_and_exported_by_its_new_name(cli: Cli, trained: Trained, tmp_path: Path) -> None:
     place = ("--mlruns", str(trained.home.root))
-    promoted = call("promote", trained.run.record.id[:8], "--as", "challenger", *place)
+    promoted = cli("promote", trained.run.record.id[:8], "--as", "challenger", *place)
     assert "models:/digits@challenger" in promoted.out
     file = tmp_path / "detector.onnx"
-    exported = call("export", "models:/digits@challenger", "--format", "onnx", "--output", str(file), *place)
+    exported = cli("export", "models:/digits@challenger", "--format", "onnx", "--output", str(file), *place)
     assert "heat_map: float32 (N, 8, 8)" in exported.out
     assert "against PyTorch" in exported.out
     assert file.stat().st_size > 10_000
-    assert "known: onnx" in call("export", "--format", "coreml", "--output", str(file), *place).err
+    assert "known: onnx" in cli("export", "--format", "coreml", "--output", str(file), *place).err
 
 
-def test_train_as_a_user_calls_it(cli: Cli, tmp_path: Path) -> None:
+def test_train_as_a_user_calls_it(cli_process: Cli, tmp_path: Path) -> None:
     """In a process of its own, settings from a file, a flag that wins, and a saved copy."""
     (tmp_path / "run.yaml").write_text("normal: all-but:7\nepochs: 9\nlatent: 6\n")
-    ended = cli("train", "--config", "run.yaml", "--epochs", "3", "--save-to", "copy", "--json")
+    ended = cli_process("train", "--config", "run.yaml", "--epochs", "3", "--save-to", "copy", "--json")
     result = ended.json()
     wanted = "run_id, epochs, train_seconds, images_per_second, final_loss, validation_loss, parameters"
     assert set(wanted.split(", ")) <= result.keys()
@@ -201,13 +180,13 @@ def test_train_as_a_user_calls_it(cli: Cli, tmp_path: Path) -> None:
     assert (config["normal"], config["latent"], config["epochs"]) == ("all-but:7", 6, 3)
     assert "epoch 3/3" in ended.err  # progress goes to standard error, in plain lines
     assert "\x1b" not in ended.err
-    assert cli("evaluate", "copy", "--json").json()["normal"] == list("012345689")
+    assert cli_process("evaluate", "copy", "--json").json()["normal"] == list("012345689")
 
 
-def test_a_reader_that_has_had_enough_is_no_error(cli: Cli) -> None:
+def test_a_reader_that_has_had_enough_is_no_error(cli_process: Cli) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    assert "Traceback" not in cli("datasets").err
+    assert "Traceback" not in cli_process("datasets").err
     import subprocess
 
     from tests.conftest import COMMAND
@@ -218,19 +197,19 @@ def test_a_reader_that_has_had_enough_is_no_error(cli: Cli) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_folder_that_may_not_be_written(call: Call, tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "mlruns").mkdir(mode=0o500)
-    ended = call("train", "--normal", "0", "--epochs", "1", "--no-tracking")
+    ended = cli("train", "--normal", "0", "--epochs", "1", "--no-tracking")
     assert ended.code == 1
     assert ended.err.splitlines()[-1].startswith("error: cannot")
 
 
-def test_a_full_disk_ends_the_run_as_failed_with_one_line(cli: Cli, tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_run_as_failed_with_one_line(cli_process: Cli, tmp_path: Path) -> None:
     """A real refusal by the system: no file of the process may grow beyond what one checkpoint needs."""
     import resource
 
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))  # noqa: E731
-    ended = cli("train", "--normal", "0,1,2", "--epochs", "2", "--no-tracking", preexec_fn=limit)
+    ended = cli_process("train", "--normal", "0,1,2", "--epochs", "2", "--no-tracking", preexec_fn=limit)
     assert ended.code == 1
     assert ended.err.splitlines()[-1].startswith("error: cannot write")
     assert "File too large" in ended.err
@@ -264,7 +243,7 @@ def test_a_terminal_without_letters_beyond_ascii_gets_escapes(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "catalogue"),
+    ("kind", "loaded"),
     [
         ("autoencoder", AUTOENCODERS),
         ("scorer", SCORERS),
@@ -273,8 +252,8 @@ def test_a_terminal_without_letters_beyond_ascii_gets_escapes(tmp_path: Path) ->
         ("data set", DATASETS),
     ],
 )
-def test_names_are_known_without_loading_what_has_them(kind: str, catalogue: dict[str, object]) -> None:
-    assert names_of(kind) == tuple(catalogue)
+def test_names_are_known_without_loading_what_has_them(kind: str, loaded: dict[str, Any]) -> None:
+    assert catalogue(kind) == {name: getattr(entry, "about", "") for name, entry in loaded.items()}
 
 
 def test_wrong_names_are_refused_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
@@ -328,14 +307,14 @@ def test_the_shell_completes_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["datasets", "scorers", "autoencoders", "autoencoders conv", "runs"])
-def test_json_is_one_object(call: Call, command: str) -> None:
-    ended = call(*command.split(), "--json")
+def test_json_is_one_object(cli: Cli, command: str) -> None:
+    ended = cli(*command.split(), "--json")
     assert isinstance(ended.json(), dict)
     assert ended.err == ""
 
 
-def test_results_print_in_python_as_the_command_line_shows_them(call: Call, trained: Trained) -> None:
-    shown = call("evaluate", trained.run.record.id, "--mlruns", str(trained.home.root), "--target-fpr", "0.1").out
+def test_results_print_in_python_as_the_command_line_shows_them(cli: Cli, trained: Trained) -> None:
+    shown = cli("evaluate", trained.run.record.id, "--mlruns", str(trained.home.root), "--target-fpr", "0.1").out
     evaluation = evaluate(trained.run.record.id, target_fpr=0.1, home=trained.home)
     assert f"{evaluation}\n" == shown
     assert str(trained.result).startswith("run  ")

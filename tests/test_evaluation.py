@@ -98,6 +98,7 @@ def test_the_split_was_held(trained: Trained) -> None:
     assert len(trained.detector().scorer.state()["features.memory"]) == len(split.fit.indices)
 
 
+@pytest.mark.usefixtures("figures")
 def test_where_every_class_is_normal_there_is_nothing_to_rank(home: Home) -> None:
     pipeline.train(RunConfig(normal="all", autoencoder="vanilla", epochs=2), home=home)
     evaluation = pipeline.evaluate(home=home)

@@ -7,7 +7,7 @@ import typer
 
 from anomaly_ae import texts
 from anomaly_ae.cli.app import Json, app, show_values
-from anomaly_ae.cli.names import named
+from anomaly_ae.cli.names import DATA_SET, catalogue, named
 from anomaly_ae.errors import UsageError, one_line
 from anomaly_ae.progress import say
 
@@ -17,9 +17,7 @@ MNIST_SIZE = (28, 28)  # at which the autoencoders that take any size are listed
 @app.command()
 def datasets(as_json: Json = False) -> None:
     """List the data sets; a folder of pictures is one, too."""
-    from anomaly_ae.data.named import DATASETS
-
-    show_values({name: entry.about for name, entry in DATASETS.items()}, as_json, texts.listed)
+    show_values(catalogue(DATA_SET), as_json, texts.listed)
 
 
 @app.command()
@@ -63,6 +61,4 @@ def autoencoders(
 @app.command()
 def scorers(as_json: Json = False) -> None:
     """List the scorers; several can be joined by +."""
-    from anomaly_ae.scorers import SCORERS
-
-    show_values({name: entry.about for name, entry in SCORERS.items()}, as_json, texts.listed)
+    show_values(catalogue("scorer"), as_json, texts.listed)

@@ -3,7 +3,7 @@
 import ast
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,26 +27,33 @@ FIELDS = {"autoencoder": "autoencoder", "scorer": "scorer", "objective": "object
 
 
 @cache
-def names_of(kind: str) -> tuple[str, ...]:
-    """The names in a catalogue, read from its source: to import it would take torch along, and seconds."""
-    file, catalogue = CATALOGUES[kind]
+def catalogue(kind: str) -> dict[str, str]:
+    """The names in a catalogue, each with the first text of its line, which says what it is; read from the source,
+    for to import it would take torch along, and seconds.
+    """
+    file, variable = CATALOGUES[kind]
     words: dict[str, str] = {}  # of constants that stand for a name
     for statement in ast.parse((PACKAGE / file).read_text(encoding="utf-8")).body:
         match statement:
             case ast.Assign([ast.Name(constant)], ast.Constant(str(word))):
                 words[constant] = word
-            case ast.AnnAssign(ast.Name(target), _, ast.Dict(keys)) if target == catalogue:
-                return tuple(
-                    words[key.id] if isinstance(key, ast.Name) else ast.literal_eval(key) for key in keys if key
-                )
-    raise LookupError(f"{file} has no {catalogue}")
+            case ast.AnnAssign(ast.Name(target), _, ast.Dict(keys, lines)) if target == variable:
+                names = [words[key.id] if isinstance(key, ast.Name) else ast.literal_eval(key) for key in keys if key]
+                return dict(zip(names, map(_first_text, lines), strict=True))
+    raise LookupError(f"{file} has no {variable}")
+
+
+def _first_text(line: ast.expr) -> str:
+    """The first text among what a line of a catalogue is made of; empty where there is none."""
+    parts = line.args if isinstance(line, ast.Call) else []
+    return next((part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)), "")
 
 
 def named(kind: str, *others: str) -> dict[str, Any]:
     """What an option gets that takes names, several of them joined by `+` or `,`, of a catalogue or these others."""
 
     def known() -> tuple[str, ...]:
-        return (*(names_of(kind) if kind in CATALOGUES else ()), *others)
+        return (*(catalogue(kind) if kind in CATALOGUES else ()), *others)
 
     def refuse(context: typer.Context, value: str | None) -> str | None:
         if value and not context.resilient_parsing:
@@ -64,19 +71,19 @@ def named(kind: str, *others: str) -> dict[str, Any]:
 def check_config(config: RunConfig) -> None:
     """Raise `UnknownName` for the first name in a config that no catalogue has, and no folder of pictures."""
     for field, kind in FIELDS.items():
-        _check(kind, getattr(config, field) or "", names_of(kind))
+        _check(kind, getattr(config, field) or "", catalogue(kind))
     check_dataset(config.dataset, config.data_dir)
 
 
 def check_dataset(name: str | None, data_dir: str | None) -> None:
     """Raise `UnknownName` for a word that is neither the name of a data set nor a folder's here."""
     places = (Path(), expand(data_dir or os.environ.get("ANOMALY_AE_DATA_DIR") or "data"))
-    known = names_of(DATA_SET)
+    known = catalogue(DATA_SET)
     if name and name not in known and re.fullmatch(r"[\w-]+", name) and not any((p / name).exists() for p in places):
         raise UnknownName(DATA_SET, name, [*known, "or a folder of pictures"])
 
 
-def _check(kind: str, value: str, known: Sequence[str]) -> None:
+def _check(kind: str, value: str, known: Collection[str]) -> None:
     """Raise `UnknownName` for a part of a value, but for its weight as in `0.5*ssim`, that nothing is called by."""
     for part in re.split("[+,]", value):
         name = part.rpartition("*")[2].strip()

@@ -29,6 +29,8 @@ from ray.cluster_utils import Cluster
 
 from anomaly_ae.doors import ray as door
 
+pytestmark = pytest.mark.slow  # a Ray of its own
+
 GOOD, BAD = 1_100, 2  # files: five parts
 
 
@@ -175,10 +177,10 @@ def test_after_a_kill_of_the_job_rays_checkpoint_leaves_out_what_is_written(
 
 
 def test_from_the_command_line_on_a_ray_of_its_own(
-    cli: Cli, trained: Trained, folder: Path, expected: pd.DataFrame, tmp_path: Path
+    cli_process: Cli, trained: Trained, folder: Path, expected: pd.DataFrame, tmp_path: Path
 ) -> None:
     place = ("--mlruns", str(trained.home.root), "--output", "scores.parquet")
-    ended = cli("score", str(folder), *place, "--engine", "ray", "--workers", "1", "--json")
+    ended = cli_process("score", str(folder), *place, "--engine", "ray", "--workers", "1", "--json")
     assert ended.json()["scored"] == GOOD + BAD
     assert ended.err.splitlines()[1:] == ["scoring with Ray in 1 process"]
     assert_same(tmp_path / "scores.parquet", expected)

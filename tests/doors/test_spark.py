@@ -11,6 +11,8 @@ from PIL import Image
 from anomaly_ae.data.named import load_dataset
 from tests.conftest import Trained
 
+pytestmark = pytest.mark.slow  # Spark
+
 sql = pytest.importorskip("pyspark.sql")
 
 

@@ -9,6 +9,8 @@ from anomaly_ae.tracking.registry import Promoted
 from tests.conftest import Trained
 from tests.end_to_end.conftest import Pages
 
+pytestmark = pytest.mark.slow  # a browser
+
 sync_api = pytest.importorskip("playwright.sync_api")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 SEEN_BEFORE = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"

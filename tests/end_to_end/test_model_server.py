@@ -19,6 +19,8 @@ from anomaly_ae.tracking.registry import Promoted
 from tests.conftest import Trained, clean_environment
 from tests.end_to_end.conftest import free_port
 
+pytestmark = pytest.mark.slow  # a model server
+
 
 @pytest.fixture(scope="module")
 def server(trained: Trained, promoted: Promoted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

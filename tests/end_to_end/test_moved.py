@@ -41,13 +41,16 @@ def score_with_model(home: Home, run_id: str, image: Path, monkeypatch: pytest.M
         model.unwrap_python_model().decoders.close()
 
 
-def test_a_moved_project_goes_on_in_the_new_place(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("figures")
+def test_a_moved_project_goes_on_in_the_new_place(
+    cli_process: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old, new = tmp_path / "project", tmp_path / "my projects" / "Prüfung"
     first = train(old)
     new.parent.mkdir()
     old.rename(new)
 
-    ended = cli("evaluate", "--mlruns", str(new / "mlruns"), "--json")
+    ended = cli_process("evaluate", "--mlruns", str(new / "mlruns"), "--json")
     (backup,) = (new / "mlruns").glob(BACKUPS)
     assert f"moved or copied from {old / 'mlruns'}" in ended.err
     assert backup.name in ended.err

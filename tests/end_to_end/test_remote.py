@@ -26,6 +26,8 @@ from anomaly_ae.tracking.listing import list_runs
 from tests.conftest import Cli, clean_environment
 from tests.end_to_end.conftest import free_port
 
+pytestmark = pytest.mark.slow  # MLflow servers, and PostgreSQL
+
 PLAN = "normal: 0,1\nepochs: 2\nmatrix:\n  scorer: [mse, latent-knn]\n"
 
 
@@ -100,9 +102,9 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
 
 
-def test_runs_are_kept_on_a_server_and_used_from_elsewhere(server: str, cli: Cli, tmp_path: Path) -> None:
+def test_runs_are_kept_on_a_server_and_used_from_elsewhere(server: str, cli_process: Cli, tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(PLAN)
-    ran = cli("run", "plan.yaml", "--json", env={"MLFLOW_TRACKING_URI": server})
+    ran = cli_process("run", "plan.yaml", "--json", env={"MLFLOW_TRACKING_URI": server})
     assert ran.json()["failed"] == {}
     assert "warning" not in ran.err
     client, home = MlflowClient(server), Home(tmp_path / "mlruns", server)

@@ -6,11 +6,15 @@ import socket
 import time
 import urllib.request
 
+import pytest
+
 from tests.conftest import Cli, Trained, start
 from tests.end_to_end.conftest import free_port
 
+pytestmark = pytest.mark.slow  # MLflow's server
 
-def test_the_ui_shows_the_runs_and_stops_with_ctrl_c(trained: Trained, cli: Cli) -> None:
+
+def test_the_ui_shows_the_runs_and_stops_with_ctrl_c(trained: Trained, cli_process: Cli) -> None:
     port, place = free_port(), ("--mlruns", str(trained.home.root))
     process = start(trained.home.root, "ui", "--port", str(port), *place)
     try:
@@ -25,7 +29,7 @@ def test_the_ui_shows_the_runs_and_stops_with_ctrl_c(trained: Trained, cli: Cli)
             metrics = {m["key"]: m["value"] for m in json.load(answer)["run"]["data"]["metrics"]}
         assert metrics["test/auroc"] == trained.evaluation.auroc
 
-        taken = cli("ui", "--port", str(port), *place)
+        taken = cli_process("ui", "--port", str(port), *place)
         assert taken.code == 2
         assert f"port {port} is taken by another program; try: anomaly-ae ui --port" in taken.err
     finally:

@@ -11,7 +11,8 @@ from anomaly_ae.runs import KILLED, Home
 from tests.conftest import Cli, Trained
 
 
-def test_a_comparison_is_an_artifact_of_the_first_run(trained: Trained, cli: Cli, tmp_path: Path) -> None:
+def test_a_comparison_is_an_artifact_of_the_first_run(trained: Trained, cli_process: Cli, tmp_path: Path) -> None:
+    cli = cli_process  # MLflow remembers, within a process, where a run's files lie, and here they lie twice
     home = Home.find(str(tmp_path / "mlruns"))
     shutil.copytree(trained.home.root, home.root)
     place = ("--mlruns", str(home.root))

@@ -13,7 +13,7 @@ from anomaly_ae.config import RunConfig
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataChanged, DataError, Interrupted
 from anomaly_ae.runs import Home
-from anomaly_ae.training import Training
+from anomaly_ae.training import Snapshot, Training
 
 QUICK = {"preset": "fast", "image_size": "16", "epochs": 4, "batch_size": 8}
 
@@ -42,16 +42,16 @@ def train(home: Home, folder: Path, **settings: object) -> str:
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, home: Home, folder: Path) -> None:
-    """Ctrl-C in the second epoch of a training."""
-    write = Training.save
+    """Ctrl-C at the end of the second epoch of a training."""
+    real = Training.snapshot
 
-    def saved(training: Training, path: Path) -> None:
-        write(training, path)
+    def snapshot(training: Training) -> Snapshot:
         if len(training.history) == 2:
             raise KeyboardInterrupt
+        return real(training)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Training, "save", saved)
+        patched.setattr(Training, "snapshot", snapshot)
         with pytest.raises(Interrupted):
             train(home, folder)
 

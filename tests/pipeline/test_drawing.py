@@ -10,6 +10,7 @@ from anomaly_ae.runs import Home
 SHORT = RunConfig(normal="0", epochs=2, scorer="mse", preset="fast")
 
 
+@pytest.mark.usefixtures("figures")
 def test_figures_can_be_left_out_and_drawn_later(home: Home) -> None:
     result = pipeline.train(SHORT, home=home, tracking=False, figures=False)
     run = home.find_run(result.run_id)

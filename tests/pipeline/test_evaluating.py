@@ -68,6 +68,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     return Small(place, home, pipeline.train(config, home=home, tracking=False).run_id)
 
 
+@pytest.mark.usefixtures("figures")
 def test_without_normal_test_pictures_there_is_a_detection_rate_and_no_auroc(small: Small) -> None:
     evaluation = small.evaluate()
     assert (evaluation.auroc, evaluation.false_positive_rate, evaluation.precision) == (None, None, None)

@@ -16,6 +16,7 @@ from anomaly_ae.errors import DataChanged, DataMissing, Interrupted, UsageError
 from anomaly_ae.evaluation import Evaluation
 from anomaly_ae.pipeline import TrainResult
 from anomaly_ae.runs import Home
+from tests.conftest import drawing
 
 SIZES = (44, 48, 52)
 Measured = tuple[Home, Path, Evaluation]
@@ -68,7 +69,8 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     home = Home.find(str(place / "mlruns"))
     cloths = make_set(place / "cloths", request.param == "colour")
     train(home, cloths, preset="surface", steps=220, image_size="40x48", fit="pad")
-    return home, cloths, pipeline.evaluate(home=home, beside=["mse", "pixel-knn"])
+    with drawing():
+        return home, cloths, pipeline.evaluate(home=home, beside=["mse", "pixel-knn"])
 
 
 def test_defects_are_found_and_it_is_said_where(measured: Measured) -> None:
@@ -136,6 +138,7 @@ def test_the_folder_may_have_moved_and_grown(measured: Measured, tmp_path: Path)
     assert kept["pixel_auroc"] == evaluation.pixel_auroc
 
 
+@pytest.mark.usefixtures("figures")
 def test_odd_names_of_classes_are_drawn_as_they_are(tmp_path: Path) -> None:
     home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, train=40, test=3)
     for place in ("test", "ground_truth"):
@@ -248,7 +251,7 @@ def test_an_interrupted_training_on_planted_defects_ends_as_one_that_was_not(tmp
     first = train(whole, cloths, **settings)
     config = RunConfig.build({"dataset": str(cloths), "batch_size": 8} | settings)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("anomaly_ae.training.Training.save", _interrupted_at(3))
+        patched.setattr("anomaly_ae.training.Training.snapshot", _interrupted_at(3))
         with pytest.raises(Interrupted):
             pipeline.train(config, home=home, tracking=False)
     second = pipeline.resume("latest", home=home)
@@ -259,17 +262,17 @@ def test_an_interrupted_training_on_planted_defects_ends_as_one_that_was_not(tmp
 
 
 def _interrupted_at(epoch: int):  # type: ignore[no-untyped-def]
-    """`Training.save`, and Ctrl-C after that of an epoch."""
-    from anomaly_ae.training import Training
+    """`Training.snapshot`, and Ctrl-C after that of an epoch."""
+    from anomaly_ae.training import Snapshot, Training
 
-    save = Training.save
+    real = Training.snapshot
 
-    def saved(training: Training, path: Path) -> None:
-        save(training, path)
+    def snapshot(training: Training) -> Snapshot:
         if len(training.history) == epoch:
             raise KeyboardInterrupt
+        return real(training)
 
-    return saved
+    return snapshot
 
 
 def test_very_long_pictures_are_said_with_what_they_cost_and_endless_sizes_refused(
