@@ -15,6 +15,7 @@ from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.layouts import MANY_GROUPS, SMALL_GROUP
 from anomaly_ae.data.sources import shown
 from anomaly_ae.errors import DataChanged, DataError
+from anomaly_ae.escaping import counted
 from anomaly_ae.schema import Count, Digest, Mismatch, Name, TensorSpec
 
 PARTS = ("fit", "validation", "calibration", "test")
@@ -283,8 +284,8 @@ def split_dataset(
     if min(map(len, (fit, validation, calibration, test))) == 0:
         enough = max(len(PARTS), math.ceil((needed + inexact) / MOST_CALIBRATION))
         raise DataError(
-            f"{found} normal images are too few for fit, validation, calibration and test; with {enough:,} they are "
-            "enough for this false-alarm rate"
+            f"{counted(found, 'normal image is', 'normal images are')} too few for fit, validation, calibration and "
+            f"test; with {enough:,} they are enough for this false-alarm rate"
         )
     used = {*fit.tolist(), *validation.tolist(), *calibration.tolist()}
     copied = torch.tensor([copy for copy, first in copies.first.items() if first in used], dtype=torch.int64)

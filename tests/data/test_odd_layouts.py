@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -166,6 +167,23 @@ AS_FOUND: dict[str, tuple[Tree, str]] = {
     "faces with masks": ({"with_mask": 3, "without_mask": 3}, "train with_mask 3; train without_mask 3"),
     "anomalies alone": ({"anomaly": 3}, "train anomaly 3"),
     "anomalies to train on": ({"train/defects": 3, "test/good": 1}, "train defects 3; test good 1"),
+    "an answer in each name": ({"yes": 3, "no": 6}, "train +no 6; train yes 3"),
+    "the lack of something bad": ({"no_tumor": 6, "glioma": 2}, "train glioma 2; train +no_tumor 6"),
+    "without something bad": ({"without_cracks": 6, "with": 2}, "train with 2; train +without_cracks 6"),
+    "the lack of a part": ({"no_cap": 2, "cap": 6}, "train cap 6; train no_cap 2"),
+    "German parts": ({"Gutteile": 6, "Schlechtteile": 2}, "train +Gutteile 6; train Schlechtteile 2"),
+    "patients with the same classes": ({f"88{i}/{c}": 3 for i in range(3) for c in "01"}, "train 0 9; train 1 9"),
+    "kinds with the same days": ({f"{k}/{c}": 3 for k in "abc" for c in "01"}, "train a 6; train b 6; train c 6"),
+    "two days with the same kinds": ({f"d{i}/{c}": 3 for i in "12" for c in "ab"}, "train d1 6; train d2 6"),
+    "pictures drawn over": (
+        {"good": 6, "bad": 2, "bad:{}_mask.png": 2, "bad:{}_overlay.png": 2, "heatmaps": 4},
+        "train bad 2; train +good 6; masks 2; left out 6",
+    ),
+    "an overlay of nothing": ({"good": 6, "bad": 2, "bad:x_overlay{}.png": 2}, "train bad 4; train +good 6"),
+    "masks in two folders": (
+        {"good:g{}.png": 6, "bad:b{}.png": 2, "gt:b{}.png": 2, "masks:b{}.png": 2},
+        "train bad 2; train +good 6; masks 4",
+    ),
     "labels alone": ({"labels": 3}, "train labels 3"),
     "no known word": ({"cat": 3, "dog": 3}, "train cat 3; train dog 3"),
     "two that sound normal": ({"good": 3, "ok": 3, "bad": 1}, "train bad 1; train good 3; train ok 3"),
@@ -246,6 +264,83 @@ def test_what_is_normal_is_never_guessed(tmp_path: Path, tree: Tree, empty: str,
     assert all(line.split()[-1].isdigit() for line in tree_shown.splitlines())
     assert normal_classes("all", data) == tuple(range(len(data.classes)))
     assert normal_classes(data.classes[0], data) == (0,)  # but may be said
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({":normal ({}).png": 9, ":Tumor ({}).png": 3}, "9 file names say normal, as .*, and 3 do not, as Tumor"),
+        ({":normal ({}).png": 9, ":x{}.png": 1}, "9 file names say normal, as .*, and 1 does not, as x0.png"),
+        ({"cookies:OK_{}.png": 9, "cookies:NG_{}.png": 3}, "9 file names say normal, .* 3 do not, as NG_0.png"),
+        ({"train:IMG_{}.png": 9, "train:crack_{}.png": 3}, "3 file names say anomalous, as crack_0.png"),
+    ],
+)
+def test_where_names_of_files_say_what_is_normal_they_can_be_gone_by(tmp_path: Path, tree: Tree, said: str) -> None:
+    data = PictureData.open(str(make(tmp_path, tree)))
+    with pytest.raises(UsageError, match=f"{said}.*; say what is normal, as in --normal normal, or --normal all "):
+        normal_classes("", data)
+    fewer = min(tree.values())
+    table = data.describe(normal_classes("normal", data)).splitlines()
+    assert [line.split()[:3] for line in table[1:]] == [
+        ["normal", "9", "normal:"],
+        ["anomalous", f"{fewer}", "anomalous:"],
+    ]
+    assert normal_classes("all", data) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({":0_{}.png": 9, ":1_{}.png": 3}, "; names of files are of the kinds 0_# (9), 1_# (3)"),
+        (
+            {":frame_{}.png": 9, ":frame_{}_Kratzer.png": 3},
+            "; names of files are of the kinds frame_# (9), frame_#_Kratzer (3)",
+        ),
+        ({":{}_0.png": 9, ":{}_1.png": 3}, "; names of files are of the kinds #_0 (9), #_1 (3)"),
+        ({":IMG_{}.png": 9}, ""),
+        ({":IMG_{}.png": 9, ":x.png": 1}, ""),
+    ],
+)
+def test_names_of_files_of_a_few_kinds_are_said(tree: Tree, said: str) -> None:
+    layout = find_layout(files(tree))
+    assert layout.normal
+    assert layout.about == f"all pictures in one folder{said}"
+
+
+@pytest.mark.parametrize(
+    ("tree", "advised"),
+    [
+        (
+            {"MT_Blowhole": 3, "MT_Free": 3},
+            "with --normal CLASS, or --normal all .*; or call the folder of the normal",
+        ),
+        ({"defect": 3, "rest": 9}, "as in --normal rest, or"),
+        ({"OK": 9, "gut": 9, "NOK": 3}, "as in --normal OK,gut, or --normal all if everything is\n"),
+        (
+            {"Linie 1/OK": 9, "Linie 1/NOK": 3, "Linie 2/gut": 9, "Linie 2/schlecht": 3},
+            "together with --normal OK,gut\n",
+        ),
+        ({"bad": 3}, "say --normal all if all of them are normal; or move"),
+        ({"bad": 3, "defect": 3}, "with --normal CLASS"),
+    ],
+)
+def test_no_class_that_is_called_bad_is_an_example_of_what_is_normal(
+    tmp_path: Path, tree: Tree, advised: str
+) -> None:
+    data = PictureData.open(str(make(tmp_path, tree)))
+    with pytest.raises(UsageError) as caught:
+        normal_classes("", data)
+    assert re.search(advised, f"{caught.value}\n")
+
+
+def test_remarks_of_a_mac_are_counted(tmp_path: Path) -> None:
+    make(tmp_path, {"good": 6, "bad": 2})
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("__MACOSX/._0.png", "good/._1.png", "__MACOSX/._x.txt"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7remarks")
+    (tmp_path / "__MACOSX/2.png").write_bytes(PNG)
+    data = PictureData.open(str(tmp_path))
+    assert "  left out: 3 remarks of a Mac" in data.describe(normal_classes("", data)).splitlines()
 
 
 def test_a_single_odd_name_is_said_and_no_more() -> None:
@@ -367,6 +462,39 @@ def test_pictures_are_normal_where_their_masks_are_empty(tmp_path: Path, picture
     (tmp_path / mask.format(0)).write_bytes(b"no picture")
     assert (
         summary(PictureData.open(str(tmp_path)).layout) == "train defective 2; train +normal 3; masks 6; left out 1"
+    )
+
+
+def test_pictures_without_a_mask_are_said_and_beside_empty_masks_asked_about(tmp_path: Path) -> None:
+    for i in range(6):
+        paint(tmp_path / f"images/{i}.png", 100)
+    for i in range(2):
+        paint(tmp_path / f"masks/{i}.png", 0, at=(7, i + 7))
+    told = PictureData.open(str(tmp_path))
+    assert summary(told.layout) == "train defective 2; train +normal 4; masks 2"
+    assert told.layout.about.endswith("normal are those that no mask marks anything in; 4 pictures have no mask")
+    paint(tmp_path / "masks/2.png", 0)
+    asked = PictureData.open(str(tmp_path))
+    with pytest.raises(
+        UsageError, match=r"3 pictures have no mask, and 1 has an empty one; .* as in --normal normal,"
+    ):
+        normal_classes("", asked)
+    assert "normal     4" in asked.describe(normal_classes("normal", asked))
+    for folder, count in {"images/good": range(2, 6), "images/bad": range(2)}.items():  # as it says
+        (tmp_path / folder).mkdir()
+        for i in count:
+            (tmp_path / f"images/{i}.png").rename(tmp_path / f"{folder}/{i}.png")
+    moved = summary(PictureData.open(str(tmp_path)).layout)
+    assert moved == "train bad 2; train +good 4; masks 3"
+
+
+def test_a_training_without_masks_is_normal_beside_a_test_with_empty_ones(tmp_path: Path) -> None:
+    for i in range(4):
+        paint(tmp_path / f"train/images/{i}.png", 100)
+        paint(tmp_path / f"test/images/t{i}.png", 100)
+        paint(tmp_path / f"test/masks/t{i}.png", 0, at=(7, 7) if i else None)
+    assert summary(PictureData.open(str(tmp_path)).layout) == (
+        "train +normal 4; test defective 3; test +normal 1; masks 4"
     )
 
 
