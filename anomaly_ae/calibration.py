@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
 from anomaly_ae.data.sources import shown
@@ -356,6 +355,8 @@ def p_value_levels(n: int, guarantee: str = MARGINAL, confidence: float = CONFID
     """The p-value of a score that c of n calibration scores reach, for c = 0 to n, ascending, (n + 1,)."""
     at_least = np.arange(n + 1)
     if guarantee == CONDITIONAL:
+        from scipy.special import betaincinv  # which the usual guarantee need not wait for
+
         bounds: Floats = betaincinv(at_least[:-1] + 1, n - at_least[:-1], confidence)
         return np.append(bounds, 1.0)
     return (1 + at_least) / (n + 1)
@@ -454,5 +455,7 @@ def _lowest_p_value(n: int, guarantee: str, confidence: float) -> float:
     if guarantee == TAIL:
         return SMALLEST_RATE if n > FEWEST_IN_TAIL else 1.0
     if guarantee == CONDITIONAL:
+        from scipy.special import betaincinv
+
         return float(betaincinv(1, n, confidence)) if n else 1.0
     return 1 / (n + 1)

@@ -1,10 +1,11 @@
 """How well scores rank and what a threshold lets through, measured on labelled test images."""
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
 
 from anomaly_ae.errors import DataError
 
@@ -131,7 +132,7 @@ def auroc_interval(novel: Floats, normal: Floats, confidence: float = 0.95) -> I
         return Interval(0.0, 1.0, UNKNOWN)
     if variance == 0:
         return Interval(0.0, 1.0, ALIKE)
-    half = ndtri(0.5 + confidence / 2) * np.sqrt(variance) / (auroc * (1 - auroc))
+    half = NormalDist().inv_cdf(0.5 + confidence / 2) * np.sqrt(variance) / (auroc * (1 - auroc))
     centre = np.log(auroc / (1 - auroc))
     low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]))))
     return Interval(float(low), float(high), DELONG)
@@ -188,8 +189,8 @@ def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: floa
             difference, Interval(one.low - other.high, one.high - other.low, FEW if is_few else DEGENERATE), None
         )
     error = variance**0.5
-    half = float(ndtri(0.5 + confidence / 2)) * error
-    p_value = float(2 * ndtr(-abs(difference) / error))
+    half = NormalDist().inv_cdf(0.5 + confidence / 2) * error
+    p_value = math.erfc(abs(difference) / error / math.sqrt(2))
     return Comparison(difference, Interval(difference - half, difference + half, DELONG_TEST), p_value)
 
 

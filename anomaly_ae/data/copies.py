@@ -15,8 +15,6 @@ from functools import cached_property
 import numpy as np
 import torch
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -190,6 +188,9 @@ def _among(positions: Tensor, sets: Sequence[Pictures]) -> list[Pictures]:
 
 def _first_saved_anew(sets: Sequence[Pictures]) -> Tensor:
     """As `first_alike`, of pictures no two of which are equal."""
+    from scipy.sparse import coo_array  # here, for scoring alone needs none of it
+    from scipy.sparse.csgraph import connected_components
+
     looks = _Looks(sets)
     least = max(LEAST, _likeness_of_others(looks), _likeness_of_copies(looks))
     alike, count = _pairs(looks.all, least), len(looks.all)
