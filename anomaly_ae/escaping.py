@@ -19,6 +19,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(map(_printable, text))
 
 
+def short_name(name: str) -> str:
+    """A data set's name for headings: of a folder or an address the last part, bytes that are no UTF-8 as \\xNN."""
+    return printable(name.rstrip("/").rpartition("/")[2] or name)
+
+
 def printable_lines(text: str) -> str:
     """The same, line by line."""
     return "\n".join(map(printable, text.split("\n")))

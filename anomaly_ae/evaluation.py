@@ -44,6 +44,7 @@ class Evaluation(texts.Printed):
     without masks or heat map; in `per_class` of the class and all normal test images
     per_class: a row for each class, be it without test images: its AUROC against all normal test images and its
     detection rate if it is novel, its false-alarm rate if it is normal
+    calibration_images: how many set the threshold; 0 where it was chosen
     threshold_warning: where one calibration image alone sets the threshold, that it does
     reconstruction_errors: a row for the detector's scorer and each plain reconstruction error, on the same
     images, with AUROC and what it is; none if there is nothing to rank
@@ -81,6 +82,7 @@ class Evaluation(texts.Printed):
     reconstruction_errors: list[dict[str, Any]]
     discoveries: dict[str, Any] | None = None
     beside: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    calibration_images: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +140,7 @@ def measure(
             for chosen in [(test.labels == position).numpy()]
         ],
         threshold_warning=detector.calibration.warning,
+        calibration_images=0 if detector.calibration.chosen is not None else len(detector.calibration.scores),
         reconstruction_errors=_rank_errors(detector, errors | {detector.recipe.scorer: values}, novel),
     )
 

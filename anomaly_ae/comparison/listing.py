@@ -6,6 +6,7 @@ from typing import Any
 
 from anomaly_ae.config import TYPES, check_value
 from anomaly_ae.errors import ModelError, UnknownName, one_line
+from anomaly_ae.escaping import short_name
 from anomaly_ae.runs import Home, RunFolder, warn
 
 BEST_FIRST = {"auroc": True, "false_positive_rate": False, "seconds": False}  # whether the largest comes first
@@ -42,7 +43,8 @@ def list_home(home: Home) -> list[Listed]:
 def select(rows: Iterable[Listed], filters: Sequence[str] = (), sort: str = "started") -> list[Listed]:
     """Those that fit all filters, in order.
 
-    filters: each `key=value`, of a column or the settings, or else a part of the name or the beginning of the id
+    filters: each `key=value`, of a column or the settings, or else a part of the name or the beginning of the id; a
+             data set by its whole or its short name
     sort:    `started` and the figures with the newest and best first, `name` and `status` by the alphabet
     Raises `UnknownName` when there is no such key, `UsageError` when a setting cannot have that value.
     """
@@ -81,6 +83,8 @@ def _fits(row: Listed, text: str) -> bool:
     key, equals, value = text.partition("=")
     if not equals:
         return text in row.name or row.run_id.startswith(text)
+    if key == "dataset" and row.settings and short_name(row.settings[key]) == value:
+        return True  # as the names of the runs have it
     if key in TYPES:
         return bool(row.settings) and row.settings[key] == check_value(key, value)
     if key not in COLUMNS:

@@ -12,7 +12,6 @@ from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.named import DATASETS, NamedData, data_root
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError
-from anomaly_ae.escaping import printable
 from anomaly_ae.files import expand
 
 Data = NamedData | PictureData
@@ -87,11 +86,6 @@ def whole_name(name: str, data_dir: str | None = None) -> str:
     """A data set's name, that of a folder as a path which means the same everywhere on this machine."""
     folder = None if name in DATASETS or "://" in name else _folder(name, data_dir)
     return str(folder.resolve()) if folder else name
-
-
-def short_name(name: str) -> str:
-    """A data set's name for headings: of a folder or an address the last part, bytes that are no UTF-8 as \\xNN."""
-    return printable(name.rstrip("/").rpartition("/")[2] or name)
 
 
 def _folder(name: str, data_dir: str | None) -> Path | None:

@@ -42,6 +42,7 @@ UNREADABLE = {
     "TGA": ".tga",
     "NumPy": ".npy .npz",
     "PDF": ".pdf",
+    "archive": ".zip .tar .tar.gz .tar.bz2 .tar.xz .tgz .7z .rar",
     "video": ".mp4 .m4v .avi .mov .mkv .webm .wmv .mpg .mpeg",
 }  # what people take for pictures, by the endings of its files
 HEAD = 16  # bytes by which a file without such an ending is told
@@ -384,6 +385,8 @@ def _unreadable(path: bytes) -> str | None:
         return MAC_REMARKS if name.startswith(APPLE_DOUBLE) and has_ending(name) else None
     ends = os.fsdecode(name).lower()
     kind = next((kind for kind, endings in UNREADABLE.items() if ends.endswith(tuple(endings.split()))), None)
+    if kind == "archive":
+        return "archive files, which are not looked into; unpack them"
     how = "save frames as" if kind == "video" else "save as"
     return f"{kind} files, which cannot be read; {how} PNG or JPEG" if kind else None
 

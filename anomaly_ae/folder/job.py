@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -77,16 +77,17 @@ class Scores:
         return np.isfinite(self.values)
 
 
-def score_job(job: Job, resume: bool = False, engine: Engine | None = None) -> Scores:
+def score_job(job: Job, resume: bool = False, engine: Engine | None = None, own: Sequence[Path] = ()) -> Scores:
     """Score all files of a job, or with `resume` those that are missing, and write the rows.
 
-    engine: what scores them, by default `score_locally`
+    engine: what scores them, by default `score_locally`; own: files that are written beside the rows
     Raises `DataMissing` when there is no image; `UsageError` when the job to resume is another; `RunBusy` when
     another process works on it; `Interrupted` on Ctrl-C, when all but the batch in work is kept.
     """
     ledger = Ledger.beside(job.output, job.detector)
     with stage(f"looking for images in {job.source.name}"):
         now = job.source.pictures()
+    now = replace(now, skipped=now.skipped - ledger.files_in(job.source, job.output, *own))
     say_left_out_of(now)
     with ledger.locked():
         listing, changes = _list(job, ledger, now, resume)
@@ -136,6 +137,8 @@ def _list(job: Job, ledger: Ledger, now: Listing, resume: bool) -> tuple[Listing
         return ledger.resume(job.source.identity, now)
     if (kept := ledger.kept()) and not job.output.exists():
         say(f"starting over: {counted(kept, 'shard')} of an unfinished job given up, which --resume would have kept")
+    if job.output.exists() and (before := ledger.source()) not in (None, job.source.identity):
+        say(f"replacing {job.output}, which holds the scores of {before}; --output names another file")
     return ledger.begin(job.source.identity, now), None
 
 

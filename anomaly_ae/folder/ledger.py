@@ -12,7 +12,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from anomaly_ae.autoencoders.inference import batch_size
-from anomaly_ae.data.sources import UNKNOWN, Listing
+from anomaly_ae.data.sources import UNKNOWN, Folder, Listing, Source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import RunBusy, StorageError, UsageError
 from anomaly_ae.files import sha256, storage_errors, write_bytes, write_json
@@ -80,6 +80,18 @@ class Ledger:
         self._write_listing(listing)
         write_json(self.folder / JOB_FILE, {"format": FORMAT, "detector": self.detector, "source": source})
         return listing
+
+    def source(self) -> str | None:
+        """What the job of before was of; None where that is not known."""
+        with suppress(StorageError, UsageError):
+            return self._job()[1]
+        return None
+
+    def files_in(self, source: Source, *own: Path) -> int:
+        """How many files of the ledger, and of the job's `own` ones, lie in the folder that is scored."""
+        folder = Path(source.name)
+        files = [path.resolve() for path in (*own, *self.folder.glob("*")) if path.is_file()]
+        return sum(path.is_relative_to(folder) for path in files) if isinstance(source, Folder) else 0
 
     def kept(self) -> int:
         """How many shards there are."""

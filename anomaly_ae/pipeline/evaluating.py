@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.data.copies import one_of_each
-from anomaly_ae.data.datasets import Data, normal_there, open_data, short_name
+from anomaly_ae.data.datasets import Data, normal_there, open_data
 from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.layout_texts import MEASURING
@@ -18,6 +18,7 @@ from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.splits import Part
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
+from anomaly_ae.escaping import short_name
 from anomaly_ae.evaluation import (
     Evaluation,
     draw,

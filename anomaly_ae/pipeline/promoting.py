@@ -2,8 +2,8 @@
 
 import re
 
-from anomaly_ae.data.datasets import short_name
 from anomaly_ae.errors import UsageError
+from anomaly_ae.escaping import short_name
 from anomaly_ae.pipeline.marking import LOCK_WAIT
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.progress import say, stage

@@ -114,7 +114,7 @@ def score(
         calibration.check_discoveries(fdr)
     job = Job(detector, calibration, source, output, fdr, workers)
     _check_places(job, overlays, page)
-    scores = score_job(job, resume, scores_with)
+    scores = score_job(job, resume, scores_with, [page] if page else [])
     result = _result(job, scores, time.monotonic() - started, overlays, page)
     if overlays:
         result = dataclasses.replace(result, heatmaps_missing=write_overlays(job, scores, overlays))

@@ -19,10 +19,10 @@ from anomaly_ae.autoencoders.inference import as_float, pick_device
 from anomaly_ae.autoencoders.parts import save_parts
 from anomaly_ae.calibration import smallest_rate
 from anomaly_ae.config import RunConfig
-from anomaly_ae.data.datasets import short_name, whole_name
+from anomaly_ae.data.datasets import whole_name
 from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import DataChanged, UsageError
-from anomaly_ae.escaping import counted, printable
+from anomaly_ae.escaping import counted, printable, short_name
 from anomaly_ae.evaluation import reconstruction_mse
 from anomaly_ae.figures.saving import as_pixels, save_image
 from anomaly_ae.files import storage_errors, write_csv, write_json, write_with

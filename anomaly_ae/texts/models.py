@@ -17,6 +17,8 @@ from anomaly_ae.texts.parts import (
     unranked,
 )
 
+GOOD_AUROC, FEW_FOUND = 0.8, 0.2  # from where a low detection rate is the threshold's doing
+
 
 def trained(result: Mapping[str, Any]) -> str:
     return "\n".join(
@@ -94,6 +96,7 @@ def evaluated(result: Mapping[str, Any]) -> str:
         *([("warning", result["threshold_warning"])] if result["threshold_warning"] else []),
         ("false-alarm rate", percent(result["false_positive_rate"]) or "none: no normal test image"),
         ("detection rate", percent(result["true_positive_rate"]) or "none: no anomalous test image"),
+        *_missed(result),
         *([("precision", percent(result["precision"]))] if result["precision"] is not None else []),
         *([("F1", percent(result["f1"]))] if result["f1"] is not None else []),
         ("drift", _drift(result["drift"])),
@@ -111,6 +114,21 @@ def evaluated(result: Mapping[str, Any]) -> str:
     tables += [_errors(result["reconstruction_errors"])] if result["reconstruction_errors"] else []
     tables += [_beside(result["beside"])] if result["beside"] else []
     return "\n".join([*lines, *(line for table in tables for line in ("", *table))])
+
+
+def _missed(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where anomalies rank high and yet hardly any is found, that it is the threshold."""
+    auroc, found = result["auroc"], result["true_positive_rate"]
+    if auroc is None or auroc < GOOD_AUROC or found >= FEW_FOUND or not result["calibration_images"]:
+        return []
+    images = counted(result["calibration_images"], "calibration image")
+    return [
+        (
+            "",
+            f"they rank high, and lie below a threshold set by {images}; more normal images, a higher --target-fpr, "
+            "or calibrate --detect with known anomalies may lower it",
+        )
+    ]
 
 
 def _ranked(result: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from anomaly_ae.config import PLACES, RunConfig
 from anomaly_ae.errors import ModelError, RunBusy, StorageError, one_line
-from anomaly_ae.escaping import printable
+from anomaly_ae.escaping import printable, short_name
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
 from anomaly_ae.tracking.client import explain, find_experiment, open_client, store_held
@@ -94,8 +94,6 @@ class Tracker:
 
         def log(client: Any, run_id: str) -> None:
             from mlflow.entities import Dataset, DatasetInput, InputTag
-
-            from anomaly_ae.data.datasets import short_name  # here, for listing runs needs no torch
 
             _log_params(client, run_id, _telling(config) | network)
             client.set_tag(run_id, KIND, record.kind)

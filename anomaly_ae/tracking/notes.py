@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from anomaly_ae.escaping import markdown, markdown_code
+from anomaly_ae.escaping import markdown, markdown_code, short_name
 from anomaly_ae.runs import CALIBRATION, RunFolder
 from anomaly_ae.tables import markdown_table
 from anomaly_ae.texts import narrow_scorers
@@ -54,8 +54,6 @@ def describe(run: RunFolder, uri: str | None = None) -> str:
 
     uri: of its registered model, for the description of that
     """
-    from anomaly_ae.data.datasets import short_name  # here, for listing runs needs no torch
-
     config, result, evaluation = run.config, run.read("result.json"), run.read("evaluation/metrics.json")
     lines = [
         f"Normal: **{markdown(config.normal)}** of **{markdown(short_name(config.dataset))}** · autoencoder "

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -62,3 +63,14 @@ def test_an_unknown_column_or_order_is_said(trained: Trained) -> None:
         select(list_home(trained.home), ["scoer=mse"])
     with pytest.raises(UnknownName, match="unknown order 'size'"):
         select([], sort="size")
+
+
+def test_a_folder_is_filtered_by_its_whole_name_and_by_the_one_that_is_shown(trained: Trained) -> None:
+    row = next(row for row in list_home(trained.home) if row.run_id == trained.run.record.id)
+    one, other = (
+        dataclasses.replace(row, name=name, settings=row.settings | {"dataset": f"/data/{name}"})
+        for name in ("f1", "f12")
+    )
+    for asked in ("f1", "/data/f1"):
+        assert select([one, other, row], [f"dataset={asked}"]) == [one]
+    assert select([one, other, row], ["dataset=data"]) == []

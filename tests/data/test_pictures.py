@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 from anomaly_ae.data import pictures, storage
-from anomaly_ae.data.datasets import check_dataset, open_data, short_name, whole_name
+from anomaly_ae.data.datasets import check_dataset, open_data, whole_name
 from anomaly_ae.data.decoding import CROP, PAD, STRETCH
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.errors import DataError, DataMissing, UnknownName, UsageError
+from anomaly_ae.escaping import short_name
 
 SMALL = Preprocessing(1, 8, 12)
 

@@ -128,3 +128,29 @@ def test_each_picture_that_was_not_trained_on_is_measured_with_once_and_what_is_
     for file in folder.glob("ok/[0-2]*"):
         file.unlink()  # copies alone
     assert pipeline.evaluate(home=home, dataset=str(folder.parent)).images == tested + 6
+
+
+def test_a_folder_that_holds_its_own_scores_and_what_people_take_for_pictures_is_counted_truly(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fill(tmp_path / "new", 4, 10)
+    for name in ("a.heic", "b.zip", "c.tar.gz", "notes.txt"):
+        (folder / name).write_bytes(b"none")
+    places = {"output": folder / "s.csv", "report": folder / "r.html", "home": home}
+    for _ in range(2):
+        assert pipeline.score(folder, **places).skipped == 4
+        said = capsys.readouterr().err
+        assert "left out: 1 HEIC file, which cannot be read" in said
+        assert "left out: 2 archive files, which are not looked into; unpack them" in said
+        assert "replacing" not in said
+    pipeline.score(folder / "00.png", **places)
+    assert f"replacing {folder / 's.csv'}, which holds the scores of {folder}" in capsys.readouterr().err
+
+
+def test_few_found_though_they_rank_high_is_explained_by_the_threshold(home: Home) -> None:
+    evaluation = pipeline.evaluate(home=home)
+    assert "they rank high" not in str(evaluation)
+    missed = dataclasses.replace(evaluation, auroc=0.89, true_positive_rate=0.0)
+    assert f"a threshold set by {evaluation.calibration_images} calibration images" in str(missed)
+    assert "they rank high" not in str(dataclasses.replace(missed, auroc=0.6))
+    assert "they rank high" not in str(dataclasses.replace(missed, calibration_images=0))
