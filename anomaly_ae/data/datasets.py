@@ -73,7 +73,10 @@ def check_dataset(name: str, data_dir: str | None = None) -> None:
     if name in DATASETS or "://" in name or _folder(name, data_dir):
         return
     if os.path.isfile(expand(name)):  # noqa: PTH113 (takes any text for a name)
-        raise UsageError(f"{name} is a file; a data set is a folder of pictures, or one of {', '.join(DATASETS)}")
+        raise UsageError(
+            f"{name} is a file; a data set is a folder of pictures, or one of {', '.join(DATASETS)}; if it says "
+            "which pictures are normal, move those into a folder called good, and the others into one called bad"
+        )
     if any(mark in name for mark in "/\\.~"):
         raise DataMissing(
             f"there is no folder {name}; if it has moved, say where it is with --dataset; a data set is a folder of "

@@ -52,7 +52,7 @@ class Layout:
     masks:    by the position of a picture, those of its masks
     by_masks: whether nothing but the masks says which pictures are normal, see `marked`
     told:     whether folders or masks say which pictures are normal or anomalous
-    flat:     whether names of files or masks tell them apart, and no folder
+    by_names: whether nothing but names of files tells the normal ones of a folder from others
     unread:   files that may say so, too, and are not read, in words
     sets:     folders side by side that hold a data set each, with the positions of their pictures; none if one does
     alone:    the path of one of them, where there is one
@@ -67,7 +67,7 @@ class Layout:
     masks: dict[int, tuple[int, ...]] = field(default_factory=dict)
     by_masks: bool = False
     told: bool = True
-    flat: bool = False
+    by_names: bool = False
     unread: tuple[str, ...] = ()
     sets: dict[str, Positions] = field(default_factory=dict)
     alone: str = ""
@@ -107,6 +107,13 @@ class Layout:
             doubt=asked,
             left_out=self.left_out | ({MASK_UNKNOWN: sorted(unknown)} if unknown else {}),
         )
+
+    def as_one(self) -> "Layout":
+        """The same where somebody says what all the pictures of a folder are: names of files tell nothing then."""
+        if not self.by_names or {*self.classes} != {NORMAL, ANOMALOUS}:
+            return self
+        files = {file: (positions, [0] * len(positions)) for file, (positions, _) in self.files.items()}
+        return dataclasses.replace(self, classes=(NORMAL,), files=files, by_names=False)
 
     def beside(self, unread: Sequence[str]) -> "Layout":
         """The same, where there are files of labels, boxes or outlines that are not read, in words: where nothing
@@ -174,7 +181,7 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
         masks=by_value(fits),
         by_masks=by_masks,
         told=told,
-        flat=many or by_masks,
+        by_names=many,
         sets=sets,
         alone=_alone({name: [split[i] for i in chosen] for name, chosen in sets.items()}),
         left_out={reason: sorted(chosen) for reason, chosen in by_value(left_out).items()},

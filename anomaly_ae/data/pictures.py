@@ -118,6 +118,10 @@ class PictureData:
         """
         return replace(self, learned=frozenset(normal))
 
+    def as_one(self) -> "PictureData":
+        """See `Layout.as_one`."""
+        return replace(self, layout=self.layout.as_one())
+
     def undecided(self, asked: bool = True) -> UsageError:
         """What to say where nothing tells which classes are normal; `asked` where `--normal` may tell it."""
         said = f"{self.name}: {self.layout.doubt}; "
@@ -135,8 +139,9 @@ class PictureData:
             what = f"say --normal all if all of them are normal; or {INTO_FOLDERS}"
         else:
             what = f"say what is normal, {'as in' if known else 'with'} {choice}, or --normal all if everything is"
+            loose = self.layout.by_names or self.layout.by_masks
             if len(good) == 1 or not known:
-                what += f"; or {INTO_FOLDERS if self.layout.flat else 'call the folder of the normal ones good'}"
+                what += f"; or {INTO_FOLDERS if loose else 'call the folder of the normal ones good'}"
         return _with_tree(UsageError(f"--normal is needed: {said}{what}"), self.listing)
 
     def _annotations(self) -> list[str]:

@@ -184,7 +184,7 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
 
 def _normal_pictures(detector: Detector, folder: str) -> Listing:
     """The normal ones of the pictures below a folder. Raises `UsageError` where none is known to be."""
-    data = PictureData.open(folder)
+    data = PictureData.open(folder).as_one()
     alone = len(data.classes) == 1 and sense(data.classes[0]) >= 0  # the user says that it is normal
     normal = data.classes if alone else normal_there(detector.recipe.normal, detector.recipe.classes, data)
     if data.layout.doubt and normal:
@@ -201,7 +201,7 @@ def _normal_pictures(detector: Detector, folder: str) -> Listing:
 
 def _anomalous_pictures(folder: str) -> Listing:
     """The pictures below a folder but for those in folders that are called good, normal …"""
-    data = PictureData.open(folder)
+    data = PictureData.open(folder).as_one()
     say_left_out_of(data.listing, data.layout)
     return data.of_classes([i for i, name in enumerate(data.classes) if len(data.classes) == 1 or sense(name) <= 0])
 

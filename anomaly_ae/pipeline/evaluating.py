@@ -124,7 +124,10 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
 
     Raises `UsageError` when it cannot be known what is normal in it.
     """
-    is_bad = len(data.classes) == 1 and sense(short_name(data.name)) < 0  # as the folder itself is called
+    called_bad = sense(short_name(data.name)) < 0  # as the folder itself is called
+    if called_bad and isinstance(data, PictureData):
+        data = data.as_one()
+    is_bad = called_bad and len(data.classes) == 1
     normal = () if is_bad else normal_there(detector.recipe.normal, detector.recipe.classes, data)
     if isinstance(data, PictureData):
         say(data.describe([data.classes.index(name) for name in normal], MEASURING))

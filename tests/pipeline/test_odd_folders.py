@@ -83,6 +83,24 @@ def test_masks_are_no_pictures_to_calibrate_on_nor_are_anomalies(
     assert "left out: 2 hidden pictures" in said  # of the anomalies
 
 
+def test_all_of_a_folder_is_what_it_is_said_to_be_whatever_its_files_are_called(home: Home, tmp_path: Path) -> None:
+    for folder in (fill(tmp_path / "defects", 6, 7, defect=True), fill(tmp_path / "more", 30, 8)):
+        for i in range(3):
+            (folder / f"{i:02}.png").rename(folder / f"crack_{i}.png")
+    measured = pipeline.evaluate(home=home, dataset=str(tmp_path / "defects")).per_class
+    assert [row["images"] for row in measured if row["role"] == "novel"] == [6]
+    result = pipeline.calibrate(
+        normal_folder=tmp_path / "more",
+        anomaly_folder=tmp_path / "defects",
+        target_fpr=0.1,
+        home=home,
+        tracking=False,
+    )
+    assert result.images == 30
+    assert result.anomalies is not None
+    assert result.anomalies["images"] == 6
+
+
 def test_anomalies_alone_are_nothing_to_calibrate_on(home: Home, tmp_path: Path) -> None:
     fill(tmp_path / "bad", 12, 7, defect=True)
     with pytest.raises(UsageError, match=r"no normal picture in .*; its classes are bad"):
