@@ -97,7 +97,7 @@ class Layout:
         without = counted(sum(map(len, bare)), "picture has no mask", "pictures have no mask") if any(bare) else ""
         asked = self.doubt if self.sets else ""
         if not asked and any(missing and sound for missing, sound in zip(bare, empty, strict=True)):
-            asked = f"{without}, and {counted(sum(empty), 'has an empty one', 'have an empty one')}; are both normal?"
+            asked = f"{without}, and {counted(sum(empty), 'has an empty one', 'have an empty one')}"
         return dataclasses.replace(
             self,
             about=f"{self.about}; normal are those that no mask marks anything in{f'; {without}' * bool(without)}",
@@ -291,7 +291,7 @@ def _class_names(rests: Mapping[int, Parts], roles: Mapping[int, Role]) -> dict[
             folders = {rest[len(min(shallow, key=len))] for rest in found - shallow}
             raise DataError(
                 f"{counted(beside, 'picture lies', 'pictures lie')} beside {folders_called(folders)}; move "
-                f"them into a folder called good or bad, or {some(folders)} out of theirs; or name one folder alone"
+                f"them into a folder called good or bad, or {some(folders)} elsewhere; or name one folder alone"
             )
     for rest in counts:
         own = sense(rest[level]) if len(rest) > level else Sense.ANOMALOUS
