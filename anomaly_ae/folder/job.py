@@ -22,7 +22,7 @@ from anomaly_ae.files import remove_temporary, write_with
 from anomaly_ae.folder.ledger import Changes, Ledger
 from anomaly_ae.folder.output import writer_for
 from anomaly_ae.folder.reading import Batch, read_batches, show
-from anomaly_ae.folder.rows import UNSCORED, Bools, find_differences, is_scored, make_table, score_batch
+from anomaly_ae.folder.rows import UNSCORED, Bools, find_differences, is_scored, make_table, score_batch, seen_words
 from anomaly_ae.progress import say, stage
 
 KEPT_EVERY = 10.0  # seconds of work that a kill may cost
@@ -59,6 +59,7 @@ class Scores:
     found:       which are discoveries at the false discovery rate asked for, (N,); fewest: how many are possible
     differences: how the images look unlike those of the training, in words
     bad:         the files without a score: position and reason
+    seen:        at what size the images are seen, and what size they have, in words; None without a score
     """
 
     listing: Listing
@@ -70,6 +71,7 @@ class Scores:
     fewest: int | None
     differences: list[str]
     bad: list[tuple[int, str]]
+    seen: str | None
 
     @property
     def good(self) -> Bools:
@@ -166,7 +168,8 @@ def _read_scores(job: Job, ledger: Ledger, listing: Listing, changes: Changes | 
         found[good] = discoveries.found.numpy()
     bad = [(i, results["error"][i]) for i in np.flatnonzero(~good).tolist()]
     anomalous, differences = values > job.calibration.threshold, find_differences(job.detector, results)
-    return Scores(listing, changes, scored, values.copy(), anomalous, found, fewest, differences, bad)
+    seen = seen_words(job.detector, results)
+    return Scores(listing, changes, scored, values.copy(), anomalous, found, fewest, differences, bad, seen)
 
 
 def _write_rows(job: Job, ledger: Ledger, scores: Scores, path: Path) -> None:

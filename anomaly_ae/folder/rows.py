@@ -68,9 +68,7 @@ def find_differences(detector: Detector, results: Results) -> list[str]:
     good = results[is_scored(results)]
     if not len(good):
         return []
-    middle = np.argsort(good["height"].astype(np.int64) * good["width"], kind="stable")[len(good) // 2]
-    size = int(good["height"][middle]), int(good["width"][middle])
-    stretched = size_difference(size, detector.preprocessing.shape[1:], detector.preprocessing.fit)
+    stretched = size_difference(_middle_size(good), detector.preprocessing.shape[1:], detector.preprocessing.fit)
     brightness, contrast = (torch.tensor(good[name]) for name in ("brightness", "contrast"))
     return [
         *([stretched] if stretched else []),
@@ -78,6 +76,24 @@ def find_differences(detector: Detector, results: Results) -> list[str]:
         *detector.profile.compare(brightness, contrast),
         *further_words(int(good["further"].sum())),
     ]
+
+
+def seen_words(detector: Detector, results: Results) -> str | None:
+    """At what size, and whether in gray, the detector sees images, and what size they have; None without any."""
+    good = results[is_scored(results)]
+    if not len(good):
+        return None
+    channels, *seen = detector.preprocessing.shape
+    sizes = ["×".join(map(str, size)) for size in (seen, _middle_size(good))]
+    median = " at the median" if len(np.unique(good[["height", "width"]])) > 1 else ""
+    have = "image has" if len(good) == 1 else "images have"
+    return f"{sizes[0]} {'in gray' if channels == 1 else 'in colour'}; the {have} {sizes[1]}{median}"
+
+
+def _middle_size(good: Results) -> tuple[int, int]:
+    """Height and width of the image that is in the middle by its size, of one at the least."""
+    middle = np.argsort(good["height"].astype(np.int64) * good["width"], kind="stable")[len(good) // 2]
+    return int(good["height"][middle]), int(good["width"][middle])
 
 
 def is_scored(results: Results) -> Bools:

@@ -29,6 +29,7 @@ class ScoreResult(texts.Printed):
     """What came of scoring.
 
     detector:    what it was trained on, its autoencoder and its scorer
+    seen:        at what size, and whether in gray, it sees the images, and what size they have
     images:      image files, each a row of the output; errors: those that have no score
     scored:      files that were worked on now; the others had been before
     anomalies:   images above the threshold
@@ -46,6 +47,7 @@ class ScoreResult(texts.Printed):
     _text = staticmethod(texts.scored)
 
     detector: str
+    seen: str | None
     images: int
     scored: int
     anomalies: int
@@ -165,6 +167,7 @@ def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, pag
     one = torch.from_numpy(scores.values) if len(scores.values) == 1 and scores.good.all() else None
     return ScoreResult(
         detector=job.detector.recipe.name,
+        seen=scores.seen,
         images=len(scores.listing),
         scored=scores.scored,
         anomalies=int(scores.anomalous.sum()),

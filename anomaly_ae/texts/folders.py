@@ -28,6 +28,7 @@ def scored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("detector", result["detector"]),
         ("images", f"{result['images']:,}{_resumed(result)}"),
+        *([("seen at", result["seen"])] if result["seen"] else []),
         *([] if result["score"] is None else [("score", f"{result['score']:.4f}, p-value {result['p_value']:.3g}")]),
         (
             "anomalous",

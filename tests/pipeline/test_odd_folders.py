@@ -172,3 +172,16 @@ def test_few_found_though_they_rank_high_is_explained_by_the_threshold(home: Hom
     assert f"a threshold set by {evaluation.calibration_images} calibration images" in str(missed)
     assert "they rank high" not in str(dataclasses.replace(missed, auroc=0.6))
     assert "they rank high" not in str(dataclasses.replace(missed, calibration_images=0))
+
+
+def test_at_what_size_and_in_what_colours_images_are_seen_is_said(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    for i, size in enumerate([(120, 90), (120, 90), (60, 50)]):  # width and height
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (*size[::-1], 3), np.uint8)).save(
+            tmp_path / f"new/{i}.png"
+        )
+        result = pipeline.score(tmp_path / "new", output=tmp_path / "s.csv", home=home)
+        have = ("image has 90×120", "images have 90×120", "images have 90×120 at the median")[i]
+        expected = f"16×16 in gray; the {have}"
+        assert result.seen == expected
+        assert f"seen at         {expected}" in str(result)
