@@ -122,6 +122,13 @@ def sweep(folder: Path) -> None:
             _remove(path)
 
 
+def sweep_top(folder: Path) -> None:
+    """Remove what writers that were killed have left right in a folder, where others may be at work."""
+    for path in folder.glob(".*.tmp"):
+        if (left := LEFT.fullmatch(path.name)) and not _is_alive(int(left["pid"])):
+            _remove(path)
+
+
 def _is_alive(pid: int) -> bool:
     """Whether there is a process with that number."""
     try:

@@ -262,7 +262,11 @@ class RunFolder:
     def renamed(self, mlflow_run_id: str) -> "RunFolder":
         """The same run, called as it is in MLflow from now on. Raises `StorageError`."""
         self.update(mlflow_run_id=mlflow_run_id)  # where a kill leaves it at that, both know it by another name
-        new = RunFolder(self.path.with_name(mlflow_run_id))
+        return self.named(mlflow_run_id)
+
+    def named(self, name: str) -> "RunFolder":
+        """The same run in a folder of that name from now on. Raises `StorageError`."""
+        new = RunFolder(self.path.with_name(name))
         with storage_errors(f"write {new.path}"):
             self.path.rename(new.path)
             flush(new.path.parent)

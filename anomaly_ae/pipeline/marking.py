@@ -1,6 +1,7 @@
 """How a run begins, and that its end is kept in its folder and in MLflow, whatever happens."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,13 +26,14 @@ def begin_run(
 
     files: what is known of it, as JSON by the files' names
     """
-    folder, tracker = RunFolder(home.root / "runs" / record.id), Tracker(home, None)
+    hidden, tracker = RunFolder(home.root / "runs" / f".{record.id}.{os.getpid()}.tmp"), Tracker(home, None)
     with storage_errors(f"keep runs in {home.root}"):
-        make_folder(folder.path)
-    with folder.lock():
+        make_folder(hidden.path)
+    with hidden.lock():
         for name, content in files.items():
-            write_json(folder.path / name, content)
-        folder.write_record(dataclasses.replace(record, on_server=record.tracked and not home.is_local))
+            write_json(hidden.path / name, content)
+        hidden.write_record(dataclasses.replace(record, on_server=record.tracked and not home.is_local))
+        folder = hidden.named(record.id)  # whole from the first moment that others see it
         with marked(folder, tracker):
             if record.tracked:
                 with stage("waiting for MLflow"):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from anomaly_ae.config import PLACES, RunConfig
 from anomaly_ae.errors import ModelError, RunBusy, StorageError, one_line
 from anomaly_ae.escaping import printable, short_name
+from anomaly_ae.files import sweep_top
 from anomaly_ae.progress import say
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
 from anomaly_ae.tracking.client import explain, find_experiment, open_client, store_held
@@ -327,7 +328,10 @@ def _forget_lost(home: Home) -> None:
 
 
 def mark_dead_runs(home: Home) -> None:
-    """Mark runs that a process which is gone has left RUNNING as KILLED, here and in MLflow."""
+    """Mark runs that a process which is gone has left RUNNING as KILLED, here and in MLflow, and remove what it was
+    making or deleting.
+    """
+    sweep_top(home.root / "runs")
 
     def mark(run: RunFolder) -> None:
         if run.record.status != RUNNING:

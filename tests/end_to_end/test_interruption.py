@@ -50,7 +50,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_killed_and_resumed_ends_with_the_same_weights(cli: Cli, tmp_path: Path, uninterrupted: Path) -> None:
     process = start(tmp_path, *TRAIN)
-    run = wait_for_epochs(tmp_path, 20)
+    run = wait_for_epochs(tmp_path, 1)
     process.kill()
     process.wait()
     assert run.record.status == "RUNNING"
@@ -75,7 +75,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(cli: Cli, tmp_path: Path,
 
 def test_ctrl_c_keeps_the_best_weights_and_marks_the_run(cli: Cli, tmp_path: Path, uninterrupted: Path) -> None:
     process = start(tmp_path, *TRAIN)
-    run = wait_for_epochs(tmp_path, 20)
+    run = wait_for_epochs(tmp_path, 1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -99,7 +99,7 @@ def test_ctrl_c_keeps_the_best_weights_and_marks_the_run(cli: Cli, tmp_path: Pat
 
 def test_a_run_can_be_in_one_hand_only(cli: Cli, tmp_path: Path) -> None:
     process = start(tmp_path, *TRAIN[:-4], "--epochs", "100000", "--set", "patience=100000")
-    run = wait_for_epochs(tmp_path, 2)
+    run = wait_for_epochs(tmp_path, 1)
     other = cli("train", "--resume", run.record.id)
     assert other.code == 1
     assert "another process" in other.err
@@ -173,3 +173,39 @@ def test_a_run_struck_as_it_begins_is_marked_in_its_folder_and_in_mlflow(
     if command.startswith("train"):
         assert pipeline.resume(run.record.id, home=small).epochs == 1
         assert client.get_run(str(run.record.mlflow_run_id)).info.status == "FINISHED"
+
+
+STRUCK_WHILE_THE_FOLDER_IS_MADE = """
+import os, sys
+from anomaly_ae import runs
+from anomaly_ae.cli import main
+
+def strike(*_):
+    os.kill(os.getpid(), 9)
+
+setattr(runs.RunFolder, sys.argv.pop(1), strike)
+main()
+"""
+
+
+@pytest.mark.parametrize("moment", ["write_record", "named"])
+def test_a_run_killed_while_its_folder_is_made_leaves_nothing(small: Home, tmp_path: Path, moment: str) -> None:
+    before = sorted((small.root / "runs").iterdir())
+    called = [
+        sys.executable,
+        "-c",
+        STRUCK_WHILE_THE_FOLDER_IS_MADE,
+        moment,
+        "train",
+        "--normal",
+        "5",
+        "--epochs",
+        "1",
+    ]
+    ended = subprocess.run(
+        called, cwd=tmp_path, env=clean_environment() | {"ANOMALY_AE_MLRUNS": str(small.root)}, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert len(list((small.root / "runs").iterdir())) == len(before) + 1
+    listing.list_runs(small)
+    assert sorted((small.root / "runs").iterdir()) == before

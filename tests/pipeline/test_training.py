@@ -135,6 +135,7 @@ def test_where_no_checkpoint_can_be_gone_on_from_the_training_begins_anew(
     assert detector_of(run) == detector_of(whole)
 
 
+@pytest.mark.usefixtures("figures")
 def test_what_takes_long_says_what_it_is(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
