@@ -6,7 +6,7 @@ import sys
 import pytest
 from markdown_it import MarkdownIt
 
-from anomaly_ae.cli.app import show
+from anomaly_ae.cli.app import show_values
 from anomaly_ae.errors import DataError, UnknownName
 from anomaly_ae.escaping import counted, markdown, markdown_code, printable, printable_lines
 from anomaly_ae.progress import Plain, say
@@ -34,7 +34,7 @@ def test_what_steers_a_terminal_is_shown_and_letters_stay(text: str, shown: str)
 def test_no_way_to_the_terminal_lets_it_through(odd: str, capsys: pytest.CaptureFixture[str]) -> None:
     say(f"first {odd}\nsecond")
     Plain().line(f"epoch of {odd}", last=True)
-    show({"name": f"class {odd}\nline"}, as_json=False, render=lambda result: f"{result['name']}\n")
+    show_values({"name": f"class {odd}\nline"}, as_json=False, render=lambda result: f"{result['name']}\n")
     captured = capsys.readouterr()
     said = captured.out + captured.err + str(DataError(f"class {odd}")) + str(UnknownName("class", odd, [odd]))
     assert odd not in said

@@ -206,6 +206,7 @@ def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(trained: Trained, fold
         os.link(next(folder.glob("*.png")), folder / f"more{i}.png")
     running = start(tmp_path, "score", "in", "--mlruns", str(trained.home.root))
     _wait_for(tmp_path / ".scores.parquet.ledger" / "job.json", running)
+    time.sleep(0.2)  # until the job has begun, whose listing is written there
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=30)
     assert running.returncode == 130, err

@@ -261,7 +261,7 @@ def test_of_many_processes_at_once_one_follows_and_makes_a_backup(make: Make, tm
     assert_whole(new)
 
 
-def test_a_run_that_was_killed_at_once_is_followed_too(cli: Cli, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_at_once_is_followed_too(cli_process: Cli, tmp_path: Path) -> None:
     old = Home.find(str(tmp_path / "old" / "mlruns"))
     tracker = mirror.Tracker(old, None)
     tracker.begin("ours", Record.new("killed", tracked=True))
@@ -270,7 +270,7 @@ def test_a_run_that_was_killed_at_once_is_followed_too(cli: Cli, tmp_path: Path)
     run.write_record(Record(run.path.name, tracker.run_id, "killed", now()))
     tracker.log_start(run)
     new = move(old, tmp_path / "mlruns")
-    assert "moved or copied" in cli("runs").err
+    assert "moved or copied" in cli_process("runs").err
     logged = MlflowClient(new.tracking_uri).get_run(run.path.name)
     assert logged.info.artifact_uri.startswith(new.artifacts.as_uri())
     assert logged.info.status == KILLED
