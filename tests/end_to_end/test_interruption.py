@@ -16,7 +16,7 @@ from anomaly_ae.runs import KILLED, Home, RunFolder
 from anomaly_ae.tracking import listing
 from tests.conftest import Cli, clean_environment, start
 
-TRAIN = ("train", "--normal", "0,1,2", "--epochs", "60", "--seed", "7")
+TRAIN = ("train", "--normal", "0,1,2", "--no-figures", "--epochs", "60", "--seed", "7")
 
 
 def wait_for_epochs(folder: Path, count: int) -> RunFolder:

@@ -12,13 +12,13 @@ from tests.conftest import Cli, Trained
 
 
 def test_a_comparison_is_an_artifact_of_the_first_run(trained: Trained, cli_process: Cli, tmp_path: Path) -> None:
-    cli = cli_process  # MLflow remembers, within a process, where a run's files lie, and here they lie twice
     home = Home.find(str(tmp_path / "mlruns"))
     shutil.copytree(trained.home.root, home.root)
     place = ("--mlruns", str(home.root))
-    other = cli("train", "--normal", "0,1,2", "--epochs", "2", "--scorer", "mse", "--json", *place).json()["run_id"]
-    cli("evaluate", other, *place)
-    ended = cli("compare", trained.run.record.id, other, *place)
+    other = pipeline.train(RunConfig(normal="0,1,2", epochs=2, scorer="mse"), home=home).run_id
+    pipeline.evaluate(other, home=home)
+    # MLflow remembers, within a process, where a run's files lie, and here they lie twice
+    ended = cli_process("compare", trained.run.record.id, other, *place)
     assert ended.code == 0, ended.err
     for part in ("p (DeLong)", f"{trained.evaluation.auroc:.4f}", "scorer", "aligned-knn · mse", "comparison.html"):
         assert part in ended.out
