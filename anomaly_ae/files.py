@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,12 @@ def sweep(folder: Path) -> None:
 
 def sweep_top(folder: Path) -> None:
     """Remove what writers that were killed have left right in a folder, where others may be at work."""
-    for path in folder.glob(".*.tmp"):
+    _remove_left(folder.glob(".*.tmp"))
+
+
+def _remove_left(paths: Iterable[Path]) -> None:
+    """Remove those whose writers are gone."""
+    for path in paths:
         if (left := LEFT.fullmatch(path.name)) and not _is_alive(int(left["pid"])):
             _remove(path)
 
@@ -180,9 +185,7 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """
     with storage_errors(f"write {folder}"):
         make_folder(folder.parent)
-        for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
-            if (writer := LEFT.fullmatch(left.name)) and not _is_alive(int(writer["pid"])):
-                _remove(left)
+        _remove_left(folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"))
         prefix = f".{folder.name}.{os.getpid()}-"
         temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=folder.parent))
         try:

@@ -50,10 +50,8 @@ MASKS_LOOKED_AT = Preprocessing(1, 64, 64)  # where they alone say which picture
 MOST_BAD = 0.1  # share of the pictures that may be unreadable before training on the others makes no sense
 SAMPLED = 256  # values of a picture by which the intensity is found
 CACHE_FORMAT = 3  # to be counted up when decoding gives other pixels
-LOOK, SAMPLE = (
-    Target((3, 64, 64), INSIDE, sample=SAMPLED),
-    Target((1, 1, 1), sample=SAMPLED),
-)  # small ones; next to nothing beside
+LOOK = Target((3, 64, 64), INSIDE, sample=SAMPLED)  # small pictures
+SAMPLE = Target((1, 1, 1), sample=SAMPLED)  # next to nothing beside the values
 E = TypeVar("E", bound=AnomalyAEError)
 INTO_FOLDERS = "move the normal pictures into a folder called good, and the others into one called bad beside it"
 PIXELS_FILE, ABOUT_FILE = "pixels.npy", "about.json"

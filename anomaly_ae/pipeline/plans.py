@@ -278,5 +278,5 @@ def _compare(plan: Plan, run: RunFolder, home: Home, failed: dict[str, str]) -> 
     except DataError as error:  # the cells were done elsewhere, or their data have moved
         say(f"warning: the cells are not drawn side by side: {one_line(error)}")
     result = PlanResult(run.record.id, plan.name, **tables, failed=failed, run_folder=str(run.path))
-    write_json(run.path / "result.json", dataclasses.asdict(result))
+    write_json(run.path / "result.json", result.to_dict())
     return result

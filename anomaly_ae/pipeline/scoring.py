@@ -123,7 +123,7 @@ def score(
     if page:
         from anomaly_ae.pipeline.reporting import write_report  # here, for scoring alone needs no matplotlib
 
-        facts = dataclasses.asdict(result)
+        facts = result.to_dict()
         write_report(job, scores, [*texts.scored_rows(facts), *texts.unscored_rows(facts)], page)
     return result
 

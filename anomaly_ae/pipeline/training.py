@@ -110,8 +110,7 @@ def train(
     """Train a detector: network, scorer, calibration. Everything is kept in the run folder and in MLflow.
 
     save_to: a folder that gets a copy of the detector. figures: whether any are drawn; `draw_again` draws them later.
-    Raises `AnomalyAEError` of many kinds, `Interrupted`
-    on Ctrl-C; the run can then be resumed.
+    Raises `AnomalyAEError` of many kinds, `Interrupted` on Ctrl-C; the run can then be resumed.
     """
     home = home or Home.find()
     mark_dead_runs(home)
@@ -199,7 +198,7 @@ def _train(job: Job, run: RunFolder, tracker: Tracker, figures: bool, behind: bo
             save_training_figures(run, training.history, detector, job)
     with stage("measuring the reconstructions of the training images"):
         result = _result(training, detector, job, run)
-    write_json(run.path / "result.json", dataclasses.asdict(result))
+    write_json(run.path / "result.json", result.to_dict())
     finish(run, tracker, behind=behind)
     if job.save_to:
         detector.save(job.save_to)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from anomaly_ae.escaping import printable_values
@@ -11,6 +12,7 @@ class _Printer(Protocol):
     def text(self, text: str) -> None: ...
 
 
+@dataclass(frozen=True)
 class Printed:
     """A dataclass whose text is that of the command line; `repr` still shows its fields.
 
@@ -21,7 +23,7 @@ class Printed:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, by name; what `--json` prints."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+        return dataclasses.asdict(self)
 
     def __str__(self) -> str:
         return self._text(printable_values(self.to_dict()))
