@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from anomaly_ae.escaping import printable_values
@@ -12,7 +11,6 @@ class _Printer(Protocol):
     def text(self, text: str) -> None: ...
 
 
-@dataclass(frozen=True)
 class Printed:
     """A dataclass whose text is that of the command line; `repr` still shows its fields.
 
@@ -23,7 +21,7 @@ class Printed:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, by name; what `--json` prints."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
 
     def __str__(self) -> str:
         return self._text(printable_values(self.to_dict()))
