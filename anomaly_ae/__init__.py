@@ -10,8 +10,8 @@ The names below are loaded when they are first used.
 
 from typing import TYPE_CHECKING
 
-from anomaly_ae.lazy import on_first_use
-from anomaly_ae.torch_state import tame_threads
+from anomaly_ae.runtime.lazy import on_first_use
+from anomaly_ae.runtime.torch_state import tame_threads
 
 if TYPE_CHECKING:
     from anomaly_ae.autoencoders.parts import load_part as load_part

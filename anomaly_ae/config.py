@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from anomaly_ae.errors import UnknownName, UsageError, errors_at
-from anomaly_ae.yaml_files import Line
+from anomaly_ae.storage.yaml_files import Line
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")

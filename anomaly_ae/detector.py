@@ -26,14 +26,11 @@ from anomaly_ae.data.images import ImageSet, hash_rows
 from anomaly_ae.data.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.data.profile import Profile, size_difference
 from anomaly_ae.data.splits import Part, Split, pack_names, unpack_names
-from anomaly_ae.data.storage import take_rows
 from anomaly_ae.drift import Drift, measure_drift
 from anomaly_ae.errors import DataError, StorageError
 from anomaly_ae.escaping import counted
-from anomaly_ae.files import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.metrics import require_numbers
-from anomaly_ae.progress import say
-from anomaly_ae.schema import Mismatch
+from anomaly_ae.runtime.progress import say
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 from anomaly_ae.scorers.neighbours import sample
 from anomaly_ae.serialization import (
@@ -53,6 +50,9 @@ from anomaly_ae.serialization import (
     digest_of,
     read_detector,
 )
+from anomaly_ae.storage.atomic import expand, sha256, storage_errors, write_bytes, write_folder, write_json
+from anomaly_ae.storage.memmap import take_rows
+from anomaly_ae.storage.schema import Mismatch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -26,9 +26,9 @@ from anomaly_ae.autoencoders import find_autoencoder
 from anomaly_ae.config import PARTS, PLACES, RunConfig, check_value, field_name, read_config
 from anomaly_ae.data.datasets import check_dataset
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError, errors_at
-from anomaly_ae.files import expand, sha256
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.yaml_files import Line, Value, read_lines, read_value
+from anomaly_ae.storage.atomic import expand, sha256
+from anomaly_ae.storage.yaml_files import Line, Value, read_lines, read_value
 
 REUSED = ("scorer", "top_share", "target_fpr")  # settings that need no other network
 NAMED: dict[str, Callable[[str], object]] = {"autoencoder": find_autoencoder, "scorer": build_scorer}

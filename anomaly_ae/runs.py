@@ -33,9 +33,9 @@ from filelock import FileLock, Timeout
 
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, UsageError, one_line
-from anomaly_ae.files import expand, flush, storage_errors, sweep, write_csv, write_json
-from anomaly_ae.progress import say
-from anomaly_ae.schema import Count, Matching, Mismatch, Name, OneOf, Positive, Share, parse, read_json
+from anomaly_ae.runtime.progress import say
+from anomaly_ae.storage.atomic import expand, flush, storage_errors, sweep, write_csv, write_json
+from anomaly_ae.storage.schema import Count, Matching, Mismatch, Name, OneOf, Positive, Share, parse, read_json
 
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch

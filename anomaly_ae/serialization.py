@@ -24,8 +24,9 @@ from anomaly_ae.data.profile import Profile
 from anomaly_ae.data.splits import SplitRecord
 from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, ModelNotFound, StorageError, UsageError, one_line
 from anomaly_ae.escaping import printable, short_name
-from anomaly_ae.files import restore, sha256
-from anomaly_ae.schema import (
+from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
+from anomaly_ae.storage.atomic import restore, sha256
+from anomaly_ae.storage.schema import (
     Digest,
     Mismatch,
     Name,
@@ -42,7 +43,6 @@ from anomaly_ae.schema import (
     read_header,
     read_json,
 )
-from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 
 FORMAT = 5
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"

@@ -21,13 +21,13 @@ from anomaly_ae.autoencoders.tiling import random_crops
 from anomaly_ae.config import CONSTANT, RunConfig
 from anomaly_ae.data.augmentation import build_augmentation
 from anomaly_ae.errors import ModelError, TrainingError
-from anomaly_ae.files import sha256, write_bytes
 from anomaly_ae.objectives import Objective
 from anomaly_ae.objectives.corruption import Corrupted, Corruption
 from anomaly_ae.objectives.repair import PLANTED
 from anomaly_ae.objectives.similarity import ENERGY_FLOOR
-from anomaly_ae.progress import Display, Silent, say
-from anomaly_ae.torch_state import seed, threads_for
+from anomaly_ae.runtime.progress import Display, Silent, say
+from anomaly_ae.runtime.torch_state import seed, threads_for
+from anomaly_ae.storage.atomic import sha256, write_bytes
 
 STEPS = 1_500  # optimiser steps of a training whose number of epochs was not said
 MOST_EPOCHS = 200  # and its limit, for small data sets

@@ -30,7 +30,7 @@ from anomaly_ae.autoencoders.inference import as_float, exact_float32
 from anomaly_ae.data.sources import open_source
 from anomaly_ae.folder import Job, score_job
 from anomaly_ae.folder.reading import read_batches
-from anomaly_ae.progress import silence
+from anomaly_ae.runtime.progress import silence
 
 LARGE = 1_024  # pixels of a side
 LOOPED = 500  # files of the plain loop, which is slow

@@ -6,7 +6,7 @@ import pytest
 
 from anomaly_ae.config import TYPES, RunConfig, parse_setting, read_config
 from anomaly_ae.errors import StorageError, UnknownName, UsageError
-from anomaly_ae.yaml_files import read_lines
+from anomaly_ae.storage.yaml_files import read_lines
 
 
 def test_later_layers_win_and_strings_become_their_field_s_type() -> None:

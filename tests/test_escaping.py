@@ -9,8 +9,8 @@ from markdown_it import MarkdownIt
 from anomaly_ae.cli.app import show_values
 from anomaly_ae.errors import DataError, UnknownName
 from anomaly_ae.escaping import counted, markdown, markdown_code, printable, printable_lines
-from anomaly_ae.progress import Plain, say
-from anomaly_ae.tables import markdown_table
+from anomaly_ae.runtime.progress import Plain, say
+from anomaly_ae.runtime.tables import markdown_table
 
 STEERING = ["\x1b[31m", "\x1b]0;title\x07", "\r", "\x9b2J", "\u202e", "\u2066", "\u2028", "\x00", "\x7f", "\u200f"]
 

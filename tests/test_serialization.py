@@ -21,8 +21,8 @@ from anomaly_ae.data.named import load_dataset
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.splits import split_dataset
 from anomaly_ae.detector import Detector, fit_detector
-from anomaly_ae.files import sha256
 from anomaly_ae.serialization import Recipe, digest_of
+from anomaly_ae.storage.atomic import sha256
 
 Place = tuple[str | int, ...]
 ODD: tuple[Any, ...] = (None, -1, 0, 10**30, 1e300, True, "", "x", "\ud800", [], [0.5], {}, {"a": [1]})

@@ -11,7 +11,7 @@ from torch import nn
 
 from anomaly_ae.autoencoders import Autoencoder, Options, Shape, build_autoencoder
 from anomaly_ae.errors import ModelError, ModelNotFound, UsageError
-from anomaly_ae.files import expand, write_bytes
+from anomaly_ae.storage.atomic import expand, write_bytes
 
 ENCODER, DECODER, WHOLE = "encoder", "decoder", "autoencoder"
 PARTS = (ENCODER, DECODER, WHOLE)

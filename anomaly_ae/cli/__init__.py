@@ -10,7 +10,7 @@ import typer
 from anomaly_ae.cli.app import app
 from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
 from anomaly_ae.escaping import printable
-from anomaly_ae.progress import say
+from anomaly_ae.runtime.progress import say
 
 # isort: off
 from anomaly_ae.cli import models, folders, runs, catalogues  # noqa: F401 (they register their commands)

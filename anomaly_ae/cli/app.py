@@ -11,7 +11,7 @@ from anomaly_ae import __version__, texts
 from anomaly_ae.cli.names import named
 from anomaly_ae.config import DEVICES
 from anomaly_ae.escaping import printable_values
-from anomaly_ae.progress import stage
+from anomaly_ae.runtime.progress import stage
 
 app = typer.Typer(
     name="anomaly-ae",

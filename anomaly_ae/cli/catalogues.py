@@ -9,7 +9,7 @@ from anomaly_ae import texts
 from anomaly_ae.cli.app import Json, app, show_values
 from anomaly_ae.cli.names import DATA_SET, catalogue, named
 from anomaly_ae.errors import UsageError, one_line
-from anomaly_ae.progress import say
+from anomaly_ae.runtime.progress import say
 
 MNIST_SIZE = (28, 28)  # at which the autoencoders that take any size are listed
 

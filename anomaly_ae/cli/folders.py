@@ -7,7 +7,7 @@ import typer
 
 from anomaly_ae.cli.app import Device, Json, Mlruns, ModelOption, app, loading, show
 from anomaly_ae.cli.names import named
-from anomaly_ae.progress import say
+from anomaly_ae.runtime.progress import say
 
 
 @app.command()

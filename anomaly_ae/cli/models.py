@@ -127,8 +127,8 @@ def train(
     """Train a detector on the normal classes of a data set."""
     asked_for = dict(locals())
     from anomaly_ae.config import TYPES, RunConfig, parse_setting, read_config
-    from anomaly_ae.files import expand
-    from anomaly_ae.yaml_files import read_lines
+    from anomaly_ae.storage.atomic import expand
+    from anomaly_ae.storage.yaml_files import read_lines
 
     given = {key: value for key, value in asked_for.items() if key in TYPES and value is not None}
     layers = [

@@ -12,7 +12,7 @@ import typer
 
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import UnknownName
-from anomaly_ae.files import expand
+from anomaly_ae.storage.atomic import expand
 
 DATA_SET = "data set"
 PACKAGE = Path(__file__).parents[1]

@@ -87,7 +87,7 @@ def runs(
 def _delete(home: "Home", name: str) -> list[str]:
     """Delete a run and what is below it, when whoever sees their list agrees; their ids."""
     from anomaly_ae.pipeline.deleting import delete, find_deletable
-    from anomaly_ae.progress import say
+    from anomaly_ae.runtime.progress import say
 
     found = find_deletable(home, name)
     say(texts.deletable([dataclasses.asdict(run.record) for run in found]))

@@ -22,7 +22,7 @@ from anomaly_ae.data.decoding import MODES
 from anomaly_ae.data.images import Dataset, ImageSet, hash_rows
 from anomaly_ae.data.sources import shown
 from anomaly_ae.escaping import counted
-from anomaly_ae.progress import say
+from anomaly_ae.runtime.progress import say
 
 Pictures = tuple[Tensor, Tensor]  # images, uint8 (M, C, H, W), and positions of some of them, int64 (N,)
 

@@ -12,7 +12,7 @@ from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.named import DATASETS, NamedData, data_root
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError
-from anomaly_ae.files import expand
+from anomaly_ae.storage.atomic import expand
 
 Data = NamedData | PictureData
 

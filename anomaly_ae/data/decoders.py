@@ -18,7 +18,7 @@ from anomaly_ae.data.decoder import SECONDS, Records, record_type, send_files, s
 from anomaly_ae.data.decoding import Target, missing, reason
 from anomaly_ae.data.sources import Integers, Source
 from anomaly_ae.errors import Interrupted, UsageError
-from anomaly_ae.machine import usable_cores
+from anomaly_ae.runtime.machine import usable_cores
 
 COMMAND = [sys.executable, "-P", "-m", "anomaly_ae.data.decoder"]  # -P: what lies in the working folder is not run
 PART = 64  # files that a decoder is asked for at once: few, so that all have work to the end

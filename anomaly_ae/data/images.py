@@ -7,8 +7,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from anomaly_ae.data.storage import take_rows
-from anomaly_ae.files import sha256
+from anomaly_ae.storage.atomic import sha256
+from anomaly_ae.storage.memmap import take_rows
 
 
 @dataclass(frozen=True)

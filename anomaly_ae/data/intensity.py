@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ae.errors import DataError
-from anomaly_ae.schema import Mismatch, OneOf
+from anomaly_ae.storage.schema import Mismatch, OneOf
 
 EIGHT, WHOLE, FLOAT = "8 bits", "whole numbers of more than 8 bits", "floats"
 KINDS = (EIGHT, WHOLE, FLOAT)

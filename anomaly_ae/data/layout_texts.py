@@ -7,8 +7,8 @@ from anomaly_ae.data.folder_words import Parts, says_something, split_path
 from anomaly_ae.data.layouts import TEST, TRAIN, Layout
 from anomaly_ae.data.sources import Listing
 from anomaly_ae.escaping import counted, counted_as, printable
-from anomaly_ae.progress import say
-from anomaly_ae.tables import columns
+from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.tables import columns
 
 TRAINING, MEASURING, CALIBRATING = "training", "measuring", "calibrating"  # what pictures are for
 MOST_ROWS, MOST_LINES, MOST_BELOW, DEEPEST = 12, 16, 6, 4  # of the table; of the tree, a folder in it, its depth

@@ -19,8 +19,8 @@ from anomaly_ae.data.idx import find_idx, read_idx
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing, UnknownName, one_line
-from anomaly_ae.files import expand
-from anomaly_ae.progress import say
+from anomaly_ae.runtime.progress import say
+from anomaly_ae.storage.atomic import expand
 
 DIGITS = tuple("0123456789")
 FASHION = (

@@ -37,11 +37,11 @@ from anomaly_ae.data.masks import check_size
 from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.profile import size_words
 from anomaly_ae.data.sources import Integers, Listing, Source, open_source, shown
-from anomaly_ae.data.storage import is_held
 from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
 from anomaly_ae.escaping import counted
-from anomaly_ae.files import cache_folder, sha256, write_folder, write_json
-from anomaly_ae.progress import display, say
+from anomaly_ae.runtime.progress import display, say
+from anomaly_ae.storage.atomic import cache_folder, sha256, write_folder, write_json
+from anomaly_ae.storage.memmap import is_held
 
 AT_A_TIME, MOST_AT_A_TIME = 256, 2**22  # files that are decoded together, and their bytes when they are
 LOOKED_AT = 64  # pictures by which size and colour are found out,

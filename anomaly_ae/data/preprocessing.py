@@ -17,7 +17,7 @@ from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.intensity import KINDS, WHOLE, Intensity, intensity_differences, to_bytes
 from anomaly_ae.data.sources import Source
 from anomaly_ae.errors import DataError, OtherBrightness, one_line
-from anomaly_ae.schema import OneOf, Side
+from anomaly_ae.storage.schema import OneOf, Side
 
 Images = Tensor | npt.NDArray[Any] | Image.Image | Sequence[Image.Image]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.data.decoding import STRETCH
-from anomaly_ae.schema import Mismatch, Share
+from anomaly_ae.storage.schema import Mismatch, Share
 
 MOST_VALUES = 2**24  # looked at together
 USUAL = (0.005, 0.995)  # quantiles between which the middle 99 % of images lie

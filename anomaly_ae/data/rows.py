@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.errors import DataError
-from anomaly_ae.schema import Side
+from anomaly_ae.storage.schema import Side
 
 Rows = npt.NDArray[Any]
 COLOURS = (1, 3, 4)  # gray, RGB, RGBA: how many channels an image has, where they come last

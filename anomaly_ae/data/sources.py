@@ -20,7 +20,7 @@ from anomaly_ae.data.decoding import MOST_BYTES, TOO_LARGE, open_file
 from anomaly_ae.data.folder_words import MAC_REMARKS, junk, split_path
 from anomaly_ae.errors import DataError, DataMissing, one_line
 from anomaly_ae.escaping import counted, counted_as
-from anomaly_ae.files import expand
+from anomaly_ae.storage.atomic import expand
 
 Integers = npt.NDArray[np.int64]
 

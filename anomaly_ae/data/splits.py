@@ -16,7 +16,7 @@ from anomaly_ae.data.layouts import MANY_GROUPS, SMALL_GROUP
 from anomaly_ae.data.sources import shown
 from anomaly_ae.errors import DataChanged, DataError
 from anomaly_ae.escaping import counted
-from anomaly_ae.schema import Count, Digest, Mismatch, Name, TensorSpec
+from anomaly_ae.storage.schema import Count, Digest, Mismatch, Name, TensorSpec
 
 PARTS = ("fit", "validation", "calibration", "test")
 WITH_OFFICIAL_TEST = (0.8, 0.1, 0.1, 0.0)

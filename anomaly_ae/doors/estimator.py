@@ -22,10 +22,10 @@ from anomaly_ae.data.rows import Layout, Rows, Scale
 from anomaly_ae.detector import ESTIMATOR_FILE, Detector
 from anomaly_ae.doors.fitting import fill, fit_rows, to_images
 from anomaly_ae.errors import AnomalyAEError, DataError, DetectorDamaged, EstimatorError, ModelNotFound, one_line
-from anomaly_ae.files import expand, write_json
 from anomaly_ae.metrics import require_numbers
-from anomaly_ae.schema import Digest, Mismatch, parse, read_json
 from anomaly_ae.serialization import digest_of
+from anomaly_ae.storage.atomic import expand, write_json
+from anomaly_ae.storage.schema import Digest, Mismatch, parse, read_json
 
 FLAG = re.compile(r"--([a-z-]+)")
 FEWEST_ROWS = 3  # one to fit, one to tell when to stop, one to calibrate

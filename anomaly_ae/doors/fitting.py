@@ -19,9 +19,9 @@ from anomaly_ae.data.splits import Part, Split, split_rows
 from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import TooFewRows
 from anomaly_ae.objectives import build_objective
+from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.serialization import Recipe
-from anomaly_ae.torch_state import left_as_found, spinning
 from anomaly_ae.training import Training, train_epochs
 
 FEATURES: dict[str, Any] = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures

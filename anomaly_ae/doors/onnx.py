@@ -26,10 +26,10 @@ from anomaly_ae.calibration import Calibration, Tail, p_value_levels
 from anomaly_ae.data.preprocessing import resize
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import ExportError, UsageError
-from anomaly_ae.files import expand, sha256, write_bytes
-from anomaly_ae.progress import stage
+from anomaly_ae.runtime.progress import stage
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.scorers.neighbours import sample
+from anomaly_ae.storage.atomic import expand, sha256, write_bytes
 
 try:
     import onnxruntime

@@ -30,13 +30,13 @@ from anomaly_ae.data.decoder import SECONDS
 from anomaly_ae.data.sources import Listing, Source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import EngineError, UsageError, one_line
-from anomaly_ae.files import sha256
 from anomaly_ae.folder.job import Engine, Job
 from anomaly_ae.folder.ledger import Ledger
 from anomaly_ae.folder.reading import Positions, read_batches, split
 from anomaly_ae.folder.rows import RESULT, Results, score_batch
-from anomaly_ae.machine import usable_cores
-from anomaly_ae.progress import say
+from anomaly_ae.runtime.machine import usable_cores
+from anomaly_ae.runtime.progress import say
+from anomaly_ae.storage.atomic import sha256
 
 try:
     import ray

@@ -5,7 +5,7 @@ The names below are loaded when they are first used, for the libraries that draw
 
 from typing import TYPE_CHECKING
 
-from anomaly_ae.lazy import on_first_use
+from anomaly_ae.runtime.lazy import on_first_use
 
 if TYPE_CHECKING:
     from anomaly_ae.figures.curves import compared_losses as compared_losses

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_ae.files import write_with
+from anomaly_ae.storage.atomic import write_with
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from anomaly_ae.errors import StorageError, UsageError, one_line
-from anomaly_ae.files import sha256
 from anomaly_ae.folder.job import Job, Scores
 from anomaly_ae.folder.pictures import look_again
-from anomaly_ae.progress import display, say
+from anomaly_ae.runtime.progress import display, say
+from anomaly_ae.storage.atomic import sha256
 
 SIDE = 512  # pixels of a picture at the most
 LONGEST = 200  # bytes of a name

@@ -13,7 +13,7 @@ from anomaly_ae.data.decoder import Records
 from anomaly_ae.data.decoders import Decoders
 from anomaly_ae.data.sources import Listing
 from anomaly_ae.detector import Detector
-from anomaly_ae.progress import display
+from anomaly_ae.runtime.progress import display
 
 Positions = npt.NDArray[np.int64]
 

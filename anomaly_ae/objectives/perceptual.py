@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.errors import ModelError, ModelNotFound, UnknownName, UsageError, one_line
-from anomaly_ae.files import expand
+from anomaly_ae.storage.atomic import expand
 
 Features = Callable[[Tensor], Sequence[Tensor]]  # images (N, C, H, W) in [0, 1] -> maps (N, C', H', W')
 

@@ -5,7 +5,7 @@ The names below are loaded when they are first used, for scoring needs little of
 
 from typing import TYPE_CHECKING
 
-from anomaly_ae.lazy import on_first_use
+from anomaly_ae.runtime.lazy import on_first_use
 
 if TYPE_CHECKING:
     from anomaly_ae.pipeline.calibrating import CalibrateResult as CalibrateResult

@@ -31,13 +31,13 @@ from anomaly_ae.data.sources import Listing
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import measure_drift
 from anomaly_ae.errors import UsageError
-from anomaly_ae.files import expand, write_csv, write_json
 from anomaly_ae.folder import Scored, score_images
 from anomaly_ae.metrics import best_f1, proportion_interval
 from anomaly_ae.pipeline.marking import begin_run, finish
 from anomaly_ae.pipeline.models import load_model
-from anomaly_ae.progress import say
 from anomaly_ae.runs import CALIBRATION, CALIBRATION_SCORES, EXAMPLE, LATEST, Home, Record, RunFolder
+from anomaly_ae.runtime.progress import say
+from anomaly_ae.storage.atomic import expand, write_csv, write_json
 from anomaly_ae.tracking.mirror import mark_dead_runs
 
 # Images that the detector was trained on score low: from this share below that quantile on, it is worth a word

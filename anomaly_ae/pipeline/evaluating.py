@@ -31,8 +31,8 @@ from anomaly_ae.evaluation import (
 from anomaly_ae.figures.saving import save_figures
 from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
 from anomaly_ae.pipeline.models import load_model
-from anomaly_ae.progress import say, say_left_out, stage
 from anomaly_ae.runs import FIGURES, LATEST, Home, RunFolder
+from anomaly_ae.runtime.progress import say, say_left_out, stage
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 

@@ -26,15 +26,15 @@ from anomaly_ae.data.splits import PARTS, Split, split_dataset
 from anomaly_ae.detector import Detector, check_target
 from anomaly_ae.errors import ModelError, UsageError, one_line
 from anomaly_ae.escaping import counted
-from anomaly_ae.files import expand
 from anomaly_ae.objectives import Objective, build_objective, needs_features, objective_names
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
 from anomaly_ae.pipeline.models import find_model
-from anomaly_ae.progress import say, say_left_out
 from anomaly_ae.runs import Home
-from anomaly_ae.schema import parse
+from anomaly_ae.runtime.progress import say, say_left_out
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.serialization import Recipe
+from anomaly_ae.storage.atomic import expand
+from anomaly_ae.storage.schema import parse
 from anomaly_ae.training import epoch_count
 
 

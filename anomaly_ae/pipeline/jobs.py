@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from anomaly_ae.errors import Interrupted, TrainingError
-from anomaly_ae.progress import silence
+from anomaly_ae.runtime.progress import silence
 
 Result = TypeVar("Result")
 _at_work, _orphaned = threading.Event(), threading.Event()

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from anomaly_ae.errors import Interrupted
-from anomaly_ae.files import make_folder, storage_errors, write_json
-from anomaly_ae.progress import say, stage
 from anomaly_ae.runs import FAILED, FINISHED, KILLED, Home, Record, RunFolder, now
+from anomaly_ae.runtime.progress import say, stage
+from anomaly_ae.storage.atomic import make_folder, storage_errors, write_json
 from anomaly_ae.tracking.mirror import Tracker, upload
 
 LOCK_WAIT = 60.0  # seconds to wait for another command that works on the same run

@@ -26,16 +26,16 @@ from anomaly_ae.errors import (
     one_line,
 )
 from anomaly_ae.figures.saving import save_figures
-from anomaly_ae.files import write_csv, write_json, write_text
 from anomaly_ae.pipeline.evaluating import evaluate
 from anomaly_ae.pipeline.job import check_names
 from anomaly_ae.pipeline.jobs import run_together
 from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.training import Place, resume, train
 from anomaly_ae.plan import REUSED, Cell, Plan, read_plan
-from anomaly_ae.progress import say
 from anomaly_ae.runs import FAILED, FIGURES, FINISHED, PIPELINE, RUNNING, Home, Record, RunFolder, place_flag, warn
-from anomaly_ae.tables import markdown_table
+from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.tables import markdown_table
+from anomaly_ae.storage.atomic import write_csv, write_json, write_text
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 
 MOST_DRAWING = 10  # times as long as drawing all cells took they are worked on before they are drawn again

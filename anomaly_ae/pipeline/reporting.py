@@ -10,10 +10,10 @@ import torch
 
 from anomaly_ae import figures
 from anomaly_ae.data.sources import shown
-from anomaly_ae.files import write_text
 from anomaly_ae.folder import Job, Scores, look_again
-from anomaly_ae.progress import say
 from anomaly_ae.report import PICTURES, SIDE, Report, picture_address
+from anomaly_ae.runtime.progress import say
+from anomaly_ae.storage.atomic import write_text
 
 
 def write_report(job: Job, scores: Scores, facts: list[tuple[str, str]], path: Path) -> None:

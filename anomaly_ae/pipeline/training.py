@@ -25,12 +25,10 @@ from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable, short_name
 from anomaly_ae.evaluation import reconstruction_mse
 from anomaly_ae.figures.saving import as_pixels, save_image
-from anomaly_ae.files import storage_errors, write_csv, write_json, write_with
 from anomaly_ae.pipeline.job import Job
 from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.models import has_detector
 from anomaly_ae.pipeline.pictures import reconstruction_grid, save_training_figures
-from anomaly_ae.progress import display, say, stage
 from anomaly_ae.runs import (
     CALIBRATION_SCORES,
     EXAMPLE,
@@ -43,7 +41,9 @@ from anomaly_ae.runs import (
     RunFolder,
     conflicts,
 )
-from anomaly_ae.torch_state import left_as_found, spinning
+from anomaly_ae.runtime.progress import display, say, stage
+from anomaly_ae.runtime.torch_state import left_as_found, spinning
+from anomaly_ae.storage.atomic import storage_errors, write_csv, write_json, write_with
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
 from anomaly_ae.training import Epoch, Training, earlier, epoch_count, train_epochs
 

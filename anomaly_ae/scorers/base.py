@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.schema import TensorSpec
+from anomaly_ae.storage.schema import TensorSpec
 
 FEWEST = 5  # pixels of a heat map that decide
 # Calling it starts a fresh pass over a set of images: batches of images, float (B, C, H, W), and outputs.

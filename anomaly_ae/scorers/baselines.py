@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_bytes, as_float
-from anomaly_ae.schema import Mismatch, TensorSpec
 from anomaly_ae.scorers.base import MapScorer, Passes, Scorer
 from anomaly_ae.scorers.neighbours import MOST_SIDE, distances, sample, shrink
+from anomaly_ae.storage.schema import Mismatch, TensorSpec
 
 COMPONENTS = 32
 TREES, DEPTH = 100, 8  # of an isolation forest, and how deep they are, each of 256 images

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.schema import TensorSpec, prefixed
 from anomaly_ae.scorers.base import Passes, Scorer
+from anomaly_ae.storage.schema import TensorSpec, prefixed
 
 TINY = 1e-12  # keeps the log of a perfect reconstruction finite
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.schema import TensorSpec
 from anomaly_ae.scorers.base import Passes, Scorer
+from anomaly_ae.storage.schema import TensorSpec
 
 MOST_MEMORIES = 20_000  # images kept of the fit set, an even sample where it has more
 MOST_SIDE = 64  # pixels of the smaller side of images that are compared pixel by pixel

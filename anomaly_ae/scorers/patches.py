@@ -6,10 +6,10 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UsageError
-from anomaly_ae.schema import TensorSpec
 from anomaly_ae.scorers.base import MapScorer, Passes
 from anomaly_ae.scorers.neighbours import sample, to_nearest
 from anomaly_ae.scorers.surface import smooth
+from anomaly_ae.storage.schema import TensorSpec
 
 MAPS, FINEST = 2, 0.3  # feature maps compared: so many, from the first of at most this share of the image's height on
 MOST_PATCHES = 10_000  # remembered, however many images there were

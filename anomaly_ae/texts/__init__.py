@@ -1,9 +1,9 @@
 """Results as text for people, as the command line prints them."""
 
+from anomaly_ae.runtime.printed import Printed
 from anomaly_ae.texts.catalogues import autoencoders, layers, listed
 from anomaly_ae.texts.folders import encoded, scored, scored_rows, unscored_rows
 from anomaly_ae.texts.models import calibrated, evaluated, exported, trained
-from anomaly_ae.texts.printed import Printed
 from anomaly_ae.texts.runs import (
     COMPARISON_NOTE,
     compared,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anomaly_ae.escaping import counted
-from anomaly_ae.tables import columns
+from anomaly_ae.runtime.tables import columns
 from anomaly_ae.texts.parts import (
     PIXEL_FIGURES,
     discovered,

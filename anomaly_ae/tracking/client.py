@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 
 from anomaly_ae.errors import ModelNotFound, StorageError, one_line
 from anomaly_ae.escaping import printable
-from anomaly_ae.files import storage_errors
-from anomaly_ae.progress import say
 from anomaly_ae.runs import LOCK_WAIT, Home
+from anomaly_ae.runtime.progress import say
+from anomaly_ae.storage.atomic import storage_errors
 from anomaly_ae.tracking import database
 from anomaly_ae.tracking.moving import follow_move
 

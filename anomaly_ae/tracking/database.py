@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.errors import StorageError, one_line
-from anomaly_ae.files import cache_folder, remove_temporary, write_with
-from anomaly_ae.progress import say
 from anomaly_ae.runs import Home, place_flag
+from anomaly_ae.runtime.progress import say
+from anomaly_ae.storage.atomic import cache_folder, remove_temporary, write_with
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

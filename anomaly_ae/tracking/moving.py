@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from anomaly_ae.errors import StorageError, one_line
-from anomaly_ae.files import write_with
-from anomaly_ae.progress import say
 from anomaly_ae.runs import Home
+from anomaly_ae.runtime.progress import say
+from anomaly_ae.storage.atomic import write_with
 from anomaly_ae.tracking.database import copy_database, name_aside, open_database
 
 OF_RUNS = (("runs", "artifact_uri"), ("logged_models", "artifact_location"))

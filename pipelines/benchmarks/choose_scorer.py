@@ -29,8 +29,8 @@ from anomaly_ae.data.named import load_dataset
 from anomaly_ae.detector import fit_scorer
 from anomaly_ae.metrics import ranking
 from anomaly_ae.objectives import build_objective
-from anomaly_ae.progress import Silent, say
-from anomaly_ae.tables import plain_table
+from anomaly_ae.runtime.progress import Silent, say
+from anomaly_ae.runtime.tables import plain_table
 from anomaly_ae.training import Training, train_epochs
 
 LETTERS, OF_EACH, CANVAS = "aeghknrsty", 500, 96

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from anomaly_ae import load
-from anomaly_ae.files import write_with
+from anomaly_ae.storage.atomic import write_with
 
 Drawn = tuple[Image.Image, np.ndarray]  # the picture, and what is defective in it
 Point = tuple[float, float]

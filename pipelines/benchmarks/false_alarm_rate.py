@@ -26,8 +26,8 @@ from anomaly_ae.data.named import load_dataset
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import measure_drift
 from anomaly_ae.evaluation import novelty
-from anomaly_ae.files import write_with
 from anomaly_ae.pipeline import load
+from anomaly_ae.storage.atomic import write_with
 
 RATES, DIVISIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2), 200
 

@@ -20,8 +20,8 @@ from mlflow import MlflowClient
 from anomaly_ae import pipeline
 from anomaly_ae.comparison.listing import list_home
 from anomaly_ae.errors import ModelNotFound
-from anomaly_ae.files import sha256
 from anomaly_ae.runs import FINISHED, Home
+from anomaly_ae.storage.atomic import sha256
 from anomaly_ae.tracking.listing import list_runs
 from tests.conftest import Cli, clean_environment
 from tests.end_to_end.conftest import free_port

@@ -17,7 +17,6 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_ae import progress
 from anomaly_ae.autoencoders import inference
 from anomaly_ae.data.named import load_dataset
 from anomaly_ae.data.sources import Folder, open_source
@@ -25,6 +24,7 @@ from anomaly_ae.detector import Detector
 from anomaly_ae.errors import CalibrationError, DataMissing, Interrupted, RunBusy, StorageError, UsageError
 from anomaly_ae.folder import Job, Scores, job, ledger, score_job
 from anomaly_ae.folder.ledger import Ledger
+from anomaly_ae.runtime import progress
 from tests.conftest import Trained
 
 NAMES = [f"{'sub/' if i % 2 else ''}{i:02}.png" for i in range(20)]

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from anomaly_ae import pipeline, progress, texts
+from anomaly_ae import pipeline, texts
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import DetectorDamaged, Interrupted, ModelNotFound, UsageError
 from anomaly_ae.pipeline import training
 from anomaly_ae.runs import KILLED, Home, RunFolder
+from anomaly_ae.runtime import progress
 
 SHORT = RunConfig(normal="5", epochs=1, scorer="mse")
 State = tuple[int, int, int]

@@ -7,10 +7,10 @@ from sklearn.neighbors import NearestNeighbors
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UnknownName, UsageError
-from anomaly_ae.schema import TensorSpec, check_tensors
 from anomaly_ae.scorers import SCORERS, MapScorer, build_scorer, neighbours, patches
 from anomaly_ae.scorers.surface import normalise_locally
 from anomaly_ae.serialization import DTYPES
+from anomaly_ae.storage.schema import TensorSpec, check_tensors
 
 Batch = tuple[torch.Tensor, Outputs]
 

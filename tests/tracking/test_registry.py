@@ -9,9 +9,9 @@ from PIL import Image
 from anomaly_ae import pipeline
 from anomaly_ae.config import RunConfig
 from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
-from anomaly_ae.files import write_json
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.runs import Home
+from anomaly_ae.storage.atomic import write_json
 from tests.conftest import Trained
 
 

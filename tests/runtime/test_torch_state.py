@@ -11,7 +11,7 @@ from anomaly_ae.config import RunConfig
 from anomaly_ae.doors import fitting
 from anomaly_ae.errors import Interrupted
 from anomaly_ae.runs import Home
-from anomaly_ae.torch_state import left_as_found, threads_for
+from anomaly_ae.runtime.torch_state import left_as_found, threads_for
 
 SETTINGS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
 
@@ -35,7 +35,7 @@ def test_what_a_user_has_set_stays() -> None:
 
 
 def test_where_torch_came_first_it_is_said_what_to_set() -> None:
-    code = "import torch; torch.set_num_threads(2)\nimport anomaly_ae, anomaly_ae.torch_state as state"
+    code = "import torch; torch.set_num_threads(2)\nimport anomaly_ae, anomaly_ae.runtime.torch_state as state"
     assert settings_after(f"{code}\nassert 'GOMP_SPINCOUNT=2000' in state.spinning()") == "None None None"
     assert settings_after(f"{code}\nassert state.spinning() is None", GOMP_SPINCOUNT="7") == "7 None None"
 

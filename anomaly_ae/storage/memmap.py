@@ -9,8 +9,8 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from anomaly_ae.files import cache_folder, storage_errors
-from anomaly_ae.machine import usable_memory
+from anomaly_ae.runtime.machine import usable_memory
+from anomaly_ae.storage.atomic import cache_folder, storage_errors
 
 SHARE = 4  # of the memory there is, that one set of images may take
 COPIED = 2**26  # bytes copied at a time

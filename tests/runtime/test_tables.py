@@ -1,4 +1,4 @@
-from anomaly_ae.tables import columns, markdown_table, plain_table
+from anomaly_ae.runtime.tables import columns, markdown_table, plain_table
 
 ROWS = [
     {"system": "a|b", "parameters": 219_584, "seconds": 1.26, "train_mse": None},

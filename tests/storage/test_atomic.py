@@ -7,9 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae import files
 from anomaly_ae.errors import StorageError
-from anomaly_ae.files import restore, sha256, sweep, write_csv, write_folder, write_json, write_text, write_with
+from anomaly_ae.storage import atomic
+from anomaly_ae.storage.atomic import (
+    restore,
+    sha256,
+    sweep,
+    write_csv,
+    write_folder,
+    write_json,
+    write_text,
+    write_with,
+)
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
@@ -39,7 +48,7 @@ def test_a_folder_that_cannot_be_filled_is_not_there_at_all(tmp_path: Path) -> N
 def test_a_full_disk_is_a_storage_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """A real refusal by the system: no file of this process may grow beyond a kilobyte."""
     code = (
-        "from pathlib import Path\nfrom anomaly_ae.files import write_bytes\n"
+        "from pathlib import Path\nfrom anomaly_ae.storage.atomic import write_bytes\n"
         "from anomaly_ae.errors import StorageError\n"
         f"try: write_bytes(Path({str(tmp_path / 'big')!r}), bytes(100_000))\n"
         "except StorageError as error: print(error)"
@@ -94,7 +103,7 @@ def test_a_folder_is_the_old_or_the_new_whenever_its_writer_is_killed(
 ) -> None:
     """Its writer is killed at its first call to the system, at its second, and so on until it comes through."""
     if not exchanges:
-        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
     folder = tmp_path / "detector"
     seen = list[str]()
     for last in count(1):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from anomaly_ae.machine import usable_cores
+from anomaly_ae.runtime.machine import usable_cores
 
 if TYPE_CHECKING:
     import torch
