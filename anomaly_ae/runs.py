@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from filelock import FileLock, Timeout
 
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import expand, flush, storage_errors, sweep, write_csv, write_json

@@ -18,7 +18,7 @@ from torch.optim.adamw import adamw
 from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.inference import as_float, batch_size
 from anomaly_ae.autoencoders.tiling import random_crops
-from anomaly_ae.config import CONSTANT, RunConfig
+from anomaly_ae.config.run_config import CONSTANT, RunConfig
 from anomaly_ae.data.augmentation import build_augmentation
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import Objective

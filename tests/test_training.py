@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from anomaly_ae.autoencoders import Options, Outputs, build_autoencoder
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.training import Epoch, Training, best_fitting, epoch_count, train_epochs

@@ -9,7 +9,7 @@ import typer
 
 from anomaly_ae import __version__, texts
 from anomaly_ae.cli.names import named
-from anomaly_ae.config import DEVICES
+from anomaly_ae.config.run_config import DEVICES
 from anomaly_ae.escaping import printable_values
 from anomaly_ae.runtime.progress import stage
 

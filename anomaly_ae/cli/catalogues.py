@@ -36,7 +36,7 @@ def autoencoders(
     from anomaly_ae.autoencoders import AUTOENCODERS, Options
     from anomaly_ae.autoencoders import image_size as pick_size
     from anomaly_ae.autoencoders.summary import layers, summarise
-    from anomaly_ae.config import RunConfig
+    from anomaly_ae.config.run_config import RunConfig
 
     asked = RunConfig.build({"image_size": image_size, "latent": latent})
     options = Options(latent=asked.latent)

@@ -19,7 +19,7 @@ from anomaly_ae.cli.app import (
     show,
 )
 from anomaly_ae.cli.names import DATA_SET, check_config, check_dataset, named
-from anomaly_ae.config import DEVICES, PRESETS
+from anomaly_ae.config.run_config import DEVICES, PRESETS
 from anomaly_ae.errors import UnknownName, UsageError
 
 ONNX = "onnx"
@@ -126,7 +126,7 @@ def train(
 ) -> None:
     """Train a detector on the normal classes of a data set."""
     asked_for = dict(locals())
-    from anomaly_ae.config import TYPES, RunConfig, parse_setting, read_config
+    from anomaly_ae.config.run_config import TYPES, RunConfig, parse_setting, read_config
     from anomaly_ae.storage.atomic import expand
     from anomaly_ae.storage.yaml_files import read_lines
 
@@ -188,7 +188,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a detector on held-out test images."""
-    from anomaly_ae.config import RunConfig
+    from anomaly_ae.config.run_config import RunConfig
 
     check_dataset(dataset, data_dir)
     rate = None if target_fpr is None else RunConfig.build({"target_fpr": target_fpr}).target_fpr

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UnknownName
 from anomaly_ae.storage.atomic import expand
 

@@ -30,7 +30,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Train and evaluate every cell of a pipeline file and compare them; interrupted, it goes on where it was."""
-    from anomaly_ae.config import parse_setting
+    from anomaly_ae.config.run_config import parse_setting
     from anomaly_ae.runs import Home
 
     with loading():

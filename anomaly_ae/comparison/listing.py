@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anomaly_ae.config import TYPES, check_value
+from anomaly_ae.config.run_config import TYPES, check_value
 from anomaly_ae.errors import ModelError, UnknownName, one_line
 from anomaly_ae.escaping import short_name
 from anomaly_ae.runs import Home, RunFolder, warn

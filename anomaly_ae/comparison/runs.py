@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anomaly_ae import figures
-from anomaly_ae.config import PLACES
+from anomaly_ae.config.run_config import PLACES
 from anomaly_ae.errors import ModelError
 from anomaly_ae.figures.saving import Array
 from anomaly_ae.metrics import compare_auroc

@@ -11,7 +11,7 @@ from torch import Tensor
 from anomaly_ae.autoencoders import AUTOENCODERS, Shape, find_autoencoder, image_size
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.calibration import images_needed, smallest_rate
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.preprocessing import Preprocessing, resize
 from anomaly_ae.data.rows import Layout, Rows, Scale

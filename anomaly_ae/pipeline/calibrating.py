@@ -20,7 +20,7 @@ from anomaly_ae.calibration import (
     smallest_rate,
     threshold_that_finds,
 )
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.data.copies import one_of_each
 from anomaly_ae.data.datasets import normal_there, open_data, whole_name
 from anomaly_ae.data.folder_words import sense

@@ -14,7 +14,7 @@ from anomaly_ae.autoencoders import Autoencoder, Shape, find_autoencoder, image_
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.autoencoders.tiling import inner_network
 from anomaly_ae.calibration import images_needed, require_enough
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.data.augmentation import build_augmentation
 from anomaly_ae.data.copies import find_copies
 from anomaly_ae.data.datasets import Data, normal_classes, open_data, whole_name

@@ -13,7 +13,8 @@ from typing import Any
 from anomaly_ae import texts
 from anomaly_ae.benchmark import draw_scorers, measured, scorer_table
 from anomaly_ae.comparison.cells import Done, cell_table, comparison, draw_comparison, published_table
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.pipeline_file import REUSED, Cell, Plan, read_plan
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.data.datasets import normal_classes, open_data
 from anomaly_ae.errors import (
     AnomalyAEError,
@@ -31,7 +32,6 @@ from anomaly_ae.pipeline.job import check_names
 from anomaly_ae.pipeline.jobs import run_together
 from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.training import Place, resume, train
-from anomaly_ae.plan import REUSED, Cell, Plan, read_plan
 from anomaly_ae.runs import FAILED, FIGURES, FINISHED, PIPELINE, RUNNING, Home, Record, RunFolder, place_flag, warn
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.runtime.tables import markdown_table

@@ -7,7 +7,7 @@ from typing import Any
 
 from anomaly_ae import texts
 from anomaly_ae.comparison.listing import Listed, list_home, select
-from anomaly_ae.config import TYPES, RunConfig, check_value
+from anomaly_ae.config.run_config import TYPES, RunConfig, check_value
 from anomaly_ae.errors import StorageError, UsageError, one_line
 from anomaly_ae.runs import PIPELINE, Home
 from anomaly_ae.runtime.progress import say

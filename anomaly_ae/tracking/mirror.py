@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomaly_ae.config import PLACES, RunConfig
+from anomaly_ae.config.run_config import PLACES, RunConfig
 from anomaly_ae.errors import ModelError, RunBusy, StorageError, one_line
 from anomaly_ae.escaping import printable, short_name
 from anomaly_ae.runs import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Options, build_autoencoder
 from anomaly_ae.autoencoders.inference import map_images
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.named import load_dataset
 from anomaly_ae.detector import fit_scorer

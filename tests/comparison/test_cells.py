@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from anomaly_ae.comparison.cells import Done, _reconstructions, comparison, draw_comparison, published_table
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.pipeline_file import Cell, read_plan
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.pipeline import run_plan
-from anomaly_ae.plan import Cell, read_plan
 from anomaly_ae.runs import Home, RunFolder
 
 FILE = """

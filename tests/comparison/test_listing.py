@@ -5,7 +5,7 @@ import pytest
 
 from anomaly_ae import pipeline
 from anomaly_ae.comparison.listing import Listed, list_home, select
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UnknownName
 from anomaly_ae.runs import Home, Record, RunFolder, now
 from tests.conftest import Cli, Trained

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.data import decoding
 from anomaly_ae.data.decoding import CROP, INSIDE, PAD, STRETCH, Picture, Target, put_back, read_file, size_inside
 from anomaly_ae.data.preprocessing import resize

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, TiffImagePlugin
 
 from anomaly_ae import pipeline
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.data.intensity import FLOAT, WHOLE, Intensity
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.preprocessing import Preprocessing

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from anomaly_ae import pipeline
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.data import decoding
 from anomaly_ae.data.decoding import FINER, Target
 from anomaly_ae.data.preprocessing import Preprocessing

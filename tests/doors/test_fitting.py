@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.data.rows import Layout
 from anomaly_ae.doors.fitting import fill, fit_rows, to_images
 

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from anomaly_ae import pipeline
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs import Home
 from tests.conftest import Cli
 

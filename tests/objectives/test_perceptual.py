@@ -8,7 +8,7 @@ from torchvision.models import get_model
 
 from anomaly_ae import pipeline
 from anomaly_ae.autoencoders import Outputs, build_autoencoder
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, UnknownName, UsageError
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.objectives.perceptual import encoder_features, torchvision_features

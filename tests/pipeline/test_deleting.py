@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 from mlflow import MlflowClient
 
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import RunBusy, UsageError
 from anomaly_ae.pipeline.deleting import delete, find_deletable
 from anomaly_ae.pipeline.marking import begin_run

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from anomaly_ae import pipeline
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.evaluation import Evaluation
 from anomaly_ae.runs import Home
 

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from anomaly_ae import pipeline, texts
 from anomaly_ae.calibration import DETECT, MANUAL, MARGINAL
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import CalibrationError, UsageError
 from anomaly_ae.evaluation import Evaluation

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from anomaly_ae import pipeline
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import CalibrationError, DataError, UsageError
 from anomaly_ae.runs import Home
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anomaly_ae import pipeline, texts
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import DetectorDamaged, Interrupted, ModelNotFound, UsageError
 from anomaly_ae.pipeline import training
 from anomaly_ae.runs import KILLED, Home, RunFolder

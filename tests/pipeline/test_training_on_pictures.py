@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from anomaly_ae import pipeline
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataChanged, DataMissing, Interrupted, UsageError
 from anomaly_ae.evaluation import Evaluation

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from anomaly_ae import AutoencoderDetector, pipeline
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.doors import fitting
 from anomaly_ae.errors import Interrupted
 from anomaly_ae.runs import Home

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 import anomaly_ae
 from anomaly_ae import pipeline
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import Interrupted, ModelNotFound
 from anomaly_ae.pipeline import evaluating, training
 from anomaly_ae.runs import FINISHED, KILLED, RUNNING, Home, Record, RunFolder, now

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs import KILLED, Home, Record, RunFolder, now
 from anomaly_ae.tracking import mirror
 from anomaly_ae.tracking.moving import PLACES, follow_move

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from anomaly_ae import pipeline
-from anomaly_ae.config import RunConfig
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
 from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.runs import Home

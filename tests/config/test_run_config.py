@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anomaly_ae.config import TYPES, RunConfig, parse_setting, read_config
+from anomaly_ae.config.run_config import TYPES, RunConfig, parse_setting, read_config
 from anomaly_ae.errors import StorageError, UnknownName, UsageError
 from anomaly_ae.storage.yaml_files import read_lines
 

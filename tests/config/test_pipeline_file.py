@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from anomaly_ae.config.pipeline_file import read_plan
 from anomaly_ae.errors import StorageError, UsageError
-from anomaly_ae.plan import read_plan
 
 PIPELINES = Path(__file__).parent.parent / "pipelines"
 SYSTEM = """

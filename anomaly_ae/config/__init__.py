@@ -1,0 +1,1 @@
+"""What was asked: settings, and pipeline files that name many."""
