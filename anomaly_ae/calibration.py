@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from anomaly_ae.data.sources import shown
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
+from anomaly_ae.images.sources import shown
 from anomaly_ae.metrics import require_numbers
 from anomaly_ae.storage.schema import Positive, Share, Within
 

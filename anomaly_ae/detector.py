@@ -22,13 +22,13 @@ from anomaly_ae.autoencoders.inference import (
 )
 from anomaly_ae.calibration import CHOSEN, Calibration, Discoveries, alarms_allowed, p_value_levels
 from anomaly_ae.data.datasets import Data
-from anomaly_ae.data.images import ImageSet, hash_rows
-from anomaly_ae.data.preprocessing import Images, Preprocessing, size_of
-from anomaly_ae.data.profile import Profile, size_difference
 from anomaly_ae.data.splits import Part, Split, pack_names, unpack_names
 from anomaly_ae.drift import Drift, measure_drift
 from anomaly_ae.errors import DataError, StorageError
 from anomaly_ae.escaping import counted
+from anomaly_ae.images.image_set import ImageSet, hash_rows
+from anomaly_ae.images.preprocessing import Images, Preprocessing, size_of
+from anomaly_ae.images.statistics import Profile, size_difference
 from anomaly_ae.metrics import require_numbers
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer

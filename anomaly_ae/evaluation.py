@@ -14,10 +14,10 @@ from torch import Tensor
 from anomaly_ae import figures, texts
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_float, map_images
-from anomaly_ae.data.images import ImageSet
-from anomaly_ae.data.sources import shown
 from anomaly_ae.detector import Detector, fit_scorer
 from anomaly_ae.errors import UsageError
+from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.sources import shown
 from anomaly_ae.metrics import Bools, Floats, compare_auroc, ranking, require_numbers, verdicts
 from anomaly_ae.pixel_metrics import PixelRanking, pixel_ranking
 from anomaly_ae.scorers import SCORERS

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder, Options, Shape, build_autoencoder
 from anomaly_ae.calibration import CHOSEN, GUARANTEES, TAIL, Tail
-from anomaly_ae.data.preprocessing import Preprocessing
-from anomaly_ae.data.profile import Profile
 from anomaly_ae.data.splits import SplitRecord
 from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, ModelNotFound, StorageError, UsageError, one_line
 from anomaly_ae.escaping import printable, short_name
+from anomaly_ae.images.preprocessing import Preprocessing
+from anomaly_ae.images.statistics import Profile
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 from anomaly_ae.storage.atomic import restore, sha256
 from anomaly_ae.storage.schema import (

@@ -15,14 +15,14 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from anomaly_ae.augmentation.corruption import Corrupted, Corruption
+from anomaly_ae.augmentation.transforms import build_augmentation
 from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.inference import as_float, batch_size
 from anomaly_ae.autoencoders.tiling import random_crops
 from anomaly_ae.config.run_config import CONSTANT, RunConfig
-from anomaly_ae.data.augmentation import build_augmentation
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import Objective
-from anomaly_ae.objectives.corruption import Corrupted, Corruption
 from anomaly_ae.objectives.repair import PLANTED
 from anomaly_ae.objectives.similarity import ENERGY_FLOOR
 from anomaly_ae.runtime.progress import Display, Silent, say

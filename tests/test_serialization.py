@@ -18,9 +18,9 @@ from torch import Tensor
 
 from anomaly_ae import AnomalyAEError
 from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.splits import split_dataset
 from anomaly_ae.detector import Detector, fit_detector
+from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.serialization import Recipe, digest_of
 from anomaly_ae.storage.atomic import sha256
 

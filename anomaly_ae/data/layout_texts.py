@@ -3,10 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from anomaly_ae.data.folder_words import Parts, says_something, split_path
 from anomaly_ae.data.layouts import TEST, TRAIN, Layout
-from anomaly_ae.data.sources import Listing
 from anomaly_ae.escaping import counted, counted_as, printable
+from anomaly_ae.images.folder_words import Parts, says_something, split_path
+from anomaly_ae.images.sources import Listing
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.runtime.tables import columns
 

@@ -6,8 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from anomaly_ae.data.classes import ALL, same_class
-from anomaly_ae.data.file_names import ANOMALOUS, NORMAL, kinds_of, odd_ones
-from anomaly_ae.data.folder_words import (
+from anomaly_ae.data.placements import Placement, by_value, find_placements, folders_called, ordered_names, some
+from anomaly_ae.errors import DataError
+from anomaly_ae.escaping import counted, counted_as
+from anomaly_ae.images.file_names import ANOMALOUS, NORMAL, kinds_of, odd_ones
+from anomaly_ae.images.folder_words import (
     DRAWN,
     DRAWN_AFFIX,
     MASK_AFFIX,
@@ -22,9 +25,6 @@ from anomaly_ae.data.folder_words import (
     split_path,
     stem_of,
 )
-from anomaly_ae.data.placements import Placement, by_value, find_placements, folders_called, ordered_names, some
-from anomaly_ae.errors import DataError
-from anomaly_ae.escaping import counted, counted_as
 
 TRAIN, TEST = "train", "test"
 MARKED = "defective"  # class of the pictures with a defect in their mask

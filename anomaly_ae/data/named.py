@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.data.idx import find_idx, read_idx
-from anomaly_ae.data.images import Dataset, ImageSet
-from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing, UnknownName, one_line
+from anomaly_ae.images.image_set import Dataset, ImageSet
+from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import expand
 

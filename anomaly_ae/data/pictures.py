@@ -16,13 +16,17 @@ import PIL
 import torch
 from torch import Tensor
 
-from anomaly_ae.data.annotations import find_annotations
-from anomaly_ae.data.decoder import Records
-from anomaly_ae.data.decoders import Decoders
-from anomaly_ae.data.decoding import INSIDE, Pixels, Target, further_words
-from anomaly_ae.data.folder_words import sense
-from anomaly_ae.data.images import Dataset, ImageSet
-from anomaly_ae.data.intensity import (
+from anomaly_ae.data.layout_texts import TRAINING, describe, folder_tree
+from anomaly_ae.data.layouts import TRAIN, Layout, find_layout
+from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
+from anomaly_ae.escaping import counted
+from anomaly_ae.images.annotations import find_annotations
+from anomaly_ae.images.decode import INSIDE, Pixels, Target, further_words
+from anomaly_ae.images.decode_pool import Decoders
+from anomaly_ae.images.decode_worker import Records
+from anomaly_ae.images.folder_words import sense
+from anomaly_ae.images.image_set import Dataset, ImageSet
+from anomaly_ae.images.intensity import (
     EIGHT,
     KINDS,
     Intensity,
@@ -31,14 +35,10 @@ from anomaly_ae.data.intensity import (
     intensity_differences,
     intensity_words,
 )
-from anomaly_ae.data.layout_texts import TRAINING, describe, folder_tree
-from anomaly_ae.data.layouts import TRAIN, Layout, find_layout
-from anomaly_ae.data.masks import check_size
-from anomaly_ae.data.preprocessing import Preprocessing
-from anomaly_ae.data.profile import size_words
-from anomaly_ae.data.sources import Integers, Listing, Source, open_source, shown
-from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
-from anomaly_ae.escaping import counted
+from anomaly_ae.images.masks import check_size
+from anomaly_ae.images.preprocessing import Preprocessing
+from anomaly_ae.images.sources import Integers, Listing, Source, open_source, shown
+from anomaly_ae.images.statistics import size_words
 from anomaly_ae.runtime.progress import display, say
 from anomaly_ae.storage.atomic import cache_folder, sha256, write_folder, write_json
 from anomaly_ae.storage.memmap import is_held

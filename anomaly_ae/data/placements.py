@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from anomaly_ae.data.classes import same_class
-from anomaly_ae.data.folder_words import (
+from anomaly_ae.errors import DataError
+from anomaly_ae.images.folder_words import (
     MASK_AFFIX,
     Parts,
     Role,
@@ -17,7 +18,6 @@ from anomaly_ae.data.folder_words import (
     sense,
     stem_of,
 )
-from anomaly_ae.errors import DataError
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 FITTING = 0.5  # share of the files of a folder `labels` that must be called as pictures, for it to be one of masks

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.data.copies import Copies, first_of_equals
-from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.layouts import MANY_GROUPS, SMALL_GROUP
-from anomaly_ae.data.sources import shown
 from anomaly_ae.errors import DataChanged, DataError
 from anomaly_ae.escaping import counted
+from anomaly_ae.images.image_set import Dataset, ImageSet
+from anomaly_ae.images.sources import shown
 from anomaly_ae.storage.schema import Count, Digest, Mismatch, Name, TensorSpec
 
 PARTS = ("fit", "validation", "calibration", "test")

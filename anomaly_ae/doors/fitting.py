@@ -12,12 +12,12 @@ from anomaly_ae.autoencoders import AUTOENCODERS, Shape, find_autoencoder, image
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.calibration import images_needed, smallest_rate
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data.images import Dataset, ImageSet
-from anomaly_ae.data.preprocessing import Preprocessing, resize
 from anomaly_ae.data.rows import Layout, Rows, Scale
 from anomaly_ae.data.splits import Part, Split, split_rows
 from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import TooFewRows
+from anomaly_ae.images.image_set import Dataset, ImageSet
+from anomaly_ae.images.preprocessing import Preprocessing, resize
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.scorers import build_scorer

@@ -9,9 +9,9 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scipy.ndimage import binary_erosion
 
-from anomaly_ae.data import decoding
 from anomaly_ae.figures.saving import Array
 from anomaly_ae.figures.style import Plot
+from anomaly_ae.images import decode
 
 OVERLAY_PIXELS = 224  # the least larger side of a picture with a heat map over it
 CONTOUR, TRUTH, OUTLINE = (0, 255, 255), (60, 255, 60), 2  # colours of lines over pictures, and their width in pixels
@@ -84,13 +84,13 @@ def overlay(
     """
     scale = max(1, math.ceil(least / max(picture.shape[:2])))
     large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-    smooth = decoding.resize(np.asarray(heat, np.float32), *large.shape[:2])
+    smooth = decode.resize(np.asarray(heat, np.float32), *large.shape[:2])
     share = (smooth / (max(float(heat.max()), level or 0.0) or 1.0)).clip(0, 1)
     colour = colormaps["inferno"](share)[..., :3] * 255
     weight = 0.85 * np.sqrt(share)[..., None]
     blended: Array = np.rint(large * (1 - weight) + colour * weight).astype(np.uint8)
     if mask is not None:
-        blended[_outline(decoding.resize(mask.astype(np.float32), *large.shape[:2]) > 0.5)] = TRUTH
+        blended[_outline(decode.resize(mask.astype(np.float32), *large.shape[:2]) > 0.5)] = TRUTH
     if level is not None:
         blended[_outline(smooth > max(level, FAINT * float(heat.max())))] = CONTOUR
     return blended

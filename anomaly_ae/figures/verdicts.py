@@ -6,11 +6,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from anomaly_ae.autoencoders.inference import as_float
-from anomaly_ae.data.preprocessing import Images
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError
 from anomaly_ae.figures.pictures import SHOWN, image_rows
 from anomaly_ae.figures.saving import plain
+from anomaly_ae.images.preprocessing import Images
 
 
 def plot(detector: Detector, images: Images) -> Figure:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders.inference import batch_size, padded_count
-from anomaly_ae.data.decoder import Records
-from anomaly_ae.data.decoders import Decoders
-from anomaly_ae.data.sources import Listing
 from anomaly_ae.detector import Detector
+from anomaly_ae.images.decode_pool import Decoders
+from anomaly_ae.images.decode_worker import Records
+from anomaly_ae.images.sources import Listing
 from anomaly_ae.runtime.progress import display
 
 Positions = npt.NDArray[np.int64]

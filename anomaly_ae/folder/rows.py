@@ -10,12 +10,12 @@ import numpy.typing as npt
 import torch
 
 from anomaly_ae.calibration import Calibration
-from anomaly_ae.data.decoding import further_words
-from anomaly_ae.data.intensity import intensity_differences
-from anomaly_ae.data.profile import looks, size_difference
-from anomaly_ae.data.sources import Listing, Source, open_source, shown
 from anomaly_ae.detector import Detector
 from anomaly_ae.folder.reading import Batch, read_batches
+from anomaly_ae.images.decode import further_words
+from anomaly_ae.images.intensity import intensity_differences
+from anomaly_ae.images.sources import Listing, Source, open_source, shown
+from anomaly_ae.images.statistics import looks, size_difference
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,15 +23,15 @@ from anomaly_ae.calibration import (
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.data.copies import one_of_each
 from anomaly_ae.data.datasets import normal_there, open_data, whole_name
-from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.layout_texts import CALIBRATING, say_left_out_of
 from anomaly_ae.data.named import DATASETS
 from anomaly_ae.data.pictures import PictureData
-from anomaly_ae.data.sources import Listing
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import measure_drift
 from anomaly_ae.errors import UsageError
 from anomaly_ae.folder import Scored, score_images
+from anomaly_ae.images.folder_words import sense
+from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics import best_f1, proportion_interval
 from anomaly_ae.pipeline.marking import begin_run, finish
 from anomaly_ae.pipeline.models import load_model

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from anomaly_ae.data.copies import one_of_each
 from anomaly_ae.data.datasets import Data, normal_there, open_data
-from anomaly_ae.data.folder_words import sense
-from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.layout_texts import MEASURING
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.data.splits import Part
@@ -29,6 +27,8 @@ from anomaly_ae.evaluation import (
     write_tables,
 )
 from anomaly_ae.figures.saving import save_figures
+from anomaly_ae.images.folder_words import sense
+from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
 from anomaly_ae.pipeline.models import load_model
 from anomaly_ae.runs import FIGURES, LATEST, Home, RunFolder

@@ -10,22 +10,22 @@ from typing import Any
 
 import torch
 
+from anomaly_ae.augmentation.transforms import build_augmentation
 from anomaly_ae.autoencoders import Autoencoder, Shape, find_autoencoder, image_size, parameter_count
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.autoencoders.tiling import inner_network
 from anomaly_ae.calibration import images_needed, require_enough
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data.augmentation import build_augmentation
 from anomaly_ae.data.copies import find_copies
 from anomaly_ae.data.datasets import Data, normal_classes, open_data, whole_name
-from anomaly_ae.data.decoding import MOST_PIXELS
-from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.pictures import PictureData
-from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.splits import PARTS, Split, split_dataset
 from anomaly_ae.detector import Detector, check_target
 from anomaly_ae.errors import ModelError, UsageError, one_line
 from anomaly_ae.escaping import counted
+from anomaly_ae.images.decode import MOST_PIXELS
+from anomaly_ae.images.image_set import Dataset, ImageSet
+from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.objectives import Objective, build_objective, needs_features, objective_names
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
 from anomaly_ae.pipeline.models import find_model

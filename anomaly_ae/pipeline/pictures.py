@@ -10,9 +10,9 @@ from torch import Tensor
 from anomaly_ae import figures
 from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.autoencoders.latents import draw_latents, interpolate_latents
-from anomaly_ae.data.images import ImageSet
 from anomaly_ae.detector import Detector
 from anomaly_ae.figures.saving import Array
+from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.pipeline.job import Job
 from anomaly_ae.runs import FIGURES, RunFolder
 from anomaly_ae.training import Epoch, Training

@@ -24,9 +24,9 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import Options, build_autoencoder
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.named import load_dataset
 from anomaly_ae.detector import fit_scorer
+from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.metrics import ranking
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.runtime.progress import Silent, say

@@ -5,7 +5,7 @@
 
 OUT gets MVTec's layout: the validation and calibration pictures of MODEL as test/good, and five kinds of defects
 drawn on each of them at its own size, with their masks. They are drawn by other means than those planted in training
-(`anomaly_ae.data.defects`), so that they tell how a detector does on what it was not taught.
+(`anomaly_ae.augmentation.synthetic_defects`), so that they tell how a detector does on what it was not taught.
 """
 
 import random

@@ -21,11 +21,11 @@ import torch
 from matplotlib.figure import Figure
 
 from anomaly_ae.calibration import CONDITIONAL, MARGINAL, Calibration, smallest_rate
-from anomaly_ae.data.images import ImageSet
 from anomaly_ae.data.named import load_dataset
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import measure_drift
 from anomaly_ae.evaluation import novelty
+from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.pipeline import load
 from anomaly_ae.storage.atomic import write_with
 

@@ -15,9 +15,9 @@ from anomaly_ae.autoencoders.inference import (
     pick_device,
 )
 from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.preprocessing import resize
 from anomaly_ae.detector import fit_scorer
 from anomaly_ae.errors import UsageError
+from anomaly_ae.images.preprocessing import resize
 
 
 def test_bytes_become_floats_from_0_to_1() -> None:

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from anomaly_ae.data.copies import find_copies, first_alike
-from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.named import load_dataset
+from anomaly_ae.images.image_set import Dataset, ImageSet
 
 SIDE = 64
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data import decoding
-from anomaly_ae.data.decoding import FINER, Target
-from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError
+from anomaly_ae.images import decode
+from anomaly_ae.images.decode import FINER, Target
+from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.runs import Home
 
 RNG = np.random.default_rng(0)
@@ -124,7 +124,7 @@ def test_the_picture_is_what_it_was_before_it_was_saved(name: str) -> None:
         expected = np.rot90(expected, -1)
     if "transparent" in name:
         return  # of which colour is seen through is the file's to say
-    seen = decoding.decode(content(name), Target((3, *expected.shape[:2]))).pixels.transpose(1, 2, 0)
+    seen = decode.decode(content(name), Target((3, *expected.shape[:2]))).pixels.transpose(1, 2, 0)
     most = 60 if name.startswith("P") else 40 if "jpg" in name or "webp" in name else 12
     assert np.abs(seen.astype(int) - expected).mean() < most / 4
     if name.startswith(("L.png", "RGB.p", "I", "F", "1")):
@@ -151,7 +151,7 @@ def test_a_jpeg_is_the_same_from_a_file_opened_and_as_an_array(channels: int) ->
     image = Image.open(io.BytesIO(file.getvalue()))
     for side in (40, 65, 100):  # below twice FINER times the size nothing is gained by decoding it smaller
         preprocessing = Preprocessing(channels, side, side)
-        seen = torch.from_numpy(decoding.decode(file.getvalue(), preprocessing.target).pixels)
+        seen = torch.from_numpy(decode.decode(file.getvalue(), preprocessing.target).pixels)
         assert torch.equal(preprocessing.prepare(image)[0], seen)
         pixels = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(256, 256, channels)
         assert torch.equal(preprocessing.prepare(pixels.transpose(2, 0, 1)[None])[0], seen)
@@ -162,7 +162,7 @@ def test_a_large_jpeg_differs_from_its_array_by_rounding_alone() -> None:
     photo(512).save(file, "JPEG", quality=90)
     preprocessing = Preprocessing(3, 64, 48)
     assert 2 * FINER * 64 <= 512  # so it is decoded smaller
-    seen = decoding.decode(file.getvalue(), preprocessing.target).pixels.astype(int)
+    seen = decode.decode(file.getvalue(), preprocessing.target).pixels.astype(int)
     opened = preprocessing.prepare(Image.open(io.BytesIO(file.getvalue())))[0].numpy().astype(int)
     assert np.abs(seen - opened).max() <= 6
     assert np.abs(seen - opened).mean() < 0.8

@@ -16,10 +16,10 @@ from PIL import Image
 
 from anomaly_ae.data.classes import parse_normal
 from anomaly_ae.data.datasets import normal_classes
-from anomaly_ae.data.folder_words import sense
 from anomaly_ae.data.layouts import Layout, find_layout
 from anomaly_ae.data.pictures import PictureData
 from anomaly_ae.errors import DataError, UsageError
+from anomaly_ae.images.folder_words import sense
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 Tree = dict[

@@ -11,11 +11,11 @@ from PIL import Image
 
 from anomaly_ae.data import pictures
 from anomaly_ae.data.datasets import check_dataset, open_data, whole_name
-from anomaly_ae.data.decoding import CROP, PAD, STRETCH
 from anomaly_ae.data.pictures import PictureData
-from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.errors import DataError, DataMissing, UnknownName, UsageError
 from anomaly_ae.escaping import short_name
+from anomaly_ae.images.decode import CROP, PAD, STRETCH
+from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.storage import memmap
 
 SMALL = Preprocessing(1, 8, 12)

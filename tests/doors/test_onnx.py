@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import AUTOENCODERS
 from anomaly_ae.calibration import GUARANTEES, TAIL
-from anomaly_ae.data.images import Dataset, ImageSet
 from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.data.splits import PARTS, split_dataset
 from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import ExportError, UsageError
+from anomaly_ae.images.image_set import Dataset, ImageSet
+from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.scorers import SCORERS
 from tests.conftest import Trained
 

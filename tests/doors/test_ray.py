@@ -15,11 +15,11 @@ from PIL import Image
 
 from anomaly_ae import pipeline
 from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.sources import open_source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import UsageError
 from anomaly_ae.folder import Job, Scores, score_job
 from anomaly_ae.folder.ledger import Ledger
+from anomaly_ae.images.sources import open_source
 from tests.conftest import Cli, Trained
 
 pytest.importorskip("ray")

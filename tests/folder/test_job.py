@@ -19,11 +19,11 @@ from PIL import Image
 
 from anomaly_ae.autoencoders import inference
 from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.sources import Folder, open_source
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import CalibrationError, DataMissing, Interrupted, RunBusy, StorageError, UsageError
 from anomaly_ae.folder import Job, Scores, job, ledger, score_job
 from anomaly_ae.folder.ledger import Ledger
+from anomaly_ae.images.sources import Folder, open_source
 from anomaly_ae.runtime import progress
 from tests.conftest import Trained
 

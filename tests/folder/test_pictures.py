@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.sources import open_source
 from anomaly_ae.errors import UsageError
 from anomaly_ae.folder import Job, check_overlays, look_again
 from anomaly_ae.folder.overlays import LONGEST, overlay_name
+from anomaly_ae.images.sources import open_source
 from anomaly_ae.scorers import build_scorer
 from tests.conftest import Trained
 

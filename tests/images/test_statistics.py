@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.profile import Profile, size_difference, size_words
+from anomaly_ae.images.statistics import Profile, size_difference, size_words
 
 IMAGES = load_dataset("digits").files["train"].images
 PROFILE = Profile.of(IMAGES[:900])

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from anomaly_ae.data import decoding
-from anomaly_ae.data.decoders import Decoders
-from anomaly_ae.data.images import ImageSet
-from anomaly_ae.data.intensity import KINDS, WHOLE, Intensity, intensity_differences, to_bytes
-from anomaly_ae.data.sources import Source
 from anomaly_ae.errors import DataError, OtherBrightness, one_line
+from anomaly_ae.images import decode
+from anomaly_ae.images.decode_pool import Decoders
+from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.intensity import KINDS, WHOLE, Intensity, intensity_differences, to_bytes
+from anomaly_ae.images.sources import Source
 from anomaly_ae.storage.schema import OneOf, Side
 
 Images = Tensor | npt.NDArray[Any] | Image.Image | Sequence[Image.Image]
@@ -34,12 +34,12 @@ class Preprocessing:
     channels: Side
     height: Side
     width: Side
-    fit: Annotated[str, OneOf((decoding.STRETCH, decoding.PAD, decoding.CROP))] = decoding.STRETCH
+    fit: Annotated[str, OneOf((decode.STRETCH, decode.PAD, decode.CROP))] = decode.STRETCH
     intensity: Intensity | None = None
 
     @classmethod
     def for_shape(
-        cls, shape: Sequence[int], fit: str = decoding.STRETCH, intensity: Intensity | None = None
+        cls, shape: Sequence[int], fit: str = decode.STRETCH, intensity: Intensity | None = None
     ) -> "Preprocessing":
         channels, height, width = shape
         return cls(channels, height, width, fit, intensity)
@@ -49,9 +49,9 @@ class Preprocessing:
         return self.channels, self.height, self.width
 
     @property
-    def target(self) -> decoding.Target:
+    def target(self) -> decode.Target:
         """What a file is to become."""
-        return decoding.Target(self.shape, self.fit, self.intensity)
+        return decode.Target(self.shape, self.fit, self.intensity)
 
     def decoders(self, source: Source, workers: int | None = None) -> Decoders:
         """Processes that decode a source's files to such images."""
@@ -88,9 +88,9 @@ class Preprocessing:
         """The same with labelled images."""
         return ImageSet(self.prepare(images.images), images.labels, images.names)
 
-    def _convert(self, picture: Image.Image) -> decoding.Picture:
+    def _convert(self, picture: Image.Image) -> decode.Picture:
         try:
-            return decoding.convert(picture, self.target)
+            return decode.convert(picture, self.target)
         except (DataError, MemoryError):
             raise
         except Exception as error:  # it was opened, and is decoded only here; or it is closed
@@ -146,7 +146,7 @@ def _pictures(images: Any) -> list[Image.Image]:
     return list(pictures) if all(isinstance(picture, Image.Image) for picture in pictures) else []
 
 
-def resize(images: Tensor, size: tuple[int, int], fit: str = decoding.STRETCH) -> Tensor:
+def resize(images: Tensor, size: tuple[int, int], fit: str = decode.STRETCH) -> Tensor:
     """Images (N, C, H', W'), uint8 or float in [0, 1], at `size`, each channel as that of a file."""
     if tuple(images.shape[-2:]) == size:
         return images
@@ -154,5 +154,5 @@ def resize(images: Tensor, size: tuple[int, int], fit: str = decoding.STRETCH) -
     flat = planes.cpu().contiguous().flatten(0, 1).numpy()
     resized = np.zeros((len(flat), *size), flat.dtype)
     for i, plane in enumerate(flat):
-        resized[i] = decoding.resize(plane, *size, fit)
+        resized[i] = decode.resize(plane, *size, fit)
     return torch.from_numpy(resized).view(*images.shape[:2], *size).to(images.device, images.dtype)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ae.data.decoding import Target, decode
-from anomaly_ae.data.intensity import FLOAT, WHOLE, Intensity
 from anomaly_ae.data.pictures import PictureData
-from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.errors import DataError
+from anomaly_ae.images.decode import Target, decode
+from anomaly_ae.images.intensity import FLOAT, WHOLE, Intensity
+from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.runs import Home
 from tests.data.test_intensity import cloth, fill, train
 

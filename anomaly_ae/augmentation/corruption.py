@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anomaly_ae.data.defects import plant
+from anomaly_ae.augmentation.synthetic_defects import plant
 
 PATCHES = 7  # that fit along the smaller side
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from anomaly_ae.data.augmentation import AUGMENTATIONS, build_augmentation
+from anomaly_ae.augmentation.transforms import AUGMENTATIONS, build_augmentation
 from anomaly_ae.errors import UnknownName
 
 

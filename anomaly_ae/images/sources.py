@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_ae.data.annotations import may_annotate
-from anomaly_ae.data.decoding import MOST_BYTES, TOO_LARGE, open_file
-from anomaly_ae.data.folder_words import MAC_REMARKS, junk, split_path
 from anomaly_ae.errors import DataError, DataMissing, one_line
 from anomaly_ae.escaping import counted, counted_as
+from anomaly_ae.images.annotations import may_annotate
+from anomaly_ae.images.decode import MOST_BYTES, TOO_LARGE, open_file
+from anomaly_ae.images.folder_words import MAC_REMARKS, junk, split_path
 from anomaly_ae.storage.atomic import expand
 
 Integers = npt.NDArray[np.int64]

@@ -5,8 +5,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from anomaly_ae.data.sources import Address, Folder, PathList, open_source, shown
 from anomaly_ae.errors import DataMissing
+from anomaly_ae.images.sources import Address, Folder, PathList, open_source, shown
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anomaly_ae.data.deep import DeepImage, kind_of
-from anomaly_ae.data.intensity import EIGHT
 from anomaly_ae.errors import DataError
+from anomaly_ae.images.deep import DeepImage, kind_of
+from anomaly_ae.images.intensity import EIGHT
 
 LOSSY = ("JPEG", "WEBP")  # formats that may leave traces where there was nothing,
 TRACES = 0.25  # up to this share of the highest value

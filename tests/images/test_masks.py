@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ae.data import decoding
-from anomaly_ae.data.decoding import CROP, PAD, STRETCH, Target
 from anomaly_ae.data.pictures import PictureData
-from anomaly_ae.data.preprocessing import Preprocessing
+from anomaly_ae.images import decode
+from anomaly_ae.images.decode import CROP, PAD, STRETCH, Target
+from anomaly_ae.images.preprocessing import Preprocessing
 
 LABELS = np.zeros((64, 64), np.uint8)
 LABELS[4:20, 4:20], LABELS[30:40, 30:40], LABELS[50:60, 50:60] = 1, 2, 3
@@ -73,7 +73,7 @@ def translucent() -> np.ndarray:
 def test_all_that_is_not_background_is_defective(image: Image.Image, kind: str) -> None:
     content = io.BytesIO()
     image.save(content, kind, **{"lossless": True} if kind == "WEBP" else {})
-    picture = decoding.decode(content.getvalue(), Target((1, 64, 64), mask=True))
+    picture = decode.decode(content.getvalue(), Target((1, 64, 64), mask=True))
     wrong = (picture.pixels[0] > 0) != WHERE
     assert wrong.sum() <= (30 if kind == "JPEG" else 0)  # whose edges are not sharp
 
@@ -88,7 +88,7 @@ def test_no_defect_is_lost_where_masks_are_made_smaller(side: int) -> None:
         mask[10, 2:60], mask[40:60, 40:60] = 255, 255
         content = io.BytesIO()
         Image.fromarray(mask).save(content, "PNG")
-        seen = decoding.decode(content.getvalue(), Target((1, side, side), mask=True)).pixels[0] > 0
+        seen = decode.decode(content.getvalue(), Target((1, side, side), mask=True)).pixels[0] > 0
         for row, column in np.argwhere(mask):
             assert seen[row * side // 64, column * side // 64]
         if side == 64:
@@ -101,10 +101,10 @@ def test_masks_are_fitted_as_their_pictures_are(fit: str) -> None:
     mask[15:25, 30:50] = 1
     content = io.BytesIO()
     Image.fromarray(mask).save(content, "PNG")
-    seen = decoding.decode(content.getvalue(), Target((1, 20, 20), fit, mask=True)).pixels[0] > 0
+    seen = decode.decode(content.getvalue(), Target((1, 20, 20), fit, mask=True)).pixels[0] > 0
     content = io.BytesIO()
     Image.fromarray(mask * 255).save(content, "PNG")
-    pixels = decoding.decode(content.getvalue(), Target((1, 20, 20), fit)).pixels[0]
+    pixels = decode.decode(content.getvalue(), Target((1, 20, 20), fit)).pixels[0]
     assert not (~seen & (pixels > 127)).any()
     assert not (seen & (pixels == 0)).any()
 
@@ -112,7 +112,7 @@ def test_masks_are_fitted_as_their_pictures_are(fit: str) -> None:
 def test_a_mask_made_larger_keeps_its_area() -> None:
     content = io.BytesIO()
     Image.fromarray(WHERE).save(content, "PNG")
-    seen = decoding.decode(content.getvalue(), Target((1, 96, 96), mask=True)).pixels[0] > 0
+    seen = decode.decode(content.getvalue(), Target((1, 96, 96), mask=True)).pixels[0] > 0
     assert seen.mean() == pytest.approx(WHERE.mean(), rel=0.05)
 
 

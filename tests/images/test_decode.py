@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data import decoding
-from anomaly_ae.data.decoding import CROP, INSIDE, PAD, STRETCH, Picture, Target, put_back, read_file, size_inside
-from anomaly_ae.data.preprocessing import resize
 from anomaly_ae.errors import DataDamaged, DataError
+from anomaly_ae.images import decode
+from anomaly_ae.images.decode import CROP, INSIDE, PAD, STRETCH, Picture, Target, put_back, read_file, size_inside
+from anomaly_ae.images.preprocessing import resize
 
 GRAY, COLOUR = (1, 4, 6), (3, 4, 6)
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 6), dtype=np.uint8)
@@ -22,7 +22,7 @@ RGB = np.dstack([PIXELS, 255 - PIXELS, PIXELS])
 
 
 def decode(content: bytes, shape: tuple[int, int, int], fit: str = STRETCH) -> Picture:
-    return decoding.decode(content, Target(shape, fit))
+    return decode.decode(content, Target(shape, fit))
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -13,11 +13,11 @@ from PIL import Image, TiffImagePlugin
 
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data.intensity import FLOAT, WHOLE, Intensity
 from anomaly_ae.data.pictures import PictureData
-from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, OtherBrightness, UsageError
+from anomaly_ae.images.intensity import FLOAT, WHOLE, Intensity
+from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.pipeline.job import View
 from anomaly_ae.runs import Home
 

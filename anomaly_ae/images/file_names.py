@@ -4,8 +4,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from anomaly_ae.data.folder_words import sense, stem_of
 from anomaly_ae.escaping import counted
+from anomaly_ae.images.folder_words import sense, stem_of
 
 NORMAL, ANOMALOUS = "normal", "anomalous"  # classes of pictures that no folder tells apart
 MOST_ODD = 0.03  # share of pictures that may have names such as bad.png though their folder says nothing

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ae.data import decoders
-from anomaly_ae.data.decoder import record_type, set_error
-from anomaly_ae.data.decoders import Decoders
-from anomaly_ae.data.decoding import Target
-from anomaly_ae.data.sources import Contents, Integers, Listing, Source, open_source
 from anomaly_ae.errors import Interrupted, UsageError
+from anomaly_ae.images import decode_pool
+from anomaly_ae.images.decode import Target
+from anomaly_ae.images.decode_pool import Decoders
+from anomaly_ae.images.decode_worker import record_type, set_error
+from anomaly_ae.images.sources import Contents, Integers, Listing, Source, open_source
 
 TARGET = Target((1, 4, 6))
 
@@ -68,7 +68,7 @@ def test_a_bad_file_has_an_error_and_says_whether_it_is_at_fault(pictures: Path)
 
 
 def test_a_decoder_that_crashes_or_hangs_costs_one_file(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "COMMAND", [sys.executable, "-c", FLAWED])
+    monkeypatch.setattr(decode_pool, "COMMAND", [sys.executable, "-c", FLAWED])
     (pictures / "02.png").write_bytes(b"crash")
     (pictures / "09.png").write_bytes(b"hang")
     records = decoded(pictures)
@@ -80,7 +80,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(pictures: Path, monkeypa
 
 
 def test_crashes_leave_nothing_open(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "COMMAND", [sys.executable, "-c", FLAWED])
+    monkeypatch.setattr(decode_pool, "COMMAND", [sys.executable, "-c", FLAWED])
     for i in range(5):
         (pictures / f"{i:02}.png").write_bytes(b"crash")
     before = len(list(Path("/proc/self/fd").iterdir()))

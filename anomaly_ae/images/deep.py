@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from anomaly_ae.data.intensity import EIGHT, FLOAT, WHITE, WHOLE, Array, Intensity, Values, to_bytes
 from anomaly_ae.errors import DataDamaged, DataError
+from anomaly_ae.images.intensity import EIGHT, FLOAT, WHITE, WHOLE, Array, Intensity, Values, to_bytes
 
 # How Pillow hands out all bytes of a pixel, by their count: modes and raw modes. Six and eight take two readings, one
 # of the even bytes and one of the odd.

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from anomaly_ae.data.defects import VISIBLE, plant
+from anomaly_ae.augmentation.synthetic_defects import VISIBLE, plant
 
 
 @pytest.mark.parametrize("shape", [(64, 1, 64, 64), (16, 3, 97, 130), (4, 3, 8, 9)], ids=str)

@@ -1,4 +1,4 @@
-"""The process that decodes image files: `python -m anomaly_ae.data.decoder TARGET`, started by `Decoders`.
+"""The process that decodes image files: `python -m anomaly_ae.images.decode_worker TARGET`, started by `Decoders`.
 
 A file that crashes, hangs or overfills its decoder ends this process and nothing else. It is asked over the socket
 that is its standard input: files come in one by one, and when all are decoded a record for each goes back.
@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anomaly_ae.data.decoding import Target, decode, missing, read_file, reason
-from anomaly_ae.data.intensity import KINDS, Intensity
+from anomaly_ae.images.decode import Target, decode, missing, read_file, reason
+from anomaly_ae.images.intensity import KINDS, Intensity
 
 Records = npt.NDArray[Any]
 

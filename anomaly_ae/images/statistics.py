@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from anomaly_ae.data.decoding import STRETCH
+from anomaly_ae.images.decode import STRETCH
 from anomaly_ae.storage.schema import Mismatch, Share
 
 MOST_VALUES = 2**24  # looked at together

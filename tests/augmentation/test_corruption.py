@@ -1,6 +1,6 @@
 import torch
 
-from anomaly_ae.objectives.corruption import Corruption
+from anomaly_ae.augmentation.corruption import Corruption
 
 
 def test_nothing_asked_changes_nothing_and_draws_nothing() -> None:

@@ -14,13 +14,18 @@ from pathlib import Path
 import numpy as np
 
 import anomaly_ae
-from anomaly_ae.data.decoder import SECONDS, Records, record_type, send_files, set_error, write_target
-from anomaly_ae.data.decoding import Target, missing, reason
-from anomaly_ae.data.sources import Integers, Source
 from anomaly_ae.errors import Interrupted, UsageError
+from anomaly_ae.images.decode import Target, missing, reason
+from anomaly_ae.images.decode_worker import SECONDS, Records, record_type, send_files, set_error, write_target
+from anomaly_ae.images.sources import Integers, Source
 from anomaly_ae.runtime.machine import usable_cores
 
-COMMAND = [sys.executable, "-P", "-m", "anomaly_ae.data.decoder"]  # -P: what lies in the working folder is not run
+COMMAND = [
+    sys.executable,
+    "-P",
+    "-m",
+    "anomaly_ae.images.decode_worker",
+]  # -P: what lies in the working folder is not run
 PART = 64  # files that a decoder is asked for at once: few, so that all have work to the end
 PART_BYTES = 2**24  # or of so many bytes, which lie in memory where they have been fetched
 AHEAD = 8  # such parts that wait for each decoder, so that it never does

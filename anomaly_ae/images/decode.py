@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from anomaly_ae.data.deep import DeepImage, kind_of, reopen, unread_words
-from anomaly_ae.data.intensity import EIGHT, Intensity, Values
-from anomaly_ae.data.masks import cover, find_defects
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing, one_line
 from anomaly_ae.escaping import counted
+from anomaly_ae.images.deep import DeepImage, kind_of, reopen, unread_words
+from anomaly_ae.images.intensity import EIGHT, Intensity, Values
+from anomaly_ae.images.masks import cover, find_defects
 
 Pixels = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int]  # C, H, W

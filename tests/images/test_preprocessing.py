@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ae.data.preprocessing import Preprocessing
 from anomaly_ae.errors import DataError
+from anomaly_ae.images.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(channels=1, height=8, width=9)
 

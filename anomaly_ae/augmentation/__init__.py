@@ -1,0 +1,1 @@
+"""Changes to training images: variations that stay normal, corruption, planted defects."""
