@@ -21,8 +21,8 @@ from anomaly_ae.autoencoders.inference import (
     pick_device,
 )
 from anomaly_ae.calibration import CHOSEN, Calibration, Discoveries, alarms_allowed, p_value_levels
-from anomaly_ae.data.datasets import Data
-from anomaly_ae.data.splits import Part, Split, pack_names, unpack_names
+from anomaly_ae.datasets.catalogue import Data
+from anomaly_ae.datasets.splits import Part, Split, pack_names, unpack_names
 from anomaly_ae.drift import Drift, measure_drift
 from anomaly_ae.errors import DataError, StorageError
 from anomaly_ae.escaping import counted

@@ -432,7 +432,7 @@ def now() -> str:
 
 def conflicts(recorded: RunConfig, asked: RunConfig) -> list[str]:
     """Where a resumed run was asked for something else than it was started with; data may have moved."""
-    from anomaly_ae.data.named import DATASETS  # here, for listing runs needs no torch
+    from anomaly_ae.datasets.builtin import DATASETS  # here, for listing runs needs no torch
 
     before, after = recorded.to_dict(), asked.to_dict()
     moved = {"data_dir"} if recorded.dataset in DATASETS or asked.dataset in DATASETS else {"data_dir", "dataset"}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder, Options, Shape, build_autoencoder
 from anomaly_ae.calibration import CHOSEN, GUARANTEES, TAIL, Tail
-from anomaly_ae.data.splits import SplitRecord
+from anomaly_ae.datasets.splits import SplitRecord
 from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, ModelNotFound, StorageError, UsageError, one_line
 from anomaly_ae.escaping import printable, short_name
 from anomaly_ae.images.preprocessing import Preprocessing

@@ -16,7 +16,7 @@ from playwright.sync_api import sync_playwright
 
 import anomaly_ae
 from anomaly_ae import RunConfig
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.figures import save_figures
 from anomaly_ae.runs import Home
 

@@ -13,7 +13,7 @@ from anomaly_ae.augmentation.transforms import AUGMENTATIONS
 from anomaly_ae.autoencoders import AUTOENCODERS
 from anomaly_ae.cli.names import catalogue
 from anomaly_ae.config.run_config import TYPES
-from anomaly_ae.data.named import DATASETS
+from anomaly_ae.datasets.builtin import DATASETS
 from anomaly_ae.objectives import OBJECTIVES
 from anomaly_ae.pipeline import evaluate
 from anomaly_ae.scorers import SCORERS

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector import Detector, fit_scorer
 from anomaly_ae.errors import DataError, DetectorDamaged, ModelNotFound, StorageError, UsageError
 from tests.conftest import Trained

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from anomaly_ae import pipeline
 from anomaly_ae.calibration import Calibration
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import UnknownName
 from anomaly_ae.runs import Home
 from anomaly_ae.scorers import SCORERS

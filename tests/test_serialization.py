@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from anomaly_ae import AnomalyAEError
-from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.splits import split_dataset
+from anomaly_ae.datasets.builtin import load_dataset
+from anomaly_ae.datasets.splits import split_dataset
 from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.serialization import Recipe, digest_of

@@ -24,7 +24,7 @@ from typing import Any
 
 from anomaly_ae.autoencoders import find_autoencoder
 from anomaly_ae.config.run_config import PARTS, PLACES, RunConfig, check_value, field_name, read_config
-from anomaly_ae.data.datasets import check_dataset
+from anomaly_ae.datasets.catalogue import check_dataset
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError, errors_at
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.storage.atomic import expand, sha256

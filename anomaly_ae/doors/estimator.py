@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import TYPES, RunConfig
-from anomaly_ae.data.rows import Layout, Rows, Scale
+from anomaly_ae.datasets.feature_rows import Layout, Rows, Scale
 from anomaly_ae.detector import ESTIMATOR_FILE, Detector
 from anomaly_ae.doors.fitting import fill, fit_rows, to_images
 from anomaly_ae.errors import AnomalyAEError, DataError, DetectorDamaged, EstimatorError, ModelNotFound, one_line

@@ -12,8 +12,8 @@ from anomaly_ae.autoencoders import AUTOENCODERS, Shape, find_autoencoder, image
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.calibration import images_needed, smallest_rate
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data.rows import Layout, Rows, Scale
-from anomaly_ae.data.splits import Part, Split, split_rows
+from anomaly_ae.datasets.feature_rows import Layout, Rows, Scale
+from anomaly_ae.datasets.splits import Part, Split, split_rows
 from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import TooFewRows
 from anomaly_ae.images.image_set import Dataset, ImageSet

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae import texts
-from anomaly_ae.data.layout_texts import say_left_out_of
+from anomaly_ae.datasets.layout_texts import say_left_out_of
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted

@@ -7,7 +7,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 
-from anomaly_ae.data.classes import same_class
+from anomaly_ae.datasets.normal_classes import same_class
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.folder_words import junk, split_path, stem_of
 

@@ -21,11 +21,11 @@ from anomaly_ae.calibration import (
     threshold_that_finds,
 )
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data.copies import one_of_each
-from anomaly_ae.data.datasets import normal_there, open_data, whole_name
-from anomaly_ae.data.layout_texts import CALIBRATING, say_left_out_of
-from anomaly_ae.data.named import DATASETS
-from anomaly_ae.data.pictures import PictureData
+from anomaly_ae.datasets.builtin import DATASETS
+from anomaly_ae.datasets.catalogue import normal_there, open_data, whole_name
+from anomaly_ae.datasets.copies import one_of_each
+from anomaly_ae.datasets.image_folder import PictureData
+from anomaly_ae.datasets.layout_texts import CALIBRATING, say_left_out_of
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import measure_drift
 from anomaly_ae.errors import UsageError

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from anomaly_ae.data.copies import one_of_each
-from anomaly_ae.data.datasets import Data, normal_there, open_data
-from anomaly_ae.data.layout_texts import MEASURING
-from anomaly_ae.data.pictures import PictureData
-from anomaly_ae.data.splits import Part
+from anomaly_ae.datasets.catalogue import Data, normal_there, open_data
+from anomaly_ae.datasets.copies import one_of_each
+from anomaly_ae.datasets.image_folder import PictureData
+from anomaly_ae.datasets.layout_texts import MEASURING
+from anomaly_ae.datasets.splits import Part
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.escaping import short_name

@@ -16,10 +16,10 @@ from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.autoencoders.tiling import inner_network
 from anomaly_ae.calibration import images_needed, require_enough
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data.copies import find_copies
-from anomaly_ae.data.datasets import Data, normal_classes, open_data, whole_name
-from anomaly_ae.data.pictures import PictureData
-from anomaly_ae.data.splits import PARTS, Split, split_dataset
+from anomaly_ae.datasets.catalogue import Data, normal_classes, open_data, whole_name
+from anomaly_ae.datasets.copies import find_copies
+from anomaly_ae.datasets.image_folder import PictureData
+from anomaly_ae.datasets.splits import PARTS, Split, split_dataset
 from anomaly_ae.detector import Detector, check_target
 from anomaly_ae.errors import ModelError, UsageError, one_line
 from anomaly_ae.escaping import counted

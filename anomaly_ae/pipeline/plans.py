@@ -15,7 +15,7 @@ from anomaly_ae.benchmark import draw_scorers, measured, scorer_table
 from anomaly_ae.comparison.cells import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.config.pipeline_file import REUSED, Cell, Plan, read_plan
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data.datasets import normal_classes, open_data
+from anomaly_ae.datasets.catalogue import normal_classes, open_data
 from anomaly_ae.errors import (
     AnomalyAEError,
     DataError,

@@ -19,7 +19,7 @@ from anomaly_ae.autoencoders.inference import as_float, pick_device
 from anomaly_ae.autoencoders.parts import save_parts
 from anomaly_ae.calibration import smallest_rate
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data.datasets import whole_name
+from anomaly_ae.datasets.catalogue import whole_name
 from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable, short_name

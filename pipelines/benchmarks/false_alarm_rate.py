@@ -21,7 +21,7 @@ import torch
 from matplotlib.figure import Figure
 
 from anomaly_ae.calibration import CONDITIONAL, MARGINAL, Calibration, smallest_rate
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector import Detector
 from anomaly_ae.drift import measure_drift
 from anomaly_ae.evaluation import novelty

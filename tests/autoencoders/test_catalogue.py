@@ -8,7 +8,7 @@ from anomaly_ae import pipeline
 from anomaly_ae.autoencoders import AUTOENCODERS, Options, build_autoencoder, image_size, parameter_count
 from anomaly_ae.autoencoders.summary import layers, summarise
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.pipeline import find_model

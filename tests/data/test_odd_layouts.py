@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anomaly_ae.data.classes import parse_normal
-from anomaly_ae.data.datasets import normal_classes
-from anomaly_ae.data.layouts import Layout, find_layout
-from anomaly_ae.data.pictures import PictureData
+from anomaly_ae.datasets.catalogue import normal_classes
+from anomaly_ae.datasets.folder_layout import Layout, find_layout
+from anomaly_ae.datasets.image_folder import PictureData
+from anomaly_ae.datasets.normal_classes import parse_normal
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.images.folder_words import sense
 

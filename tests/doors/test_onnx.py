@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import AUTOENCODERS
 from anomaly_ae.calibration import GUARANTEES, TAIL
-from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.splits import PARTS, split_dataset
+from anomaly_ae.datasets.builtin import load_dataset
+from anomaly_ae.datasets.splits import PARTS, split_dataset
 from anomaly_ae.detector import Detector, fit_detector
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.images.image_set import Dataset, ImageSet

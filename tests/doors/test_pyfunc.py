@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.scoring_server import predictions_to_json
 from PIL import Image
 
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from tests.conftest import Trained, clean_environment
 
 COLUMNS = ["score", "p_value", "threshold", "is_anomaly", "error"]

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from anomaly_ae import pipeline
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import UsageError
 from anomaly_ae.folder import Job, Scores, score_job

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from tests.conftest import Trained
 
 pytestmark = pytest.mark.slow  # Spark

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from anomaly_ae.autoencoders import inference
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import DataError, DataMissing, UsageError
 from anomaly_ae.folder import encode_folder
 from tests.conftest import Cli, Trained

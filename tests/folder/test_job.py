@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from anomaly_ae.autoencoders import inference
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import CalibrationError, DataMissing, Interrupted, RunBusy, StorageError, UsageError
 from anomaly_ae.folder import Job, Scores, job, ledger, score_job

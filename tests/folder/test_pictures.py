@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import UsageError
 from anomaly_ae.folder import Job, check_overlays, look_again
 from anomaly_ae.folder.overlays import LONGEST, overlay_name

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import anomaly_ae
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import DataError
 from tests.conftest import Trained
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae.data.datasets import normal_classes
-from anomaly_ae.data.pictures import PictureData
+from anomaly_ae.datasets.catalogue import normal_classes
+from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.errors import UsageError
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)

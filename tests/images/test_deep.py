@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ae.data.pictures import PictureData
+from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.errors import DataError
 from anomaly_ae.images.decode import Target, decode
 from anomaly_ae.images.intensity import FLOAT, WHOLE, Intensity

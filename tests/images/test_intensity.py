@@ -13,7 +13,7 @@ from PIL import Image, TiffImagePlugin
 
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.data.pictures import PictureData
+from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import DataError, OtherBrightness, UsageError
 from anomaly_ae.images.intensity import FLOAT, WHOLE, Intensity

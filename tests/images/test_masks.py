@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ae.data.pictures import PictureData
+from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.images import decode
 from anomaly_ae.images.decode import CROP, PAD, STRETCH, Target
 from anomaly_ae.images.preprocessing import Preprocessing

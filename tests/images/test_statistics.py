@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.images.statistics import Profile, size_difference, size_words
 
 IMAGES = load_dataset("digits").files["train"].images

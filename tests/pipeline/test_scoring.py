@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from anomaly_ae import pipeline
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import AnomalyAEError
 from tests.conftest import Cli, Trained, start
 

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from anomaly_ae.data.layouts import TEST, TRAIN, Layout
+from anomaly_ae.datasets.folder_layout import TEST, TRAIN, Layout
 from anomaly_ae.escaping import counted, counted_as, printable
 from anomaly_ae.images.folder_words import Parts, says_something, split_path
 from anomaly_ae.images.sources import Listing

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ae.data.rows import FARTHEST, Layout, Scale
+from anomaly_ae.datasets.feature_rows import FARTHEST, Layout, Scale
 from anomaly_ae.errors import DataError
 
 

@@ -16,8 +16,8 @@ import PIL
 import torch
 from torch import Tensor
 
-from anomaly_ae.data.layout_texts import TRAINING, describe, folder_tree
-from anomaly_ae.data.layouts import TRAIN, Layout, find_layout
+from anomaly_ae.datasets.folder_layout import TRAIN, Layout, find_layout
+from anomaly_ae.datasets.layout_texts import TRAINING, describe, folder_tree
 from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.annotations import find_annotations

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly_ae.data.idx import find_idx, read_idx
+from anomaly_ae.datasets.idx import find_idx, read_idx
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing, UnknownName, one_line
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing

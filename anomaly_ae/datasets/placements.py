@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from anomaly_ae.data.classes import same_class
+from anomaly_ae.datasets.normal_classes import same_class
 from anomaly_ae.errors import DataError
 from anomaly_ae.images.folder_words import (
     MASK_AFFIX,

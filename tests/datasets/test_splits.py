@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from anomaly_ae.calibration import images_needed, require_enough
-from anomaly_ae.data.copies import Copies
-from anomaly_ae.data.named import load_dataset
-from anomaly_ae.data.splits import PARTS, Split, split_dataset, split_rows
+from anomaly_ae.datasets.builtin import load_dataset
+from anomaly_ae.datasets.copies import Copies
+from anomaly_ae.datasets.splits import PARTS, Split, split_dataset, split_rows
 from anomaly_ae.errors import CalibrationError, DataChanged, DataError
 from anomaly_ae.images.image_set import Dataset, ImageSet
 

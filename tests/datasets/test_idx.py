@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomaly_ae.data.idx import find_idx, read_idx
+from anomaly_ae.datasets.idx import find_idx, read_idx
 from anomaly_ae.errors import DataDamaged, StorageError
 
 

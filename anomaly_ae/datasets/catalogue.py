@@ -7,9 +7,9 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from anomaly_ae.data.classes import ALL, parse_normal, same_class
-from anomaly_ae.data.named import DATASETS, NamedData, data_root
-from anomaly_ae.data.pictures import PictureData
+from anomaly_ae.datasets.builtin import DATASETS, NamedData, data_root
+from anomaly_ae.datasets.image_folder import PictureData
+from anomaly_ae.datasets.normal_classes import ALL, parse_normal, same_class
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.storage.atomic import expand

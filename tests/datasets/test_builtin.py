@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import DataDamaged, DataMissing, UnknownName
 from tests.data.test_idx import idx_bytes
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from anomaly_ae.data.copies import find_copies, first_alike
-from anomaly_ae.data.named import load_dataset
+from anomaly_ae.datasets.builtin import load_dataset
+from anomaly_ae.datasets.copies import find_copies, first_alike
 from anomaly_ae.images.image_set import Dataset, ImageSet
 
 SIDE = 64
@@ -83,7 +83,7 @@ def test_handwritten_digits_are_no_copies_of_each_other() -> None:
 
 
 def test_copies_are_found_far_apart_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anomaly_ae.data.copies.REACH", 200)
+    monkeypatch.setattr("anomaly_ae.datasets.copies.REACH", 200)
     images = torch.from_numpy(np.random.default_rng(0).normal(128, 40, (900, 1, 20, 20)).clip(0, 255)).to(torch.uint8)
     again = torch.cat([images, (images[:50].float() * 0.95).to(torch.uint8)])
     first = first_alike((again, torch.arange(950)))

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomaly_ae.data.copies import Copies, first_of_equals
-from anomaly_ae.data.layouts import MANY_GROUPS, SMALL_GROUP
+from anomaly_ae.datasets.copies import Copies, first_of_equals
+from anomaly_ae.datasets.folder_layout import MANY_GROUPS, SMALL_GROUP
 from anomaly_ae.errors import DataChanged, DataError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.image_set import Dataset, ImageSet

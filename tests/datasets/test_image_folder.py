@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_ae.data import pictures
-from anomaly_ae.data.datasets import check_dataset, open_data, whole_name
-from anomaly_ae.data.pictures import PictureData
+from anomaly_ae.datasets import image_folder
+from anomaly_ae.datasets.catalogue import check_dataset, open_data, whole_name
+from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.errors import DataError, DataMissing, UnknownName, UsageError
 from anomaly_ae.escaping import short_name
 from anomaly_ae.images.decode import CROP, PAD, STRETCH
@@ -143,7 +143,7 @@ def test_what_was_decoded_is_not_decoded_again_until_a_file_changes(
     monkeypatch.setattr(memmap, "most_held", lambda: 200)
     before = open_data(str(folder)).load(SMALL)
     with monkeypatch.context() as patched:
-        patched.setattr(pictures.PictureData, "_records", None)  # decoding is not possible
+        patched.setattr(image_folder.PictureData, "_records", None)  # decoding is not possible
         assert open_data(str(folder)).load(SMALL).digest() == before.digest()
     save(folder / "train/good/3.png", gray(99, 23, 31))
     after = open_data(str(folder)).load(SMALL)

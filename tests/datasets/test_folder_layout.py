@@ -1,7 +1,7 @@
 import pytest
 
-from anomaly_ae.data.classes import ALL
-from anomaly_ae.data.layouts import OUTSIDE, UNSAID, find_layout
+from anomaly_ae.datasets.folder_layout import OUTSIDE, UNSAID, find_layout
+from anomaly_ae.datasets.normal_classes import ALL
 from anomaly_ae.errors import DataError
 
 

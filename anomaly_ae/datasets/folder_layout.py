@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from anomaly_ae.data.classes import ALL, same_class
-from anomaly_ae.data.placements import Placement, by_value, find_placements, folders_called, ordered_names, some
+from anomaly_ae.datasets.normal_classes import ALL, same_class
+from anomaly_ae.datasets.placements import Placement, by_value, find_placements, folders_called, ordered_names, some
 from anomaly_ae.errors import DataError
 from anomaly_ae.escaping import counted, counted_as
 from anomaly_ae.images.file_names import ANOMALOUS, NORMAL, kinds_of, odd_ones

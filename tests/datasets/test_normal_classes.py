@@ -1,7 +1,7 @@
 import pytest
 
-from anomaly_ae.data.classes import parse_normal
-from anomaly_ae.data.named import DIGITS, FASHION
+from anomaly_ae.datasets.builtin import DIGITS, FASHION
+from anomaly_ae.datasets.normal_classes import parse_normal
 from anomaly_ae.errors import UnknownName, UsageError
 
 
