@@ -14,7 +14,7 @@ from anomaly_ae.runtime.lazy import on_first_use
 from anomaly_ae.runtime.torch_state import tame_threads
 
 if TYPE_CHECKING:
-    from anomaly_ae.autoencoders.parts import load_part as load_part
+    from anomaly_ae.autoencoders.network_files import load_part as load_part
     from anomaly_ae.config.run_config import RunConfig as RunConfig
     from anomaly_ae.detector import Detector as Detector
     from anomaly_ae.doors.estimator import AutoencoderDetector as AutoencoderDetector

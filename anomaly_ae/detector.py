@@ -20,19 +20,19 @@ from anomaly_ae.autoencoders.inference import (
     map_latents,
     pick_device,
 )
-from anomaly_ae.calibration import CHOSEN, Calibration, Discoveries, alarms_allowed, p_value_levels
+from anomaly_ae.calibration.conformal import CHOSEN, Calibration, Discoveries, alarms_allowed, p_value_levels
+from anomaly_ae.calibration.drift import Drift, measure_drift
 from anomaly_ae.datasets.catalogue import Data
 from anomaly_ae.datasets.splits import Part, Split, pack_names, unpack_names
-from anomaly_ae.drift import Drift, measure_drift
 from anomaly_ae.errors import DataError, StorageError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.image_set import ImageSet, hash_rows
 from anomaly_ae.images.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.images.statistics import Profile, size_difference
-from anomaly_ae.metrics import require_numbers
+from anomaly_ae.metrics.ranking import require_numbers
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
-from anomaly_ae.scorers.neighbours import sample
+from anomaly_ae.scorers.neighbors import sample
 from anomaly_ae.serialization import (
     FORMAT,
     JSON_FILE,

@@ -18,8 +18,8 @@ from anomaly_ae.detector import Detector, fit_scorer
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.sources import shown
-from anomaly_ae.metrics import Bools, Floats, compare_auroc, ranking, require_numbers, verdicts
-from anomaly_ae.pixel_metrics import PixelRanking, pixel_ranking
+from anomaly_ae.metrics.pixels import PixelRanking, pixel_ranking
+from anomaly_ae.metrics.ranking import Bools, Floats, compare_auroc, ranking, require_numbers, verdicts
 from anomaly_ae.scorers import SCORERS
 from anomaly_ae.scorers.reconstruction import SquaredError
 from anomaly_ae.storage.atomic import write_csv, write_json

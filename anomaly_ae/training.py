@@ -23,8 +23,8 @@ from anomaly_ae.autoencoders.tiling import random_crops
 from anomaly_ae.config.run_config import CONSTANT, RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import Objective
-from anomaly_ae.objectives.repair import PLANTED
-from anomaly_ae.objectives.similarity import ENERGY_FLOOR
+from anomaly_ae.objectives.planted_defects import PLANTED
+from anomaly_ae.objectives.ssim import ENERGY_FLOOR
 from anomaly_ae.runtime.progress import Display, Silent, say
 from anomaly_ae.runtime.torch_state import seed, threads_for
 from anomaly_ae.storage.atomic import sha256, write_bytes

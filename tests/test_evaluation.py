@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomaly_ae import pipeline
-from anomaly_ae.calibration import Calibration
+from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import UnknownName

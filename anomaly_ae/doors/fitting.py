@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import AUTOENCODERS, Shape, find_autoencoder, image_size
 from anomaly_ae.autoencoders.inference import pick_device
-from anomaly_ae.calibration import images_needed, smallest_rate
+from anomaly_ae.calibration.conformal import images_needed, smallest_rate
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.feature_rows import Layout, Rows, Scale
 from anomaly_ae.datasets.splits import Part, Split, split_rows

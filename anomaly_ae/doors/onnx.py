@@ -22,13 +22,13 @@ from torch.nn import functional
 
 from anomaly_ae import texts
 from anomaly_ae.autoencoders.inference import as_bytes, as_float, batch_size, exact_float32
-from anomaly_ae.calibration import Calibration, Tail, p_value_levels
+from anomaly_ae.calibration.conformal import Calibration, Tail, p_value_levels
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.images.preprocessing import resize
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.scorers.neighbours import sample
+from anomaly_ae.scorers.neighbors import sample
 from anomaly_ae.storage.atomic import expand, sha256, write_bytes
 
 try:

@@ -20,7 +20,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 from PIL import Image
 
-from anomaly_ae.calibration import Calibration
+from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import AnomalyAEError, DataError, one_line
 from anomaly_ae.folder.reading import read_batches

@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from anomaly_ae.calibration import Calibration
+from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.figures.saving import Array
 from anomaly_ae.figures.style import LINE, NORMAL, ROLES, log_scale, plots
 

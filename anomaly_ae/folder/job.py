@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anomaly_ae.calibration import Calibration
+from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.datasets.layout_texts import say_left_out_of
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import EngineError, Interrupted

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anomaly_ae.calibration import Calibration
+from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.detector import Detector
 from anomaly_ae.folder.reading import Batch, read_batches
 from anomaly_ae.images.decode import further_words

@@ -12,8 +12,8 @@ from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.objectives.elbo import elbo
 from anomaly_ae.objectives.perceptual import Features, perceptual
-from anomaly_ae.objectives.repair import repair
-from anomaly_ae.objectives.similarity import ssim_map
+from anomaly_ae.objectives.planted_defects import repair
+from anomaly_ae.objectives.ssim import ssim_map
 
 Objective = Callable[[Tensor, Outputs], Tensor]  # images (N, C, H, W) in [0, 1], outputs -> loss ()
 PERCEPTUAL = "perceptual"

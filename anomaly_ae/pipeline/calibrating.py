@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae import figures, texts
-from anomaly_ae.calibration import (
+from anomaly_ae.calibration.conformal import (
     CONDITIONAL,
     DETECT,
     MARGINAL,
@@ -20,6 +20,7 @@ from anomaly_ae.calibration import (
     smallest_rate,
     threshold_that_finds,
 )
+from anomaly_ae.calibration.drift import measure_drift
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import DATASETS
 from anomaly_ae.datasets.catalogue import normal_there, open_data, whole_name
@@ -27,12 +28,11 @@ from anomaly_ae.datasets.copies import one_of_each
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import CALIBRATING, say_left_out_of
 from anomaly_ae.detector import Detector
-from anomaly_ae.drift import measure_drift
 from anomaly_ae.errors import UsageError
 from anomaly_ae.folder import Scored, score_images
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.sources import Listing
-from anomaly_ae.metrics import best_f1, proportion_interval
+from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.pipeline.marking import begin_run, finish
 from anomaly_ae.pipeline.models import load_model
 from anomaly_ae.runs import CALIBRATION, CALIBRATION_SCORES, EXAMPLE, LATEST, Home, Record, RunFolder

@@ -14,7 +14,7 @@ from anomaly_ae.augmentation.transforms import build_augmentation
 from anomaly_ae.autoencoders import Autoencoder, Shape, find_autoencoder, image_size, parameter_count
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.autoencoders.tiling import inner_network
-from anomaly_ae.calibration import images_needed, require_enough
+from anomaly_ae.calibration.conformal import images_needed, require_enough
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import Data, normal_classes, open_data, whole_name
 from anomaly_ae.datasets.copies import find_copies

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from anomaly_ae import texts
-from anomaly_ae.calibration import images_needed
+from anomaly_ae.calibration.conformal import images_needed
+from anomaly_ae.calibration.drift import Drift
 from anomaly_ae.datasets.layout_texts import first_unread
-from anomaly_ae.drift import Drift
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.folder import Changes, Engine, Job, Scores, check_overlays, score_job, score_locally, write_overlays
 from anomaly_ae.images.sources import open_source

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from anomaly_ae import texts
 from anomaly_ae.autoencoders.inference import as_float, pick_device
-from anomaly_ae.autoencoders.parts import save_parts
-from anomaly_ae.calibration import smallest_rate
+from anomaly_ae.autoencoders.network_files import save_parts
+from anomaly_ae.calibration.conformal import smallest_rate
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import whole_name
 from anomaly_ae.detector import Detector, fit_detector

@@ -8,7 +8,7 @@ from anomaly_ae.scorers.base import MapScorer, Passes, Scorer
 from anomaly_ae.scorers.baselines import IsolationForest, OneClassSVM, PrincipalComponents
 from anomaly_ae.scorers.combination import Combination
 from anomaly_ae.scorers.likelihood import NegativeELBO
-from anomaly_ae.scorers.neighbours import FeatureNeighbours, LatentNeighbours, PixelNeighbours
+from anomaly_ae.scorers.neighbors import FeatureNeighbours, LatentNeighbours, PixelNeighbours
 from anomaly_ae.scorers.patches import PatchNeighbours
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, RelativeError, SquaredError
 from anomaly_ae.scorers.surface import Contrast, Defect, Gradient

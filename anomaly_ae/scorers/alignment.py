@@ -11,7 +11,7 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_bytes, portions
 from anomaly_ae.scorers.base import MapScorer, Passes
-from anomaly_ae.scorers.neighbours import FeatureNeighbours, distances, sample, shrink
+from anomaly_ae.scorers.neighbors import FeatureNeighbours, distances, sample, shrink
 from anomaly_ae.storage.schema import TensorSpec
 
 LARGEST = 32  # pixels of the smaller side at which images are compared

@@ -7,7 +7,7 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UsageError
 from anomaly_ae.scorers.base import MapScorer, Passes
-from anomaly_ae.scorers.neighbours import sample, to_nearest
+from anomaly_ae.scorers.neighbors import sample, to_nearest
 from anomaly_ae.scorers.surface import smooth
 from anomaly_ae.storage.schema import TensorSpec
 

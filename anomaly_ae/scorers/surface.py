@@ -6,9 +6,9 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.repair import DEFECT
 from anomaly_ae.errors import UsageError
-from anomaly_ae.objectives.similarity import blur
+from anomaly_ae.objectives.ssim import blur
 from anomaly_ae.scorers.base import MapScorer
-from anomaly_ae.scorers.neighbours import shrink
+from anomaly_ae.scorers.neighbors import shrink
 
 TOP = 0.001  # share of the pixels, the highest, whose mean is the score
 LARGEST_BLURRED = 256  # pixels of the smaller side

@@ -27,7 +27,7 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector import fit_scorer
 from anomaly_ae.images.image_set import ImageSet
-from anomaly_ae.metrics import ranking
+from anomaly_ae.metrics.ranking import ranking
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.runtime.progress import Silent, say
 from anomaly_ae.runtime.tables import plain_table

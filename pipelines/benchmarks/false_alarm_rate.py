@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from anomaly_ae.calibration import CONDITIONAL, MARGINAL, Calibration, smallest_rate
+from anomaly_ae.calibration.conformal import CONDITIONAL, MARGINAL, Calibration, smallest_rate
+from anomaly_ae.calibration.drift import measure_drift
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector import Detector
-from anomaly_ae.drift import measure_drift
 from anomaly_ae.evaluation import novelty
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.pipeline import load

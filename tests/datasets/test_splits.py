@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from anomaly_ae.calibration import images_needed, require_enough
+from anomaly_ae.calibration.conformal import images_needed, require_enough
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.copies import Copies
 from anomaly_ae.datasets.splits import PARTS, Split, split_dataset, split_rows

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import AUTOENCODERS
-from anomaly_ae.calibration import GUARANTEES, TAIL
+from anomaly_ae.calibration.conformal import GUARANTEES, TAIL
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.splits import PARTS, split_dataset
 from anomaly_ae.detector import Detector, fit_detector
@@ -146,7 +146,7 @@ def test_colour_tiles_and_a_size_that_is_made_smaller(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("guarantee", GUARANTEES)
 def test_p_values_are_those_of_the_calibration(guarantee: str) -> None:
-    from anomaly_ae.calibration import Calibration
+    from anomaly_ae.calibration.conformal import Calibration
 
     scores = torch.rand(200, generator=torch.Generator().manual_seed(0))
     calibration = Calibration(scores, 0.05, guarantee)
@@ -159,7 +159,7 @@ def test_p_values_are_those_of_the_calibration(guarantee: str) -> None:
 
 @pytest.mark.parametrize("chosen", [0.2, 0.9])
 def test_p_values_of_a_threshold_of_one_s_own_are_those_of_the_calibration(chosen: float) -> None:
-    from anomaly_ae.calibration import Calibration
+    from anomaly_ae.calibration.conformal import Calibration
 
     scores = torch.rand(200, generator=torch.Generator().manual_seed(0))
     calibration = Calibration(scores, 0.05).at_threshold(chosen)

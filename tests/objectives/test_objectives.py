@@ -7,7 +7,7 @@ from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.objectives.elbo import elbo
-from anomaly_ae.objectives.similarity import blur, ssim_map
+from anomaly_ae.objectives.ssim import blur, ssim_map
 from anomaly_ae.scorers import build_scorer
 
 IMAGES = torch.tensor([[[[0.0, 1.0], [0.5, 0.25]]]])

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from anomaly_ae import pipeline, texts
-from anomaly_ae.calibration import DETECT, MANUAL, MARGINAL
+from anomaly_ae.calibration.conformal import DETECT, MANUAL, MARGINAL
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector import Detector
 from anomaly_ae.errors import CalibrationError, UsageError

@@ -6,7 +6,7 @@ import torch
 from scipy.ndimage import sobel
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.scorers import build_scorer, neighbours
+from anomaly_ae.scorers import build_scorer, neighbors
 from anomaly_ae.scorers.alignment import ENERGY_FLOOR, AlignedNeighbours, aligned_distance, edges
 
 Batch = tuple[torch.Tensor, Outputs]
@@ -80,7 +80,7 @@ def test_the_heat_map_points_at_what_is_too_many() -> None:
 
 
 def test_only_so_many_images_are_remembered_and_large_ones_are_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "MOST_MEMORIES", 10)
+    monkeypatch.setattr(neighbors, "MOST_MEMORIES", 10)
     scorer = fitted(torch.rand(25, 1, 64, 96))
     assert scorer.state()["images"].shape == (10, 1, 32, 48)
     assert scorer.state()["images"].dtype == torch.uint8

@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UnknownName, UsageError
-from anomaly_ae.scorers import SCORERS, MapScorer, build_scorer, neighbours, patches
+from anomaly_ae.scorers import SCORERS, MapScorer, build_scorer, neighbors, patches
 from anomaly_ae.scorers.surface import normalise_locally
 from anomaly_ae.serialization import DTYPES
 from anomaly_ae.storage.schema import TensorSpec, check_tensors
@@ -68,7 +68,7 @@ def test_large_latents_are_projected_and_their_distances_kept() -> None:
     memory, query = batch(200, seed=4, latent=3_000), batch(50, seed=5, latent=3_000)
     scorer = build_scorer("latent-knn")
     scorer.fit(lambda: [memory], list)
-    assert scorer.state()["memory"].shape == (200, neighbours.MOST_DIMENSIONS)
+    assert scorer.state()["memory"].shape == (200, neighbors.MOST_DIMENSIONS)
     expected, _ = NearestNeighbors(n_neighbors=1).fit(memory[1].latent.numpy()).kneighbors(query[1].latent.numpy())
     np.testing.assert_allclose(scorer.score(*query).numpy(), expected[:, 0], rtol=0.2)
     other = build_scorer("latent-knn")
@@ -84,12 +84,12 @@ def test_latent_knn_agrees_with_scikit_learn() -> None:
     scorer.fit(lambda: [memory], list)
     expected, _ = NearestNeighbors(n_neighbors=1).fit(memory[1].latent.numpy()).kneighbors(query[1].latent.numpy())
     np.testing.assert_allclose(scorer.score(*query).numpy(), expected[:, 0], rtol=1e-5)
-    least = neighbours.SAME * memory[1].latent.norm(dim=1)
+    least = neighbors.SAME * memory[1].latent.norm(dim=1)
     torch.testing.assert_close(scorer.score(*memory), least)  # a remembered latent is at the least distance
 
 
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "MOST_MEMORIES", 100)
+    monkeypatch.setattr(neighbors, "MOST_MEMORIES", 100)
     scorer = build_scorer("latent-knn")
     memory = batch(1000, seed=6)
     scorer.fit(lambda: [memory], list)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from skimage.measure import label
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomaly_ae.pixel_metrics import PixelRanking, pixel_ranking
+from anomaly_ae.metrics.pixels import PixelRanking, pixel_ranking
 
 UNDEFINED = PixelRanking(None, None, None)
 

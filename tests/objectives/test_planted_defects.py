@@ -4,7 +4,7 @@ import torch
 from anomaly_ae.autoencoders import Outputs, build_autoencoder
 from anomaly_ae.errors import UsageError
 from anomaly_ae.objectives import build_objective
-from anomaly_ae.objectives.repair import RARE, REPAIRED, repair
+from anomaly_ae.objectives.planted_defects import RARE, REPAIRED, repair
 
 
 def outputs(logit: float, planted: float, rebuilt: float = 0.5) -> Outputs:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from anomaly_ae.metrics import Interval, auroc_interval, delong, require_numbers
+from anomaly_ae.metrics.ranking import Interval, auroc_interval, delong, require_numbers
 
 LEAST_EFFECT = 0.2  # on either side of 0.5: what a shift of 0.74 standard deviations or 40 % plain anomalies would do
 CONFIDENCE = 0.99

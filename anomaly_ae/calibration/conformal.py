@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
 from anomaly_ae.images.sources import shown
-from anomaly_ae.metrics import require_numbers
+from anomaly_ae.metrics.ranking import require_numbers
 from anomaly_ae.storage.schema import Positive, Share, Within
 
 MARGINAL, CONDITIONAL, TAIL = "marginal", "conditional", "tail"

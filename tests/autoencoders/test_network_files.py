@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from anomaly_ae.autoencoders import AUTOENCODERS, Autoencoder, Options, build_autoencoder, image_size
-from anomaly_ae.autoencoders.parts import load_part, save_parts
+from anomaly_ae.autoencoders.network_files import load_part, save_parts
 from anomaly_ae.errors import ModelError, ModelNotFound
 from tests.conftest import Trained
 

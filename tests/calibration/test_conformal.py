@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, false_discovery_control, genpareto
 
-from anomaly_ae.calibration import (
+from anomaly_ae.calibration.conformal import (
     CONDITIONAL,
     GUARANTEES,
     MARGINAL,
@@ -22,9 +22,9 @@ from anomaly_ae.calibration import (
     p_value_levels,
     smallest_rate,
 )
-from anomaly_ae.drift import measure_drift
+from anomaly_ae.calibration.drift import measure_drift
 from anomaly_ae.errors import CalibrationError, DataError, UnknownName, UsageError
-from anomaly_ae.metrics import auroc_interval, ranking
+from anomaly_ae.metrics.ranking import auroc_interval, ranking
 
 
 def test_threshold_and_p_values_by_hand() -> None:

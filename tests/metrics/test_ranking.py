@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from MLstatkit import Delong_test
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
-from anomaly_ae.metrics import (
+from anomaly_ae.metrics.ranking import (
     ALIKE,
     DEGENERATE,
     DELONG,

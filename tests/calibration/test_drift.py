@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from anomaly_ae.drift import measure_drift
+from anomaly_ae.calibration.drift import measure_drift
 
 
 def normals(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""How well scores and maps tell anomalies from normal images."""
