@@ -16,7 +16,7 @@ from anomaly_ae.runtime.torch_state import tame_threads
 if TYPE_CHECKING:
     from anomaly_ae.autoencoders.network_files import load_part as load_part
     from anomaly_ae.config.run_config import RunConfig as RunConfig
-    from anomaly_ae.detector import Detector as Detector
+    from anomaly_ae.detector.detector import Detector as Detector
     from anomaly_ae.doors.estimator import AutoencoderDetector as AutoencoderDetector
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
     from anomaly_ae.figures import plot as plot

@@ -19,8 +19,8 @@ import torch
 from anomaly_ae import pipeline
 from anomaly_ae.cli import main
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.detector import Detector
-from anomaly_ae.evaluation import Evaluation
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.pipeline import TrainResult, evaluating, training
 from anomaly_ae.runs import Home, RunFolder
 

@@ -12,7 +12,7 @@ from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.comparison.runs import read_scores
 from anomaly_ae.config.pipeline_file import Cell
 from anomaly_ae.datasets.catalogue import open_data
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.escaping import short_name
 from anomaly_ae.runs import FINISHED, RunFolder
 

@@ -14,14 +14,14 @@ from anomaly_ae.calibration.conformal import images_needed, smallest_rate
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.feature_rows import Layout, Rows, Scale
 from anomaly_ae.datasets.splits import Part, Split, split_rows
-from anomaly_ae.detector import Detector, fit_detector
+from anomaly_ae.detector.detector import Detector, fit_detector
+from anomaly_ae.detector.serialization import Recipe
 from anomaly_ae.errors import TooFewRows
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing, resize
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.serialization import Recipe
 from anomaly_ae.training import Training, train_epochs
 
 FEATURES: dict[str, Any] = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures

@@ -23,7 +23,7 @@ from torch.nn import functional
 from anomaly_ae import texts
 from anomaly_ae.autoencoders.inference import as_bytes, as_float, batch_size, exact_float32
 from anomaly_ae.calibration.conformal import Calibration, Tail, p_value_levels
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.images.preprocessing import resize
 from anomaly_ae.runtime.progress import stage

@@ -21,7 +21,7 @@ from mlflow.pyfunc import PythonModel
 from PIL import Image
 
 from anomaly_ae.calibration.conformal import Calibration
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import AnomalyAEError, DataError, one_line
 from anomaly_ae.folder.reading import read_batches
 from anomaly_ae.folder.rows import make_table, score_batch

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import torch
 
 from anomaly_ae.autoencoders.inference import batch_size
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import EngineError, UsageError, one_line
 from anomaly_ae.folder.job import Engine, Job
 from anomaly_ae.folder.ledger import Ledger

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from anomaly_ae.autoencoders.inference import as_float
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError
 from anomaly_ae.figures.pictures import SHOWN, image_rows
 from anomaly_ae.figures.saving import plain

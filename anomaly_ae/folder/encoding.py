@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anomaly_ae import texts
 from anomaly_ae.datasets.layout_texts import say_left_out_of
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted
 from anomaly_ae.folder.output import ParquetWriter

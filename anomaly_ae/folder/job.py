@@ -14,7 +14,7 @@ import torch
 
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.datasets.layout_texts import say_left_out_of
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import EngineError, Interrupted
 from anomaly_ae.escaping import counted
 from anomaly_ae.folder.ledger import Changes, Ledger

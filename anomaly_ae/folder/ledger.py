@@ -12,7 +12,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from anomaly_ae.autoencoders.inference import batch_size
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import RunBusy, StorageError, UsageError
 from anomaly_ae.folder.reading import Positions
 from anomaly_ae.folder.rows import RESULT, UNSCORED, Results

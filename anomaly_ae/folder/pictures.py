@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from anomaly_ae.autoencoders.inference import batch_size
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.folder.reading import Positions
 from anomaly_ae.images.decode import INSIDE, Pixels, Target, put_back, size_inside
 from anomaly_ae.images.decode_pool import Decoders

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders.inference import batch_size, padded_count
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.sources import Listing

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from anomaly_ae.calibration.conformal import Calibration
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.folder.reading import Batch, read_batches
 from anomaly_ae.images.decode import further_words
 from anomaly_ae.images.intensity import intensity_differences

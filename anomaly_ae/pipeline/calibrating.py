@@ -27,7 +27,7 @@ from anomaly_ae.datasets.catalogue import normal_there, open_data, whole_name
 from anomaly_ae.datasets.copies import one_of_each
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import CALIBRATING, say_left_out_of
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UsageError
 from anomaly_ae.folder import Scored, score_images
 from anomaly_ae.images.folder_words import sense

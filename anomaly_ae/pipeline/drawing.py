@@ -1,6 +1,6 @@
 """Drawing the figures of a run again, from what it keeps and its data."""
 
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataChanged
 from anomaly_ae.pipeline.evaluating import OWN, evaluate
 from anomaly_ae.pipeline.job import Job

@@ -14,10 +14,8 @@ from anomaly_ae.datasets.copies import one_of_each
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import MEASURING
 from anomaly_ae.datasets.splits import Part
-from anomaly_ae.detector import Detector
-from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
-from anomaly_ae.escaping import short_name
-from anomaly_ae.evaluation import (
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.evaluation import (
     Evaluation,
     draw,
     map_defects,
@@ -26,6 +24,8 @@ from anomaly_ae.evaluation import (
     measure_discoveries,
     write_tables,
 )
+from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
+from anomaly_ae.escaping import short_name
 from anomaly_ae.figures.saving import save_figures
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet

@@ -20,7 +20,8 @@ from anomaly_ae.datasets.catalogue import Data, normal_classes, open_data, whole
 from anomaly_ae.datasets.copies import find_copies
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.splits import PARTS, Split, split_dataset
-from anomaly_ae.detector import Detector, check_target
+from anomaly_ae.detector.detector import Detector, check_target
+from anomaly_ae.detector.serialization import Recipe
 from anomaly_ae.errors import ModelError, UsageError, one_line
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.decode import MOST_PIXELS
@@ -32,7 +33,6 @@ from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.runs import Home
 from anomaly_ae.runtime.progress import say, say_left_out
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.serialization import Recipe
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.schema import parse
 from anomaly_ae.training import epoch_count

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, one_line
 from anomaly_ae.runs import LATEST, Home, RunFolder
 from anomaly_ae.runtime.progress import say

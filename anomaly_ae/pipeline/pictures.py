@@ -10,7 +10,7 @@ from torch import Tensor
 from anomaly_ae import figures
 from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.autoencoders.latents import draw_latents, interpolate_latents
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.figures.saving import Array
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.pipeline.job import Job

@@ -20,10 +20,10 @@ from anomaly_ae.autoencoders.network_files import save_parts
 from anomaly_ae.calibration.conformal import smallest_rate
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import whole_name
-from anomaly_ae.detector import Detector, fit_detector
+from anomaly_ae.detector.detector import Detector, fit_detector
+from anomaly_ae.detector.evaluation import reconstruction_mse
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable, short_name
-from anomaly_ae.evaluation import reconstruction_mse
 from anomaly_ae.figures.saving import as_pixels, save_image
 from anomaly_ae.pipeline.job import Job
 from anomaly_ae.pipeline.marking import begin_run, finish, marked

@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from anomaly_ae.calibration.conformal import CONDITIONAL, MARGINAL, Calibration, smallest_rate
 from anomaly_ae.calibration.drift import measure_drift
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.detector import Detector
-from anomaly_ae.evaluation import novelty
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.evaluation import novelty
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.pipeline import load
 from anomaly_ae.storage.atomic import write_with

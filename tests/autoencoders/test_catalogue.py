@@ -9,7 +9,7 @@ from anomaly_ae.autoencoders import AUTOENCODERS, Options, build_autoencoder, im
 from anomaly_ae.autoencoders.summary import layers, summarise
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.pipeline import find_model
 from anomaly_ae.runs import Home

@@ -10,7 +10,7 @@ from PIL import Image
 
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError
 from anomaly_ae.images import decode
 from anomaly_ae.images.decode import FINER, Target

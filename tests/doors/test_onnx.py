@@ -14,7 +14,7 @@ from anomaly_ae.autoencoders import AUTOENCODERS
 from anomaly_ae.calibration.conformal import GUARANTEES, TAIL
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.splits import PARTS, split_dataset
-from anomaly_ae.detector import Detector, fit_detector
+from anomaly_ae.detector.detector import Detector, fit_detector
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
@@ -27,8 +27,8 @@ pytest.importorskip("onnxscript")
 import onnx
 import onnxruntime
 
+from anomaly_ae.detector.serialization import Recipe
 from anomaly_ae.doors import onnx as door
-from anomaly_ae.serialization import Recipe
 
 EXPORTABLE = sorted({*SCORERS} - {"aligned-knn"})  # the latter is the default, tested below
 NEEDS = {"elbo": "vae", "defect": "repair"}

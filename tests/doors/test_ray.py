@@ -15,7 +15,7 @@ from PIL import Image
 
 from anomaly_ae import pipeline
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UsageError
 from anomaly_ae.folder import Job, Scores, score_job
 from anomaly_ae.folder.ledger import Ledger

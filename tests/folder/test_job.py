@@ -19,7 +19,7 @@ from PIL import Image
 
 from anomaly_ae.autoencoders import inference
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import CalibrationError, DataMissing, Interrupted, RunBusy, StorageError, UsageError
 from anomaly_ae.folder import Job, Scores, job, ledger, score_job
 from anomaly_ae.folder.ledger import Ledger

@@ -14,7 +14,7 @@ from PIL import Image, TiffImagePlugin
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.image_folder import PictureData
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError, OtherBrightness, UsageError
 from anomaly_ae.images.intensity import FLOAT, WHOLE, Intensity
 from anomaly_ae.images.preprocessing import Preprocessing

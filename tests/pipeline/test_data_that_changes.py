@@ -10,7 +10,7 @@ from PIL import Image
 
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataChanged, DataError, Interrupted
 from anomaly_ae.runs import Home
 from anomaly_ae.training import Snapshot, Training

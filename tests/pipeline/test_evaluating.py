@@ -14,9 +14,9 @@ from sklearn.metrics import roc_auc_score
 from anomaly_ae import pipeline, texts
 from anomaly_ae.calibration.conformal import DETECT, MANUAL, MARGINAL
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import CalibrationError, UsageError
-from anomaly_ae.evaluation import Evaluation
 from anomaly_ae.pipeline.calibrating import CalibrateResult
 from anomaly_ae.runs import Home
 from anomaly_ae.tracking.notes import describe

@@ -11,9 +11,9 @@ from PIL import Image
 
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.detector import Detector
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import DataChanged, DataMissing, Interrupted, UsageError
-from anomaly_ae.evaluation import Evaluation
 from anomaly_ae.pipeline import TrainResult
 from anomaly_ae.runs import Home
 from tests.conftest import drawing

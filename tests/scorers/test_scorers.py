@@ -6,10 +6,10 @@ from skimage.metrics import structural_similarity
 from sklearn.neighbors import NearestNeighbors
 
 from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.detector.serialization import DTYPES
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers import SCORERS, MapScorer, build_scorer, neighbors, patches
 from anomaly_ae.scorers.surface import normalise_locally
-from anomaly_ae.serialization import DTYPES
 from anomaly_ae.storage.schema import TensorSpec, check_tensors
 
 Batch = tuple[torch.Tensor, Outputs]

@@ -24,16 +24,7 @@ from anomaly_ae.calibration.conformal import CHOSEN, Calibration, Discoveries, a
 from anomaly_ae.calibration.drift import Drift, measure_drift
 from anomaly_ae.datasets.catalogue import Data
 from anomaly_ae.datasets.splits import Part, Split, pack_names, unpack_names
-from anomaly_ae.errors import DataError, StorageError
-from anomaly_ae.escaping import counted
-from anomaly_ae.images.image_set import ImageSet, hash_rows
-from anomaly_ae.images.preprocessing import Images, Preprocessing, size_of
-from anomaly_ae.images.statistics import Profile, size_difference
-from anomaly_ae.metrics.ranking import require_numbers
-from anomaly_ae.runtime.progress import say
-from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
-from anomaly_ae.scorers.neighbors import sample
-from anomaly_ae.serialization import (
+from anomaly_ae.detector.serialization import (
     FORMAT,
     JSON_FILE,
     NETWORK,
@@ -50,6 +41,15 @@ from anomaly_ae.serialization import (
     digest_of,
     read_detector,
 )
+from anomaly_ae.errors import DataError, StorageError
+from anomaly_ae.escaping import counted
+from anomaly_ae.images.image_set import ImageSet, hash_rows
+from anomaly_ae.images.preprocessing import Images, Preprocessing, size_of
+from anomaly_ae.images.statistics import Profile, size_difference
+from anomaly_ae.metrics.ranking import require_numbers
+from anomaly_ae.runtime.progress import say
+from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
+from anomaly_ae.scorers.neighbors import sample
 from anomaly_ae.storage.atomic import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.storage.schema import Mismatch
