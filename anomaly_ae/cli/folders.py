@@ -83,8 +83,8 @@ def encode(
 ) -> None:
     """Write the latents of a folder of images, for whoever wants fewer dimensions."""
     with loading():
-        from anomaly_ae.folder import check_output, encode_folder
         from anomaly_ae.pipeline import models
+        from anomaly_ae.scoring import check_output, encode_folder
     check_output(output)
     detector = models.load(model, mlruns=mlruns, device=device)
     show(encode_folder(detector, folder, output), as_json)

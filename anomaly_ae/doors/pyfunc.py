@@ -23,10 +23,10 @@ from PIL import Image
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import AnomalyAEError, DataError, one_line
-from anomaly_ae.folder.reading import read_batches
-from anomaly_ae.folder.rows import make_table, score_batch
 from anomaly_ae.images.decode import FORMATS, MOST_PIXELS
 from anomaly_ae.images.sources import UNKNOWN, Contents, Integers, Listing, Source
+from anomaly_ae.scoring.batches import read_batches
+from anomaly_ae.scoring.rows import make_table, score_batch
 
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # what MLflow sets where its server asks
 MOST_SERVED = 4 * MOST_PIXELS  # of a request to a server; some six seconds for those that take longest

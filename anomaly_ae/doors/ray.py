@@ -28,14 +28,14 @@ import torch
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import EngineError, UsageError, one_line
-from anomaly_ae.folder.job import Engine, Job
-from anomaly_ae.folder.ledger import Ledger
-from anomaly_ae.folder.reading import Positions, read_batches, split
-from anomaly_ae.folder.rows import RESULT, Results, score_batch
 from anomaly_ae.images.decode_worker import SECONDS
 from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.runtime.machine import usable_cores
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.scoring.batches import Positions, read_batches, split
+from anomaly_ae.scoring.job import Engine, Job
+from anomaly_ae.scoring.ledger import Ledger
+from anomaly_ae.scoring.rows import RESULT, Results, score_batch
 from anomaly_ae.storage.atomic import sha256
 
 try:

@@ -29,7 +29,6 @@ from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import CALIBRATING, say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UsageError
-from anomaly_ae.folder import Scored, score_images
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
@@ -37,6 +36,7 @@ from anomaly_ae.pipeline.marking import begin_run, finish
 from anomaly_ae.pipeline.models import load_model
 from anomaly_ae.runs import CALIBRATION, CALIBRATION_SCORES, EXAMPLE, LATEST, Home, Record, RunFolder
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.scoring import Scored, score_images
 from anomaly_ae.storage.atomic import expand, write_csv, write_json
 from anomaly_ae.tracking.mirror import mark_dead_runs
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FOLDERS = ("figures", "evaluation", "evaluations", "comparisons", "detector", "network")
 FILES = ("config.json", "split.json", "metrics.csv", "calibration.csv", "result.json", "pipeline.json")
 PARENT, KIND = "mlflow.parentRunId", "anomaly_ae.kind"
-FOLDER = "anomaly_ae.folder"  # what a run's folder was called when it was begun
+FOLDER = "anomaly_ae.scoring"  # what a run's folder was called when it was begun
 ALWAYS = ("dataset", "normal", "autoencoder", "objective", "scorer", "preset", "target_fpr", "seed")  # as parameters
 GRIDS = "reconstructions"  # key of the images with a step slider
 MOST_METRICS = 1_000  # that MLflow takes at once

@@ -1,11 +1,11 @@
 """A detector at work on image files: scoring them, as rows or as a job with a ledger, and encoding them."""
 
-from anomaly_ae.folder.encoding import Encoded, Scored, check_output, encode_folder, score_images
-from anomaly_ae.folder.job import Engine, Job, Scores, score_job, score_locally
-from anomaly_ae.folder.ledger import Changes
-from anomaly_ae.folder.overlays import check_overlays, write_overlays
-from anomaly_ae.folder.pictures import look_again
-from anomaly_ae.folder.rows import FolderScores, score_folder
+from anomaly_ae.scoring.encode import Encoded, Scored, check_output, encode_folder, score_images
+from anomaly_ae.scoring.job import Engine, Job, Scores, score_job, score_locally
+from anomaly_ae.scoring.ledger import Changes
+from anomaly_ae.scoring.overlays import check_overlays, write_overlays
+from anomaly_ae.scoring.previews import look_again
+from anomaly_ae.scoring.rows import FolderScores, score_folder
 
 __all__ = [
     "Changes",

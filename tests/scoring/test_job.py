@@ -21,10 +21,10 @@ from anomaly_ae.autoencoders import inference
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import CalibrationError, DataMissing, Interrupted, RunBusy, StorageError, UsageError
-from anomaly_ae.folder import Job, Scores, job, ledger, score_job
-from anomaly_ae.folder.ledger import Ledger
 from anomaly_ae.images.sources import Folder, open_source
 from anomaly_ae.runtime import progress
+from anomaly_ae.scoring import Job, Scores, job, ledger, score_job
+from anomaly_ae.scoring.ledger import Ledger
 from tests.conftest import Trained
 
 NAMES = [f"{'sub/' if i % 2 else ''}{i:02}.png" for i in range(20)]

@@ -14,9 +14,9 @@ from filelock import FileLock, Timeout
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import RunBusy, StorageError, UsageError
-from anomaly_ae.folder.reading import Positions
-from anomaly_ae.folder.rows import RESULT, UNSCORED, Results
 from anomaly_ae.images.sources import UNKNOWN, Folder, Listing, Source
+from anomaly_ae.scoring.batches import Positions
+from anomaly_ae.scoring.rows import RESULT, UNSCORED, Results
 from anomaly_ae.storage.atomic import sha256, storage_errors, write_bytes, write_json
 
 if TYPE_CHECKING:

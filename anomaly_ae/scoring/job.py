@@ -17,12 +17,12 @@ from anomaly_ae.datasets.layout_texts import say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import EngineError, Interrupted
 from anomaly_ae.escaping import counted
-from anomaly_ae.folder.ledger import Changes, Ledger
-from anomaly_ae.folder.output import writer_for
-from anomaly_ae.folder.reading import Batch, read_batches, show
-from anomaly_ae.folder.rows import UNSCORED, Bools, find_differences, is_scored, make_table, score_batch, seen_words
 from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.runtime.progress import say, stage
+from anomaly_ae.scoring.batches import Batch, read_batches, show
+from anomaly_ae.scoring.ledger import Changes, Ledger
+from anomaly_ae.scoring.rows import UNSCORED, Bools, find_differences, is_scored, make_table, score_batch, seen_words
+from anomaly_ae.scoring.writers import writer_for
 from anomaly_ae.storage.atomic import remove_temporary, write_with
 
 KEPT_EVERY = 10.0  # seconds of work that a kill may cost

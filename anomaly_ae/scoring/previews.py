@@ -10,11 +10,11 @@ import torch
 
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.folder.reading import Positions
 from anomaly_ae.images.decode import INSIDE, Pixels, Target, put_back, size_inside
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.sources import Listing, Source
+from anomaly_ae.scoring.batches import Positions
 
 Heat = npt.NDArray[np.float32]
 AT_A_TIME = 16  # pictures, so that they do not fill the memory

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from anomaly_ae.errors import StorageError, UsageError, one_line
-from anomaly_ae.folder.job import Job, Scores
-from anomaly_ae.folder.pictures import look_again
 from anomaly_ae.runtime.progress import display, say
+from anomaly_ae.scoring.job import Job, Scores
+from anomaly_ae.scoring.previews import look_again
 from anomaly_ae.storage.atomic import sha256
 
 SIDE = 512  # pixels of a picture at the most

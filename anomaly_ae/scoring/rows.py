@@ -11,11 +11,11 @@ import torch
 
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.folder.reading import Batch, read_batches
 from anomaly_ae.images.decode import further_words
 from anomaly_ae.images.intensity import intensity_differences
 from anomaly_ae.images.sources import Listing, Source, open_source, shown
 from anomaly_ae.images.statistics import looks, size_difference
+from anomaly_ae.scoring.batches import Batch, read_batches
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,11 +15,11 @@ from anomaly_ae.datasets.layout_texts import say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted
-from anomaly_ae.folder.output import ParquetWriter
-from anomaly_ae.folder.reading import Batch, read_batches, show
-from anomaly_ae.folder.rows import Results, find_differences, is_scored, score_batch
 from anomaly_ae.images.sources import Listing, open_source, shown
 from anomaly_ae.runtime.progress import say_left_out
+from anomaly_ae.scoring.batches import Batch, read_batches, show
+from anomaly_ae.scoring.rows import Results, find_differences, is_scored, score_batch
+from anomaly_ae.scoring.writers import ParquetWriter
 from anomaly_ae.storage.atomic import expand, write_with
 from anomaly_ae.storage.memmap import room_for, take_rows
 
