@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from anomaly_ae import figures
-from anomaly_ae.runs import FINISHED, RunFolder
+from anomaly_ae.runs.store import FINISHED, RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

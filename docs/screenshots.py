@@ -18,7 +18,7 @@ import anomaly_ae
 from anomaly_ae import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.figures import save_figures
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 
 DOCS = Path(__file__).parent
 PORT = 5099

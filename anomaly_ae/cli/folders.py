@@ -55,7 +55,7 @@ def score(
 ) -> None:
     """Score every image of a folder: a row for each, with a score and a verdict, or an error."""
     asked = dict(locals())
-    from anomaly_ae.runs import Home
+    from anomaly_ae.runs.store import Home
 
     with loading():
         from anomaly_ae.pipeline import scoring

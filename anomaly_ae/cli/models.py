@@ -138,7 +138,7 @@ def train(
     ]
     asked = RunConfig.build(*layers)
     check_config(asked)
-    from anomaly_ae.runs import Home
+    from anomaly_ae.runs.store import Home
 
     home = Home.find(mlruns)
     if resume and no_tracking:
@@ -192,7 +192,7 @@ def evaluate(
 
     check_dataset(dataset, data_dir)
     rate = None if target_fpr is None else RunConfig.build({"target_fpr": target_fpr}).target_fpr
-    from anomaly_ae.runs import Home
+    from anomaly_ae.runs.store import Home
 
     home = Home.find(mlruns)
     with loading():
@@ -249,7 +249,7 @@ def calibrate(
     """Make a new detector with another threshold, without training: for new normal images, rate or guarantee."""
     asked = dict(locals())
     check_dataset(dataset, data_dir)
-    from anomaly_ae.runs import Home
+    from anomaly_ae.runs.store import Home
 
     with loading():
         from anomaly_ae.pipeline import calibrating

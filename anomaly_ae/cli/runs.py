@@ -11,7 +11,7 @@ from anomaly_ae import texts
 from anomaly_ae.cli.app import DataDir, Json, Mlruns, NoFigures, app, loading, show, show_values
 
 if TYPE_CHECKING:
-    from anomaly_ae.runs import Home
+    from anomaly_ae.runs.store import Home
 
 
 @app.command()
@@ -31,7 +31,7 @@ def run(
 ) -> None:
     """Train and evaluate every cell of a pipeline file and compare them; interrupted, it goes on where it was."""
     from anomaly_ae.config.run_config import parse_setting
-    from anomaly_ae.runs import Home
+    from anomaly_ae.runs.store import Home
 
     with loading():
         from anomaly_ae.pipeline import run_plan
@@ -72,7 +72,7 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List the runs, the newest first."""
-    from anomaly_ae.runs import Home
+    from anomaly_ae.runs.store import Home
     from anomaly_ae.tracking import listing, mirror
 
     home = Home.find(mlruns)
@@ -106,7 +106,7 @@ def figures(
     as_json: Json = False,
 ) -> None:
     """Draw the figures of a run again, from what it keeps and its data."""
-    from anomaly_ae.runs import Home
+    from anomaly_ae.runs.store import Home
 
     with loading():
         from anomaly_ae.pipeline import drawing
@@ -126,7 +126,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Set runs side by side: figures, DeLong's test, ROC and loss curves, on a page and in the first run."""
-    from anomaly_ae.runs import Home
+    from anomaly_ae.runs.store import Home
 
     with loading():
         from anomaly_ae.pipeline import comparing
@@ -144,7 +144,7 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Register a run's detector with MLflow under an alias, for --model models:/NAME@champion."""
-    from anomaly_ae.runs import Home
+    from anomaly_ae.runs.store import Home
 
     with loading():
         from anomaly_ae.pipeline import promoting
@@ -157,7 +157,7 @@ def ui(
     mlruns: Mlruns = None,
 ) -> None:
     """Browse all runs in MLflow, until Ctrl-C."""
-    from anomaly_ae.runs import Home
+    from anomaly_ae.runs.store import Home
     from anomaly_ae.tracking.server import browse
 
     browse(Home.find(mlruns), port)

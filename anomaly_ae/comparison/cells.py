@@ -14,7 +14,7 @@ from anomaly_ae.config.pipeline_file import Cell
 from anomaly_ae.datasets.catalogue import open_data
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.escaping import short_name
-from anomaly_ae.runs import FINISHED, RunFolder
+from anomaly_ae.runs.store import FINISHED, RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

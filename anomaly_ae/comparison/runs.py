@@ -14,7 +14,7 @@ from anomaly_ae.config.run_config import PLACES
 from anomaly_ae.errors import ModelError
 from anomaly_ae.figures.saving import Array
 from anomaly_ae.metrics.ranking import compare_auroc
-from anomaly_ae.runs import RunFolder
+from anomaly_ae.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

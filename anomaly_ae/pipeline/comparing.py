@@ -11,7 +11,7 @@ from anomaly_ae.errors import ModelError, UsageError
 from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
 from anomaly_ae.pipeline.models import find_run
 from anomaly_ae.report import ComparisonPage
-from anomaly_ae.runs import FINISHED, PIPELINE, Home, RunFolder
+from anomaly_ae.runs.store import FINISHED, PIPELINE, Home, RunFolder
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.storage.atomic import sha256, write_csv, write_text
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs

@@ -31,7 +31,7 @@ from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
 from anomaly_ae.pipeline.models import load_model
-from anomaly_ae.runs import FIGURES, LATEST, Home, RunFolder
+from anomaly_ae.runs.store import FIGURES, LATEST, Home, RunFolder
 from anomaly_ae.runtime.progress import say, say_left_out, stage
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs

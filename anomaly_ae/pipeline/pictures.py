@@ -14,7 +14,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.figures.saving import Array
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.pipeline.job import Job
-from anomaly_ae.runs import FIGURES, RunFolder
+from anomaly_ae.runs.store import FIGURES, RunFolder
 from anomaly_ae.training import Epoch, Training
 
 if TYPE_CHECKING:

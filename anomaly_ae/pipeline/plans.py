@@ -32,7 +32,18 @@ from anomaly_ae.pipeline.job import check_names
 from anomaly_ae.pipeline.jobs import run_together
 from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.training import Place, resume, train
-from anomaly_ae.runs import FAILED, FIGURES, FINISHED, PIPELINE, RUNNING, Home, Record, RunFolder, place_flag, warn
+from anomaly_ae.runs.store import (
+    FAILED,
+    FIGURES,
+    FINISHED,
+    PIPELINE,
+    RUNNING,
+    Home,
+    Record,
+    RunFolder,
+    place_flag,
+    warn,
+)
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.storage.atomic import write_csv, write_json, write_text

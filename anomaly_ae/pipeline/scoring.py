@@ -15,7 +15,7 @@ from anomaly_ae.datasets.layout_texts import first_unread
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.pipeline.models import load_model
-from anomaly_ae.runs import LATEST, Home
+from anomaly_ae.runs.store import LATEST, Home
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.scoring import Changes, Engine, Job, Scores, check_overlays, score_job, score_locally, write_overlays
 from anomaly_ae.storage.atomic import expand, require_writable

@@ -29,7 +29,7 @@ from anomaly_ae.pipeline.job import Job
 from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.models import has_detector
 from anomaly_ae.pipeline.pictures import reconstruction_grid, save_training_figures
-from anomaly_ae.runs import (
+from anomaly_ae.runs.store import (
     CALIBRATION_SCORES,
     EXAMPLE,
     FINISHED,

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from anomaly_ae.errors import ModelNotFound, StorageError, one_line
 from anomaly_ae.escaping import printable
-from anomaly_ae.runs import LOCK_WAIT, Home
+from anomaly_ae.runs.store import LOCK_WAIT, Home
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import storage_errors
 from anomaly_ae.tracking import database

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.errors import StorageError, one_line
-from anomaly_ae.runs import Home, place_flag
+from anomaly_ae.runs.store import Home, place_flag
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import cache_folder, remove_temporary, write_with
 

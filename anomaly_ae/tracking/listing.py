@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from anomaly_ae import texts
-from anomaly_ae.comparison.listing import Listed, list_home, select
 from anomaly_ae.config.run_config import TYPES, RunConfig, check_value
 from anomaly_ae.errors import StorageError, UsageError, one_line
-from anomaly_ae.runs import PIPELINE, Home
+from anomaly_ae.runs.query import Listed, list_home, select
+from anomaly_ae.runs.store import PIPELINE, Home
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.mirror import KIND, PARENT, mark_dead_runs

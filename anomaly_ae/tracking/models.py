@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import anomaly_ae
-from anomaly_ae.runs import EXAMPLE
+from anomaly_ae.runs.store import EXAMPLE
 
 MODEL = "model"
 CONTENT = "content"  # the one column, as `doors/pyfunc.py` has it

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from anomaly_ae.errors import StorageError, one_line
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import write_with
 from anomaly_ae.tracking.database import copy_database, name_aside, open_database

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.escaping import markdown, markdown_code, short_name
-from anomaly_ae.runs import CALIBRATION, RunFolder
+from anomaly_ae.runs.store import CALIBRATION, RunFolder
 from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.texts import narrow_scorers
 from anomaly_ae.texts.parts import unranked

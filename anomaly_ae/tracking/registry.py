@@ -6,7 +6,7 @@ from typing import Any
 
 from anomaly_ae import texts
 from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageError
-from anomaly_ae.runs import Home, RunFolder
+from anomaly_ae.runs.store import Home, RunFolder
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held, tracking_at
 from anomaly_ae.tracking.mirror import upload

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from anomaly_ae.errors import StorageError, UsageError
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.mirror import mark_dead_runs

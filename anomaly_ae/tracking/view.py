@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from anomaly_ae.errors import ModelError
 from anomaly_ae.escaping import printable
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 
 KEY = "anomaly-ae"

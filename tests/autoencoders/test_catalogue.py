@@ -12,7 +12,7 @@ from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.pipeline import find_model
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 
 GRAY = (1, 28, 28)
 ANCESTORS = [name for name in AUTOENCODERS if name not in ("conv", "vae", "repair")]

@@ -8,7 +8,7 @@ from anomaly_ae.comparison.cells import Done, _reconstructions, comparison, draw
 from anomaly_ae.config.pipeline_file import Cell, read_plan
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.pipeline import run_plan
-from anomaly_ae.runs import Home, RunFolder
+from anomaly_ae.runs.store import Home, RunFolder
 
 FILE = """
 name: seeds

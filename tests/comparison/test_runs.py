@@ -6,7 +6,7 @@ import pytest
 from anomaly_ae import pipeline
 from anomaly_ae.comparison.runs import compare_runs, differing_settings, draw_runs, read_scores
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.runs import Home, RunFolder
+from anomaly_ae.runs.store import Home, RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from anomaly_ae.errors import DataError
 from anomaly_ae.images import decode
 from anomaly_ae.images.decode import FINER, Target
 from anomaly_ae.images.preprocessing import Preprocessing
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.kron(RNG.integers(0, 256, (4, 5, 3)), np.ones((6, 6, 1))).astype(np.uint8)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.runs import KILLED, Home, RunFolder
+from anomaly_ae.runs.store import KILLED, Home, RunFolder
 from anomaly_ae.tracking import listing
 from tests.conftest import Cli, clean_environment, start
 

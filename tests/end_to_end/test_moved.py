@@ -12,7 +12,7 @@ from PIL import Image
 
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 from tests.conftest import Cli
 
 SHORT = RunConfig(normal="0,1", epochs=2)

@@ -18,9 +18,9 @@ import pytest
 from mlflow import MlflowClient
 
 from anomaly_ae import pipeline
-from anomaly_ae.comparison.listing import list_home
 from anomaly_ae.errors import ModelNotFound
-from anomaly_ae.runs import FINISHED, Home
+from anomaly_ae.runs.query import list_home
+from anomaly_ae.runs.store import FINISHED, Home
 from anomaly_ae.storage.atomic import sha256
 from anomaly_ae.tracking.listing import list_runs
 from tests.conftest import Cli, clean_environment

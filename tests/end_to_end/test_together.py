@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from anomaly_ae.runs import FINISHED, Home, RunFolder
+from anomaly_ae.runs.store import FINISHED, Home, RunFolder
 from tests.conftest import start
 
 TOGETHER = 8

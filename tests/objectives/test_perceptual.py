@@ -12,7 +12,7 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, UnknownName, UsageError
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.objectives.perceptual import encoder_features, torchvision_features
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 from tests.conftest import Trained
 
 CPU = torch.device("cpu")

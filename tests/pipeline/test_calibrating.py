@@ -11,7 +11,7 @@ from anomaly_ae import pipeline
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import CalibrationError, DataError, DataMissing, UsageError
-from anomaly_ae.runs import FINISHED
+from anomaly_ae.runs.store import FINISHED
 from tests.conftest import Cli, Trained
 
 DIGITS = load_dataset("digits").files["train"]

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, UsageError
-from anomaly_ae.runs import KILLED, Home
+from anomaly_ae.runs.store import KILLED, Home
 from tests.conftest import Cli, Trained
 
 

@@ -12,7 +12,7 @@ from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataChanged, DataError, Interrupted
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 from anomaly_ae.training import Snapshot, Training
 
 QUICK = {"preset": "fast", "image_size": "16", "epochs": 4, "batch_size": 8}

@@ -5,7 +5,7 @@ import pytest
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.evaluation import Evaluation
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 
 SHORT = RunConfig(normal="0", epochs=2, scorer="mse", preset="fast")
 

@@ -18,7 +18,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import CalibrationError, UsageError
 from anomaly_ae.pipeline.calibrating import CalibrateResult
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 from anomaly_ae.tracking.notes import describe
 
 SETTINGS = {"preset": "fast", "epochs": 1, "autoencoder": "vanilla", "scorer": "mae", "image_size": "16"}

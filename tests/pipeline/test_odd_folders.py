@@ -11,7 +11,7 @@ from PIL import Image
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import CalibrationError, DataError, UsageError
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 
 QUICK = RunConfig(preset="fast", epochs=1, scorer="mse", image_size="16", target_fpr=0.1)
 

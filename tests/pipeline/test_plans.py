@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from anomaly_ae import pipeline
 from anomaly_ae.errors import ModelError, ModelNotFound, TrainingError, UsageError
 from anomaly_ae.pipeline import PlanResult, plans, run_plan
-from anomaly_ae.runs import FAILED, FINISHED, KILLED, Home, RunFolder
+from anomaly_ae.runs.store import FAILED, FINISHED, KILLED, Home, RunFolder
 from tests.conftest import Cli, start
 
 FILE = """

@@ -14,7 +14,7 @@ from anomaly_ae import pipeline, texts
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import DetectorDamaged, Interrupted, ModelNotFound, UsageError
 from anomaly_ae.pipeline import training
-from anomaly_ae.runs import KILLED, Home, RunFolder
+from anomaly_ae.runs.store import KILLED, Home, RunFolder
 from anomaly_ae.runtime import progress
 
 SHORT = RunConfig(normal="5", epochs=1, scorer="mse")

@@ -15,7 +15,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import DataChanged, DataMissing, Interrupted, UsageError
 from anomaly_ae.pipeline import TrainResult
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 from tests.conftest import drawing
 
 SIZES = (44, 48, 52)

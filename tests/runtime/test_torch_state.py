@@ -10,7 +10,7 @@ from anomaly_ae import AutoencoderDetector, pipeline
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.doors import fitting
 from anomaly_ae.errors import Interrupted
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 from anomaly_ae.runtime.torch_state import left_as_found, threads_for
 
 SETTINGS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")

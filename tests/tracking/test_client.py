@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import mlflow
 import pytest
 
-from anomaly_ae.runs import Home, Record
+from anomaly_ae.runs.store import Home, Record
 from anomaly_ae.tracking.client import tracking_at
 from anomaly_ae.tracking.mirror import Tracker
 

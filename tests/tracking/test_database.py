@@ -18,7 +18,7 @@ from mlflow.store.tracking.dbmodels.initial_models import Base
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import StorageError
-from anomaly_ae.runs import FINISHED, Home, Record
+from anomaly_ae.runs.store import FINISHED, Home, Record
 from anomaly_ae.tracking import client, database, mirror
 from anomaly_ae.tracking.database import make_ready
 

@@ -15,7 +15,7 @@ from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import Interrupted, ModelNotFound
 from anomaly_ae.pipeline import evaluating, training
-from anomaly_ae.runs import FINISHED, KILLED, RUNNING, Home, Record, RunFolder, now
+from anomaly_ae.runs.store import FINISHED, KILLED, RUNNING, Home, Record, RunFolder, now
 from anomaly_ae.storage.atomic import sha256
 from anomaly_ae.tracking import listing, mirror
 from anomaly_ae.tracking.client import open_client

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.runs import KILLED, Home, Record, RunFolder, now
+from anomaly_ae.runs.store import KILLED, Home, Record, RunFolder, now
 from anomaly_ae.tracking import mirror
 from anomaly_ae.tracking.moving import PLACES, follow_move
 from tests.conftest import Cli
@@ -249,7 +249,7 @@ def test_of_many_processes_at_once_one_follows_and_makes_a_backup(make: Make, tm
     old = make(tmp_path / "old" / "mlruns")
     new = move(old, tmp_path / "mlruns")
     code = (
-        "import sys; from anomaly_ae.runs import Home; from anomaly_ae.tracking.moving import follow_move\n"
+        "import sys; from anomaly_ae.runs.store import Home; from anomaly_ae.tracking.moving import follow_move\n"
         "follow_move(Home.find(sys.argv[1]))"
     )
     command = [sys.executable, "-c", code, str(new.root)]

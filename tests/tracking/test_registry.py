@@ -10,7 +10,7 @@ from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
 from anomaly_ae.pipeline.models import find_model
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import Home
 from anomaly_ae.storage.atomic import write_json
 from tests.conftest import Trained
 

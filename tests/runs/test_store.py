@@ -5,13 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae.comparison.listing import list_home
 from anomaly_ae.comparison.runs import read_scores
 from anomaly_ae.config.pipeline_file import read_plan
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
 from anomaly_ae.pipeline import plans
-from anomaly_ae.runs import FINISHED, KILLED, PIPELINE, RUNNING, Home, Record, RunFolder, conflicts, now, place_flag
+from anomaly_ae.runs.query import list_home
+from anomaly_ae.runs.store import (
+    FINISHED,
+    KILLED,
+    PIPELINE,
+    RUNNING,
+    Home,
+    Record,
+    RunFolder,
+    conflicts,
+    now,
+    place_flag,
+)
 from anomaly_ae.tracking.mirror import mark_dead_runs
 from anomaly_ae.training import Epoch
 

@@ -4,10 +4,10 @@ import json
 import pytest
 
 from anomaly_ae import pipeline
-from anomaly_ae.comparison.listing import Listed, list_home, select
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UnknownName
-from anomaly_ae.runs import Home, Record, RunFolder, now
+from anomaly_ae.runs.query import Listed, list_home, select
+from anomaly_ae.runs.store import Home, Record, RunFolder, now
 from tests.conftest import Cli, Trained
 
 

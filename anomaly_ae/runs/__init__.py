@@ -1,0 +1,1 @@
+"""The run folder, and how runs are found."""
