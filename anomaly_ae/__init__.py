@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from anomaly_ae.detector.detector import Detector as Detector
     from anomaly_ae.doors.estimator import AutoencoderDetector as AutoencoderDetector
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
-    from anomaly_ae.figures import plot as plot
     from anomaly_ae.pipeline import calibrate as calibrate
     from anomaly_ae.pipeline import compare as compare
     from anomaly_ae.pipeline import evaluate as evaluate
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from anomaly_ae.pipeline import run_plan as run_plan
     from anomaly_ae.pipeline import score as score
     from anomaly_ae.pipeline import train as train
+    from anomaly_ae.reporting.figures import plot as plot
     from anomaly_ae.scoring import FolderScores as FolderScores
     from anomaly_ae.scoring import score_folder as score_folder
 

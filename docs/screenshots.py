@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 import anomaly_ae
 from anomaly_ae import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.figures import save_figures
+from anomaly_ae.reporting.figures import save_figures
 from anomaly_ae.runs.store import Home
 
 DOCS = Path(__file__).parent

@@ -6,8 +6,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from anomaly_ae import figures
-from anomaly_ae.figures.latents import class_colors
+from anomaly_ae.reporting import figures
+from anomaly_ae.reporting.figures.latent_map import class_colors
 from anomaly_ae.training import Epoch
 
 RNG = np.random.default_rng(0)

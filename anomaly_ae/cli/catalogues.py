@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from anomaly_ae import texts
 from anomaly_ae.cli.app import Json, app, show_values
 from anomaly_ae.cli.names import DATA_SET, catalogue, named
 from anomaly_ae.errors import UsageError, one_line
+from anomaly_ae.reporting import text
 from anomaly_ae.runtime.progress import say
 
 MNIST_SIZE = (28, 28)  # at which the autoencoders that take any size are listed
@@ -17,7 +17,7 @@ MNIST_SIZE = (28, 28)  # at which the autoencoders that take any size are listed
 @app.command()
 def datasets(as_json: Json = False) -> None:
     """List the data sets; a folder of pictures is one, too."""
-    show_values(catalogue(DATA_SET), as_json, texts.listed)
+    show_values(catalogue(DATA_SET), as_json, text.listed)
 
 
 @app.command()
@@ -43,7 +43,7 @@ def autoencoders(
     if name:
         shape = (channels, *pick_size(name, asked.size, MNIST_SIZE))
         found = {"layers": [dataclasses.asdict(layer) for layer in layers(name, shape, options)]}
-        show_values(dataclasses.asdict(summarise(name, shape, options)) | found, as_json, texts.layers)
+        show_values(dataclasses.asdict(summarise(name, shape, options)) | found, as_json, text.layers)
         return
     rows, refused = [], []
     for known in AUTOENCODERS:
@@ -53,7 +53,7 @@ def autoencoders(
             )
         except UsageError as error:
             refused.append(one_line(error))
-    show_values({"autoencoders": rows}, as_json, texts.autoencoders)
+    show_values({"autoencoders": rows}, as_json, text.autoencoders)
     for reason in refused:
         say(f"left out: {reason}")
 
@@ -61,4 +61,4 @@ def autoencoders(
 @app.command()
 def scorers(as_json: Json = False) -> None:
     """List the scorers; several can be joined by +."""
-    show_values(catalogue("scorer"), as_json, texts.listed)
+    show_values(catalogue("scorer"), as_json, text.listed)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anomaly_ae import texts
 from anomaly_ae.cli.app import DataDir, Json, Mlruns, NoFigures, app, loading, show, show_values
+from anomaly_ae.reporting import text
 
 if TYPE_CHECKING:
     from anomaly_ae.runs.store import Home
@@ -77,7 +77,7 @@ def runs(
 
     home = Home.find(mlruns)
     if delete is not None:
-        show_values({"deleted": _delete(home, delete)}, as_json, texts.deleted)
+        show_values({"deleted": _delete(home, delete)}, as_json, text.deleted)
         return
     if sync:
         mirror.sync(home)
@@ -90,7 +90,7 @@ def _delete(home: "Home", name: str) -> list[str]:
     from anomaly_ae.runtime.progress import say
 
     found = find_deletable(home, name)
-    say(texts.deletable([dataclasses.asdict(run.record) for run in found]))
+    say(text.deletable([dataclasses.asdict(run.record) for run in found]))
     print(f"delete {len(found):,} for good? [y/N] ", end="", file=sys.stderr, flush=True)
     if (sys.stdin.readline() if sys.stdin else "").strip().lower() not in ("y", "yes"):
         say("nothing was deleted")

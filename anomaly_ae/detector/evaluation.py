@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly_ae import figures, texts
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.detector.detector import Detector, fit_scorer
@@ -20,6 +19,7 @@ from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.sources import shown
 from anomaly_ae.metrics.pixels import PixelRanking, pixel_ranking
 from anomaly_ae.metrics.ranking import Bools, Floats, compare_auroc, ranking, require_numbers, verdicts
+from anomaly_ae.reporting import figures, text
 from anomaly_ae.scorers import SCORERS
 from anomaly_ae.scorers.reconstruction import SquaredError
 from anomaly_ae.storage.atomic import write_csv, write_json
@@ -34,7 +34,7 @@ MOST_PIXELS = 2**28  # of the heat maps that are measured against masks
 
 
 @dataclass(frozen=True)
-class Evaluation(texts.Printed):
+class Evaluation(text.Printed):
     """What was measured on the test images; rates and areas in [0, 1], None where undefined.
 
     reconstruction_mse: mean squared reconstruction error of the normal test images, in [0, 1]
@@ -52,7 +52,7 @@ class Evaluation(texts.Printed):
     beside: a row for each scorer that was measured beside the detector's own, see `measure_beside`
     """
 
-    _text = staticmethod(texts.evaluated)
+    _text = staticmethod(text.evaluated)
 
     run_id: str | None
     dataset: str

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomaly_ae import texts
 from anomaly_ae.autoencoders.inference import as_bytes, as_float, batch_size, exact_float32
 from anomaly_ae.calibration.conformal import Calibration, Tail, p_value_levels
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.images.preprocessing import resize
+from anomaly_ae.reporting import text
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.scorers.neighbors import sample
@@ -56,7 +56,7 @@ Expected = dict[str, tuple[Tensor, Tensor]]  # by output: its values, and the sc
 
 
 @dataclass(frozen=True)
-class Exported(texts.Printed):
+class Exported(text.Printed):
     """What an export came to.
 
     file:       where it is
@@ -68,7 +68,7 @@ class Exported(texts.Printed):
     bytes:      of the file
     """
 
-    _text = staticmethod(texts.exported)
+    _text = staticmethod(text.exported)
 
     file: str
     inputs: dict[str, str]

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomaly_ae import figures, texts
 from anomaly_ae.calibration.conformal import (
     CONDITIONAL,
     DETECT,
@@ -34,6 +33,7 @@ from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.pipeline.marking import begin_run, finish
 from anomaly_ae.pipeline.models import load_model
+from anomaly_ae.reporting import figures, text
 from anomaly_ae.runs.store import CALIBRATION, CALIBRATION_SCORES, EXAMPLE, LATEST, Home, Record, RunFolder
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.scoring import Scored, score_images
@@ -45,7 +45,7 @@ KNOWN_SHARE, LOW = 0.3, 0.1
 
 
 @dataclass(frozen=True)
-class CalibrateResult(texts.Printed):
+class CalibrateResult(text.Printed):
     """What a calibration came to.
 
     left_out:       images that the detector was made with, and copies of others, which count once
@@ -55,7 +55,7 @@ class CalibrateResult(texts.Printed):
     anomalies:      what known anomalies show, see `_measure_anomalies`; None without any
     """
 
-    _text = staticmethod(texts.calibrated)
+    _text = staticmethod(text.calibrated)
 
     run_id: str
     calibrated_on: str

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomaly_ae import figures, texts
-from anomaly_ae.comparison.runs import Row, compare_runs, differing_settings, draw_runs, labels, read_scores
 from anomaly_ae.errors import ModelError, UsageError
 from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
 from anomaly_ae.pipeline.models import find_run
-from anomaly_ae.report import ComparisonPage
+from anomaly_ae.reporting import figures, text
+from anomaly_ae.reporting.comparison import Row, compare_runs, differing_settings, draw_runs, labels, read_scores
+from anomaly_ae.reporting.html import ComparisonPage
 from anomaly_ae.runs.store import FINISHED, PIPELINE, Home, RunFolder
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.storage.atomic import sha256, write_csv, write_text
@@ -25,10 +25,10 @@ HEADINGS = {"roc_curves": "ROC curves", "loss_curves": "Losses by epoch"}
 
 
 @dataclass(frozen=True)
-class Comparison(texts.Printed):
+class Comparison(text.Printed):
     """Runs side by side: a row for each, see `compare_runs`, the settings that differ, and the page about it."""
 
-    _text = staticmethod(texts.set_side_by_side)
+    _text = staticmethod(text.set_side_by_side)
 
     runs: list[Row]
     settings: dict[str, list[Any]]
@@ -81,14 +81,14 @@ def _keep(
     more = [sha256("".join(ids).encode())[:8]] if len(ids) > MOST_NAMED else []
     folder = Path(FOLDER, "-".join(["with", *ids[:MOST_NAMED], *more]))
     page = first.path / folder / "comparison.html"
-    tables = {"Figures": texts.side_by_side(labels(runs), rows)}
-    tables |= {"Settings that differ": texts.settings_side_by_side(labels(runs), settings)} if settings else {}
+    tables = {"Figures": text.side_by_side(labels(runs), rows)}
+    tables |= {"Settings that differ": text.settings_side_by_side(labels(runs), settings)} if settings else {}
     headed = {HEADINGS[name]: figure for name, figure in drawn.items()}
     title = f"{len(runs)} runs, compared with {first.record.name}"
     with first.lock(wait=LOCK_WAIT):
         behind = first.record.unlogged
         first.update(unlogged=first.record.tracked)  # until it is all there, whatever happens before
-        write_text(page, ComparisonPage(title, tables, headed, texts.COMPARISON_NOTE).to_html())
+        write_text(page, ComparisonPage(title, tables, headed, text.COMPARISON_NOTE).to_html())
         write_csv(page.parent / "runs.csv", rows)
         figures.save_figures(page.parent, drawn, title)
         tracker = Tracker(home, first.record.mlflow_run_id)

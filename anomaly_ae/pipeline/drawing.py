@@ -6,7 +6,7 @@ from anomaly_ae.pipeline.evaluating import OWN, evaluate
 from anomaly_ae.pipeline.job import Job
 from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
 from anomaly_ae.pipeline.models import find_run
-from anomaly_ae.pipeline.pictures import save_training_figures
+from anomaly_ae.reporting.run_figures import save_training_figures
 from anomaly_ae.runs.store import FIGURES, LATEST, Home
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs

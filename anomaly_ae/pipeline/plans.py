@@ -10,9 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from anomaly_ae import texts
-from anomaly_ae.benchmark import draw_scorers, measured, scorer_table
-from anomaly_ae.comparison.cells import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.config.pipeline_file import REUSED, Cell, Plan, read_plan
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import normal_classes, open_data
@@ -26,12 +23,15 @@ from anomaly_ae.errors import (
     errors_at,
     one_line,
 )
-from anomaly_ae.figures.saving import save_figures
 from anomaly_ae.pipeline.evaluating import evaluate
 from anomaly_ae.pipeline.job import check_names
 from anomaly_ae.pipeline.jobs import run_together
 from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.training import Place, resume, train
+from anomaly_ae.reporting import text
+from anomaly_ae.reporting.cells import Done, cell_table, comparison, draw_comparison, published_table
+from anomaly_ae.reporting.figures.saving import save_figures
+from anomaly_ae.reporting.scorer_ranking import draw_scorers, measured, scorer_table
 from anomaly_ae.runs.store import (
     FAILED,
     FIGURES,
@@ -53,10 +53,10 @@ MOST_DRAWING = 10  # times as long as drawing all cells took they are worked on 
 
 
 @dataclass(frozen=True)
-class PlanResult(texts.Printed):
+class PlanResult(text.Printed):
     """What a pipeline came to: tables as rows, and cells that failed with the reason."""
 
-    _text = staticmethod(texts.compared)
+    _text = staticmethod(text.compared)
 
     run_id: str
     name: str

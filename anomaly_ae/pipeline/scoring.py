@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from anomaly_ae import texts
 from anomaly_ae.calibration.conformal import images_needed
 from anomaly_ae.calibration.drift import Drift
 from anomaly_ae.datasets.layout_texts import first_unread
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.pipeline.models import load_model
+from anomaly_ae.reporting import text
 from anomaly_ae.runs.store import LATEST, Home
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.scoring import Changes, Engine, Job, Scores, check_overlays, score_job, score_locally, write_overlays
@@ -25,7 +25,7 @@ REASONS = 10  # why files cannot be read, as many as are told
 
 
 @dataclass(frozen=True)
-class ScoreResult(texts.Printed):
+class ScoreResult(text.Printed):
     """What came of scoring.
 
     detector:    what it was trained on, its autoencoder and its scorer
@@ -44,7 +44,7 @@ class ScoreResult(texts.Printed):
     differences: how the images look unlike those of the training
     """
 
-    _text = staticmethod(texts.scored)
+    _text = staticmethod(text.scored)
 
     detector: str
     seen: str | None
@@ -121,10 +121,10 @@ def score(
     if overlays:
         result = dataclasses.replace(result, heatmaps_missing=write_overlays(job, scores, overlays))
     if page:
-        from anomaly_ae.pipeline.reporting import write_report  # here, for scoring alone needs no matplotlib
+        from anomaly_ae.reporting.folder_report import write_report  # here, for scoring alone needs no matplotlib
 
         facts = result.to_dict()
-        write_report(job, scores, [*texts.scored_rows(facts), *texts.unscored_rows(facts)], page)
+        write_report(job, scores, [*text.scored_rows(facts), *text.unscored_rows(facts)], page)
     return result
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomaly_ae import texts
 from anomaly_ae.autoencoders.inference import as_float, pick_device
 from anomaly_ae.autoencoders.network_files import save_parts
 from anomaly_ae.calibration.conformal import smallest_rate
@@ -24,11 +23,12 @@ from anomaly_ae.detector.detector import Detector, fit_detector
 from anomaly_ae.detector.evaluation import reconstruction_mse
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable, short_name
-from anomaly_ae.figures.saving import as_pixels, save_image
 from anomaly_ae.pipeline.job import Job
 from anomaly_ae.pipeline.marking import begin_run, finish, marked
 from anomaly_ae.pipeline.models import has_detector
-from anomaly_ae.pipeline.pictures import reconstruction_grid, save_training_figures
+from anomaly_ae.reporting import text
+from anomaly_ae.reporting.figures.saving import as_pixels, save_image
+from anomaly_ae.reporting.run_figures import reconstruction_grid, save_training_figures
 from anomaly_ae.runs.store import (
     CALIBRATION_SCORES,
     EXAMPLE,
@@ -53,7 +53,7 @@ GRIDS = 8  # reconstruction grids of a training, about
 
 
 @dataclass(frozen=True)
-class TrainResult(texts.Printed):
+class TrainResult(text.Printed):
     """What a training came to.
 
     Losses are by the objective, the validation loss that of the best epoch, whose weights are kept. `train_mse` and
@@ -62,7 +62,7 @@ class TrainResult(texts.Printed):
     rate that so many calibration images can hold; `threshold_warning` says if one of them alone sets it.
     """
 
-    _text = staticmethod(texts.trained)
+    _text = staticmethod(text.trained)
 
     run_id: str
     epochs: int

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly_ae import texts
 from anomaly_ae.datasets.layout_texts import say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.sources import Listing, open_source, shown
+from anomaly_ae.reporting import text
 from anomaly_ae.runtime.progress import say_left_out
 from anomaly_ae.scoring.batches import Batch, read_batches, show
 from anomaly_ae.scoring.rows import Results, find_differences, is_scored, score_batch
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Encoded(texts.Printed):
+class Encoded(text.Printed):
     """What became of a folder: image files, those that could not be read, and the Parquet file."""
 
-    _text = staticmethod(texts.encoded)
+    _text = staticmethod(text.encoded)
 
     images: int
     errors: int

@@ -31,7 +31,7 @@ def write_overlays(job: Job, scores: Scores, folder: Path) -> int:
     The colours go from none to the largest value in the image, or to the detector's heat level if that is more; what
     lies above that has a contour.
     """
-    from anomaly_ae import figures  # here, for scoring alone needs no matplotlib
+    from anomaly_ae.reporting import figures  # here, for scoring alone needs no matplotlib
 
     positions, done, reasons = scores.anomalous.nonzero()[0], 0, list[str]()
     looks = look_again(job.detector, job.source, scores.listing, positions, SIDE, job.workers)

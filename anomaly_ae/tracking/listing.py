@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from anomaly_ae import texts
 from anomaly_ae.config.run_config import TYPES, RunConfig, check_value
 from anomaly_ae.errors import StorageError, UsageError, one_line
+from anomaly_ae.reporting import text
 from anomaly_ae.runs.query import Listed, list_home, select
 from anomaly_ae.runs.store import PIPELINE, Home
 from anomaly_ae.runtime.progress import say
@@ -18,12 +18,12 @@ OURS = f"tags.`{KIND}` LIKE '%'"  # MLflow's way of asking for the runs that hav
 
 
 @dataclass(frozen=True)
-class Listing(texts.Printed):
+class Listing(text.Printed):
     """Runs that were asked for, how many `more` are like them, and `of` how many; `server` is the address of those
     that are not here.
     """
 
-    _text = staticmethod(texts.listed_runs)
+    _text = staticmethod(text.listed_runs)
 
     runs: list[Listed]
     more: int

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.escaping import markdown, markdown_code, short_name
+from anomaly_ae.reporting.text import narrow_scorers
+from anomaly_ae.reporting.text.phrases import unranked
 from anomaly_ae.runs.store import CALIBRATION, RunFolder
 from anomaly_ae.runtime.tables import markdown_table
-from anomaly_ae.texts import narrow_scorers
-from anomaly_ae.texts.parts import unranked
 
 HEADLINE = ("AUROC (95 % interval)", "average precision", "FPR@95TPR", "false alarms", "detected")
 WIDE = "&emsp;"  # the page leaves no room between columns

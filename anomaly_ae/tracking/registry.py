@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from anomaly_ae import texts
 from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageError
+from anomaly_ae.reporting import text
 from anomaly_ae.runs.store import Home, RunFolder
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held, tracking_at
@@ -22,10 +22,10 @@ ALIAS = re.compile(r"(?!v?\d+$|latest$)[\w-]+", re.ASCII | re.IGNORECASE)  # wha
 
 
 @dataclass(frozen=True)
-class Promoted(texts.Printed):
+class Promoted(text.Printed):
     """A version of a registered model. `before`: the version that had the alias until now, if another had it."""
 
-    _text = staticmethod(texts.promoted)
+    _text = staticmethod(text.promoted)
 
     run_id: str
     name: str

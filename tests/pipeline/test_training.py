@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from anomaly_ae import pipeline, texts
+from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import DetectorDamaged, Interrupted, ModelNotFound, UsageError
 from anomaly_ae.pipeline import training
+from anomaly_ae.reporting import text
 from anomaly_ae.runs.store import KILLED, Home, RunFolder
 from anomaly_ae.runtime import progress
 
@@ -72,7 +73,7 @@ def test_a_training_says_what_to_do_next_with_this_very_run(home: Home, whole: R
     evaluate, score = result.next  # and nothing of MLflow's pages, which have nothing of it
     assert evaluate == f"anomaly-ae evaluate {result.run_id[:8]}{place}"
     assert score == f"anomaly-ae score FOLDER --model {result.run_id[:8]}{place}"
-    assert f"next          {evaluate} · {score}" in texts.trained(dataclasses.asdict(result))
+    assert f"next          {evaluate} · {score}" in text.trained(dataclasses.asdict(result))
 
 
 def test_a_finished_run_whose_detector_is_damaged_gets_it_again_from_its_checkpoint(

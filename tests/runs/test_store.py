@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae.comparison.runs import read_scores
 from anomaly_ae.config.pipeline_file import read_plan
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
 from anomaly_ae.pipeline import plans
+from anomaly_ae.reporting.comparison import read_scores
 from anomaly_ae.runs.query import list_home
 from anomaly_ae.runs.store import (
     FINISHED,

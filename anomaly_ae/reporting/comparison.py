@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anomaly_ae import figures
 from anomaly_ae.config.run_config import PLACES
 from anomaly_ae.errors import ModelError
-from anomaly_ae.figures.saving import Array
 from anomaly_ae.metrics.ranking import compare_auroc
+from anomaly_ae.reporting import figures
+from anomaly_ae.reporting.figures.saving import Array
 from anomaly_ae.runs.store import RunFolder
 
 if TYPE_CHECKING:

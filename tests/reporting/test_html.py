@@ -4,9 +4,9 @@ import re
 import numpy as np
 from matplotlib.figure import Figure
 
-from anomaly_ae import report
-from anomaly_ae.figures import as_pixels
-from anomaly_ae.report import Report, picture_address
+from anomaly_ae.reporting import html
+from anomaly_ae.reporting.figures import as_pixels
+from anomaly_ae.reporting.html import Report, picture_address
 
 EVIL = "</script><script>alert(1)</script>{{data}} & \"'.png"
 
@@ -36,7 +36,7 @@ def test_the_page_is_kept_small_and_says_how_much_is_left_out(monkeypatch: objec
     kept = data_in(page)["rows"]
     assert kept["total"] == 400_000
     assert len(kept["items"]) > 100_000  # type: ignore[arg-type]
-    assert len(page) < report.ROW_BYTES + 100_000
+    assert len(page) < html.ROW_BYTES + 100_000
 
 
 def test_pictures_are_part_of_the_page() -> None:

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from anomaly_ae.figures.saving import Array
-from anomaly_ae.figures.style import LINE, NORMAL, distinct, label, log_scale, plots
+from anomaly_ae.reporting.figures.saving import Array
+from anomaly_ae.reporting.figures.style import LINE, NORMAL, distinct, label, log_scale, plots
 from anomaly_ae.training import Epoch
 
 DASHES = ("-", "--", "-.", ":")  # in turn, for a curve may lie on another

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import t as student
 
-from anomaly_ae import figures
+from anomaly_ae.reporting import figures
 from anomaly_ae.runs.store import FINISHED, RunFolder
 
 if TYPE_CHECKING:

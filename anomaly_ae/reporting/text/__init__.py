@@ -1,10 +1,8 @@
 """Results as text for people, as the command line prints them."""
 
-from anomaly_ae.runtime.printed import Printed
-from anomaly_ae.texts.catalogues import autoencoders, layers, listed
-from anomaly_ae.texts.folders import encoded, scored, scored_rows, unscored_rows
-from anomaly_ae.texts.models import calibrated, evaluated, exported, trained
-from anomaly_ae.texts.runs import (
+from anomaly_ae.reporting.text.architectures import autoencoders, layers, listed
+from anomaly_ae.reporting.text.detectors import calibrated, evaluated, exported, trained
+from anomaly_ae.reporting.text.run_lists import (
     COMPARISON_NOTE,
     compared,
     deletable,
@@ -16,6 +14,8 @@ from anomaly_ae.texts.runs import (
     settings_side_by_side,
     side_by_side,
 )
+from anomaly_ae.reporting.text.scored_folders import encoded, scored, scored_rows, unscored_rows
+from anomaly_ae.runtime.printed import Printed
 
 __all__ = [
     "COMPARISON_NOTE",

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anomaly_ae.escaping import counted
-from anomaly_ae.runtime.tables import columns
-from anomaly_ae.texts.parts import (
+from anomaly_ae.reporting.text.phrases import (
     PIXEL_FIGURES,
     discovered,
     figure,
@@ -16,6 +15,7 @@ from anomaly_ae.texts.parts import (
     percent,
     unranked,
 )
+from anomaly_ae.runtime.tables import columns
 
 GOOD_AUROC, FEW_FOUND = 0.8, 0.2  # from where a low detection rate is the threshold's doing
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 from scipy.stats import t as student
 
-from anomaly_ae.benchmark import Measured, draw_scorers, scorer_table
+from anomaly_ae.reporting.scorer_ranking import Measured, draw_scorers, scorer_table
 
 
 def measured(scorer: str, normal: str, seed: int, auroc: float, p_value: float = 1.0) -> Measured:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from anomaly_ae import figures
 from anomaly_ae.autoencoders.inference import as_float
-from anomaly_ae.comparison.runs import read_scores
 from anomaly_ae.config.pipeline_file import Cell
 from anomaly_ae.datasets.catalogue import open_data
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.escaping import short_name
+from anomaly_ae.reporting import figures
+from anomaly_ae.reporting.comparison import read_scores
 from anomaly_ae.runs.store import FINISHED, RunFolder
 
 if TYPE_CHECKING:

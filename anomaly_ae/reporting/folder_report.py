@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from anomaly_ae import figures
 from anomaly_ae.images.sources import shown
-from anomaly_ae.report import PICTURES, SIDE, Report, picture_address
+from anomaly_ae.reporting import figures
+from anomaly_ae.reporting.html import PICTURES, SIDE, Report, picture_address
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.scoring import Job, Scores, look_again
 from anomaly_ae.storage.atomic import write_text

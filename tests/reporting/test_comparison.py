@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from anomaly_ae import pipeline
-from anomaly_ae.comparison.runs import compare_runs, differing_settings, draw_runs, read_scores
 from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.reporting.comparison import compare_runs, differing_settings, draw_runs, read_scores
 from anomaly_ae.runs.store import Home, RunFolder
 
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anomaly_ae.calibration.conformal import Calibration
-from anomaly_ae.figures.saving import Array
-from anomaly_ae.figures.style import LINE, NORMAL, ROLES, log_scale, plots
+from anomaly_ae.reporting.figures.saving import Array
+from anomaly_ae.reporting.figures.style import LINE, NORMAL, ROLES, log_scale, plots
 
 FEWEST_BARS, MOST_BARS = 8, 60
 LETTER = 0.09  # inches that one takes in a label

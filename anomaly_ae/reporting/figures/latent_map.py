@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from anomaly_ae.figures.saving import Array
-from anomaly_ae.figures.style import MARKERS, NORMAL, NOVEL, plots
+from anomaly_ae.reporting.figures.saving import Array
+from anomaly_ae.reporting.figures.style import MARKERS, NORMAL, NOVEL, plots
 
 MAPPED = 1_000  # latents in the map, at most
 # Of classes by their role, from Paul Tol's bright scheme: cold ones, blue first, and warm ones, red first

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from anomaly_ae.escaping import printable
-from anomaly_ae.figures.saving import Array
+from anomaly_ae.reporting.figures.saving import Array
 
 PICTURES = 500  # images shown, the most anomalous
 SIDE = 160  # pixels of a picture at the most

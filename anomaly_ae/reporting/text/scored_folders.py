@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from anomaly_ae.escaping import counted, counted_as
-from anomaly_ae.texts.parts import discovered, moved
+from anomaly_ae.reporting.text.phrases import discovered, moved
 
 
 def encoded(result: Mapping[str, Any]) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from anomaly_ae.reporting.text.phrases import times
 from anomaly_ae.runtime.tables import columns
-from anomaly_ae.texts.parts import times
 
 
 def listed(entries: Mapping[str, Any]) -> str:

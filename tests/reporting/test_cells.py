@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae.comparison.cells import Done, _reconstructions, comparison, draw_comparison, published_table
 from anomaly_ae.config.pipeline_file import Cell, read_plan
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.pipeline import run_plan
+from anomaly_ae.reporting.cells import Done, _reconstructions, comparison, draw_comparison, published_table
 from anomaly_ae.runs.store import Home, RunFolder
 
 FILE = """

@@ -9,9 +9,9 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scipy.ndimage import binary_erosion
 
-from anomaly_ae.figures.saving import Array
-from anomaly_ae.figures.style import Plot
 from anomaly_ae.images import decode
+from anomaly_ae.reporting.figures.saving import Array
+from anomaly_ae.reporting.figures.style import Plot
 
 OVERLAY_PIXELS = 224  # the least larger side of a picture with a heat map over it
 CONTOUR, TRUTH, OUTLINE = (0, 255, 255), (60, 255, 60), 2  # colours of lines over pictures, and their width in pixels

@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from anomaly_ae.reporting.text.phrases import PIXEL_FIGURES, figure, interval, no_p_values, p_value, percent
 from anomaly_ae.runtime.tables import columns, plain_table
-from anomaly_ae.texts.parts import PIXEL_FIGURES, figure, interval, no_p_values, p_value, percent
 
 NOTE_LETTERS = 100  # to a line
 BEHIND = " not all of it is in MLflow: anomaly-ae runs --sync"
