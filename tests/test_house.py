@@ -60,7 +60,7 @@ def test_every_public_name_can_be_had() -> None:
 @pytest.mark.parametrize(
     ("modules", "heavy"),
     [
-        ("anomaly_ae, anomaly_ae.cli, anomaly_ae.tracking.server, anomaly_ae.tracking.listing", "torch numpy"),
+        ("anomaly_ae, anomaly_ae.cli, anomaly_ae.tracking.server, anomaly_ae.tracking.remote_runs", "torch numpy"),
         ("anomaly_ae.pipeline.scoring", "matplotlib"),
     ],
 )

@@ -73,15 +73,15 @@ def runs(
 ) -> None:
     """List the runs, the newest first."""
     from anomaly_ae.runs.store import Home
-    from anomaly_ae.tracking import listing, mirror
+    from anomaly_ae.tracking import remote_runs, run_logger
 
     home = Home.find(mlruns)
     if delete is not None:
         show_values({"deleted": _delete(home, delete)}, as_json, text.deleted)
         return
     if sync:
-        mirror.sync(home)
-    show(listing.list_runs(home, filters or (), sort, limit), as_json)
+        run_logger.sync(home)
+    show(remote_runs.list_runs(home, filters or (), sort, limit), as_json)
 
 
 def _delete(home: "Home", name: str) -> list[str]:

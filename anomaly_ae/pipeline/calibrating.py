@@ -38,7 +38,7 @@ from anomaly_ae.runs.store import CALIBRATION, CALIBRATION_SCORES, EXAMPLE, LATE
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.scoring import Scored, score_images
 from anomaly_ae.storage.atomic import expand, write_csv, write_json
-from anomaly_ae.tracking.mirror import mark_dead_runs
+from anomaly_ae.tracking.run_logger import mark_dead_runs
 
 # Images that the detector was trained on score low: from this share below that quantile on, it is worth a word
 KNOWN_SHARE, LOW = 0.3, 0.1

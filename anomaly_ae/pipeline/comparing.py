@@ -14,7 +14,7 @@ from anomaly_ae.reporting.html import ComparisonPage
 from anomaly_ae.runs.store import FINISHED, PIPELINE, Home, RunFolder
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.storage.atomic import sha256, write_csv, write_text
-from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
+from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

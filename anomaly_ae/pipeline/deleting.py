@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from anomaly_ae.errors import RunBusy
 from anomaly_ae.runs.store import Home, RunFolder
 from anomaly_ae.storage.atomic import storage_errors
-from anomaly_ae.tracking.deleting import check_unregistered, delete_logged
-from anomaly_ae.tracking.mirror import mark_dead_runs
+from anomaly_ae.tracking.deletion import check_unregistered, delete_logged
+from anomaly_ae.tracking.run_logger import mark_dead_runs
 
 
 def find_deletable(home: Home, name: str) -> list[RunFolder]:

@@ -9,7 +9,7 @@ from anomaly_ae.pipeline.models import find_run
 from anomaly_ae.reporting.run_figures import save_training_figures
 from anomaly_ae.runs.store import FIGURES, LATEST, Home
 from anomaly_ae.runtime.progress import stage
-from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
+from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
 
 
 def draw_again(name: str = LATEST, *, home: Home | None = None) -> list[str]:

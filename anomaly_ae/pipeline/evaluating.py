@@ -34,7 +34,7 @@ from anomaly_ae.reporting.figures.saving import save_figures
 from anomaly_ae.runs.store import FIGURES, LATEST, Home, RunFolder
 from anomaly_ae.runtime.progress import say, say_left_out, stage
 from anomaly_ae.scorers import SCORERS, build_scorer
-from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
+from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

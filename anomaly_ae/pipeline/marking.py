@@ -11,7 +11,7 @@ from anomaly_ae.errors import Interrupted
 from anomaly_ae.runs.store import FAILED, FINISHED, KILLED, Home, Record, RunFolder, now
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.storage.atomic import make_folder, storage_errors, write_json
-from anomaly_ae.tracking.mirror import Tracker, upload
+from anomaly_ae.tracking.run_logger import Tracker, upload
 
 LOCK_WAIT = 60.0  # seconds to wait for another command that works on the same run
 RETRY_AFTER = 60.0  # seconds after which MLflow, once away, may be back

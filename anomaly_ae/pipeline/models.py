@@ -7,7 +7,7 @@ from anomaly_ae.errors import DetectorDamaged, ModelNotFound, one_line
 from anomaly_ae.runs.store import LATEST, Home, RunFolder
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import expand
-from anomaly_ae.tracking.fetching import fetch_evaluation, fetch_run
+from anomaly_ae.tracking.download import fetch_evaluation, fetch_run
 from anomaly_ae.tracking.registry import MEANT, run_of
 
 

@@ -47,7 +47,7 @@ from anomaly_ae.runs.store import (
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.storage.atomic import write_csv, write_json, write_text
-from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
+from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
 
 MOST_DRAWING = 10  # times as long as drawing all cells took they are worked on before they are drawn again
 

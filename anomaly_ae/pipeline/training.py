@@ -44,7 +44,7 @@ from anomaly_ae.runs.store import (
 from anomaly_ae.runtime.progress import display, say, stage
 from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.storage.atomic import storage_errors, write_csv, write_json, write_with
-from anomaly_ae.tracking.mirror import Tracker, mark_dead_runs
+from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
 from anomaly_ae.training import Epoch, Training, earlier, epoch_count, train_epochs
 
 BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run

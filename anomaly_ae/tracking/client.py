@@ -20,7 +20,7 @@ from anomaly_ae.runs.store import LOCK_WAIT, Home
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import storage_errors
 from anomaly_ae.tracking import database
-from anomaly_ae.tracking.moving import follow_move
+from anomaly_ae.tracking.relocate import follow_move
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 LOCK_POLL = 0.05  # seconds

@@ -9,9 +9,9 @@ from anomaly_ae.reporting import text
 from anomaly_ae.runs.store import Home, RunFolder
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held, tracking_at
-from anomaly_ae.tracking.mirror import upload
+from anomaly_ae.tracking.descriptions import describe
 from anomaly_ae.tracking.models import model_of
-from anomaly_ae.tracking.notes import describe
+from anomaly_ae.tracking.run_logger import upload
 
 SCHEME = "models:/"
 MEANT = "models:"  # how an address begins that means one, right or wrong

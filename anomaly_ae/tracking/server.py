@@ -12,8 +12,8 @@ from anomaly_ae.errors import StorageError, UsageError
 from anomaly_ae.runs.store import Home
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client
-from anomaly_ae.tracking.mirror import mark_dead_runs
-from anomaly_ae.tracking.view import runs_page
+from anomaly_ae.tracking.run_logger import mark_dead_runs
+from anomaly_ae.tracking.ui_view import runs_page
 
 LOOPBACK = "127.0.0.1"
 LOG = "server.log"

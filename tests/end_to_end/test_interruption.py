@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs.store import KILLED, Home, RunFolder
-from anomaly_ae.tracking import listing
+from anomaly_ae.tracking import remote_runs
 from tests.conftest import Cli, clean_environment, start
 
 TRAIN = ("train", "--normal", "0,1,2", "--no-figures", "--epochs", "60", "--seed", "7")
@@ -164,7 +164,7 @@ def test_a_run_struck_as_it_begins_is_marked_in_its_folder_and_in_mlflow(
     assert "Traceback" not in ended.stderr
     (run,) = (run for run in small.runs() if run.path not in before)
     assert run.record.status == (KILLED if struck_by == signal.SIGINT else "RUNNING")
-    listing.list_runs(small)
+    remote_runs.list_runs(small)
     assert run.record.status == KILLED
     client = MlflowClient(small.tracking_uri)
     assert client.get_run(str(run.record.mlflow_run_id)).info.status == KILLED
@@ -207,5 +207,5 @@ def test_a_run_killed_while_its_folder_is_made_leaves_nothing(small: Home, tmp_p
     )
     assert ended.returncode == -signal.SIGKILL
     assert len(list((small.root / "runs").iterdir())) == len(before) + 1
-    listing.list_runs(small)
+    remote_runs.list_runs(small)
     assert sorted((small.root / "runs").iterdir()) == before

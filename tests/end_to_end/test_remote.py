@@ -22,7 +22,7 @@ from anomaly_ae.errors import ModelNotFound
 from anomaly_ae.runs.query import list_home
 from anomaly_ae.runs.store import FINISHED, Home
 from anomaly_ae.storage.atomic import sha256
-from anomaly_ae.tracking.listing import list_runs
+from anomaly_ae.tracking.remote_runs import list_runs
 from tests.conftest import Cli, clean_environment
 from tests.end_to_end.conftest import free_port
 

@@ -20,7 +20,7 @@ from anomaly_ae.errors import CalibrationError, UsageError
 from anomaly_ae.pipeline.calibrating import CalibrateResult
 from anomaly_ae.reporting import text
 from anomaly_ae.runs.store import Home
-from anomaly_ae.tracking.notes import describe
+from anomaly_ae.tracking.descriptions import describe
 
 SETTINGS = {"preset": "fast", "epochs": 1, "autoencoder": "vanilla", "scorer": "mae", "image_size": "16"}
 

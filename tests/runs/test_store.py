@@ -23,7 +23,7 @@ from anomaly_ae.runs.store import (
     now,
     place_flag,
 )
-from anomaly_ae.tracking.mirror import mark_dead_runs
+from anomaly_ae.tracking.run_logger import mark_dead_runs
 from anomaly_ae.training import Epoch
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from anomaly_ae.runs.store import Home, Record
 from anomaly_ae.tracking.client import tracking_at
-from anomaly_ae.tracking.mirror import Tracker
+from anomaly_ae.tracking.run_logger import Tracker
 
 
 def test_who_logs_waits_while_another_holds_the_store(home: Home) -> None:

@@ -19,7 +19,7 @@ from anomaly_ae import pipeline
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import StorageError
 from anomaly_ae.runs.store import FINISHED, Home, Record
-from anomaly_ae.tracking import client, database, mirror
+from anomaly_ae.tracking import client, database, run_logger
 from anomaly_ae.tracking.database import make_ready
 
 KILLS_ITSELF = """
@@ -112,7 +112,7 @@ def assert_works(home: Home) -> None:
 
 def begun(home: Home) -> str | None:
     """MLflow's id of a run that begins; None where MLflow is away."""
-    tracker = mirror.Tracker(home, None)
+    tracker = run_logger.Tracker(home, None)
     tracker.begin("ours", Record.new("first", tracked=True))
     return tracker.run_id
 
@@ -248,12 +248,12 @@ def test_a_training_beside_a_damaged_database_ends_well_and_is_logged_to_a_new_o
     run = home.find_run(pipeline.train(RunConfig(normal="0,1", epochs=1, preset="fast"), home=home).run_id)
     assert (run.record.status, run.record.mlflow_run_id) == (FINISHED, None)
     with pytest.raises(StorageError, match="1 of 1 runs could not be logged"):
-        mirror.sync(home)
+        run_logger.sync(home)
     assert "later" not in capsys.readouterr().err.replace("log it to MLflow later", "")
     for _ in range(2):  # in a place of its own, and thrown away
         home.database.unlink()
-        mirror.sync(home)
+        run_logger.sync(home)
         assert MlflowClient(home.tracking_uri).get_run(str(run.record.mlflow_run_id)).info.status == FINISHED
     assert "MLflow's database lacks 1 run that it had" in capsys.readouterr().err
-    mirror.sync(home)
+    run_logger.sync(home)
     assert capsys.readouterr().err == "nothing is waiting to be logged\n"

@@ -2,7 +2,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from anomaly_ae.tracking.mirror import Tracker, upload
+from anomaly_ae.tracking.run_logger import Tracker, upload
 from tests.conftest import Trained
 
 

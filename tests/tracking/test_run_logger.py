@@ -17,7 +17,7 @@ from anomaly_ae.errors import Interrupted, ModelNotFound
 from anomaly_ae.pipeline import evaluating, training
 from anomaly_ae.runs.store import FINISHED, KILLED, RUNNING, Home, Record, RunFolder, now
 from anomaly_ae.storage.atomic import sha256
-from anomaly_ae.tracking import listing, mirror
+from anomaly_ae.tracking import remote_runs, run_logger
 from anomaly_ae.tracking.client import open_client
 from tests.conftest import Trained, clean_environment
 
@@ -132,9 +132,9 @@ def test_with_the_server_away_training_ends_well_and_is_logged_later(
     assert (run.record.status, run.record.unlogged, run.record.mlflow_run_id) == (FINISHED, True, None)
     assert "anomaly-ae runs --sync" in capsys.readouterr().err
     with run.lock():
-        mirror.sync(home)  # busy: said, and left for another time
+        run_logger.sync(home)  # busy: said, and left for another time
     assert run.record.unlogged
-    mirror.sync(home)
+    run_logger.sync(home)
     assert not run.record.unlogged
     assert_logged_whole(home, run)
     assert home.find_run(str(run.record.mlflow_run_id)).path == run.path
@@ -146,7 +146,7 @@ def test_cells_that_could_not_be_logged_find_their_parent_later(home: Home, tmp_
     parent = home.find_run(pipeline.run_plan(tmp_path / "p.yaml", home=away).run_id)
     (cell,) = (run for run in home.runs() if run.record.parent == parent.record.id)
     assert (parent.record.mlflow_run_id, cell.record.mlflow_run_id) == (None, None)
-    mirror.sync(home)
+    run_logger.sync(home)
     logged = MlflowClient(home.tracking_uri).get_run(str(cell.record.mlflow_run_id))
     assert logged.data.tags["mlflow.parentRunId"] == parent.record.mlflow_run_id
     assert "test/reconstruction_mse" in logged.data.metrics
@@ -156,7 +156,7 @@ def test_cells_that_could_not_be_logged_find_their_parent_later(home: Home, tmp_
 def test_data_that_moved_do_not_stop_what_is_logged_later(home: Home) -> None:
     run = home.find_run(pipeline.train(SHORT, home=home).run_id)
     run.write_start(dataclasses.replace(run.config, data_dir="moved"), run.split)
-    assert mirror.upload(home, run)
+    assert run_logger.upload(home, run)
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def test_a_store_locked_from_the_middle_on_is_brought_up_to_date_later(
     assert (run.record.status, run.record.unlogged) == (FINISHED, True)
     assert "Traceback" not in capsys.readouterr().err
     calls[0].__exit__(None, None, None)
-    mirror.sync(home)
+    run_logger.sync(home)
     assert not run.record.unlogged
     assert_logged_whole(home, run)
 
@@ -202,7 +202,7 @@ def test_a_run_left_by_a_dead_process_is_marked_in_mlflow_too(trained: Trained, 
     run.write_record(Record(run_id, run_id, "dead", now(), RUNNING))
     damaged = RunFolder(trained.home.root / "runs" / "damaged")  # it must not stand in the other's way
     damaged.write_record(Record("damaged", None, "dead too", now(), RUNNING))
-    mirror.mark_dead_runs(trained.home)
+    run_logger.mark_dead_runs(trained.home)
     assert run.record.status == client.get_run(run_id).info.status == KILLED
     assert trained.home.latest().path == trained.run.path
 
@@ -227,13 +227,13 @@ def test_interrupted_while_mlflow_is_slow_a_finished_training_stays_finished(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mirror.Tracker, "log_results", interrupt)
+    monkeypatch.setattr(run_logger.Tracker, "log_results", interrupt)
     with pytest.raises(Interrupted, match="runs --sync"):
         pipeline.train(SHORT, home=home)
     monkeypatch.undo()
     (run,) = home.runs()
     assert (run.record.status, run.record.unlogged) == (FINISHED, True)
-    mirror.sync(home)
+    run_logger.sync(home)
     assert_logged_whole(home, run)
 
 
@@ -250,18 +250,19 @@ def test_runs_that_mlflow_has_running_and_that_have_no_folder_are_marked(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client, ours = open_client(home), {"mlflow.source.name": "anomaly-ae"}
-    left = [client.create_run("0", tags=ours | tags).info.run_id for tags in ({}, {mirror.FOLDER: "gone"})]
+    left = [client.create_run("0", tags=ours | tags).info.run_id for tags in ({}, {run_logger.FOLDER: "gone"})]
     begun, other = (
-        client.create_run("0", tags=tags).info.run_id for tags in (ours | {mirror.FOLDER: "begins"}, {"by": "hand"})
+        client.create_run("0", tags=tags).info.run_id
+        for tags in (ours | {run_logger.FOLDER: "begins"}, {"by": "hand"})
     )
     with beginning(home, "begins"):
-        assert listing.list_runs(home).runs[0].status == RUNNING
+        assert remote_runs.list_runs(home).runs[0].status == RUNNING
     said = capsys.readouterr().err
     for run_id in left:
         assert client.get_run(run_id).info.status == KILLED
         assert f"MLflow's run {run_id} was left by a process that is gone" in said
     assert {client.get_run(run_id).info.status for run_id in (begun, other)} == {RUNNING}
-    listing.list_runs(home)
+    remote_runs.list_runs(home)
     assert "no folder here" not in capsys.readouterr().err
 
 
@@ -281,7 +282,7 @@ def test_a_deleted_experiment_is_said_with_how_to_bring_it_back(
 ) -> None:
     client = open_client(home)
     client.delete_experiment(client.create_experiment("ours"))
-    tracker = mirror.Tracker(home, None)
+    tracker = run_logger.Tracker(home, None)
     tracker.begin("ours", Record.new("first", tracked=True))
     said = capsys.readouterr().err
     assert f"was deleted; bring it back with: MLFLOW_TRACKING_URI={home.tracking_uri} mlflow experiments" in said
@@ -289,7 +290,7 @@ def test_a_deleted_experiment_is_said_with_how_to_bring_it_back(
     restore = said.strip().partition("mlflow experiments ")[2].split()
     environment = clean_environment() | {"MLFLOW_TRACKING_URI": home.tracking_uri}
     subprocess.run([sys.executable, "-m", "mlflow", "experiments", *restore], env=environment, check=True)
-    tracker = mirror.Tracker(home, None)
+    tracker = run_logger.Tracker(home, None)
     tracker.begin("ours", Record.new("first", tracked=True))
     assert tracker.run_id is not None
 
@@ -301,7 +302,7 @@ def test_names_that_mlflow_cannot_keep_are_escaped_and_shortened(home: Home) -> 
             RunConfig(normal=odd, dataset=f"/data/{odd}", experiment=odd), {"digest": "0" * 64, "parts": {}}
         )
         run.update(name=odd + "long " * 100, status=FINISHED)
-        assert mirror.upload(home, run)
+        assert run_logger.upload(home, run)
         logged = open_client(home).get_run(str(run.record.mlflow_run_id))
     assert logged.data.params["normal"] == r"\xff\x1b[31m"
     assert logged.info.run_name.startswith(r"\xff\x1b[31mlong long")
@@ -311,8 +312,8 @@ def test_names_that_mlflow_cannot_keep_are_escaped_and_shortened(home: Home) -> 
 def test_what_mlflow_refuses_is_no_outage(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     run_id = open_client(home).create_run("0").info.run_id
     open_client(home).delete_run(run_id)
-    mirror.Tracker(home, run_id).set_status(FINISHED)
-    mirror.Tracker(home, "0" * 32).set_status(FINISHED)
+    run_logger.Tracker(home, run_id).set_status(FINISHED)
+    run_logger.Tracker(home, "0" * 32).set_status(FINISHED)
     first, second = capsys.readouterr().err.splitlines()
     assert f"refuses this (The run {run_id} must be in the 'active' state" in first
     assert "later" not in first + second

@@ -22,9 +22,9 @@ from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import sweep_top
 from anomaly_ae.tracking.client import explain, find_experiment, open_client, store_held
 from anomaly_ae.tracking.database import run_ids, running_runs
+from anomaly_ae.tracking.descriptions import TABLES, code_version, describe, describe_pipeline
 from anomaly_ae.tracking.models import log_model, model_of
-from anomaly_ae.tracking.moving import follow_move
-from anomaly_ae.tracking.notes import TABLES, code_version, describe, describe_pipeline
+from anomaly_ae.tracking.relocate import follow_move
 
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch

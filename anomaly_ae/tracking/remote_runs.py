@@ -12,7 +12,7 @@ from anomaly_ae.runs.query import Listed, list_home, select
 from anomaly_ae.runs.store import PIPELINE, Home
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client
-from anomaly_ae.tracking.mirror import KIND, PARENT, mark_dead_runs
+from anomaly_ae.tracking.run_logger import KIND, PARENT, mark_dead_runs
 
 OURS = f"tags.`{KIND}` LIKE '%'"  # MLflow's way of asking for the runs that have such a tag
 

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs.store import KILLED, Home, Record, RunFolder, now
-from anomaly_ae.tracking import mirror
-from anomaly_ae.tracking.moving import PLACES, follow_move
+from anomaly_ae.tracking import run_logger
+from anomaly_ae.tracking.relocate import PLACES, follow_move
 from tests.conftest import Cli
 
 BACKUPS = "mlflow.db.before-move-*"
@@ -26,7 +26,7 @@ Make = Callable[[Path], Home]
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a run, its model, a registered model, and MLflow's Default experiment in it."""
     home = Home.find(str(tmp_path_factory.mktemp("template") / "mlruns"))
-    tracker = mirror.Tracker(home, None)
+    tracker = run_logger.Tracker(home, None)
     tracker.begin("ours", Record.new("first", tracked=True))
     client, run_id = MlflowClient(home.tracking_uri), str(tracker.run_id)
     client.log_text(run_id, "hello", "greeting.txt")
@@ -249,7 +249,7 @@ def test_of_many_processes_at_once_one_follows_and_makes_a_backup(make: Make, tm
     old = make(tmp_path / "old" / "mlruns")
     new = move(old, tmp_path / "mlruns")
     code = (
-        "import sys; from anomaly_ae.runs.store import Home; from anomaly_ae.tracking.moving import follow_move\n"
+        "import sys; from anomaly_ae.runs.store import Home; from anomaly_ae.tracking.relocate import follow_move\n"
         "follow_move(Home.find(sys.argv[1]))"
     )
     command = [sys.executable, "-c", code, str(new.root)]
@@ -263,7 +263,7 @@ def test_of_many_processes_at_once_one_follows_and_makes_a_backup(make: Make, tm
 
 def test_a_run_that_was_killed_at_once_is_followed_too(cli_process: Cli, tmp_path: Path) -> None:
     old = Home.find(str(tmp_path / "old" / "mlruns"))
-    tracker = mirror.Tracker(old, None)
+    tracker = run_logger.Tracker(old, None)
     tracker.begin("ours", Record.new("killed", tracked=True))
     run = RunFolder(old.root / "runs" / str(tracker.run_id))
     run.write_start(RunConfig(normal="0"), {"digest": "0" * 64, "parts": {}})

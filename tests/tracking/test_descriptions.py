@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs.store import CALIBRATION, Record, RunFolder, now
 from anomaly_ae.storage.atomic import write_json
-from anomaly_ae.tracking.notes import describe, describe_pipeline
+from anomaly_ae.tracking.descriptions import describe, describe_pipeline
 
 ODD = "<b>fat</b>|`a`"
 SHOWN = "&lt;b&gt;fat&lt;/b&gt;|`a`"
