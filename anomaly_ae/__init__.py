@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from anomaly_ae.autoencoders.network_files import load_part as load_part
     from anomaly_ae.config.run_config import RunConfig as RunConfig
     from anomaly_ae.detector.detector import Detector as Detector
-    from anomaly_ae.doors.estimator import AutoencoderDetector as AutoencoderDetector
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
+    from anomaly_ae.integrations.sklearn import AutoencoderDetector as AutoencoderDetector
     from anomaly_ae.pipeline import calibrate as calibrate
     from anomaly_ae.pipeline import compare as compare
     from anomaly_ae.pipeline import evaluate as evaluate

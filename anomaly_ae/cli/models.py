@@ -270,7 +270,7 @@ def export(
     if kind != ONNX:
         raise UnknownName("format", kind, [ONNX])
     with loading():
-        from anomaly_ae.doors.onnx import check_output, export_onnx
+        from anomaly_ae.integrations.onnx import check_output, export_onnx
         from anomaly_ae.pipeline import models
     check_output(output)
     show(export_onnx(models.load(model, mlruns=mlruns, device="cpu"), output), as_json)

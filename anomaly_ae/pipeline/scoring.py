@@ -138,7 +138,7 @@ def _engine(name: str, ray_address: str | None, device: str) -> Engine:
         return score_locally
     if device not in ("auto", "cpu"):
         raise UsageError(f"--engine ray scores on CPUs, and --device {device} was given; leave one of them out")
-    from anomaly_ae.doors.ray import ray_engine
+    from anomaly_ae.integrations.ray import ray_engine
 
     return ray_engine(ray_address)
 

@@ -8,8 +8,8 @@ import torch
 
 from anomaly_ae import AutoencoderDetector, pipeline
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.doors import fitting
 from anomaly_ae.errors import Interrupted
+from anomaly_ae.integrations import fitting
 from anomaly_ae.runs.store import Home
 from anomaly_ae.runtime.torch_state import left_as_found, threads_for
 

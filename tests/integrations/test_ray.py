@@ -27,7 +27,7 @@ pytest.importorskip("ray")
 import ray
 from ray.cluster_utils import Cluster
 
-from anomaly_ae.doors import ray as door
+from anomaly_ae.integrations import ray as door
 
 pytestmark = pytest.mark.slow  # a Ray of its own
 
@@ -207,7 +207,7 @@ def test_wrong_use_is_said(
 def test_without_ray_it_is_said_how_to_install_it(
     trained: Trained, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "anomaly_ae.doors.ray")
+    monkeypatch.delitem(sys.modules, "anomaly_ae.integrations.ray")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'anomaly-ae\[ray\]'"):
         pipeline.score(folder, output=tmp_path / "scores.parquet", home=trained.home, engine="ray")

@@ -21,8 +21,8 @@ from anomaly_ae.config.run_config import TYPES, RunConfig
 from anomaly_ae.datasets.feature_rows import Layout, Rows, Scale
 from anomaly_ae.detector.detector import ESTIMATOR_FILE, Detector
 from anomaly_ae.detector.serialization import digest_of
-from anomaly_ae.doors.fitting import fill, fit_rows, to_images
 from anomaly_ae.errors import AnomalyAEError, DataError, DetectorDamaged, EstimatorError, ModelNotFound, one_line
+from anomaly_ae.integrations.fitting import fill, fit_rows, to_images
 from anomaly_ae.metrics.ranking import require_numbers
 from anomaly_ae.storage.atomic import expand, write_json
 from anomaly_ae.storage.schema import Digest, Mismatch, parse, read_json

@@ -28,7 +28,7 @@ import onnx
 import onnxruntime
 
 from anomaly_ae.detector.serialization import Recipe
-from anomaly_ae.doors import onnx as door
+from anomaly_ae.integrations import onnx as door
 
 EXPORTABLE = sorted({*SCORERS} - {"aligned-knn"})  # the latter is the default, tested below
 NEEDS = {"elbo": "vae", "defect": "repair"}

@@ -21,8 +21,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import anomaly_ae
 from anomaly_ae import AutoencoderDetector
 from anomaly_ae.detector.serialization import digest_of
-from anomaly_ae.doors import estimator as module
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, TooFewRows
+from anomaly_ae.integrations import sklearn as module
 from tests.test_serialization import ODD, changed, places
 
 Array = npt.NDArray[Any]

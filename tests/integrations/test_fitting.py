@@ -4,7 +4,7 @@ import torch
 
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.feature_rows import Layout
-from anomaly_ae.doors.fitting import fill, fit_rows, to_images
+from anomaly_ae.integrations.fitting import fill, fit_rows, to_images
 
 PICTURE, LINE = Layout((1, 8, 8)), Layout((1, 1, 30))
 
