@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from anomaly_ae.detector.detector import Detector as Detector
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
     from anomaly_ae.integrations.sklearn import AutoencoderDetector as AutoencoderDetector
-    from anomaly_ae.pipeline import calibrate as calibrate
-    from anomaly_ae.pipeline import compare as compare
-    from anomaly_ae.pipeline import evaluate as evaluate
-    from anomaly_ae.pipeline import load as load
-    from anomaly_ae.pipeline import promote as promote
-    from anomaly_ae.pipeline import run_plan as run_plan
-    from anomaly_ae.pipeline import score as score
-    from anomaly_ae.pipeline import train as train
     from anomaly_ae.reporting.figures import plot as plot
     from anomaly_ae.scoring import FolderScores as FolderScores
     from anomaly_ae.scoring import score_folder as score_folder
+    from anomaly_ae.workflows import calibrate as calibrate
+    from anomaly_ae.workflows import compare as compare
+    from anomaly_ae.workflows import evaluate as evaluate
+    from anomaly_ae.workflows import load as load
+    from anomaly_ae.workflows import promote as promote
+    from anomaly_ae.workflows import run_plan as run_plan
+    from anomaly_ae.workflows import score as score
+    from anomaly_ae.workflows import train as train
 
 __version__ = "0.1.0"
 

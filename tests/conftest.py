@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-from anomaly_ae import pipeline
+from anomaly_ae import workflows
 from anomaly_ae.cli import main
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
-from anomaly_ae.pipeline import TrainResult, evaluating, training
 from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.workflows import TrainResult, evaluate, train
 
 COMMAND = [sys.executable, "-m", "anomaly_ae.cli"]
 SETTINGS_THAT_LEAK_IN = ("ANOMALY_AE_MLRUNS", "ANOMALY_AE_DATA_DIR", "ANOMALY_AE_CACHE", "MLFLOW_TRACKING_URI")
@@ -122,10 +122,10 @@ def drawing() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _only_figures_that_are_looked_at() -> Iterator[None]:
     """Figures take most of the time of a short training, so there are none but within `drawing()`."""
-    draw, save = evaluating.draw, training.save_training_figures
+    draw, save = evaluate.draw, train.save_training_figures
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluating, "draw", lambda *args, **options: draw(*args, **options) if _drawing else {})
-        patch.setattr(training, "save_training_figures", lambda *args: save(*args) if _drawing else None)
+        patch.setattr(evaluate, "draw", lambda *args, **options: draw(*args, **options) if _drawing else {})
+        patch.setattr(train, "save_training_figures", lambda *args: save(*args) if _drawing else None)
         yield
 
 
@@ -153,8 +153,8 @@ class Trained:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     home = Home.find(str(tmp_path_factory.mktemp("project") / "mlruns"))
     with drawing():
-        result = pipeline.train(RunConfig(normal="0,1,2", epochs=60), home=home)
-        return Trained(home, home.find_run(result.run_id), result, pipeline.evaluate(home=home))
+        result = workflows.train(RunConfig(normal="0,1,2", epochs=60), home=home)
+        return Trained(home, home.find_run(result.run_id), result, workflows.evaluate(home=home))
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_every_public_name_can_be_had() -> None:
     ("modules", "heavy"),
     [
         ("anomaly_ae, anomaly_ae.cli, anomaly_ae.tracking.server, anomaly_ae.tracking.remote_runs", "torch numpy"),
-        ("anomaly_ae.pipeline.scoring", "matplotlib"),
+        ("anomaly_ae.workflows.score", "matplotlib"),
     ],
 )
 def test_what_a_command_does_not_need_is_not_loaded(modules: str, heavy: str) -> None:

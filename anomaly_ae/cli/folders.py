@@ -58,9 +58,9 @@ def score(
     from anomaly_ae.runs.store import Home
 
     with loading():
-        from anomaly_ae.pipeline import scoring
+        from anomaly_ae.workflows import score
     settings = {key: asked[key] for key in asked if key not in ("strict", "mlruns", "as_json")}
-    result = scoring.score(**settings, home=Home.find(mlruns))
+    result = score.score(**settings, home=Home.find(mlruns))
     show(result, as_json)
     if result.heatmaps_missing:
         raise typer.Exit(1)
@@ -83,8 +83,8 @@ def encode(
 ) -> None:
     """Write the latents of a folder of images, for whoever wants fewer dimensions."""
     with loading():
-        from anomaly_ae.pipeline import models
         from anomaly_ae.scoring import check_output, encode_folder
+        from anomaly_ae.workflows import find_model
     check_output(output)
-    detector = models.load(model, mlruns=mlruns, device=device)
+    detector = find_model.load(model, mlruns=mlruns, device=device)
     show(encode_folder(detector, folder, output), as_json)

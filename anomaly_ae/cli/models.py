@@ -144,11 +144,11 @@ def train(
     if resume and no_tracking:
         raise UsageError("--no-tracking is said when a run starts; a resumed run goes on as it was started")
     with loading():
-        from anomaly_ae.pipeline import training
+        from anomaly_ae.workflows import train
     if resume:
-        result = training.resume(resume, layers, home=home, save_to=save_to, figures=not no_figures)
+        result = train.resume(resume, layers, home=home, save_to=save_to, figures=not no_figures)
     else:
-        result = training.train(asked, home=home, save_to=save_to, tracking=not no_tracking, figures=not no_figures)
+        result = train.train(asked, home=home, save_to=save_to, tracking=not no_tracking, figures=not no_figures)
     show(result, as_json)
 
 
@@ -196,8 +196,8 @@ def evaluate(
 
     home = Home.find(mlruns)
     with loading():
-        from anomaly_ae.pipeline import evaluating
-    evaluating.evaluate(
+        from anomaly_ae.workflows import evaluate
+    evaluate.evaluate(
         model,
         dataset=dataset,
         data_dir=data_dir,
@@ -252,9 +252,9 @@ def calibrate(
     from anomaly_ae.runs.store import Home
 
     with loading():
-        from anomaly_ae.pipeline import calibrating
+        from anomaly_ae.workflows import calibrate
     settings = {key: asked[key] for key in asked if key not in ("no_tracking", "mlruns", "as_json")}
-    result = calibrating.calibrate(**settings, home=Home.find(mlruns), tracking=not no_tracking)
+    result = calibrate.calibrate(**settings, home=Home.find(mlruns), tracking=not no_tracking)
     show(result, as_json)
 
 
@@ -271,6 +271,6 @@ def export(
         raise UnknownName("format", kind, [ONNX])
     with loading():
         from anomaly_ae.integrations.onnx import check_output, export_onnx
-        from anomaly_ae.pipeline import models
+        from anomaly_ae.workflows import find_model
     check_output(output)
-    show(export_onnx(models.load(model, mlruns=mlruns, device="cpu"), output), as_json)
+    show(export_onnx(find_model.load(model, mlruns=mlruns, device="cpu"), output), as_json)

@@ -34,7 +34,7 @@ def run(
     from anomaly_ae.runs.store import Home
 
     with loading():
-        from anomaly_ae.pipeline import run_plan
+        from anomaly_ae.workflows import run_plan
 
     overrides = [parse_setting(text) for text in settings or []]
     overrides += [("data_dir", data_dir)] if data_dir else []
@@ -86,8 +86,8 @@ def runs(
 
 def _delete(home: "Home", name: str) -> list[str]:
     """Delete a run and what is below it, when whoever sees their list agrees; their ids."""
-    from anomaly_ae.pipeline.deleting import delete, find_deletable
     from anomaly_ae.runtime.progress import say
+    from anomaly_ae.workflows.delete import delete, find_deletable
 
     found = find_deletable(home, name)
     say(text.deletable([dataclasses.asdict(run.record) for run in found]))
@@ -109,8 +109,8 @@ def figures(
     from anomaly_ae.runs.store import Home
 
     with loading():
-        from anomaly_ae.pipeline import drawing
-    paths = drawing.draw_again(run, home=Home.find(mlruns))
+        from anomaly_ae.workflows import draw
+    paths = draw.draw_again(run, home=Home.find(mlruns))
     show_values({"figures": paths}, as_json, lambda values: "\n".join(values["figures"]))
 
 
@@ -129,8 +129,8 @@ def compare(
     from anomaly_ae.runs.store import Home
 
     with loading():
-        from anomaly_ae.pipeline import comparing
-    show(comparing.compare(runs, home=Home.find(mlruns)), as_json)
+        from anomaly_ae.workflows import compare
+    show(compare.compare(runs, home=Home.find(mlruns)), as_json)
 
 
 @app.command()
@@ -147,8 +147,8 @@ def promote(
     from anomaly_ae.runs.store import Home
 
     with loading():
-        from anomaly_ae.pipeline import promoting
-    show(promoting.promote(model, alias, name=name, home=Home.find(mlruns)), as_json)
+        from anomaly_ae.workflows import promote
+    show(promote.promote(model, alias, name=name, home=Home.find(mlruns)), as_json)
 
 
 @app.command()

@@ -11,11 +11,11 @@ from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.autoencoders.latents import draw_latents, interpolate_latents
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.images.image_set import ImageSet
-from anomaly_ae.pipeline.job import Job
 from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.figures.saving import Array
 from anomaly_ae.runs.store import FIGURES, RunFolder
 from anomaly_ae.training import Epoch, Training
+from anomaly_ae.workflows.experiment import Job
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from anomaly_ae import pipeline
+from anomaly_ae import workflows
 from anomaly_ae.tracking.registry import Promoted
 from tests.conftest import Trained, start
 
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def promoted(trained: Trained) -> Promoted:
-    return pipeline.promote(trained.run.record.id, home=trained.home)
+    return workflows.promote(trained.run.record.id, home=trained.home)
 
 
 @dataclass(frozen=True)

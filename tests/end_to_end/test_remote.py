@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from anomaly_ae import pipeline
+from anomaly_ae import workflows
 from anomaly_ae.errors import ModelNotFound
 from anomaly_ae.runs.query import list_home
 from anomaly_ae.runs.store import FINISHED, Home
@@ -123,8 +123,8 @@ def test_runs_are_kept_on_a_server_and_used_from_elsewhere(server: str, cli_proc
             assert sha256(file.read_bytes()) == sha256((cell.path / "detector" / file.name).read_bytes())
 
     elsewhere = Home(tmp_path / "elsewhere" / "mlruns", server)
-    new = pipeline.calibrate(cells[0].record.id, target_fpr=0.2, home=elsewhere)
-    assert new.threshold_before == pipeline.load(cells[0].path / "detector").threshold
+    new = workflows.calibrate(cells[0].record.id, target_fpr=0.2, home=elsewhere)
+    assert new.threshold_before == workflows.load(cells[0].path / "detector").threshold
     child = client.get_run(new.run_id)
     assert (child.info.status, child.data.tags["mlflow.parentRunId"]) == (FINISHED, cells[0].record.id)
     assert child.data.metrics["calibration/threshold"] == new.threshold
@@ -138,12 +138,12 @@ def test_runs_are_kept_on_a_server_and_used_from_elsewhere(server: str, cli_proc
         later = datetime.fromisoformat(there.started) - datetime.fromisoformat(row.started)
         assert abs(later) < timedelta(minutes=1)
     assert [row.run_id for row in list_runs(third, ["scorer=mse", "epochs=2"]).runs] == [cells[1].record.id]
-    promoted = pipeline.promote(cells[1].record.id[:8], home=third)
+    promoted = workflows.promote(cells[1].record.id[:8], home=third)
     assert [row.run_id for row in list_runs(third).runs if row.here] == [cells[1].record.id]
     assert promoted.auroc == cells[1].read("evaluation/metrics.json")["auroc"]
-    _, found = pipeline.find_model(elsewhere, promoted.uri)
+    _, found = workflows.find_model(elsewhere, promoted.uri)
     assert found
     assert found.record.id == cells[1].record.id
-    assert len(pipeline.compare([promoted.uri, cells[0].record.id], home=elsewhere).runs) == 2
+    assert len(workflows.compare([promoted.uri, cells[0].record.id], home=elsewhere).runs) == 2
     with pytest.raises(ModelNotFound, match="no run '0123456789' with a detector"):
-        pipeline.find_model(elsewhere, "0123456789")
+        workflows.find_model(elsewhere, "0123456789")

@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image, TiffImagePlugin
 
-from anomaly_ae import pipeline
+from anomaly_ae import workflows
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError, OtherBrightness, UsageError
 from anomaly_ae.images.intensity import FLOAT, WHOLE, Intensity
 from anomaly_ae.images.preprocessing import Preprocessing
-from anomaly_ae.pipeline.job import View
 from anomaly_ae.runs.store import Home
+from anomaly_ae.workflows.experiment import View
 
 Make = Callable[[np.ndarray, Path], None]  # writes values in [0, 1], (H, W), to a file without its ending
 
@@ -207,7 +207,7 @@ def test_tiffs_in_which_0_is_white_are_seen_as_others(tmp_path: Path, kind: str)
 
 def train(folder: Path, home: Home, **settings: object) -> Detector:
     asked = {"dataset": str(folder), "preset": "fast", "epochs": 1, "target_fpr": 0.2} | settings
-    result = pipeline.train(RunConfig.build(asked), home=home, tracking=False)
+    result = workflows.train(RunConfig.build(asked), home=home, tracking=False)
     return Detector.load(home.find_run(result.run_id).detector_folder())
 
 
@@ -280,7 +280,7 @@ def test_files_pillow_images_and_arrays_are_scored_alike(twelve: Detector, tmp_p
 def test_pictures_of_another_scale_are_said(twelve: Detector, tmp_path: Path, make: Make, said: str | None) -> None:
     fill(tmp_path / "new", make, 3, 100)
     twelve.save(tmp_path / "detector")
-    result = pipeline.score(tmp_path / "new", tmp_path / "detector", tmp_path / "s.csv")
+    result = workflows.score(tmp_path / "new", tmp_path / "detector", tmp_path / "s.csv")
     told = [text for text in result.differences if "beyond black" in text or "black and white are set for" in text]
     assert len(told) == (said is not None)
     assert said is None or said in told[0]

@@ -8,7 +8,6 @@ import pytest
 from anomaly_ae.config.pipeline_file import read_plan
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
-from anomaly_ae.pipeline import plans
 from anomaly_ae.reporting.comparison import read_scores
 from anomaly_ae.runs.query import list_home
 from anomaly_ae.runs.store import (
@@ -25,6 +24,7 @@ from anomaly_ae.runs.store import (
 )
 from anomaly_ae.tracking.run_logger import mark_dead_runs
 from anomaly_ae.training import Epoch
+from anomaly_ae.workflows import pipeline
 
 
 def make(home: Home, name: str, status: str) -> RunFolder:
@@ -253,7 +253,7 @@ def test_a_damaged_pipeline_is_said_and_stands_in_no_others_way(
     other = make(home, "aaaa1", FINISHED)
     other.update(kind=PIPELINE)
     (other.path / "pipeline.json").write_text("[]")
-    assert plans._earlier(read_plan(tmp_path / "p.yaml", ()), home) is None
+    assert pipeline._earlier(read_plan(tmp_path / "p.yaml", ()), home) is None
     assert "aaaa1/pipeline.json is damaged" in capsys.readouterr().err
 
 

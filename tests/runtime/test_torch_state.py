@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ae import AutoencoderDetector, pipeline
+from anomaly_ae import AutoencoderDetector, workflows
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import Interrupted
 from anomaly_ae.integrations import fitting
@@ -65,7 +65,7 @@ def test_training_leaves_random_numbers_and_threads_as_they_were(home: Home, fit
     torch.manual_seed(5)
     np.random.seed(5)
     if fit == "train":
-        pipeline.train(RunConfig(normal="0", preset="fast", epochs=1), home=home, tracking=False)
+        workflows.train(RunConfig(normal="0", preset="fast", epochs=1), home=home, tracking=False)
     else:
         AutoencoderDetector(epochs=1, random_state=0).fit(np.random.default_rng(0).random((60, 4)))
     assert (torch.rand(3).tolist(), np.random.rand(3).tolist()) == expected
@@ -80,11 +80,11 @@ def test_resuming_leaves_random_numbers_and_threads_as_they_were(home: Home, mon
     with left_as_found():
         torch.set_num_threads(2)
         with monkeypatch.context() as patch:
-            patch.setattr("anomaly_ae.pipeline.training.fit_detector", stop)
+            patch.setattr("anomaly_ae.workflows.train.fit_detector", stop)
             with pytest.raises(Interrupted):
-                pipeline.train(RunConfig(normal="0", preset="fast", epochs=1), home=home, tracking=False)
+                workflows.train(RunConfig(normal="0", preset="fast", epochs=1), home=home, tracking=False)
         torch.set_num_threads(1)
         state = torch.get_rng_state()
-        pipeline.resume("latest", home=home)
+        workflows.resume("latest", home=home)
         assert torch.get_num_threads() == 1
         assert torch.equal(torch.get_rng_state(), state)

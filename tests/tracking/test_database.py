@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.store.db import utils
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
-from anomaly_ae import pipeline
+from anomaly_ae import workflows
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import StorageError
 from anomaly_ae.runs.store import FINISHED, Home, Record
@@ -245,7 +245,7 @@ def test_a_training_beside_a_damaged_database_ends_well_and_is_logged_to_a_new_o
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keep(home, b"no database" * 999)
-    run = home.find_run(pipeline.train(RunConfig(normal="0,1", epochs=1, preset="fast"), home=home).run_id)
+    run = home.find_run(workflows.train(RunConfig(normal="0,1", epochs=1, preset="fast"), home=home).run_id)
     assert (run.record.status, run.record.mlflow_run_id) == (FINISHED, None)
     with pytest.raises(StorageError, match="1 of 1 runs could not be logged"):
         run_logger.sync(home)

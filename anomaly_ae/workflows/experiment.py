@@ -29,13 +29,13 @@ from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.objectives import Objective, build_objective, needs_features, objective_names
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
-from anomaly_ae.pipeline.models import find_model
 from anomaly_ae.runs.store import Home
 from anomaly_ae.runtime.progress import say, say_left_out
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.schema import parse
 from anomaly_ae.training import epoch_count
+from anomaly_ae.workflows.find_model import find_model
 
 
 @dataclass(frozen=True)

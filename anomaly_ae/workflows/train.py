@@ -23,9 +23,6 @@ from anomaly_ae.detector.detector import Detector, fit_detector
 from anomaly_ae.detector.evaluation import reconstruction_mse
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable, short_name
-from anomaly_ae.pipeline.job import Job
-from anomaly_ae.pipeline.marking import begin_run, finish, marked
-from anomaly_ae.pipeline.models import has_detector
 from anomaly_ae.reporting import text
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
 from anomaly_ae.reporting.run_figures import reconstruction_grid, save_training_figures
@@ -46,6 +43,9 @@ from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.storage.atomic import storage_errors, write_csv, write_json, write_with
 from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
 from anomaly_ae.training import Epoch, Training, earlier, epoch_count, train_epochs
+from anomaly_ae.workflows.experiment import Job
+from anomaly_ae.workflows.find_model import has_detector
+from anomaly_ae.workflows.lifecycle import begin_run, finish, marked
 
 BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run
 KEEP_EVERY = 5.0  # seconds between checkpoints

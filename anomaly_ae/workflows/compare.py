@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomaly_ae.errors import ModelError, UsageError
-from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
-from anomaly_ae.pipeline.models import find_run
 from anomaly_ae.reporting import figures, text
 from anomaly_ae.reporting.comparison import Row, compare_runs, differing_settings, draw_runs, labels, read_scores
 from anomaly_ae.reporting.html import ComparisonPage
@@ -15,6 +13,8 @@ from anomaly_ae.runs.store import FINISHED, PIPELINE, Home, RunFolder
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.storage.atomic import sha256, write_csv, write_text
 from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
+from anomaly_ae.workflows.find_model import find_run
+from anomaly_ae.workflows.lifecycle import LOCK_WAIT, settle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

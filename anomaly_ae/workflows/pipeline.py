@@ -23,11 +23,6 @@ from anomaly_ae.errors import (
     errors_at,
     one_line,
 )
-from anomaly_ae.pipeline.evaluating import evaluate
-from anomaly_ae.pipeline.job import check_names
-from anomaly_ae.pipeline.jobs import run_together
-from anomaly_ae.pipeline.marking import begin_run, finish, marked
-from anomaly_ae.pipeline.training import Place, resume, train
 from anomaly_ae.reporting import text
 from anomaly_ae.reporting.cells import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.reporting.figures.saving import save_figures
@@ -48,6 +43,11 @@ from anomaly_ae.runtime.progress import say
 from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.storage.atomic import write_csv, write_json, write_text
 from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
+from anomaly_ae.workflows.evaluate import evaluate
+from anomaly_ae.workflows.experiment import check_names
+from anomaly_ae.workflows.lifecycle import begin_run, finish, marked
+from anomaly_ae.workflows.parallel import run_together
+from anomaly_ae.workflows.train import Place, resume, train
 
 MOST_DRAWING = 10  # times as long as drawing all cells took they are worked on before they are drawn again
 

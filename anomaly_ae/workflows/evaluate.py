@@ -28,13 +28,13 @@ from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, Us
 from anomaly_ae.escaping import short_name
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet
-from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
-from anomaly_ae.pipeline.models import load_model
 from anomaly_ae.reporting.figures.saving import save_figures
 from anomaly_ae.runs.store import FIGURES, LATEST, Home, RunFolder
 from anomaly_ae.runtime.progress import say, say_left_out, stage
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
+from anomaly_ae.workflows.find_model import load_model
+from anomaly_ae.workflows.lifecycle import LOCK_WAIT, settle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,10 +11,10 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from anomaly_ae import pipeline
+from anomaly_ae import workflows
 from anomaly_ae.errors import ModelError, ModelNotFound, TrainingError, UsageError
-from anomaly_ae.pipeline import PlanResult, plans, run_plan
 from anomaly_ae.runs.store import FAILED, FINISHED, KILLED, Home, RunFolder
+from anomaly_ae.workflows import PlanResult, run_plan, workflows
 from tests.conftest import Cli, start
 
 FILE = """
@@ -116,9 +116,9 @@ def test_a_cell_is_not_the_latest_model_and_the_run_of_the_file_is_none(ran: Ran
     with pytest.raises(ModelNotFound):
         ran.home.latest()
     with pytest.raises(ModelError, match="pipeline file; name one of its cells"):
-        pipeline.load(ran.result.run_id, mlruns=str(ran.home.root))
+        workflows.load(ran.result.run_id, mlruns=str(ran.home.root))
     with pytest.raises(UsageError, match=r"go on with it: anomaly-ae run .*two\.yaml"):
-        pipeline.resume(ran.result.run_id, home=ran.home)
+        workflows.resume(ran.result.run_id, home=ran.home)
 
 
 def test_a_finished_pipeline_starts_anew_only_when_that_is_asked(
@@ -141,7 +141,7 @@ def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "p.yaml").write_text("epochs: 1\nscorer: mse\nmatrix: {normal: ['0', '1']}\n")
-    real, tried = plans.train, []
+    real, tried = pipeline.train, []
 
     def fail_once(config, **options):  # type: ignore[no-untyped-def]
         tried.append(config.normal)
@@ -149,7 +149,7 @@ def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
             raise TrainingError("the loss is no longer a finite number")
         return real(config, **options)
 
-    monkeypatch.setattr(plans, "train", fail_once)
+    monkeypatch.setattr(pipeline, "train", fail_once)
     first = run_plan(tmp_path / "p.yaml", home=home, tracking=False)
     assert list(first.failed) == ["p · normal 0"]
     assert home.find_run(first.run_id).record.status == FAILED

@@ -2,14 +2,14 @@
 
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataChanged
-from anomaly_ae.pipeline.evaluating import OWN, evaluate
-from anomaly_ae.pipeline.job import Job
-from anomaly_ae.pipeline.marking import LOCK_WAIT, settle
-from anomaly_ae.pipeline.models import find_run
 from anomaly_ae.reporting.run_figures import save_training_figures
 from anomaly_ae.runs.store import FIGURES, LATEST, Home
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
+from anomaly_ae.workflows.evaluate import OWN, evaluate
+from anomaly_ae.workflows.experiment import Job
+from anomaly_ae.workflows.find_model import find_run
+from anomaly_ae.workflows.lifecycle import LOCK_WAIT, settle
 
 
 def draw_again(name: str = LATEST, *, home: Home | None = None) -> list[str]:

@@ -5,9 +5,9 @@ from mlflow import MlflowClient
 
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import RunBusy, UsageError
-from anomaly_ae.pipeline.deleting import delete, find_deletable
-from anomaly_ae.pipeline.marking import begin_run
 from anomaly_ae.runs.store import FINISHED, Home, Record, RunFolder
+from anomaly_ae.workflows.delete import delete, find_deletable
+from anomaly_ae.workflows.lifecycle import begin_run
 from tests.conftest import Cli
 
 

@@ -31,14 +31,14 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
-from anomaly_ae.pipeline.marking import begin_run, finish
-from anomaly_ae.pipeline.models import load_model
 from anomaly_ae.reporting import figures, text
 from anomaly_ae.runs.store import CALIBRATION, CALIBRATION_SCORES, EXAMPLE, LATEST, Home, Record, RunFolder
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.scoring import Scored, score_images
 from anomaly_ae.storage.atomic import expand, write_csv, write_json
 from anomaly_ae.tracking.run_logger import mark_dead_runs
+from anomaly_ae.workflows.find_model import load_model
+from anomaly_ae.workflows.lifecycle import begin_run, finish
 
 # Images that the detector was trained on score low: from this share below that quantile on, it is worth a word
 KNOWN_SHARE, LOW = 0.3, 0.1

@@ -13,12 +13,12 @@ from anomaly_ae.calibration.drift import Drift
 from anomaly_ae.datasets.layout_texts import first_unread
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.images.sources import open_source
-from anomaly_ae.pipeline.models import load_model
 from anomaly_ae.reporting import text
 from anomaly_ae.runs.store import LATEST, Home
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.scoring import Changes, Engine, Job, Scores, check_overlays, score_job, score_locally, write_overlays
 from anomaly_ae.storage.atomic import expand, require_writable
+from anomaly_ae.workflows.find_model import load_model
 
 ENGINES = LOCAL, RAY = "local", "ray"
 REASONS = 10  # why files cannot be read, as many as are told

@@ -7,7 +7,7 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
-from anomaly_ae import pipeline
+from anomaly_ae import workflows
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import CalibrationError, DataError, DataMissing, UsageError
@@ -34,7 +34,7 @@ def test_new_normal_images_make_a_new_detector_and_leave_the_old_one_alone(train
     old = (trained.run.path / "detector" / "detector.json").read_bytes()
     folder = write(tmp_path / "normal", unseen(trained))
     (folder / "bad.png").write_bytes(b"bad")
-    result = pipeline.calibrate(trained.run.record.id, normal_folder=folder, target_fpr=0.1, home=trained.home)
+    result = workflows.calibrate(trained.run.record.id, normal_folder=folder, target_fpr=0.1, home=trained.home)
     assert (result.images, result.unreadable) == (len(unseen(trained)), 1)
     run = trained.home.find_run(result.run_id)
     assert (run.record.parent, run.record.status) == (trained.run.record.id, FINISHED)
@@ -51,8 +51,8 @@ def test_new_normal_images_make_a_new_detector_and_leave_the_old_one_alone(train
 
 
 def test_the_new_detector_can_be_evaluated(trained: Trained) -> None:
-    result = pipeline.calibrate(trained.run.record.id, guarantee="conditional", home=trained.home, tracking=False)
-    evaluation = pipeline.evaluate(result.run_id, home=trained.home)
+    result = workflows.calibrate(trained.run.record.id, guarantee="conditional", home=trained.home, tracking=False)
+    evaluation = workflows.evaluate(result.run_id, home=trained.home)
     assert evaluation.threshold == result.threshold > trained.evaluation.threshold
     assert evaluation.calibration == "conditional, with 95% confidence"
 
@@ -62,7 +62,7 @@ def test_known_anomalies_show_what_is_found_and_a_threshold_without_guarantee(
 ) -> None:
     anomalies = DIGITS.images[DIGITS.labels == 7][:50]
     folder = write(tmp_path / "anomalies", anomalies)
-    result = pipeline.calibrate(trained.run.record.id, anomaly_folder=folder, home=trained.home, tracking=False)
+    result = workflows.calibrate(trained.run.record.id, anomaly_folder=folder, home=trained.home, tracking=False)
     assert result.anomalies is not None
     found = (trained.detector().score(anomalies) > result.threshold).float().mean().item()
     assert result.anomalies["detection_rate"] == pytest.approx(found)
@@ -73,7 +73,7 @@ def test_known_anomalies_show_what_is_found_and_a_threshold_without_guarantee(
 
 def test_images_that_look_otherwise_are_said(trained: Trained, tmp_path: Path) -> None:
     folder = write(tmp_path / "inverted", 255 - unseen(trained))
-    result = pipeline.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home, tracking=False)
+    result = workflows.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home, tracking=False)
     assert "inverted" in result.differences[0]
     assert result.drift is not None
     assert result.drift["moved"]
@@ -89,15 +89,15 @@ def test_images_that_look_otherwise_are_said(trained: Trained, tmp_path: Path) -
 )
 def test_what_cannot_be_asked_is_said(trained: Trained, asked: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        pipeline.calibrate(trained.run.record.id, home=trained.home, **asked)  # type: ignore[arg-type]
+        workflows.calibrate(trained.run.record.id, home=trained.home, **asked)  # type: ignore[arg-type]
 
 
 def test_images_of_the_training_and_swapped_folders_are_said(trained: Trained, tmp_path: Path) -> None:
     fit = DIGITS.images[trained.detector().split.fit.indices]
     known, anomalies = write(tmp_path / "known", fit), write(tmp_path / "novel", DIGITS.images[DIGITS.labels == 7])
     with pytest.raises(DataError, match="made with all"):
-        pipeline.calibrate(trained.run.record.id, normal_folder=known, home=trained.home, tracking=False)
-    swapped = pipeline.calibrate(
+        workflows.calibrate(trained.run.record.id, normal_folder=known, home=trained.home, tracking=False)
+    swapped = workflows.calibrate(
         trained.run.record.id, normal_folder=anomalies, anomaly_folder=known, home=trained.home, tracking=False
     )
     assert "swapped" in swapped.differences[-1]
@@ -108,23 +108,23 @@ def test_small_and_stretched_files_are_said(trained: Trained, tmp_path: Path) ->
     folder.mkdir()
     for i, image in enumerate(unseen(trained)[:40, 0].numpy()):
         Image.fromarray(image).resize((24, 8)).save(folder / f"{i}.png")
-    result = pipeline.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home, tracking=False)
+    result = workflows.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home, tracking=False)
     assert result.differences[0] == "the images are 8×24 and the detector works at 8×8: they are stretched"
 
 
 def test_a_calibration_is_not_resumed_as_a_training(trained: Trained) -> None:
-    result = pipeline.calibrate(trained.run.record.id, target_fpr=0.2, home=trained.home, tracking=False)
+    result = workflows.calibrate(trained.run.record.id, target_fpr=0.2, home=trained.home, tracking=False)
     with pytest.raises(UsageError, match="is that of a calibration"):
-        pipeline.resume(result.run_id, home=trained.home)
+        workflows.resume(result.run_id, home=trained.home)
 
 
 def test_too_few_images_leave_nothing_behind(trained: Trained, tmp_path: Path) -> None:
     before = len(trained.home.runs())
     folder = write(tmp_path / "normal", unseen(trained)[:10])
     with pytest.raises(CalibrationError, match="needs at least 19 calibration images, and there are 10"):
-        pipeline.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home)
+        workflows.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home)
     with pytest.raises(DataMissing):
-        pipeline.calibrate(trained.run.record.id, normal_folder=tmp_path / "none", home=trained.home)
+        workflows.calibrate(trained.run.record.id, normal_folder=tmp_path / "none", home=trained.home)
     assert len(trained.home.runs()) == before
 
 
