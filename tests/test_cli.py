@@ -11,7 +11,7 @@ import pytest
 from anomaly_ae import __version__
 from anomaly_ae.augmentation.transforms import AUGMENTATIONS
 from anomaly_ae.autoencoders import AUTOENCODERS
-from anomaly_ae.cli.names import catalogue
+from anomaly_ae.cli.completion import catalogue
 from anomaly_ae.config.run_config import TYPES
 from anomaly_ae.datasets.builtin import DATASETS
 from anomaly_ae.objectives import OBJECTIVES

@@ -13,7 +13,7 @@ from anomaly_ae.escaping import printable
 from anomaly_ae.runtime.progress import say
 
 # isort: off
-from anomaly_ae.cli import models, folders, runs, catalogues  # noqa: F401 (they register their commands)
+from anomaly_ae.cli import detector_commands, folder_commands, run_commands, catalogue_commands  # noqa: F401 (they register their commands)
 
 __all__ = ["app", "main"]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from anomaly_ae import __version__
-from anomaly_ae.cli.names import named
+from anomaly_ae.cli.completion import named
 from anomaly_ae.config.run_config import DEVICES
 from anomaly_ae.escaping import printable_values
 from anomaly_ae.reporting import text

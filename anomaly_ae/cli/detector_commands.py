@@ -18,7 +18,7 @@ from anomaly_ae.cli.app import (
     loading,
     show,
 )
-from anomaly_ae.cli.names import DATA_SET, check_config, check_dataset, named
+from anomaly_ae.cli.completion import DATA_SET, check_config, check_dataset, named
 from anomaly_ae.config.run_config import DEVICES, PRESETS
 from anomaly_ae.errors import UnknownName, UsageError
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from anomaly_ae.cli.app import Device, Json, Mlruns, ModelOption, app, loading, show
-from anomaly_ae.cli.names import named
+from anomaly_ae.cli.completion import named
 from anomaly_ae.runtime.progress import say
 
 

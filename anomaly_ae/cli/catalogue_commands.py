@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from anomaly_ae.cli.app import Json, app, show_values
-from anomaly_ae.cli.names import DATA_SET, catalogue, named
+from anomaly_ae.cli.completion import DATA_SET, catalogue, named
 from anomaly_ae.errors import UsageError, one_line
 from anomaly_ae.reporting import text
 from anomaly_ae.runtime.progress import say
