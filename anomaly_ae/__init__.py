@@ -22,34 +22,34 @@ if TYPE_CHECKING:
     from anomaly_ae.reporting.figures import plot as plot
     from anomaly_ae.scoring import FolderScores as FolderScores
     from anomaly_ae.scoring import score_folder as score_folder
-    from anomaly_ae.workflows import calibrate as calibrate
-    from anomaly_ae.workflows import compare as compare
-    from anomaly_ae.workflows import evaluate as evaluate
-    from anomaly_ae.workflows import load as load
-    from anomaly_ae.workflows import promote as promote
-    from anomaly_ae.workflows import run_plan as run_plan
-    from anomaly_ae.workflows import score as score
-    from anomaly_ae.workflows import train as train
+    from anomaly_ae.workflows.calibrate import calibrate as calibrate
+    from anomaly_ae.workflows.compare import compare as compare
+    from anomaly_ae.workflows.evaluate import evaluate as evaluate
+    from anomaly_ae.workflows.find_model import load as load
+    from anomaly_ae.workflows.pipeline import run_plan as run_plan
+    from anomaly_ae.workflows.promote import promote as promote
+    from anomaly_ae.workflows.score import score as score
+    from anomaly_ae.workflows.train import train as train
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AnomalyAEError": "errors",
-    "AutoencoderDetector": "doors.estimator",
-    "Detector": "detector",
-    "FolderScores": "folder",
-    "RunConfig": "config",
-    "calibrate": "pipeline",
-    "compare": "pipeline",
-    "evaluate": "pipeline",
-    "load": "pipeline",
-    "load_part": "autoencoders.parts",
-    "plot": "figures",
-    "promote": "pipeline",
-    "run_plan": "pipeline",
-    "score": "pipeline",
-    "score_folder": "folder",
-    "train": "pipeline",
+    "AutoencoderDetector": "integrations.sklearn",
+    "Detector": "detector.detector",
+    "FolderScores": "scoring",
+    "RunConfig": "config.run_config",
+    "calibrate": "workflows.calibrate",
+    "compare": "workflows.compare",
+    "evaluate": "workflows.evaluate",
+    "load": "workflows.find_model",
+    "load_part": "autoencoders.network_files",
+    "plot": "reporting.figures",
+    "promote": "workflows.promote",
+    "run_plan": "workflows.pipeline",
+    "score": "workflows.score",
+    "score_folder": "scoring",
+    "train": "workflows.train",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
 

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 import torch
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.cli import main
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.runs.store import Home, RunFolder
-from anomaly_ae.workflows import TrainResult, evaluate, train
+from anomaly_ae.workflows.evaluate import evaluate
+from anomaly_ae.workflows.train import TrainResult, train
 
 COMMAND = [sys.executable, "-m", "anomaly_ae.cli"]
 SETTINGS_THAT_LEAK_IN = ("ANOMALY_AE_MLRUNS", "ANOMALY_AE_DATA_DIR", "ANOMALY_AE_CACHE", "MLFLOW_TRACKING_URI")
@@ -153,8 +154,8 @@ class Trained:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     home = Home.find(str(tmp_path_factory.mktemp("project") / "mlruns"))
     with drawing():
-        result = workflows.train(RunConfig(normal="0,1,2", epochs=60), home=home)
-        return Trained(home, home.find_run(result.run_id), result, workflows.evaluate(home=home))
+        result = anomaly_ae.train(RunConfig(normal="0,1,2", epochs=60), home=home)
+        return Trained(home, home.find_run(result.run_id), result, anomaly_ae.evaluate(home=home))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from anomaly_ae.config.run_config import TYPES
 from anomaly_ae.datasets.builtin import DATASETS
 from anomaly_ae.objectives import OBJECTIVES
 from anomaly_ae.scorers import SCORERS
-from anomaly_ae.workflows import evaluate
+from anomaly_ae.workflows.evaluate import evaluate
 from tests.conftest import Cli, Trained, clean_environment
 
 WRONG = [

@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
 from fractions import Fraction
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from anomaly_ae.calibration.discoveries import Discoveries
+from anomaly_ae.calibration.tail import ALIKE, FEWEST_IN_TAIL, Floats, Tail, tail_excesses
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
 from anomaly_ae.images.sources import shown
 from anomaly_ae.metrics.ranking import require_numbers
-from anomaly_ae.storage.schema import Positive, Share, Within
 
 MARGINAL, CONDITIONAL, TAIL = "marginal", "conditional", "tail"
 GUARANTEES = (MARGINAL, CONDITIONAL, TAIL)
@@ -27,99 +27,8 @@ CHOSEN = {  # thresholds that no rate was asked for: how they came about
 }
 CONFIDENCE = 0.95
 SMALLEST_RATE, LARGEST_RATE = 1e-9, 0.999  # nobody has that many images; nobody wants that many alarms
-UP = Context(
-    prec=4, rounding=ROUND_CEILING
-)  # a smallest rate is told in so many digits, and can be asked for as told
-TAIL_SHARE, FEWEST_IN_TAIL = 0.1, 30  # of the calibration scores, the highest, and how many of them a fit needs
-FEWEST_DIFFERENT = 5  # of those
+UP = Context(prec=4, rounding=ROUND_CEILING)  # a smallest rate is told in so many digits, and can be asked for so
 LONE = 2  # times as far from the next as all others are from each other, a score stands alone
-ALIKE = 1e-5  # relative, between scores that another machine may give the other way round
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Tail:
-    """A generalised Pareto law of the calibration scores above `start`.
-
-    start: a calibration score
-    share: (count + 1) / (n + 1), the p-value just above the start; that of the start itself counts its ties as well
-    count: how many scores lie above it; the law was fitted to what they exceed `start` by
-    shape: ξ, at least 0; scale: σ > 0, in units of the score
-
-    p(s) = share · (1 + ξ (s - start) / σ)^(-1/ξ) for s > start. Pickands 1975,
-    https://doi.org/10.1214/aos/1176343003
-    """
-
-    start: float
-    share: Share
-    count: Positive
-    shape: Annotated[float, Within(0, 1e3)]
-    scale: Annotated[float, Within(np.finfo(np.float64).tiny)]
-
-    @classmethod
-    def fit(cls, scores: Floats) -> "Tail":
-        """By maximum likelihood, of the highest tenth of scores (n,), ascending, 29 at the least; n is more than 30.
-
-        Scores that are alike to 1e-5 are ties. The tail starts below those that are tied with the last of the tenth,
-        or if they are so many that this would be more than half of all, above them, for what exceeds the start by
-        nothing belongs to no law of excesses: a fit to such would end at once. A shape below 0 would end the tail at
-        a finite score and call everything beyond impossible, so it becomes 0, an exponential tail, which is heavier.
-        Raises `CalibrationError` when there are too few different scores.
-        """
-        from scipy.stats import genpareto  # a second to import, which few calibrations need
-
-        n, start, excesses = len(scores), *_tail_excesses(scores)
-        shape, _, scale = genpareto.fit(excesses, floc=0)
-        shape, scale = (shape, scale) if shape > 0 else (0.0, excesses.mean())
-        count = len(excesses)
-        return cls(start, (count + 1) / (n + 1), count, float(shape), float(scale))
-
-    def p_values(self, scores: Floats) -> Floats:
-        """p-values, in (0, share], of scores above `start`, (N,)."""
-        from scipy.stats import genpareto
-
-        survival: Floats = genpareto.sf(scores - self.start, self.shape, scale=self.scale)
-        return np.maximum(self.share * survival, np.finfo(float).tiny)
-
-    def score_at(self, p: float) -> float:
-        """The score whose p-value is p, for p up to `share`."""
-        from scipy.stats import genpareto
-
-        return self.start + float(genpareto.isf(p / self.share, self.shape, scale=self.scale))
-
-
-def _tail_excesses(scores: Floats) -> tuple[float, Floats]:
-    """Where the tail of scores (n,) starts, and by how much those above exceed it, see `Tail.fit`."""
-    n, highest = len(scores), max(FEWEST_IN_TAIL, round(TAIL_SHARE * len(scores))) - 1
-    apart = ALIKE * float(np.abs(scores).max())
-    above = int(np.searchsorted(scores, scores[-highest] - apart))
-    if n - above > max(highest, n // 2):
-        above = int(np.searchsorted(scores, scores[-highest] + apart, side="right"))
-    start = float(scores[above - 1])
-    excesses = scores[above:] - start
-    different = len(np.unique(np.round(excesses / apart))) if apart else 0
-    if len(excesses) < FEWEST_IN_TAIL - 1 or different < FEWEST_DIFFERENT:
-        raise CalibrationError(
-            f"too many of the {n:,} calibration scores are equal for a tail: the highest {len(excesses):,} that "
-            f"differ from the rest have {different} values, and {FEWEST_IN_TAIL - 1} with {FEWEST_DIFFERENT} are "
-            "needed; take the guarantee marginal or conditional, or a scorer with finer scores"
-        )
-    return start, excesses
-
-
-@dataclass(frozen=True)
-class Discoveries:
-    """The images of a batch that are called anomalous at a false discovery rate.
-
-    found:    bool (N,)
-    possible: the fewest discoveries that the number of calibration images allows, N + 1 or more where none are
-    needed:   the fewest calibration images with which any are possible at that false discovery rate
-    """
-
-    found: Tensor
-    possible: int
-    needed: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -279,7 +188,7 @@ class Calibration:
     def can_have_tail(self) -> bool:
         """Whether the guarantee `tail` can be had of these scores: they are enough, and enough of them differ."""
         try:
-            return len(self.scores) > FEWEST_IN_TAIL and bool(_tail_excesses(self.scores.double().numpy()))
+            return len(self.scores) > FEWEST_IN_TAIL and bool(tail_excesses(self.scores.double().numpy()))
         except CalibrationError:
             return False
 

@@ -19,7 +19,8 @@ from anomaly_ae.cli.app import (
     show,
 )
 from anomaly_ae.cli.completion import DATA_SET, check_config, check_dataset, named
-from anomaly_ae.config.run_config import DEVICES, PRESETS
+from anomaly_ae.config.presets import PRESETS
+from anomaly_ae.config.run_config import DEVICES
 from anomaly_ae.errors import UnknownName, UsageError
 
 ONNX = "onnx"

@@ -34,7 +34,7 @@ def run(
     from anomaly_ae.runs.store import Home
 
     with loading():
-        from anomaly_ae.workflows import run_plan
+        from anomaly_ae.workflows.pipeline import run_plan
 
     overrides = [parse_setting(text) for text in settings or []]
     overrides += [("data_dir", data_dir)] if data_dir else []

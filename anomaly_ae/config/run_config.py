@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from anomaly_ae.config.presets import PRESETS
 from anomaly_ae.errors import UnknownName, UsageError, errors_at
 from anomaly_ae.storage.yaml_files import Line
 
@@ -22,20 +23,6 @@ INTENSITY = re.compile(rf"(?P<percentiles>p)?(?P<low>{VALUE}):(?(percentiles)p)(
 JOINED = {"image_size": "x", "tile": "x", "intensity": ":", "scorer": "+", "objective": "+", "augment": "+"}  # lists
 LONGEST = 60  # letters of a value in a message
 ONE_CYCLE, CONSTANT = "one-cycle", "constant"
-# What a preset fills in where nothing else was said
-USUAL = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
-PRESETS: dict[str, dict[str, Any]] = {
-    "fast": USUAL | {"scorer": "relative+latent-knn"},
-    "default": USUAL | {"scorer": "aligned-knn"},
-    "surface": {
-        "autoencoder": "repair",
-        "scorer": "defect",
-        "augment": "flips+light",
-        "batch_size": 16,
-        "patience": 60,
-        "steps": 2000,
-    },
-}
 
 
 def _number(low: float, high: float = math.inf, *, text: str) -> dict[str, Any]:

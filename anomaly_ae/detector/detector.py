@@ -14,13 +14,12 @@ from torch import Tensor
 from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.inference import (
     Read,
-    exact_float32,
-    forward_batches,
     map_images,
     map_latents,
     pick_device,
 )
-from anomaly_ae.calibration.conformal import CHOSEN, Calibration, Discoveries, alarms_allowed, p_value_levels
+from anomaly_ae.calibration.conformal import CHOSEN, Calibration
+from anomaly_ae.calibration.discoveries import Discoveries
 from anomaly_ae.calibration.drift import Drift, measure_drift
 from anomaly_ae.datasets.catalogue import Data
 from anomaly_ae.datasets.splits import Part, Split, pack_names, unpack_names
@@ -48,10 +47,8 @@ from anomaly_ae.images.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.images.statistics import Profile, size_difference
 from anomaly_ae.metrics.ranking import require_numbers
 from anomaly_ae.runtime.progress import say
-from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
-from anomaly_ae.scorers.neighbors import sample
+from anomaly_ae.scorers import MapScorer, Scorer
 from anomaly_ae.storage.atomic import expand, sha256, storage_errors, write_bytes, write_folder, write_json
-from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.storage.schema import Mismatch
 
 if TYPE_CHECKING:
@@ -59,7 +56,6 @@ if TYPE_CHECKING:
 
     from anomaly_ae import FolderScores
 
-REFERENCES = 500  # images by which it is told which others are unusual
 ESTIMATOR_FILE = "estimator.json"  # what the scikit-learn estimator has to say beside them
 OWN_FILES = {JSON_FILE, WEIGHTS_FILE, ESTIMATOR_FILE}
 
@@ -298,80 +294,6 @@ def _follows(threshold: float, calibration: Calibration) -> bool:
     at, above = calibration.p_values(torch.cat([edge, edge.nextafter(torch.tensor(torch.inf))])).tolist()
     tail_fits = calibration.tail is None or bool((calibration.scores == calibration.tail.start).any())
     return tail_fits and above <= calibration.target_fpr < at and threshold == calibration.threshold
-
-
-def fit_detector(
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    weights: dict[str, Tensor],
-    images: dict[str, ImageSet],
-    split: Split,
-    target_fpr: float,
-    device: torch.device,
-) -> Detector:
-    """Make a detector of trained weights: fit the scorer on `images["fit"]` and `["validation"]`, calibrate on
-    `["calibration"]`.
-
-    Raises `CalibrationError` when there are too few calibration images for `target_fpr`.
-    """
-    network = recipe.build(preprocessing.shape)
-    network.load_state_dict(weights)
-    network.to(device).eval()
-    known = images["fit"].images, images["validation"].images
-    scorer = fit_scorer(recipe.scorer, network, *known, recipe.trim_training, recipe.top_share)
-    scores = map_images(network, images["calibration"].images, scorer.score, ())
-    calibration = Calibration(scores, target_fpr, names=images["calibration"].names)
-    profile = Profile.of(images["fit"].images)
-    detector = Detector(recipe, preprocessing, network, scorer, calibration, split, profile)
-    return dataclasses.replace(detector, heat_level=_heat_level(detector, images["calibration"].images))
-
-
-def _heat_level(detector: Detector, images: Tensor) -> float | None:
-    """What the heat maps of no more calibration images exceed than the target rate allows; None without maps."""
-    some = images[sample(len(images), REFERENCES)]
-    if detector.map_scorer is None:
-        return None
-    maps = map_images(detector.network, some, detector.map_scorer.heat_map, detector.preprocessing.shape[1:])
-    rank = max(1, alarms_allowed(p_value_levels(len(some)), detector.calibration.target_fpr))
-    return float(maps.flatten(1).amax(dim=1).topk(rank).values[-1])
-
-
-def fit_scorer(
-    name: str,
-    network: Autoencoder,
-    fit: Tensor,
-    validation: Tensor,
-    trimmed: float = 0.0,
-    top_share: float | None = None,
-) -> Scorer:
-    """The scorer called `name`, fitted to what a network makes of images, uint8 (N, C, H, W).
-
-    trimmed: the share of the fit images, those that score highest among the others, that it does not get to see
-    Raises `UnknownName`, and `UsageError` when the network's outputs lack what it needs.
-    """
-    if trimmed and len(fit) > 1:
-        fit = take_rows(fit, _usual(name, network, fit, validation, trimmed))
-    scorer = build_scorer(name, top_share)
-    with torch.inference_mode(), exact_float32(next(network.parameters()).device.type):
-        _, outputs = next(iter(forward_batches(network, fit[:1])))
-        for part in scorer.each():
-            part.check(outputs)
-        scorer.fit(lambda: forward_batches(network, fit), lambda: forward_batches(network, validation))
-    return scorer
-
-
-def _usual(name: str, network: Autoencoder, fit: Tensor, validation: Tensor, trimmed: float) -> Tensor:
-    """Positions of the fit images but for the share `trimmed` with the highest scores.
-
-    Each half is scored by what was learned from some of the other half, for nothing is novel to a memory that holds
-    it; some, for what is rare must not find many of its kind there.
-    """
-    scores = torch.empty(len(fit))
-    for half in range(2):
-        others = fit[1 - half :: 2]
-        scorer = fit_scorer(name, network, others[sample(len(others), REFERENCES)], validation)
-        scores[half::2] = map_images(network, fit[half::2], scorer.score, ())
-    return scores.topk(len(fit) - round(trimmed * len(fit)), largest=False).indices.sort().values
 
 
 def is_detector(folder: Path) -> bool:

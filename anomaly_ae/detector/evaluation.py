@@ -13,7 +13,8 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_float, map_images
-from anomaly_ae.detector.detector import Detector, fit_scorer
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.fit import fit_scorer
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.sources import shown

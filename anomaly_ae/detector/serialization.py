@@ -18,7 +18,8 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder, Options, Shape, build_autoencoder
-from anomaly_ae.calibration.conformal import CHOSEN, GUARANTEES, TAIL, Tail
+from anomaly_ae.calibration.conformal import CHOSEN, GUARANTEES, TAIL
+from anomaly_ae.calibration.tail import Tail
 from anomaly_ae.datasets.splits import SplitRecord
 from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, ModelNotFound, StorageError, UsageError, one_line
 from anomaly_ae.escaping import printable, short_name

@@ -14,7 +14,8 @@ from anomaly_ae.calibration.conformal import images_needed, smallest_rate
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.feature_rows import Layout, Rows, Scale
 from anomaly_ae.datasets.splits import Part, Split, split_rows
-from anomaly_ae.detector.detector import Detector, fit_detector
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.fit import fit_detector
 from anomaly_ae.detector.serialization import Recipe
 from anomaly_ae.errors import TooFewRows
 from anomaly_ae.images.image_set import Dataset, ImageSet

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomaly_ae.autoencoders.inference import as_bytes, as_float, batch_size, exact_float32
-from anomaly_ae.calibration.conformal import Calibration, Tail, p_value_levels
+from anomaly_ae.calibration.conformal import Calibration, p_value_levels
+from anomaly_ae.calibration.tail import Tail
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.images.preprocessing import resize

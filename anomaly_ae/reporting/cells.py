@@ -14,7 +14,8 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.escaping import short_name
 from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.comparison import read_scores
-from anomaly_ae.runs.store import FINISHED, RunFolder
+from anomaly_ae.runs.record import FINISHED
+from anomaly_ae.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

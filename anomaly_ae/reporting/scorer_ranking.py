@@ -10,7 +10,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from anomaly_ae.reporting import figures
-from anomaly_ae.runs.store import FINISHED, RunFolder
+from anomaly_ae.runs.record import FINISHED
+from anomaly_ae.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

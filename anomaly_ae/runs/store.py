@@ -20,28 +20,25 @@ import csv
 import dataclasses
 import functools
 import os
-import secrets
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, UsageError, one_line
+from anomaly_ae.runs.record import FAILED, FINISHED, KILLED, PIPELINE, RUNNING, Record
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import expand, flush, storage_errors, sweep, write_csv, write_json
-from anomaly_ae.storage.schema import Count, Matching, Mismatch, Name, OneOf, Positive, Share, parse, read_json
+from anomaly_ae.storage.schema import Count, Mismatch, Name, Share, parse, read_json
 
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
 
-TRAINING, PIPELINE, CALIBRATION = "training", "pipeline", "calibration"  # kinds of runs
-RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 LATEST = "latest"
 EXAMPLE, CALIBRATION_SCORES, FIGURES = "example.png", "calibration.csv", "figures"
 LOCK_WAIT = 20.0  # seconds to wait for a store that nobody has written to meanwhile
@@ -184,49 +181,6 @@ class Home:
             if record.is_training and record.status in (KILLED, FAILED):
                 return run
         raise ModelNotFound(f"no training in {self.root} was interrupted; there is nothing to resume")
-
-
-def _is_time(text: str) -> bool:
-    """Whether it is a time of some time zone in ISO 8601."""
-    try:
-        return datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        return False
-
-
-Time = Annotated[str, Matching("a time in ISO 8601", _is_time)]
-
-
-@dataclass(frozen=True)
-class Record:
-    """The content of run.json. `mlflow_run_id` is None while MLflow knows nothing of the run."""
-
-    id: Name
-    mlflow_run_id: str | None
-    name: str
-    started: Time  # UTC
-    status: Annotated[str, OneOf((RUNNING, FINISHED, KILLED, FAILED))] = RUNNING
-    finished: Time | None = None
-    on_server: bool = False  # MLflow's run is in another store than this home's own
-    tracked: bool = True  # False: --no-tracking was asked for
-    unlogged: bool = False  # MLflow may lack something that the folder has
-    device: str = "cpu"  # it was trained on
-    parameters: Count = 0  # of its network
-    threads: Positive | None = None  # of the processor, which its weights depend on in the last digits
-    parent: str | None = None  # the run of the pipeline file it is a cell of
-    kind: Annotated[str, OneOf((TRAINING, PIPELINE, CALIBRATION))] = TRAINING
-    resume: str | None = None  # the command that goes on with it, where it is not `train --resume`
-
-    @classmethod
-    def new(cls, name: str, tracked: bool, parent: "RunFolder | None" = None) -> "Record":
-        """That of a run that begins now, below the run `parent` if there is one."""
-        above = parent.record.id if parent else None
-        return cls(secrets.token_hex(16), None, name, now(), tracked=tracked, unlogged=tracked, parent=above)
-
-    @property
-    def is_training(self) -> bool:
-        """Whether it is a training by itself, no cell of a pipeline."""
-        return self.kind == TRAINING and self.parent is None
 
 
 @dataclass(frozen=True)
@@ -423,11 +377,6 @@ def place_flag(root: Path) -> str:
     except UsageError:  # here none can be kept
         is_found = False
     return "" if is_found else f" --mlruns {shlex.quote(str(root))}"
-
-
-def now() -> str:
-    """The time as run.json has it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def conflicts(recorded: RunConfig, asked: RunConfig) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 from anomaly_ae.escaping import markdown, markdown_code, short_name
 from anomaly_ae.reporting.text import narrow_scorers
 from anomaly_ae.reporting.text.phrases import unranked
-from anomaly_ae.runs.store import CALIBRATION, RunFolder
+from anomaly_ae.runs.record import CALIBRATION
+from anomaly_ae.runs.store import RunFolder
 from anomaly_ae.runtime.tables import markdown_table
 
 HEADLINE = ("AUROC (95 % interval)", "average precision", "FPR@95TPR", "false alarms", "detected")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
-from anomaly_ae.runs.store import SHORTEST_ID, TRAINING, Home, Record, RunFolder
+from anomaly_ae.runs.record import TRAINING, Record
+from anomaly_ae.runs.store import SHORTEST_ID, Home, RunFolder
 from anomaly_ae.storage.atomic import write_folder
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.remote_runs import as_time, list_elsewhere

@@ -1,6 +1,7 @@
 """The detector of a run as a model of MLflow, `runs:/<run id>/model`: for Spark, MLflow's server and its registry.
 
-The model is a copy of the detector and a file of code, `doors/pyfunc.py`, which MLflow runs where it is loaded.
+The model is a copy of the detector and a file of code, `integrations/pyfunc.py`, which MLflow runs where it is
+loaded.
 """
 
 import warnings
@@ -14,8 +15,8 @@ import anomaly_ae
 from anomaly_ae.runs.store import EXAMPLE
 
 MODEL = "model"
-CONTENT = "content"  # the one column, as `doors/pyfunc.py` has it
-CODE = Path(anomaly_ae.__file__).parent / "doors" / "pyfunc.py"  # handed over as a file, and not imported here
+CONTENT = "content"  # the one column, as `integrations/pyfunc.py` has it
+CODE = Path(anomaly_ae.__file__).parent / "integrations" / "pyfunc.py"  # handed over as a file, and not imported here
 READY = "READY"
 
 

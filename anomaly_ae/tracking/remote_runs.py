@@ -9,7 +9,8 @@ from anomaly_ae.config.run_config import TYPES, RunConfig, check_value
 from anomaly_ae.errors import StorageError, UsageError, one_line
 from anomaly_ae.reporting import text
 from anomaly_ae.runs.query import Listed, list_home, select
-from anomaly_ae.runs.store import PIPELINE, Home
+from anomaly_ae.runs.record import PIPELINE
+from anomaly_ae.runs.store import Home
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.run_logger import KIND, PARENT, mark_dead_runs

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from anomaly_ae.config.run_config import PLACES, RunConfig
 from anomaly_ae.errors import ModelError, RunBusy, StorageError, one_line
 from anomaly_ae.escaping import printable, short_name
-from anomaly_ae.runs.store import KILLED, PIPELINE, RUNNING, Home, Record, RunFolder
+from anomaly_ae.runs.record import KILLED, PIPELINE, RUNNING, Record
+from anomaly_ae.runs.store import Home, RunFolder
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import sweep_top
 from anomaly_ae.tracking.client import explain, find_experiment, open_client, store_held

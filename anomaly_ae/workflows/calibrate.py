@@ -32,7 +32,8 @@ from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.reporting import figures, text
-from anomaly_ae.runs.store import CALIBRATION, CALIBRATION_SCORES, EXAMPLE, LATEST, Home, Record, RunFolder
+from anomaly_ae.runs.record import CALIBRATION, Record
+from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, Home, RunFolder
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.scoring import Scored, score_images
 from anomaly_ae.storage.atomic import expand, write_csv, write_json
@@ -281,7 +282,7 @@ def _keep(
     name = f"calibration · {new.calibration.guarantee} · {new.calibration.target_fpr:g}"
     split = parent.split if parent else {"digest": "", "parts": old.split.summary()}
     files = {"config.json": config.to_dict(), "split.json": split}
-    record = Record.new(name, tracking, parent)
+    record = Record.new(name, tracking, parent.record.id if parent else None)
     record = dataclasses.replace(record, kind=CALIBRATION, resume="the same anomaly-ae calibrate again")
     with begin_run(home, config.experiment, record, files) as (run, tracker):
         tracker.log_start(run)

@@ -9,7 +9,8 @@ from anomaly_ae.errors import ModelError, UsageError
 from anomaly_ae.reporting import figures, text
 from anomaly_ae.reporting.comparison import Row, compare_runs, differing_settings, draw_runs, labels, read_scores
 from anomaly_ae.reporting.html import ComparisonPage
-from anomaly_ae.runs.store import FINISHED, PIPELINE, Home, RunFolder
+from anomaly_ae.runs.record import FINISHED, PIPELINE
+from anomaly_ae.runs.store import Home, RunFolder
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.storage.atomic import sha256, write_csv, write_text
 from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from anomaly_ae.errors import Interrupted
-from anomaly_ae.runs.store import FAILED, FINISHED, KILLED, Home, Record, RunFolder, now
+from anomaly_ae.runs.record import FAILED, FINISHED, KILLED, Record, now
+from anomaly_ae.runs.store import Home, RunFolder
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.storage.atomic import make_folder, storage_errors, write_json
 from anomaly_ae.tracking.run_logger import Tracker, upload

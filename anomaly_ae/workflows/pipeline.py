@@ -27,18 +27,8 @@ from anomaly_ae.reporting import text
 from anomaly_ae.reporting.cells import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.reporting.figures.saving import save_figures
 from anomaly_ae.reporting.scorer_ranking import draw_scorers, measured, scorer_table
-from anomaly_ae.runs.store import (
-    FAILED,
-    FIGURES,
-    FINISHED,
-    PIPELINE,
-    RUNNING,
-    Home,
-    Record,
-    RunFolder,
-    place_flag,
-    warn,
-)
+from anomaly_ae.runs.record import FAILED, FINISHED, PIPELINE, RUNNING, Record
+from anomaly_ae.runs.store import FIGURES, Home, RunFolder, place_flag, warn
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.storage.atomic import write_csv, write_json, write_text

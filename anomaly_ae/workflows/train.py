@@ -19,25 +19,16 @@ from anomaly_ae.autoencoders.network_files import save_parts
 from anomaly_ae.calibration.conformal import smallest_rate
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import whole_name
-from anomaly_ae.detector.detector import Detector, fit_detector
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import reconstruction_mse
+from anomaly_ae.detector.fit import fit_detector
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable, short_name
 from anomaly_ae.reporting import text
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
 from anomaly_ae.reporting.run_figures import reconstruction_grid, save_training_figures
-from anomaly_ae.runs.store import (
-    CALIBRATION_SCORES,
-    EXAMPLE,
-    FINISHED,
-    LATEST,
-    RUNNING,
-    TRAINING,
-    Home,
-    Record,
-    RunFolder,
-    conflicts,
-)
+from anomaly_ae.runs.record import FINISHED, RUNNING, TRAINING, Record
+from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, Home, RunFolder, conflicts
 from anomaly_ae.runtime.progress import display, say, stage
 from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.storage.atomic import storage_errors, write_csv, write_json, write_with
@@ -120,7 +111,7 @@ def train(
     name = place.cell if place else f"{short_name(used.dataset)} {used.normal} · {used.autoencoder} · {used.scorer}"
     parent = place.parent if place else None
     files = {"config.json": used.to_dict(), "split.json": job.split_record}
-    record = Record.new(name, tracking, parent)
+    record = Record.new(name, tracking, parent.record.id if parent else None)
     device, threads = str(job.device), torch.get_num_threads()
     record = dataclasses.replace(record, device=device, parameters=job.parameters, threads=threads)
     with begin_run(home, config.experiment, record, files) as (run, tracker):

@@ -25,7 +25,7 @@ from anomaly_ae.autoencoders import Options, build_autoencoder
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.detector.detector import fit_scorer
+from anomaly_ae.detector.fit import fit_scorer
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.metrics.ranking import ranking
 from anomaly_ae.objectives import build_objective

@@ -27,7 +27,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import novelty
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.storage.atomic import write_with
-from anomaly_ae.workflows import load
+from anomaly_ae.workflows.find_model import load
 
 RATES, DIVISIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2), 200
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.autoencoders import AUTOENCODERS, Options, build_autoencoder, image_size, parameter_count
 from anomaly_ae.autoencoders.summary import layers, summarise
 from anomaly_ae.config.run_config import RunConfig
@@ -12,7 +12,7 @@ from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.runs.store import Home
-from anomaly_ae.workflows import find_model
+from anomaly_ae.workflows.find_model import find_model
 
 GRAY = (1, 28, 28)
 ANCESTORS = [name for name in AUTOENCODERS if name not in ("conv", "vae", "repair")]
@@ -109,7 +109,7 @@ def test_the_wide_kernel_takes_no_other_size() -> None:
 @pytest.mark.parametrize("name", AUTOENCODERS)
 def test_each_finds_anomalies_after_a_moment_on_the_bundled_digits(name: str, home: Home) -> None:
     """At its native size, objective and learning rate: better than chance after a few steps."""
-    result = workflows.train(
+    result = anomaly_ae.train(
         RunConfig(normal="0", autoencoder=name, scorer="mse", epochs=6, batch_size=8), home=home, tracking=False
     )
     assert result.validation_mse < 0.11  # black would give 0.13

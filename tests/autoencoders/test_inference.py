@@ -15,7 +15,7 @@ from anomaly_ae.autoencoders.inference import (
     pick_device,
 )
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.detector.detector import fit_scorer
+from anomaly_ae.detector.fit import fit_scorer
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.preprocessing import resize
 

@@ -16,13 +16,13 @@ from anomaly_ae.calibration.conformal import (
     MARGINAL,
     TAIL,
     Calibration,
-    Tail,
     alarms_allowed,
     images_needed,
     p_value_levels,
     smallest_rate,
 )
 from anomaly_ae.calibration.drift import measure_drift
+from anomaly_ae.calibration.tail import Tail
 from anomaly_ae.errors import CalibrationError, DataError, UnknownName, UsageError
 from anomaly_ae.metrics.ranking import auroc_interval, ranking
 

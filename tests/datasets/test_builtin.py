@@ -10,7 +10,7 @@ import torch
 
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import DataDamaged, DataMissing, UnknownName
-from tests.data.test_idx import idx_bytes
+from tests.datasets.test_idx import idx_bytes
 
 
 def write_mnist(root: Path, *, packed: bool = False, name: str = "MNIST") -> None:

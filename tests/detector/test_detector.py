@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.detector.detector import Detector, fit_scorer
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.fit import fit_scorer
 from anomaly_ae.errors import DataError, DetectorDamaged, ModelNotFound, StorageError, UsageError
 from tests.conftest import Trained
 

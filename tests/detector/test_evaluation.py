@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
@@ -65,7 +65,7 @@ def test_tables_are_kept_with_the_run(trained: Trained) -> None:
 
 def test_another_rate_is_printed_and_leaves_the_run_alone(trained: Trained) -> None:
     before = (trained.run.path / "evaluation" / "metrics.json").read_bytes()
-    other = workflows.evaluate(home=trained.home, target_fpr=0.2)
+    other = anomaly_ae.evaluate(home=trained.home, target_fpr=0.2)
     assert (other.target_fpr, other.auroc) == (0.2, trained.evaluation.auroc)
     assert other.threshold < trained.evaluation.threshold
     assert (trained.run.path / "evaluation" / "metrics.json").read_bytes() == before
@@ -76,7 +76,7 @@ def test_a_saved_folder_can_be_evaluated_without_its_run(
 ) -> None:
     folder = tmp_path_factory.mktemp("elsewhere") / "copy"
     trained.detector().save(folder)
-    evaluation = workflows.evaluate(str(folder), home=trained.home)
+    evaluation = anomaly_ae.evaluate(str(folder), home=trained.home)
     assert (evaluation.run_id, evaluation.auroc) == (None, trained.evaluation.auroc)
     assert sorted(path.name for path in folder.iterdir()) == ["detector.json", "weights.safetensors"]
 
@@ -100,8 +100,8 @@ def test_the_split_was_held(trained: Trained) -> None:
 
 @pytest.mark.usefixtures("figures")
 def test_where_every_class_is_normal_there_is_nothing_to_rank(home: Home) -> None:
-    workflows.train(RunConfig(normal="all", autoencoder="vanilla", epochs=2), home=home)
-    evaluation = workflows.evaluate(home=home)
+    anomaly_ae.train(RunConfig(normal="all", autoencoder="vanilla", epochs=2), home=home)
+    evaluation = anomaly_ae.evaluate(home=home)
     assert evaluation.auroc is evaluation.auroc_ci is evaluation.true_positive_rate is None
     assert evaluation.reconstruction_mse > 0
     assert {row["role"] for row in evaluation.per_class} == {"normal"}
@@ -120,14 +120,14 @@ def test_the_reconstruction_mse_is_that_of_the_normal_test_images(trained: Train
 
 def test_another_guarantee_is_printed_and_leaves_the_run_alone(trained: Trained) -> None:
     before = (trained.run.path / "evaluation" / "metrics.json").read_bytes()
-    other = workflows.evaluate(home=trained.home, guarantee="conditional", confidence=0.9)
+    other = anomaly_ae.evaluate(home=trained.home, guarantee="conditional", confidence=0.9)
     assert other.calibration == "conditional, with 90% confidence"
     assert other.threshold > trained.evaluation.threshold
     assert (trained.run.path / "evaluation" / "metrics.json").read_bytes() == before
 
 
 def test_discoveries_are_measured_against_the_labels(trained: Trained) -> None:
-    found = workflows.evaluate(home=trained.home, fdr=0.1).discoveries
+    found = anomaly_ae.evaluate(home=trained.home, fdr=0.1).discoveries
     assert found is not None
     detector = trained.detector()
     test = load_dataset("digits").files["train"].take(detector.split.test.indices)
@@ -140,9 +140,9 @@ def test_discoveries_are_measured_against_the_labels(trained: Trained) -> None:
 
 
 def test_other_scorers_are_measured_on_the_same_images(trained: Trained) -> None:
-    rows = workflows.evaluate(home=trained.home, beside=["pixel-knn", "relative"]).beside
+    rows = anomaly_ae.evaluate(home=trained.home, beside=["pixel-knn", "relative"]).beside
     assert [row["scorer"] for row in rows] == ["aligned-knn", "pixel-knn", "relative"]
-    assert workflows.evaluate(home=trained.home).beside == []  # what was not asked is not printed, and yet
+    assert anomaly_ae.evaluate(home=trained.home).beside == []  # what was not asked is not printed, and yet
     kept = json.loads((trained.run.path / "evaluation" / "metrics.json").read_text())
     assert kept["beside"] == rows
     detector = trained.detector()
@@ -157,10 +157,10 @@ def test_other_scorers_are_measured_on_the_same_images(trained: Trained) -> None
 
 
 def test_all_scorers_beside_are_those_that_suit_the_network(trained: Trained) -> None:
-    rows = workflows.evaluate(home=trained.home, beside=["all"]).beside
+    rows = anomaly_ae.evaluate(home=trained.home, beside=["all"]).beside
     assert {row["scorer"] for row in rows} == set(SCORERS) - {"elbo", "defect"}
 
 
 def test_a_wrong_name_beside_is_said(trained: Trained) -> None:
     with pytest.raises(UnknownName, match="pixel-knn"):
-        workflows.evaluate(home=trained.home, beside=["pixels-knn"])
+        anomaly_ae.evaluate(home=trained.home, beside=["pixels-knn"])

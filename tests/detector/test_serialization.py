@@ -19,7 +19,8 @@ from torch import Tensor
 from anomaly_ae import AnomalyAEError
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.splits import split_dataset
-from anomaly_ae.detector.detector import Detector, fit_detector
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.fit import fit_detector
 from anomaly_ae.detector.serialization import Recipe, digest_of
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.storage.atomic import sha256

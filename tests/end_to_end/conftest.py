@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.tracking.registry import Promoted
 from tests.conftest import Trained, start
 
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def promoted(trained: Trained) -> Promoted:
-    return workflows.promote(trained.run.record.id, home=trained.home)
+    return anomaly_ae.promote(trained.run.record.id, home=trained.home)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.runs.store import KILLED, Home, RunFolder
+from anomaly_ae.runs.record import KILLED
+from anomaly_ae.runs.store import Home, RunFolder
 from anomaly_ae.tracking import remote_runs
+from anomaly_ae.workflows.train import resume
 from tests.conftest import Cli, clean_environment, start
 
 TRAIN = ("train", "--normal", "0,1,2", "--no-figures", "--epochs", "60", "--seed", "7")
@@ -129,7 +131,7 @@ main()
 def small(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home with a training of one epoch."""
     home = Home.find(str(tmp_path_factory.mktemp("small") / "mlruns"))
-    workflows.train(RunConfig(normal="5", epochs=1, scorer="mse"), home=home)
+    anomaly_ae.train(RunConfig(normal="5", epochs=1, scorer="mse"), home=home)
     return home
 
 
@@ -171,7 +173,7 @@ def test_a_run_struck_as_it_begins_is_marked_in_its_folder_and_in_mlflow(
     experiments = [each.experiment_id for each in client.search_experiments()]
     assert not client.search_runs(experiments, "attributes.status = 'RUNNING'")
     if command.startswith("train"):
-        assert workflows.resume(run.record.id, home=small).epochs == 1
+        assert resume(run.record.id, home=small).epochs == 1
         assert client.get_run(str(run.record.mlflow_run_id)).info.status == "FINISHED"
 
 

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs.store import Home
 from tests.conftest import Cli
@@ -24,7 +24,7 @@ def home_in(project: Path) -> Home:
 
 
 def train(project: Path) -> str:
-    return workflows.train(SHORT, home=home_in(project)).run_id
+    return anomaly_ae.train(SHORT, home=home_in(project)).run_id
 
 
 def artifacts_of(project: Path, run_id: str) -> Path:
@@ -62,7 +62,7 @@ def test_a_moved_project_goes_on_in_the_new_place(
 
     (tmp_path / "pictures").mkdir()
     Image.new("L", (8, 8), 90).save(tmp_path / "pictures" / "gray.png")
-    (scored,) = workflows.load(first, mlruns=str(new / "mlruns")).score_folder(tmp_path / "pictures")
+    (scored,) = anomaly_ae.load(first, mlruns=str(new / "mlruns")).score_folder(tmp_path / "pictures")
     score = score_with_model(home_in(new), first, tmp_path / "pictures" / "gray.png", monkeypatch)
     assert score == pytest.approx(scored["score"], rel=1e-5)
 

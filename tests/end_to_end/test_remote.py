@@ -17,12 +17,14 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.errors import ModelNotFound
 from anomaly_ae.runs.query import list_home
-from anomaly_ae.runs.store import FINISHED, Home
+from anomaly_ae.runs.record import FINISHED
+from anomaly_ae.runs.store import Home
 from anomaly_ae.storage.atomic import sha256
 from anomaly_ae.tracking.remote_runs import list_runs
+from anomaly_ae.workflows.find_model import find_model
 from tests.conftest import Cli, clean_environment
 from tests.end_to_end.conftest import free_port
 
@@ -123,8 +125,8 @@ def test_runs_are_kept_on_a_server_and_used_from_elsewhere(server: str, cli_proc
             assert sha256(file.read_bytes()) == sha256((cell.path / "detector" / file.name).read_bytes())
 
     elsewhere = Home(tmp_path / "elsewhere" / "mlruns", server)
-    new = workflows.calibrate(cells[0].record.id, target_fpr=0.2, home=elsewhere)
-    assert new.threshold_before == workflows.load(cells[0].path / "detector").threshold
+    new = anomaly_ae.calibrate(cells[0].record.id, target_fpr=0.2, home=elsewhere)
+    assert new.threshold_before == anomaly_ae.load(cells[0].path / "detector").threshold
     child = client.get_run(new.run_id)
     assert (child.info.status, child.data.tags["mlflow.parentRunId"]) == (FINISHED, cells[0].record.id)
     assert child.data.metrics["calibration/threshold"] == new.threshold
@@ -138,12 +140,12 @@ def test_runs_are_kept_on_a_server_and_used_from_elsewhere(server: str, cli_proc
         later = datetime.fromisoformat(there.started) - datetime.fromisoformat(row.started)
         assert abs(later) < timedelta(minutes=1)
     assert [row.run_id for row in list_runs(third, ["scorer=mse", "epochs=2"]).runs] == [cells[1].record.id]
-    promoted = workflows.promote(cells[1].record.id[:8], home=third)
+    promoted = anomaly_ae.promote(cells[1].record.id[:8], home=third)
     assert [row.run_id for row in list_runs(third).runs if row.here] == [cells[1].record.id]
     assert promoted.auroc == cells[1].read("evaluation/metrics.json")["auroc"]
-    _, found = workflows.find_model(elsewhere, promoted.uri)
+    _, found = find_model(elsewhere, promoted.uri)
     assert found
     assert found.record.id == cells[1].record.id
-    assert len(workflows.compare([promoted.uri, cells[0].record.id], home=elsewhere).runs) == 2
+    assert len(anomaly_ae.compare([promoted.uri, cells[0].record.id], home=elsewhere).runs) == 2
     with pytest.raises(ModelNotFound, match="no run '0123456789' with a detector"):
-        workflows.find_model(elsewhere, "0123456789")
+        find_model(elsewhere, "0123456789")

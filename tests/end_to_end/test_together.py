@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from anomaly_ae.runs.store import FINISHED, Home, RunFolder
+from anomaly_ae.runs.record import FINISHED
+from anomaly_ae.runs.store import Home, RunFolder
 from tests.conftest import start
 
 TOGETHER = 8

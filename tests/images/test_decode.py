@@ -12,8 +12,8 @@ from PIL import Image
 
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import DataDamaged, DataError
-from anomaly_ae.images import decode
 from anomaly_ae.images.decode import CROP, INSIDE, PAD, STRETCH, Picture, Target, put_back, read_file, size_inside
+from anomaly_ae.images.decode import decode as decode_content
 from anomaly_ae.images.preprocessing import resize
 
 GRAY, COLOUR = (1, 4, 6), (3, 4, 6)
@@ -22,7 +22,7 @@ RGB = np.dstack([PIXELS, 255 - PIXELS, PIXELS])
 
 
 def decode(content: bytes, shape: tuple[int, int, int], fit: str = STRETCH) -> Picture:
-    return decode.decode(content, Target(shape, fit))
+    return decode_content(content, Target(shape, fit))
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -15,7 +15,7 @@ from anomaly_ae.images.decode import Target, decode
 from anomaly_ae.images.intensity import FLOAT, WHOLE, Intensity
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.runs.store import Home
-from tests.data.test_intensity import cloth, fill, train
+from tests.images.test_intensity import cloth, fill, train
 
 VALUES = np.random.default_rng(0).random((5, 7, 4))
 

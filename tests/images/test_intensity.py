@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, TiffImagePlugin
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.detector.detector import Detector
@@ -207,7 +207,7 @@ def test_tiffs_in_which_0_is_white_are_seen_as_others(tmp_path: Path, kind: str)
 
 def train(folder: Path, home: Home, **settings: object) -> Detector:
     asked = {"dataset": str(folder), "preset": "fast", "epochs": 1, "target_fpr": 0.2} | settings
-    result = workflows.train(RunConfig.build(asked), home=home, tracking=False)
+    result = anomaly_ae.train(RunConfig.build(asked), home=home, tracking=False)
     return Detector.load(home.find_run(result.run_id).detector_folder())
 
 
@@ -280,7 +280,7 @@ def test_files_pillow_images_and_arrays_are_scored_alike(twelve: Detector, tmp_p
 def test_pictures_of_another_scale_are_said(twelve: Detector, tmp_path: Path, make: Make, said: str | None) -> None:
     fill(tmp_path / "new", make, 3, 100)
     twelve.save(tmp_path / "detector")
-    result = workflows.score(tmp_path / "new", tmp_path / "detector", tmp_path / "s.csv")
+    result = anomaly_ae.score(tmp_path / "new", tmp_path / "detector", tmp_path / "s.csv")
     told = [text for text in result.differences if "beyond black" in text or "black and white are set for" in text]
     assert len(told) == (said is not None)
     assert said is None or said in told[0]

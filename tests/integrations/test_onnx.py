@@ -14,7 +14,8 @@ from anomaly_ae.autoencoders import AUTOENCODERS
 from anomaly_ae.calibration.conformal import GUARANTEES, TAIL
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.splits import PARTS, split_dataset
-from anomaly_ae.detector.detector import Detector, fit_detector
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.fit import fit_detector
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing

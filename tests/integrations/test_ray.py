@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UsageError
@@ -201,7 +201,7 @@ def test_wrong_use_is_said(
     trained: Trained, folder: Path, tmp_path: Path, options: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(UsageError, match=reason):
-        workflows.score(folder, output=tmp_path / "scores.parquet", home=trained.home, **options)
+        anomaly_ae.score(folder, output=tmp_path / "scores.parquet", home=trained.home, **options)
 
 
 def test_without_ray_it_is_said_how_to_install_it(
@@ -210,7 +210,7 @@ def test_without_ray_it_is_said_how_to_install_it(
     monkeypatch.delitem(sys.modules, "anomaly_ae.integrations.ray")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'anomaly-ae\[ray\]'"):
-        workflows.score(folder, output=tmp_path / "scores.parquet", home=trained.home, engine="ray")
+        anomaly_ae.score(folder, output=tmp_path / "scores.parquet", home=trained.home, engine="ray")
 
 
 def test_too_few_free_cpus_are_refused_rather_than_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from anomaly_ae import AutoencoderDetector
 from anomaly_ae.detector.serialization import digest_of
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, TooFewRows
 from anomaly_ae.integrations import sklearn as module
-from tests.test_serialization import ODD, changed, places
+from tests.detector.test_serialization import ODD, changed, places
 
 Array = npt.NDArray[Any]
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import get_model
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.autoencoders import Outputs, build_autoencoder
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, UnknownName, UsageError
@@ -70,7 +70,7 @@ def test_it_trains_on_features_of_an_encoder_trained_here_and_of_torchvision(
 ) -> None:
     for whose in (str(trained.run.path / "detector"), f"resnet18:{weights}"):
         config = RunConfig(normal="0", objective="mse+0.1*perceptual", perceptual=whose, epochs=2)
-        assert workflows.train(config, home=home, tracking=False).epochs == 2
+        assert anomaly_ae.train(config, home=home, tracking=False).epochs == 2
 
 
 def test_features_of_images_of_another_size_are_refused(trained: Trained, home: Home) -> None:
@@ -78,11 +78,11 @@ def test_features_of_images_of_another_size_are_refused(trained: Trained, home: 
         normal="0", objective="perceptual", perceptual=str(trained.run.path / "detector"), image_size="16"
     )
     with pytest.raises(ModelError, match=r"takes images 1×8×8, and these are 1×16×16"):
-        workflows.train(config, home=home, tracking=False)
+        anomaly_ae.train(config, home=home, tracking=False)
 
 
 def test_what_cannot_be_compared_is_said_before_anything_is_written(weights: Path, home: Home) -> None:
-    dense = workflows.train(
+    dense = anomaly_ae.train(
         RunConfig(normal="0", autoencoder="vanilla", epochs=1, image_size="8"), home=home, tracking=False
     )
     alexnet = weights.with_name("alexnet.pth")
@@ -90,17 +90,17 @@ def test_what_cannot_be_compared_is_said_before_anything_is_written(weights: Pat
     runs = len(home.runs())
     for whose, reason in ((dense.run_id, "a dense encoder has none"), (f"alexnet:{alexnet}", "larger --image-size")):
         with pytest.raises(UsageError, match=reason):
-            workflows.train(
+            anomaly_ae.train(
                 RunConfig(normal="0", objective="perceptual", perceptual=whose), home=home, tracking=False
             )
     with pytest.raises(UsageError, match="take --autoencoder vae"):
-        workflows.train(RunConfig(normal="0", objective="mse+elbo"), home=home, tracking=False)
+        anomaly_ae.train(RunConfig(normal="0", objective="mse+elbo"), home=home, tracking=False)
     assert len(home.runs()) == runs
 
 
 def test_latest_means_the_run_that_was_the_latest_then(trained: Trained) -> None:
     config = RunConfig(normal="0", objective="mse+0.1*perceptual", perceptual="latest", epochs=1)
-    result = workflows.train(config, home=trained.home, tracking=False)
+    result = anomaly_ae.train(config, home=trained.home, tracking=False)
     run = trained.home.find_run(result.run_id)
     assert run.config.perceptual == str((trained.run.path / "detector").resolve())
     shutil.rmtree(run.path)  # the session's other tests expect the run before to be the latest
@@ -109,4 +109,4 @@ def test_latest_means_the_run_that_was_the_latest_then(trained: Trained) -> None
 @pytest.mark.parametrize("setting", [{"objective": "perceptual"}, {"perceptual": "latest"}])
 def test_one_without_the_other_is_refused(setting: dict[str, str], home: Home) -> None:
     with pytest.raises(UsageError, match="go together"):
-        workflows.train(RunConfig.build({"normal": "0"}, setting), home=home)
+        anomaly_ae.train(RunConfig.build({"normal": "0"}, setting), home=home)

@@ -8,7 +8,7 @@ from anomaly_ae.config.pipeline_file import Cell, read_plan
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.reporting.cells import Done, _reconstructions, comparison, draw_comparison, published_table
 from anomaly_ae.runs.store import Home, RunFolder
-from anomaly_ae.workflows import run_plan
+from anomaly_ae.workflows.pipeline import run_plan
 
 FILE = """
 name: seeds

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.reporting.comparison import compare_runs, differing_settings, draw_runs, read_scores
 from anomaly_ae.runs.store import Home, RunFolder
@@ -15,10 +15,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
     ids = []
     for scorer, seed in (("mse", 0), ("pixel-knn", 0), ("mse", 1)):
         config = RunConfig(normal="0,1,2", epochs=2, scorer=scorer, seed=seed)
-        ids.append(workflows.train(config, home=home, tracking=False).run_id)
+        ids.append(anomaly_ae.train(config, home=home, tracking=False).run_id)
         if seed == 0:
-            workflows.evaluate(home=home)
-    workflows.evaluate(ids[2], home=home)
+            anomaly_ae.evaluate(home=home)
+    anomaly_ae.evaluate(ids[2], home=home)
     return [home.find_run(each) for each in ids]
 
 
@@ -68,7 +68,7 @@ def test_curves_of_runs_with_one_name_are_told_apart(runs: list[RunFolder]) -> N
 
 def test_the_page_says_it_all_and_is_kept_with_the_first(runs: list[RunFolder]) -> None:
     home = Home.find(str(runs[0].path.parent.parent))
-    result = workflows.compare([run.record.id[:8] for run in runs], home=home)
+    result = anomaly_ae.compare([run.record.id[:8] for run in runs], home=home)
     page = (runs[0].path / "comparisons" / f"with-{runs[1].path.name[:8]}-{runs[2].path.name[:8]}").resolve()
     assert result.page == str(page / "comparison.html")
     assert sorted(path.name for path in page.iterdir()) == [

@@ -3,11 +3,12 @@ import json
 
 import pytest
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UnknownName
 from anomaly_ae.runs.query import Listed, list_home, select
-from anomaly_ae.runs.store import Home, Record, RunFolder, now
+from anomaly_ae.runs.record import Record, now
+from anomaly_ae.runs.store import Home, RunFolder
 from tests.conftest import Cli, Trained
 
 
@@ -24,9 +25,9 @@ def test_a_row_has_record_settings_and_figures(trained: Trained) -> None:
 
 def test_runs_are_filtered_and_sorted_with_what_has_no_figure_last(home: Home) -> None:
     for scorer in ("pixel-knn", "mse"):
-        workflows.train(RunConfig(normal="0,1,2", epochs=1, scorer=scorer), home=home, tracking=False)
-        workflows.evaluate(home=home)
-    workflows.train(RunConfig(normal="5", epochs=1, seed=4), home=home, tracking=False)
+        anomaly_ae.train(RunConfig(normal="0,1,2", epochs=1, scorer=scorer), home=home, tracking=False)
+        anomaly_ae.evaluate(home=home)
+    anomaly_ae.train(RunConfig(normal="5", epochs=1, seed=4), home=home, tracking=False)
     names = ["digits 5 · conv · aligned-knn", "digits 0,1,2 · conv · mse", "digits 0,1,2 · conv · pixel-knn"]
     newest, mse, knn = names
     runs = list_home(home)
@@ -42,7 +43,7 @@ def test_runs_are_filtered_and_sorted_with_what_has_no_figure_last(home: Home) -
 
 
 def test_a_run_of_another_version_is_left_out(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    run = home.find_run(workflows.train(RunConfig(normal="1", epochs=1), home=home, tracking=False).run_id)
+    run = home.find_run(anomaly_ae.train(RunConfig(normal="1", epochs=1), home=home, tracking=False).run_id)
     config = json.loads((run.path / "config.json").read_text()) | {"warp": 9}
     (run.path / "config.json").write_text(json.dumps(config))
     assert list_home(home) == []

@@ -10,18 +10,8 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
 from anomaly_ae.reporting.comparison import read_scores
 from anomaly_ae.runs.query import list_home
-from anomaly_ae.runs.store import (
-    FINISHED,
-    KILLED,
-    PIPELINE,
-    RUNNING,
-    Home,
-    Record,
-    RunFolder,
-    conflicts,
-    now,
-    place_flag,
-)
+from anomaly_ae.runs.record import FINISHED, KILLED, PIPELINE, RUNNING, Record, now
+from anomaly_ae.runs.store import Home, RunFolder, conflicts, place_flag
 from anomaly_ae.tracking.run_logger import mark_dead_runs
 from anomaly_ae.training import Epoch
 from anomaly_ae.workflows import pipeline

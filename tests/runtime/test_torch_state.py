@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ae import AutoencoderDetector, workflows
+import anomaly_ae
+from anomaly_ae import AutoencoderDetector
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import Interrupted
 from anomaly_ae.integrations import fitting
 from anomaly_ae.runs.store import Home
 from anomaly_ae.runtime.torch_state import left_as_found, threads_for
+from anomaly_ae.workflows.train import resume
 
 SETTINGS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
 
@@ -65,7 +67,7 @@ def test_training_leaves_random_numbers_and_threads_as_they_were(home: Home, fit
     torch.manual_seed(5)
     np.random.seed(5)
     if fit == "train":
-        workflows.train(RunConfig(normal="0", preset="fast", epochs=1), home=home, tracking=False)
+        anomaly_ae.train(RunConfig(normal="0", preset="fast", epochs=1), home=home, tracking=False)
     else:
         AutoencoderDetector(epochs=1, random_state=0).fit(np.random.default_rng(0).random((60, 4)))
     assert (torch.rand(3).tolist(), np.random.rand(3).tolist()) == expected
@@ -82,9 +84,9 @@ def test_resuming_leaves_random_numbers_and_threads_as_they_were(home: Home, mon
         with monkeypatch.context() as patch:
             patch.setattr("anomaly_ae.workflows.train.fit_detector", stop)
             with pytest.raises(Interrupted):
-                workflows.train(RunConfig(normal="0", preset="fast", epochs=1), home=home, tracking=False)
+                anomaly_ae.train(RunConfig(normal="0", preset="fast", epochs=1), home=home, tracking=False)
         torch.set_num_threads(1)
         state = torch.get_rng_state()
-        workflows.resume("latest", home=home)
+        resume("latest", home=home)
         assert torch.get_num_threads() == 1
         assert torch.equal(torch.get_rng_state(), state)

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import mlflow
 import pytest
 
-from anomaly_ae.runs.store import Home, Record
+from anomaly_ae.runs.record import Record
+from anomaly_ae.runs.store import Home
 from anomaly_ae.tracking.client import tracking_at
 from anomaly_ae.tracking.run_logger import Tracker
 

@@ -15,10 +15,11 @@ from mlflow import MlflowClient
 from mlflow.store.db import utils
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import StorageError
-from anomaly_ae.runs.store import FINISHED, Home, Record
+from anomaly_ae.runs.record import FINISHED, Record
+from anomaly_ae.runs.store import Home
 from anomaly_ae.tracking import client, database, run_logger
 from anomaly_ae.tracking.database import make_ready
 
@@ -245,7 +246,7 @@ def test_a_training_beside_a_damaged_database_ends_well_and_is_logged_to_a_new_o
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keep(home, b"no database" * 999)
-    run = home.find_run(workflows.train(RunConfig(normal="0,1", epochs=1, preset="fast"), home=home).run_id)
+    run = home.find_run(anomaly_ae.train(RunConfig(normal="0,1", epochs=1, preset="fast"), home=home).run_id)
     assert (run.record.status, run.record.mlflow_run_id) == (FINISHED, None)
     with pytest.raises(StorageError, match="1 of 1 runs could not be logged"):
         run_logger.sync(home)

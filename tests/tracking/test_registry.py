@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
 from anomaly_ae.runs.store import Home
@@ -23,7 +23,7 @@ def client(trained: Trained) -> MlflowClient:
 def test_a_promoted_run_is_found_by_its_alias_and_carries_its_evaluation(
     trained: Trained, client: MlflowClient
 ) -> None:
-    promoted = workflows.promote(trained.run.record.id[:8], home=trained.home)
+    promoted = anomaly_ae.promote(trained.run.record.id[:8], home=trained.home)
     assert (promoted.name, promoted.alias, promoted.uri) == ("digits", "champion", "models:/digits@champion")
     version = client.get_model_version_by_alias("digits", "champion")
     assert int(version.version) == promoted.version
@@ -35,8 +35,8 @@ def test_a_promoted_run_is_found_by_its_alias_and_carries_its_evaluation(
 
 
 def test_a_run_is_one_version_whatever_it_is_called(trained: Trained, client: MlflowClient) -> None:
-    first = workflows.promote(trained.run.record.id, home=trained.home)
-    again = workflows.promote(trained.run.record.id, "challenger", home=trained.home)
+    first = anomaly_ae.promote(trained.run.record.id, home=trained.home)
+    again = anomaly_ae.promote(trained.run.record.id, "challenger", home=trained.home)
     assert again.version == first.version
     aliases = client.get_registered_model("digits").aliases
     assert {alias: int(version) for alias, version in aliases.items()} == {
@@ -49,23 +49,23 @@ def test_the_alias_goes_to_the_next_one_which_is_warned_of_where_it_is_poor_or_u
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = RunConfig(normal="0,1", epochs=1)
-    one = home.find_run(workflows.train(settings, home=home, tracking=False).run_id)
-    evaluation = workflows.evaluate(home=home)
+    one = home.find_run(anomaly_ae.train(settings, home=home, tracking=False).run_id)
+    evaluation = anomaly_ae.evaluate(home=home)
     capsys.readouterr()
-    workflows.promote(one.record.id, home=home, name="line-3")
+    anomaly_ae.promote(one.record.id, home=home, name="line-3")
     assert "warning" not in capsys.readouterr().err
-    two = home.find_run(workflows.train(settings, home=home).run_id)
-    promoted = workflows.promote("latest", home=home, name="line-3")
+    two = home.find_run(anomaly_ae.train(settings, home=home).run_id)
+    promoted = anomaly_ae.promote("latest", home=home, name="line-3")
     assert (promoted.run_id, promoted.before, promoted.auroc) == (two.record.id, 1, None)
     assert find_model(home, "models:/line-3@champion")[1] == two
     said = capsys.readouterr().err
     assert f"warning: not evaluated yet, so nobody knows how good it is: anomaly-ae evaluate {two.record.id}" in said
     assert f"champion was version 1 with AUROC {evaluation.auroc:.4f} until now, and it is not known of" in said
-    workflows.promote(one.record.id, home=home, name="line-3")
+    anomaly_ae.promote(one.record.id, home=home, name="line-3")
     poor = one.read("evaluation/metrics.json") | {"auroc": 0.61}
     write_json(two.path / "evaluation" / "metrics.json", poor)
     capsys.readouterr()
-    workflows.promote(two.record.id, home=home, name="line-3")
+    anomaly_ae.promote(two.record.id, home=home, name="line-3")
     said = capsys.readouterr().err
     assert "warning: its AUROC is 0.6100, which is poor" in said
     assert f"with AUROC {evaluation.auroc:.4f} until now, and that of the new one is 0.6100" in said
@@ -104,15 +104,15 @@ def test_names_that_cannot_be_used_are_refused_before_anything_is_registered(
     trained: Trained, given: dict[str, str], said: str
 ) -> None:
     with pytest.raises(UsageError, match=said):
-        workflows.promote(trained.run.record.id, home=trained.home, **given)
+        anomaly_ae.promote(trained.run.record.id, home=trained.home, **given)
 
 
 def test_a_run_that_this_store_lacks_is_logged_to_it(home: Home, tmp_path: Path) -> None:
     other = Home.find(str(tmp_path / "other"))
-    workflows.train(RunConfig(normal="0,1", epochs=1), home=other)
+    anomaly_ae.train(RunConfig(normal="0,1", epochs=1), home=other)
     shutil.copytree(other.root / "runs", home.root / "runs")
     run = home.latest()
-    promoted = workflows.promote(home=home)
+    promoted = anomaly_ae.promote(home=home)
     logged = run.record.mlflow_run_id
     assert logged != run.record.id
     assert MlflowClient(home.tracking_uri).get_model_version("digits", str(promoted.version)).run_id == logged
@@ -120,16 +120,16 @@ def test_a_run_that_this_store_lacks_is_logged_to_it(home: Home, tmp_path: Path)
 
 
 def test_a_damaged_store_is_one_line(home: Home) -> None:
-    workflows.train(RunConfig(normal="0,1", epochs=1), home=home)
+    anomaly_ae.train(RunConfig(normal="0,1", epochs=1), home=home)
     home.database.write_bytes(b"no database" * 1000)
     with pytest.raises(StorageError, match="is damaged or no database at all"):
-        workflows.promote(home=home)
+        anomaly_ae.promote(home=home)
 
 
 def test_what_is_no_run_or_not_registered_is_said(trained: Trained, tmp_path: Path) -> None:
     shutil.copytree(trained.run.path / "detector", tmp_path / "copy")
     with pytest.raises(UsageError, match="is no run"):
-        workflows.promote(str(tmp_path / "copy"), home=trained.home)
+        anomaly_ae.promote(str(tmp_path / "copy"), home=trained.home)
     with pytest.raises(ModelNotFound, match="there is no models:/nothing@champion"):
         find_model(trained.home, "models:/nothing@champion")
     with pytest.raises(UsageError, match="models:/NAME@ALIAS"):

@@ -13,7 +13,8 @@ import pytest
 from mlflow import MlflowClient
 
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.runs.store import KILLED, Home, Record, RunFolder, now
+from anomaly_ae.runs.record import KILLED, Record, now
+from anomaly_ae.runs.store import Home, RunFolder
 from anomaly_ae.tracking import run_logger
 from anomaly_ae.tracking.relocate import PLACES, follow_move
 from tests.conftest import Cli

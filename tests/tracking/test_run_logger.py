@@ -11,14 +11,16 @@ import pytest
 from mlflow import MlflowClient
 
 import anomaly_ae
-from anomaly_ae import workflows
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import Interrupted, ModelNotFound
-from anomaly_ae.runs.store import FINISHED, KILLED, RUNNING, Home, Record, RunFolder, now
+from anomaly_ae.runs.record import FINISHED, KILLED, RUNNING, Record, now
+from anomaly_ae.runs.store import Home, RunFolder
 from anomaly_ae.storage.atomic import sha256
 from anomaly_ae.tracking import remote_runs, run_logger
 from anomaly_ae.tracking.client import open_client
-from anomaly_ae.workflows import evaluate, train
+from anomaly_ae.workflows.evaluate import evaluate
+from anomaly_ae.workflows.find_model import find_model
+from anomaly_ae.workflows.train import train
 from tests.conftest import Trained, clean_environment
 
 SHORT = RunConfig(normal="0,1", epochs=3)
@@ -90,10 +92,10 @@ def test_pictures_tables_and_the_detector_are_there(trained: Trained, client: Ml
 
 
 def test_without_tracking_everything_else_works(home: Home) -> None:
-    result = workflows.train(SHORT, home=home, tracking=False)
+    result = anomaly_ae.train(SHORT, home=home, tracking=False)
     run = home.find_run(result.run_id)
     assert (run.record.status, run.record.unlogged) == (FINISHED, False)
-    workflows.evaluate(home=home)
+    anomaly_ae.evaluate(home=home)
     assert (run.path / "evaluation" / "metrics.json").exists()
     assert not (home.root / "mlflow.db").exists()
 
@@ -127,7 +129,7 @@ def test_with_the_server_away_training_ends_well_and_is_logged_later(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     away = dataclasses.replace(home, tracking_uri="http://127.0.0.1:9")
-    result = workflows.train(SHORT, home=away)
+    result = anomaly_ae.train(SHORT, home=away)
     run = home.find_run(result.run_id)
     assert (run.record.status, run.record.unlogged, run.record.mlflow_run_id) == (FINISHED, True, None)
     assert "anomaly-ae runs --sync" in capsys.readouterr().err
@@ -143,7 +145,7 @@ def test_with_the_server_away_training_ends_well_and_is_logged_later(
 def test_cells_that_could_not_be_logged_find_their_parent_later(home: Home, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("normal: 0,1\nepochs: 1\nautoencoder: vanilla\nscorer: mse\n")
     away = dataclasses.replace(home, tracking_uri="http://127.0.0.1:9")
-    parent = home.find_run(workflows.run_plan(tmp_path / "p.yaml", home=away).run_id)
+    parent = home.find_run(anomaly_ae.run_plan(tmp_path / "p.yaml", home=away).run_id)
     (cell,) = (run for run in home.runs() if run.record.parent == parent.record.id)
     assert (parent.record.mlflow_run_id, cell.record.mlflow_run_id) == (None, None)
     run_logger.sync(home)
@@ -154,7 +156,7 @@ def test_cells_that_could_not_be_logged_find_their_parent_later(home: Home, tmp_
 
 
 def test_data_that_moved_do_not_stop_what_is_logged_later(home: Home) -> None:
-    run = home.find_run(workflows.train(SHORT, home=home).run_id)
+    run = home.find_run(anomaly_ae.train(SHORT, home=home).run_id)
     run.write_start(dataclasses.replace(run.config, data_dir="moved"), run.split)
     assert run_logger.upload(home, run)
 
@@ -183,7 +185,7 @@ def test_a_store_locked_from_the_middle_on_is_brought_up_to_date_later(
         return train
 
     monkeypatch.setattr(train, "_fit", fit_then_lock)
-    result = workflows.train(SHORT, home=home)
+    result = anomaly_ae.train(SHORT, home=home)
     run = home.find_run(result.run_id)
     assert (run.record.status, run.record.unlogged) == (FINISHED, True)
     assert "Traceback" not in capsys.readouterr().err
@@ -213,12 +215,12 @@ def test_a_run_that_only_the_server_has_is_evaluated_there(
     run_id = trained.run.record.id
     elsewhere = Home(tmp_path, trained.home.tracking_uri)
     logged = client.get_metric_history(run_id, "test/auroc")
-    evaluation = workflows.evaluate(run_id, home=elsewhere)
+    evaluation = anomaly_ae.evaluate(run_id, home=elsewhere)
     assert (evaluation.run_id, evaluation.auroc) == (run_id, trained.evaluation.auroc)
     assert (tmp_path / "runs" / run_id / "evaluation" / "metrics.json").exists()
     assert client.get_metric_history(run_id, "test/auroc") == logged  # the same figures are not logged twice
     with pytest.raises(ModelNotFound, match="no run 'abcdef'"):
-        workflows.find_model(elsewhere, "abcdef")
+        find_model(elsewhere, "abcdef")
 
 
 def test_interrupted_while_mlflow_is_slow_a_finished_training_stays_finished(
@@ -229,7 +231,7 @@ def test_interrupted_while_mlflow_is_slow_a_finished_training_stays_finished(
 
     monkeypatch.setattr(run_logger.Tracker, "log_results", interrupt)
     with pytest.raises(Interrupted, match="runs --sync"):
-        workflows.train(SHORT, home=home)
+        anomaly_ae.train(SHORT, home=home)
     monkeypatch.undo()
     (run,) = home.runs()
     assert (run.record.status, run.record.unlogged) == (FINISHED, True)
@@ -242,7 +244,7 @@ def test_an_evaluation_that_cannot_be_kept_is_made_all_the_same(
 ) -> None:
     monkeypatch.setattr(evaluate, "LOCK_WAIT", 0.01)
     with trained.run.lock():
-        assert workflows.evaluate(home=trained.home) == trained.evaluation
+        assert anomaly_ae.evaluate(home=trained.home) == trained.evaluation
     assert "is not kept with the run" in capsys.readouterr().err
 
 

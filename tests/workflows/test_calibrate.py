@@ -7,11 +7,12 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import CalibrationError, DataError, DataMissing, UsageError
-from anomaly_ae.runs.store import FINISHED
+from anomaly_ae.runs.record import FINISHED
+from anomaly_ae.workflows.train import resume
 from tests.conftest import Cli, Trained
 
 DIGITS = load_dataset("digits").files["train"]
@@ -34,7 +35,7 @@ def test_new_normal_images_make_a_new_detector_and_leave_the_old_one_alone(train
     old = (trained.run.path / "detector" / "detector.json").read_bytes()
     folder = write(tmp_path / "normal", unseen(trained))
     (folder / "bad.png").write_bytes(b"bad")
-    result = workflows.calibrate(trained.run.record.id, normal_folder=folder, target_fpr=0.1, home=trained.home)
+    result = anomaly_ae.calibrate(trained.run.record.id, normal_folder=folder, target_fpr=0.1, home=trained.home)
     assert (result.images, result.unreadable) == (len(unseen(trained)), 1)
     run = trained.home.find_run(result.run_id)
     assert (run.record.parent, run.record.status) == (trained.run.record.id, FINISHED)
@@ -51,8 +52,8 @@ def test_new_normal_images_make_a_new_detector_and_leave_the_old_one_alone(train
 
 
 def test_the_new_detector_can_be_evaluated(trained: Trained) -> None:
-    result = workflows.calibrate(trained.run.record.id, guarantee="conditional", home=trained.home, tracking=False)
-    evaluation = workflows.evaluate(result.run_id, home=trained.home)
+    result = anomaly_ae.calibrate(trained.run.record.id, guarantee="conditional", home=trained.home, tracking=False)
+    evaluation = anomaly_ae.evaluate(result.run_id, home=trained.home)
     assert evaluation.threshold == result.threshold > trained.evaluation.threshold
     assert evaluation.calibration == "conditional, with 95% confidence"
 
@@ -62,7 +63,7 @@ def test_known_anomalies_show_what_is_found_and_a_threshold_without_guarantee(
 ) -> None:
     anomalies = DIGITS.images[DIGITS.labels == 7][:50]
     folder = write(tmp_path / "anomalies", anomalies)
-    result = workflows.calibrate(trained.run.record.id, anomaly_folder=folder, home=trained.home, tracking=False)
+    result = anomaly_ae.calibrate(trained.run.record.id, anomaly_folder=folder, home=trained.home, tracking=False)
     assert result.anomalies is not None
     found = (trained.detector().score(anomalies) > result.threshold).float().mean().item()
     assert result.anomalies["detection_rate"] == pytest.approx(found)
@@ -73,7 +74,7 @@ def test_known_anomalies_show_what_is_found_and_a_threshold_without_guarantee(
 
 def test_images_that_look_otherwise_are_said(trained: Trained, tmp_path: Path) -> None:
     folder = write(tmp_path / "inverted", 255 - unseen(trained))
-    result = workflows.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home, tracking=False)
+    result = anomaly_ae.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home, tracking=False)
     assert "inverted" in result.differences[0]
     assert result.drift is not None
     assert result.drift["moved"]
@@ -89,15 +90,15 @@ def test_images_that_look_otherwise_are_said(trained: Trained, tmp_path: Path) -
 )
 def test_what_cannot_be_asked_is_said(trained: Trained, asked: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        workflows.calibrate(trained.run.record.id, home=trained.home, **asked)  # type: ignore[arg-type]
+        anomaly_ae.calibrate(trained.run.record.id, home=trained.home, **asked)  # type: ignore[arg-type]
 
 
 def test_images_of_the_training_and_swapped_folders_are_said(trained: Trained, tmp_path: Path) -> None:
     fit = DIGITS.images[trained.detector().split.fit.indices]
     known, anomalies = write(tmp_path / "known", fit), write(tmp_path / "novel", DIGITS.images[DIGITS.labels == 7])
     with pytest.raises(DataError, match="made with all"):
-        workflows.calibrate(trained.run.record.id, normal_folder=known, home=trained.home, tracking=False)
-    swapped = workflows.calibrate(
+        anomaly_ae.calibrate(trained.run.record.id, normal_folder=known, home=trained.home, tracking=False)
+    swapped = anomaly_ae.calibrate(
         trained.run.record.id, normal_folder=anomalies, anomaly_folder=known, home=trained.home, tracking=False
     )
     assert "swapped" in swapped.differences[-1]
@@ -108,23 +109,23 @@ def test_small_and_stretched_files_are_said(trained: Trained, tmp_path: Path) ->
     folder.mkdir()
     for i, image in enumerate(unseen(trained)[:40, 0].numpy()):
         Image.fromarray(image).resize((24, 8)).save(folder / f"{i}.png")
-    result = workflows.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home, tracking=False)
+    result = anomaly_ae.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home, tracking=False)
     assert result.differences[0] == "the images are 8×24 and the detector works at 8×8: they are stretched"
 
 
 def test_a_calibration_is_not_resumed_as_a_training(trained: Trained) -> None:
-    result = workflows.calibrate(trained.run.record.id, target_fpr=0.2, home=trained.home, tracking=False)
+    result = anomaly_ae.calibrate(trained.run.record.id, target_fpr=0.2, home=trained.home, tracking=False)
     with pytest.raises(UsageError, match="is that of a calibration"):
-        workflows.resume(result.run_id, home=trained.home)
+        resume(result.run_id, home=trained.home)
 
 
 def test_too_few_images_leave_nothing_behind(trained: Trained, tmp_path: Path) -> None:
     before = len(trained.home.runs())
     folder = write(tmp_path / "normal", unseen(trained)[:10])
     with pytest.raises(CalibrationError, match="needs at least 19 calibration images, and there are 10"):
-        workflows.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home)
+        anomaly_ae.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home)
     with pytest.raises(DataMissing):
-        workflows.calibrate(trained.run.record.id, normal_folder=tmp_path / "none", home=trained.home)
+        anomaly_ae.calibrate(trained.run.record.id, normal_folder=tmp_path / "none", home=trained.home)
     assert len(trained.home.runs()) == before
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, UsageError
-from anomaly_ae.runs.store import KILLED, Home
+from anomaly_ae.runs.record import KILLED
+from anomaly_ae.runs.store import Home
 from tests.conftest import Cli, Trained
 
 
@@ -15,8 +16,8 @@ def test_a_comparison_is_an_artifact_of_the_first_run(trained: Trained, cli_proc
     home = Home.find(str(tmp_path / "mlruns"))
     shutil.copytree(trained.home.root, home.root)
     place = ("--mlruns", str(home.root))
-    other = workflows.train(RunConfig(normal="0,1,2", epochs=2, scorer="mse"), home=home).run_id
-    workflows.evaluate(other, home=home)
+    other = anomaly_ae.train(RunConfig(normal="0,1,2", epochs=2, scorer="mse"), home=home).run_id
+    anomaly_ae.evaluate(other, home=home)
     # MLflow remembers, within a process, where a run's files lie, and here they lie twice
     ended = cli_process("compare", trained.run.record.id, other, *place)
     assert ended.code == 0, ended.err
@@ -32,32 +33,32 @@ def test_the_run_of_a_pipeline_stands_for_its_cells_and_what_was_not_measured_is
     home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "plan.yaml").write_text("normal: 0,1\nepochs: 1\nmatrix:\n  scorer: [mse, mae]\n")
-    plan = workflows.run_plan(tmp_path / "plan.yaml", home=home, tracking=False)
-    calibrated = workflows.calibrate(
+    plan = anomaly_ae.run_plan(tmp_path / "plan.yaml", home=home, tracking=False)
+    calibrated = anomaly_ae.calibrate(
         next(run.record.id for run in home.runs() if run.record.parent), target_fpr=0.2, home=home, tracking=False
     )
-    everything = workflows.train(RunConfig(normal="all", epochs=1), home=home, tracking=False)
-    workflows.evaluate(everything.run_id, home=home)
-    result = workflows.compare([plan.run_id, calibrated.run_id, everything.run_id], home=home)
+    everything = anomaly_ae.train(RunConfig(normal="all", epochs=1), home=home, tracking=False)
+    anomaly_ae.evaluate(everything.run_id, home=home)
+    result = anomaly_ae.compare([plan.run_id, calibrated.run_id, everything.run_id], home=home)
     assert [row["name"].partition(" ·")[0] for row in result.runs][2] == "calibration"
     assert [row["auroc"] is None for row in result.runs] == [False, False, True, True]
     assert [row["p_value"] is None for row in result.runs] == [True, False, True, True]
     assert f"run {calibrated.run_id} has no figures yet" in capsys.readouterr().err
     assert Path(result.page).exists()
-    new = workflows.train(RunConfig(normal="1", epochs=1), home=home, tracking=False)
+    new = anomaly_ae.train(RunConfig(normal="1", epochs=1), home=home, tracking=False)
     with pytest.raises(ModelError, match="nothing to compare"):
-        workflows.compare([calibrated.run_id, new.run_id], home=home)
+        anomaly_ae.compare([calibrated.run_id, new.run_id], home=home)
 
 
 def test_one_run_or_none_is_not_compared(trained: Trained, home: Home) -> None:
     with pytest.raises(UsageError, match=f"two runs or more, and all that was named is run {trained.run.record.id}"):
-        workflows.compare([trained.run.record.id, trained.run.record.id[:8]], home=trained.home)
+        anomaly_ae.compare([trained.run.record.id, trained.run.record.id[:8]], home=trained.home)
     with pytest.raises(ModelNotFound, match="there is no run 'nothing'"):
-        workflows.compare(["nothing"], home=home)
+        anomaly_ae.compare(["nothing"], home=home)
 
 
 def test_an_unfinished_run_is_refused(home: Home) -> None:
-    ids = [workflows.train(RunConfig(normal=str(i), epochs=1), home=home, tracking=False).run_id for i in range(2)]
+    ids = [anomaly_ae.train(RunConfig(normal=str(i), epochs=1), home=home, tracking=False).run_id for i in range(2)]
     home.find_run(ids[1]).update(status=KILLED)
     with pytest.raises(ModelError, match="resume it with"):
-        workflows.compare(ids, home=home)
+        anomaly_ae.compare(ids, home=home)

@@ -5,7 +5,8 @@ from mlflow import MlflowClient
 
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import RunBusy, UsageError
-from anomaly_ae.runs.store import FINISHED, Home, Record, RunFolder
+from anomaly_ae.runs.record import FINISHED, Record
+from anomaly_ae.runs.store import Home, RunFolder
 from anomaly_ae.workflows.delete import delete, find_deletable
 from anomaly_ae.workflows.lifecycle import begin_run
 from tests.conftest import Cli
@@ -14,7 +15,7 @@ from tests.conftest import Cli
 def finished(home: Home, name: str, parent: RunFolder | None = None, *, tracked: bool = False) -> RunFolder:
     """A run that does nothing and is finished."""
     files = {"config.json": RunConfig(normal="0").to_dict(), "split.json": {"digest": "", "parts": {}}}
-    with begin_run(home, "ours", Record.new(name, tracked, parent), files) as (run, _):
+    with begin_run(home, "ours", Record.new(name, tracked, parent.record.id if parent else None), files) as (run, _):
         run.update(status=FINISHED)
     return run
 

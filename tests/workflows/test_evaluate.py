@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.calibration.conformal import DETECT, MANUAL, MARGINAL
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
@@ -45,10 +45,10 @@ class Small:
 
     def evaluate(self, folder: str | None = None, **asked: object) -> Evaluation:
         dataset = None if folder is None else str(self.place / folder)
-        return workflows.evaluate(self.run_id, dataset=dataset, home=self.home, **asked)  # type: ignore[arg-type]
+        return anomaly_ae.evaluate(self.run_id, dataset=dataset, home=self.home, **asked)  # type: ignore[arg-type]
 
     def calibrate(self, **asked: object) -> CalibrateResult:
-        return workflows.calibrate(self.run_id, home=self.home, tracking=False, **asked)  # type: ignore[arg-type]
+        return anomaly_ae.calibrate(self.run_id, home=self.home, tracking=False, **asked)  # type: ignore[arg-type]
 
     def detector(self, run_id: str) -> Detector:
         return Detector.load(self.home.find_run(run_id).detector_folder())
@@ -66,7 +66,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     write(place / "both" / "good", 9, 6)
     home = Home.find(str(place / "mlruns"))
     config = RunConfig.build(SETTINGS | {"dataset": str(place / "data"), "target_fpr": 0.1})
-    return Small(place, home, workflows.train(config, home=home, tracking=False).run_id)
+    return Small(place, home, anomaly_ae.train(config, home=home, tracking=False).run_id)
 
 
 @pytest.mark.usefixtures("figures")
@@ -111,17 +111,17 @@ def test_a_data_set_by_name_and_folders_of_its_classes_are_measured_by_a_detecto
     config = RunConfig.build(
         SETTINGS | {"dataset": str(numbers), "normal": "0", "target_fpr": 0.2, "image_size": "8"}
     )
-    run_id = workflows.train(config, home=small.home, tracking=False).run_id
-    evaluation = workflows.evaluate(run_id, dataset="digits", home=small.home)
+    run_id = anomaly_ae.train(config, home=small.home, tracking=False).run_id
+    evaluation = anomaly_ae.evaluate(run_id, dataset="digits", home=small.home)
     assert (evaluation.images, {row["class"] for row in evaluation.per_class}) == (1_797, set("0123456789"))
     rows = (small.home.find_run(run_id).path / "evaluations" / "digits" / "scores.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["index", *map(str, range(1_797))]
     alone = write(small.place / "sevens" / "7", 4, 7).parent
-    assert workflows.evaluate(run_id, dataset=str(alone), home=small.home).false_positive_rate is None
+    assert anomaly_ae.evaluate(run_id, dataset=str(alone), home=small.home).false_positive_rate is None
     unknown = write(small.place / "unknown" / "cats", 4, 7).parent
     write(unknown / "dogs", 4, 8)
     with pytest.raises(UsageError, match="no class that is known to be normal"):
-        workflows.evaluate(run_id, dataset=str(unknown), home=small.home)
+        anomaly_ae.evaluate(run_id, dataset=str(unknown), home=small.home)
 
 
 def test_the_plain_reconstruction_errors_stand_beside_the_scorer(small: Small) -> None:
@@ -150,7 +150,7 @@ def test_one_odd_picture_that_sets_the_threshold_is_said_with_its_name(small: Sm
     ratio = detector.calibration.scores[-1] / detector.calibration.scores[-2]
     said = f"one image alone sets the threshold: odd one.png, {ratio:.1f} times the next"
     assert said in text.calibrated(dataclasses.asdict(result))
-    evaluation = workflows.evaluate(result.run_id, home=small.home)
+    evaluation = anomaly_ae.evaluate(result.run_id, home=small.home)
     assert said in text.evaluated(evaluation.to_dict())
     scores = (small.home.find_run(result.run_id).path / "calibration.csv").read_text().splitlines()
     assert scores[1].startswith("odd one.png,")
@@ -164,7 +164,7 @@ def test_one_odd_picture_among_those_of_a_training_is_said_by_train(small: Small
     warned = 0
     for seed in range(6):
         config = {"dataset": str(folder.parent), "target_fpr": 0.1, "seed": seed}
-        result = workflows.train(RunConfig.build(SETTINGS | config), home=small.home, tracking=False)
+        result = anomaly_ae.train(RunConfig.build(SETTINGS | config), home=small.home, tracking=False)
         is_there = b"odd.png" in b"".join(small.detector(result.run_id).calibration.names or ())
         assert ("one image alone" in text.trained(dataclasses.asdict(result))) == is_there
         assert ("odd.png" in str(result.threshold_warning)) == is_there
@@ -183,11 +183,11 @@ def test_a_threshold_of_ones_own_is_kept_with_the_rate_it_holds(small: Small) ->
     values = torch.cat([scores, torch.tensor([detector.threshold]), torch.linspace(0, 2 * between, 50)])
     above = values > detector.threshold
     assert torch.equal(above, detector.p_values(values) <= result.target_fpr)
-    said = text.evaluated(workflows.evaluate(result.run_id, home=small.home).to_dict())
+    said = text.evaluated(anomaly_ae.evaluate(result.run_id, home=small.home).to_dict())
     assert f"for a false-alarm rate of {result.target_fpr:g} (manual: the threshold was given" in said
-    other = workflows.evaluate(result.run_id, target_fpr=0.2, home=small.home)
+    other = anomaly_ae.evaluate(result.run_id, target_fpr=0.2, home=small.home)
     assert (other.calibration, other.target_fpr) == (MARGINAL, 0.2)
-    again = workflows.calibrate(result.run_id, normal_folder=small.place / "both" / "good", home=small.home)
+    again = anomaly_ae.calibrate(result.run_id, normal_folder=small.place / "both" / "good", home=small.home)
     assert again.threshold == result.threshold  # what is not said stays, and the rate is that of the new images
     assert again.images == 9
 

@@ -11,10 +11,13 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.errors import ModelError, ModelNotFound, TrainingError, UsageError
-from anomaly_ae.runs.store import FAILED, FINISHED, KILLED, Home, RunFolder
-from anomaly_ae.workflows import PlanResult, run_plan, workflows
+from anomaly_ae.runs.record import FAILED, FINISHED, KILLED
+from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.workflows import pipeline
+from anomaly_ae.workflows.pipeline import PlanResult, run_plan
+from anomaly_ae.workflows.train import resume
 from tests.conftest import Cli, start
 
 FILE = """
@@ -116,9 +119,9 @@ def test_a_cell_is_not_the_latest_model_and_the_run_of_the_file_is_none(ran: Ran
     with pytest.raises(ModelNotFound):
         ran.home.latest()
     with pytest.raises(ModelError, match="pipeline file; name one of its cells"):
-        workflows.load(ran.result.run_id, mlruns=str(ran.home.root))
+        anomaly_ae.load(ran.result.run_id, mlruns=str(ran.home.root))
     with pytest.raises(UsageError, match=r"go on with it: anomaly-ae run .*two\.yaml"):
-        workflows.resume(ran.result.run_id, home=ran.home)
+        resume(ran.result.run_id, home=ran.home)
 
 
 def test_a_finished_pipeline_starts_anew_only_when_that_is_asked(

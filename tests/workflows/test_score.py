@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import AnomalyAEError
 from tests.conftest import Cli, Trained, start
@@ -55,7 +55,7 @@ def test_a_folder_from_the_command_line(cli: Cli, trained: Trained, folder: Path
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs a browser")
 def test_the_page_opens_in_a_real_browser(trained: Trained, folder: Path, tmp_path: Path) -> None:
     output, page = tmp_path / "scores.csv", tmp_path / "report.html"
-    workflows.score(folder, output=output, report=page, home=trained.home)
+    anomaly_ae.score(folder, output=output, report=page, home=trained.home)
     browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
     seen = subprocess.run(browser, capture_output=True, text=True, timeout=60, check=True).stdout
     assert seen.count('class="card"') == 24
@@ -141,7 +141,7 @@ def test_a_full_disk_costs_heat_maps_and_nothing_else(
 
     monkeypatch.setattr(Image.Image, "save", full)
     output = tmp_path / "rows.parquet"
-    result = workflows.score(folder, output=output, heatmaps=tmp_path / "maps", home=trained.home)
+    result = anomaly_ae.score(folder, output=output, heatmaps=tmp_path / "maps", home=trained.home)
     assert result.heatmaps_missing == result.anomalies > 0
     assert len(pd.read_parquet(output)) == 61
 
@@ -150,7 +150,7 @@ def test_folders_may_have_names_that_are_no_utf8(trained: Trained, folder: Path,
     odd = tmp_path / os.fsdecode(b"caf\xe9")
     folder.rename(odd)
     page = tmp_path / os.fsdecode(b"r\xe9.html")
-    workflows.score(odd, output=odd.with_suffix(".csv"), report=page, home=trained.home)
+    anomaly_ae.score(odd, output=odd.with_suffix(".csv"), report=page, home=trained.home)
     assert r"caf\xe9" in page.read_text()
 
 
@@ -177,7 +177,7 @@ def test_wrong_use_is_said_before_any_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AnomalyAEError, match=reason):
-        workflows.score(folder_given, home=trained.home, **options)
+        anomaly_ae.score(folder_given, home=trained.home, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 

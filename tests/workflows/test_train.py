@@ -10,20 +10,21 @@ from typing import Any
 
 import pytest
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import DetectorDamaged, Interrupted, ModelNotFound, UsageError
 from anomaly_ae.reporting import text
-from anomaly_ae.runs.store import KILLED, Home, RunFolder
+from anomaly_ae.runs.record import KILLED
+from anomaly_ae.runs.store import Home, RunFolder
 from anomaly_ae.runtime import progress
-from anomaly_ae.workflows import train
+from anomaly_ae.workflows.train import resume
 
 SHORT = RunConfig(normal="5", epochs=1, scorer="mse")
 State = tuple[int, int, int]
 
 
 def train(home: Home) -> RunFolder:
-    return home.find_run(workflows.train(SHORT, home=home, tracking=False).run_id)
+    return home.find_run(anomaly_ae.train(SHORT, home=home, tracking=False).run_id)
 
 
 def detector_of(run: RunFolder) -> dict[str, bytes]:
@@ -67,7 +68,7 @@ def test_all_of_a_run_is_on_the_disk_before_it_is_called_finished(
 
 
 def test_a_training_says_what_to_do_next_with_this_very_run(home: Home, whole: RunFolder) -> None:
-    result = workflows.train(SHORT, home=home, tracking=False)
+    result = anomaly_ae.train(SHORT, home=home, tracking=False)
     train(home)  # another that finishes later
     place = f" --mlruns {home.root}"
     evaluate, score = result.next  # and nothing of MLflow's pages, which have nothing of it
@@ -83,12 +84,12 @@ def test_a_finished_run_whose_detector_is_damaged_gets_it_again_from_its_checkpo
     for file in ("weights.safetensors", "detector.json"):  # as they are after a power cut
         (run.path / "detector" / file).write_bytes(b"")
         with pytest.raises(DetectorDamaged, match=f"anomaly-ae train --resume {run.path.name}"):
-            workflows.evaluate(home=home)
+            anomaly_ae.evaluate(home=home)
         assert f"run {run.path.name}: digits 5" in capsys.readouterr().err  # that which was latest
-        workflows.resume(run.path.name, home=home)
+        resume(run.path.name, home=home)
         assert detector_of(run) == detector_of(whole)
     with pytest.raises(UsageError, match="finished"):
-        workflows.resume(run.path.name, home=home)
+        resume(run.path.name, home=home)
 
 
 def test_a_resumed_run_is_in_all_as_one_that_was_not_interrupted(
@@ -118,7 +119,7 @@ def test_a_resumed_run_is_in_all_as_one_that_was_not_interrupted(
     looking = threading.Thread(target=look)
     looking.start()
     looked.wait()
-    workflows.resume("latest", home=home)
+    resume("latest", home=home)
     looking.join()
     assert detector_of(run) == detector_of(whole)
     assert not left.exists()
@@ -132,7 +133,7 @@ def test_where_no_checkpoint_can_be_gone_on_from_the_training_begins_anew(
     content = bytearray(run.checkpoint.read_bytes())
     content[-100] ^= 4
     run.checkpoint.write_bytes(content)
-    workflows.resume(run.path.name, home=home)
+    resume(run.path.name, home=home)
     assert "checkpoint.safetensors is damaged" in capsys.readouterr().err
     assert detector_of(run) == detector_of(whole)
 
@@ -168,5 +169,5 @@ def test_a_wrong_name_is_said_before_the_data_are_looked_at(
         "anomaly_ae.workflows.experiment.open_data", lambda *_: pytest.fail("the data were looked at")
     )
     with pytest.raises((UsageError, ModelNotFound), match=said):
-        workflows.train(dataclasses.replace(SHORT, **wrong), home=home)  # type: ignore[arg-type]
+        anomaly_ae.train(dataclasses.replace(SHORT, **wrong), home=home)  # type: ignore[arg-type]
     assert not home.root.exists()

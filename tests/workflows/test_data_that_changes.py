@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataChanged, DataError, Interrupted
 from anomaly_ae.runs.store import Home
 from anomaly_ae.training import Snapshot, Training
+from anomaly_ae.workflows.train import resume
 
 QUICK = {"preset": "fast", "image_size": "16", "epochs": 4, "batch_size": 8}
 
@@ -38,7 +39,7 @@ def make(folder: Path, count: int = 60) -> Path:
 
 def train(home: Home, folder: Path, **settings: object) -> str:
     config = RunConfig.build({"dataset": str(folder)} | QUICK | settings)
-    return workflows.train(config, home=home, tracking=False).run_id
+    return anomaly_ae.train(config, home=home, tracking=False).run_id
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, home: Home, folder: Path) -> None:
@@ -65,11 +66,11 @@ def test_a_training_goes_on_with_its_own_pictures_when_others_have_come(
     save(folder / "good/0000.png", picture(2000))
     for i in range(100):
         save(folder / f"a blot/{i}.png", np.dstack([picture(3000 + i)] * 2 + [picture(i) // 2]))  # larger set, colour
-    second = home.find_run(workflows.resume("latest", home=home).run_id).detector_folder()
+    second = home.find_run(resume("latest", home=home).run_id).detector_folder()
     assert "101 files more than when this training began in" in capsys.readouterr().err
     for file in ("detector.json", "weights.safetensors"):
         assert (whole / file).read_bytes() == (second / file).read_bytes()
-    evaluation = workflows.evaluate(home=home)
+    evaluation = anomaly_ae.evaluate(home=home)
     assert {row["class"]: row["images"] for row in evaluation.per_class} == {"good": 6, "spot": 4}
 
 
@@ -79,12 +80,12 @@ def test_what_is_gone_or_changed_is_named(home: Home, tmp_path: Path, monkeypatc
     before = (folder / "good/007.png").read_bytes()
     (folder / "good/007.png").write_bytes((folder / "good/008.png").read_bytes())
     with pytest.raises(DataChanged, match=r"1 have changed, the first good/007\.png"):
-        workflows.resume("latest", home=home)
+        resume("latest", home=home)
     (folder / "good/007.png").unlink()
     with pytest.raises(DataChanged, match=r"1 are gone, the first good/007\.png"):
-        workflows.resume("latest", home=home)
+        resume("latest", home=home)
     (folder / "good/007.png").write_bytes(before)
-    workflows.resume("latest", home=home)
+    resume("latest", home=home)
 
 
 def test_copies_are_one_picture_and_it_is_kept_which_went_where(
@@ -114,7 +115,7 @@ def test_test_pictures_that_were_trained_on_are_not_measured_on(
         save(tmp_path / f"set/test/bad/{i:03}.png", picture(2000 + i, 60))
     train(home, tmp_path / "set")
     assert "left out: 10 test pictures that are training pictures, too: test/good/000.png" in capsys.readouterr().err
-    assert workflows.evaluate(home=home).images == 110
+    assert anomaly_ae.evaluate(home=home).images == 110
 
 
 def test_a_folder_for_each_part_is_trained_on(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,11 +139,11 @@ def test_a_calibration_leaves_out_what_the_detector_was_made_with(
     split = Detector.load(run.detector_folder()).split
     made_with = sum(len(part.indices) for part in (split.fit, split.validation, split.calibration))
     with pytest.raises(DataError, match=f"made with all {made_with} of these pictures"):
-        workflows.calibrate(normal_folder=_only(folder, tmp_path / "known", split), home=home, tracking=False)
+        anomaly_ae.calibrate(normal_folder=_only(folder, tmp_path / "known", split), home=home, tracking=False)
     for i in range(25):
         save(folder / f"good/new {i} a.png", picture(5000 + i))
         save(folder / f"good/new {i} b.{'png' if i % 2 else 'jpg'}", picture(5000 + i))  # equal, or saved anew
-    result = workflows.calibrate(normal_folder=folder / "good", home=home, tracking=False)
+    result = anomaly_ae.calibrate(normal_folder=folder / "good", home=home, tracking=False)
     assert (result.images, result.left_out) == (60 - made_with + 25, made_with + 25)
     said = capsys.readouterr().err
     assert f"left out: {made_with} pictures that the detector was made with" in said

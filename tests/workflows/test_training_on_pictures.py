@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import DataChanged, DataMissing, Interrupted, UsageError
 from anomaly_ae.runs.store import Home
-from anomaly_ae.workflows import TrainResult
+from anomaly_ae.workflows.train import TrainResult, resume
 from tests.conftest import drawing
 
 SIZES = (44, 48, 52)
@@ -59,7 +59,7 @@ def save(path: Path, pixels: np.ndarray) -> None:
 
 def train(home: Home, dataset: Path, **settings: object) -> TrainResult:
     config = RunConfig.build({"dataset": str(dataset), "batch_size": 8} | settings)
-    return workflows.train(config, home=home, tracking=False)
+    return anomaly_ae.train(config, home=home, tracking=False)
 
 
 @pytest.fixture(scope="module", params=["gray", "colour"])
@@ -70,7 +70,7 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     cloths = make_set(place / "cloths", request.param == "colour")
     train(home, cloths, preset="surface", steps=220, image_size="40x48", fit="pad")
     with drawing():
-        return home, cloths, workflows.evaluate(home=home, beside=["mse", "pixel-knn"])
+        return home, cloths, anomaly_ae.evaluate(home=home, beside=["mse", "pixel-knn"])
 
 
 def test_defects_are_found_and_it_is_said_where(measured: Measured) -> None:
@@ -114,7 +114,7 @@ def test_a_file_gets_the_number_that_the_evaluation_gave(measured: Measured) -> 
 
 def test_heat_maps_lie_over_the_pictures_as_they_are(measured: Measured, tmp_path: Path) -> None:
     home, cloths, _ = measured
-    result = workflows.score(cloths / "test/spot", home=home, output=tmp_path / "s.csv", heatmaps=tmp_path / "maps")
+    result = anomaly_ae.score(cloths / "test/spot", home=home, output=tmp_path / "s.csv", heatmaps=tmp_path / "maps")
     assert result.anomalies >= 10
     name = next((tmp_path / "maps").iterdir()).name
     picture_file = cloths / "test/spot" / name.removesuffix(".png")
@@ -127,11 +127,11 @@ def test_the_folder_may_have_moved_and_grown(measured: Measured, tmp_path: Path)
     moved = tmp_path / "elsewhere"
     shutil.copytree(cloths, moved)
     save(moved / "train/good/0000.png", cloth(5, False)[0])
-    assert workflows.evaluate(home=home, dataset=str(moved)).pixel_auroc == evaluation.pixel_auroc
+    assert anomaly_ae.evaluate(home=home, dataset=str(moved)).pixel_auroc == evaluation.pixel_auroc
     others = home.latest().path / "evaluations/elsewhere/metrics.json"
     assert not others.exists()
     (moved / "test/spot/000.png").write_bytes((moved / "test/spot/001.png").read_bytes())
-    other = workflows.evaluate(home=home, dataset=str(moved))  # no longer the images recorded: measured as others
+    other = anomaly_ae.evaluate(home=home, dataset=str(moved))  # no longer the images recorded: measured as others
     assert other.pixel_auroc != evaluation.pixel_auroc
     assert json.loads(others.read_text())["pixel_auroc"] == other.pixel_auroc
     kept = json.loads((home.latest().path / "evaluation/metrics.json").read_text())
@@ -144,7 +144,7 @@ def test_odd_names_of_classes_are_drawn_as_they_are(tmp_path: Path) -> None:
     for place in ("test", "ground_truth"):
         (cloths / place / "spot").rename(cloths / place / ("riss $\\foo$ 5_% <b> " + "lang" * 12))
     train(home, cloths, epochs=1, scorer="mse", image_size="16")
-    assert len(workflows.evaluate(home=home).per_class) == 3
+    assert len(anomaly_ae.evaluate(home=home).per_class) == 3
     assert (home.latest().path / "figures/score_by_class.png").exists()
 
 
@@ -153,25 +153,25 @@ def test_changed_or_missing_pictures_are_refused(tmp_path: Path) -> None:
     train(home, cloths, epochs=1, target_fpr=0.2, scorer="mse", image_size="16")
     (cloths / "test/spot/000.png").write_bytes((cloths / "test/spot/001.png").read_bytes())
     with pytest.raises(DataChanged, match=r"1 have changed, the first test/spot/000.png"):
-        workflows.evaluate(home=home)
+        anomaly_ae.evaluate(home=home)
     (cloths / "test/spot/000.png").unlink()
     with pytest.raises(DataChanged, match=r"1 are gone, the first test/spot/000.png"):
-        workflows.evaluate(home=home)
+        anomaly_ae.evaluate(home=home)
     shutil.rmtree(cloths)
     with pytest.raises(DataMissing, match="there is no folder"):
-        workflows.evaluate(home=home)
+        anomaly_ae.evaluate(home=home)
 
 
 def test_a_flat_folder_is_enough_and_is_measured_on_labelled_pictures(tmp_path: Path) -> None:
     home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False)
     train(home, cloths / "train/good", epochs=3, scorer="gradient", image_size="24")
-    assert workflows.evaluate(home=home).auroc is None  # nothing but normal pictures is known of
-    evaluation = workflows.evaluate(home=home, dataset=str(cloths))
+    assert anomaly_ae.evaluate(home=home).auroc is None  # nothing but normal pictures is known of
+    evaluation = anomaly_ae.evaluate(home=home, dataset=str(cloths))
     assert evaluation.auroc is not None
     assert evaluation.pixel_auroc is not None
     assert evaluation.normal == ["good"]
     train(home, cloths, epochs=1, scorer="mse", image_size="24")  # and the other way round
-    assert workflows.evaluate(home=home, dataset=str(cloths / "test/good")).false_positive_rate is not None
+    assert anomaly_ae.evaluate(home=home, dataset=str(cloths / "test/good")).false_positive_rate is not None
 
 
 def test_pictures_of_the_training_are_not_measured_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,7 +183,7 @@ def test_pictures_of_the_training_are_not_measured_on(tmp_path: Path, capsys: py
     (cloths / "train" / names[0].decode()).unlink()  # it is no longer the set of the training
     (cloths / "train").rename(cloths / "others")
     shutil.move(tmp_path / "test/spot", cloths / "others/spot")
-    evaluation = workflows.evaluate(home=home, dataset=str(cloths / "others"))
+    evaluation = anomaly_ae.evaluate(home=home, dataset=str(cloths / "others"))
     assert evaluation.images == 4 + len(names) - 1
     assert f"left out: {30 - len(names)} pictures that the detector was made with" in capsys.readouterr().err
 
@@ -193,7 +193,7 @@ def test_anomalies_alone_are_measured_as_far_as_they_can_be(tmp_path: Path) -> N
     shutil.rmtree(cloths / "test/good")
     shutil.rmtree(cloths / "test/scratch")
     train(home, cloths, epochs=1, target_fpr=0.2, scorer="mse", image_size="16")
-    evaluation = workflows.evaluate(home=home)
+    evaluation = anomaly_ae.evaluate(home=home)
     assert (evaluation.images, evaluation.auroc, evaluation.reconstruction_mse) == (1, None, None)
     assert evaluation.true_positive_rate in (0, 1)
 
@@ -227,7 +227,7 @@ def test_a_folder_for_each_class_needs_to_know_which_is_normal(tmp_path: Path) -
         train(home, tmp_path / "set", epochs=1)
     result = train(home, tmp_path / "set", epochs=1, normal="a", scorer="mse", target_fpr=0.1, image_size="16")
     assert home.find_run(result.run_id).split["parts"]["test"]["images"] == 46
-    assert workflows.evaluate(home=home).auroc is not None
+    assert anomaly_ae.evaluate(home=home).auroc is not None
 
 
 @pytest.mark.parametrize("autoencoder", ["conv", "repair"])
@@ -241,7 +241,7 @@ def test_large_pictures_are_seen_in_tiles(tmp_path: Path, autoencoder: str) -> N
     heat = detector.heat_map(images)
     assert heat is not None
     assert heat.shape == (3, 44, 50)
-    assert workflows.evaluate(home=home).pixel_auroc is not None
+    assert anomaly_ae.evaluate(home=home).pixel_auroc is not None
 
 
 def test_an_interrupted_training_on_planted_defects_ends_as_one_that_was_not(tmp_path: Path) -> None:
@@ -253,8 +253,8 @@ def test_an_interrupted_training_on_planted_defects_ends_as_one_that_was_not(tmp
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("anomaly_ae.training.Training.snapshot", _interrupted_at(3))
         with pytest.raises(Interrupted):
-            workflows.train(config, home=home, tracking=False)
-    second = workflows.resume("latest", home=home)
+            anomaly_ae.train(config, home=home, tracking=False)
+    second = resume("latest", home=home)
     weights = [
         h.find_run(r.run_id).detector_folder() / "weights.safetensors" for h, r in ((whole, first), (home, second))
     ]

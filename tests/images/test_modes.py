@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_ae import workflows
+import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError
@@ -94,7 +94,7 @@ def content(name: str) -> bytes:
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     home = Home.find(str(tmp_path_factory.mktemp("modes") / "mlruns"))
     config = RunConfig(normal="0,1,2", preset="fast", epochs=1)
-    result = workflows.train(config, home=home, tracking=False)
+    result = anomaly_ae.train(config, home=home, tracking=False)
     return Detector.load(home.find_run(result.run_id).detector_folder())
 
 
