@@ -281,7 +281,7 @@ def best_fitting(images: Tensor, outputs: Outputs, trimmed: float) -> tuple[Tens
         error = (images - outputs.reconstruction.detach()).square().mean(dim=(1, 2, 3))
         errors = error / (images.square().mean(dim=(1, 2, 3)) + ENERGY_FLOOR)
         kept = errors.topk(len(images) - count, largest=False).indices
-        return images[kept], outputs.each(lambda tensor: tensor[kept])
+        return images[kept], outputs.map_tensors(lambda tensor: tensor[kept])
     return images, outputs
 
 

@@ -18,7 +18,7 @@ import anomaly_ae
 from anomaly_ae import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.reporting.figures import save_figures
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 
 DOCS = Path(__file__).parent
 PORT = 5099
@@ -35,7 +35,7 @@ TRAINING = "?workflowType=machine_learning"
 def main() -> None:
     """Train, draw, serve, and take the pictures."""
     with TemporaryDirectory() as folder:
-        home = Home.find(str(Path(folder, "mlruns")))
+        home = RunStore.find(str(Path(folder, "mlruns")))
         for settings in RUNS:
             run_id = anomaly_ae.train(RunConfig.build(settings), home=home).run_id
             anomaly_ae.evaluate(run_id, home=home)
@@ -51,7 +51,7 @@ def draw_overview(detector: anomaly_ae.Detector) -> None:
     save_figures(DOCS, {"overview": detector.plot(test.images[firsts])}, "")
 
 
-def take_pictures(home: Home, run_id: str, model: str) -> None:
+def take_pictures(home: RunStore, run_id: str, model: str) -> None:
     """Pictures of the pages that `anomaly-ae ui` serves."""
     command = [sys.executable, "-m", "anomaly_ae.cli", "ui", "--mlruns", str(home.root), "--port", str(PORT)]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

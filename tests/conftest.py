@@ -21,9 +21,9 @@ from anomaly_ae.cli import main
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
-from anomaly_ae.runs.store import Home, RunFolder
-from anomaly_ae.workflows.evaluate import evaluate
-from anomaly_ae.workflows.train import TrainResult, train
+from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.workflows import evaluate, train
+from anomaly_ae.workflows.train import TrainResult
 
 COMMAND = [sys.executable, "-m", "anomaly_ae.cli"]
 SETTINGS_THAT_LEAK_IN = ("ANOMALY_AE_MLRUNS", "ANOMALY_AE_DATA_DIR", "ANOMALY_AE_CACHE", "MLFLOW_TRACKING_URI")
@@ -141,7 +141,7 @@ def figures() -> Iterator[None]:
 class Trained:
     """A finished and evaluated training on digits 0, 1, 2."""
 
-    home: Home
+    home: RunStore
     run: RunFolder
     result: TrainResult
     evaluation: Evaluation
@@ -152,17 +152,17 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    home = Home.find(str(tmp_path_factory.mktemp("project") / "mlruns"))
+    home = RunStore.find(str(tmp_path_factory.mktemp("project") / "mlruns"))
     with drawing():
         result = anomaly_ae.train(RunConfig(normal="0,1,2", epochs=60), home=home)
         return Trained(home, home.find_run(result.run_id), result, anomaly_ae.evaluate(home=home))
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     for name in SETTINGS_THAT_LEAK_IN:
         monkeypatch.delenv(name, raising=False)
-    return Home.find(str(tmp_path / "mlruns"))
+    return RunStore.find(str(tmp_path / "mlruns"))
 
 
 @pytest.fixture

@@ -45,19 +45,19 @@ def _random(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Entry:
+class AugmentationEntry:
     """A line of the catalogue."""
 
     about: str
     augment: Augment
 
 
-AUGMENTATIONS: dict[str, Entry] = {
-    "as-is": Entry("not varied, whatever the preset says", lambda images: images),
-    "mirror": Entry("left and right exchanged", partial(_flip, 3)),
-    "flips": Entry("left and right, and top and bottom exchanged", _flips),
-    "turns": Entry("turned by right angles and mirrored", _turns),
-    "light": Entry("brighter or darker, with more or less contrast, by up to a fifth", _light),
+AUGMENTATIONS: dict[str, AugmentationEntry] = {
+    "as-is": AugmentationEntry("not varied, whatever the preset says", lambda images: images),
+    "mirror": AugmentationEntry("left and right exchanged", partial(_flip, 3)),
+    "flips": AugmentationEntry("left and right, and top and bottom exchanged", _flips),
+    "turns": AugmentationEntry("turned by right angles and mirrored", _turns),
+    "light": AugmentationEntry("brighter or darker, with more or less contrast, by up to a fifth", _light),
 }
 
 

@@ -16,7 +16,7 @@ from anomaly_ae.errors import UnknownName
 __all__ = [
     "AUTOENCODERS",
     "Autoencoder",
-    "Entry",
+    "AutoencoderEntry",
     "Options",
     "Outputs",
     "Shape",
@@ -28,7 +28,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Entry:
+class AutoencoderEntry:
     """A line of the catalogue: its class, what it is in a few words, its family, and where it comes from."""
 
     build: type[Autoencoder]
@@ -44,18 +44,20 @@ LATENTS = "MNIST project with t-SNE and generation (PyTorch)"
 THREE = "MNIST project comparing three autoencoders (Keras)"
 KERNELS = "MNIST project with a 15×15 kernel (PyTorch)"
 
-AUTOENCODERS: dict[str, Entry] = {
-    "conv": Entry(ConvAutoencoder, "strided convolutions, depth by image size", "strided", OWN),
-    "vae": Entry(VariationalAutoencoder, "conv with a Gaussian latent", "variational", "arXiv:1312.6114"),
-    "repair": Entry(RepairAutoencoder, "repairs planted defects and says where they are", "repair", OWN),
-    "shallow-cnn": Entry(ShallowCNN, "one block down, one back", "pooled", SHALLOW_DEEP),
-    "deep-cnn": Entry(DeepCNN, "three blocks to a 128×7×7 map", "pooled", SHALLOW_DEEP),
-    "dense-bottleneck-64": Entry(DenseBottleneck64, "convolutions and a dense latent", "pooled", BOTTLENECK),
-    "strided-32": Entry(Strided32, "two strided convolutions, tanh", "strided", LATENTS),
-    "vanilla": Entry(Vanilla, "784 → 64 → 784", "dense", THREE),
-    "multilayer": Entry(Multilayer, "784 → 256 → 128 → 64 and back", "dense", THREE),
-    "conv-pool": Entry(ConvPool, "64, 128, 64 filters; back with 64, 128, 256", "pooled", THREE),
-    "wide-kernel": Entry(WideKernel, "a 15×15 kernel first, 64×1×1 latent", "strided", KERNELS),
+AUTOENCODERS: dict[str, AutoencoderEntry] = {
+    "conv": AutoencoderEntry(ConvAutoencoder, "strided convolutions, depth by image size", "strided", OWN),
+    "vae": AutoencoderEntry(VariationalAutoencoder, "conv with a Gaussian latent", "variational", "arXiv:1312.6114"),
+    "repair": AutoencoderEntry(RepairAutoencoder, "repairs planted defects and says where they are", "repair", OWN),
+    "shallow-cnn": AutoencoderEntry(ShallowCNN, "one block down, one back", "pooled", SHALLOW_DEEP),
+    "deep-cnn": AutoencoderEntry(DeepCNN, "three blocks to a 128×7×7 map", "pooled", SHALLOW_DEEP),
+    "dense-bottleneck-64": AutoencoderEntry(
+        DenseBottleneck64, "convolutions and a dense latent", "pooled", BOTTLENECK
+    ),
+    "strided-32": AutoencoderEntry(Strided32, "two strided convolutions, tanh", "strided", LATENTS),
+    "vanilla": AutoencoderEntry(Vanilla, "784 → 64 → 784", "dense", THREE),
+    "multilayer": AutoencoderEntry(Multilayer, "784 → 256 → 128 → 64 and back", "dense", THREE),
+    "conv-pool": AutoencoderEntry(ConvPool, "64, 128, 64 filters; back with 64, 128, 256", "pooled", THREE),
+    "wide-kernel": AutoencoderEntry(WideKernel, "a 15×15 kernel first, 64×1×1 latent", "strided", KERNELS),
 }
 
 

@@ -31,13 +31,13 @@ class Outputs(NamedTuple):
 
     def first(self, count: int) -> "Outputs":
         """The outputs of the first `count` images."""
-        return self.each(lambda tensor: tensor[:count])
+        return self.map_tensors(lambda tensor: tensor[:count])
 
     def float(self) -> "Outputs":
         """The same in float32."""
-        return self.each(lambda tensor: tensor.float())
+        return self.map_tensors(lambda tensor: tensor.float())
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
         """The same with every tensor changed."""
         return Outputs(
             change(self.reconstruction),

@@ -40,7 +40,7 @@ def padded_count(count: int, height: int, width: int) -> int:
     return min(padded, batch_size(height, width))
 
 
-def portions(values: Tensor, size: int) -> Sequence[Tensor]:
+def split_batches(values: Tensor, size: int) -> Sequence[Tensor]:
     """Rows of a tensor, `size` at a time; all at once in a graph that is being exported, for any number of them."""
     return [values] if torch.compiler.is_exporting() else torch.split(values, size)
 

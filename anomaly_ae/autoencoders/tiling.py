@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from anomaly_ae.autoencoders.base import Autoencoder, Options, Outputs, Shape
 from anomaly_ae.autoencoders.blocks import Size
-from anomaly_ae.autoencoders.inference import batch_size, portions
+from anomaly_ae.autoencoders.inference import batch_size, split_batches
 from anomaly_ae.errors import UsageError
 
 MOST_TILES = 2**16  # of an image
@@ -107,11 +107,11 @@ class Grid:
         """What belongs to the tiles, (N·T, …), by image, (N, T, …)."""
         return values.reshape(-1, len(self), *values.shape[1:])
 
-    def portions(self, tiles: Tensor, training: bool) -> Sequence[Tensor]:
+    def split_batches(self, tiles: Tensor, training: bool) -> Sequence[Tensor]:
         """The tiles, or their latents, so many at a time as a network may get; in training all, for batch norm is to
         see the whole batch, and what it sees is not to depend on a limit.
         """
-        return [tiles] if training else portions(tiles, batch_size(*self.tile))
+        return [tiles] if training else split_batches(tiles, batch_size(*self.tile))
 
 
 class Tiled(Autoencoder):
@@ -145,8 +145,8 @@ class Tiled(Autoencoder):
         if self.grid.is_tile(images):
             passed: Outputs = self.inner(images)
             return passed
-        portions = self.grid.portions(self.grid.cut(images), self.inner.training)
-        outputs = _together([self.inner(tiles)._replace(features=()) for tiles in portions])
+        split_batches = self.grid.split_batches(self.grid.cut(images), self.inner.training)
+        outputs = _together([self.inner(tiles)._replace(features=()) for tiles in split_batches])
         return Outputs(
             _picture(self.grid, outputs.reconstruction),
             self.grid.by_image(outputs.latent).flatten(1),  # (N, T, D) -> (N, T·D)
@@ -182,8 +182,8 @@ class TileEncoder(nn.Module):
         if self.grid.is_tile(images):
             latents: Tensor = self.inner(images)
             return latents
-        portions = self.grid.portions(self.grid.cut(images), self.inner.training)
-        of_tiles = torch.cat([self.inner(tiles) for tiles in portions])  # (N·T, D)
+        split_batches = self.grid.split_batches(self.grid.cut(images), self.inner.training)
+        of_tiles = torch.cat([self.inner(tiles) for tiles in split_batches])  # (N·T, D)
         return self.grid.by_image(of_tiles).flatten(1)  # (N, T, D) -> (N, T·D)
 
 
@@ -199,8 +199,8 @@ class TileDecoder(nn.Module):
             tiles: Tensor = self.inner(latents)
             return tiles
         apart = latents.reshape(len(latents) * len(self.grid), self.latent)  # (N, T·D) -> (N·T, D)
-        portions = self.grid.portions(apart, self.inner.training)
-        return _picture(self.grid, torch.cat([self.inner(portion) for portion in portions]))
+        split_batches = self.grid.split_batches(apart, self.inner.training)
+        return _picture(self.grid, torch.cat([self.inner(portion) for portion in split_batches]))
 
 
 def random_crops(images: Tensor, size: Size) -> Tensor:

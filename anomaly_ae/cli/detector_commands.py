@@ -139,9 +139,9 @@ def train(
     ]
     asked = RunConfig.build(*layers)
     check_config(asked)
-    from anomaly_ae.runs.store import Home
+    from anomaly_ae.runs.store import RunStore
 
-    home = Home.find(mlruns)
+    home = RunStore.find(mlruns)
     if resume and no_tracking:
         raise UsageError("--no-tracking is said when a run starts; a resumed run goes on as it was started")
     with loading():
@@ -193,9 +193,9 @@ def evaluate(
 
     check_dataset(dataset, data_dir)
     rate = None if target_fpr is None else RunConfig.build({"target_fpr": target_fpr}).target_fpr
-    from anomaly_ae.runs.store import Home
+    from anomaly_ae.runs.store import RunStore
 
-    home = Home.find(mlruns)
+    home = RunStore.find(mlruns)
     with loading():
         from anomaly_ae.workflows import evaluate
     evaluate.evaluate(
@@ -250,12 +250,12 @@ def calibrate(
     """Make a new detector with another threshold, without training: for new normal images, rate or guarantee."""
     asked = dict(locals())
     check_dataset(dataset, data_dir)
-    from anomaly_ae.runs.store import Home
+    from anomaly_ae.runs.store import RunStore
 
     with loading():
         from anomaly_ae.workflows import calibrate
     settings = {key: asked[key] for key in asked if key not in ("no_tracking", "mlruns", "as_json")}
-    result = calibrate.calibrate(**settings, home=Home.find(mlruns), tracking=not no_tracking)
+    result = calibrate.calibrate(**settings, home=RunStore.find(mlruns), tracking=not no_tracking)
     show(result, as_json)
 
 

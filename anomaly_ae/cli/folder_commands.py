@@ -55,12 +55,12 @@ def score(
 ) -> None:
     """Score every image of a folder: a row for each, with a score and a verdict, or an error."""
     asked = dict(locals())
-    from anomaly_ae.runs.store import Home
+    from anomaly_ae.runs.store import RunStore
 
     with loading():
         from anomaly_ae.workflows import score
     settings = {key: asked[key] for key in asked if key not in ("strict", "mlruns", "as_json")}
-    result = score.score(**settings, home=Home.find(mlruns))
+    result = score.score(**settings, home=RunStore.find(mlruns))
     show(result, as_json)
     if result.heatmaps_missing:
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ from anomaly_ae.cli.app import DataDir, Json, Mlruns, NoFigures, app, loading, s
 from anomaly_ae.reporting import text
 
 if TYPE_CHECKING:
-    from anomaly_ae.runs.store import Home
+    from anomaly_ae.runs.store import RunStore
 
 
 @app.command()
@@ -31,14 +31,14 @@ def run(
 ) -> None:
     """Train and evaluate every cell of a pipeline file and compare them; interrupted, it goes on where it was."""
     from anomaly_ae.config.run_config import parse_setting
-    from anomaly_ae.runs.store import Home
+    from anomaly_ae.runs.store import RunStore
 
     with loading():
         from anomaly_ae.workflows.pipeline import run_plan
 
     overrides = [parse_setting(text) for text in settings or []]
     overrides += [("data_dir", data_dir)] if data_dir else []
-    home = Home.find(mlruns)
+    home = RunStore.find(mlruns)
     result = run_plan(
         pipeline,
         overrides,
@@ -72,10 +72,10 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List the runs, the newest first."""
-    from anomaly_ae.runs.store import Home
+    from anomaly_ae.runs.store import RunStore
     from anomaly_ae.tracking import remote_runs, run_logger
 
-    home = Home.find(mlruns)
+    home = RunStore.find(mlruns)
     if delete is not None:
         show_values({"deleted": _delete(home, delete)}, as_json, text.deleted)
         return
@@ -84,7 +84,7 @@ def runs(
     show(remote_runs.list_runs(home, filters or (), sort, limit), as_json)
 
 
-def _delete(home: "Home", name: str) -> list[str]:
+def _delete(home: "RunStore", name: str) -> list[str]:
     """Delete a run and what is below it, when whoever sees their list agrees; their ids."""
     from anomaly_ae.runtime.progress import say
     from anomaly_ae.workflows.delete import delete, find_deletable
@@ -106,11 +106,11 @@ def figures(
     as_json: Json = False,
 ) -> None:
     """Draw the figures of a run again, from what it keeps and its data."""
-    from anomaly_ae.runs.store import Home
+    from anomaly_ae.runs.store import RunStore
 
     with loading():
         from anomaly_ae.workflows import draw
-    paths = draw.draw_again(run, home=Home.find(mlruns))
+    paths = draw.draw_again(run, home=RunStore.find(mlruns))
     show_values({"figures": paths}, as_json, lambda values: "\n".join(values["figures"]))
 
 
@@ -126,11 +126,11 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Set runs side by side: figures, DeLong's test, ROC and loss curves, on a page and in the first run."""
-    from anomaly_ae.runs.store import Home
+    from anomaly_ae.runs.store import RunStore
 
     with loading():
         from anomaly_ae.workflows import compare
-    show(compare.compare(runs, home=Home.find(mlruns)), as_json)
+    show(compare.compare(runs, home=RunStore.find(mlruns)), as_json)
 
 
 @app.command()
@@ -144,11 +144,11 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Register a run's detector with MLflow under an alias, for --model models:/NAME@champion."""
-    from anomaly_ae.runs.store import Home
+    from anomaly_ae.runs.store import RunStore
 
     with loading():
         from anomaly_ae.workflows import promote
-    show(promote.promote(model, alias, name=name, home=Home.find(mlruns)), as_json)
+    show(promote.promote(model, alias, name=name, home=RunStore.find(mlruns)), as_json)
 
 
 @app.command()
@@ -157,7 +157,7 @@ def ui(
     mlruns: Mlruns = None,
 ) -> None:
     """Browse all runs in MLflow, until Ctrl-C."""
-    from anomaly_ae.runs.store import Home
+    from anomaly_ae.runs.store import RunStore
     from anomaly_ae.tracking.server import browse
 
-    browse(Home.find(mlruns), port)
+    browse(RunStore.find(mlruns), port)

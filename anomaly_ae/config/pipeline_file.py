@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.autoencoders import find_autoencoder
-from anomaly_ae.config.run_config import PARTS, PLACES, RunConfig, check_value, field_name, read_config
+from anomaly_ae.config.run_config import LOCATION_FIELDS, PARTS, RunConfig, check_value, field_name, read_config
 from anomaly_ae.datasets.catalogue import check_dataset
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError, errors_at
 from anomaly_ae.scorers import build_scorer
@@ -64,7 +64,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PipelineFile:
     """A pipeline file that was read."""
 
     path: Path
@@ -79,7 +79,7 @@ class Plan:
         return sha256(json.dumps(asked).encode())
 
 
-def read_plan(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Plan:
+def read_pipeline_file(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> PipelineFile:
     """Read a pipeline file. `overrides` are settings as key and text; one that is in the matrix replaces it there.
 
     Raises `StorageError`, and `UsageError` or `UnknownName` naming the file, the line and the right key.
@@ -90,7 +90,7 @@ def read_plan(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Plan:
     names = [cell.name for cell in cells]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"{path} has more than one cell called {twice.pop()!r}; give each system a name of its own")
-    return Plan(path, name, about, tuple(cells))
+    return PipelineFile(path, name, about, tuple(cells))
 
 
 def _read(path: Path, overrides: Sequence[Line], above: tuple[Path, ...]) -> tuple[str, str, list[Cell]]:
@@ -183,7 +183,7 @@ def _label(system: str, varied: Mapping[str, Any], without: Sequence[str]) -> st
 
 def _changes_results(line: Line) -> bool:
     """Whether an override makes a cell something else than what its source published figures of."""
-    return _meaning(line) not in PLACES
+    return _meaning(line) not in LOCATION_FIELDS
 
 
 def _by_meaning(lines: Iterable[Line]) -> dict[str, Line]:

@@ -3,12 +3,12 @@
 from typing import Any
 
 # What a preset fills in where nothing else was said
-USUAL = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
+PRESET_BASE = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "fast": USUAL | {"scorer": "relative+latent-knn"},
-    "default": USUAL | {"scorer": "aligned-knn"},
+    "fast": PRESET_BASE | {"scorer": "relative+latent-knn"},
+    "default": PRESET_BASE | {"scorer": "aligned-knn"},
     "surface": {
         "autoencoder": "repair",
         "scorer": "defect",

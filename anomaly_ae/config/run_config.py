@@ -130,7 +130,7 @@ class RunConfig:
 
 
 TYPES: dict[str, Any] = typing.get_type_hints(RunConfig)
-PLACES = ("data_dir", "device", "experiment")  # settings that say where, not what
+LOCATION_FIELDS = ("data_dir", "device", "experiment")  # settings that say where, not what
 
 
 # The parts that a file may group its settings by.

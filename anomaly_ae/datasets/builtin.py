@@ -41,13 +41,13 @@ IDX_FILES = {"train": "train", "test": "t10k"}
 
 
 @dataclass(frozen=True)
-class Entry:
+class DatasetEntry:
     """A line of the catalogue: `torchvision` is the class that can download it, None if it is bundled."""
 
     about: str
     classes: tuple[str, ...]
     torchvision: str | None
-    read: "Callable[[Path, Entry], dict[str, ImageSet] | None]"
+    read: "Callable[[Path, DatasetEntry], dict[str, ImageSet] | None]"
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ def data_root(data_dir: str | None) -> Path:
     return expand(data_dir or os.environ.get("ANOMALY_AE_DATA_DIR") or "data")
 
 
-def find_dataset(name: str) -> Entry:
+def find_dataset(name: str) -> DatasetEntry:
     """The catalogue's line for a data set, without loading it. Raises `UnknownName`."""
     if name not in DATASETS:
         raise UnknownName("data set", name, DATASETS)
     return DATASETS[name]
 
 
-def _read_digits(root: Path, entry: Entry) -> dict[str, ImageSet]:
+def _read_digits(root: Path, entry: DatasetEntry) -> dict[str, ImageSet]:
     """1,797 handwritten digits, 8×8, sixteen levels of gray (https://doi.org/10.24432/C50P49)."""
     found = find_spec("sklearn")  # which is not imported, for that takes a second
     assert found
@@ -136,7 +136,7 @@ def _read_digits(root: Path, entry: Entry) -> dict[str, ImageSet]:
     return {"train": ImageSet(images.reshape(-1, 1, 8, 8), torch.from_numpy(table[:, -1]).long())}
 
 
-def _read_idx_pair(root: Path, entry: Entry) -> dict[str, ImageSet] | None:
+def _read_idx_pair(root: Path, entry: DatasetEntry) -> dict[str, ImageSet] | None:
     """Both files of an IDX data set, or None where one of the four parts is absent."""
     folder = root / str(entry.torchvision) / "raw"
     files = {}
@@ -148,7 +148,7 @@ def _read_idx_pair(root: Path, entry: Entry) -> dict[str, ImageSet] | None:
     return files
 
 
-def _checked(path: Path, images: Tensor, labels: Tensor, entry: Entry) -> ImageSet:
+def _checked(path: Path, images: Tensor, labels: Tensor, entry: DatasetEntry) -> ImageSet:
     """Images and labels as one set, if they belong together."""
     if len(images) != len(labels):
         raise DataDamaged(f"{path} holds {len(images):,} images for {len(labels):,} labels; get both again")
@@ -157,7 +157,7 @@ def _checked(path: Path, images: Tensor, labels: Tensor, entry: Entry) -> ImageS
     return ImageSet(images, labels.long())
 
 
-def _read_cifar10(root: Path, entry: Entry) -> dict[str, ImageSet] | None:
+def _read_cifar10(root: Path, entry: DatasetEntry) -> dict[str, ImageSet] | None:
     """CIFAR-10 through torchvision, which unpacks its batches only after comparing their checksums."""
     if not (root / "cifar-10-batches-py").is_dir():
         return None
@@ -176,7 +176,7 @@ def _read_cifar10(root: Path, entry: Entry) -> dict[str, ImageSet] | None:
     }
 
 
-def _download(name: str, entry: Entry, root: Path) -> None:
+def _download(name: str, entry: DatasetEntry, root: Path) -> None:
     """Download through torchvision (progress bar, checksums) to a folder aside, then move it in place."""
     import torchvision.datasets
 
@@ -206,10 +206,12 @@ def _download(name: str, entry: Entry, root: Path) -> None:
         ) from error
 
 
-DATASETS: dict[str, Entry] = {
-    "digits": Entry("1,797 handwritten digits, 8×8 gray, bundled with scikit-learn", DIGITS, None, _read_digits),
-    "mnist": Entry("70,000 handwritten digits, 28×28 gray", DIGITS, "MNIST", _read_idx_pair),
-    "fashion-mnist": Entry("70,000 pieces of clothing, 28×28 gray", FASHION, "FashionMNIST", _read_idx_pair),
-    "kmnist": Entry("70,000 cursive Japanese letters, 28×28 gray", HIRAGANA, "KMNIST", _read_idx_pair),
-    "cifar10": Entry("60,000 photographs of ten things, 32×32 colour", CIFAR, "CIFAR10", _read_cifar10),
+DATASETS: dict[str, DatasetEntry] = {
+    "digits": DatasetEntry(
+        "1,797 handwritten digits, 8×8 gray, bundled with scikit-learn", DIGITS, None, _read_digits
+    ),
+    "mnist": DatasetEntry("70,000 handwritten digits, 28×28 gray", DIGITS, "MNIST", _read_idx_pair),
+    "fashion-mnist": DatasetEntry("70,000 pieces of clothing, 28×28 gray", FASHION, "FashionMNIST", _read_idx_pair),
+    "kmnist": DatasetEntry("70,000 cursive Japanese letters, 28×28 gray", HIRAGANA, "KMNIST", _read_idx_pair),
+    "cifar10": DatasetEntry("60,000 photographs of ten things, 32×32 colour", CIFAR, "CIFAR10", _read_cifar10),
 }

@@ -20,7 +20,7 @@ FARTHEST = 1e3  # from [0, 1], beyond which values make no difference, so that t
 
 
 @dataclass(frozen=True)
-class Layout:
+class RowLayout:
     """Which value of a row is which pixel.
 
     shape:         channels, height, width
@@ -31,7 +31,7 @@ class Layout:
     channels_last: bool = False
 
     @classmethod
-    def of(cls, shape: Sequence[int]) -> "Layout":
+    def of(cls, shape: Sequence[int]) -> "RowLayout":
         """The layout of what is (D,), a square image if D is a square and else a line; (H, W); (C, H, W) or
         (H, W, C), the latter where 1, 3 or 4 comes last and not first. Raises `DataError` for what is no such shape.
         """

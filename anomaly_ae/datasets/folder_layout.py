@@ -41,7 +41,7 @@ Positions = list[int]  # of pictures among the paths
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """What each picture is. Each of the paths is in `files`, in `masks` or in `left_out`, once.
 
     about:    the arrangement, in words
@@ -73,7 +73,7 @@ class Layout:
     alone: str = ""
     left_out: dict[str, Positions] = field(default_factory=dict)
 
-    def marked(self, marked: Collection[int], unknown: Collection[int] = ()) -> "Layout":
+    def marked(self, marked: Collection[int], unknown: Collection[int] = ()) -> "FolderLayout":
         """The same with the pictures at the positions `marked` defective, and the others normal, but for those at
         `unknown`, whose masks cannot be used.
         """
@@ -108,14 +108,14 @@ class Layout:
             left_out=self.left_out | ({MASK_UNKNOWN: sorted(unknown)} if unknown else {}),
         )
 
-    def as_one(self) -> "Layout":
+    def as_one(self) -> "FolderLayout":
         """The same where somebody says what all the pictures of a folder are: names of files tell nothing then."""
         if not self.by_names or {*self.classes} != {NORMAL, ANOMALOUS}:
             return self
         files = {file: (positions, [0] * len(positions)) for file, (positions, _) in self.files.items()}
         return dataclasses.replace(self, classes=(NORMAL,), files=files, by_names=False)
 
-    def beside(self, unread: Sequence[str]) -> "Layout":
+    def beside(self, unread: Sequence[str]) -> "FolderLayout":
         """The same, where there are files of labels, boxes or outlines that are not read, in words: where nothing
         else says which pictures are normal, they may say that some are not.
         """
@@ -125,7 +125,7 @@ class Layout:
         return dataclasses.replace(self, normal=None, doubt=doubt, unread=tuple(unread))
 
 
-def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
+def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> FolderLayout:
     """The layout of pictures at these paths: in folders for roles (train, val, test), for classes, for masks, and for
     nothing but pictures (images, data), in any order and depth; with masks beside the pictures; or all in one folder.
 
@@ -172,7 +172,7 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> Layout:
     classes = ordered_names(names.values())
     fits = {mask: i for mask, i in fitting.items() if i in names}
     left_out |= {i: ASTRAY for i in (*placed.masks, *placed.beside) if i not in fits}
-    return Layout(
+    return FolderLayout(
         about=_about(present if divided else set(), 1 if many else len(classes)) + (f"; {remark}" if remark else ""),
         classes=classes,
         files=_files(names, roles, classes, present),

@@ -16,7 +16,7 @@ import PIL
 import torch
 from torch import Tensor
 
-from anomaly_ae.datasets.folder_layout import TRAIN, Layout, find_layout
+from anomaly_ae.datasets.folder_layout import TRAIN, FolderLayout, find_layout
 from anomaly_ae.datasets.layout_texts import TRAINING, describe, folder_tree
 from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
 from anomaly_ae.escaping import counted
@@ -41,7 +41,7 @@ from anomaly_ae.images.sources import Integers, Listing, Source, open_source, sh
 from anomaly_ae.images.statistics import size_words
 from anomaly_ae.runtime.progress import display, say
 from anomaly_ae.storage.atomic import cache_folder, sha256, write_folder, write_json
-from anomaly_ae.storage.memmap import is_held
+from anomaly_ae.storage.memmap import fits_in_memory
 
 AT_A_TIME, MOST_AT_A_TIME = 256, 2**22  # files that are decoded together, and their bytes when they are
 LOOKED_AT = 64  # pictures by which size and colour are found out,
@@ -67,7 +67,7 @@ class PictureData:
     name: str
     source: Source
     listing: Listing
-    layout: Layout
+    layout: FolderLayout
     learned: frozenset[int] | None = None
 
     @classmethod
@@ -153,7 +153,7 @@ class PictureData:
         alone = self.layout.alone
         return shlex.quote(os.fsdecode(self.source.locate(os.fsencode(alone)))) if alone else ""
 
-    def _layout_by_masks(self) -> Layout:
+    def _layout_by_masks(self) -> FolderLayout:
         """The layout where nothing but the masks says which pictures are normal."""
         masked = list(self.layout.masks)
         masks, known, _ = self._read_masks([self.listing.paths[i] for i in masked], MASKS_LOOKED_AT)
@@ -309,7 +309,7 @@ class PictureData:
 
     def _decode(self, positions: Integers, preprocessing: Preprocessing) -> "_Decoded":
         shape = (len(positions), *preprocessing.shape)
-        if is_held(shape):
+        if fits_in_memory(shape):
             records = self._records(positions, preprocessing.target)
             return _fill(np.zeros(shape, np.uint8), records, preprocessing.intensity)
         folder = cache_folder() / self._key(positions, preprocessing)

@@ -276,8 +276,8 @@ def split_dataset(
     cut = [piece.cut(shares, generator) for piece in pieces] or [(NOTHING,) * len(PARTS)]
     fit, validation, calibration, test = (torch.cat(part).sort().values for part in zip(*cut, strict=True))
     novel = torch.nonzero(~torch.isin(labels, torch.tensor([*normal, NO_CLASS]))).flatten()
-    smuggled, novel = _smuggle(novel, round(len(fit) * contamination / (1 - contamination)), generator)
-    fit = torch.cat([fit, smuggled]).sort().values
+    injected, novel = _inject(novel, round(len(fit) * contamination / (1 - contamination)), generator)
+    fit = torch.cat([fit, injected]).sort().values
     test = torch.cat([test, novel]).sort().values
     if official:
         test = torch.nonzero(copies.used("test", len(dataset.files["test"]))).flatten()
@@ -371,7 +371,7 @@ def _shares(usual: tuple[float, ...], calibration: float) -> tuple[float, ...]:
     return (usual[0] - (more - of_test), usual[1], calibration, usual[3] - of_test)
 
 
-def _smuggle(novel: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _inject(novel: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """`count` of the novel positions, and the others. Raises `DataError` when there are fewer."""
     if count > len(novel):
         raise DataError(f"contamination needs {count:,} novel images, and there are {len(novel):,}; ask for less")

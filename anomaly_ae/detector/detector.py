@@ -33,8 +33,8 @@ from anomaly_ae.detector.serialization import (
     SPLIT,
     WEIGHTS_FILE,
     CalibrationRecord,
+    DetectorRecord,
     Recipe,
-    Record,
     Saved,
     damaged,
     digest_of,
@@ -161,7 +161,7 @@ class Detector:
     @property
     def map_scorer(self) -> MapScorer | None:
         """The scorer, or its first part, that has a heat map, if there is one."""
-        return next((part for part in self.scorer.each() if isinstance(part, MapScorer)), None)
+        return next((part for part in self.scorer.iter_parts() if isinstance(part, MapScorer)), None)
 
     def _each(self, images: Images, read: Read, shape: tuple[int, ...]) -> Tensor:
         """What `read` makes of every image, (N, *shape)."""
@@ -240,7 +240,7 @@ class Detector:
             images=len(self.calibration.scores),
             tail=self.calibration.tail,
         )
-        record = Record(
+        record = DetectorRecord(
             format=FORMAT,
             recipe=self.recipe,
             preprocessing=self.preprocessing,

@@ -50,7 +50,7 @@ class Evaluation(text.Printed):
     reconstruction_errors: a row for the detector's scorer and each plain reconstruction error, on the same
     images, with AUROC and what it is; none if there is nothing to rank
     discoveries: what was found in the test images together, where a false discovery rate was asked for
-    beside: a row for each scorer that was measured beside the detector's own, see `measure_beside`
+    beside: a row for each scorer that was measured beside the detector's own, see `compare_scorers`
     """
 
     _text = staticmethod(text.evaluated)
@@ -219,7 +219,7 @@ def measure_discoveries(detector: Detector, test: ImageSet, scores: Tensor, fdr:
     }
 
 
-def measure_beside(
+def compare_scorers(
     detector: Detector,
     names: Sequence[str],
     known: dict[str, ImageSet],
@@ -406,7 +406,7 @@ def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> "Figure":
 
 def novelty(detector: Detector, images: ImageSet) -> Bools:
     """Whether each image is of a class that is not normal, bool (N,)."""
-    return ~np.isin(images.labels.numpy(), detector.recipe.normal_positions())
+    return ~np.isin(images.labels.numpy(), detector.recipe.normal_indices())
 
 
 def class_names(detector: Detector, images: ImageSet) -> list[str]:

@@ -85,7 +85,7 @@ def fit_scorer(
     scorer = build_scorer(name, top_share)
     with torch.inference_mode(), exact_float32(next(network.parameters()).device.type):
         _, outputs = next(iter(forward_batches(network, fit[:1])))
-        for part in scorer.each():
+        for part in scorer.iter_parts():
             part.check(outputs)
         scorer.fit(lambda: forward_batches(network, fit), lambda: forward_batches(network, validation))
     return scorer

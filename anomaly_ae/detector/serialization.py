@@ -1,8 +1,8 @@
 """A detector's two files: what must stand in them, and how they are read. Nothing in them is executed.
 
-`detector.json` is a `Record`; a new field is a line there, or in the dataclass that it is a part of. The tensors of
-`weights.safetensors` are those of the network, the scorer (`Scorer.specs`), the split and the calibration. Everything
-is checked before a tensor is read; whatever is otherwise raises `DetectorDamaged`.
+`detector.json` is a `DetectorRecord`; a new field is a line there, or in the dataclass that it is a part of. The
+tensors of `weights.safetensors` are those of the network, the scorer (`Scorer.specs`), the split and the calibration.
+Everything is checked before a tensor is read; whatever is otherwise raises `DetectorDamaged`.
 """
 
 import json
@@ -105,7 +105,7 @@ class Recipe:
             )
         return build_autoencoder(self.autoencoder, shape, self.options)
 
-    def normal_positions(self) -> list[int]:
+    def normal_indices(self) -> list[int]:
         """Positions of the normal classes in `classes`."""
         return [self.classes.index(name) for name in self.normal]
 
@@ -131,7 +131,7 @@ class CalibrationRecord:
 
 
 @dataclass(frozen=True)
-class Record:
+class DetectorRecord:
     """What stands in `detector.json`, beside `sha256`, the digest of all this."""
 
     format: int
@@ -148,7 +148,7 @@ class Record:
 class Saved:
     """A detector that was read: what it says, its network and scorer as built, and tensors by name."""
 
-    record: Record
+    record: DetectorRecord
     network: Autoencoder
     scorer: Scorer
     tensors: dict[str, Tensor]
@@ -199,7 +199,7 @@ def digest_of(about: dict[str, Any]) -> str:
     return sha256(json.dumps(about, sort_keys=True).encode())
 
 
-def _read_record(folder: Path) -> Record:
+def _read_record(folder: Path) -> DetectorRecord:
     """What `detector.json` says."""
     path = folder / JSON_FILE
     try:
@@ -214,7 +214,7 @@ def _read_record(folder: Path) -> Record:
     with damaged(folder):
         if not isinstance(about, dict) or about.pop("sha256", None) != digest_of(about):
             raise Mismatch(f"{JSON_FILE} was changed after it was saved")
-        return parse(Record, about, JSON_FILE)
+        return parse(DetectorRecord, about, JSON_FILE)
 
 
 def _read_header(path: Path) -> Specs:
@@ -224,7 +224,7 @@ def _read_header(path: Path) -> Specs:
         raise DetectorDamaged(f"{path} is truncated or was changed ({error}); copy it again or train anew") from error
 
 
-def _build(record: Record, header: Specs) -> tuple[Autoencoder, Scorer, Specs]:
+def _build(record: DetectorRecord, header: Specs) -> tuple[Autoencoder, Scorer, Specs]:
     """The network and scorer of a record, and its tensors. Raises `Mismatch` if the header has others."""
     shape = record.preprocessing.shape
     with torch.device("meta"):  # however large it claims to be, this takes no memory
@@ -237,7 +237,7 @@ def _build(record: Record, header: Specs) -> tuple[Autoencoder, Scorer, Specs]:
     scorer = build_scorer(record.recipe.scorer, record.recipe.top_share)
     with torch.inference_mode():
         outputs = network.outline(shape)
-        for part in scorer.each():
+        for part in scorer.iter_parts():
             part.check(outputs)
         expected |= prefixed(SCORER, scorer.specs(outputs.reconstruction, outputs))
     has_names = any(name.startswith(SPLIT) and name.endswith(".names") for name in header)
@@ -246,7 +246,7 @@ def _build(record: Record, header: Specs) -> tuple[Autoencoder, Scorer, Specs]:
     if SCORED_NAMES in header:
         expected[SCORED_NAMES] = TensorSpec(("bytes",), "U8")
     check_tensors(header, expected)
-    if (record.heat_level is None) == any(isinstance(part, MapScorer) for part in scorer.each()):
+    if (record.heat_level is None) == any(isinstance(part, MapScorer) for part in scorer.iter_parts()):
         raise Mismatch("there is a level for a heat map that the scorer does not have, or none for one that it has")
     return network, scorer, expected
 

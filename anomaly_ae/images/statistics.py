@@ -37,14 +37,14 @@ class Profile:
     @classmethod
     def of(cls, images: Tensor) -> "Profile":
         """The profile of images, uint8 or float in [0, 1], (N, C, H, W)."""
-        return cls(*(_range(values) for values in looks(images)))
+        return cls(*(_range(values) for values in brightness_contrast(images)))
 
     def differences(self, images: Tensor) -> list[str]:
         """How a batch, uint8 or float in [0, 1], (N, C, H, W), looks unlike the fit images altogether; often nothing.
 
         Said of the median image, so that single odd ones do not speak for all.
         """
-        return self.compare(*looks(images)) if len(images) else []
+        return self.compare(*brightness_contrast(images)) if len(images) else []
 
     def compare(self, brightnesses: Tensor, contrasts: Tensor) -> list[str]:
         """The same of what `looks` says of a batch, (N,) each, N at least 1; and how many are blank."""
@@ -102,7 +102,7 @@ def size_words(heights: Sides, widths: Sides, seen: tuple[int, int], side: int, 
     return words
 
 
-def looks(images: Tensor) -> tuple[Tensor, Tensor]:
+def brightness_contrast(images: Tensor) -> tuple[Tensor, Tensor]:
     """Brightness and contrast of each image, float64 (N,), in [0, 1]."""
     values = images.flatten(1)
     scale = 255.0 if images.dtype == torch.uint8 else 1.0

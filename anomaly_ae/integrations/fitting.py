@@ -12,7 +12,7 @@ from anomaly_ae.autoencoders import AUTOENCODERS, Shape, find_autoencoder, image
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.calibration.conformal import images_needed, smallest_rate
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.datasets.feature_rows import Layout, Rows, Scale
+from anomaly_ae.datasets.feature_rows import RowLayout, Rows, Scale
 from anomaly_ae.datasets.splits import Part, Split, split_rows
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.fit import fit_detector
@@ -26,12 +26,12 @@ from anomaly_ae.scorers import build_scorer
 from anomaly_ae.training import Training, train_epochs
 
 FEATURES: dict[str, Any] = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures
-WIDE = 128  # values, from which a latent of 64 is narrow
+FEW_VALUES = 128  # values, from which a latent of 64 is narrow
 SPARE = 2  # calibration scores that may lie at the threshold or above: by the highest alone it would vary more
 ROWS, NORMAL = "rows", "normal"  # the names of a data set that has none, and of its class
 
 
-def fill(config: RunConfig, layout: Layout) -> RunConfig:
+def fill(config: RunConfig, layout: RowLayout) -> RunConfig:
     """The config with what suits such images where nothing was said. Raises `UnknownName`."""
     usual = {} if layout.is_picture else FEATURES
     own = {name: value for name, value in usual.items() if getattr(config, name) is None}
@@ -42,7 +42,7 @@ def fill(config: RunConfig, layout: Layout) -> RunConfig:
     return dataclasses.replace(config, latent=latent, objective=objective, defects=network.defects)
 
 
-def fit_rows(rows: Rows, layout: Layout, config: RunConfig) -> tuple[Detector, Scale]:
+def fit_rows(rows: Rows, layout: RowLayout, config: RunConfig) -> tuple[Detector, Scale]:
     """A detector of rows (N, D), 3 at the least, and the scale that brings rows to the [0, 1] it takes.
 
     config: filled. With too few rows for its rate, the threshold is set for the smallest that they can hold, and the
@@ -63,17 +63,17 @@ def fit_rows(rows: Rows, layout: Layout, config: RunConfig) -> tuple[Detector, S
         return fit_detector(recipe, preprocessing, best, images, split, rate, device), scale
 
 
-def to_images(rows: Rows, layout: Layout, scale: Scale, preprocessing: Preprocessing) -> Tensor:
+def to_images(rows: Rows, layout: RowLayout, scale: Scale, preprocessing: Preprocessing) -> Tensor:
     """Rows (N, D) as a detector's network sees them, (N, C, H, W): uint8, or float32, [0, 1] for what is usual."""
     images = layout.images(scale.apply(rows))
     return resize(images, (preprocessing.height, preprocessing.width))
 
 
-def _narrow(autoencoder: str, layout: Layout) -> int | None:
+def _narrow(autoencoder: str, layout: RowLayout) -> int | None:
     """A latent size that keeps a dense network from copying its few inputs; None for the architecture's own."""
     is_dense = AUTOENCODERS[autoencoder].family == "dense"
     values = math.prod(layout.shape)
-    return max(1, values // 2) if is_dense and values < WIDE else None
+    return max(1, values // 2) if is_dense and values < FEW_VALUES else None
 
 
 def _possible_rate(target_fpr: float, calibrating: int, count: int) -> float:
@@ -91,7 +91,7 @@ def _possible_rate(target_fpr: float, calibrating: int, count: int) -> float:
     return smallest
 
 
-def _seen_shape(autoencoder: str, layout: Layout) -> Shape:
+def _seen_shape(autoencoder: str, layout: RowLayout) -> Shape:
     """Channels, height and width of what the network sees: pictures at its size, features as they are."""
     channels, height, width = layout.shape
     return (channels, *image_size(autoencoder, None, (height, width))) if layout.is_picture else layout.shape

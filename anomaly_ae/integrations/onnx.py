@@ -256,7 +256,7 @@ def trial_images(detector: Detector) -> Tensor:
     smooth = functional.interpolate(small, size, mode="bilinear")
     made = as_bytes(torch.cat([flat, noise, noise**20, smooth]))
     rebuilt = detector.network(as_float(made[-KEPT:])).reconstruction
-    kept = [part.learned["images"] for part in detector.scorer.each() if "images" in part.learned]
+    kept = [part.learned["images"] for part in detector.scorer.iter_parts() if "images" in part.learned]
     known = [resize(images[sample(len(images), KEPT)], (size[0], size[1])).roll(1, -1) for images in kept]
     return torch.cat([made, as_bytes(rebuilt), *known])
 
@@ -309,8 +309,8 @@ def _require_rounding(deviations: dict[str, float], rounded: dict[str, float]) -
 def _expect(detector: Detector, images: Tensor, kind: torch.dtype = torch.float32) -> Expected:
     """What the outputs should be, and what a deviation is relative to."""
     with exact_float32("cpu"):
-        portions = torch.split(as_float(images).to(kind), batch_size(*images.shape[-2:]))
-        passed = [(pixels, detector.network(pixels).each(lambda tensor: tensor.to(kind))) for pixels in portions]
+        parts = torch.split(as_float(images).to(kind), batch_size(*images.shape[-2:]))
+        passed = [(pixels, detector.network(pixels).map_tensors(lambda tensor: tensor.to(kind))) for pixels in parts]
     score = torch.cat([detector.scorer.score(*each) for each in passed])
     usual = detector.calibration.scores.abs().median()
     expected = {

@@ -32,7 +32,7 @@ from anomaly_ae.images.decode_worker import SECONDS
 from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.runtime.machine import usable_cores
 from anomaly_ae.runtime.progress import say
-from anomaly_ae.scoring.batches import Positions, read_batches, split
+from anomaly_ae.scoring.batches import Positions, read_batches, split_by_batch
 from anomaly_ae.scoring.job import Engine, Job
 from anomaly_ae.scoring.ledger import Ledger
 from anomaly_ae.scoring.rows import RESULT, Results, score_batch
@@ -121,7 +121,7 @@ def _parts(listing: Listing, wanted: Positions, batch: int) -> Iterator[pa.Table
     The number that tells it from other parts is another one when its files have changed.
     """
     size = PART // batch * batch
-    for positions in split(wanted, size):
+    for positions in split_by_batch(wanted, size):
         start = int(positions[0]) // size * size
         where = slice(start, start + size)
         sizes, times = listing.sizes[where], listing.times[where]

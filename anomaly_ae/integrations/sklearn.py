@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import TYPES, RunConfig
-from anomaly_ae.datasets.feature_rows import Layout, Rows, Scale
+from anomaly_ae.datasets.feature_rows import RowLayout, Rows, Scale
 from anomaly_ae.detector.detector import ESTIMATOR_FILE, Detector
 from anomaly_ae.detector.serialization import digest_of
 from anomaly_ae.errors import AnomalyAEError, DataError, DetectorDamaged, EstimatorError, ModelNotFound, one_line
@@ -47,7 +47,7 @@ class EstimatorRecord:
 
     detector: Digest
     settings: dict[str, Any]
-    layout: Layout
+    layout: RowLayout
     scale: ScaleRecord
     feature_names: tuple[str, ...] | None
 
@@ -96,7 +96,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         The false-alarm rate: the share of normal samples, above 0 and below 1, that `predict` may call outliers.
 
     epochs : int, default=None
-        Passes over the training samples at the most; None: as many as come nearest to 1500 steps, at most 200.
+        BatchFactory over the training samples at the most; None: as many as come nearest to 1500 steps, at most 200.
 
     batch_size : int, default=None
         Samples of a training step; None: 128.
@@ -324,15 +324,15 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             estimator.feature_names_in_ = np.array(record.feature_names, dtype=object)
         return estimator
 
-    def _read(self, X: Any, fitted: bool = False) -> tuple[Rows, Layout]:
+    def _read(self, X: Any, fitted: bool = False) -> tuple[Rows, RowLayout]:
         """What was given as rows (n_samples, n_features), and how these are images. Raises `ValueError`."""
         X = np.asarray(X) if isinstance(X, list | tuple) else X
         given = tuple(X.shape[1:]) if getattr(X, "ndim", 2) > 2 else None
         X = X if given is None else np.asarray(X).reshape(len(X), math.prod(given))
         rows = validate_data(self, X, reset=not fitted, ensure_min_samples=1 if fitted else FEWEST_ROWS)
         with _value_errors():
-            layout = self.layout_ if fitted else Layout.of(self.image_shape or given or rows.shape[1:])
-            if math.prod(layout.shape) != rows.shape[1] or (given and Layout.of(given) != layout):
+            layout = self.layout_ if fitted else RowLayout.of(self.image_shape or given or rows.shape[1:])
+            if math.prod(layout.shape) != rows.shape[1] or (given and RowLayout.of(given) != layout):
                 what = f"images of {_times(given)}" if given else f"rows of {rows.shape[1]} values"
                 raise DataError(f"{what} were given, and images of {_times(layout.shape)} expected")
         return rows, layout

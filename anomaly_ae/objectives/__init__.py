@@ -40,20 +40,20 @@ def negative_elbo(images: Tensor, outputs: Outputs) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ObjectiveEntry:
     """A line of the catalogue; `perceptual` alone is made when it is known whose features to compare."""
 
     about: str
     objective: Objective | None
 
 
-OBJECTIVES: dict[str, Entry] = {
-    "mse": Entry("mean squared reconstruction error", mse),
-    "bce": Entry("binary cross-entropy", bce),
-    "ssim": Entry("1 - structural similarity", ssim),
-    "elbo": Entry("negative evidence lower bound, for autoencoder vae", negative_elbo),
-    "repair": Entry("planted defects found and repaired, for autoencoder repair", repair),
-    PERCEPTUAL: Entry("squared distance of features of the network named by --set perceptual=", None),
+OBJECTIVES: dict[str, ObjectiveEntry] = {
+    "mse": ObjectiveEntry("mean squared reconstruction error", mse),
+    "bce": ObjectiveEntry("binary cross-entropy", bce),
+    "ssim": ObjectiveEntry("1 - structural similarity", ssim),
+    "elbo": ObjectiveEntry("negative evidence lower bound, for autoencoder vae", negative_elbo),
+    "repair": ObjectiveEntry("planted defects found and repaired, for autoencoder repair", repair),
+    PERCEPTUAL: ObjectiveEntry("squared distance of features of the network named by --set perceptual=", None),
 }
 
 

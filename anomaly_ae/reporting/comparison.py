@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anomaly_ae.config.run_config import PLACES
+from anomaly_ae.config.run_config import LOCATION_FIELDS
 from anomaly_ae.errors import ModelError
 from anomaly_ae.metrics.ranking import compare_auroc
 from anomaly_ae.reporting import figures
@@ -72,7 +72,7 @@ def compare_runs(runs: Sequence[RunFolder], tested: Sequence[Tested | None]) -> 
 def differing_settings(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
     """The settings that are not the same in all runs, each with its value in every run."""
     configs = [run.config.to_dict() for run in runs]
-    names = [name for name in configs[0] if name not in PLACES]
+    names = [name for name in configs[0] if name not in LOCATION_FIELDS]
     values = {name: [config[name] for config in configs] for name in names}
     return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
 

@@ -12,7 +12,7 @@ from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.html import PICTURES, SIDE, Report, picture_address
 from anomaly_ae.runtime.progress import say
-from anomaly_ae.scoring import Job, Scores, look_again
+from anomaly_ae.scoring import Job, Scores, load_previews
 from anomaly_ae.storage.atomic import write_text
 
 
@@ -41,7 +41,7 @@ def _rows(job: Job, scores: Scores, order: Any) -> Iterator[tuple[str, float, fl
 
 def _pictures(job: Job, scores: Scores, order: Any) -> Iterator[Mapping[str, Any]]:
     rows = dict(zip(order.tolist(), _rows(job, scores, order), strict=True))
-    for look in look_again(job.detector, job.source, scores.listing, order, SIDE, job.workers):
+    for look in load_previews(job.detector, job.source, scores.listing, order, SIDE, job.workers):
         named = dict(zip(("path", "score", "p_value", "is_anomaly"), rows[look.position], strict=True))
         drawn = {
             "picture": picture_address(look.picture),

@@ -15,7 +15,7 @@ from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.figures.saving import Array
 from anomaly_ae.runs.store import FIGURES, RunFolder
 from anomaly_ae.training import Epoch, Training
-from anomaly_ae.workflows.experiment import Job
+from anomaly_ae.workflows.experiment import Experiment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ DRAWN_FROM = 4_096  # training images whose latents the samples are drawn after
 ROWS = 4  # of samples, and of interpolations at the most
 
 
-def draw_training(history: Sequence[Epoch], detector: Detector, job: Job) -> "dict[str, Figure]":
+def draw_training(history: Sequence[Epoch], detector: Detector, job: Experiment) -> "dict[str, Figure]":
     """The figures of a training, by name."""
     validation, fit = job.images["validation"], job.images["fit"].images
     some = _even(validation.images, figures.SHOWN)
@@ -51,7 +51,7 @@ def draw_training(history: Sequence[Epoch], detector: Detector, job: Job) -> "di
     }
 
 
-def save_training_figures(run: RunFolder, history: Sequence[Epoch], detector: Detector, job: Job) -> None:
+def save_training_figures(run: RunFolder, history: Sequence[Epoch], detector: Detector, job: Experiment) -> None:
     """Draw the figures of a training into its run folder."""
     figures.save_figures(run.path / FIGURES, draw_training(history, detector, job), run.record.name)
 
@@ -63,7 +63,7 @@ def reconstruction_grid(training: Training, validation: Tensor) -> Array:
     return figures.grid(as_float(some).numpy(), rebuilt.numpy())
 
 
-def _untrained(detector: Detector, job: Job, images: Tensor) -> Array:
+def _untrained(detector: Detector, job: Experiment, images: Tensor) -> Array:
     """What the network made of images before it was trained, float (N, C, H, W)."""
     torch.manual_seed(job.config.seed)  # as the training began
     untrained = dataclasses.replace(detector, network=job.recipe.build(job.preprocessing.shape))

@@ -7,7 +7,7 @@ from typing import Any
 from anomaly_ae.config.run_config import TYPES, check_value
 from anomaly_ae.errors import ModelError, UnknownName, one_line
 from anomaly_ae.escaping import short_name
-from anomaly_ae.runs.store import Home, RunFolder, warn
+from anomaly_ae.runs.store import RunFolder, RunStore, warn
 
 BEST_FIRST = {"auroc": True, "false_positive_rate": False, "seconds": False}  # whether the largest comes first
 COLUMNS = ("run_id", "name", "status", "kind", "parent", "started")
@@ -35,7 +35,7 @@ class Listed:
     unlogged: bool = False
 
 
-def list_home(home: Home) -> list[Listed]:
+def list_home(home: RunStore) -> list[Listed]:
     """The runs that have a folder in this home."""
     return [row for run in home.runs() if (row := _listed(run))]
 

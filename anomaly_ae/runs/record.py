@@ -28,7 +28,7 @@ Time = Annotated[str, Matching("a time in ISO 8601", _is_time)]
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """The content of run.json. `mlflow_run_id` is None while MLflow knows nothing of the run."""
 
     id: Name
@@ -48,7 +48,7 @@ class Record:
     resume: str | None = None  # the command that goes on with it, where it is not `train --resume`
 
     @classmethod
-    def new(cls, name: str, tracked: bool, parent: str | None = None) -> "Record":
+    def new(cls, name: str, tracked: bool, parent: str | None = None) -> "RunRecord":
         """That of a run that begins now, below the run with the id `parent` if there is one."""
         return cls(secrets.token_hex(16), None, name, now(), tracked=tracked, unlogged=tracked, parent=parent)
 

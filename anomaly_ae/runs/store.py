@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, UsageError, one_line
-from anomaly_ae.runs.record import FAILED, FINISHED, KILLED, PIPELINE, RUNNING, Record
+from anomaly_ae.runs.record import FAILED, FINISHED, KILLED, PIPELINE, RUNNING, RunRecord
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import expand, flush, storage_errors, sweep, write_csv, write_json
 from anomaly_ae.storage.schema import Count, Mismatch, Name, Share, parse, read_json
@@ -62,14 +62,14 @@ warn = functools.cache(say)  # of a damaged run, once, however often all are loo
 
 
 @dataclass(frozen=True)
-class Home:
+class RunStore:
     """Where runs are kept: `root` holds the run folders, `tracking_uri` is MLflow's store."""
 
     root: Path
     tracking_uri: str
 
     @classmethod
-    def find(cls, mlruns: str | None = None) -> "Home":
+    def find(cls, mlruns: str | None = None) -> "RunStore":
         """`mlruns` if given, else ANOMALY_AE_MLRUNS, else the server at MLFLOW_TRACKING_URI, else ./mlruns."""
         named = mlruns or os.environ.get("ANOMALY_AE_MLRUNS")
         root = expand(named or "mlruns").absolute()
@@ -123,7 +123,7 @@ class Home:
         """All run folders, the newest first."""
         return list(self.records())
 
-    def records(self) -> "dict[RunFolder, Record]":
+    def records(self) -> "dict[RunFolder, RunRecord]":
         """All run folders, the newest first, with their records; what is damaged is said and left out."""
         found = {}
         for path in (self.root / "runs").glob("[!.]*/run.json"):
@@ -195,17 +195,17 @@ class RunFolder:
         write_json(self.path / "split.json", split)
 
     @property
-    def record(self) -> Record:
+    def record(self) -> RunRecord:
         """State as it is on disk now. Raises `ModelError` when it cannot be read."""
-        usual = {f.name: f.default for f in dataclasses.fields(Record) if f.default is not dataclasses.MISSING}
+        usual = {f.name: f.default for f in dataclasses.fields(RunRecord) if f.default is not dataclasses.MISSING}
         content = self._read("run.json")
-        known = {key: content[key] for key in content if key in Record.__dataclass_fields__}
+        known = {key: content[key] for key in content if key in RunRecord.__dataclass_fields__}
         try:
-            return parse(Record, usual | known | {"id": self.path.name}, "record")
+            return parse(RunRecord, usual | known | {"id": self.path.name}, "record")
         except Mismatch as error:
             raise ModelError(f"{self.path / 'run.json'} is damaged ({error})") from error
 
-    def write_record(self, record: Record) -> None:
+    def write_record(self, record: RunRecord) -> None:
         """Replace the state."""
         write_json(self.path / "run.json", dataclasses.asdict(record))
 
@@ -373,7 +373,7 @@ class RunFolder:
 def place_flag(root: Path) -> str:
     """What a command needs to find runs in `root`, beginning with a space; nothing where it looks there anyway."""
     try:
-        is_found = root == Home.find().root
+        is_found = root == RunStore.find().root
     except UsageError:  # here none can be kept
         is_found = False
     return "" if is_found else f" --mlruns {shlex.quote(str(root))}"

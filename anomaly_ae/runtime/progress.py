@@ -18,7 +18,7 @@ from anomaly_ae.escaping import counted, printable, printable_lines
 _silent = False
 PLAIN_EVERY = 5.0  # seconds between plain lines, so that a log stays short
 SILENCE = 2.0  # seconds, at the most
-SAID = 5  # files that cannot be read, by name
+NAMED_FILES = 5  # files that cannot be read, by name
 
 
 class Display(Protocol):
@@ -101,12 +101,12 @@ def silence() -> None:
     _silent = True
 
 
-def say_left_out(bad: Sequence[str]) -> None:
+def report_skipped(bad: Sequence[str]) -> None:
     """Say which files were left out, the first of them by name."""
-    for each in bad[:SAID]:
+    for each in bad[:NAMED_FILES]:
         say(f"left out: {printable(each)}")
-    if len(bad) > SAID:
-        say(f"left out: {counted(len(bad) - SAID, 'more file')} that cannot be read")
+    if len(bad) > NAMED_FILES:
+        say(f"left out: {counted(len(bad) - NAMED_FILES, 'more file')} that cannot be read")
 
 
 @contextmanager

@@ -3,44 +3,44 @@
 from dataclasses import dataclass
 
 from anomaly_ae.errors import UnknownName, UsageError
-from anomaly_ae.scorers.alignment import AlignedNeighbours
-from anomaly_ae.scorers.base import MapScorer, Passes, Scorer
+from anomaly_ae.scorers.alignment import AlignedNeighbors
+from anomaly_ae.scorers.base import BatchFactory, MapScorer, Scorer
 from anomaly_ae.scorers.baselines import IsolationForest, OneClassSVM, PrincipalComponents
 from anomaly_ae.scorers.combination import Combination
 from anomaly_ae.scorers.likelihood import NegativeELBO
-from anomaly_ae.scorers.neighbors import FeatureNeighbours, LatentNeighbours, PixelNeighbours
-from anomaly_ae.scorers.patches import PatchNeighbours
+from anomaly_ae.scorers.neighbors import FeatureNeighbors, LatentNeighbors, PixelNeighbors
+from anomaly_ae.scorers.patches import PatchNeighbors
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, RelativeError, SquaredError
-from anomaly_ae.scorers.surface import Contrast, Defect, Gradient
+from anomaly_ae.scorers.surface import ContrastError, DefectProbability, GradientError
 
-__all__ = ["SCORERS", "Entry", "MapScorer", "Passes", "Scorer", "build_scorer"]
+__all__ = ["SCORERS", "BatchFactory", "MapScorer", "Scorer", "ScorerEntry", "build_scorer"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class ScorerEntry:
     """A line of the catalogue."""
 
     about: str
     build: type[Scorer]
 
 
-SCORERS: dict[str, Entry] = {
-    "mse": Entry("mean squared reconstruction error", SquaredError),
-    "mae": Entry("mean absolute reconstruction error", AbsoluteError),
-    "ssim": Entry("1 - structural similarity of image and reconstruction", Dissimilarity),
-    "relative": Entry("blurred squared reconstruction error, relative to the image's energy", RelativeError),
-    "contrast": Entry("reconstruction error after contrast normalisation about each pixel; worst 1 %", Contrast),
-    "gradient": Entry("reconstruction error of the gradients; worst 1 %", Gradient),
-    "defect": Entry("what autoencoder repair holds for a defect; worst 0.1 %", Defect),
-    "patch-knn": Entry("distance of each patch's features to the nearest in training; worst 1 %", PatchNeighbours),
-    "elbo": Entry("negative evidence lower bound, for autoencoder vae", NegativeELBO),
-    "latent-knn": Entry("distance to the nearest latent of a training image", LatentNeighbours),
-    "feature-knn": Entry("distance to the nearest last feature map of a training image", FeatureNeighbours),
-    "aligned-knn": Entry("distance to the edges of the nearest training images, locally aligned", AlignedNeighbours),
-    "pixel-knn": Entry("distance to the nearest training image; baseline without learning", PixelNeighbours),
-    "pca": Entry("error of the reconstruction from 32 principal components; baseline", PrincipalComponents),
-    "isolation-forest": Entry("isolation forest on pixels; baseline", IsolationForest),
-    "one-class-svm": Entry("one-class support vector machine on pixels; baseline", OneClassSVM),
+SCORERS: dict[str, ScorerEntry] = {
+    "mse": ScorerEntry("mean squared reconstruction error", SquaredError),
+    "mae": ScorerEntry("mean absolute reconstruction error", AbsoluteError),
+    "ssim": ScorerEntry("1 - structural similarity of image and reconstruction", Dissimilarity),
+    "relative": ScorerEntry("blurred squared reconstruction error, relative to the image's energy", RelativeError),
+    "contrast": ScorerEntry("reconstruction error after local contrast normalisation; worst 1 %", ContrastError),
+    "gradient": ScorerEntry("reconstruction error of the gradients; worst 1 %", GradientError),
+    "defect": ScorerEntry("what autoencoder repair holds for a defect; worst 0.1 %", DefectProbability),
+    "patch-knn": ScorerEntry("distance of patch features to the nearest in training; worst 1 %", PatchNeighbors),
+    "elbo": ScorerEntry("negative evidence lower bound, for autoencoder vae", NegativeELBO),
+    "latent-knn": ScorerEntry("distance to the nearest latent of a training image", LatentNeighbors),
+    "feature-knn": ScorerEntry("distance to the nearest last feature map of a training image", FeatureNeighbors),
+    "aligned-knn": ScorerEntry("distance to edges of the nearest training images, aligned", AlignedNeighbors),
+    "pixel-knn": ScorerEntry("distance to the nearest training image; baseline without learning", PixelNeighbors),
+    "pca": ScorerEntry("error of the reconstruction from 32 principal components; baseline", PrincipalComponents),
+    "isolation-forest": ScorerEntry("isolation forest on pixels; baseline", IsolationForest),
+    "one-class-svm": ScorerEntry("one-class support vector machine on pixels; baseline", OneClassSVM),
 }
 
 

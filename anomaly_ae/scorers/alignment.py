@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.autoencoders.inference import as_bytes, portions
-from anomaly_ae.scorers.base import MapScorer, Passes
-from anomaly_ae.scorers.neighbors import FeatureNeighbours, distances, sample, shrink
+from anomaly_ae.autoencoders.inference import as_bytes, split_batches
+from anomaly_ae.scorers.base import BatchFactory, MapScorer
+from anomaly_ae.scorers.neighbors import FeatureNeighbors, distances, sample, shrink
 from anomaly_ae.storage.schema import TensorSpec
 
 LARGEST = 32  # pixels of the smaller side at which images are compared
@@ -21,7 +21,7 @@ ENERGY_FLOOR = 0.1  # keeps images that are almost empty from being divided by n
 TOGETHER = 16  # images compared at a time, so that their maps stay in the processor's cache
 
 
-class AlignedNeighbours(MapScorer):
+class AlignedNeighbors(MapScorer):
     """`aligned-knn`: distance of the image's edges to those of the three nearest fit images, locally aligned.
 
     A deformation that leaves an image normal, a stroke a little longer or further left, hardly changes it; a stroke
@@ -37,9 +37,9 @@ class AlignedNeighbours(MapScorer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = FeatureNeighbours()
+        self.features = FeatureNeighbors()
 
-    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
         self.features.fit(fit_set, validation_set)
         images = torch.cat([as_bytes(_shrink(images)) for images, _ in fit_set()])  # (M, C, H, W)
         self.learned["images"] = images[sample(len(images)).to(images.device)]
@@ -69,7 +69,9 @@ class AlignedNeighbours(MapScorer):
         keys, memory = self.features.keys(images, outputs), self.features.learned["memory"]
         count = min(CANDIDATES, len(memory))
         candidates = distances(keys, memory).topk(count, dim=1, largest=False).indices  # (N, candidates)
-        for some, near in zip(portions(_shrink(images), TOGETHER), portions(candidates, TOGETHER), strict=True):
+        for some, near in zip(
+            split_batches(_shrink(images), TOGETHER), split_batches(candidates, TOGETHER), strict=True
+        ):
             ours, theirs = edges(some.unsqueeze(1)), edges(self.learned["images"][near])
             rough = aligned_distance(_half(ours), _half(theirs), max(1, _reach(ours) // 2))  # (N, candidates)
             best = rough.topk(min(FINALISTS, count), dim=1, largest=False).indices

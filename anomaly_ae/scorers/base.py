@@ -10,7 +10,7 @@ from anomaly_ae.storage.schema import TensorSpec
 
 FEWEST = 5  # pixels of a heat map that decide
 # Calling it starts a fresh pass over a set of images: batches of images, float (B, C, H, W), and outputs.
-Passes = Callable[[], Iterable[tuple[Tensor, Outputs]]]
+BatchFactory = Callable[[], Iterable[tuple[Tensor, Outputs]]]
 
 
 class Scorer(ABC):
@@ -19,7 +19,7 @@ class Scorer(ABC):
     def __init__(self) -> None:
         self.learned: dict[str, Tensor] = {}
 
-    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
         """Learn from normal images: memories from the fit set, scales from the validation set."""
 
     def check(self, outputs: Outputs) -> None:
@@ -33,7 +33,7 @@ class Scorer(ABC):
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         """Scores, float32 (N,), of images, float (N, C, H, W) in [0, 1], and their outputs."""
 
-    def each(self) -> "Iterator[Scorer]":
+    def iter_parts(self) -> "Iterator[Scorer]":
         """This scorer, or for a combination each of its parts."""
         yield self
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_bytes, as_float
-from anomaly_ae.scorers.base import MapScorer, Passes, Scorer
+from anomaly_ae.scorers.base import BatchFactory, MapScorer, Scorer
 from anomaly_ae.scorers.neighbors import MOST_SIDE, distances, sample, shrink
 from anomaly_ae.storage.schema import Mismatch, TensorSpec
 
@@ -24,7 +24,7 @@ class PrincipalComponents(MapScorer):
     smaller side at most 64 pixels.
     """
 
-    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
         from sklearn.decomposition import PCA
 
         images = _sample(fit_set)
@@ -53,7 +53,7 @@ class IsolationForest(Scorer):
     a leaf goes to itself, and has the `path` length of what ends there.
     """
 
-    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
         from sklearn.ensemble import IsolationForest as Forest
 
         images = _sample(fit_set)
@@ -120,7 +120,7 @@ class OneClassSVM(Scorer):
     Schölkopf et al. 2001, https://doi.org/10.1162/089976601750264965
     """
 
-    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
         from sklearn.svm import OneClassSVM as Machine
 
         images = _sample(fit_set)
@@ -146,7 +146,7 @@ def _pixels(images: Tensor) -> Tensor:
     return shrink(images, MOST_SIDE).flatten(1)
 
 
-def _sample(fit_set: Passes) -> Tensor:
+def _sample(fit_set: BatchFactory) -> Tensor:
     """Fit images as such rows, float32 (M, C·H·W)."""
     images = torch.cat([as_bytes(_pixels(batch)) for batch, _ in fit_set()])
     return as_float(images[sample(len(images), MOST_IMAGES).to(images.device)])

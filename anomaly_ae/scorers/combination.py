@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.scorers.base import Passes, Scorer
+from anomaly_ae.scorers.base import BatchFactory, Scorer
 from anomaly_ae.storage.schema import TensorSpec, prefixed
 
 TINY = 1e-12  # keeps the log of a perfect reconstruction finite
@@ -19,7 +19,7 @@ class Combination(Scorer):
         super().__init__()
         self.parts = list(parts)
 
-    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
         for part in self.parts:
             part.fit(fit_set, validation_set)
         logs = torch.cat([self._logs(images, outputs) for images, outputs in validation_set()])  # (N, parts)
@@ -41,9 +41,9 @@ class Combination(Scorer):
         """log s of each part, (N, parts)."""
         return torch.stack([part.score(images, outputs) for part in self.parts], dim=1).clamp_min(TINY).log()
 
-    def each(self) -> Iterator[Scorer]:
+    def iter_parts(self) -> Iterator[Scorer]:
         for part in self.parts:
-            yield from part.each()
+            yield from part.iter_parts()
 
     def state(self) -> dict[str, Tensor]:
         parts = {f"{i}.{key}": v for i, part in enumerate(self.parts) for key, v in part.state().items()}

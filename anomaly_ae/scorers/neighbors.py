@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.scorers.base import Passes, Scorer
+from anomaly_ae.scorers.base import BatchFactory, Scorer
 from anomaly_ae.storage.schema import TensorSpec
 
 MOST_MEMORIES = 20_000  # images kept of the fit set, an even sample where it has more
@@ -16,7 +16,7 @@ SAME = 1e-4  # of a key's length: what lies nearer to another key is the same
 MOST_DIMENSIONS = 256  # of what is kept of each; more, as maps have, are projected at random to so many
 
 
-class Neighbours(Scorer):
+class Neighbors(Scorer):
     """Euclidean distance from what an image becomes, `of`, to the nearest that a fit image became.
 
     A random projection keeps distances to within a few per cent: Johnson and Lindenstrauss 1984,
@@ -29,7 +29,7 @@ class Neighbours(Scorer):
     def of(self, images: Tensor, outputs: Outputs) -> Tensor:
         """What images are compared by, float (N, D)."""
 
-    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
         keys = torch.cat([self.keys(images, outputs) for images, outputs in fit_set()])
         self.learned["memory"] = keys[sample(len(keys)).to(keys.device)]
 
@@ -58,20 +58,20 @@ class Neighbours(Scorer):
         return values @ self.learned["projection"]
 
 
-class LatentNeighbours(Neighbours):
+class LatentNeighbors(Neighbors):
     """`latent-knn`: distance to the nearest latent."""
 
     def of(self, images: Tensor, outputs: Outputs) -> Tensor:
         return outputs.latent
 
 
-class FeatureNeighbours(Neighbours):
+class FeatureNeighbors(Neighbors):
     """`feature-knn`: distance to the nearest last feature map of the encoder, centred and brought to unit length.
 
     Of a network without feature maps, the latent takes their place.
     """
 
-    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
         count, total = 0, torch.zeros(())
         for _, outputs in fit_set():
             count, total = count + len(outputs.latent), total + _last(outputs).cpu().double().sum(dim=0)
@@ -88,7 +88,7 @@ class FeatureNeighbours(Neighbours):
         return functional.normalize(_last(outputs) - self.learned["centre"], dim=1)
 
 
-class PixelNeighbours(Neighbours):
+class PixelNeighbors(Neighbors):
     """`pixel-knn`: distance to the nearest image, pixel by pixel, the smaller side at most 64 pixels; a baseline
     without learning.
     """

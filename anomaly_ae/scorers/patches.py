@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UsageError
-from anomaly_ae.scorers.base import MapScorer, Passes
+from anomaly_ae.scorers.base import BatchFactory, MapScorer
 from anomaly_ae.scorers.neighbors import sample, to_nearest
 from anomaly_ae.scorers.surface import smooth
 from anomaly_ae.storage.schema import TensorSpec
@@ -18,7 +18,7 @@ AT_A_TIME = 4_096  # patches compared with all of these, so that their distances
 IN_GRAPH = 1_000  # of the memory, in a graph that is exported, where it is the other way round
 
 
-class PatchNeighbours(MapScorer):
+class PatchNeighbors(MapScorer):
     """`patch-knn`: distance of the features about each pixel to the nearest that any place of a fit image had.
 
     Two feature maps of the encoder, of a quarter and an eighth of the image's size, each the mean over 3×3
@@ -36,7 +36,7 @@ class PatchNeighbours(MapScorer):
                 "repair, and no --tile"
             )
 
-    def fit(self, fit_set: Passes, validation_set: Passes) -> None:
+    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
         kept, images = [], sum(len(batch) for batch, _ in fit_set())
         for _, outputs in fit_set():
             rows = _rows(_patches(outputs))

@@ -15,7 +15,7 @@ LARGEST_BLURRED = 256  # pixels of the smaller side
 SMOOTH = 1 / 128  # σ of the Gaussian that takes single pixels back, of the smaller side
 
 
-class Defect(MapScorer):
+class DefectProbability(MapScorer):
     """`defect`: -log of the probability that a pixel is sound, as the segmentation head has it; the score is the mean
     of its highest 0.1 %.
     """
@@ -30,7 +30,7 @@ class Defect(MapScorer):
         return functional.softplus(outputs.heads[DEFECT]).squeeze(1)
 
 
-class Contrast(MapScorer):
+class ContrastError(MapScorer):
     """`contrast`: blurred squared difference of x and x̂, both with mean 0 and contrast 1 about each pixel."""
 
     top_share = 0.01
@@ -40,7 +40,7 @@ class Contrast(MapScorer):
         return smooth(difference.square().mean(dim=1, keepdim=True)).squeeze(1)
 
 
-class Gradient(MapScorer):
+class GradientError(MapScorer):
     """`gradient`: blurred squared difference of the gradients of x and x̂."""
 
     top_share = 0.01

@@ -4,7 +4,7 @@ from anomaly_ae.scoring.encode import Encoded, Scored, check_output, encode_fold
 from anomaly_ae.scoring.job import Engine, Job, Scores, score_job, score_locally
 from anomaly_ae.scoring.ledger import Changes
 from anomaly_ae.scoring.overlays import check_overlays, write_overlays
-from anomaly_ae.scoring.previews import look_again
+from anomaly_ae.scoring.previews import load_previews
 from anomaly_ae.scoring.rows import FolderScores, score_folder
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "check_output",
     "check_overlays",
     "encode_folder",
-    "look_again",
+    "load_previews",
     "score_folder",
     "score_images",
     "score_job",

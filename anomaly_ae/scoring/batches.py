@@ -25,13 +25,13 @@ class Batch:
     positions: in the listing, (M,), ascending
     records:   what became of each when it was decoded, (M,)
     images:    uint8 (B, C, H, W), a whole batch, each at its place in it, zeros elsewhere
-    places:    of the M files in the batch
+    batch_slots: of the M files in the batch
     """
 
     positions: Positions
     records: Records
     images: Tensor
-    places: Positions
+    batch_slots: Positions
 
     @property
     def good(self) -> npt.NDArray[np.bool_]:
@@ -49,16 +49,16 @@ def read_batches(
     """
     size = batch_size(*detector.preprocessing.shape[1:])
     wanted = np.arange(len(listing)) if wanted is None else wanted
-    parts = split(wanted, size)
+    parts = split_by_batch(wanted, size)
     for part, records in zip(parts, decoders.map(map(listing.at, parts)), strict=True):
-        places = part % size
-        whole = padded_count(int(places[-1]) + 1, *detector.preprocessing.shape[1:]) if few else size
+        batch_slots = part % size
+        whole = padded_count(int(batch_slots[-1]) + 1, *detector.preprocessing.shape[1:]) if few else size
         images = np.zeros((whole, *detector.preprocessing.shape), np.uint8)
-        images[places] = records["pixels"]
-        yield Batch(part, records, torch.from_numpy(images), places)
+        images[batch_slots] = records["pixels"]
+        yield Batch(part, records, torch.from_numpy(images), batch_slots)
 
 
-def show(batches: Iterator[Batch], files: int, done: int = 0) -> Iterator[Batch]:
+def with_progress(batches: Iterator[Batch], files: int, done: int = 0) -> Iterator[Batch]:
     """The batches of so many files, with a display of how many are done when the next one is asked for."""
     with display(files, done) as progress:
         for batch in batches:
@@ -69,6 +69,6 @@ def show(batches: Iterator[Batch], files: int, done: int = 0) -> Iterator[Batch]
             progress.line(state, last=done == files)
 
 
-def split(positions: Positions, size: int) -> list[Positions]:
+def split_by_batch(positions: Positions, size: int) -> list[Positions]:
     """Ascending positions in parts, each within `size` of them that begin at a multiple of it."""
     return np.split(positions, np.flatnonzero(np.diff(positions // size)) + 1) if len(positions) else []

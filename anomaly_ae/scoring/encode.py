@@ -16,8 +16,8 @@ from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.sources import Listing, open_source, shown
 from anomaly_ae.reporting import text
-from anomaly_ae.runtime.progress import say_left_out
-from anomaly_ae.scoring.batches import Batch, read_batches, show
+from anomaly_ae.runtime.progress import report_skipped
+from anomaly_ae.scoring.batches import Batch, read_batches, with_progress
 from anomaly_ae.scoring.rows import Results, find_differences, is_scored, score_batch
 from anomaly_ae.scoring.writers import ParquetWriter
 from anomaly_ae.storage.atomic import expand, write_with
@@ -56,7 +56,7 @@ def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encode
             detector.preprocessing.decoders(source) as decoders,
             closing(ParquetWriter(temporary)) as writer,
         ):
-            for batch in show(read_batches(decoders, detector, listing), len(listing)):
+            for batch in with_progress(read_batches(decoders, detector, listing), len(listing)):
                 writer.write(_latents(detector, listing, batch))
                 errors.extend(_errors(listing, batch))
         _require_one(listing, errors, source.name)
@@ -96,12 +96,12 @@ def score_images(detector: Detector, place: str | Path, listing: Listing | None 
     parts, errors = list[Results](), list[str]()
     images = room_for((len(listing), *detector.preprocessing.shape))
     with detector.preprocessing.decoders(source) as decoders:
-        for batch in show(read_batches(decoders, detector, listing), len(listing)):
+        for batch in with_progress(read_batches(decoders, detector, listing), len(listing)):
             parts.append(score_batch(detector, listing, batch))
-            images[batch.positions] = batch.images[batch.places]
+            images[batch.positions] = batch.images[batch.batch_slots]
             errors += _errors(listing, batch)
     _require_one(listing, errors, source.name)
-    say_left_out(errors)
+    report_skipped(errors)
     results = np.concatenate(parts)
     scored = is_scored(results)
     images = take_rows(images, torch.from_numpy(scored.nonzero()[0]))
@@ -125,7 +125,7 @@ def _latents(detector: Detector, listing: Listing, batch: Batch) -> "pa.Table":
     import pyarrow as pa
 
     bad = ~batch.good
-    latents = detector.encode(batch.images).numpy()[batch.places]  # (M, D)
+    latents = detector.encode(batch.images).numpy()[batch.batch_slots]  # (M, D)
     names = [shown(listing.paths[i]) for i in batch.positions]
     errors = [error.decode() or None for error in batch.records["error"]]
     columns = [pa.array(np.ascontiguousarray(column), mask=bad) for column in latents.T]

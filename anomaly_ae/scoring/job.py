@@ -19,7 +19,7 @@ from anomaly_ae.errors import EngineError, Interrupted
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.runtime.progress import say, stage
-from anomaly_ae.scoring.batches import Batch, read_batches, show
+from anomaly_ae.scoring.batches import Batch, read_batches, with_progress
 from anomaly_ae.scoring.ledger import Changes, Ledger
 from anomaly_ae.scoring.rows import UNSCORED, Bools, find_differences, is_scored, make_table, score_batch, seen_words
 from anomaly_ae.scoring.writers import writer_for
@@ -110,7 +110,7 @@ def score_locally(job: Job, ledger: Ledger, listing: Listing) -> int:
     with job.detector.preprocessing.decoders(job.source, job.workers) as decoders:
         done = len(listing) - len(wanted)
         alone = listing.paths == [os.fsencode(job.source.name)]  # one image that was named, and no folder
-        batches = show(read_batches(decoders, job.detector, listing, wanted, few=alone), len(listing), done)
+        batches = with_progress(read_batches(decoders, job.detector, listing, wanted, few=alone), len(listing), done)
         for positions in missing:  # of a shard; decoding does not wait where one ends
             _score_shard(job, ledger, listing, len(positions), ledger.around(int(positions[0]), listing), batches)
         next(batches, None)  # so that the display comes to its end

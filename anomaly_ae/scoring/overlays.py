@@ -6,7 +6,7 @@ from pathlib import Path
 from anomaly_ae.errors import StorageError, UsageError, one_line
 from anomaly_ae.runtime.progress import display, say
 from anomaly_ae.scoring.job import Job, Scores
-from anomaly_ae.scoring.previews import look_again
+from anomaly_ae.scoring.previews import load_previews
 from anomaly_ae.storage.atomic import sha256
 
 SIDE = 512  # pixels of a picture at the most
@@ -34,7 +34,7 @@ def write_overlays(job: Job, scores: Scores, folder: Path) -> int:
     from anomaly_ae.reporting import figures  # here, for scoring alone needs no matplotlib
 
     positions, done, reasons = scores.anomalous.nonzero()[0], 0, list[str]()
-    looks = look_again(job.detector, job.source, scores.listing, positions, SIDE, job.workers)
+    looks = load_previews(job.detector, job.source, scores.listing, positions, SIDE, job.workers)
     maps = ((look, look.heat) for look in looks if look.heat is not None)
     with display(len(positions)) as progress:
         for look, heat in maps:

@@ -21,7 +21,7 @@ AT_A_TIME = 16  # pictures, so that they do not fill the memory
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Preview:
     """One file: its position in the list; the picture in colour, uint8 (H', W', 3); its reconstruction in [0, 1],
     float32 (C, H, W); and its heat map over the picture, float32 (H', W'), or None where the scorer has none.
     """
@@ -32,9 +32,9 @@ class Look:
     heat: Heat | None
 
 
-def look_again(
+def load_previews(
     detector: Detector, source: Source, listing: Listing, positions: Positions, side: int, workers: int | None = None
-) -> Iterator[Look]:
+) -> Iterator[Preview]:
     """Looks at the files at some positions, pictures at most `side` pixels high and wide; files that are gone or
     damaged by now are left out.
     """
@@ -52,7 +52,7 @@ def look_again(
                 view = next(views)
                 if not records[i]["error"] and not view["error"]:
                     picture = _crop(view, side)
-                    yield Look(position, picture, rebuilt[i], _over(picture, heat[i], detector.preprocessing.fit))
+                    yield Preview(position, picture, rebuilt[i], _over(picture, heat[i], detector.preprocessing.fit))
 
 
 def _over(picture: Pixels, heat: Heat | None, fit: str) -> Heat | None:

@@ -14,7 +14,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.images.decode import further_words
 from anomaly_ae.images.intensity import intensity_differences
 from anomaly_ae.images.sources import Listing, Source, open_source, shown
-from anomaly_ae.images.statistics import looks, size_difference
+from anomaly_ae.images.statistics import brightness_contrast, size_difference
 from anomaly_ae.scoring.batches import Batch, read_batches
 
 if TYPE_CHECKING:
@@ -50,12 +50,14 @@ def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
     results = np.zeros(len(batch.positions), RESULT)
     results["bytes"] = np.where(batch.records["missing"], UNREAD, listing.sizes[batch.positions])
     results["time"] = listing.times[batch.positions]
-    scores = detector.score(batch.images).numpy()[batch.places]
+    scores = detector.score(batch.images).numpy()[batch.batch_slots]
     good = batch.good & np.isfinite(scores)
     results["score"] = np.where(good, scores, np.nan)
     for name in ("width", "height", "kind", "clipped", "further"):
         results[name] = batch.records[name]
-    results["brightness"], results["contrast"] = (values[batch.places].numpy() for values in looks(batch.images))
+    results["brightness"], results["contrast"] = (
+        values[batch.batch_slots].numpy() for values in brightness_contrast(batch.images)
+    )
     results["error"] = [error.decode() or None for error in batch.records["error"]]
     results["error"][batch.good & ~good] = "its score is no finite number"
     return results

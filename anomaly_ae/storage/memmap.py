@@ -16,34 +16,34 @@ SHARE = 4  # of the memory there is, that one set of images may take
 COPIED = 2**26  # bytes copied at a time
 
 
-def most_held() -> int:
+def memory_budget() -> int:
     """Bytes of images that are kept in memory; more lie in a file."""
     return usable_memory() // SHARE
 
 
-def is_held(shape: Sequence[int]) -> bool:
+def fits_in_memory(shape: Sequence[int]) -> bool:
     """Whether uint8 images of `shape` (N, C, H, W) are kept in memory."""
-    return math.prod(shape) <= most_held()
+    return math.prod(shape) <= memory_budget()
 
 
 def room_for(shape: Sequence[int]) -> Tensor:
     """Zeros, uint8 of `shape` (N, C, H, W); in a nameless file where they are too many for the memory."""
-    return torch.zeros(*shape, dtype=torch.uint8) if is_held(shape) else _nameless(shape)
+    return torch.zeros(*shape, dtype=torch.uint8) if fits_in_memory(shape) else _anonymous_memmap(shape)
 
 
 def take_rows(images: Tensor, indices: Tensor) -> Tensor:
     """`images[indices]`, uint8 (M, C, H, W); in a nameless file where they are too many for the memory."""
     shape = (len(indices), *images.shape[1:])
-    if is_held(shape):
+    if fits_in_memory(shape):
         return images[indices]
-    taken = _nameless(shape)
+    taken = _anonymous_memmap(shape)
     rows = max(1, COPIED // math.prod(shape[1:]))
     for start in range(0, len(indices), rows):
         taken[start : start + rows] = images[indices[start : start + rows]]
     return taken
 
 
-def _nameless(shape: Sequence[int]) -> Tensor:
+def _anonymous_memmap(shape: Sequence[int]) -> Tensor:
     """Zeros, uint8 of `shape`, in a file that is gone when nobody uses it any more, however the process ends."""
     folder = cache_folder()
     with storage_errors(f"write to {folder}"):

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from anomaly_ae.errors import ModelNotFound, StorageError, one_line
 from anomaly_ae.escaping import printable
-from anomaly_ae.runs.store import LOCK_WAIT, Home
+from anomaly_ae.runs.store import LOCK_WAIT, RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import storage_errors
 from anomaly_ae.tracking import database
@@ -44,7 +44,7 @@ MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the codes of
 
 
 @contextmanager
-def store_held(home: Home) -> Iterator[None]:
+def store_held(home: RunStore) -> Iterator[None]:
     """Keep our other processes from a SQLite store: of many that write at once it lets some wait in vain.
 
     Raises `StorageError` when others hold it, and write nothing for so long that they seem to hang.
@@ -81,7 +81,7 @@ def _turns(store: Path) -> Iterator[None]:
             said = True
 
 
-def _taken(lock: FileLock, home: Home) -> bool:
+def _taken(lock: FileLock, home: RunStore) -> bool:
     """Whether the lock could be had at once, and no other program holds the database."""
     with storage_errors(f"write to {lock.lock_file}"):
         try:
@@ -118,7 +118,7 @@ def _ctrl_c_held_back() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
-def open_client(home: Home) -> Any:
+def open_client(home: RunStore) -> Any:
     """MLflow's client, imported only here since that takes a second or two."""
     _check_home_folder()
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -139,7 +139,7 @@ def _check_home_folder() -> None:
         raise StorageError("MLflow needs a home folder, and the user has none; set HOME to a folder") from error
 
 
-def find_experiment(client: Any, home: Home, name: str) -> str:
+def find_experiment(client: Any, home: RunStore, name: str) -> str:
     """The experiment's id; it is made when it is not there yet. Raises `StorageError` when it was deleted."""
     from mlflow.exceptions import MlflowException
 
@@ -160,7 +160,7 @@ def find_experiment(client: Any, home: Home, name: str) -> str:
 
 
 @contextmanager
-def mlflow_errors(home: Home, missing: str) -> Iterator[None]:
+def mlflow_errors(home: RunStore, missing: str) -> Iterator[None]:
     """Raise `ModelNotFound`, saying `missing`, where MLflow has no such thing, and `StorageError`, which says what to
     do, where it is away or refuses.
     """
@@ -177,7 +177,7 @@ def mlflow_errors(home: Home, missing: str) -> Iterator[None]:
         raise explain(home, error) from error
 
 
-def explain(home: Home, error: Exception) -> StorageError:
+def explain(home: RunStore, error: Exception) -> StorageError:
     """What an error of MLflow's means. Only what waiting can mend is to be tried again later."""
     if isinstance(error, StorageError):
         return error
@@ -210,7 +210,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 @contextmanager
-def tracking_at(home: Home) -> Iterator[None]:
+def tracking_at(home: RunStore) -> Iterator[None]:
     """Within it, what MLflow does by itself is done at this home, too; after it, all is as it was."""
     import mlflow
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.errors import StorageError, one_line
-from anomaly_ae.runs.store import Home, place_flag
+from anomaly_ae.runs.store import RunStore, place_flag
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import cache_folder, remove_temporary, write_with
 
@@ -42,7 +42,7 @@ def name_aside(path: Path, why: str) -> Path:
     return path.with_name(f"{path.name}.{why}-{datetime.now():%Y-%m-%dT%H-%M-%S.%f}")
 
 
-def is_held(home: Home) -> bool:
+def is_held(home: RunStore) -> bool:
     """Whether another program keeps everybody from writing to the database just now."""
     path = home.store_file
     if path is None or not path.is_file():
@@ -56,7 +56,7 @@ def is_held(home: Home) -> bool:
     return False
 
 
-def run_ids(home: Home) -> set[str]:
+def run_ids(home: RunStore) -> set[str]:
     """The ids of all runs in a local database, none where there is none. Raises `StorageError` when it is damaged."""
     try:
         with closing(open_database(home.database)) as database:
@@ -69,7 +69,7 @@ def run_ids(home: Home) -> set[str]:
         raise explain(home, error) from error
 
 
-def running_runs(home: Home, tag: str) -> dict[str, str | None]:
+def running_runs(home: RunStore, tag: str) -> dict[str, str | None]:
     """The ids of runs that this tool has begun and a local database still calls RUNNING, and the value of a tag that
     they may have. None where the database cannot be read just now.
     """
@@ -87,7 +87,7 @@ def running_runs(home: Home, tag: str) -> dict[str, str | None]:
         return {}
 
 
-def explain(home: Home, error: sqlite3.Error) -> StorageError:
+def explain(home: RunStore, error: sqlite3.Error) -> StorageError:
     """What a database's error means, and what to do."""
     path = home.store_file
     if path is not None and path.is_dir():
@@ -103,7 +103,7 @@ def explain(home: Home, error: sqlite3.Error) -> StorageError:
     return StorageError(f"{path} is not as MLflow needs it ({error}); {_anew(home)}")
 
 
-def make_ready(home: Home) -> None:
+def make_ready(home: RunStore) -> None:
     """See that there is a database which this version of MLflow can use. Whoever calls holds the store.
 
     One that is not there is made, one of an older MLflow is brought up to date, and one that MLflow did not finish
@@ -175,7 +175,7 @@ def _is_new(path: Path) -> bool:
         return False
 
 
-def _upgrade(home: Home, path: Path) -> None:
+def _upgrade(home: RunStore, path: Path) -> None:
     """Bring the database of an older MLflow up to date, and keep it as it was beside itself."""
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
@@ -254,7 +254,7 @@ def _version() -> str:
     return str(VERSION)
 
 
-def _anew(home: Home) -> str:
+def _anew(home: RunStore) -> str:
     return f"move it away, and the runs are logged to a new one by: anomaly-ae runs --sync{place_flag(home.root)}"
 
 

@@ -1,12 +1,12 @@
 """Runs that are to be in MLflow no longer."""
 
 from anomaly_ae.errors import ModelNotFound, UsageError
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held
 from anomaly_ae.tracking.models import model_of
 
 
-def check_unregistered(home: Home, run: RunFolder) -> None:
+def check_unregistered(home: RunStore, run: RunFolder) -> None:
     """Raise `UsageError` when a run's model is in the registry, where it may be in use; `StorageError` when MLflow is
     away.
     """
@@ -19,7 +19,7 @@ def check_unregistered(home: Home, run: RunFolder) -> None:
         raise UsageError(f"run {run.path.name} is registered as {named}; delete that first, in MLflow's pages")
 
 
-def delete_logged(home: Home, run: RunFolder) -> None:
+def delete_logged(home: RunStore, run: RunFolder) -> None:
     """Delete a run and its model in MLflow, whose trash keeps them until `mlflow gc`; where it has none, all is well.
 
     Raises `StorageError` when MLflow is away.
@@ -36,6 +36,6 @@ def delete_logged(home: Home, run: RunFolder) -> None:
         pass
 
 
-def _logged(home: Home, run: RunFolder) -> str | None:
+def _logged(home: RunStore, run: RunFolder) -> str | None:
     """MLflow's id of a run, if there is a store that may have it."""
     return None if home.has_no_store() else run.record.mlflow_run_id

@@ -13,7 +13,7 @@ from anomaly_ae.runs.store import RunFolder
 from anomaly_ae.runtime.tables import markdown_table
 
 HEADLINE = ("AUROC (95 % interval)", "average precision", "FPR@95TPR", "false alarms", "detected")
-WIDE = "&emsp;"  # the page leaves no room between columns
+COLUMN_GAP = "&emsp;"  # the page leaves no room between columns
 VARIED = ("normal", "autoencoder", "objective", "scorer", "seed")
 WHERE = "The tables among the artifacts have all figures; `figures/` has pictures of the cells side by side."
 TABLES = ("scorers", "comparison", "published", "cells")  # of a pipeline, each as CSV and Markdown
@@ -34,7 +34,7 @@ def _wide(table: str) -> str:
 
 
 def _apart(row: str) -> str:
-    return row.replace(" | ", f"{WIDE} | ")
+    return row.replace(" | ", f"{COLUMN_GAP} | ")
 
 
 def _cells(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -81,7 +81,7 @@ def _headline(evaluation: dict[str, Any]) -> list[str]:
         return [f"AUROC none: {unranked(evaluation)}; {', '.join(known)} of {evaluation['images']:,} test images."]
     low, high = evaluation["auroc_ci"]
     return [
-        f"|{'|'.join(f' {head}{WIDE} ' for head in HEADLINE)}|",
+        f"|{'|'.join(f' {head}{COLUMN_GAP} ' for head in HEADLINE)}|",
         "|---|---|---|---|---|",
         f"| {evaluation['auroc']:.4f} ({low:.4f} to {high:.4f}) | {evaluation['average_precision']:.4f} "
         f"| {evaluation['fpr_at_95_tpr']:.4f} | {evaluation['false_positive_rate']:.2%} "

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
-from anomaly_ae.runs.record import TRAINING, Record
-from anomaly_ae.runs.store import SHORTEST_ID, Home, RunFolder
+from anomaly_ae.runs.record import TRAINING, RunRecord
+from anomaly_ae.runs.store import SHORTEST_ID, RunFolder, RunStore
 from anomaly_ae.storage.atomic import write_folder
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.remote_runs import as_time, list_elsewhere
@@ -19,7 +19,7 @@ WELCOME = {"metrics.csv", EVALUATION}
 ID_LENGTH = 32  # of MLflow's run ids
 
 
-def fetch_run(home: Home, name: str) -> RunFolder:
+def fetch_run(home: RunStore, name: str) -> RunFolder:
     """Make the run folder of a finished run that only MLflow has, called by its id or a unique beginning of one.
 
     Raises `ModelNotFound` when MLflow has no such run or it has no detector, `UsageError` when several begin so,
@@ -34,7 +34,7 @@ def fetch_run(home: Home, name: str) -> RunFolder:
         info, parent = found.info, found.data.tags.get(PARENT)
         kind = found.data.tags.get(KIND, TRAINING)
         began, ended = (as_time(each) for each in (info.start_time, info.end_time or info.start_time))
-        record = Record(run_id, run_id, info.run_name, began, info.status, ended, on_server=True)
+        record = RunRecord(run_id, run_id, info.run_name, began, info.status, ended, on_server=True)
         record = replace(record, parent=parent, kind=kind)
         there = {artifact.path for artifact in client.list_artifacts(run_id)}
 
@@ -47,7 +47,7 @@ def fetch_run(home: Home, name: str) -> RunFolder:
     return target
 
 
-def fetch_evaluation(home: Home, run: RunFolder) -> None:
+def fetch_evaluation(home: RunStore, run: RunFolder) -> None:
     """Bring what somebody else has measured of a run since it was fetched; nothing where the server is away."""
     run_id, here = run.record.mlflow_run_id, run.path / EVALUATION
     if home.is_local or run_id is None or here.exists():
@@ -58,7 +58,7 @@ def fetch_evaluation(home: Home, run: RunFolder) -> None:
             write_folder(here, lambda folder: _download_files(client, run_id, folder))
 
 
-def _whole_id(home: Home, name: str) -> str:
+def _whole_id(home: RunStore, name: str) -> str:
     """The id of the only run that begins so; the name itself where there is none."""
     if not SHORTEST_ID <= len(name) < ID_LENGTH:
         return name

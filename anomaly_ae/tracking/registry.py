@@ -6,7 +6,7 @@ from typing import Any
 
 from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageError
 from anomaly_ae.reporting import text
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held, tracking_at
 from anomaly_ae.tracking.descriptions import describe
@@ -36,7 +36,7 @@ class Promoted(text.Printed):
     auroc: float | None
 
 
-def promote(home: Home, run: RunFolder, name: str, alias: str = CHAMPION) -> Promoted:
+def promote(home: RunStore, run: RunFolder, name: str, alias: str = CHAMPION) -> Promoted:
     """Register the detector of a run as a version of the model `name`, once only, and give it the alias.
 
     Whoever calls holds the run. Raises `UsageError` when name or alias cannot be used, `ModelError` when the run has
@@ -67,7 +67,7 @@ def promote(home: Home, run: RunFolder, name: str, alias: str = CHAMPION) -> Pro
     return Promoted(record.id, name, int(version), alias, uri, others, evaluation.get("auroc"))
 
 
-def run_of(home: Home, uri: str) -> str:
+def run_of(home: RunStore, uri: str) -> str:
     """The id of the run whose detector is registered as `models:/name@alias` or `models:/name/version`.
 
     Raises `UsageError` when it is no such address, `ModelNotFound` when there is no such version, `StorageError` when
@@ -88,7 +88,7 @@ def run_of(home: Home, uri: str) -> str:
     return str(run_id)
 
 
-def _log(home: Home, run: RunFolder) -> None:
+def _log(home: RunStore, run: RunFolder) -> None:
     """Log a run where MLflow lacks something of it, and as a new one where it lacks it altogether."""
     try:
         with mlflow_errors(home, "no such run"):

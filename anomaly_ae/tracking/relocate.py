@@ -8,13 +8,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from anomaly_ae.errors import StorageError, one_line
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import write_with
 from anomaly_ae.tracking.database import copy_database, name_aside, open_database
 
 OF_RUNS = (("runs", "artifact_uri"), ("logged_models", "artifact_location"))
-PLACES = (  # all columns of MLflow's database that can have an absolute path
+PATH_COLUMNS = (  # all columns of MLflow's database that can have an absolute path
     *OF_RUNS,
     ("experiments", "artifact_location"),
     ("model_versions", "storage_location"),
@@ -23,7 +23,7 @@ PLACES = (  # all columns of MLflow's database that can have an absolute path
 
 
 @functools.cache  # once in a process, for the store is opened after every epoch
-def follow_move(home: Home) -> None:
+def follow_move(home: RunStore) -> None:
     """Set the places in a local store right, if its home was moved or copied here since they were written.
 
     The store is backed up beside itself first. Places outside of the old home stay as they are, and so do stores
@@ -43,7 +43,7 @@ def follow_move(home: Home) -> None:
         )
 
 
-def _rewrite(store: sqlite3.Connection, home: Home) -> None:
+def _rewrite(store: sqlite3.Connection, home: RunStore) -> None:
     """Back up the store and change its places, in one transaction that holds other writers off."""
     store.execute("BEGIN IMMEDIATE")
     old_homes = _old_homes(store, home)
@@ -52,7 +52,7 @@ def _rewrite(store: sqlite3.Connection, home: Home) -> None:
     backup = name_aside(home.database, "before-move")
     write_with(backup, lambda target: copy_database(home.database, target))
     store.create_function("moved", 1, lambda place: _moved(place, home.root, old_homes))
-    for table, column in _known(store, PLACES):
+    for table, column in _known(store, PATH_COLUMNS):
         store.execute(f"UPDATE {table} SET {column} = moved({column}) WHERE {column} != moved({column})")
     store.execute("COMMIT")
     say(
@@ -61,7 +61,7 @@ def _rewrite(store: sqlite3.Connection, home: Home) -> None:
     )
 
 
-def _old_homes(store: sqlite3.Connection, home: Home) -> set[Path]:
+def _old_homes(store: sqlite3.Connection, home: RunStore) -> set[Path]:
     """Folders that artifacts of runs and models lie in, by the store, though in truth they lie in this home.
 
     That the files are here tells a home that was moved from a place that somebody chose for an experiment.
@@ -77,7 +77,7 @@ def _home_of(path: Path, root: Path) -> Path | None:
     return next((above for above in path.parents[1:] if (root / path.relative_to(above)).exists()), None)
 
 
-def _places_elsewhere(store: sqlite3.Connection, home: Home) -> Iterator[Path]:
+def _places_elsewhere(store: sqlite3.Connection, home: RunStore) -> Iterator[Path]:
     """Where the artifacts of runs and models are by the store, but for those in this home's own folder."""
     here = f"{home.artifacts.as_uri()}/"
     for table, column in _known(store, OF_RUNS):

@@ -10,16 +10,16 @@ from anomaly_ae.errors import StorageError, UsageError, one_line
 from anomaly_ae.reporting import text
 from anomaly_ae.runs.query import Listed, list_home, select
 from anomaly_ae.runs.record import PIPELINE
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.run_logger import KIND, PARENT, mark_dead_runs
 
-OURS = f"tags.`{KIND}` LIKE '%'"  # MLflow's way of asking for the runs that have such a tag
+HAS_KIND = f"tags.`{KIND}` LIKE '%'"  # MLflow's way of asking for the runs that have such a tag
 
 
 @dataclass(frozen=True)
-class Listing(text.Printed):
+class RunListing(text.Printed):
     """Runs that were asked for, how many `more` are like them, and `of` how many; `server` is the address of those
     that are not here.
     """
@@ -32,7 +32,9 @@ class Listing(text.Printed):
     server: str | None
 
 
-def list_runs(home: Home, filters: Sequence[str] = (), sort: str = "started", limit: int | None = None) -> Listing:
+def list_runs(
+    home: RunStore, filters: Sequence[str] = (), sort: str = "started", limit: int | None = None
+) -> RunListing:
     """The runs of this home and, where a tracking server is named, those that only it has; the first `limit` of them.
 
     filters, sort: see `comparison.listing.select`, and what it raises
@@ -45,10 +47,10 @@ def list_runs(home: Home, filters: Sequence[str] = (), sort: str = "started", li
         say(f"warning: {one_line(error)}")
     found = select(rows, filters, sort)
     shown = found[:limit]
-    return Listing(shown, len(found) - len(shown), len(rows), None if home.is_local else home.tracking_uri)
+    return RunListing(shown, len(found) - len(shown), len(rows), None if home.is_local else home.tracking_uri)
 
 
-def list_elsewhere(home: Home) -> list[Listed]:
+def list_elsewhere(home: RunStore) -> list[Listed]:
     """The runs of a tracking server that have no folder in this home, by what MLflow knows of them.
 
     Raises `StorageError` when MLflow is away.
@@ -68,10 +70,10 @@ def as_time(milliseconds: int) -> str:
 def _search(client: Any) -> Iterator[Any]:
     """All our runs of all experiments."""
     experiments = [each.experiment_id for each in client.search_experiments()]
-    found = client.search_runs(experiments, OURS)
+    found = client.search_runs(experiments, HAS_KIND)
     yield from found
     while found.token:
-        found = client.search_runs(experiments, OURS, page_token=found.token)
+        found = client.search_runs(experiments, HAS_KIND, page_token=found.token)
         yield from found
 
 

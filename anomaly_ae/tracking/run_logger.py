@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomaly_ae.config.run_config import PLACES, RunConfig
+from anomaly_ae.config.run_config import LOCATION_FIELDS, RunConfig
 from anomaly_ae.errors import ModelError, RunBusy, StorageError, one_line
 from anomaly_ae.escaping import printable, short_name
-from anomaly_ae.runs.record import KILLED, PIPELINE, RUNNING, Record
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.record import KILLED, PIPELINE, RUNNING, RunRecord
+from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import sweep_top
 from anomaly_ae.tracking.client import explain, find_experiment, open_client, store_held
@@ -33,8 +33,17 @@ if TYPE_CHECKING:
 FOLDERS = ("figures", "evaluation", "evaluations", "comparisons", "detector", "network")
 FILES = ("config.json", "split.json", "metrics.csv", "calibration.csv", "result.json", "pipeline.json")
 PARENT, KIND = "mlflow.parentRunId", "anomaly_ae.kind"
-FOLDER = "anomaly_ae.scoring"  # what a run's folder was called when it was begun
-ALWAYS = ("dataset", "normal", "autoencoder", "objective", "scorer", "preset", "target_fpr", "seed")  # as parameters
+FOLDER = "anomaly_ae.folder"  # what a run's folder was called when it was begun
+LOGGED_PARAMS = (
+    "dataset",
+    "normal",
+    "autoencoder",
+    "objective",
+    "scorer",
+    "preset",
+    "target_fpr",
+    "seed",
+)  # as parameters
 GRIDS = "reconstructions"  # key of the images with a step slider
 MOST_METRICS = 1_000  # that MLflow takes at once
 LONGEST_NAME = 500  # of a data set that MLflow takes
@@ -58,16 +67,16 @@ RESULT_METRICS = {
 }
 
 
-class Tracker:
+class RunLogger:
     """A run in MLflow, or nothing at all when `run_id` is None. After the first failure it stays away."""
 
-    def __init__(self, home: Home, run_id: str | None) -> None:
+    def __init__(self, home: RunStore, run_id: str | None) -> None:
         self.home = home
         self.run_id = run_id
         self.failure: str | None = None
         self.failed_at = 0.0
 
-    def begin(self, experiment: str, record: Record) -> None:
+    def begin(self, experiment: str, record: RunRecord) -> None:
         """Open a run in MLflow, or find the one that a process which was killed has opened for this folder. `run_id`
         stays None when MLflow cannot be reached.
         """
@@ -236,8 +245,8 @@ class Tracker:
 def _telling(config: RunConfig) -> dict[str, Any]:
     """The settings that tell runs apart; config.json has them all. MLflow puts all parameters above each picture."""
     usual = RunConfig().to_dict()
-    settings = {key: value for key, value in config.to_dict().items() if key not in PLACES}
-    return {key: value for key, value in settings.items() if key in ALWAYS or value != usual[key]}
+    settings = {key: value for key, value in config.to_dict().items() if key not in LOCATION_FIELDS}
+    return {key: value for key, value in settings.items() if key in LOGGED_PARAMS or value != usual[key]}
 
 
 def _log_params(client: Any, run_id: str, values: dict[str, Any]) -> None:
@@ -259,10 +268,10 @@ def _evaluation_metrics(evaluation: dict[str, Any]) -> dict[str, float | None]:
     return metrics | {"test/auroc_low": low, "test/auroc_high": high}
 
 
-def upload(home: Home, run: RunFolder) -> bool:
+def upload(home: RunStore, run: RunFolder) -> bool:
     """Bring MLflow up to what the run folder has; whether that worked is kept in the folder, and returned."""
     record = run.record
-    tracker = Tracker(home, record.mlflow_run_id)
+    tracker = RunLogger(home, record.mlflow_run_id)
     pipeline = record.kind == PIPELINE
     if record.mlflow_run_id is None:
         tracker.begin(run.experiment, record)
@@ -272,7 +281,7 @@ def upload(home: Home, run: RunFolder) -> bool:
         tracker.log_pipeline(run)
         for cell in home.runs():
             if cell.record.parent == record.id and cell.record.mlflow_run_id:
-                Tracker(home, cell.record.mlflow_run_id).log_parent(tracker.run_id)
+                RunLogger(home, cell.record.mlflow_run_id).log_parent(tracker.run_id)
     else:
         tracker.log_start(run)
         tracker.log_missing(run)
@@ -283,13 +292,13 @@ def upload(home: Home, run: RunFolder) -> bool:
     return tracker.failure is None
 
 
-def _mlflow_parent(home: Home, record: Record) -> str | None:
+def _mlflow_parent(home: RunStore, record: RunRecord) -> str | None:
     """MLflow's id of the run that this one is a cell of, if it has one."""
     parents = [run for run in home.runs() if run.record.id == record.parent]
     return parents[0].record.mlflow_run_id if parents else None
 
 
-def sync(home: Home) -> None:
+def sync(home: RunStore) -> None:
     """Log to MLflow whatever runs have that it lacks, and see to a home that was moved.
 
     Raises `StorageError` when some of it could not be logged.
@@ -315,7 +324,7 @@ def sync(home: Home) -> None:
         say("nothing is waiting to be logged")
 
 
-def _forget_lost(home: Home) -> None:
+def _forget_lost(home: RunStore) -> None:
     """Let runs be logged anew that MLflow's database had, and has no more since it was deleted."""
     if not home.is_local:
         return
@@ -328,7 +337,7 @@ def _forget_lost(home: Home) -> None:
     _with_each(lost, lambda run: run.update(mlflow_run_id=None, unlogged=True))
 
 
-def mark_dead_runs(home: Home) -> None:
+def mark_dead_runs(home: RunStore) -> None:
     """Mark runs that a process which is gone has left RUNNING as KILLED, here and in MLflow, and remove what it was
     making or deleting.
     """
@@ -346,7 +355,7 @@ def mark_dead_runs(home: Home) -> None:
     _mark_orphans(home)
 
 
-def _mark_orphans(home: Home) -> None:
+def _mark_orphans(home: RunStore) -> None:
     """Mark runs as KILLED that a local store has as RUNNING, and that have no folder here: nobody works on them.
 
     Of a run that is just beginning there is the folder first, which is then called as MLflow calls the run.
@@ -357,7 +366,7 @@ def _mark_orphans(home: Home) -> None:
         there = any((home.root / "runs" / name).exists() for name in (folder, run_id) if name)
         if not there and run_id not in known:
             say(f"MLflow's run {run_id} was left by a process that is gone, and has no folder here: now KILLED")
-            Tracker(home, run_id).set_status(KILLED)
+            RunLogger(home, run_id).set_status(KILLED)
 
 
 def _with_each(runs: Sequence[RunFolder], do: Callable[[RunFolder], None]) -> None:

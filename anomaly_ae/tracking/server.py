@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from anomaly_ae.errors import StorageError, UsageError
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.run_logger import mark_dead_runs
@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 LOG = "server.log"
 
 
-def browse(home: Home, port: int) -> None:
+def browse(home: RunStore, port: int) -> None:
     """Run MLflow's server for this home on the loopback address until Ctrl-C; of a server that is there already say
     where it shows the runs.
 
@@ -58,7 +58,7 @@ def browse(home: Home, port: int) -> None:
         _stop(server)
 
 
-def _server_command(home: Home, port: int) -> list[str]:
+def _server_command(home: RunStore, port: int) -> list[str]:
     """MLflow's own server: loopback only, one worker."""
     options = {
         "--host": LOOPBACK,

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from anomaly_ae.errors import ModelError
 from anomaly_ae.escaping import printable
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 
 KEY = "anomaly-ae"
@@ -38,7 +38,7 @@ VIEW = {
 }
 
 
-def runs_page(home: Home) -> str:
+def runs_page(home: RunStore) -> str:
     """The end of the address at which the newest run's experiment is shown, or all where there is none yet."""
     experiment = _experiment(home)
     if experiment is None:
@@ -46,7 +46,7 @@ def runs_page(home: Home) -> str:
     return f"#/experiments/{experiment}/runs?{urlencode({'viewStateShareKey': KEY} | TRAINING)}"
 
 
-def _experiment(home: Home) -> str | None:
+def _experiment(home: RunStore) -> str | None:
     """The id of the newest run's experiment, which has our view from now on; None where there is none."""
     names = _experiments(home)
     if not names:
@@ -61,7 +61,7 @@ def _experiment(home: Home) -> str | None:
         return str(found.experiment_id)
 
 
-def _experiments(home: Home) -> list[str]:
+def _experiments(home: RunStore) -> list[str]:
     """The experiments of the runs, the newest first, but for those whose files are damaged."""
     names = []
     for run in home.runs():

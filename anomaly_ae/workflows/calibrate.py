@@ -32,14 +32,14 @@ from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.reporting import figures, text
-from anomaly_ae.runs.record import CALIBRATION, Record
-from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, Home, RunFolder
+from anomaly_ae.runs.record import CALIBRATION, RunRecord
+from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.scoring import Scored, score_images
 from anomaly_ae.storage.atomic import expand, write_csv, write_json
 from anomaly_ae.tracking.run_logger import mark_dead_runs
 from anomaly_ae.workflows.find_model import load_model
-from anomaly_ae.workflows.lifecycle import begin_run, finish
+from anomaly_ae.workflows.lifecycle import finish_run, start_run
 
 # Images that the detector was trained on score low: from this share below that quantile on, it is worth a word
 KNOWN_SHARE, LOW = 0.3, 0.1
@@ -103,7 +103,7 @@ def calibrate(
     detect: float | None = None,
     guarantee: str | None = None,
     confidence: float | None = None,
-    home: Home | None = None,
+    home: RunStore | None = None,
     tracking: bool = True,
     device: str = "auto",
 ) -> CalibrateResult:
@@ -116,7 +116,7 @@ def calibrate(
     `UsageError` when nothing is asked for, or the data set that the detector was trained on; `CalibrationError` when
     there are too few images for the rate; and what `find_model` raises.
     """
-    home = home or Home.find()
+    home = home or RunStore.find()
     asked, chosen = (target_fpr, guarantee, confidence), (threshold, detect)
     if not (dataset or normal_folder or anomaly_folder) and (*asked, *chosen) == (None,) * 5:
         raise UsageError(
@@ -269,7 +269,7 @@ def _doubts(old: Detector, new: Detector, normals: Normals, anomalies: dict[str,
 
 
 def _keep(
-    home: Home,
+    home: RunStore,
     parent: RunFolder | None,
     old: Detector,
     new: Detector,
@@ -282,9 +282,9 @@ def _keep(
     name = f"calibration · {new.calibration.guarantee} · {new.calibration.target_fpr:g}"
     split = parent.split if parent else {"digest": "", "parts": old.split.summary()}
     files = {"config.json": config.to_dict(), "split.json": split}
-    record = Record.new(name, tracking, parent.record.id if parent else None)
+    record = RunRecord.new(name, tracking, parent.record.id if parent else None)
     record = dataclasses.replace(record, kind=CALIBRATION, resume="the same anomaly-ae calibrate again")
-    with begin_run(home, config.experiment, record, files) as (run, tracker):
+    with start_run(home, config.experiment, record, files) as (run, tracker):
         tracker.log_start(run)
         result = _result(run, old, new, normals, anomalies)
         new.save(run.path / "detector")
@@ -294,7 +294,7 @@ def _keep(
         write_json(run.path / "result.json", result.to_dict())
         if parent and (parent.path / EXAMPLE).exists():
             shutil.copy2(parent.path / EXAMPLE, run.path / EXAMPLE)
-        finish(run, tracker)
+        finish_run(run, tracker)
     return result
 
 

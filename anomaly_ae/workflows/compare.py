@@ -10,12 +10,12 @@ from anomaly_ae.reporting import figures, text
 from anomaly_ae.reporting.comparison import Row, compare_runs, differing_settings, draw_runs, labels, read_scores
 from anomaly_ae.reporting.html import ComparisonPage
 from anomaly_ae.runs.record import FINISHED, PIPELINE
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.storage.atomic import sha256, write_csv, write_text
-from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
+from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.find_model import find_run
-from anomaly_ae.workflows.lifecycle import LOCK_WAIT, settle
+from anomaly_ae.workflows.lifecycle import LOCK_WAIT, sync_pending
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ HEADINGS = {"roc_curves": "ROC curves", "loss_curves": "Losses by epoch"}
 
 
 @dataclass(frozen=True)
-class Comparison(text.Printed):
+class RunComparison(text.Printed):
     """Runs side by side: a row for each, see `compare_runs`, the settings that differ, and the page about it."""
 
     _text = staticmethod(text.set_side_by_side)
@@ -36,13 +36,13 @@ class Comparison(text.Printed):
     page: str
 
 
-def compare(names: Sequence[str], *, home: Home | None = None) -> Comparison:
+def compare(names: Sequence[str], *, home: RunStore | None = None) -> RunComparison:
     """Set finished runs side by side, all against the first; that of a pipeline file stands for its cells.
 
     The page, the figures and a table are kept with the first run, in its folder and in MLflow. Raises `UsageError`
     when there are fewer than two runs, and what `find_run` raises.
     """
-    home = home or Home.find()
+    home = home or RunStore.find()
     mark_dead_runs(home)
     runs = list(dict.fromkeys(run for name in names for run in _find(home, name)))
     if len(runs) < 2:
@@ -58,10 +58,10 @@ def compare(names: Sequence[str], *, home: Home | None = None) -> Comparison:
     rows, settings = compare_runs(runs, tested), differing_settings(runs)
     with stage("drawing the comparison"):
         drawn = draw_runs(runs, tested)
-    return Comparison(rows, settings, str(_keep(home, runs, rows, settings, drawn)))
+    return RunComparison(rows, settings, str(_keep(home, runs, rows, settings, drawn)))
 
 
-def _find(home: Home, name: str) -> list[RunFolder]:
+def _find(home: RunStore, name: str) -> list[RunFolder]:
     run = find_run(home, name)
     if run.record.kind != PIPELINE:
         return [run]
@@ -70,7 +70,7 @@ def _find(home: Home, name: str) -> list[RunFolder]:
 
 
 def _keep(
-    home: Home,
+    home: RunStore,
     runs: Sequence[RunFolder],
     rows: Sequence[Row],
     settings: dict[str, list[Any]],
@@ -92,7 +92,7 @@ def _keep(
         write_text(page, ComparisonPage(title, tables, headed, text.COMPARISON_NOTE).to_html())
         write_csv(page.parent / "runs.csv", rows)
         figures.save_figures(page.parent, drawn, title)
-        tracker = Tracker(home, first.record.mlflow_run_id)
+        tracker = RunLogger(home, first.record.mlflow_run_id)
         tracker.log_folder(first, str(folder))
-        settle(first, tracker, behind)
+        sync_pending(first, tracker, behind)
     return page

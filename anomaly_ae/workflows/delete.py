@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from anomaly_ae.errors import RunBusy
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.storage.atomic import storage_errors
 from anomaly_ae.tracking.deletion import check_unregistered, delete_logged
 from anomaly_ae.tracking.run_logger import mark_dead_runs
 
 
-def find_deletable(home: Home, name: str) -> list[RunFolder]:
+def find_deletable(home: RunStore, name: str) -> list[RunFolder]:
     """The run called `name`, and those below it: the cells of a pipeline, and calibrations of all of them.
 
     Raises `ModelNotFound`.
@@ -24,7 +24,7 @@ def find_deletable(home: Home, name: str) -> list[RunFolder]:
     return found
 
 
-def delete(home: Home, runs: Sequence[RunFolder]) -> None:
+def delete(home: RunStore, runs: Sequence[RunFolder]) -> None:
     """Delete runs and all that they have, here and in MLflow.
 
     Nothing is deleted when one of them is worked on, `RunBusy`, or registered, `UsageError`, or when MLflow is away,

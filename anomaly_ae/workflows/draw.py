@@ -3,34 +3,34 @@
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataChanged
 from anomaly_ae.reporting.run_figures import save_training_figures
-from anomaly_ae.runs.store import FIGURES, LATEST, Home
+from anomaly_ae.runs.store import FIGURES, LATEST, RunStore
 from anomaly_ae.runtime.progress import stage
-from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
+from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.evaluate import OWN, evaluate
-from anomaly_ae.workflows.experiment import Job
+from anomaly_ae.workflows.experiment import Experiment
 from anomaly_ae.workflows.find_model import find_run
-from anomaly_ae.workflows.lifecycle import LOCK_WAIT, settle
+from anomaly_ae.workflows.lifecycle import LOCK_WAIT, sync_pending
 
 
-def draw_again(name: str = LATEST, *, home: Home | None = None) -> list[str]:
+def draw_again(name: str = LATEST, *, home: RunStore | None = None) -> list[str]:
     """Draw the figures of a finished run's training, and of its evaluation if there is one; the files' paths.
 
     Raises `DataChanged` when the data are no longer those of the training, and what `find_run` raises.
     """
-    home = home or Home.find()
+    home = home or RunStore.find()
     mark_dead_runs(home)
     run = find_run(home, name)
     detector = Detector.load(run.detector_folder())
     with stage("reading the images"):
-        job = Job.prepare(run.config, home, None, run.split)
+        job = Experiment.prepare(run.config, home, None, run.split)
     if job.split_record["digest"] != run.split["digest"]:
         raise DataChanged(f"the data are not those that run {run.record.id} was trained on; use that data")
     with run.lock(wait=LOCK_WAIT):
         with stage("drawing the figures"):
             save_training_figures(run, run.history(), detector, job)
-        tracker = Tracker(home, run.record.mlflow_run_id)
+        tracker = RunLogger(home, run.record.mlflow_run_id)
         tracker.log_folder(run, FIGURES)
-        settle(run, tracker, run.record.unlogged)
+        sync_pending(run, tracker, run.record.unlogged)
     if run.read(f"{OWN}/metrics.json"):
         evaluate(run.record.id, home=home)
     return sorted(str(path) for path in (run.path / FIGURES).glob("*.png"))

@@ -17,10 +17,10 @@ from anomaly_ae.datasets.splits import Part
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import (
     Evaluation,
+    compare_scorers,
     draw,
     map_defects,
     measure,
-    measure_beside,
     measure_discoveries,
     write_tables,
 )
@@ -29,12 +29,12 @@ from anomaly_ae.escaping import short_name
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.reporting.figures.saving import save_figures
-from anomaly_ae.runs.store import FIGURES, LATEST, Home, RunFolder
-from anomaly_ae.runtime.progress import say, say_left_out, stage
+from anomaly_ae.runs.store import FIGURES, LATEST, RunFolder, RunStore
+from anomaly_ae.runtime.progress import report_skipped, say, stage
 from anomaly_ae.scorers import SCORERS, build_scorer
-from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
+from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.find_model import load_model
-from anomaly_ae.workflows.lifecycle import LOCK_WAIT, settle
+from anomaly_ae.workflows.lifecycle import LOCK_WAIT, sync_pending
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +53,7 @@ def evaluate(
     confidence: float | None = None,
     fdr: float | None = None,
     beside: Sequence[str] = (),
-    home: Home | None = None,
+    home: RunStore | None = None,
     device: str = "auto",
     figures: bool = True,
     tell: Callable[[Evaluation], object] = lambda _: None,
@@ -67,7 +67,7 @@ def evaluate(
     figures: whether any are drawn. tell: is told what was measured, before it is drawn and kept.
     Raises `DataChanged` when the data no longer match the record, and what `find_model` raises.
     """
-    home = home or Home.find()
+    home = home or RunStore.find()
     beside = tuple(dict.fromkeys(name.strip() for name in beside))
     for name in beside:
         if name != ALL:
@@ -94,7 +94,7 @@ def evaluate(
     evaluation = measure(detector, test, scores, run.record.id if run else None, mapped)
     if beside:
         with stage("measuring the other scorers"):
-            rows = measure_beside(detector, _others(detector, beside), known, test, scores, mapped)
+            rows = compare_scorers(detector, _others(detector, beside), known, test, scores, mapped)
         evaluation = dataclasses.replace(evaluation, beside=rows)
     found = None if fdr is None else measure_discoveries(detector, test, scores, fdr)
     whole = dataclasses.replace(evaluation, discoveries=found)
@@ -139,9 +139,9 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     file = "test" if "test" in dataset.files else "train"
     images = detector.preprocessing.prepare_set(dataset.files[file])
     unseen = detector.unseen(images.images)
-    say_left_out(dataset.left_out)
+    report_skipped(dataset.left_out)
     if isinstance(data, PictureData):
-        is_normal = torch.isin(images.labels[unseen], torch.tensor(recipe.normal_positions()))
+        is_normal = torch.isin(images.labels[unseen], torch.tensor(recipe.normal_indices()))
         unseen = torch.cat([one_of_each(images.images, unseen[is_normal]), unseen[~is_normal]]).sort().values
     test = images.take(unseen)
     part = Part(file, unseen, test.digest(data.classes), test.hashes(), test.names)
@@ -175,7 +175,7 @@ def _measured_before(run: RunFolder, folder: Path) -> list[dict[str, Any]]:
 
 
 def _keep(
-    home: Home,
+    home: RunStore,
     run: RunFolder,
     folder: Path,
     detector: Detector,
@@ -196,10 +196,10 @@ def _keep(
                 with stage("drawing the figures"):
                     save_figures(place, drawn(evaluation), run.record.name)
             write_tables(run.path / folder, detector, test, scores, evaluation)
-            tracker = Tracker(home, run.record.mlflow_run_id)
+            tracker = RunLogger(home, run.record.mlflow_run_id)
             with stage("logging to MLflow"):
                 tracker.log_results(run)
-                settle(run, tracker, behind)
+                sync_pending(run, tracker, behind)
             places = dict.fromkeys((place, run.path / folder) if drawn else (run.path / folder,))
             say(f"{'figures and tables' if drawn else 'tables'} are in {' and '.join(map(str, places))}")
     except (RunBusy, StorageError) as error:

@@ -29,8 +29,8 @@ from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.objectives import Objective, build_objective, needs_features, objective_names
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
-from anomaly_ae.runs.store import Home
-from anomaly_ae.runtime.progress import say, say_left_out
+from anomaly_ae.runs.store import RunStore
+from anomaly_ae.runtime.progress import report_skipped, say
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.schema import parse
@@ -39,7 +39,7 @@ from anomaly_ae.workflows.find_model import find_model
 
 
 @dataclass(frozen=True)
-class Job:
+class Experiment:
     """A training that has passed every check: nothing is written before there is one."""
 
     config: RunConfig
@@ -57,10 +57,10 @@ class Job:
     def prepare(
         cls,
         config: RunConfig,
-        home: Home,
+        home: RunStore,
         save_to: str | Path | None,
         begun: Mapping[str, Any] = MappingProxyType({}),
-    ) -> "Job":
+    ) -> "Experiment":
         """Look up every name, load and divide the data. Raises whatever is wrong with them.
 
         begun: the split record of a training that is gone on with, whose pictures are taken whatever has come since
@@ -160,7 +160,7 @@ class Division:
         """Load the images and divide them; it is said what goes where, if that is enough."""
         dataset = data.load(view.preprocessing)
         normal = [dataset.classes.index(name) for name in view.normal]
-        say_left_out(dataset.left_out)
+        report_skipped(dataset.left_out)
         copies = find_copies(dataset, normal)
         for line in copies.about:
             say(line)
@@ -287,7 +287,7 @@ def _recipe(config: RunConfig, view: View) -> Recipe:
     )
 
 
-def _find_features(perceptual: str | None, home: Home) -> str | None:
+def _find_features(perceptual: str | None, home: RunStore) -> str | None:
     """The setting `perceptual` with the place it means now, for `latest` will be another run tomorrow."""
     if perceptual is None:
         return None
@@ -320,7 +320,7 @@ def _try(
     """Put an empty image through network, scorer and objective. Raises `UsageError` where they do not go together."""
     images = torch.zeros(1, *preprocessing.shape, device=device)
     outputs = network.to(device).eval()(images)
-    for part in build_scorer(str(config.scorer)).each():
+    for part in build_scorer(str(config.scorer)).iter_parts():
         part.check(outputs)
     try:
         objective(images, outputs)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, one_line
-from anomaly_ae.runs.store import LATEST, Home, RunFolder
+from anomaly_ae.runs.store import LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.tracking.download import fetch_evaluation, fetch_run
@@ -16,10 +16,10 @@ def load(model: str | Path = LATEST, *, mlruns: str | None = None, device: str =
 
     Raises what `find_model` raises.
     """
-    return load_model(Home.find(mlruns), str(model), device)[0]
+    return load_model(RunStore.find(mlruns), str(model), device)[0]
 
 
-def load_model(home: Home, model: str, device: str = "auto") -> tuple[Detector, RunFolder | None]:
+def load_model(home: RunStore, model: str, device: str = "auto") -> tuple[Detector, RunFolder | None]:
     """A detector, and the run folder it lies in if it is one of `home`, which is said.
 
     Raises what `find_model` raises, and `DetectorDamaged`; of a run with the command that makes it anew.
@@ -43,7 +43,7 @@ def has_detector(run: RunFolder) -> bool:
     return True
 
 
-def find_model(home: Home, model: str) -> tuple[Path, RunFolder | None]:
+def find_model(home: RunStore, model: str) -> tuple[Path, RunFolder | None]:
     """The detector's folder, and the run folder it lies in if it is one of `home`.
 
     Raises `ModelNotFound`, or `ModelError` when the training is not finished.
@@ -60,7 +60,7 @@ def find_model(home: Home, model: str) -> tuple[Path, RunFolder | None]:
     return run.detector_folder(), run
 
 
-def find_run(home: Home, name: str) -> RunFolder:
+def find_run(home: RunStore, name: str) -> RunFolder:
     """The run called so: `latest`, `models:/name@alias`, an id or its unique beginning; with what MLflow's server has
     of it and nobody else.
 

@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 _at_work, _orphaned = threading.Event(), threading.Event()
 
 
-def run_together(works: Iterable[Callable[[], Result]], jobs: int) -> Iterator[Result]:
+def run_parallel(works: Iterable[Callable[[], Result]], jobs: int) -> Iterator[Result]:
     """The results of pieces of work, as they come, `jobs` of them at a time, which share the processor's cores.
 
     Ends them all when one raises, or on Ctrl-C. Raises `Interrupted`, `TrainingError` when a process was killed, and

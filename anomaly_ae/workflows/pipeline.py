@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from anomaly_ae.config.pipeline_file import REUSED, Cell, Plan, read_plan
+from anomaly_ae.config.pipeline_file import REUSED, Cell, PipelineFile, read_pipeline_file
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import normal_classes, open_data
 from anomaly_ae.errors import (
@@ -27,23 +27,23 @@ from anomaly_ae.reporting import text
 from anomaly_ae.reporting.cells import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.reporting.figures.saving import save_figures
 from anomaly_ae.reporting.scorer_ranking import draw_scorers, measured, scorer_table
-from anomaly_ae.runs.record import FAILED, FINISHED, PIPELINE, RUNNING, Record
-from anomaly_ae.runs.store import FIGURES, Home, RunFolder, place_flag, warn
+from anomaly_ae.runs.record import FAILED, FINISHED, PIPELINE, RUNNING, RunRecord
+from anomaly_ae.runs.store import FIGURES, RunFolder, RunStore, place_flag, warn
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.storage.atomic import write_csv, write_json, write_text
-from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
+from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.evaluate import evaluate
 from anomaly_ae.workflows.experiment import check_names
-from anomaly_ae.workflows.lifecycle import begin_run, finish, marked
-from anomaly_ae.workflows.parallel import run_together
-from anomaly_ae.workflows.train import Place, resume, train
+from anomaly_ae.workflows.lifecycle import finish_run, run_status, start_run
+from anomaly_ae.workflows.parallel import run_parallel
+from anomaly_ae.workflows.train import CellPosition, resume, train
 
 MOST_DRAWING = 10  # times as long as drawing all cells took they are worked on before they are drawn again
 
 
 @dataclass(frozen=True)
-class PlanResult(text.Printed):
+class PipelineResult(text.Printed):
     """What a pipeline came to: tables as rows, and cells that failed with the reason."""
 
     _text = staticmethod(text.compared)
@@ -62,12 +62,12 @@ def run_plan(
     path: Path,
     overrides: Sequence[tuple[str, str]] = (),
     *,
-    home: Home | None = None,
+    home: RunStore | None = None,
     tracking: bool = True,
     jobs: int = 1,
     again: bool = False,
     figures: bool = True,
-) -> PlanResult:
+) -> PipelineResult:
     """Train and evaluate every cell of a pipeline file, and set them side by side.
 
     A run of the same file with the same settings that was interrupted goes on with the cells that are missing; one
@@ -76,9 +76,9 @@ def run_plan(
     jobs: processes that work on cells at the same time, each with its share of the processor's cores.
     A cell that fails does not stop the others. Raises `Interrupted`, and `UsageError` before anything is trained.
     """
-    home = home or Home.find()
+    home = home or RunStore.find()
     mark_dead_runs(home)
-    plan = dataclasses.replace(read_plan(path, overrides), figures=figures)
+    plan = dataclasses.replace(read_pipeline_file(path, overrides), figures=figures)
     for cell in plan.cells:
         with errors_at(f"{path}, cell {cell.name}"):
             check_names(cell.config)
@@ -95,14 +95,14 @@ def run_plan(
     if run.record.tracked and not tracking:
         raise UsageError(f"run {run.record.id} goes on as it was started, with tracking; leave --no-tracking out")
     say(f"going on with run {run.record.id} of {path}")
-    tracker, behind = Tracker(home, run.record.mlflow_run_id), run.record.unlogged
-    with run.lock(), marked(run, tracker):
+    tracker, behind = RunLogger(home, run.record.mlflow_run_id), run.record.unlogged
+    with run.lock(), run_status(run, tracker):
         run.update(status=RUNNING, unlogged=run.record.tracked)
         tracker.set_status(RUNNING)
         return _run(plan, run, tracker, jobs, behind)
 
 
-def _earlier(plan: Plan, home: Home) -> RunFolder | None:
+def _earlier(plan: PipelineFile, home: RunStore) -> RunFolder | None:
     """The newest run of this plan, if there is one. Raises `RunBusy` when it is under way."""
     for run, record in home.records().items():
         if record.kind == PIPELINE and _digest(run) == plan.digest():
@@ -121,41 +121,43 @@ def _digest(run: RunFolder) -> str | None:
         return None
 
 
-def _kept(run: RunFolder) -> PlanResult | None:
+def _kept(run: RunFolder) -> PipelineResult | None:
     """What a finished run of a plan came to; None where it is not finished, or that is not kept whole."""
     try:
         content = run.read("result.json") if run.record.status == FINISHED else {}
     except ModelError:
         return None
-    whole = content.keys() == PlanResult.__dataclass_fields__.keys()
-    return PlanResult(**content) if whole else None
+    whole = content.keys() == PipelineResult.__dataclass_fields__.keys()
+    return PipelineResult(**content) if whole else None
 
 
-def _start(plan: Plan, overrides: Sequence[tuple[str, str]], home: Home, tracking: bool, jobs: int) -> PlanResult:
+def _start(
+    plan: PipelineFile, overrides: Sequence[tuple[str, str]], home: RunStore, tracking: bool, jobs: int
+) -> PipelineResult:
     """A new run of a plan."""
     settings = [part for key, value in overrides for part in ("--set", f"{key}={value}")]
     flags = place_flag(home.root) + ("" if tracking else " --no-tracking") + (f" --jobs {jobs}" if jobs > 1 else "")
     flags += "" if plan.figures else " --no-figures"
     again = shlex.join(["anomaly-ae", "run", str(plan.path), *settings]) + flags
     files, experiment = {"pipeline.json": _description(plan, again)}, plan.cells[0].config.experiment
-    record = dataclasses.replace(Record.new(plan.name, tracking), kind=PIPELINE, resume=again)
-    with begin_run(home, experiment, record, files) as (run, tracker):
+    record = dataclasses.replace(RunRecord.new(plan.name, tracking), kind=PIPELINE, resume=again)
+    with start_run(home, experiment, record, files) as (run, tracker):
         tracker.log_pipeline(run)
         return _run(plan, run, tracker, jobs)
 
 
-def _run(plan: Plan, run: RunFolder, tracker: Tracker, jobs: int, behind: bool = False) -> PlanResult:
+def _run(plan: PipelineFile, run: RunFolder, tracker: RunLogger, jobs: int, behind: bool = False) -> PipelineResult:
     """Run the cells that are missing, compare them all, and mirror that to MLflow.
 
     behind: whether MLflow lacked something before
     """
     failed = _run_cells(plan, run, tracker.home, jobs)
     result = _compare(plan, run, tracker.home, failed)
-    finish(run, tracker, FAILED if failed else FINISHED, behind)
+    finish_run(run, tracker, FAILED if failed else FINISHED, behind)
     return result
 
 
-def _description(plan: Plan, command: str) -> dict[str, Any]:
+def _description(plan: PipelineFile, command: str) -> dict[str, Any]:
     return {
         "name": plan.name,
         "about": plan.about,
@@ -166,7 +168,7 @@ def _description(plan: Plan, command: str) -> dict[str, Any]:
     }
 
 
-def _run_cells(plan: Plan, parent: RunFolder, home: Home, jobs: int) -> dict[str, str]:
+def _run_cells(plan: PipelineFile, parent: RunFolder, home: RunStore, jobs: int) -> dict[str, str]:
     """Train and evaluate the cells that are missing; the reasons of those that failed, by name.
 
     What is done is set side by side as cells end, if drawing it takes little beside them.
@@ -175,7 +177,7 @@ def _run_cells(plan: Plan, parent: RunFolder, home: Home, jobs: int) -> dict[str
     works = [partial(_run_group, group, plan, parent, home) for group in groups]
     failed: dict[str, str] = {}
     shown, took = time.monotonic(), 0.0
-    for i, done in enumerate(run_together(works, jobs) if jobs > 1 else (work() for work in works), start=1):
+    for i, done in enumerate(run_parallel(works, jobs) if jobs > 1 else (work() for work in works), start=1):
         failed |= done
         began = time.monotonic()
         if i < len(groups) and began - shown > MOST_DRAWING * took:
@@ -185,7 +187,7 @@ def _run_cells(plan: Plan, parent: RunFolder, home: Home, jobs: int) -> dict[str
     return failed
 
 
-def _groups(plan: Plan) -> list[list[Cell]]:
+def _groups(plan: PipelineFile) -> list[list[Cell]]:
     """The cells, those that share a network together, since one trains it and the others take it over."""
     groups: dict[str, list[Cell]] = {}
     for cell in plan.cells:
@@ -193,7 +195,7 @@ def _groups(plan: Plan) -> list[list[Cell]]:
     return list(groups.values())
 
 
-def _run_group(cells: Sequence[Cell], plan: Plan, parent: RunFolder, home: Home) -> dict[str, str]:
+def _run_group(cells: Sequence[Cell], plan: PipelineFile, parent: RunFolder, home: RunStore) -> dict[str, str]:
     """Run some cells, one after the other; the reasons of those that failed, by name."""
     failed = {}
     for cell in cells:
@@ -209,7 +211,7 @@ def _run_group(cells: Sequence[Cell], plan: Plan, parent: RunFolder, home: Home)
     return failed
 
 
-def _run_cell(cell: Cell, title: str, plan: Plan, parent: RunFolder, home: Home) -> None:
+def _run_cell(cell: Cell, title: str, plan: PipelineFile, parent: RunFolder, home: RunStore) -> None:
     """Train and evaluate a cell, as far as that was not done before."""
     children = _children(parent, home)
     run = children.get(cell.name)
@@ -233,17 +235,17 @@ def _is_evaluated(run: RunFolder, cell: Cell) -> bool:
     return bool(measured) and set(cell.beside) <= {row["scorer"] for row in measured.get("beside") or []}
 
 
-def _train(cell: Cell, plan: Plan, parent: RunFolder, children: dict[str, RunFolder], home: Home) -> str:
+def _train(cell: Cell, plan: PipelineFile, parent: RunFolder, children: dict[str, RunFolder], home: RunStore) -> str:
     """Train a cell, or go on with its run; the run's id."""
     if cell.name in children:
         moved = [{"data_dir": cell.config.data_dir}] if cell.config.data_dir else []
         return resume(children[cell.name].record.id, moved, home=home, figures=plan.figures).run_id
-    place = Place(parent, cell.name, _same_network(cell, plan, children))
+    place = CellPosition(parent, cell.name, _same_network(cell, plan, children))
     tracking = parent.record.tracked
     return train(cell.config, home=home, tracking=tracking, figures=plan.figures, place=place).run_id
 
 
-def _same_network(cell: Cell, plan: Plan, children: dict[str, RunFolder]) -> RunFolder | None:
+def _same_network(cell: Cell, plan: PipelineFile, children: dict[str, RunFolder]) -> RunFolder | None:
     """A finished run of this pipeline that differs in nothing that the network depends on."""
     for other in plan.cells:
         run = children.get(other.name)
@@ -257,12 +259,12 @@ def _network(config: RunConfig) -> dict[str, Any]:
     return {key: value for key, value in config.filled().to_dict().items() if key not in (*REUSED, "preset")}
 
 
-def _children(parent: RunFolder, home: Home) -> dict[str, RunFolder]:
+def _children(parent: RunFolder, home: RunStore) -> dict[str, RunFolder]:
     """The runs of a pipeline's cells by name; of several, the newest."""
     return {run.record.name: run for run in reversed(home.runs()) if run.record.parent == parent.record.id}
 
 
-def _compare(plan: Plan, run: RunFolder, home: Home, failed: dict[str, str]) -> PlanResult:
+def _compare(plan: PipelineFile, run: RunFolder, home: RunStore, failed: dict[str, str]) -> PipelineResult:
     """Write tables and pictures of the cells that are there."""
     children = _children(run, home)
     done = [Done(cell, children[cell.name]) for cell in plan.cells if cell.name in children]
@@ -278,6 +280,6 @@ def _compare(plan: Plan, run: RunFolder, home: Home, failed: dict[str, str]) -> 
             save_figures(run.path / FIGURES, drawn, plan.name)
     except DataError as error:  # the cells were done elsewhere, or their data have moved
         say(f"warning: the cells are not drawn side by side: {one_line(error)}")
-    result = PlanResult(run.record.id, plan.name, **tables, failed=failed, run_folder=str(run.path))
+    result = PipelineResult(run.record.id, plan.name, **tables, failed=failed, run_folder=str(run.path))
     write_json(run.path / "result.json", result.to_dict())
     return result

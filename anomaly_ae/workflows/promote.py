@@ -4,7 +4,7 @@ import re
 
 from anomaly_ae.errors import UsageError
 from anomaly_ae.escaping import short_name
-from anomaly_ae.runs.store import LATEST, Home, RunFolder, place_flag
+from anomaly_ae.runs.store import LATEST, RunFolder, RunStore, place_flag
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.tracking import registry
 from anomaly_ae.tracking.registry import CHAMPION, Promoted
@@ -15,7 +15,7 @@ POOR = 0.8  # AUROC below which of five pairs of a normal and an anomalous image
 
 
 def promote(
-    model: str = LATEST, alias: str = CHAMPION, *, name: str | None = None, home: Home | None = None
+    model: str = LATEST, alias: str = CHAMPION, *, name: str | None = None, home: RunStore | None = None
 ) -> Promoted:
     """Register the detector of a run with MLflow, as a version of the model `name`, and give it the alias.
 
@@ -23,7 +23,7 @@ def promote(
     Raises `UsageError` when `model` is no run, or name or alias cannot be used, `RunBusy` when another command works
     on it, and what `find_model` raises.
     """
-    home = home or Home.find()
+    home = home or RunStore.find()
     folder, run = find_model(home, model)
     if run is None:
         raise UsageError(f"{folder} is no run, and a registered model is that of one; name a run: anomaly-ae runs")

@@ -14,7 +14,7 @@ from anomaly_ae.datasets.layout_texts import first_unread
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.reporting import text
-from anomaly_ae.runs.store import LATEST, Home
+from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.scoring import Changes, Engine, Job, Scores, check_overlays, score_job, score_locally, write_overlays
 from anomaly_ae.storage.atomic import expand, require_writable
@@ -93,7 +93,7 @@ def score(
     device: str = "auto",
     engine: str = LOCAL,
     ray_address: str | None = None,
-    home: Home | None = None,
+    home: RunStore | None = None,
 ) -> ScoreResult:
     """Score every image of a folder, a text file of paths, or an address, and write a row for each.
 
@@ -109,7 +109,7 @@ def score(
     overlays, page = (None if path is None else expand(path) for path in (heatmaps, report))
     source = open_source(folder)
     with stage("loading the detector"):
-        detector, _ = load_model(home or Home.find(), str(model), device)
+        detector, _ = load_model(home or RunStore.find(), str(model), device)
     changes = detector.calibration.changes(target_fpr)
     calibration = detector.calibration.at(**changes) if changes else detector.calibration
     if fdr is not None:

@@ -27,16 +27,16 @@ from anomaly_ae.escaping import counted, printable, short_name
 from anomaly_ae.reporting import text
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
 from anomaly_ae.reporting.run_figures import reconstruction_grid, save_training_figures
-from anomaly_ae.runs.record import FINISHED, RUNNING, TRAINING, Record
-from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, Home, RunFolder, conflicts
+from anomaly_ae.runs.record import FINISHED, RUNNING, TRAINING, RunRecord
+from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore, conflicts
 from anomaly_ae.runtime.progress import display, say, stage
 from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.storage.atomic import storage_errors, write_csv, write_json, write_with
-from anomaly_ae.tracking.run_logger import Tracker, mark_dead_runs
+from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.training import Epoch, Training, earlier, epoch_count, train_epochs
-from anomaly_ae.workflows.experiment import Job
+from anomaly_ae.workflows.experiment import Experiment
 from anomaly_ae.workflows.find_model import has_detector
-from anomaly_ae.workflows.lifecycle import begin_run, finish, marked
+from anomaly_ae.workflows.lifecycle import finish_run, run_status, start_run
 
 BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run
 KEEP_EVERY = 5.0  # seconds between checkpoints
@@ -80,7 +80,7 @@ class TrainResult(text.Printed):
 
 
 @dataclass(frozen=True)
-class Place:
+class CellPosition:
     """Where a training stands in a pipeline: its cell there, and the run whose network it takes over, if any."""
 
     parent: RunFolder
@@ -92,29 +92,29 @@ class Place:
 def train(
     config: RunConfig,
     *,
-    home: Home | None = None,
+    home: RunStore | None = None,
     save_to: str | Path | None = None,
     tracking: bool = True,
     figures: bool = True,
-    place: Place | None = None,
+    place: CellPosition | None = None,
 ) -> TrainResult:
     """Train a detector: network, scorer, calibration. Everything is kept in the run folder and in MLflow.
 
     save_to: a folder that gets a copy of the detector. figures: whether any are drawn; `draw_again` draws them later.
     Raises `AnomalyAEError` of many kinds, `Interrupted` on Ctrl-C; the run can then be resumed.
     """
-    home = home or Home.find()
+    home = home or RunStore.find()
     mark_dead_runs(home)
     with stage("reading the images"):
-        job = Job.prepare(config, home, save_to)
+        job = Experiment.prepare(config, home, save_to)
     used = job.config
     name = place.cell if place else f"{short_name(used.dataset)} {used.normal} · {used.autoencoder} · {used.scorer}"
     parent = place.parent if place else None
     files = {"config.json": used.to_dict(), "split.json": job.split_record}
-    record = Record.new(name, tracking, parent.record.id if parent else None)
+    record = RunRecord.new(name, tracking, parent.record.id if parent else None)
     device, threads = str(job.device), torch.get_num_threads()
     record = dataclasses.replace(record, device=device, parameters=job.parameters, threads=threads)
-    with begin_run(home, config.experiment, record, files) as (run, tracker):
+    with start_run(home, config.experiment, record, files) as (run, tracker):
         if place and place.weights and place.weights.split["parts"] == job.split_record["parts"]:
             _take_over(place.weights, run)
         tracker.log_start(run)
@@ -133,7 +133,7 @@ def resume(
     name: str,
     asked: Sequence[Mapping[str, Any]] = (),
     *,
-    home: Home | None = None,
+    home: RunStore | None = None,
     save_to: str | Path | None = None,
     figures: bool = True,
 ) -> TrainResult:
@@ -141,7 +141,7 @@ def resume(
 
     asked: layers of settings; any that differs from the run's own, but for `data_dir`, is a `UsageError`.
     """
-    home = home or Home.find()
+    home = home or RunStore.find()
     mark_dead_runs(home)
     run = home.latest_unfinished() if name == LATEST else home.find_run(name)
     if run.record.kind != TRAINING:
@@ -158,18 +158,18 @@ def resume(
         if record.status == FINISHED and has_detector(run):
             raise UsageError(f"run {record.id} is finished; there is nothing to resume")
         with stage("reading the images"):
-            job = Job.prepare(config, home, save_to, run.split)
+            job = Experiment.prepare(config, home, save_to, run.split)
         if any(job.split_record[key] != run.split.get(key) for key in ("digest", "parts")):
             raise DataChanged(f"the data are not those that run {record.id} was started with; use that data")
-        tracker = Tracker(home, record.mlflow_run_id)
-        with marked(run, tracker):
+        tracker = RunLogger(home, record.mlflow_run_id)
+        with run_status(run, tracker):
             run.write_start(job.config, job.split_record)
             run.update(status=RUNNING, unlogged=record.tracked)
             tracker.set_status(RUNNING)
             return _train(job, run, tracker, figures, behind=record.unlogged)
 
 
-def _train(job: Job, run: RunFolder, tracker: Tracker, figures: bool, behind: bool = False) -> TrainResult:
+def _train(job: Experiment, run: RunFolder, tracker: RunLogger, figures: bool, behind: bool = False) -> TrainResult:
     """Train, make the detector, draw, and mirror it all to MLflow.
 
     behind: whether MLflow lacked something before
@@ -190,13 +190,13 @@ def _train(job: Job, run: RunFolder, tracker: Tracker, figures: bool, behind: bo
     with stage("measuring the reconstructions of the training images"):
         result = _result(training, detector, job, run)
     write_json(run.path / "result.json", result.to_dict())
-    finish(run, tracker, behind=behind)
+    finish_run(run, tracker, behind=behind)
     if job.save_to:
         detector.save(job.save_to)
     return result
 
 
-def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
+def _fit(job: Experiment, run: RunFolder, tracker: RunLogger) -> Training:
     """Train the network, from the checkpoint if there is one."""
     config, fit, validation = job.config, job.images["fit"].images, job.images["validation"].images
     torch.manual_seed(config.seed)
@@ -227,7 +227,7 @@ def _fit(job: Job, run: RunFolder, tracker: Tracker) -> Training:
 
 
 @contextmanager
-def _kept(training: Training, run: RunFolder, tracker: Tracker) -> Iterator[Callable[[Epoch], None]]:
+def _kept(training: Training, run: RunFolder, tracker: RunLogger) -> Iterator[Callable[[Epoch], None]]:
     """Keeps a training in its folder and in MLflow: now and then, of the epochs that it is told of, and at the end,
     however it ends. A kill loses `KEEP_EVERY` seconds and the epoch it was in.
     """
@@ -259,14 +259,14 @@ def _kept(training: Training, run: RunFolder, tracker: Tracker) -> Iterator[Call
     earlier(run.checkpoint).unlink(missing_ok=True)
 
 
-def _log_grid(training: Training, validation: Tensor, epoch: int, run: RunFolder, tracker: Tracker) -> None:
+def _log_grid(training: Training, validation: Tensor, epoch: int, run: RunFolder, tracker: RunLogger) -> None:
     """Keep what the network makes of some validation images after this epoch; epoch 0 is before training."""
     path = run.path / "images" / f"epoch-{epoch:05}.png"
     save_image(path, reconstruction_grid(training, validation))
     tracker.log_grid(path)
 
 
-def _result(training: Training, detector: Detector, job: Job, run: RunFolder) -> TrainResult:
+def _result(training: Training, detector: Detector, job: Experiment, run: RunFolder) -> TrainResult:
     history = training.history
     seconds = sum(epoch.seconds for epoch in history)
     encoder, decoder = detector.network.parameter_counts()

@@ -11,7 +11,7 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UnknownName, UsageError
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.workflows.find_model import find_model
 
 GRAY = (1, 28, 28)
@@ -107,7 +107,7 @@ def test_the_wide_kernel_takes_no_other_size() -> None:
 
 
 @pytest.mark.parametrize("name", AUTOENCODERS)
-def test_each_finds_anomalies_after_a_moment_on_the_bundled_digits(name: str, home: Home) -> None:
+def test_each_finds_anomalies_after_a_moment_on_the_bundled_digits(name: str, home: RunStore) -> None:
     """At its native size, objective and learning rate: better than chance after a few steps."""
     result = anomaly_ae.train(
         RunConfig(normal="0", autoencoder=name, scorer="mse", epochs=6, batch_size=8), home=home, tracking=False

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae.config.pipeline_file import read_plan
+from anomaly_ae.config.pipeline_file import read_pipeline_file
 from anomaly_ae.errors import StorageError, UsageError
 
-PIPELINES = Path(__file__).parent.parent / "pipelines"
+PIPELINES = Path(__file__).parents[2] / "pipelines"
 SYSTEM = """
 name: small
 data: {dataset: digits}
@@ -25,7 +25,7 @@ def write(folder: Path, text: str, name: str = "p.yaml") -> Path:
 
 
 def test_every_combination_is_a_cell_and_the_first_has_the_published_figures(tmp_path: Path) -> None:
-    plan = read_plan(write(tmp_path, SYSTEM))
+    plan = read_pipeline_file(write(tmp_path, SYSTEM))
     assert [(cell.config.normal, cell.config.latent) for cell in plan.cells] == [
         *(("all", 3), ("all", 4), ("0,1", 3), ("0,1", 4))
     ]
@@ -39,24 +39,24 @@ def test_every_combination_is_a_cell_and_the_first_has_the_published_figures(tmp
 
 
 def test_without_a_matrix_there_is_one_cell_named_after_the_file(tmp_path: Path) -> None:
-    plan = read_plan(write(tmp_path, "normal: 0,1,2\n", "alone.yaml"))
+    plan = read_pipeline_file(write(tmp_path, "normal: 0,1,2\n", "alone.yaml"))
     assert [cell.name for cell in plan.cells] == ["alone"]
 
 
 def test_any_field_can_be_overridden_also_one_of_the_matrix(tmp_path: Path) -> None:
     file = write(tmp_path, SYSTEM)
-    plan = read_plan(file, [("training.epochs", "7"), ("normal", "5")])
+    plan = read_pipeline_file(file, [("training.epochs", "7"), ("normal", "5")])
     assert {(cell.config.epochs, cell.config.normal) for cell in plan.cells} == {(7, "5")}
     assert len(plan.cells) == 2
-    assert len(read_plan(file, [("matrix.seed", "[0, 1, 2]")]).cells) == 12
-    assert read_plan(file).digest() == read_plan(file).digest() != plan.digest()
+    assert len(read_pipeline_file(file, [("matrix.seed", "[0, 1, 2]")]).cells) == 12
+    assert read_pipeline_file(file).digest() == read_pipeline_file(file).digest() != plan.digest()
 
 
 def test_systems_are_run_one_after_the_other_and_settings_beside_them_win(tmp_path: Path) -> None:
     write(tmp_path, SYSTEM, "one.yaml")
     write(tmp_path, SYSTEM.replace("small", "other"), "two.yaml")
     both = write(tmp_path, "systems: [one.yaml, two.yaml]\nlatent: 9\nabout: both of them\n")
-    plan = read_plan(both, [("epochs", "1")])
+    plan = read_pipeline_file(both, [("epochs", "1")])
     assert [cell.row for cell in plan.cells] == ["small", "small", "other", "other"]
     assert {(cell.config.latent, cell.config.epochs) for cell in plan.cells} == {(9, 1)}
     assert plan.about == "both of them"
@@ -93,13 +93,15 @@ def test_what_is_wrong_names_the_file_the_line_and_the_right_key(
     tmp_path: Path, text: str, line: int, reason: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        read_plan(write(tmp_path, text))
+        read_pipeline_file(write(tmp_path, text))
     assert f"p.yaml, line {line}: " in str(caught.value)
     assert reason in str(caught.value)
 
 
 def test_empty_sections_are_as_if_they_were_not_there(tmp_path: Path) -> None:
-    plan = read_plan(write(tmp_path, "normal: 0\nname:\nabout:\ndata:\nmatrix:\n  # seed: [0, 1]\npublished:\n"))
+    plan = read_pipeline_file(
+        write(tmp_path, "normal: 0\nname:\nabout:\ndata:\nmatrix:\n  # seed: [0, 1]\npublished:\n")
+    )
     assert (plan.name, plan.about, len(plan.cells)) == ("p", "", 1)
 
 
@@ -107,35 +109,35 @@ def test_cells_of_the_same_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path, SYSTEM, "one.yaml")
     write(tmp_path, SYSTEM, "two.yaml")
     with pytest.raises(UsageError, match="more than one cell called 'small"):
-        read_plan(write(tmp_path, "systems: [one.yaml, two.yaml]\n"))
+        read_pipeline_file(write(tmp_path, "systems: [one.yaml, two.yaml]\n"))
     with pytest.raises(UsageError, match="more than one cell"):
-        read_plan(write(tmp_path, "normal: 0\nmatrix: {seed: [0, 0]}\n"))
+        read_pipeline_file(write(tmp_path, "normal: 0\nmatrix: {seed: [0, 0]}\n"))
 
 
 def test_where_a_setting_is_overridden_the_source_s_figures_are_left_out(tmp_path: Path) -> None:
     file = write(tmp_path, SYSTEM)
-    assert read_plan(file, [("data_dir", "elsewhere")]).cells[0].published == {"test_mse": 0.01}
-    assert read_plan(file, [("epochs", "1")]).cells[0].published == {}
+    assert read_pipeline_file(file, [("data_dir", "elsewhere")]).cells[0].published == {"test_mse": 0.01}
+    assert read_pipeline_file(file, [("epochs", "1")]).cells[0].published == {}
 
 
 def test_the_place_of_the_data_is_no_part_of_what_was_asked(tmp_path: Path) -> None:
     file = write(tmp_path, SYSTEM)
-    assert read_plan(file).digest() == read_plan(file, [("data_dir", "elsewhere")]).digest()
+    assert read_pipeline_file(file).digest() == read_pipeline_file(file, [("data_dir", "elsewhere")]).digest()
 
 
 def test_wrong_overrides_are_named(tmp_path: Path) -> None:
     file = write(tmp_path, SYSTEM)
     with pytest.raises(UsageError, match=r"--set training.epoch=1: .*did you mean 'training.epochs'"):
-        read_plan(file, [("training.epoch", "1")])
+        read_pipeline_file(file, [("training.epoch", "1")])
     with pytest.raises(UsageError, match="takes a list"):
-        read_plan(file, [("matrix.seed", "[")])
+        read_pipeline_file(file, [("matrix.seed", "[")])
     with pytest.raises(StorageError, match="cannot read the file"):
-        read_plan(tmp_path / "absent.yaml")
+        read_pipeline_file(tmp_path / "absent.yaml")
 
 
 @pytest.mark.parametrize("path", sorted(PIPELINES.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_pipeline_file_here_can_be_read(path: Path) -> None:
-    plan = read_plan(path)
+    plan = read_pipeline_file(path)
     assert plan.cells
     assert plan.about
     assert f"anomaly-ae run {path.relative_to(PIPELINES.parent).as_posix()}" in path.read_text()
@@ -143,35 +145,37 @@ def test_every_pipeline_file_here_can_be_read(path: Path) -> None:
 
 def test_all_ancestors_are_in_the_file_that_compares_them() -> None:
     folder = PIPELINES / "ancestors"
-    alone = {read_plan(path).name for path in folder.glob("*.yaml")} - {"ancestors"}
-    assert {cell.row for cell in read_plan(folder / "all.yaml").cells} == alone
+    alone = {read_pipeline_file(path).name for path in folder.glob("*.yaml")} - {"ancestors"}
+    assert {cell.row for cell in read_pipeline_file(folder / "all.yaml").cells} == alone
     assert len(alone) == 8
 
 
 def test_names_in_a_matrix_stay_what_stands_there(tmp_path: Path) -> None:
-    plan = read_plan(write(tmp_path, "matrix: {normal: [010, yes, none], latent: [~, 4]}\n"))
+    plan = read_pipeline_file(write(tmp_path, "matrix: {normal: [010, yes, none], latent: [~, 4]}\n"))
     asked = [(cell.config.normal, cell.config.latent) for cell in plan.cells]
     assert asked == [(name, latent) for name in ("010", "yes", "none") for latent in (None, 4)]
-    told = read_plan(write(tmp_path, "normal: 0\n"), [("matrix.normal", "[007, [1, 2]]")])
+    told = read_pipeline_file(write(tmp_path, "normal: 0\n"), [("matrix.normal", "[007, [1, 2]]")])
     assert [cell.config.normal for cell in told.cells] == ["007", "1,2"]
 
 
 @pytest.mark.parametrize("figure", [".nan", ".inf", "nan", "1e999", "many", "true", "~", "[1]", "9" * 5000])
 def test_a_published_figure_that_is_no_number_is_refused_before_any_cell(tmp_path: Path, figure: str) -> None:
     with pytest.raises(UsageError, match=r"p\.yaml, line 2: published\.test_mse must be a number"):
-        read_plan(write(tmp_path, f"normal: 0\npublished: {{test_mse: {figure}}}\n"))
+        read_pipeline_file(write(tmp_path, f"normal: 0\npublished: {{test_mse: {figure}}}\n"))
 
 
 def test_endless_matrices_and_systems_are_refused_at_once(tmp_path: Path) -> None:
     many = ", ".join(map(str, range(1, 100)))
     with pytest.raises(UsageError, match="more than 2,000 cells"):
-        read_plan(write(tmp_path, f"normal: 0\nmatrix: {{latent: [{many}], seed: [{many}], epochs: [{many}]}}\n"))
+        read_pipeline_file(
+            write(tmp_path, f"normal: 0\nmatrix: {{latent: [{many}], seed: [{many}], epochs: [{many}]}}\n")
+        )
     write(tmp_path, "normal: 0\nlatent: 5\n", "s0.yaml")
     for i in range(1, 7):
         write(tmp_path, f"systems: [{', '.join([f's{i - 1}.yaml'] * 20)}]\n", f"s{i}.yaml")
     with pytest.raises(UsageError, match="more than 2,000 cells"):
-        read_plan(tmp_path / "s6.yaml")
+        read_pipeline_file(tmp_path / "s6.yaml")
     for i in range(12):
         write(tmp_path, f"systems: [d{i + 1}.yaml]\n", f"d{i}.yaml")
     with pytest.raises(UsageError, match="more deeply"):
-        read_plan(tmp_path / "d0.yaml")
+        read_pipeline_file(tmp_path / "d0.yaml")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ae.datasets.feature_rows import FARTHEST, Layout, Scale
+from anomaly_ae.datasets.feature_rows import FARTHEST, RowLayout, Scale
 from anomaly_ae.errors import DataError
 
 
@@ -21,24 +21,24 @@ from anomaly_ae.errors import DataError
     ],
 )
 def test_layouts(given: tuple[int, ...], shape: tuple[int, int, int], channels_last: bool) -> None:
-    assert Layout.of(given) == Layout(shape, channels_last)
+    assert RowLayout.of(given) == RowLayout(shape, channels_last)
 
 
 @pytest.mark.parametrize("given", [(1, 2, 3, 4), (0, 8), (8.0, 8.0), "8x8", ()])
 def test_what_is_no_shape_is_refused(given: object) -> None:
     with pytest.raises(DataError, match="the shape of an image is"):
-        Layout.of(given)  # type: ignore[arg-type]
+        RowLayout.of(given)  # type: ignore[arg-type]
 
 
 def test_rows_become_images_in_their_order() -> None:
     images = np.arange(2 * 6 * 5 * 3).reshape(2, 6, 5, 3)  # H×W×C
-    assert np.array_equal(Layout.of((6, 5, 3)).images(images.reshape(2, -1)), images.transpose(0, 3, 1, 2))
-    assert np.array_equal(Layout.of((3, 6, 5)).images(images.reshape(2, -1)), images.reshape(2, 3, 6, 5))
+    assert np.array_equal(RowLayout.of((6, 5, 3)).images(images.reshape(2, -1)), images.transpose(0, 3, 1, 2))
+    assert np.array_equal(RowLayout.of((3, 6, 5)).images(images.reshape(2, -1)), images.reshape(2, 3, 6, 5))
 
 
 @pytest.mark.parametrize(("shape", "picture"), [((1, 8, 8), True), ((1, 7, 90), False), ((1, 1, 100), False)])
 def test_pictures_have_eight_pixels_a_side(shape: tuple[int, int, int], picture: bool) -> None:
-    assert Layout(shape).is_picture == picture
+    assert RowLayout(shape).is_picture == picture
 
 
 def test_features_are_scaled_each_by_itself_and_pixels_all_alike() -> None:

@@ -125,7 +125,7 @@ def test_too_many_for_the_memory_lie_in_a_file_and_are_the_same(
     preprocessing = Preprocessing(1, 8, 12, fit)
     held = open_data(str(folder)).load(preprocessing)
     monkeypatch.setenv("ANOMALY_AE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(memmap, "most_held", lambda: 200)
+    monkeypatch.setattr(memmap, "memory_budget", lambda: 200)
     mapped = open_data(str(folder)).load(preprocessing)
     assert mapped.digest() == held.digest()
     assert mapped.left_out == held.left_out
@@ -140,7 +140,7 @@ def test_what_was_decoded_is_not_decoded_again_until_a_file_changes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANOMALY_AE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(memmap, "most_held", lambda: 200)
+    monkeypatch.setattr(memmap, "memory_budget", lambda: 200)
     before = open_data(str(folder)).load(SMALL)
     with monkeypatch.context() as patched:
         patched.setattr(image_folder.PictureData, "_records", None)  # decoding is not possible
@@ -152,7 +152,7 @@ def test_what_was_decoded_is_not_decoded_again_until_a_file_changes(
 
 def test_a_damaged_cache_is_made_anew(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANOMALY_AE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(memmap, "most_held", lambda: 200)
+    monkeypatch.setattr(memmap, "memory_budget", lambda: 200)
     before = open_data(str(folder)).load(SMALL)
     for about in (tmp_path / "cache").glob("*/about.json"):
         about.write_text(json.dumps({})[:1])

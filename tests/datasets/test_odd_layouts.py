@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anomaly_ae.datasets.catalogue import normal_classes
-from anomaly_ae.datasets.folder_layout import Layout, find_layout
+from anomaly_ae.datasets.folder_layout import FolderLayout, find_layout
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.normal_classes import parse_normal
 from anomaly_ae.errors import DataError, UsageError
@@ -36,7 +36,7 @@ def files(tree: Tree) -> list[bytes]:
     return found
 
 
-def summary(layout: Layout) -> str:
+def summary(layout: FolderLayout) -> str:
     """What was found, normal classes with a plus: `train +good 6; test bad 2; masks 2; left out 1`."""
     normal = {layout.classes[i] for i in parse_normal(layout.normal, layout.classes)} if layout.normal else set()
     parts = [
@@ -629,7 +629,7 @@ def test_any_tree_is_understood_or_asked_about(paths: list[bytes], empty: list[b
     assert by_path(find_layout(shuffled, empty), shuffled) == by_path(layout, paths)
 
 
-def by_path(layout: Layout, paths: list[bytes]) -> Iterable[object]:
+def by_path(layout: FolderLayout, paths: list[bytes]) -> Iterable[object]:
     """A layout by the names of its files, whatever their order."""
     pictures = {
         paths[i]: (file, layout.classes[label])

@@ -11,7 +11,7 @@ from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import UnknownName
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.scorers import SCORERS
 from tests.conftest import Trained
 
@@ -99,7 +99,7 @@ def test_the_split_was_held(trained: Trained) -> None:
 
 
 @pytest.mark.usefixtures("figures")
-def test_where_every_class_is_normal_there_is_nothing_to_rank(home: Home) -> None:
+def test_where_every_class_is_normal_there_is_nothing_to_rank(home: RunStore) -> None:
     anomaly_ae.train(RunConfig(normal="all", autoencoder="vanilla", epochs=2), home=home)
     evaluation = anomaly_ae.evaluate(home=home)
     assert evaluation.auroc is evaluation.auroc_ci is evaluation.true_positive_rate is None

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs.record import KILLED
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.tracking import remote_runs
 from anomaly_ae.workflows.train import resume
 from tests.conftest import Cli, clean_environment, start
@@ -25,7 +25,7 @@ def wait_for_epochs(folder: Path, count: int) -> RunFolder:
     """The run, once it has that many epochs behind it."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for run in Home.find(str(folder / "mlruns")).runs():
+        for run in RunStore.find(str(folder / "mlruns")).runs():
             if len(run.history()) >= count:
                 return run
         time.sleep(0.02)
@@ -128,9 +128,9 @@ main()
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def small(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
     """A home with a training of one epoch."""
-    home = Home.find(str(tmp_path_factory.mktemp("small") / "mlruns"))
+    home = RunStore.find(str(tmp_path_factory.mktemp("small") / "mlruns"))
     anomaly_ae.train(RunConfig(normal="5", epochs=1, scorer="mse"), home=home)
     return home
 
@@ -145,7 +145,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Home:
     ],
 )
 def test_a_run_struck_as_it_begins_is_marked_in_its_folder_and_in_mlflow(
-    small: Home, tmp_path: Path, struck_by: signal.Signals, command: str
+    small: RunStore, tmp_path: Path, struck_by: signal.Signals, command: str
 ) -> None:
     (tmp_path / "five.yaml").write_text("normal: 5\nepochs: 1\n")
     before = {run.path for run in small.runs()}
@@ -179,19 +179,19 @@ def test_a_run_struck_as_it_begins_is_marked_in_its_folder_and_in_mlflow(
 
 STRUCK_WHILE_THE_FOLDER_IS_MADE = """
 import os, sys
-from anomaly_ae import runs
+from anomaly_ae.runs import store
 from anomaly_ae.cli import main
 
 def strike(*_):
     os.kill(os.getpid(), 9)
 
-setattr(runs.RunFolder, sys.argv.pop(1), strike)
+setattr(store.RunFolder, sys.argv.pop(1), strike)
 main()
 """
 
 
 @pytest.mark.parametrize("moment", ["write_record", "named"])
-def test_a_run_killed_while_its_folder_is_made_leaves_nothing(small: Home, tmp_path: Path, moment: str) -> None:
+def test_a_run_killed_while_its_folder_is_made_leaves_nothing(small: RunStore, tmp_path: Path, moment: str) -> None:
     before = sorted((small.root / "runs").iterdir())
     called = [
         sys.executable,

@@ -12,15 +12,15 @@ from PIL import Image
 
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from tests.conftest import Cli
 
 SHORT = RunConfig(normal="0,1", epochs=2)
 BACKUPS = "mlflow.db.before-move-*"
 
 
-def home_in(project: Path) -> Home:
-    return Home.find(str(project / "mlruns"))
+def home_in(project: Path) -> RunStore:
+    return RunStore.find(str(project / "mlruns"))
 
 
 def train(project: Path) -> str:
@@ -31,7 +31,7 @@ def artifacts_of(project: Path, run_id: str) -> Path:
     return project / "mlruns" / "artifacts" / run_id / "artifacts"
 
 
-def score_with_model(home: Home, run_id: str, image: Path, monkeypatch: pytest.MonkeyPatch) -> float:
+def score_with_model(home: RunStore, run_id: str, image: Path, monkeypatch: pytest.MonkeyPatch) -> float:
     """The score of an image, by the model that MLflow loads."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
     model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")

@@ -21,7 +21,7 @@ import anomaly_ae
 from anomaly_ae.errors import ModelNotFound
 from anomaly_ae.runs.query import list_home
 from anomaly_ae.runs.record import FINISHED
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.storage.atomic import sha256
 from anomaly_ae.tracking.remote_runs import list_runs
 from anomaly_ae.workflows.find_model import find_model
@@ -109,7 +109,7 @@ def test_runs_are_kept_on_a_server_and_used_from_elsewhere(server: str, cli_proc
     ran = cli_process("run", "plan.yaml", "--json", env={"MLFLOW_TRACKING_URI": server})
     assert ran.json()["failed"] == {}
     assert "warning" not in ran.err
-    client, home = MlflowClient(server), Home(tmp_path / "mlruns", server)
+    client, home = MlflowClient(server), RunStore(tmp_path / "mlruns", server)
     cells = [run for run in home.runs() if run.record.parent]
     assert len(cells) == 2
     assert not home.database.exists()
@@ -124,14 +124,14 @@ def test_runs_are_kept_on_a_server_and_used_from_elsewhere(server: str, cli_proc
         for file in folder.iterdir():
             assert sha256(file.read_bytes()) == sha256((cell.path / "detector" / file.name).read_bytes())
 
-    elsewhere = Home(tmp_path / "elsewhere" / "mlruns", server)
+    elsewhere = RunStore(tmp_path / "elsewhere" / "mlruns", server)
     new = anomaly_ae.calibrate(cells[0].record.id, target_fpr=0.2, home=elsewhere)
     assert new.threshold_before == anomaly_ae.load(cells[0].path / "detector").threshold
     child = client.get_run(new.run_id)
     assert (child.info.status, child.data.tags["mlflow.parentRunId"]) == (FINISHED, cells[0].record.id)
     assert child.data.metrics["calibration/threshold"] == new.threshold
     assert {run.record.id for run in elsewhere.runs()} == {cells[0].record.id, new.run_id}
-    third = Home(tmp_path / "third" / "mlruns", server)
+    third = RunStore(tmp_path / "third" / "mlruns", server)
     listed = {row.run_id: row for row in list_runs(third).runs}
     assert set(listed) == {new.run_id, *(run.record.id for run in home.runs())}
     for row in list_home(home):

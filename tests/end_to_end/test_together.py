@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from anomaly_ae.runs.record import FINISHED
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.store import RunFolder, RunStore
 from tests.conftest import start
 
 TOGETHER = 8
@@ -51,7 +51,7 @@ def test_eight_trainings_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytes
             process.kill()
     assert [process.returncode for process in started] == [0] * TOGETHER, said
     assert [each for each in said if "warning" in each] == []
-    home = Home.find(str(tmp_path / "mlruns"))
+    home = RunStore.find(str(tmp_path / "mlruns"))
     client = MlflowClient(home.tracking_uri)
     experiment = client.get_experiment_by_name("together")
     assert experiment is not None

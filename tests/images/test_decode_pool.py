@@ -20,16 +20,16 @@ TARGET = Target((1, 4, 6))
 # A decoder with two flaws of the kind that C code has.
 FLAWED = """
 import os, sys, time
-from anomaly_ae.data import decoder, decoding
-whole, decoder.SECONDS = decoding.decode, 2
-def decode(content, target):
+from anomaly_ae.images import decode, decode_worker
+whole, decode_worker.SECONDS = decode.decode, 2
+def flawed(content, target):
     if b"crash" in content:
         os.abort()
     if b"hang" in content:
         time.sleep(60)
     return whole(content, target)
-decoder.decode = decode
-decoder.main()
+decode_worker.decode = flawed
+decode_worker.main()
 """
 
 

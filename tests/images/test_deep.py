@@ -14,7 +14,7 @@ from anomaly_ae.errors import DataError
 from anomaly_ae.images.decode import Target, decode
 from anomaly_ae.images.intensity import FLOAT, WHOLE, Intensity
 from anomaly_ae.images.preprocessing import Preprocessing
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from tests.images.test_intensity import cloth, fill, train
 
 VALUES = np.random.default_rng(0).random((5, 7, 4))
@@ -113,7 +113,7 @@ def test_colours_of_12_bits_in_16_are_seen_the_same_in_training_in_folders_and_f
         colours = np.stack([values, values * 0.5, 1 - values], axis=2) * 4000
         Path(f"{path}.png").write_bytes(png(colours.astype(np.uint16)))
 
-    detector = train(fill(tmp_path / "set", make, 40), Home.find(str(tmp_path / "mlruns")))
+    detector = train(fill(tmp_path / "set", make, 40), RunStore.find(str(tmp_path / "mlruns")))
     assert detector.preprocessing.channels == 3
     assert detector.preprocessing.intensity == Intensity(0, 4095, WHOLE)
     fill(tmp_path / "new", make, 3, 100)

@@ -18,7 +18,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError, OtherBrightness, UsageError
 from anomaly_ae.images.intensity import FLOAT, WHOLE, Intensity
 from anomaly_ae.images.preprocessing import Preprocessing
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.workflows.experiment import View
 
 Make = Callable[[np.ndarray, Path], None]  # writes values in [0, 1], (H, W), to a file without its ending
@@ -205,7 +205,7 @@ def test_tiffs_in_which_0_is_white_are_seen_as_others(tmp_path: Path, kind: str)
     assert (seen[0].int() - seen[1].int()).abs().max() <= 1
 
 
-def train(folder: Path, home: Home, **settings: object) -> Detector:
+def train(folder: Path, home: RunStore, **settings: object) -> Detector:
     asked = {"dataset": str(folder), "preset": "fast", "epochs": 1, "target_fpr": 0.2} | settings
     result = anomaly_ae.train(RunConfig.build(asked), home=home, tracking=False)
     return Detector.load(home.find_run(result.run_id).detector_folder())
@@ -215,7 +215,7 @@ def train(folder: Path, home: Home, **settings: object) -> Detector:
 def twelve(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     """A detector trained on pictures of 12 bits in 16."""
     place = tmp_path_factory.mktemp("twelve")
-    return train(fill(place / "set", tiff(4000, "uint16"), 40), Home.find(str(place / "mlruns")))
+    return train(fill(place / "set", tiff(4000, "uint16"), 40), RunStore.find(str(place / "mlruns")))
 
 
 def test_what_was_found_is_kept_with_the_detector(twelve: Detector) -> None:
@@ -311,7 +311,7 @@ def test_from_python_what_is_clipped_or_of_another_kind_is_said_once(twelve: Det
 
 
 def test_one_value_above_white_changes_next_to_nothing(tmp_path: Path) -> None:
-    home = Home.find(str(tmp_path / "mlruns"))
+    home = RunStore.find(str(tmp_path / "mlruns"))
     detector = train(fill(tmp_path / "set", tiff(1, "float32"), 40), home)
     fill(tmp_path / "new", tiff(1, "float32"), 1, 100)
     values = cloth(100).astype(np.float32)

@@ -15,7 +15,7 @@ from anomaly_ae.errors import DataError
 from anomaly_ae.images import decode
 from anomaly_ae.images.decode import FINER, Target
 from anomaly_ae.images.preprocessing import Preprocessing
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.kron(RNG.integers(0, 256, (4, 5, 3)), np.ones((6, 6, 1))).astype(np.uint8)
@@ -92,7 +92,7 @@ def content(name: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
-    home = Home.find(str(tmp_path_factory.mktemp("modes") / "mlruns"))
+    home = RunStore.find(str(tmp_path_factory.mktemp("modes") / "mlruns"))
     config = RunConfig(normal="0,1,2", preset="fast", epochs=1)
     result = anomaly_ae.train(config, home=home, tracking=False)
     return Detector.load(home.find_run(result.run_id).detector_folder())

@@ -3,18 +3,18 @@ import pytest
 import torch
 
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.datasets.feature_rows import Layout
+from anomaly_ae.datasets.feature_rows import RowLayout
 from anomaly_ae.integrations.fitting import fill, fit_rows, to_images
 
-PICTURE, LINE = Layout((1, 8, 8)), Layout((1, 1, 30))
+PICTURE, LINE = RowLayout((1, 8, 8)), RowLayout((1, 1, 30))
 
 
 def test_what_was_not_said_suits_the_images() -> None:
     picture, line = fill(RunConfig(), PICTURE), fill(RunConfig(), LINE)
     assert (picture.autoencoder, picture.scorer, picture.latent) == ("conv", "aligned-knn", None)
     assert (line.autoencoder, line.scorer, line.latent) == ("multilayer", "mse+latent-knn", 15)
-    assert fill(RunConfig(), Layout((1, 1, 1))).latent == 1
-    assert fill(RunConfig(), Layout((1, 1, 500))).latent is None  # the network's own is narrow enough
+    assert fill(RunConfig(), RowLayout((1, 1, 1))).latent == 1
+    assert fill(RunConfig(), RowLayout((1, 1, 500))).latent is None  # the network's own is narrow enough
 
 
 def test_what_was_said_stays() -> None:
@@ -27,7 +27,7 @@ def test_what_was_said_stays() -> None:
 
 
 @pytest.mark.parametrize("layout", [PICTURE, LINE])
-def test_the_threshold_is_set_by_rows_that_serve_for_nothing_else(layout: Layout) -> None:
+def test_the_threshold_is_set_by_rows_that_serve_for_nothing_else(layout: RowLayout) -> None:
     rows = np.random.RandomState(0).randn(100, np.prod(layout.shape))
     config = fill(RunConfig(epochs=1), layout)
     detector, scale = fit_rows(rows, layout, config)
@@ -53,6 +53,6 @@ def test_pictures_are_resized_for_networks_of_one_size_and_features_are_not() ->
         rows, PICTURE, fill(RunConfig(autoencoder="vanilla", epochs=1, target_fpr=0.2), PICTURE)
     )
     assert to_images(rows, PICTURE, scale, detector.preprocessing).shape == (20, 1, 28, 28)
-    layout = Layout((1, 4, 16))
+    layout = RowLayout((1, 4, 16))
     detector, _ = fit_rows(rows, layout, fill(RunConfig(epochs=1, target_fpr=0.2), layout))
     assert detector.preprocessing.shape == (1, 4, 16)

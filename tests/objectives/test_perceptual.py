@@ -12,7 +12,7 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, UnknownName, UsageError
 from anomaly_ae.objectives import build_objective
 from anomaly_ae.objectives.perceptual import encoder_features, torchvision_features
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from tests.conftest import Trained
 
 CPU = torch.device("cpu")
@@ -66,14 +66,14 @@ def test_wrong_weights_are_one_clear_error(weights: Path, tmp_path: Path) -> Non
 
 
 def test_it_trains_on_features_of_an_encoder_trained_here_and_of_torchvision(
-    trained: Trained, weights: Path, home: Home
+    trained: Trained, weights: Path, home: RunStore
 ) -> None:
     for whose in (str(trained.run.path / "detector"), f"resnet18:{weights}"):
         config = RunConfig(normal="0", objective="mse+0.1*perceptual", perceptual=whose, epochs=2)
         assert anomaly_ae.train(config, home=home, tracking=False).epochs == 2
 
 
-def test_features_of_images_of_another_size_are_refused(trained: Trained, home: Home) -> None:
+def test_features_of_images_of_another_size_are_refused(trained: Trained, home: RunStore) -> None:
     config = RunConfig(
         normal="0", objective="perceptual", perceptual=str(trained.run.path / "detector"), image_size="16"
     )
@@ -81,7 +81,7 @@ def test_features_of_images_of_another_size_are_refused(trained: Trained, home: 
         anomaly_ae.train(config, home=home, tracking=False)
 
 
-def test_what_cannot_be_compared_is_said_before_anything_is_written(weights: Path, home: Home) -> None:
+def test_what_cannot_be_compared_is_said_before_anything_is_written(weights: Path, home: RunStore) -> None:
     dense = anomaly_ae.train(
         RunConfig(normal="0", autoencoder="vanilla", epochs=1, image_size="8"), home=home, tracking=False
     )
@@ -107,6 +107,6 @@ def test_latest_means_the_run_that_was_the_latest_then(trained: Trained) -> None
 
 
 @pytest.mark.parametrize("setting", [{"objective": "perceptual"}, {"perceptual": "latest"}])
-def test_one_without_the_other_is_refused(setting: dict[str, str], home: Home) -> None:
+def test_one_without_the_other_is_refused(setting: dict[str, str], home: RunStore) -> None:
     with pytest.raises(UsageError, match="go together"):
         anomaly_ae.train(RunConfig.build({"normal": "0"}, setting), home=home)

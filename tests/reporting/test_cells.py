@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae.config.pipeline_file import Cell, read_plan
+from anomaly_ae.config.pipeline_file import Cell, read_pipeline_file
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.reporting.cells import Done, _reconstructions, comparison, draw_comparison, published_table
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.workflows.pipeline import run_plan
 
 FILE = """
@@ -26,10 +26,10 @@ published: {test_mse: 0.25, auroc: 0.9}
 def done(tmp_path_factory: pytest.TempPathFactory) -> list[Done]:
     folder = tmp_path_factory.mktemp("cells")
     (folder / "p.yaml").write_text(FILE)
-    home = Home.find(str(folder / "mlruns"))
+    home = RunStore.find(str(folder / "mlruns"))
     result = run_plan(folder / "p.yaml", home=home, tracking=False)
     runs = {run.record.name: run for run in home.runs() if run.record.parent == result.run_id}
-    return [Done(cell, runs[cell.name]) for cell in read_plan(folder / "p.yaml").cells]
+    return [Done(cell, runs[cell.name]) for cell in read_pipeline_file(folder / "p.yaml").cells]
 
 
 def test_a_row_has_the_source_s_last_figure_at_its_end(done: list[Done]) -> None:

@@ -6,12 +6,12 @@ import pytest
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.reporting.comparison import compare_runs, differing_settings, draw_runs, read_scores
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.store import RunFolder, RunStore
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
-    home = Home.find(str(tmp_path_factory.mktemp("compared") / "mlruns"))
+    home = RunStore.find(str(tmp_path_factory.mktemp("compared") / "mlruns"))
     ids = []
     for scorer, seed in (("mse", 0), ("pixel-knn", 0), ("mse", 1)):
         config = RunConfig(normal="0,1,2", epochs=2, scorer=scorer, seed=seed)
@@ -67,7 +67,7 @@ def test_curves_of_runs_with_one_name_are_told_apart(runs: list[RunFolder]) -> N
 
 
 def test_the_page_says_it_all_and_is_kept_with_the_first(runs: list[RunFolder]) -> None:
-    home = Home.find(str(runs[0].path.parent.parent))
+    home = RunStore.find(str(runs[0].path.parent.parent))
     result = anomaly_ae.compare([run.record.id[:8] for run in runs], home=home)
     page = (runs[0].path / "comparisons" / f"with-{runs[1].path.name[:8]}-{runs[2].path.name[:8]}").resolve()
     assert result.page == str(page / "comparison.html")

@@ -7,8 +7,8 @@ import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UnknownName
 from anomaly_ae.runs.query import Listed, list_home, select
-from anomaly_ae.runs.record import Record, now
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.record import RunRecord, now
+from anomaly_ae.runs.store import RunFolder, RunStore
 from tests.conftest import Cli, Trained
 
 
@@ -23,7 +23,7 @@ def test_a_row_has_record_settings_and_figures(trained: Trained) -> None:
     assert row.settings["normal"] == "0,1,2"
 
 
-def test_runs_are_filtered_and_sorted_with_what_has_no_figure_last(home: Home) -> None:
+def test_runs_are_filtered_and_sorted_with_what_has_no_figure_last(home: RunStore) -> None:
     for scorer in ("pixel-knn", "mse"):
         anomaly_ae.train(RunConfig(normal="0,1,2", epochs=1, scorer=scorer), home=home, tracking=False)
         anomaly_ae.evaluate(home=home)
@@ -42,7 +42,7 @@ def test_runs_are_filtered_and_sorted_with_what_has_no_figure_last(home: Home) -
     assert select(runs, [found.run_id[:6]]) == [found]
 
 
-def test_a_run_of_another_version_is_left_out(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_another_version_is_left_out(home: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
     run = home.find_run(anomaly_ae.train(RunConfig(normal="1", epochs=1), home=home, tracking=False).run_id)
     config = json.loads((run.path / "config.json").read_text()) | {"warp": 9}
     (run.path / "config.json").write_text(json.dumps(config))
@@ -50,9 +50,9 @@ def test_a_run_of_another_version_is_left_out(home: Home, capsys: pytest.Capture
     assert "of another version (unknown setting 'warp'" in capsys.readouterr().err
 
 
-def test_a_list_is_as_long_as_was_asked_and_says_what_it_leaves_out(cli: Cli, home: Home) -> None:
+def test_a_list_is_as_long_as_was_asked_and_says_what_it_leaves_out(cli: Cli, home: RunStore) -> None:
     for name in "abc":
-        RunFolder(home.root / "runs" / (name * 4)).write_record(Record(name * 4, None, name, now(), "FINISHED"))
+        RunFolder(home.root / "runs" / (name * 4)).write_record(RunRecord(name * 4, None, name, now(), "FINISHED"))
     listed = cli("runs", "--limit", "2")
     assert [word in listed.out for word in ("cccc", "bbbb", "aaaa", "1 more")] == [True, True, False, True]
     assert cli("runs", "--limit", "3", "--json").json()["more"] == 0

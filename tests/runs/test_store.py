@@ -5,21 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae.config.pipeline_file import read_plan
+from anomaly_ae.config.pipeline_file import read_pipeline_file
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
 from anomaly_ae.reporting.comparison import read_scores
 from anomaly_ae.runs.query import list_home
-from anomaly_ae.runs.record import FINISHED, KILLED, PIPELINE, RUNNING, Record, now
-from anomaly_ae.runs.store import Home, RunFolder, conflicts, place_flag
+from anomaly_ae.runs.record import FINISHED, KILLED, PIPELINE, RUNNING, RunRecord, now
+from anomaly_ae.runs.store import RunFolder, RunStore, conflicts, place_flag
 from anomaly_ae.tracking.run_logger import mark_dead_runs
 from anomaly_ae.training import Epoch
 from anomaly_ae.workflows import pipeline
 
 
-def make(home: Home, name: str, status: str) -> RunFolder:
+def make(home: RunStore, name: str, status: str) -> RunFolder:
     run = RunFolder(home.root / "runs" / name)
-    run.write_record(Record(name, None, "a run", now(), status))
+    run.write_record(RunRecord(name, None, "a run", now(), status))
     run.write_start(RunConfig(normal="0"), {"digest": "d", "parts": {}})
     time.sleep(0.001)
     return run
@@ -29,18 +29,18 @@ def test_where_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     for name in ("ANOMALY_AE_MLRUNS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    assert Home.find() == Home(tmp_path / "mlruns", f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    assert RunStore.find() == RunStore(tmp_path / "mlruns", f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
-    assert Home.find() == Home(tmp_path / "mlruns", "http://team:5000")
+    assert RunStore.find() == RunStore(tmp_path / "mlruns", "http://team:5000")
     monkeypatch.setenv("ANOMALY_AE_MLRUNS", "there")
-    assert Home.find().tracking_uri == f"sqlite:///{tmp_path}/there/mlflow.db"
-    assert Home.find("given").root == tmp_path / "given"
+    assert RunStore.find().tracking_uri == f"sqlite:///{tmp_path}/there/mlflow.db"
+    assert RunStore.find("given").root == tmp_path / "given"
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file"):
-        Home.find("file")
+        RunStore.find("file")
 
 
-def test_latest_is_the_training_that_finished_last(home: Home) -> None:
+def test_latest_is_the_training_that_finished_last(home: RunStore) -> None:
     with pytest.raises(ModelNotFound, match="train one with"):
         home.latest()
     make(home, "aaaa1", KILLED)
@@ -58,7 +58,7 @@ def test_latest_is_the_training_that_finished_last(home: Home) -> None:
     assert home.latest().record.id == "eeee1"  # of which it is not known when it ended
 
 
-def test_a_run_is_found_by_the_beginning_of_its_id(home: Home) -> None:
+def test_a_run_is_found_by_the_beginning_of_its_id(home: RunStore) -> None:
     make(home, "abcd1234", FINISHED)
     make(home, "abcd5678", FINISHED)
     assert home.find_run("abcd1").record.id == "abcd1234"
@@ -71,13 +71,13 @@ def test_a_run_is_found_by_the_beginning_of_its_id(home: Home) -> None:
         home.find_run("abce")
 
 
-def test_an_interrupted_run_has_no_detector(home: Home) -> None:
+def test_an_interrupted_run_has_no_detector(home: RunStore) -> None:
     with pytest.raises(ModelError, match="resume it with: anomaly-ae train --resume aaaa1"):
         make(home, "aaaa1", KILLED).detector_folder()
     assert make(home, "bbbb1", FINISHED).detector_folder().name == "detector"
 
 
-def test_a_run_belongs_to_one_process_and_a_dead_one_lets_go(home: Home) -> None:
+def test_a_run_belongs_to_one_process_and_a_dead_one_lets_go(home: RunStore) -> None:
     run = make(home, "aaaa1", "RUNNING")
     assert [dead.record.id for dead in home.dead_runs()] == ["aaaa1"]
     reading, writing = os.pipe()
@@ -98,7 +98,7 @@ def test_a_run_belongs_to_one_process_and_a_dead_one_lets_go(home: Home) -> None
     assert [dead.record.id for dead in home.dead_runs()] == ["aaaa1"]
 
 
-def test_history_survives(home: Home) -> None:
+def test_history_survives(home: RunStore) -> None:
     run = make(home, "aaaa1", "RUNNING")
     assert run.history() == []
     history = [Epoch(1, 0.1, 0.2, 3e-9, 100.5, 1.25), Epoch(2, 1 / 3, 0.1, 0.0, 1e5, 0.5)]
@@ -145,7 +145,7 @@ def write_raw(path: Path, content: str) -> None:
     ids=lambda change: str(change)[:24],
 )
 def test_a_damaged_record_is_said_and_stops_no_other_run(
-    home: Home, change: dict[str, object] | str, capsys: pytest.CaptureFixture[str]
+    home: RunStore, change: dict[str, object] | str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(home, "bbbb1", FINISHED)
     damaged = make(home, "aaaa1", FINISHED).path / "run.json"
@@ -184,7 +184,7 @@ def test_a_damaged_record_is_said_and_stops_no_other_run(
     ],
 )
 def test_other_damaged_files_of_a_run_leave_it_out_of_the_list_with_a_word(
-    home: Home, file: str, content: str, capsys: pytest.CaptureFixture[str]
+    home: RunStore, file: str, content: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(home, "bbbb1", FINISHED)
     damaged = make(home, "aaaa1", FINISHED).path / file
@@ -197,7 +197,7 @@ def test_other_damaged_files_of_a_run_leave_it_out_of_the_list_with_a_word(
 @pytest.mark.parametrize(
     "content", ["[]", "{}", '{"digest": 3, "parts": {}}', '{"digest": "", "parts": {"fit": 3}}', '{"digest": ""}']
 )
-def test_a_damaged_split_record_is_an_error_of_one_line(home: Home, content: str) -> None:
+def test_a_damaged_split_record_is_an_error_of_one_line(home: RunStore, content: str) -> None:
     run = make(home, "aaaa1", FINISHED)
     (run.path / "split.json").write_text(content)
     with pytest.raises(ModelError, match=r"split\.json is damaged"):
@@ -205,7 +205,7 @@ def test_a_damaged_split_record_is_an_error_of_one_line(home: Home, content: str
 
 
 @pytest.mark.parametrize("row", ["x,1,1,1,1,1", "1,nan,1,1,1,1", "1,1", "1,1,1,1,1,1,1", "\xff,1,1,1,1,1", "-,,,,,"])
-def test_a_damaged_history_is_an_error_of_one_line(home: Home, row: str) -> None:
+def test_a_damaged_history_is_an_error_of_one_line(home: RunStore, row: str) -> None:
     run = make(home, "aaaa1", FINISHED)
     run.write_history([Epoch(1, 0.1, 0.2, 3e-9, 100.5, 1.25)])
     content = (run.path / "metrics.csv").read_bytes()
@@ -214,7 +214,7 @@ def test_a_damaged_history_is_an_error_of_one_line(home: Home, row: str) -> None
         run.history()
 
 
-def test_a_record_of_a_later_version_can_be_read(home: Home) -> None:
+def test_a_record_of_a_later_version_can_be_read(home: RunStore) -> None:
     run = make(home, "aaaa1", FINISHED)
     (run.path / "run.json").write_text(json.dumps(json.loads((run.path / "run.json").read_text()) | {"new": 1}))
     assert run.record.status == FINISHED
@@ -227,7 +227,7 @@ def test_what_a_resumed_run_may_be_asked_for() -> None:
 
 
 @pytest.mark.parametrize("row", ["1,0,True,x", "1,0,True,nan", "1,0", "\xff,\xff,True,1"])
-def test_damaged_scores_of_test_images_are_an_error_of_one_line(home: Home, row: str) -> None:
+def test_damaged_scores_of_test_images_are_an_error_of_one_line(home: RunStore, row: str) -> None:
     run = make(home, "aaaa1", FINISHED)
     kept = run.path / "evaluation" / "scores.csv"
     kept.parent.mkdir()
@@ -237,13 +237,13 @@ def test_damaged_scores_of_test_images_are_an_error_of_one_line(home: Home, row:
 
 
 def test_a_damaged_pipeline_is_said_and_stands_in_no_others_way(
-    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "p.yaml").write_text("normal: 0\n")
     other = make(home, "aaaa1", FINISHED)
     other.update(kind=PIPELINE)
     (other.path / "pipeline.json").write_text("[]")
-    assert pipeline._earlier(read_plan(tmp_path / "p.yaml", ()), home) is None
+    assert pipeline._earlier(read_pipeline_file(tmp_path / "p.yaml", ()), home) is None
     assert "aaaa1/pipeline.json is damaged" in capsys.readouterr().err
 
 
@@ -255,7 +255,7 @@ def test_runs_can_be_kept_elsewhere_from_a_folder_that_mlflow_cannot_use(
     (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / folder)
     with pytest.raises(UsageError, match="name another with --mlruns"):
-        Home.find()
-    home = Home.find("../runs")
+        RunStore.find()
+    home = RunStore.find("../runs")
     assert home.root == tmp_path / "runs"
     assert place_flag(home.root) == f" --mlruns {home.root}"

@@ -65,7 +65,7 @@ def test_the_share_of_a_container_is_known(
     write(groups, own, files)
     assert machine.usable_cores() == cores
     assert machine.usable_memory() == memory
-    assert memmap.most_held() == memory // memmap.SHARE
+    assert memmap.memory_budget() == memory // memmap.SHARE
 
 
 def test_without_control_groups_all_of_the_machine_is_usable(groups: Path) -> None:
@@ -78,7 +78,7 @@ def test_room_on_the_disk_is_taken_where_it_cannot_be_reserved(
 ) -> None:
     """As on a Mac."""
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    monkeypatch.setattr(memmap, "most_held", lambda: 5)
+    monkeypatch.setattr(memmap, "memory_budget", lambda: 5)
     monkeypatch.setenv("ANOMALY_AE_CACHE", str(tmp_path))
     images = torch.arange(24, dtype=torch.uint8).view(6, 1, 2, 2)
     assert torch.equal(memmap.take_rows(images, torch.tensor([5, 0])), images[[5, 0]])

@@ -11,7 +11,7 @@ from anomaly_ae import AutoencoderDetector
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import Interrupted
 from anomaly_ae.integrations import fitting
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.torch_state import left_as_found, threads_for
 from anomaly_ae.workflows.train import resume
 
@@ -59,7 +59,7 @@ def test_a_small_batch_gets_one_thread_and_a_large_one_all() -> None:
 
 
 @pytest.mark.parametrize("fit", ["train", "estimator"])
-def test_training_leaves_random_numbers_and_threads_as_they_were(home: Home, fit: str) -> None:
+def test_training_leaves_random_numbers_and_threads_as_they_were(home: RunStore, fit: str) -> None:
     threads = torch.get_num_threads()
     torch.manual_seed(5)
     np.random.seed(5)
@@ -78,7 +78,9 @@ def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_resuming_leaves_random_numbers_and_threads_as_they_were(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_leaves_random_numbers_and_threads_as_they_were(
+    home: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with left_as_found():
         torch.set_num_threads(2)
         with monkeypatch.context() as patch:

@@ -7,7 +7,7 @@ from scipy.ndimage import sobel
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.scorers import build_scorer, neighbors
-from anomaly_ae.scorers.alignment import ENERGY_FLOOR, AlignedNeighbours, aligned_distance, edges
+from anomaly_ae.scorers.alignment import ENERGY_FLOOR, AlignedNeighbors, aligned_distance, edges
 
 Batch = tuple[torch.Tensor, Outputs]
 
@@ -24,8 +24,8 @@ def with_latents(images: torch.Tensor, seed: int = 0) -> Batch:
     return images, Outputs(images, latents)
 
 
-def fitted(images: torch.Tensor) -> AlignedNeighbours:
-    scorer, batch = AlignedNeighbours(), with_latents(images)
+def fitted(images: torch.Tensor) -> AlignedNeighbors:
+    scorer, batch = AlignedNeighbors(), with_latents(images)
     scorer.fit(lambda: [batch], lambda: [batch])
     return scorer
 

@@ -11,7 +11,7 @@ from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.scoring import Job, check_overlays, look_again
+from anomaly_ae.scoring import Job, check_overlays, load_previews
 from anomaly_ae.scoring.overlays import LONGEST, overlay_name
 from tests.conftest import Trained
 
@@ -21,7 +21,7 @@ def test_a_second_look_shows_the_picture_its_reconstruction_and_heat_map(trained
     Image.fromarray(np.dstack([wide, wide, 255 - wide])).save(pictures / "wide.png")
     source, detector = open_source(pictures), trained.detector()
     listing = source.list()
-    looks = list(look_again(detector, source, listing, np.array([21, 0, 10, 3]), side=20))
+    looks = list(load_previews(detector, source, listing, np.array([21, 0, 10, 3]), side=20))
     assert [listing.paths[look.position] for look in looks] == [b"wide.png", b"00.png", b"06.png"]  # 10 is bad.png
     assert [look.picture.shape for look in looks] == [(10, 20, 3), (8, 8, 3), (8, 8, 3)]
     assert looks[0].picture[5, 3, 2] == 255 - looks[0].picture[5, 3, 0]

@@ -7,18 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 import mlflow
 import pytest
 
-from anomaly_ae.runs.record import Record
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.record import RunRecord
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.client import tracking_at
-from anomaly_ae.tracking.run_logger import Tracker
+from anomaly_ae.tracking.run_logger import RunLogger
 
 
-def test_who_logs_waits_while_another_holds_the_store(home: Home) -> None:
-    Tracker(home, None).begin("ours", Record.new("first", tracked=True))
+def test_who_logs_waits_while_another_holds_the_store(home: RunStore) -> None:
+    RunLogger(home, None).begin("ours", RunRecord.new("first", tracked=True))
     with ThreadPoolExecutor() as pool:
         with home.store_lock():
-            tracker = Tracker(home, None)
-            second = pool.submit(tracker.begin, "ours", Record.new("second", tracked=True))
+            tracker = RunLogger(home, None)
+            second = pool.submit(tracker.begin, "ours", RunRecord.new("second", tracked=True))
             with pytest.raises(TimeoutError):
                 second.result(timeout=2)  # alone it takes some hundredths
         second.result(timeout=60)
@@ -28,7 +28,7 @@ def test_who_logs_waits_while_another_holds_the_store(home: Home) -> None:
 INTERRUPTED_AT_ANY_MOMENT = """
 import random, signal, sys
 from filelock import FileLock
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.client import store_held
 
 def again(*_):
@@ -36,7 +36,7 @@ def again(*_):
 
 signal.signal(signal.SIGINT, again)
 signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-home, whole, ended = Home.find(sys.argv[1]), 0, 0
+home, whole, ended = RunStore.find(sys.argv[1]), 0, 0
 for _ in range(300):
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3), 0.5)  # again, for Python may drop one
@@ -55,25 +55,25 @@ for _ in range(300):
 
 INTERRUPTED_WHILE_IT_WAITS = """
 import signal, sys
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.client import store_held
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     print("waits", flush=True)
-    with store_held(Home.find(sys.argv[1])):
+    with store_held(RunStore.find(sys.argv[1])):
         print("holds it")
 except KeyboardInterrupt:
     print("interrupted")
 """
 
 
-def test_a_ctrl_c_leaves_the_store_free_for_others(home: Home) -> None:
+def test_a_ctrl_c_leaves_the_store_free_for_others(home: RunStore) -> None:
     home.root.mkdir()
     subprocess.run([sys.executable, "-c", INTERRUPTED_AT_ANY_MOMENT, str(home.root)], check=True, timeout=100)
 
 
-def test_a_ctrl_c_is_answered_at_once_by_who_waits_for_the_store(home: Home) -> None:
+def test_a_ctrl_c_is_answered_at_once_by_who_waits_for_the_store(home: RunStore) -> None:
     home.root.mkdir()
     command = [sys.executable, "-c", INTERRUPTED_WHILE_IT_WAITS, str(home.root)]
     with home.store_lock():
@@ -86,7 +86,7 @@ def test_a_ctrl_c_is_answered_at_once_by_who_waits_for_the_store(home: Home) -> 
 
 @pytest.mark.parametrize("named", [None, "sqlite:///named.db"])
 def test_what_mlflow_was_told_stands_again_afterwards(
-    home: Home, named: str | None, monkeypatch: pytest.MonkeyPatch
+    home: RunStore, named: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     if named:
@@ -107,14 +107,14 @@ def unknown(number):
 
 pwd.getpwuid = unknown  # as in a container that is run for a user whom it lacks
 del os.environ["HOME"]
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking import registry
-from anomaly_ae.tracking.mirror import Tracker
-from anomaly_ae.runs import Record
+from anomaly_ae.tracking.run_logger import RunLogger
+from anomaly_ae.runs.record import RunRecord
 from anomaly_ae.errors import StorageError
 
-home = Home.find(sys.argv[1])
-Tracker(home, None).begin("ours", Record.new("first", tracked=True))
+home = RunStore.find(sys.argv[1])
+RunLogger(home, None).begin("ours", RunRecord.new("first", tracked=True))
 home.database.touch()
 try:
     registry.run_of(home, "models:/parts@champion")
@@ -123,7 +123,7 @@ except StorageError as error:
 """
 
 
-def test_without_a_home_folder_it_is_said_what_to_set(home: Home) -> None:
+def test_without_a_home_folder_it_is_said_what_to_set(home: RunStore) -> None:
     home.root.mkdir()
     called = [sys.executable, "-c", WITHOUT_A_HOME_FOLDER, str(home.root)]
     done = subprocess.run(called, env=os.environ | {"HOME": "/"}, capture_output=True, text=True, check=True)

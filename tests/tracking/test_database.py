@@ -18,8 +18,8 @@ from mlflow.store.tracking.dbmodels.initial_models import Base
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import StorageError
-from anomaly_ae.runs.record import FINISHED, Record
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.record import FINISHED, RunRecord
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking import client, database, run_logger
 from anomaly_ae.tracking.database import make_ready
 
@@ -27,7 +27,7 @@ KILLS_ITSELF = """
 import os, sys
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from anomaly_ae.runs import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.client import open_client
 
 left = int(sys.argv[3])
@@ -40,11 +40,11 @@ def count(*_):
         os.kill(os.getpid(), int(sys.argv[2]))
         os.kill(os.getpid(), int(sys.argv[2]))
 
-open_client(Home.find(sys.argv[1]))
+open_client(RunStore.find(sys.argv[1]))
 """
 
 
-def killed_while_it_opens(home: Home, statements: int, by: signal.Signals = signal.SIGKILL) -> str:
+def killed_while_it_opens(home: RunStore, statements: int, by: signal.Signals = signal.SIGKILL) -> str:
     """Open the store in a process that is killed after so many statements; what it said."""
     called = [sys.executable, "-c", KILLS_ITSELF, str(home.root), str(int(by)), str(statements)]
     ended = subprocess.run(called, capture_output=True, text=True, check=False)
@@ -84,7 +84,7 @@ def execute(path: Path, *statements: str) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    home = Home.find(str(tmp_path_factory.mktemp("whole")))
+    home = RunStore.find(str(tmp_path_factory.mktemp("whole")))
     make_ready(home)
     return home.database.read_bytes()
 
@@ -98,12 +98,12 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def keep(home: Home, content: bytes) -> None:
+def keep(home: RunStore, content: bytes) -> None:
     home.root.mkdir(parents=True, exist_ok=True)
     home.database.write_bytes(content)
 
 
-def assert_works(home: Home) -> None:
+def assert_works(home: RunStore) -> None:
     """MLflow keeps runs there, and nothing is left beside it but what is said."""
     client.open_client(home)
     assert revision_of(home.database) == revisions(1)[0]
@@ -111,16 +111,16 @@ def assert_works(home: Home) -> None:
     assert not list(home.root.glob(".*"))
 
 
-def begun(home: Home) -> str | None:
+def begun(home: RunStore) -> str | None:
     """MLflow's id of a run that begins; None where MLflow is away."""
-    tracker = run_logger.Tracker(home, None)
-    tracker.begin("ours", Record.new("first", tracked=True))
+    tracker = run_logger.RunLogger(home, None)
+    tracker.begin("ours", RunRecord.new("first", tracked=True))
     return tracker.run_id
 
 
 @pytest.mark.parametrize(("statements", "by"), [(300, signal.SIGKILL), (100, signal.SIGINT)])
 def test_a_kill_while_the_database_is_made_leaves_none(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: int, by: signal.Signals
+    home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: int, by: signal.Signals
 ) -> None:
     monkeypatch.setenv("ANOMALY_AE_CACHE", str(tmp_path / "cache"))
     killed_while_it_opens(home, statements, by)
@@ -129,13 +129,13 @@ def test_a_kill_while_the_database_is_made_leaves_none(
 
 
 def test_a_new_database_is_a_copy_of_an_empty_one_unless_that_is_damaged(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANOMALY_AE_CACHE", str(tmp_path / "cache"))
     made = list[Path]()
     migrate_as_before = database._migrate
     monkeypatch.setattr(database, "_migrate", lambda path, do: (made.append(path), migrate_as_before(path, do)))
-    first, *others = [Home.find(str(tmp_path / name)) for name in ("first", "second", "third", "fourth")]
+    first, *others = [RunStore.find(str(tmp_path / name)) for name in ("first", "second", "third", "fourth")]
     make_ready(first)
     [kept] = (tmp_path / "cache").iterdir()
     assert len(made) == 1
@@ -153,7 +153,7 @@ def test_a_new_database_is_a_copy_of_an_empty_one_unless_that_is_damaged(
 
 
 def test_an_older_database_is_brought_up_to_date_and_kept_as_it_was(
-    home: Home, older: bytes, capsys: pytest.CaptureFixture[str]
+    home: RunStore, older: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keep(home, older)
     killed_while_it_opens(home, 15)
@@ -169,7 +169,7 @@ def test_an_older_database_is_brought_up_to_date_and_kept_as_it_was(
     assert capsys.readouterr().err == ""
 
 
-def test_a_half_made_database_is_set_aside(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_half_made_database_is_set_aside(home: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
     migrate(home.database, revisions(40)[-1])
     execute(home.database, "CREATE TABLE _alembic_tmp_params (key)")
     half = home.database.read_bytes()
@@ -179,18 +179,18 @@ def test_a_half_made_database_is_set_aside(home: Home, capsys: pytest.CaptureFix
     assert f"it is now {aside.name}" in capsys.readouterr().err
 
 
-def test_an_empty_file_is_no_database_yet(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_file_is_no_database_yet(home: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
     keep(home, b"")
     assert_works(home)
     assert capsys.readouterr().err == ""
 
 
-def newer(home: Home, whole: bytes) -> None:
+def newer(home: RunStore, whole: bytes) -> None:
     keep(home, whole)
     execute(home.database, "UPDATE alembic_version SET version_num = 'of tomorrow'")
 
 
-def of_something_else(home: Home, _: bytes) -> None:
+def of_something_else(home: RunStore, _: bytes) -> None:
     keep(home, b"")
     execute(home.database, "CREATE TABLE music (title)", "INSERT INTO music VALUES ('4′33″')")
 
@@ -208,9 +208,9 @@ def of_something_else(home: Home, _: bytes) -> None:
     ids=["folder", "text", "cut", "stump", "newer", "other"],
 )
 def test_what_cannot_be_used_is_said_with_its_remedy_and_left_alone(
-    prepare: Callable[[Home, bytes], None],
+    prepare: Callable[[RunStore, bytes], None],
     said: str,
-    home: Home,
+    home: RunStore,
     whole: bytes,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -226,7 +226,7 @@ def test_what_cannot_be_used_is_said_with_its_remedy_and_left_alone(
 
 
 def test_who_holds_the_database_is_waited_for_and_that_is_said(
-    home: Home, whole: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: RunStore, whole: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert client.LOCK_WAIT <= 20
     monkeypatch.setattr(client, "LOCK_WAIT", 1.0)
@@ -243,7 +243,7 @@ def test_who_holds_the_database_is_waited_for_and_that_is_said(
 
 
 def test_a_training_beside_a_damaged_database_ends_well_and_is_logged_to_a_new_one(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: RunStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keep(home, b"no database" * 999)
     run = home.find_run(anomaly_ae.train(RunConfig(normal="0,1", epochs=1, preset="fast"), home=home).run_id)

@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.runs.record import CALIBRATION, Record, now
+from anomaly_ae.runs.record import CALIBRATION, RunRecord, now
 from anomaly_ae.runs.store import RunFolder
 from anomaly_ae.storage.atomic import write_json
 from anomaly_ae.tracking.descriptions import describe, describe_pipeline
@@ -28,7 +28,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 def test_names_in_the_description_of_a_run_are_shown_as_they_are(run: RunFolder) -> None:
     run.write_start(RunConfig(normal=ODD, dataset=f"/data/{ODD}"), {})
-    run.write_record(Record("run", None, "odd", now(), kind=CALIBRATION))
+    run.write_record(RunRecord("run", None, "odd", now(), kind=CALIBRATION))
     result: dict[str, Any] = {
         "images": 5,
         "calibrated_on": f"/new/{ODD}",

@@ -2,7 +2,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from anomaly_ae.tracking.run_logger import Tracker, upload
+from anomaly_ae.tracking.run_logger import RunLogger, upload
 from tests.conftest import Trained
 
 
@@ -26,7 +26,7 @@ def test_a_model_left_unfinished_is_replaced(trained: Trained) -> None:
     client, run_id = MlflowClient(trained.home.tracking_uri), trained.run.record.id
     experiment = client.get_run(run_id).info.experiment_id
     unfinished = client.create_logged_model(experiment, "model", source_run_id=run_id)
-    tracker = Tracker(trained.home, run_id)
+    tracker = RunLogger(trained.home, run_id)
     tracker.log_model(trained.run)
     assert tracker.failure is None
     (left,) = models(client, trained)

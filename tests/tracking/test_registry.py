@@ -9,7 +9,7 @@ from PIL import Image
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.storage.atomic import write_json
 from anomaly_ae.workflows.find_model import find_model
 from tests.conftest import Trained
@@ -46,7 +46,7 @@ def test_a_run_is_one_version_whatever_it_is_called(trained: Trained, client: Ml
 
 
 def test_the_alias_goes_to_the_next_one_which_is_warned_of_where_it_is_poor_or_unknown(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: RunStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = RunConfig(normal="0,1", epochs=1)
     one = home.find_run(anomaly_ae.train(settings, home=home, tracking=False).run_id)
@@ -107,8 +107,8 @@ def test_names_that_cannot_be_used_are_refused_before_anything_is_registered(
         anomaly_ae.promote(trained.run.record.id, home=trained.home, **given)
 
 
-def test_a_run_that_this_store_lacks_is_logged_to_it(home: Home, tmp_path: Path) -> None:
-    other = Home.find(str(tmp_path / "other"))
+def test_a_run_that_this_store_lacks_is_logged_to_it(home: RunStore, tmp_path: Path) -> None:
+    other = RunStore.find(str(tmp_path / "other"))
     anomaly_ae.train(RunConfig(normal="0,1", epochs=1), home=other)
     shutil.copytree(other.root / "runs", home.root / "runs")
     run = home.latest()
@@ -119,7 +119,7 @@ def test_a_run_that_this_store_lacks_is_logged_to_it(home: Home, tmp_path: Path)
     assert find_model(home, promoted.uri)[1] == run
 
 
-def test_a_damaged_store_is_one_line(home: Home) -> None:
+def test_a_damaged_store_is_one_line(home: RunStore) -> None:
     anomaly_ae.train(RunConfig(normal="0,1", epochs=1), home=home)
     home.database.write_bytes(b"no database" * 1000)
     with pytest.raises(StorageError, match="is damaged or no database at all"):
@@ -138,7 +138,7 @@ def test_what_is_no_run_or_not_registered_is_said(trained: Trained, tmp_path: Pa
         find_model(trained.home, "models:/digits")
 
 
-def test_looking_a_model_up_makes_no_store(home: Home) -> None:
+def test_looking_a_model_up_makes_no_store(home: RunStore) -> None:
     with pytest.raises(ModelNotFound, match="there is no models:/digits@champion"):
         find_model(home, "models:/digits@champion")
     assert not home.root.exists()

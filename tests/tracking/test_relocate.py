@@ -13,22 +13,22 @@ import pytest
 from mlflow import MlflowClient
 
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.runs.record import KILLED, Record, now
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.record import KILLED, RunRecord, now
+from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.tracking import run_logger
-from anomaly_ae.tracking.relocate import PLACES, follow_move
+from anomaly_ae.tracking.relocate import PATH_COLUMNS, follow_move
 from tests.conftest import Cli
 
 BACKUPS = "mlflow.db.before-move-*"
-Make = Callable[[Path], Home]
+Make = Callable[[Path], RunStore]
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a run, its model, a registered model, and MLflow's Default experiment in it."""
-    home = Home.find(str(tmp_path_factory.mktemp("template") / "mlruns"))
-    tracker = run_logger.Tracker(home, None)
-    tracker.begin("ours", Record.new("first", tracked=True))
+    home = RunStore.find(str(tmp_path_factory.mktemp("template") / "mlruns"))
+    tracker = run_logger.RunLogger(home, None)
+    tracker.begin("ours", RunRecord.new("first", tracked=True))
     client, run_id = MlflowClient(home.tracking_uri), str(tracker.run_id)
     client.log_text(run_id, "hello", "greeting.txt")
     model = client.create_logged_model("1", "model", source_run_id=run_id)
@@ -47,13 +47,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(template: Path) -> Make:
     """Make a home like the template as if it had grown where it is."""
 
-    def make(root: Path) -> Home:
+    def make(root: Path) -> RunStore:
         shutil.copytree(template, root)
         with closing(sqlite3.connect(root / "mlflow.db")) as store, store:
-            for table, column in PLACES:
+            for table, column in PATH_COLUMNS:
                 for old, new in ((template.as_uri(), root.as_uri()), (f"{template}", f"{root}")):
                     store.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))
-        return Home.find(str(root))
+        return RunStore.find(str(root))
 
     return make
 
@@ -61,7 +61,7 @@ def make(template: Path) -> Make:
 def places(database: Path) -> list[str]:
     """All that a store has in the columns that may have paths."""
     with closing(sqlite3.connect(database)) as store:
-        queries = (f"SELECT {column} FROM {table} ORDER BY rowid" for table, column in PLACES)
+        queries = (f"SELECT {column} FROM {table} ORDER BY rowid" for table, column in PATH_COLUMNS)
         return [place for query in queries for (place,) in store.execute(query)]
 
 
@@ -71,23 +71,23 @@ def replaced(places: list[str], old: Path, new: Path) -> list[str]:
     return [pattern.sub(lambda found: new.as_uri() if "file:" in found[0] else str(new), place) for place in places]
 
 
-def move(home: Home, target: Path) -> Home:
+def move(home: RunStore, target: Path) -> RunStore:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(home.root, target)
-    return Home.find(str(target))
+    return RunStore.find(str(target))
 
 
-def copy(home: Home, target: Path) -> Home:
+def copy(home: RunStore, target: Path) -> RunStore:
     shutil.copytree(home.root, target)
-    return Home.find(str(target))
+    return RunStore.find(str(target))
 
 
-def change(home: Home, *statement: object) -> None:
+def change(home: RunStore, *statement: object) -> None:
     with closing(sqlite3.connect(home.database)) as store, store:
         store.execute(*statement)
 
 
-def assert_whole(home: Home) -> None:
+def assert_whole(home: RunStore) -> None:
     """MLflow finds all, and keeps new runs, in this home."""
     client = MlflowClient(home.tracking_uri)
     (run,) = client.search_runs(["1"], "attributes.run_name = 'first'")
@@ -102,7 +102,7 @@ def assert_whole(home: Home) -> None:
     assert (home.artifacts / new.info.run_id / "artifacts" / "new.txt").exists()
 
 
-def assert_left_alone(home: Home, expected: list[str], said: str) -> None:
+def assert_left_alone(home: RunStore, expected: list[str], said: str) -> None:
     assert places(home.database) == expected
     assert said == ""
     assert not list(home.root.glob(BACKUPS))
@@ -200,15 +200,15 @@ def test_a_home_behind_a_link_is_one_home_by_either_name(
     (tmp_path / "project").mkdir()
     link = tmp_path / "project" / "mlruns"
     link.symlink_to(home.root)
-    follow_move(Home.find(str(link)))
+    follow_move(RunStore.find(str(link)))
     assert_left_alone(home, before, capsys.readouterr().err)
     follow_move.cache_clear()
     link.unlink()
     elsewhere = move(home, tmp_path / "other disk" / "mlruns")
     link.symlink_to(elsewhere.root)
-    follow_move(Home.find(str(link)))
+    follow_move(RunStore.find(str(link)))
     assert places(elsewhere.database) == replaced(before, home.root, link)
-    assert_whole(Home.find(str(link)))
+    assert_whole(RunStore.find(str(link)))
 
 
 def test_a_store_that_cannot_be_changed_is_left_and_that_is_said(
@@ -227,7 +227,7 @@ def test_a_store_that_cannot_be_changed_is_left_and_that_is_said(
 
 @pytest.mark.parametrize("content", [b"", b"this is no database" * 100])
 def test_what_is_no_store_yet_or_damaged_stops_nothing(content: bytes, tmp_path: Path) -> None:
-    home = Home.find(str(tmp_path))
+    home = RunStore.find(str(tmp_path))
     home.database.write_bytes(content)
     follow_move(home)
     assert home.database.read_bytes() == content
@@ -250,8 +250,8 @@ def test_of_many_processes_at_once_one_follows_and_makes_a_backup(make: Make, tm
     old = make(tmp_path / "old" / "mlruns")
     new = move(old, tmp_path / "mlruns")
     code = (
-        "import sys; from anomaly_ae.runs.store import Home; from anomaly_ae.tracking.relocate import follow_move\n"
-        "follow_move(Home.find(sys.argv[1]))"
+        "import sys; from anomaly_ae.runs.store import RunStore\nfrom anomaly_ae.tracking.relocate import follow_move\n"
+        "follow_move(RunStore.find(sys.argv[1]))"
     )
     command = [sys.executable, "-c", code, str(new.root)]
     started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(6)]
@@ -263,12 +263,12 @@ def test_of_many_processes_at_once_one_follows_and_makes_a_backup(make: Make, tm
 
 
 def test_a_run_that_was_killed_at_once_is_followed_too(cli_process: Cli, tmp_path: Path) -> None:
-    old = Home.find(str(tmp_path / "old" / "mlruns"))
-    tracker = run_logger.Tracker(old, None)
-    tracker.begin("ours", Record.new("killed", tracked=True))
+    old = RunStore.find(str(tmp_path / "old" / "mlruns"))
+    tracker = run_logger.RunLogger(old, None)
+    tracker.begin("ours", RunRecord.new("killed", tracked=True))
     run = RunFolder(old.root / "runs" / str(tracker.run_id))
     run.write_start(RunConfig(normal="0"), {"digest": "0" * 64, "parts": {}})
-    run.write_record(Record(run.path.name, tracker.run_id, "killed", now()))
+    run.write_record(RunRecord(run.path.name, tracker.run_id, "killed", now()))
     tracker.log_start(run)
     new = move(old, tmp_path / "mlruns")
     assert "moved or copied" in cli_process("runs").err

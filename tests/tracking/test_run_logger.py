@@ -13,14 +13,13 @@ from mlflow import MlflowClient
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import Interrupted, ModelNotFound
-from anomaly_ae.runs.record import FINISHED, KILLED, RUNNING, Record, now
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.record import FINISHED, KILLED, RUNNING, RunRecord, now
+from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.storage.atomic import sha256
 from anomaly_ae.tracking import remote_runs, run_logger
 from anomaly_ae.tracking.client import open_client
-from anomaly_ae.workflows.evaluate import evaluate
+from anomaly_ae.workflows import evaluate, train
 from anomaly_ae.workflows.find_model import find_model
-from anomaly_ae.workflows.train import train
 from tests.conftest import Trained, clean_environment
 
 SHORT = RunConfig(normal="0,1", epochs=3)
@@ -91,7 +90,7 @@ def test_pictures_tables_and_the_detector_are_there(trained: Trained, client: Ml
         assert sha256(file.read_bytes()) == sha256((trained.run.path / "detector" / file.name).read_bytes())
 
 
-def test_without_tracking_everything_else_works(home: Home) -> None:
+def test_without_tracking_everything_else_works(home: RunStore) -> None:
     result = anomaly_ae.train(SHORT, home=home, tracking=False)
     run = home.find_run(result.run_id)
     assert (run.record.status, run.record.unlogged) == (FINISHED, False)
@@ -111,7 +110,7 @@ def test_without_tracking_mlflow_is_not_even_imported(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def assert_logged_whole(home: Home, run: RunFolder) -> None:
+def assert_logged_whole(home: RunStore, run: RunFolder) -> None:
     client, run_id = MlflowClient(home.tracking_uri), run.record.mlflow_run_id
     assert run_id is not None
     logged = client.get_run(run_id)
@@ -126,7 +125,7 @@ def assert_logged_whole(home: Home, run: RunFolder) -> None:
 
 
 def test_with_the_server_away_training_ends_well_and_is_logged_later(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: RunStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     away = dataclasses.replace(home, tracking_uri="http://127.0.0.1:9")
     result = anomaly_ae.train(SHORT, home=away)
@@ -142,7 +141,7 @@ def test_with_the_server_away_training_ends_well_and_is_logged_later(
     assert home.find_run(str(run.record.mlflow_run_id)).path == run.path
 
 
-def test_cells_that_could_not_be_logged_find_their_parent_later(home: Home, tmp_path: Path) -> None:
+def test_cells_that_could_not_be_logged_find_their_parent_later(home: RunStore, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("normal: 0,1\nepochs: 1\nautoencoder: vanilla\nscorer: mse\n")
     away = dataclasses.replace(home, tracking_uri="http://127.0.0.1:9")
     parent = home.find_run(anomaly_ae.run_plan(tmp_path / "p.yaml", home=away).run_id)
@@ -155,14 +154,14 @@ def test_cells_that_could_not_be_logged_find_their_parent_later(home: Home, tmp_
     assert not parent.record.unlogged
 
 
-def test_data_that_moved_do_not_stop_what_is_logged_later(home: Home) -> None:
+def test_data_that_moved_do_not_stop_what_is_logged_later(home: RunStore) -> None:
     run = home.find_run(anomaly_ae.train(SHORT, home=home).run_id)
     run.write_start(dataclasses.replace(run.config, data_dir="moved"), run.split)
     assert run_logger.upload(home, run)
 
 
 @contextmanager
-def locked(home: Home) -> Iterator[None]:
+def locked(home: RunStore) -> Iterator[None]:
     """Hold MLflow's database as another program might."""
     connection = sqlite3.connect(home.root / "mlflow.db", isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
@@ -174,7 +173,7 @@ def locked(home: Home) -> Iterator[None]:
 
 
 def test_a_store_locked_from_the_middle_on_is_brought_up_to_date_later(
-    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: RunStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real, calls = train._fit, []
 
@@ -201,9 +200,9 @@ def test_a_run_left_by_a_dead_process_is_marked_in_mlflow_too(trained: Trained, 
     run_id = client.create_run(experiment.experiment_id).info.run_id
     run = RunFolder(trained.home.root / "runs" / run_id)
     run.write_start(trained.run.config, trained.run.split)
-    run.write_record(Record(run_id, run_id, "dead", now(), RUNNING))
+    run.write_record(RunRecord(run_id, run_id, "dead", now(), RUNNING))
     damaged = RunFolder(trained.home.root / "runs" / "damaged")  # it must not stand in the other's way
-    damaged.write_record(Record("damaged", None, "dead too", now(), RUNNING))
+    damaged.write_record(RunRecord("damaged", None, "dead too", now(), RUNNING))
     run_logger.mark_dead_runs(trained.home)
     assert run.record.status == client.get_run(run_id).info.status == KILLED
     assert trained.home.latest().path == trained.run.path
@@ -213,7 +212,7 @@ def test_a_run_that_only_the_server_has_is_evaluated_there(
     trained: Trained, client: MlflowClient, tmp_path: Path
 ) -> None:
     run_id = trained.run.record.id
-    elsewhere = Home(tmp_path, trained.home.tracking_uri)
+    elsewhere = RunStore(tmp_path, trained.home.tracking_uri)
     logged = client.get_metric_history(run_id, "test/auroc")
     evaluation = anomaly_ae.evaluate(run_id, home=elsewhere)
     assert (evaluation.run_id, evaluation.auroc) == (run_id, trained.evaluation.auroc)
@@ -224,12 +223,12 @@ def test_a_run_that_only_the_server_has_is_evaluated_there(
 
 
 def test_interrupted_while_mlflow_is_slow_a_finished_training_stays_finished(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+    home: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_logger.Tracker, "log_results", interrupt)
+    monkeypatch.setattr(run_logger.RunLogger, "log_results", interrupt)
     with pytest.raises(Interrupted, match="runs --sync"):
         anomaly_ae.train(SHORT, home=home)
     monkeypatch.undo()
@@ -249,7 +248,7 @@ def test_an_evaluation_that_cannot_be_kept_is_made_all_the_same(
 
 
 def test_runs_that_mlflow_has_running_and_that_have_no_folder_are_marked(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: RunStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client, ours = open_client(home), {"mlflow.source.name": "anomaly-ae"}
     left = [client.create_run("0", tags=ours | tags).info.run_id for tags in ({}, {run_logger.FOLDER: "gone"})]
@@ -269,35 +268,35 @@ def test_runs_that_mlflow_has_running_and_that_have_no_folder_are_marked(
 
 
 @contextmanager
-def beginning(home: Home, name: str) -> Iterator[RunFolder]:
+def beginning(home: RunStore, name: str) -> Iterator[RunFolder]:
     """A run that another process is about to begin."""
     run = RunFolder(home.root / "runs" / name)
     run.path.mkdir(parents=True)
     run.write_start(RunConfig(normal="0"), {"digest": "0" * 64, "parts": {}})
-    run.write_record(Record(name, None, "begins", now()))
+    run.write_record(RunRecord(name, None, "begins", now()))
     with run.lock():
         yield run
 
 
 def test_a_deleted_experiment_is_said_with_how_to_bring_it_back(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: RunStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = open_client(home)
     client.delete_experiment(client.create_experiment("ours"))
-    tracker = run_logger.Tracker(home, None)
-    tracker.begin("ours", Record.new("first", tracked=True))
+    tracker = run_logger.RunLogger(home, None)
+    tracker.begin("ours", RunRecord.new("first", tracked=True))
     said = capsys.readouterr().err
     assert f"was deleted; bring it back with: MLFLOW_TRACKING_URI={home.tracking_uri} mlflow experiments" in said
     assert "later" not in said
     restore = said.strip().partition("mlflow experiments ")[2].split()
     environment = clean_environment() | {"MLFLOW_TRACKING_URI": home.tracking_uri}
     subprocess.run([sys.executable, "-m", "mlflow", "experiments", *restore], env=environment, check=True)
-    tracker = run_logger.Tracker(home, None)
-    tracker.begin("ours", Record.new("first", tracked=True))
+    tracker = run_logger.RunLogger(home, None)
+    tracker.begin("ours", RunRecord.new("first", tracked=True))
     assert tracker.run_id is not None
 
 
-def test_names_that_mlflow_cannot_keep_are_escaped_and_shortened(home: Home) -> None:
+def test_names_that_mlflow_cannot_keep_are_escaped_and_shortened(home: RunStore) -> None:
     odd = "\udcff\x1b[31m"
     with beginning(home, "odd") as run:
         run.write_start(
@@ -311,11 +310,11 @@ def test_names_that_mlflow_cannot_keep_are_escaped_and_shortened(home: Home) -> 
     assert len(logged.info.run_name) == 250
 
 
-def test_what_mlflow_refuses_is_no_outage(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_mlflow_refuses_is_no_outage(home: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
     run_id = open_client(home).create_run("0").info.run_id
     open_client(home).delete_run(run_id)
-    run_logger.Tracker(home, run_id).set_status(FINISHED)
-    run_logger.Tracker(home, "0" * 32).set_status(FINISHED)
+    run_logger.RunLogger(home, run_id).set_status(FINISHED)
+    run_logger.RunLogger(home, "0" * 32).set_status(FINISHED)
     first, second = capsys.readouterr().err.splitlines()
     assert f"refuses this (The run {run_id} must be in the 'active' state" in first
     assert "later" not in first + second

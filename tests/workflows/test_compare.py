@@ -8,12 +8,12 @@ import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, UsageError
 from anomaly_ae.runs.record import KILLED
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from tests.conftest import Cli, Trained
 
 
 def test_a_comparison_is_an_artifact_of_the_first_run(trained: Trained, cli_process: Cli, tmp_path: Path) -> None:
-    home = Home.find(str(tmp_path / "mlruns"))
+    home = RunStore.find(str(tmp_path / "mlruns"))
     shutil.copytree(trained.home.root, home.root)
     place = ("--mlruns", str(home.root))
     other = anomaly_ae.train(RunConfig(normal="0,1,2", epochs=2, scorer="mse"), home=home).run_id
@@ -30,7 +30,7 @@ def test_a_comparison_is_an_artifact_of_the_first_run(trained: Trained, cli_proc
 
 
 def test_the_run_of_a_pipeline_stands_for_its_cells_and_what_was_not_measured_is_empty(
-    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "plan.yaml").write_text("normal: 0,1\nepochs: 1\nmatrix:\n  scorer: [mse, mae]\n")
     plan = anomaly_ae.run_plan(tmp_path / "plan.yaml", home=home, tracking=False)
@@ -50,14 +50,14 @@ def test_the_run_of_a_pipeline_stands_for_its_cells_and_what_was_not_measured_is
         anomaly_ae.compare([calibrated.run_id, new.run_id], home=home)
 
 
-def test_one_run_or_none_is_not_compared(trained: Trained, home: Home) -> None:
+def test_one_run_or_none_is_not_compared(trained: Trained, home: RunStore) -> None:
     with pytest.raises(UsageError, match=f"two runs or more, and all that was named is run {trained.run.record.id}"):
         anomaly_ae.compare([trained.run.record.id, trained.run.record.id[:8]], home=trained.home)
     with pytest.raises(ModelNotFound, match="there is no run 'nothing'"):
         anomaly_ae.compare(["nothing"], home=home)
 
 
-def test_an_unfinished_run_is_refused(home: Home) -> None:
+def test_an_unfinished_run_is_refused(home: RunStore) -> None:
     ids = [anomaly_ae.train(RunConfig(normal=str(i), epochs=1), home=home, tracking=False).run_id for i in range(2)]
     home.find_run(ids[1]).update(status=KILLED)
     with pytest.raises(ModelError, match="resume it with"):

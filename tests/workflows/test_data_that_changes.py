@@ -12,7 +12,7 @@ import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataChanged, DataError, Interrupted
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.training import Snapshot, Training
 from anomaly_ae.workflows.train import resume
 
@@ -37,12 +37,12 @@ def make(folder: Path, count: int = 60) -> Path:
     return folder
 
 
-def train(home: Home, folder: Path, **settings: object) -> str:
+def train(home: RunStore, folder: Path, **settings: object) -> str:
     config = RunConfig.build({"dataset": str(folder)} | QUICK | settings)
     return anomaly_ae.train(config, home=home, tracking=False).run_id
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, home: Home, folder: Path) -> None:
+def interrupt(monkeypatch: pytest.MonkeyPatch, home: RunStore, folder: Path) -> None:
     """Ctrl-C at the end of the second epoch of a training."""
     real = Training.snapshot
 
@@ -58,7 +58,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, home: Home, folder: Path) -> None
 
 
 def test_a_training_goes_on_with_its_own_pictures_when_others_have_come(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make(tmp_path / "set")
     whole = home.find_run(train(home, folder)).detector_folder()
@@ -74,7 +74,7 @@ def test_a_training_goes_on_with_its_own_pictures_when_others_have_come(
     assert {row["class"]: row["images"] for row in evaluation.per_class} == {"good": 6, "spot": 4}
 
 
-def test_what_is_gone_or_changed_is_named(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_gone_or_changed_is_named(home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make(tmp_path / "set")
     interrupt(monkeypatch, home, folder)
     before = (folder / "good/007.png").read_bytes()
@@ -89,7 +89,7 @@ def test_what_is_gone_or_changed_is_named(home: Home, tmp_path: Path, monkeypatc
 
 
 def test_copies_are_one_picture_and_it_is_kept_which_went_where(
-    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for i in range(60):
         save(tmp_path / f"set/{i:03}.png", picture(i))
@@ -107,7 +107,7 @@ def test_copies_are_one_picture_and_it_is_kept_which_went_where(
 
 
 def test_test_pictures_that_were_trained_on_are_not_measured_on(
-    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for i in range(60):
         save(tmp_path / f"set/train/good/{i:03}.png", picture(i))
@@ -118,7 +118,9 @@ def test_test_pictures_that_were_trained_on_are_not_measured_on(
     assert anomaly_ae.evaluate(home=home).images == 110
 
 
-def test_a_folder_for_each_part_is_trained_on(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_for_each_part_is_trained_on(
+    home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for i in range(90):
         save(tmp_path / f"set/SN{i // 2:04}/{i}.png", picture(i))
     run = home.find_run(train(home, tmp_path / "set", normal="all"))
@@ -132,7 +134,7 @@ def test_a_folder_for_each_part_is_trained_on(home: Home, tmp_path: Path, capsys
 
 
 def test_a_calibration_leaves_out_what_the_detector_was_made_with(
-    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make(tmp_path / "set")
     run = home.find_run(train(home, folder))

@@ -5,17 +5,20 @@ from mlflow import MlflowClient
 
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import RunBusy, UsageError
-from anomaly_ae.runs.record import FINISHED, Record
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.record import FINISHED, RunRecord
+from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.workflows.delete import delete, find_deletable
-from anomaly_ae.workflows.lifecycle import begin_run
+from anomaly_ae.workflows.lifecycle import start_run
 from tests.conftest import Cli
 
 
-def finished(home: Home, name: str, parent: RunFolder | None = None, *, tracked: bool = False) -> RunFolder:
+def finished(home: RunStore, name: str, parent: RunFolder | None = None, *, tracked: bool = False) -> RunFolder:
     """A run that does nothing and is finished."""
     files = {"config.json": RunConfig(normal="0").to_dict(), "split.json": {"digest": "", "parts": {}}}
-    with begin_run(home, "ours", Record.new(name, tracked, parent.record.id if parent else None), files) as (run, _):
+    with start_run(home, "ours", RunRecord.new(name, tracked, parent.record.id if parent else None), files) as (
+        run,
+        _,
+    ):
         run.update(status=FINISHED)
     return run
 
@@ -24,7 +27,7 @@ def ids(runs: Sequence[RunFolder]) -> set[str]:
     return {run.path.name for run in runs}
 
 
-def test_a_run_goes_with_what_is_below_it_when_its_user_agrees(cli: Cli, home: Home) -> None:
+def test_a_run_goes_with_what_is_below_it_when_its_user_agrees(cli: Cli, home: RunStore) -> None:
     above = finished(home, "a pipeline")
     cell, other = finished(home, "a cell", above), finished(home, "another")
     calibration = finished(home, "its calibration", cell)
@@ -41,7 +44,7 @@ def test_a_run_goes_with_what_is_below_it_when_its_user_agrees(cli: Cli, home: H
     assert cli("runs", "--delete", above.path.name, input="y\n").code == 1
 
 
-def test_a_run_that_is_worked_on_stays_and_so_do_cells_of_a_pipeline_under_way(home: Home) -> None:
+def test_a_run_that_is_worked_on_stays_and_so_do_cells_of_a_pipeline_under_way(home: RunStore) -> None:
     above = finished(home, "a pipeline")
     cell = finished(home, "a cell", above)
     with cell.lock(), pytest.raises(RunBusy):
@@ -53,7 +56,7 @@ def test_a_run_that_is_worked_on_stays_and_so_do_cells_of_a_pipeline_under_way(h
     assert home.runs() == [above]
 
 
-def test_it_is_gone_from_mlflow_too_unless_it_is_registered(home: Home) -> None:
+def test_it_is_gone_from_mlflow_too_unless_it_is_registered(home: RunStore) -> None:
     run, registered = (finished(home, name, tracked=True) for name in ("one", "registered"))
     client = MlflowClient(home.tracking_uri)
     client.create_registered_model("parts")

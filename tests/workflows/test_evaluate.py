@@ -18,7 +18,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import CalibrationError, UsageError
 from anomaly_ae.reporting import text
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.descriptions import describe
 from anomaly_ae.workflows.calibrate import CalibrateResult
 
@@ -40,7 +40,7 @@ class Small:
     """A detector of small pictures, and where it is kept; all of its test pictures are anomalous."""
 
     place: Path
-    home: Home
+    home: RunStore
     run_id: str
 
     def evaluate(self, folder: str | None = None, **asked: object) -> Evaluation:
@@ -64,7 +64,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     write(place / "bad", 7, 4, contrast=1)
     write(place / "both" / "bad", 9, 5, contrast=0.25)
     write(place / "both" / "good", 9, 6)
-    home = Home.find(str(place / "mlruns"))
+    home = RunStore.find(str(place / "mlruns"))
     config = RunConfig.build(SETTINGS | {"dataset": str(place / "data"), "target_fpr": 0.1})
     return Small(place, home, anomaly_ae.train(config, home=home, tracking=False).run_id)
 

@@ -11,7 +11,7 @@ from PIL import Image
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import CalibrationError, DataError, UsageError
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 
 QUICK = RunConfig(preset="fast", epochs=1, scorer="mse", image_size="16", target_fpr=0.1)
 
@@ -27,17 +27,17 @@ def fill(folder: Path, count: int, seed: int, defect: bool = False) -> Path:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def home(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
     """With a detector of 40 pictures in an unpacked archive, in which 10 bad ones lie beside them."""
     place = tmp_path_factory.mktemp("odd")
     fill(place / "archive/parts/images/good", 40, 1)
     fill(place / "archive/parts/images/bad", 10, 2, defect=True)
-    home = Home.find(str(place / "mlruns"))
+    home = RunStore.find(str(place / "mlruns"))
     anomaly_ae.train(dataclasses.replace(QUICK, dataset=str(place / "archive")), home=home, tracking=False)
     return home
 
 
-def test_what_is_bad_is_never_trained_on(home: Home) -> None:
+def test_what_is_bad_is_never_trained_on(home: RunStore) -> None:
     run = home.latest()
     assert run.config.normal == "good"
     evaluation = anomaly_ae.evaluate(home=home)
@@ -46,7 +46,7 @@ def test_what_is_bad_is_never_trained_on(home: Home) -> None:
     assert evaluation.auroc > 0.9
 
 
-def test_anomalies_alone_are_measured_as_anomalies_and_not_trained_on(home: Home, tmp_path: Path) -> None:
+def test_anomalies_alone_are_measured_as_anomalies_and_not_trained_on(home: RunStore, tmp_path: Path) -> None:
     bad = fill(tmp_path / "set/defects", 5, 3, defect=True).parent
     (bad / "good").mkdir()
     evaluation = anomaly_ae.evaluate(home=home, dataset=str(bad))
@@ -58,7 +58,7 @@ def test_anomalies_alone_are_measured_as_anomalies_and_not_trained_on(home: Home
 
 
 def test_masks_are_no_pictures_to_calibrate_on_nor_are_anomalies(
-    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(tmp_path / "new/test/OK", 12, 4)
     fill(tmp_path / "new/test/NG", 6, 5, defect=True)
@@ -83,7 +83,9 @@ def test_masks_are_no_pictures_to_calibrate_on_nor_are_anomalies(
     assert "left out: 2 hidden pictures" in said  # of the anomalies
 
 
-def test_all_of_a_folder_is_what_it_is_said_to_be_whatever_its_files_are_called(home: Home, tmp_path: Path) -> None:
+def test_all_of_a_folder_is_what_it_is_said_to_be_whatever_its_files_are_called(
+    home: RunStore, tmp_path: Path
+) -> None:
     for folder in (fill(tmp_path / "defects", 6, 7, defect=True), fill(tmp_path / "more", 30, 8)):
         for i in range(3):
             (folder / f"{i:02}.png").rename(folder / f"crack_{i}.png")
@@ -101,7 +103,7 @@ def test_all_of_a_folder_is_what_it_is_said_to_be_whatever_its_files_are_called(
     assert result.anomalies["images"] == 6
 
 
-def test_anomalies_alone_are_nothing_to_calibrate_on(home: Home, tmp_path: Path) -> None:
+def test_anomalies_alone_are_nothing_to_calibrate_on(home: RunStore, tmp_path: Path) -> None:
     fill(tmp_path / "bad", 12, 7, defect=True)
     with pytest.raises(UsageError, match=r"no normal picture in .*; its classes are bad"):
         anomaly_ae.calibrate(normal_folder=tmp_path, target_fpr=0.1, home=home, tracking=False)
@@ -129,7 +131,7 @@ def test_each_picture_that_was_not_trained_on_is_measured_with_once_and_what_is_
     for file in sorted(fill(folder / "ok", 30, 8).iterdir()):
         shutil.copy(file, folder / f"ok/again {file.name}")
     fill(folder / "bad", 6, 9, defect=True)
-    home = Home.find(str(tmp_path / "mlruns"))
+    home = RunStore.find(str(tmp_path / "mlruns"))
     run = anomaly_ae.train(
         dataclasses.replace(QUICK, dataset=str(folder), normal="ok"), home=home, tracking=False, figures=False
     )
@@ -149,7 +151,7 @@ def test_each_picture_that_was_not_trained_on_is_measured_with_once_and_what_is_
 
 
 def test_a_folder_that_holds_its_own_scores_and_what_people_take_for_pictures_is_counted_truly(
-    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = fill(tmp_path / "new", 4, 10)
     for name in ("a.heic", "b.zip", "c.tar.gz", "notes.txt"):
@@ -165,7 +167,7 @@ def test_a_folder_that_holds_its_own_scores_and_what_people_take_for_pictures_is
     assert f"replacing {folder / 's.csv'}, which holds the scores of {folder}" in capsys.readouterr().err
 
 
-def test_few_found_though_they_rank_high_is_explained_by_the_threshold(home: Home) -> None:
+def test_few_found_though_they_rank_high_is_explained_by_the_threshold(home: RunStore) -> None:
     evaluation = anomaly_ae.evaluate(home=home)
     assert "they rank high" not in str(evaluation)
     missed = dataclasses.replace(evaluation, auroc=0.89, true_positive_rate=0.0)
@@ -174,7 +176,7 @@ def test_few_found_though_they_rank_high_is_explained_by_the_threshold(home: Hom
     assert "they rank high" not in str(dataclasses.replace(missed, calibration_images=0))
 
 
-def test_at_what_size_and_in_what_colours_images_are_seen_is_said(home: Home, tmp_path: Path) -> None:
+def test_at_what_size_and_in_what_colours_images_are_seen_is_said(home: RunStore, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     for i, size in enumerate([(120, 90), (120, 90), (60, 50)]):  # width and height
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (*size[::-1], 3), np.uint8)).save(

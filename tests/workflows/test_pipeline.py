@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 import anomaly_ae
 from anomaly_ae.errors import ModelError, ModelNotFound, TrainingError, UsageError
 from anomaly_ae.runs.record import FAILED, FINISHED, KILLED
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.workflows import pipeline
-from anomaly_ae.workflows.pipeline import PlanResult, run_plan
+from anomaly_ae.workflows.pipeline import PipelineResult, run_plan
 from anomaly_ae.workflows.train import resume
 from tests.conftest import Cli, start
 
@@ -34,14 +34,14 @@ published:
 """
 
 
-def cells(home: Home, parent: str) -> dict[str, RunFolder]:
+def cells(home: RunStore, parent: str) -> dict[str, RunFolder]:
     return {run.record.name: run for run in home.runs() if run.record.parent == parent}
 
 
 @dataclass(frozen=True)
 class Ran:
-    home: Home
-    result: PlanResult
+    home: RunStore
+    result: PipelineResult
 
     @property
     def run(self) -> RunFolder:
@@ -52,7 +52,7 @@ class Ran:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("plan")
     (folder / "two.yaml").write_text(FILE)
-    home = Home.find(str(folder / "mlruns"))
+    home = RunStore.find(str(folder / "mlruns"))
     return Ran(home, run_plan(folder / "two.yaml", home=home))
 
 
@@ -84,7 +84,7 @@ def test_published_figures_stand_beside_ours(ran: Ran) -> None:
     assert by_measure["train_loss@2"]["ours"] == history[1].train_loss
 
 
-def test_another_scorer_takes_over_the_network(home: Home, tmp_path: Path) -> None:
+def test_another_scorer_takes_over_the_network(home: RunStore, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(
         "normal: 0,1,2\nepochs: 2\nautoencoder: vanilla\nmatrix: {scorer: [mse, ssim]}\n"
     )
@@ -128,7 +128,7 @@ def test_a_finished_pipeline_starts_anew_only_when_that_is_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "one.yaml").write_text("normal: 0,1,2\nepochs: 1\nautoencoder: vanilla\nscorer: mse\n")
-    home = Home.find(str(tmp_path / "mlruns"))
+    home = RunStore.find(str(tmp_path / "mlruns"))
     first, second = (run_plan(tmp_path / "one.yaml", home=home, tracking=False) for _ in range(2))
     assert first == second
     assert len(home.runs()) == 2
@@ -141,7 +141,7 @@ def test_a_finished_pipeline_starts_anew_only_when_that_is_asked(
 
 
 def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "p.yaml").write_text("epochs: 1\nscorer: mse\nmatrix: {normal: ['0', '1']}\n")
     real, tried = pipeline.train, []
@@ -178,7 +178,7 @@ def test_an_interrupted_pipeline_goes_on_with_the_cells_that_are_missing(
 ) -> None:
     (tmp_path / "p.yaml").write_text("autoencoder: vanilla\nscorer: mse\nmatrix: {normal: ['0', '1']}\n")
     process = start(tmp_path, "run", "p.yaml", "--set", "training.epochs=25")
-    home = Home.find(str(tmp_path / "mlruns"))
+    home = RunStore.find(str(tmp_path / "mlruns"))
     deadline = time.monotonic() + 90
     while len(home.runs()) < 3 and time.monotonic() < deadline:  # the file's own, and two cells
         time.sleep(0.05)
@@ -212,7 +212,7 @@ beside: [pixel-knn, pca]
 """
 
 
-def test_cells_in_parallel_come_to_the_same_as_one_after_the_other(cli: Cli, tmp_path: Path, home: Home) -> None:
+def test_cells_in_parallel_come_to_the_same_as_one_after_the_other(cli: Cli, tmp_path: Path, home: RunStore) -> None:
     (tmp_path / "p.yaml").write_text(MEASURED)
     together = cli("run", "p.yaml", "--jobs", "2", "--json", "--mlruns", str(home.root)).json()
     alone = run_plan(tmp_path / "p.yaml", home=home, tracking=False)
@@ -235,7 +235,7 @@ def test_cells_in_parallel_end_with_the_one_above_them_and_go_on(
     (tmp_path / "p.yaml").write_text("autoencoder: vanilla\nscorer: mse\nmatrix: {normal: ['0', '1']}\n")
     command = ("run", "p.yaml", "--jobs", "2", "--set", "training.epochs=200000", "--set", "patience=100000")
     process = start(tmp_path, *command)
-    home = Home.find(str(tmp_path / "mlruns"))
+    home = RunStore.find(str(tmp_path / "mlruns"))
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and sum(run.checkpoint.exists() for run in home.runs()) < 2:
         time.sleep(0.2)

@@ -15,15 +15,16 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import DetectorDamaged, Interrupted, ModelNotFound, UsageError
 from anomaly_ae.reporting import text
 from anomaly_ae.runs.record import KILLED
-from anomaly_ae.runs.store import Home, RunFolder
+from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime import progress
+from anomaly_ae.workflows import train as train_module
 from anomaly_ae.workflows.train import resume
 
 SHORT = RunConfig(normal="5", epochs=1, scorer="mse")
 State = tuple[int, int, int]
 
 
-def train(home: Home) -> RunFolder:
+def train(home: RunStore) -> RunFolder:
     return home.find_run(anomaly_ae.train(SHORT, home=home, tracking=False).run_id)
 
 
@@ -33,7 +34,7 @@ def detector_of(run: RunFolder) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return train(Home.find(str(tmp_path_factory.mktemp("whole") / "mlruns")))
+    return train(RunStore.find(str(tmp_path_factory.mktemp("whole") / "mlruns")))
 
 
 def state(about: os.stat_result) -> State:
@@ -41,7 +42,7 @@ def state(about: os.stat_result) -> State:
 
 
 def test_all_of_a_run_is_on_the_disk_before_it_is_called_finished(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+    home: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a power cut would show."""
     flushed, missing = set[State](), list[list[str]]()
@@ -67,7 +68,7 @@ def test_all_of_a_run_is_on_the_disk_before_it_is_called_finished(
     assert not any(missing)
 
 
-def test_a_training_says_what_to_do_next_with_this_very_run(home: Home, whole: RunFolder) -> None:
+def test_a_training_says_what_to_do_next_with_this_very_run(home: RunStore, whole: RunFolder) -> None:
     result = anomaly_ae.train(SHORT, home=home, tracking=False)
     train(home)  # another that finishes later
     place = f" --mlruns {home.root}"
@@ -78,7 +79,7 @@ def test_a_training_says_what_to_do_next_with_this_very_run(home: Home, whole: R
 
 
 def test_a_finished_run_whose_detector_is_damaged_gets_it_again_from_its_checkpoint(
-    home: Home, whole: RunFolder, capsys: pytest.CaptureFixture[str]
+    home: RunStore, whole: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(home)
     for file in ("weights.safetensors", "detector.json"):  # as they are after a power cut
@@ -93,13 +94,13 @@ def test_a_finished_run_whose_detector_is_damaged_gets_it_again_from_its_checkpo
 
 
 def test_a_resumed_run_is_in_all_as_one_that_was_not_interrupted(
-    home: Home, whole: RunFolder, monkeypatch: pytest.MonkeyPatch
+    home: RunStore, whole: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(train, "fit_detector", interrupt)
+        interrupted.setattr(train_module, "fit_detector", interrupt)
         with pytest.raises(Interrupted, match="go on with: anomaly-ae train --resume"):
             train(home)
     (run,) = home.runs()
@@ -126,7 +127,7 @@ def test_a_resumed_run_is_in_all_as_one_that_was_not_interrupted(
 
 
 def test_where_no_checkpoint_can_be_gone_on_from_the_training_begins_anew(
-    home: Home, whole: RunFolder, capsys: pytest.CaptureFixture[str]
+    home: RunStore, whole: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(home)
     (run.path / "detector" / "detector.json").unlink()
@@ -140,7 +141,7 @@ def test_where_no_checkpoint_can_be_gone_on_from_the_training_begins_anew(
 
 @pytest.mark.usefixtures("figures")
 def test_what_takes_long_says_what_it_is(
-    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: RunStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with progress.stage("counting to one"):
         pass
@@ -163,7 +164,7 @@ def test_what_takes_long_says_what_it_is(
     ],
 )
 def test_a_wrong_name_is_said_before_the_data_are_looked_at(
-    home: Home, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], said: str
+    home: RunStore, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], said: str
 ) -> None:
     monkeypatch.setattr(
         "anomaly_ae.workflows.experiment.open_data", lambda *_: pytest.fail("the data were looked at")

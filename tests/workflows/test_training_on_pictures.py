@@ -14,12 +14,12 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import DataChanged, DataMissing, Interrupted, UsageError
-from anomaly_ae.runs.store import Home
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.workflows.train import TrainResult, resume
 from tests.conftest import drawing
 
 SIZES = (44, 48, 52)
-Measured = tuple[Home, Path, Evaluation]
+Measured = tuple[RunStore, Path, Evaluation]
 
 
 def cloth(seed: int, colour: bool, defect: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +57,7 @@ def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def train(home: Home, dataset: Path, **settings: object) -> TrainResult:
+def train(home: RunStore, dataset: Path, **settings: object) -> TrainResult:
     config = RunConfig.build({"dataset": str(dataset), "batch_size": 8} | settings)
     return anomaly_ae.train(config, home=home, tracking=False)
 
@@ -66,7 +66,7 @@ def train(home: Home, dataset: Path, **settings: object) -> TrainResult:
 def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """A detector of preset surface, trained for a moment, and what it came to."""
     place = tmp_path_factory.mktemp(request.param)
-    home = Home.find(str(place / "mlruns"))
+    home = RunStore.find(str(place / "mlruns"))
     cloths = make_set(place / "cloths", request.param == "colour")
     train(home, cloths, preset="surface", steps=220, image_size="40x48", fit="pad")
     with drawing():
@@ -140,7 +140,10 @@ def test_the_folder_may_have_moved_and_grown(measured: Measured, tmp_path: Path)
 
 @pytest.mark.usefixtures("figures")
 def test_odd_names_of_classes_are_drawn_as_they_are(tmp_path: Path) -> None:
-    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, train=40, test=3)
+    home, cloths = (
+        RunStore.find(str(tmp_path / "mlruns")),
+        make_set(tmp_path / "cloths", colour=False, train=40, test=3),
+    )
     for place in ("test", "ground_truth"):
         (cloths / place / "spot").rename(cloths / place / ("riss $\\foo$ 5_% <b> " + "lang" * 12))
     train(home, cloths, epochs=1, scorer="mse", image_size="16")
@@ -149,7 +152,10 @@ def test_odd_names_of_classes_are_drawn_as_they_are(tmp_path: Path) -> None:
 
 
 def test_changed_or_missing_pictures_are_refused(tmp_path: Path) -> None:
-    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, train=30, test=4)
+    home, cloths = (
+        RunStore.find(str(tmp_path / "mlruns")),
+        make_set(tmp_path / "cloths", colour=False, train=30, test=4),
+    )
     train(home, cloths, epochs=1, target_fpr=0.2, scorer="mse", image_size="16")
     (cloths / "test/spot/000.png").write_bytes((cloths / "test/spot/001.png").read_bytes())
     with pytest.raises(DataChanged, match=r"1 have changed, the first test/spot/000.png"):
@@ -163,7 +169,7 @@ def test_changed_or_missing_pictures_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_flat_folder_is_enough_and_is_measured_on_labelled_pictures(tmp_path: Path) -> None:
-    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False)
+    home, cloths = RunStore.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False)
     train(home, cloths / "train/good", epochs=3, scorer="gradient", image_size="24")
     assert anomaly_ae.evaluate(home=home).auroc is None  # nothing but normal pictures is known of
     evaluation = anomaly_ae.evaluate(home=home, dataset=str(cloths))
@@ -175,7 +181,10 @@ def test_a_flat_folder_is_enough_and_is_measured_on_labelled_pictures(tmp_path: 
 
 
 def test_pictures_of_the_training_are_not_measured_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, train=30, test=4)
+    home, cloths = (
+        RunStore.find(str(tmp_path / "mlruns")),
+        make_set(tmp_path / "cloths", colour=False, train=30, test=4),
+    )
     for place in ("test", "ground_truth"):
         shutil.move(cloths / place, tmp_path / place)
     train(home, cloths / "train", epochs=1, target_fpr=0.2, scorer="mse", image_size="16")
@@ -189,7 +198,10 @@ def test_pictures_of_the_training_are_not_measured_on(tmp_path: Path, capsys: py
 
 
 def test_anomalies_alone_are_measured_as_far_as_they_can_be(tmp_path: Path) -> None:
-    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, train=30, test=1)
+    home, cloths = (
+        RunStore.find(str(tmp_path / "mlruns")),
+        make_set(tmp_path / "cloths", colour=False, train=30, test=1),
+    )
     shutil.rmtree(cloths / "test/good")
     shutil.rmtree(cloths / "test/scratch")
     train(home, cloths, epochs=1, target_fpr=0.2, scorer="mse", image_size="16")
@@ -212,14 +224,14 @@ def test_anomalies_alone_are_measured_as_far_as_they_can_be(tmp_path: Path) -> N
 def test_what_does_not_go_together_is_said_before_anything_is_written(
     tmp_path: Path, settings: dict[str, object], said: str
 ) -> None:
-    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, test=1)
+    home, cloths = RunStore.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, test=1)
     with pytest.raises(UsageError, match=said):
         train(home, cloths, **settings)
     assert not (tmp_path / "mlruns").exists()
 
 
 def test_a_folder_for_each_class_needs_to_know_which_is_normal(tmp_path: Path) -> None:
-    home = Home.find(str(tmp_path / "mlruns"))
+    home = RunStore.find(str(tmp_path / "mlruns"))
     for kind in ("a", "b"):
         for i in range(40):
             save(tmp_path / f"set/{kind}/{i}.png", cloth(i, False, "spot" if kind == "b" else None)[0])
@@ -232,7 +244,7 @@ def test_a_folder_for_each_class_needs_to_know_which_is_normal(tmp_path: Path) -
 
 @pytest.mark.parametrize("autoencoder", ["conv", "repair"])
 def test_large_pictures_are_seen_in_tiles(tmp_path: Path, autoencoder: str) -> None:
-    home, cloths = Home.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, test=6)
+    home, cloths = RunStore.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, test=6)
     settings = {"tile": "20", "image_size": "44x50", "autoencoder": autoencoder, "scorer": "gradient"}
     result = train(home, cloths, epochs=2, **settings)
     detector = Detector.load(home.find_run(result.run_id).detector_folder())
@@ -247,7 +259,7 @@ def test_large_pictures_are_seen_in_tiles(tmp_path: Path, autoencoder: str) -> N
 def test_an_interrupted_training_on_planted_defects_ends_as_one_that_was_not(tmp_path: Path) -> None:
     cloths = make_set(tmp_path / "cloths", colour=False, test=2)
     settings = {"preset": "surface", "image_size": "16", "steps": 20}
-    whole, home = Home.find(str(tmp_path / "whole")), Home.find(str(tmp_path / "parts"))
+    whole, home = RunStore.find(str(tmp_path / "whole")), RunStore.find(str(tmp_path / "parts"))
     first = train(whole, cloths, **settings)
     config = RunConfig.build({"dataset": str(cloths), "batch_size": 8} | settings)
     with pytest.MonkeyPatch.context() as patched:
@@ -278,7 +290,7 @@ def _interrupted_at(epoch: int):  # type: ignore[no-untyped-def]
 def test_very_long_pictures_are_said_with_what_they_cost_and_endless_sizes_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = Home.find(str(tmp_path / "mlruns"))
+    home = RunStore.find(str(tmp_path / "mlruns"))
     for i in range(40):
         save(tmp_path / f"set/{i:02}.png", np.full((1200, 60), i, np.uint8))
     with pytest.raises(UsageError, match="images of 60000×60000 are too large"):
