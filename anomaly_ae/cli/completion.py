@@ -20,8 +20,8 @@ CATALOGUES = {
     "autoencoder": ("autoencoders/__init__.py", "AUTOENCODERS"),
     "scorer": ("scorers/__init__.py", "SCORERS"),
     "objective": ("objectives/__init__.py", "OBJECTIVES"),
-    "augmentation": ("data/augmentation.py", "AUGMENTATIONS"),
-    DATA_SET: ("data/named.py", "DATASETS"),
+    "augmentation": ("augmentation/transforms.py", "AUGMENTATIONS"),
+    DATA_SET: ("datasets/builtin.py", "DATASETS"),
 }
 FIELDS = {"autoencoder": "autoencoder", "scorer": "scorer", "objective": "objective", "augment": "augmentation"}
 

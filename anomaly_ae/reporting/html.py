@@ -96,7 +96,7 @@ def _fit(items: Iterable[Any], most: int) -> dict[str, Any]:
 
 def _fill(template: str, **parts: str) -> str:
     """A page of the package with each {{name}} replaced; what is put in is not looked at again."""
-    page = files("anomaly_ae").joinpath(template).read_text(encoding="utf-8")
+    page = files("anomaly_ae.reporting").joinpath(template).read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], page)
 
 
