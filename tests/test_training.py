@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomaly_ae.autoencoders import Options, Outputs, build_autoencoder
+from anomaly_ae.autoencoders import Outputs, build_autoencoder
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import build_objective
@@ -28,7 +28,7 @@ FIT, VALIDATION = images(150, 0), images(40, 1)
 
 def begin(config: RunConfig = CONFIG) -> Training:
     torch.manual_seed(config.seed)
-    options = Options(config.latent, config.batch_norm, config.dropout)
+    options = RunConfig(config.latent, config.batch_norm, config.dropout)
     return Training(build_autoencoder("conv", (1, 12, 12), options), config)
 
 

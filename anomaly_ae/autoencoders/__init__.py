@@ -1,9 +1,9 @@
 """The architectures and the catalogue of their names."""
 
-import dataclasses
+import math
 from dataclasses import dataclass
 
-from anomaly_ae.autoencoders.base import Autoencoder, Options, Outputs, Shape, parameter_count
+from anomaly_ae.autoencoders.base import Autoencoder, Outputs, Shape, parameter_count
 from anomaly_ae.autoencoders.conv import ConvAutoencoder
 from anomaly_ae.autoencoders.dense import Multilayer, Vanilla
 from anomaly_ae.autoencoders.pooled import ConvPool, DeepCNN, DenseBottleneck64, ShallowCNN
@@ -11,13 +11,13 @@ from anomaly_ae.autoencoders.repair import RepairAutoencoder
 from anomaly_ae.autoencoders.strided import Strided32, WideKernel
 from anomaly_ae.autoencoders.tiling import Tiled
 from anomaly_ae.autoencoders.variational import VariationalAutoencoder
-from anomaly_ae.errors import UnknownName
+from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.errors import UnknownName, UsageError
 
 __all__ = [
     "AUTOENCODERS",
     "Autoencoder",
     "AutoencoderEntry",
-    "Options",
     "Outputs",
     "Shape",
     "build_autoencoder",
@@ -37,6 +37,7 @@ class AutoencoderEntry:
     origin: str
 
 
+MOST_VALUES = {False: 2**25, True: 2**28}  # of an image that a network sees whole, and of one that it sees in tiles
 OWN = "this project"
 SHALLOW_DEEP = "MNIST project comparing a shallow and a deep CNN"
 BOTTLENECK = "MNIST project with a dense bottleneck (Keras)"
@@ -80,13 +81,15 @@ def image_size(
     return asked or native or (round(data[0] * scale), round(data[1] * scale))
 
 
-def build_autoencoder(name: str, shape: Shape, options: Options = Options()) -> Autoencoder:  # noqa: B008 (frozen)
+def build_autoencoder(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Autoencoder:  # noqa: B008 (frozen)
     """A new network for images of `shape` (C, H, W).
 
-    Raises `UnknownName`, and `UsageError` when the architecture does not take that shape or those options.
+    Raises `UnknownName`, and `UsageError` when the architecture does not take that shape or those settings, or would see more values than there is room for.
     """
-    build = find_autoencoder(name)
-    if options.tile is None:
-        return build(shape, options)
-    inner = build((shape[0], *options.tile), dataclasses.replace(options, tile=None))
-    return Tiled(inner, shape, options.tile)
+    build, tile = find_autoencoder(name), config.tile_size
+    if math.prod(shape) > (most := MOST_VALUES[tile is not None]):
+        raise UsageError(
+            f"images of {'×'.join(map(str, shape))} have more than the {most:,} values that there is room for; name a "
+            f"smaller --image-size{'' if tile else ', or --tile'}"
+        )
+    return Tiled(build((shape[0], *tile), config), shape, tile) if tile else build(shape, config)

@@ -3,13 +3,13 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 
 Shape = tuple[int, int, int]  # channels, height, width
@@ -47,28 +47,12 @@ class Outputs(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
-class Options:
-    """What every architecture can be told; None leaves it to the architecture.
-
-    latent:     latent dimensions
-    batch_norm: whether batch normalisation follows each convolution and hidden dense layer
-    dropout:    share of the hidden units left out at random in training
-    tile:       height and width of the overlapping tiles in which larger images are seen; None: images whole
-    """
-
-    latent: int | None = None
-    batch_norm: bool | None = None
-    dropout: float = 0.0
-    tile: tuple[int, int] | None = None
-
-
 class Autoencoder(nn.Module, ABC):
     """An encoder, images (N, C, H, W) in [0, 1] to latents (N, D), and a decoder, latents to images.
 
     Both are whole in themselves: an encoder ends with flattening, a decoder begins with undoing it. A stage of the
     encoder that is itself an `nn.Sequential` is a block, and the maps it makes are the network's features.
-    Subclasses are built from a shape and options, and set `encoder`, `decoder` and `latent_shape`.
+    Subclasses are built from a shape and the settings `latent`, `batch_norm` and `dropout`, and set `encoder`, `decoder` and `latent_shape`.
     """
 
     native: ClassVar[tuple[int, int] | None] = None  # height and width it was made for; None: those of the data
@@ -82,7 +66,7 @@ class Autoencoder(nn.Module, ABC):
     latent_shape: tuple[int, ...]  # before flattening
 
     @abstractmethod
-    def __init__(self, shape: Shape, options: Options) -> None:
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
         super().__init__()
 
     @property
@@ -129,13 +113,13 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def fixed_latent(options: Options, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+def fixed_latent(config: RunConfig, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """`shape`, for a network whose latent is a map of that shape. Raises `UsageError` when another size was asked."""
     size = math.prod(shape)
-    if options.latent not in (None, size):
+    if config.latent not in (None, size):
         maps = "×".join(map(str, shape))
         raise UsageError(
-            f"the latent of autoencoder {name} is a map, here {maps} = {size}, and --latent {options.latent} was "
+            f"the latent of autoencoder {name} is a map, here {maps} = {size}, and --latent {config.latent} was "
             "asked; leave it out, or take an autoencoder with a dense latent, such as conv"
         )
     return shape

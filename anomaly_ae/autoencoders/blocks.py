@@ -4,7 +4,8 @@ import math
 
 from torch import Tensor, nn
 
-from anomaly_ae.autoencoders.base import Options, Shape
+from anomaly_ae.autoencoders.base import Shape
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 
 Size = tuple[int, int]  # height, width
@@ -24,11 +25,11 @@ class Rescale(nn.Module):
         return f"scale={self.scale}, shift={self.shift}"
 
 
-def block(*layers: nn.Module, options: Options) -> nn.Sequential:
+def block(*layers: nn.Module, config: RunConfig) -> nn.Sequential:
     """A layer with weights (batch norm after it where asked for), ReLU, (dropout), then the rest, such as pooling."""
     first, *rest = layers
-    norm = [_norm(first)] if options.batch_norm else []
-    dropout = [nn.Dropout(options.dropout)] if options.dropout else []
+    norm = [_norm(first)] if config.batch_norm else []
+    dropout = [nn.Dropout(config.dropout)] if config.dropout else []
     return nn.Sequential(first, *norm, nn.ReLU(), *dropout, *rest)
 
 

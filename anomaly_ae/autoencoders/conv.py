@@ -4,8 +4,9 @@ import math
 
 from torch import nn
 
-from anomaly_ae.autoencoders.base import Autoencoder, Options, Shape
+from anomaly_ae.autoencoders.base import Autoencoder, Shape
 from anomaly_ae.autoencoders.blocks import require_side, to_latent
+from anomaly_ae.config.run_config import RunConfig
 
 SMALLEST = 8  # pixels a side
 FIRST_CHANNELS, MOST_CHANNELS = 16, 128
@@ -21,23 +22,23 @@ class ConvAutoencoder(Autoencoder):
     size, odd ones included, and a sigmoid keeps the reconstruction in [0, 1].
     """
 
-    def __init__(self, shape: Shape, options: Options) -> None:
-        super().__init__(shape, options)
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
+        super().__init__(shape, config)
         channels, height, width = shape
         require_side(shape, SMALLEST)
         sizes = stage_sizes(height, width)
         widths = [channels, *(min(FIRST_CHANNELS << i, MOST_CHANNELS) for i in range(len(sizes) - 1))]
-        maps, latent = (widths[-1], *sizes[-1]), options.latent or LATENT
+        maps, latent = (widths[-1], *sizes[-1]), config.latent or LATENT
         self.latent_shape = (latent,)
         self.encoder = nn.Sequential(
-            *(_down(i, o, options) for i, o in zip(widths, widths[1:], strict=False)),  # 16 × H/2 × W/2, 32 × H/4 …
+            *(_down(i, o, config) for i, o in zip(widths, widths[1:], strict=False)),  # 16 × H/2 × W/2, 32 × H/4 …
             *to_latent(maps, latent),
         )
         steps = zip(widths[:0:-1], widths[-2::-1], sizes[-2::-1], strict=True)
         self.decoder = nn.Sequential(
             nn.Linear(latent, math.prod(maps)),
             nn.Unflatten(1, maps),
-            *(_up(i, o, size, options) for i, o, size in steps),
+            *(_up(i, o, size, config) for i, o, size in steps),
             nn.Sigmoid(),
         )
 
@@ -50,21 +51,21 @@ def stage_sizes(height: int, width: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def _down(channels_in: int, channels_out: int, options: Options) -> nn.Module:
+def _down(channels_in: int, channels_out: int, config: RunConfig) -> nn.Module:
     """Halve height and width, rounding down."""
-    plain = options.batch_norm is False
+    plain = config.batch_norm is False
     convolution = nn.Conv2d(channels_in, channels_out, kernel_size=4, stride=2, padding=1, bias=plain)
-    return nn.Sequential(convolution, *_activation(channels_out, options))
+    return nn.Sequential(convolution, *_activation(channels_out, config))
 
 
-def _up(channels_in: int, channels_out: int, size: tuple[int, int], options: Options) -> nn.Module:
+def _up(channels_in: int, channels_out: int, size: tuple[int, int], config: RunConfig) -> nn.Module:
     """Double height and width to `size`: one more where that is odd."""
     odd = (size[0] % 2, size[1] % 2)
     convolution = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, output_padding=odd)
-    return nn.Sequential(*_activation(channels_in, options), convolution)
+    return nn.Sequential(*_activation(channels_in, config), convolution)
 
 
-def _activation(channels: int, options: Options) -> list[nn.Module]:
+def _activation(channels: int, config: RunConfig) -> list[nn.Module]:
     """Batch norm, unless told otherwise, ReLU, and dropout where asked for."""
-    norm = [] if options.batch_norm is False else [nn.BatchNorm2d(channels)]
-    return [*norm, nn.ReLU(), *([nn.Dropout(options.dropout)] if options.dropout else [])]
+    norm = [] if config.batch_norm is False else [nn.BatchNorm2d(channels)]
+    return [*norm, nn.ReLU(), *([nn.Dropout(config.dropout)] if config.dropout else [])]

@@ -4,8 +4,9 @@ import math
 
 from torch import nn
 
-from anomaly_ae.autoencoders.base import Autoencoder, Options, Shape
+from anomaly_ae.autoencoders.base import Autoencoder, Shape
 from anomaly_ae.autoencoders.blocks import block, start_like_keras
+from anomaly_ae.config.run_config import RunConfig
 
 
 class Vanilla(Autoencoder):
@@ -17,13 +18,13 @@ class Vanilla(Autoencoder):
     native = (28, 28)
     learning_rate = 1e-3
 
-    def __init__(self, shape: Shape, options: Options) -> None:
-        super().__init__(shape, options)
-        pixels, latent = math.prod(shape), options.latent or 64
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
+        super().__init__(shape, config)
+        pixels, latent = math.prod(shape), config.latent or 64
         self.latent_shape = (latent,)
         self.encoder = nn.Sequential(
             nn.Flatten(),  # 784
-            block(nn.Linear(pixels, latent), options=options),  # 64
+            block(nn.Linear(pixels, latent), config=config),  # 64
         )
         self.decoder = nn.Sequential(
             nn.Linear(latent, pixels),  # 784
@@ -42,19 +43,19 @@ class Multilayer(Autoencoder):
     native = (28, 28)
     learning_rate = 1e-3
 
-    def __init__(self, shape: Shape, options: Options) -> None:
-        super().__init__(shape, options)
-        pixels, latent = math.prod(shape), options.latent or 64
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
+        super().__init__(shape, config)
+        pixels, latent = math.prod(shape), config.latent or 64
         self.latent_shape = (latent,)
         self.encoder = nn.Sequential(
             nn.Flatten(),  # 784
-            block(nn.Linear(pixels, 256), options=options),  # 256
-            block(nn.Linear(256, 128), options=options),  # 128
+            block(nn.Linear(pixels, 256), config=config),  # 256
+            block(nn.Linear(256, 128), config=config),  # 128
             nn.Linear(128, latent),  # 64
         )
         self.decoder = nn.Sequential(
-            block(nn.Linear(latent, 128), options=options),  # 128
-            block(nn.Linear(128, 256), options=options),  # 256
+            block(nn.Linear(latent, 128), config=config),  # 128
+            block(nn.Linear(128, 256), config=config),  # 256
             nn.Linear(256, pixels),  # 784
             nn.Sigmoid(),
             nn.Unflatten(1, shape),  # 1 × 28 × 28

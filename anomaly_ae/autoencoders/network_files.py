@@ -1,6 +1,5 @@
 """An encoder, a decoder or a whole network in a file of its own: safetensors, and in the header what built it."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -9,20 +8,23 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from anomaly_ae.autoencoders import Autoencoder, Options, Shape, build_autoencoder
+from anomaly_ae.autoencoders import Autoencoder, Shape, build_autoencoder
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, UsageError
 from anomaly_ae.storage.atomic import expand, write_bytes
 
 ENCODER, DECODER, WHOLE = "encoder", "decoder", "autoencoder"
+SETTINGS = ("latent", "batch_norm", "dropout", "tile")  # that a network depends on
 PARTS = (ENCODER, DECODER, WHOLE)
 
 
-def save_parts(folder: Path, network: Autoencoder, name: str, shape: Shape, options: Options) -> None:
+def save_parts(folder: Path, network: Autoencoder, name: str, shape: Shape, config: RunConfig) -> None:
     """Write encoder.safetensors, decoder.safetensors and autoencoder.safetensors.
 
-    name, shape, options: what the network was built from
+    name, shape, config: what the network was built from
     """
-    about = {"name": name, "shape": json.dumps(shape), "options": json.dumps(dataclasses.asdict(options))}
+    settings = {key: getattr(config, key) for key in SETTINGS}
+    about = {"name": name, "shape": json.dumps(shape), "options": json.dumps(settings)}
     for part in PARTS:
         weights = {key: value.cpu().contiguous() for key, value in _part(network, part).state_dict().items()}
         write_bytes(folder / f"{part}.safetensors", save_tensors(weights, about | {"part": part}))
@@ -41,9 +43,8 @@ def load_part(path: str | Path) -> nn.Module:
         with safe_open(path, framework="pt") as file:
             about = file.metadata()
         channels, height, width = json.loads(about["shape"])
-        said = json.loads(about["options"])
-        options = Options(**said | {"tile": said.get("tile") and tuple(said["tile"])})
-        part = _part(build_autoencoder(about["name"], (channels, height, width), options), about["part"])
+        config = RunConfig.build(json.loads(about["options"]))
+        part = _part(build_autoencoder(about["name"], (channels, height, width), config), about["part"])
         part.load_state_dict(load_tensors(path.read_bytes()))
     except (SafetensorError, UsageError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(

@@ -4,8 +4,9 @@ import math
 
 from torch import nn
 
-from anomaly_ae.autoencoders.base import Autoencoder, Options, Shape, fixed_latent
+from anomaly_ae.autoencoders.base import Autoencoder, Shape, fixed_latent
 from anomaly_ae.autoencoders.blocks import block, conv, halved, pool, start_like_keras, to_latent, up
+from anomaly_ae.config.run_config import RunConfig
 
 
 class Pooled(Autoencoder):
@@ -23,19 +24,19 @@ class ShallowCNN(Pooled):
     mirrors them, and a last convolution with a sigmoid makes the image.
     """
 
-    def __init__(self, shape: Shape, options: Options) -> None:
-        super().__init__(shape, options)
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
+        super().__init__(shape, config)
         full, half = halved(shape, 1)
-        self.latent_shape = fixed_latent(options, "shallow-cnn", (64, *half))
+        self.latent_shape = fixed_latent(config, "shallow-cnn", (64, *half))
         self.encoder = nn.Sequential(
-            block(conv(shape[0], 32), options=options),  # 32 × 28 × 28
-            block(conv(32, 64), pool(), options=options),  # 64 × 14 × 14
+            block(conv(shape[0], 32), config=config),  # 32 × 28 × 28
+            block(conv(32, 64), pool(), config=config),  # 64 × 14 × 14
             nn.Flatten(),  # 12544
         )
         self.decoder = nn.Sequential(
             nn.Unflatten(1, self.latent_shape),  # 64 × 14 × 14
-            block(conv(64, 64), options=options),  # 64 × 14 × 14
-            block(conv(64, 32), up(full), options=options),  # 32 × 28 × 28
+            block(conv(64, 64), config=config),  # 64 × 14 × 14
+            block(conv(64, 32), up(full), config=config),  # 32 × 28 × 28
             conv(32, shape[0]),  # 1 × 28 × 28
             nn.Sigmoid(),
         )
@@ -50,21 +51,21 @@ class DeepCNN(Pooled):
     Open in the source and chosen here: the decoder has 128, 64 and 32 filters and a last convolution with a sigmoid.
     """
 
-    def __init__(self, shape: Shape, options: Options) -> None:
-        super().__init__(shape, options)
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
+        super().__init__(shape, config)
         full, half, quarter = halved(shape, 2)
-        self.latent_shape = fixed_latent(options, "deep-cnn", (128, *quarter))
+        self.latent_shape = fixed_latent(config, "deep-cnn", (128, *quarter))
         self.encoder = nn.Sequential(
-            block(conv(shape[0], 32), pool(), options=options),  # 32 × 14 × 14
-            block(conv(32, 64), pool(), options=options),  # 64 × 7 × 7
-            block(conv(64, 128), options=options),  # 128 × 7 × 7
+            block(conv(shape[0], 32), pool(), config=config),  # 32 × 14 × 14
+            block(conv(32, 64), pool(), config=config),  # 64 × 7 × 7
+            block(conv(64, 128), config=config),  # 128 × 7 × 7
             nn.Flatten(),  # 6272
         )
         self.decoder = nn.Sequential(
             nn.Unflatten(1, self.latent_shape),  # 128 × 7 × 7
-            block(conv(128, 128), up(half), options=options),  # 128 × 14 × 14
-            block(conv(128, 64), up(full), options=options),  # 64 × 28 × 28
-            block(conv(64, 32), options=options),  # 32 × 28 × 28
+            block(conv(128, 128), up(half), config=config),  # 128 × 14 × 14
+            block(conv(128, 64), up(full), config=config),  # 64 × 28 × 28
+            block(conv(64, 32), config=config),  # 32 × 28 × 28
             conv(32, shape[0]),  # 1 × 28 × 28
             nn.Sigmoid(),
         )
@@ -80,21 +81,21 @@ class DenseBottleneck64(Pooled):
 
     objective = "mse"
 
-    def __init__(self, shape: Shape, options: Options) -> None:
-        super().__init__(shape, options)
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
+        super().__init__(shape, config)
         full, half, quarter = halved(shape, 2)
-        maps, latent = (64, *quarter), options.latent or 64
+        maps, latent = (64, *quarter), config.latent or 64
         self.latent_shape = (latent,)
         self.encoder = nn.Sequential(
-            block(conv(shape[0], 32), pool(), options=options),  # 32 × 14 × 14
-            block(conv(32, 64), pool(), options=options),  # 64 × 7 × 7
+            block(conv(shape[0], 32), pool(), config=config),  # 32 × 14 × 14
+            block(conv(32, 64), pool(), config=config),  # 64 × 7 × 7
             *to_latent(maps, latent),  # 64
         )
         self.decoder = nn.Sequential(
             nn.Linear(latent, math.prod(maps)),  # 3136
             nn.Unflatten(1, maps),  # 64 × 7 × 7
-            block(conv(64, 64), up(half), options=options),  # 64 × 14 × 14
-            block(conv(64, 32), up(full), options=options),  # 32 × 28 × 28
+            block(conv(64, 64), up(half), config=config),  # 64 × 14 × 14
+            block(conv(64, 32), up(full), config=config),  # 32 × 28 × 28
             conv(32, shape[0]),  # 1 × 28 × 28
             nn.Sigmoid(),
         )
@@ -108,21 +109,21 @@ class ConvPool(Pooled):
     same sizes, and the last convolution has a sigmoid.
     """
 
-    def __init__(self, shape: Shape, options: Options) -> None:
-        super().__init__(shape, options)
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
+        super().__init__(shape, config)
         full, half, quarter, eighth = halved(shape, 3)
-        self.latent_shape = fixed_latent(options, "conv-pool", (64, *eighth))
+        self.latent_shape = fixed_latent(config, "conv-pool", (64, *eighth))
         self.encoder = nn.Sequential(
-            block(conv(shape[0], 64), pool(), options=options),  # 64 × 14 × 14
-            block(conv(64, 128), pool(), options=options),  # 128 × 7 × 7
-            block(conv(128, 64), pool(), options=options),  # 64 × 3 × 3
+            block(conv(shape[0], 64), pool(), config=config),  # 64 × 14 × 14
+            block(conv(64, 128), pool(), config=config),  # 128 × 7 × 7
+            block(conv(128, 64), pool(), config=config),  # 64 × 3 × 3
             nn.Flatten(),  # 576
         )
         self.decoder = nn.Sequential(
             nn.Unflatten(1, self.latent_shape),  # 64 × 3 × 3
-            block(conv(64, 64), up(quarter), options=options),  # 64 × 7 × 7
-            block(conv(64, 128), up(half), options=options),  # 128 × 14 × 14
-            block(conv(128, 256), up(full), options=options),  # 256 × 28 × 28
+            block(conv(64, 64), up(quarter), config=config),  # 64 × 7 × 7
+            block(conv(64, 128), up(half), config=config),  # 128 × 14 × 14
+            block(conv(128, 256), up(full), config=config),  # 256 × 28 × 28
             conv(256, shape[0]),  # 1 × 28 × 28
             nn.Sigmoid(),
         )

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomaly_ae.autoencoders.base import Autoencoder, Options, Outputs, Shape
+from anomaly_ae.autoencoders.base import Autoencoder, Outputs, Shape
 from anomaly_ae.autoencoders.blocks import Size, require_side, up
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 
 DEFECT = "defect"  # the head: the logit of each pixel's being part of a defect, float32 (N, 1, H, W)
@@ -35,30 +36,30 @@ class RepairAutoencoder(Autoencoder):
     learning_rate = 4e-3
     defects = 0.7
 
-    def __init__(self, shape: Shape, options: Options) -> None:
-        super().__init__(shape, options)
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
+        super().__init__(shape, config)
         channels, height, width = shape
         require_side(shape, SMALLEST)
         sizes = _halvings(height, width)
         widths, rising = WIDTHS[: len(sizes)], RISING[: len(sizes)]
-        maps = _latent_maps(options.latent, sizes[-1])
+        maps = _latent_maps(config.latent, sizes[-1])
         self.latent_shape = (maps, *sizes[-1])
         self.encoder = nn.Sequential(
             Contrast(),
-            _stage(2 * channels, widths[0], options),  # 16 × H × W
-            *(_halve(i, o, options) for i, o in itertools.pairwise(widths)),  # 32 × H/2 × W/2, 64 × H/4 …
+            _stage(2 * channels, widths[0], config),  # 16 × H × W
+            *(_halve(i, o, config) for i, o in itertools.pairwise(widths)),  # 32 × H/2 × W/2, 64 × H/4 …
             nn.Conv2d(widths[-1], maps, 1),
             nn.Flatten(),
         )
         steps = zip(rising[:0:-1], rising[-2::-1], sizes[-2::-1], strict=True)
         self.decoder = nn.Sequential(
             nn.Unflatten(1, self.latent_shape),
-            _stage(maps, rising[-1], options),
-            *(_rise(i, o, size, options) for i, o, size in steps),
+            _stage(maps, rising[-1], config),
+            *(_rise(i, o, size, config) for i, o, size in steps),
             nn.Conv2d(rising[0], channels, 3, padding=1),
             nn.Sigmoid(),
         )
-        self.segmentation = Segmentation(channels, widths, options)
+        self.segmentation = Segmentation(channels, widths, config)
 
     def forward(self, images: Tensor) -> Outputs:
         latent, features = self.encode(images)
@@ -81,11 +82,11 @@ class Segmentation(nn.Module):
     It works at half the size of the images, which is where the time goes, and its logits are enlarged.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int], options: Options) -> None:
+    def __init__(self, channels: int, widths: Sequence[int], config: RunConfig) -> None:
         super().__init__()
         pairs = [*itertools.pairwise(widths[1:])]
-        self.stages = nn.ModuleList(_stage(i + o, o, options) for o, i in reversed(pairs))
-        self.last = nn.Sequential(_stage(widths[1] + channels, widths[1], options), nn.Conv2d(widths[1], 1, 1))
+        self.stages = nn.ModuleList(_stage(i + o, o, config) for o, i in reversed(pairs))
+        self.last = nn.Sequential(_stage(widths[1] + channels, widths[1], config), nn.Conv2d(widths[1], 1, 1))
 
     def forward(self, difference: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Logits (N, 1, H, W) of differences (N, C, H, W) and features from the full size down."""
@@ -114,20 +115,20 @@ def _halvings(height: int, width: int) -> list[Size]:
     return sizes
 
 
-def _halve(channels_in: int, channels_out: int, options: Options) -> nn.Sequential:
-    return nn.Sequential(*_stage(channels_in, channels_out, options, 2), *_stage(channels_out, channels_out, options))
+def _halve(channels_in: int, channels_out: int, config: RunConfig) -> nn.Sequential:
+    return nn.Sequential(*_stage(channels_in, channels_out, config, 2), *_stage(channels_out, channels_out, config))
 
 
-def _rise(channels_in: int, channels_out: int, size: Size, options: Options) -> nn.Sequential:
-    return nn.Sequential(up(size), *_stage(channels_in, channels_out, options))
+def _rise(channels_in: int, channels_out: int, size: Size, config: RunConfig) -> nn.Sequential:
+    return nn.Sequential(up(size), *_stage(channels_in, channels_out, config))
 
 
-def _stage(channels_in: int, channels_out: int, options: Options, stride: int = 1) -> nn.Sequential:
+def _stage(channels_in: int, channels_out: int, config: RunConfig, stride: int = 1) -> nn.Sequential:
     """A 3×3 convolution, batch norm unless told otherwise, ReLU, and dropout where asked for."""
-    plain = options.batch_norm is False
+    plain = config.batch_norm is False
     convolution = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=plain)
     norm = [] if plain else [nn.BatchNorm2d(channels_out)]
-    return nn.Sequential(convolution, *norm, nn.ReLU(), *([nn.Dropout(options.dropout)] if options.dropout else []))
+    return nn.Sequential(convolution, *norm, nn.ReLU(), *([nn.Dropout(config.dropout)] if config.dropout else []))
 
 
 def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -2,8 +2,9 @@
 
 from torch import nn
 
-from anomaly_ae.autoencoders.base import Autoencoder, Options, Shape, fixed_latent
+from anomaly_ae.autoencoders.base import Autoencoder, Shape, fixed_latent
 from anomaly_ae.autoencoders.blocks import Rescale, Size, block, to_latent
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 
 
@@ -18,24 +19,24 @@ class Strided32(Autoencoder):
     learning_rate = 2e-3
     span = 2.0
 
-    def __init__(self, shape: Shape, options: Options) -> None:
-        super().__init__(shape, options)
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
+        super().__init__(shape, config)
         channels, *size = shape
         full = (size[0], size[1])
         half = _strided(full)
         quarter = _strided(half)
-        maps, latent = (32, *quarter), options.latent or 32
+        maps, latent = (32, *quarter), config.latent or 32
         self.latent_shape = (latent,)
         self.encoder = nn.Sequential(
             Rescale(2, -1),  # [0, 1] to [-1, 1]
-            block(nn.Conv2d(channels, 16, 3, stride=2, padding=1), options=options),  # 16 × 14 × 14
-            block(nn.Conv2d(16, 32, 3, stride=2, padding=1), options=options),  # 32 × 7 × 7
+            block(nn.Conv2d(channels, 16, 3, stride=2, padding=1), config=config),  # 16 × 14 × 14
+            block(nn.Conv2d(16, 32, 3, stride=2, padding=1), config=config),  # 32 × 7 × 7
             *to_latent(maps, latent),  # 32
         )
         self.decoder = nn.Sequential(
-            block(nn.Linear(latent, 32 * quarter[0] * quarter[1]), options=options),  # 1568
+            block(nn.Linear(latent, 32 * quarter[0] * quarter[1]), config=config),  # 1568
             nn.Unflatten(1, maps),  # 32 × 7 × 7
-            block(_back(32, 16, half), options=options),  # 16 × 14 × 14
+            block(_back(32, 16, half), config=config),  # 16 × 14 × 14
             _back(16, channels, full),  # 1 × 28 × 28
             nn.Tanh(),
             Rescale(0.5, 0.5),  # [-1, 1] to [0, 1]
@@ -51,27 +52,27 @@ class WideKernel(Autoencoder):
     native = (28, 28)
     learning_rate = 2e-3
 
-    def __init__(self, shape: Shape, options: Options) -> None:
-        super().__init__(shape, options)
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
+        super().__init__(shape, config)
         channels, *size = shape
         if tuple(size) != self.native:
             raise UsageError(
                 f"autoencoder wide-kernel takes images of 28×28 pixels, and {size[0]}×{size[1]} was asked; "
                 "leave --image-size out, and they are resized"
             )
-        self.latent_shape = fixed_latent(options, "wide-kernel", (64, 1, 1))
+        self.latent_shape = fixed_latent(config, "wide-kernel", (64, 1, 1))
         self.encoder = nn.Sequential(
-            block(nn.Conv2d(channels, 8, 15, stride=1, padding=1), options=options),  # 8 × 16 × 16
-            block(nn.Conv2d(8, 16, 3, stride=2, padding=1), options=options),  # 16 × 8 × 8
-            block(nn.Conv2d(16, 32, 3, stride=2, padding=1), options=options),  # 32 × 4 × 4
+            block(nn.Conv2d(channels, 8, 15, stride=1, padding=1), config=config),  # 8 × 16 × 16
+            block(nn.Conv2d(8, 16, 3, stride=2, padding=1), config=config),  # 16 × 8 × 8
+            block(nn.Conv2d(16, 32, 3, stride=2, padding=1), config=config),  # 32 × 4 × 4
             nn.Conv2d(32, 64, 5, stride=2, padding=1),  # 64 × 1 × 1
             nn.Flatten(),  # 64
         )
         self.decoder = nn.Sequential(
             nn.Unflatten(1, self.latent_shape),  # 64 × 1 × 1
-            block(nn.ConvTranspose2d(64, 32, 4, stride=1), options=options),  # 32 × 4 × 4
-            block(nn.ConvTranspose2d(32, 16, 2, stride=2), options=options),  # 16 × 8 × 8
-            block(nn.ConvTranspose2d(16, 8, 2, stride=2), options=options),  # 8 × 16 × 16
+            block(nn.ConvTranspose2d(64, 32, 4, stride=1), config=config),  # 32 × 4 × 4
+            block(nn.ConvTranspose2d(32, 16, 2, stride=2), config=config),  # 16 × 8 × 8
+            block(nn.ConvTranspose2d(16, 8, 2, stride=2), config=config),  # 8 × 16 × 16
             nn.ConvTranspose2d(8, channels, 4, stride=2, padding=3),  # 1 × 28 × 28
             nn.Sigmoid(),
         )

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from anomaly_ae.autoencoders import AUTOENCODERS, Autoencoder, Options, Shape, build_autoencoder, parameter_count
+from anomaly_ae.autoencoders import AUTOENCODERS, Autoencoder, Shape, build_autoencoder, parameter_count
+from anomaly_ae.config.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,18 @@ class Layer:
     parameters: int
 
 
-def summarise(name: str, shape: Shape, options: Options = Options()) -> Summary:  # noqa: B008 (frozen)
+def summarise(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Summary:  # noqa: B008 (frozen)
     """The summary of an architecture. Raises `UnknownName`, and `UsageError` when it does not take that shape."""
     with torch.device("meta"):  # shapes without memory
-        network, entry = build_autoencoder(name, shape, options), AUTOENCODERS[name]
+        network, entry = build_autoencoder(name, shape, config), AUTOENCODERS[name]
     about = name, entry.family, entry.about, entry.origin, shape
     return Summary(*about, *network.parameter_counts(), network.latent_shape)
 
 
-def layers(name: str, shape: Shape, options: Options = Options()) -> list[Layer]:  # noqa: B008 (frozen)
+def layers(name: str, shape: Shape, config: RunConfig = RunConfig()) -> list[Layer]:  # noqa: B008 (frozen)
     """Every layer in order, each with the shape of what it gives. Raises as `summarise`."""
     with torch.device("meta"):
-        network = build_autoencoder(name, shape, options).eval()
+        network = build_autoencoder(name, shape, config).eval()
     seen: list[Layer] = []
     decoder = set(network.decoder.modules())
     for layer in network.modules():

@@ -12,9 +12,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from anomaly_ae.autoencoders.base import Autoencoder, Options, Outputs, Shape
+from anomaly_ae.autoencoders.base import Autoencoder, Outputs, Shape
 from anomaly_ae.autoencoders.blocks import Size
 from anomaly_ae.autoencoders.inference import batch_size, split_batches
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 
 MOST_TILES = 2**16  # of an image
@@ -129,7 +130,7 @@ class Tiled(Autoencoder):
     """
 
     def __init__(self, inner: Autoencoder, shape: Shape, tile: Size) -> None:
-        super().__init__(shape, Options())
+        super().__init__(shape, RunConfig())
         self.inner, self.grid = inner, Grid(shape[1:], tile)
         self.latent_shape = (len(self.grid), *inner.latent_shape)
         self.span, self.objective, self.learning_rate = inner.span, inner.objective, inner.learning_rate

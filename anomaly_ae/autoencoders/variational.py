@@ -5,8 +5,9 @@ import copy
 import torch
 from torch import Tensor
 
-from anomaly_ae.autoencoders.base import Options, Outputs, Shape
+from anomaly_ae.autoencoders.base import Outputs, Shape
 from anomaly_ae.autoencoders.conv import ConvAutoencoder
+from anomaly_ae.config.run_config import RunConfig
 
 MEAN, LOG_VARIANCE = "mean", "log_variance"  # its heads, float32 (N, D) each
 
@@ -21,8 +22,8 @@ class VariationalAutoencoder(ConvAutoencoder):
 
     objective = "elbo"
 
-    def __init__(self, shape: Shape, options: Options) -> None:
-        super().__init__(shape, options)
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
+        super().__init__(shape, config)
         self.to_log_variance = copy.deepcopy(self.encoder[-1])  # of the same shape
 
     def forward(self, images: Tensor) -> Outputs:

@@ -33,23 +33,22 @@ def autoencoders(
     as_json: Json = False,
 ) -> None:
     """List the autoencoders, or one of them layer by layer."""
-    from anomaly_ae.autoencoders import AUTOENCODERS, Options
+    from anomaly_ae.autoencoders import AUTOENCODERS
     from anomaly_ae.autoencoders import image_size as pick_size
     from anomaly_ae.autoencoders.summary import layers, summarise
     from anomaly_ae.config.run_config import RunConfig
 
     asked = RunConfig.build({"image_size": image_size, "latent": latent})
-    options = Options(latent=asked.latent)
     if name:
         shape = (channels, *pick_size(name, asked.size, MNIST_SIZE))
-        found = {"layers": [dataclasses.asdict(layer) for layer in layers(name, shape, options)]}
-        show_values(dataclasses.asdict(summarise(name, shape, options)) | found, as_json, text.layers)
+        found = {"layers": [dataclasses.asdict(layer) for layer in layers(name, shape, asked)]}
+        show_values(dataclasses.asdict(summarise(name, shape, asked)) | found, as_json, text.layers)
         return
     rows, refused = [], []
     for known in AUTOENCODERS:
         try:
             rows.append(
-                dataclasses.asdict(summarise(known, (channels, *pick_size(known, asked.size, MNIST_SIZE)), options))
+                dataclasses.asdict(summarise(known, (channels, *pick_size(known, asked.size, MNIST_SIZE)), asked))
             )
         except UsageError as error:
             refused.append(one_line(error))

@@ -21,7 +21,7 @@ from scipy.ndimage import gaussian_filter, grey_dilation, map_coordinates
 from torch import Tensor
 from torch.nn import functional
 
-from anomaly_ae.autoencoders import Options, build_autoencoder
+from anomaly_ae.autoencoders import build_autoencoder
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
@@ -131,7 +131,7 @@ def areas(data: ImageSet, normal: list[int]) -> dict[str, float]:
 def _trained(fit: Tensor, validation: Tensor) -> torch.nn.Module:
     config = RunConfig(normal="0", epochs=max(1, round(STEPS / max(1, round(len(fit) / 128)))), patience=1_000)
     torch.manual_seed(0)
-    training = Training(build_autoencoder("conv", (1, 28, 28), Options()), config)
+    training = Training(build_autoencoder("conv", (1, 28, 28), RunConfig()), config)
     with tempfile.TemporaryDirectory() as folder:
         for _ in train_epochs(training, build_objective("mse"), fit, validation, Path(folder) / "c", Silent()):
             pass

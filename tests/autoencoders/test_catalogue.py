@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import anomaly_ae
-from anomaly_ae.autoencoders import AUTOENCODERS, Options, build_autoencoder, image_size, parameter_count
+from anomaly_ae.autoencoders import AUTOENCODERS, build_autoencoder, image_size, parameter_count
 from anomaly_ae.autoencoders.summary import layers, summarise
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
@@ -53,8 +53,10 @@ def test_the_printed_shapes_come_in_this_order(name: str, printed: list[tuple[in
 
 @pytest.mark.parametrize("name", AUTOENCODERS)
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("options", [Options(), Options(batch_norm=True, dropout=0.2), Options(batch_norm=False)])
-def test_images_come_back_in_range_and_parts_fit(name: str, channels: int, options: Options) -> None:
+@pytest.mark.parametrize(
+    "options", [RunConfig(), RunConfig(batch_norm=True, dropout=0.2), RunConfig(batch_norm=False)]
+)
+def test_images_come_back_in_range_and_parts_fit(name: str, channels: int, options: RunConfig) -> None:
     shape = (channels, *image_size(name, None, (28, 28)))
     network = build_autoencoder(name, shape, options).eval()
     images = torch.rand(3, *shape)
@@ -76,13 +78,13 @@ def test_other_sizes_are_taken_too(name: str, shape: tuple[int, int, int]) -> No
 
 def test_the_latent_can_be_128_and_beyond() -> None:
     for name in ("conv", "vae", "dense-bottleneck-64", "strided-32", "vanilla", "multilayer"):
-        assert summarise(name, GRAY, Options(latent=500)).latent_shape == (500,)
+        assert summarise(name, GRAY, RunConfig(latent=500)).latent_shape == (500,)
 
 
 @pytest.mark.parametrize("name", ["shallow-cnn", "deep-cnn", "conv-pool", "wide-kernel"])
 def test_a_latent_map_has_its_own_size(name: str) -> None:
     with pytest.raises(UsageError, match="is a map"):
-        build_autoencoder(name, GRAY, Options(latent=12))
+        build_autoencoder(name, GRAY, RunConfig(latent=12))
 
 
 @pytest.mark.parametrize(("name", "least"), [("conv-pool", 8), ("deep-cnn", 4), ("shallow-cnn", 2), ("conv", 8)])

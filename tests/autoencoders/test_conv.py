@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from anomaly_ae.autoencoders import Options, build_autoencoder, parameter_count
+from anomaly_ae.autoencoders import build_autoencoder, parameter_count
 from anomaly_ae.autoencoders.conv import stage_sizes
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UnknownName, UsageError
 
 SHAPES = [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (1, 9, 31), (2, 17, 64), (4, 50, 8), (1, 129, 75)]
@@ -11,7 +12,7 @@ SHAPES = [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (1, 9, 31), (2, 17, 64
 @pytest.mark.parametrize("name", ["conv", "vae"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_any_shape_comes_back_in_range(name: str, shape: tuple[int, int, int]) -> None:
-    network = build_autoencoder(name, shape, Options(latent=5))
+    network = build_autoencoder(name, shape, RunConfig(latent=5))
     outputs = network(torch.rand(3, *shape))
     assert outputs.reconstruction.shape == (3, *shape)
     assert outputs.latent.shape == (3, 5)
@@ -19,7 +20,7 @@ def test_any_shape_comes_back_in_range(name: str, shape: tuple[int, int, int]) -
 
 
 def test_features_go_from_large_to_small() -> None:
-    outputs = build_autoencoder("conv", (1, 28, 28), Options(5))(torch.rand(2, 1, 28, 28))
+    outputs = build_autoencoder("conv", (1, 28, 28), RunConfig(latent=5))(torch.rand(2, 1, 28, 28))
     assert [tuple(maps.shape[1:]) for maps in outputs.features] == [(16, 14, 14), (32, 7, 7)]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from anomaly_ae.autoencoders import Options, build_autoencoder, inference
+from anomaly_ae.autoencoders import build_autoencoder, inference
 from anomaly_ae.autoencoders.inference import (
     as_float,
     batch_size,
@@ -14,6 +14,7 @@ from anomaly_ae.autoencoders.inference import (
     padded_count,
     pick_device,
 )
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.fit import fit_scorer
 from anomaly_ae.errors import UsageError
@@ -26,7 +27,7 @@ def test_bytes_become_floats_from_0_to_1() -> None:
 
 
 def test_large_images_are_mapped_whole(generator: torch.Generator) -> None:
-    network = build_autoencoder("conv", (1, 700, 700), Options(4))
+    network = build_autoencoder("conv", (1, 700, 700), RunConfig(latent=4))
     images = torch.randint(0, 256, (9, 1, 700, 700), dtype=torch.uint8, generator=generator)
     assert map_images(network, images, lambda _, outputs: outputs.latent, (4,)).shape == (9, 4)
 
@@ -57,7 +58,7 @@ def test_how_many_images_come_together_changes_no_score_by_more_than_a_hundred_t
     monkeypatch.setattr(inference, "MOST_IMAGES", 64)
     torch.manual_seed(0)
     images = resize(load_dataset("digits").files["train"].images[:110], (20, 20))
-    network = build_autoencoder("conv", (1, 20, 20), Options(4, tile=tile))
+    network = build_autoencoder("conv", (1, 20, 20), RunConfig(latent=4, tile=tile))
     fitted = fit_scorer(scorer, network, images[50:95], images[95:])  # which remembers some of these
     images = images[:70]
     whole = map_images(network, images, fitted.score, ())
@@ -70,7 +71,7 @@ def test_how_many_images_come_together_changes_no_score_by_more_than_a_hundred_t
 
 
 def test_batches_hold_the_images_as_floats(generator: torch.Generator) -> None:
-    network = build_autoencoder("conv", (1, 12, 12), Options(4))
+    network = build_autoencoder("conv", (1, 12, 12), RunConfig(latent=4))
     images = torch.randint(0, 256, (300, 1, 12, 12), dtype=torch.uint8, generator=generator)
     batches = list(forward_batches(network, images))
     assert torch.equal(torch.cat([floats for floats, _ in batches]), images.float() / 255)
@@ -93,7 +94,7 @@ def test_devices() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_the_same_outputs(generator: torch.Generator) -> None:
-    network = build_autoencoder("conv", (1, 28, 28), Options(12))
+    network = build_autoencoder("conv", (1, 28, 28), RunConfig(latent=12))
     images = torch.randint(0, 256, (64, 1, 28, 28), dtype=torch.uint8, generator=generator)
     ((_, here),) = forward_batches(network, images)
     ((_, there),) = forward_batches(network.cuda(), images)
@@ -130,7 +131,7 @@ def test_within_a_pass_numbers_are_exact_and_afterwards_all_is_as_it_was(fast: l
 
 
 def test_two_passes_that_are_interleaved_leave_no_trace(fast: list[object], generator: torch.Generator) -> None:
-    network = build_autoencoder("conv", (1, 12, 12), Options(4))
+    network = build_autoencoder("conv", (1, 12, 12), RunConfig(latent=4))
     images = torch.randint(0, 256, (300, 1, 12, 12), dtype=torch.uint8, generator=generator)
     first, second = forward_batches(network, images), forward_batches(network, images)
     next(first), next(second)

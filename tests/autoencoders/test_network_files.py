@@ -4,15 +4,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from anomaly_ae.autoencoders import AUTOENCODERS, Autoencoder, Options, build_autoencoder, image_size
+from anomaly_ae.autoencoders import AUTOENCODERS, Autoencoder, build_autoencoder, image_size
 from anomaly_ae.autoencoders.network_files import load_part, save_parts
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound
 from tests.conftest import Trained
 
 
 @pytest.mark.parametrize("name", AUTOENCODERS)
 def test_each_part_is_whole_in_itself(name: str, tmp_path: Path) -> None:
-    shape, options = (3, *image_size(name, None, (28, 28))), Options(batch_norm=True)
+    shape, options = (3, *image_size(name, None, (28, 28))), RunConfig(batch_norm=True)
     network = build_autoencoder(name, shape, options).eval()
     save_parts(tmp_path, network, name, shape, options)
     encoder, decoder, whole = (
@@ -37,7 +38,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load_part(tmp_path / "encoder.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    save_parts(tmp_path, build_autoencoder("vanilla", (1, 8, 8)), "vanilla", (1, 8, 8), Options())
+    save_parts(tmp_path, build_autoencoder("vanilla", (1, 8, 8)), "vanilla", (1, 8, 8), RunConfig())
     whole = (tmp_path / "decoder.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     for name in ("text", "other", "cut"):

@@ -8,9 +8,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomaly_ae.autoencoders import AUTOENCODERS, Autoencoder, Options, Outputs, Shape, build_autoencoder, image_size
+from anomaly_ae.autoencoders import AUTOENCODERS, Autoencoder, Outputs, Shape, build_autoencoder, image_size
 from anomaly_ae.autoencoders.inference import map_images, map_latents
 from anomaly_ae.autoencoders.tiling import OVERLAP, Grid, Tiled, inner_network, positions, random_crops, shares
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 
 TILE = (16, 12)
@@ -20,7 +21,7 @@ IMAGES = [(16, 13), (17, 12), (33, 40), (64, 47), (91, 25)]  # H and W
 class Unchanged(Autoencoder):
     """What gives back every tile; its heads are a map, a vector and a number of each tile."""
 
-    def __init__(self, shape: Shape, options: Options) -> None:
+    def __init__(self, shape: Shape, options: RunConfig) -> None:
         super().__init__(shape, options)
         self.latent_shape = shape
         self.encoder = nn.Sequential(nn.Flatten())
@@ -34,7 +35,7 @@ class Unchanged(Autoencoder):
 
 def tiled(name: str, image: tuple[int, int], channels: int = 1) -> Tiled:
     torch.manual_seed(0)
-    inner = build_autoencoder(name, (channels, *TILE), Options(latent=5))
+    inner = build_autoencoder(name, (channels, *TILE), RunConfig(latent=5))
     return Tiled(inner, (channels, *image), TILE).eval()
 
 
@@ -71,7 +72,7 @@ def test_what_a_tile_counts_falls_linearly_to_its_border_and_is_never_nothing() 
 
 @pytest.mark.parametrize("image", IMAGES, ids=str)
 def test_a_network_that_changes_nothing_gives_the_image_and_its_maps_back(image: tuple[int, int]) -> None:
-    network, images = Tiled(Unchanged((3, *TILE), Options()), (3, *image), TILE).eval(), torch.rand(2, 3, *image)
+    network, images = Tiled(Unchanged((3, *TILE), RunConfig()), (3, *image), TILE).eval(), torch.rand(2, 3, *image)
     outputs = network(images)
     torch.testing.assert_close(outputs.reconstruction, images, rtol=0, atol=1e-6)
     torch.testing.assert_close(outputs.heads["squares"], images.square(), rtol=0, atol=1e-6)
@@ -79,7 +80,7 @@ def test_a_network_that_changes_nothing_gives_the_image_and_its_maps_back(image:
 
 
 def test_heads_that_are_no_maps_are_averaged_over_the_tiles() -> None:
-    network, images = Tiled(Unchanged((2, 4, 4), Options()), (2, 4, 7), (4, 4)), torch.rand(3, 2, 4, 7)
+    network, images = Tiled(Unchanged((2, 4, 4), RunConfig()), (2, 4, 7), (4, 4)), torch.rand(3, 2, 4, 7)
     heads = network(images).heads
     expected = (images[..., :4].mean(dim=(2, 3)) + images[..., 3:].mean(dim=(2, 3))) / 2
     torch.testing.assert_close(heads["means"], expected)
@@ -90,7 +91,7 @@ def test_heads_that_are_no_maps_are_averaged_over_the_tiles() -> None:
 def test_a_constant_stays_constant_and_in_range(value: float) -> None:
     for image, tile in [*((image, TILE) for image in IMAGES), ((118, 118), (64, 64))]:  # the last rounds to 1 + 2e-7
         network, images = (
-            Tiled(Unchanged((1, *tile), Options()), (1, *image), tile),
+            Tiled(Unchanged((1, *tile), RunConfig()), (1, *image), tile),
             torch.full((1, 1, *image), value),
         )
         blended, decoded = network(images).reconstruction, network.decode(network.encode(images)[0])
@@ -197,7 +198,7 @@ def test_what_it_has_learned_can_be_saved_and_loaded(tmp_path: Path) -> None:
     network.train()(images)  # batch norm learns
     save_file(network.eval().state_dict(), tmp_path / "all")  # refuses a weight with two names
     torch.manual_seed(1)
-    other = Tiled(build_autoencoder("vae", (1, *TILE), Options(latent=5)), (1, 33, 40), TILE).eval()
+    other = Tiled(build_autoencoder("vae", (1, *TILE), RunConfig(latent=5)), (1, 33, 40), TILE).eval()
     assert not torch.equal(other(images).reconstruction, network(images).reconstruction)
     other.load_state_dict(load_file(tmp_path / "all"))
     assert torch.equal(other(images).reconstruction, network(images).reconstruction)
@@ -208,7 +209,7 @@ def test_what_it_has_learned_can_be_saved_and_loaded(tmp_path: Path) -> None:
 def test_its_parts_can_be_saved_and_loaded_alone(tmp_path: Path) -> None:
     network, images = tiled("conv", (33, 40)), torch.rand(2, 1, 33, 40)
     torch.manual_seed(1)
-    other = Tiled(build_autoencoder("conv", (1, *TILE), Options(latent=5)), (1, 33, 40), TILE).eval()
+    other = Tiled(build_autoencoder("conv", (1, *TILE), RunConfig(latent=5)), (1, 33, 40), TILE).eval()
     for name in ("encoder", "decoder"):
         save_file(getattr(network, name).state_dict(), tmp_path / name)
         getattr(other, name).load_state_dict(load_file(tmp_path / name))
@@ -238,7 +239,7 @@ def test_gradients_reach_every_weight_and_a_step_helps(size: tuple[int, int]) ->
 
 
 def test_gradients_are_those_of_the_blended_image() -> None:
-    network = Tiled(Unchanged((1, *TILE), Options()), (1, 33, 40), TILE)
+    network = Tiled(Unchanged((1, *TILE), RunConfig()), (1, 33, 40), TILE)
     images, weights = torch.rand(1, 1, 33, 40, requires_grad=True), torch.rand(1, 1, 33, 40)
     torch.autograd.backward((network(images).reconstruction * weights).sum())
     torch.testing.assert_close(images.grad, weights, rtol=0, atol=1e-6)
@@ -283,7 +284,7 @@ def test_crops_follow_the_seed_and_whole_images_stay_as_they_are() -> None:
 
 
 def test_heads_of_the_latent_s_shape_lie_side_by_side_so_that_the_elbo_counts_every_tile() -> None:
-    network = build_autoencoder("vae", (1, 20, 30), Options(latent=3, tile=(16, 16))).eval()
+    network = build_autoencoder("vae", (1, 20, 30), RunConfig(latent=3, tile=(16, 16))).eval()
     outputs = network(torch.rand(2, 1, 20, 30))
     tiles = network.latent_size // 3
     assert outputs.heads["mean"].shape == outputs.heads["log_variance"].shape == (2, 3 * tiles)
@@ -291,7 +292,7 @@ def test_heads_of_the_latent_s_shape_lie_side_by_side_so_that_the_elbo_counts_ev
 
 
 def test_the_catalogue_builds_tiles_and_their_size_is_the_tile_s() -> None:
-    network = build_autoencoder("strided-32", (1, 60, 40), Options(tile=(28, 28)))
+    network = build_autoencoder("strided-32", (1, 60, 40), RunConfig(tile=(28, 28)))
     assert isinstance(network, Tiled)
     assert inner_network(network).latent_size == 32
     assert image_size("strided-32", None, (60, 40)) == (28, 28)
