@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from anomaly_ae.augmentation.corruption import Corrupted, Corruption
-from anomaly_ae.augmentation.transforms import build_augmentation
+from anomaly_ae.augmentation.transforms import Augment
 from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.inference import as_float, batch_size
 from anomaly_ae.autoencoders.tiling import random_crops
@@ -25,7 +25,7 @@ from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import Objective
 from anomaly_ae.objectives.planted_defects import PLANTED
 from anomaly_ae.objectives.ssim import ENERGY_FLOOR
-from anomaly_ae.runtime.progress import Display, Silent, say
+from anomaly_ae.runtime.progress import say
 from anomaly_ae.runtime.torch_state import seed, threads_for
 from anomaly_ae.storage.atomic import sha256, write_bytes
 
@@ -95,6 +95,8 @@ class Training:
 
     network: Autoencoder
     config: RunConfig
+    objective: Objective
+    augment: Augment
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)  # the weights of the best epoch
     best_number: int = 0
@@ -131,6 +133,13 @@ class Training:
         if step < rise:
             return self.peak * (step + 1) / rise
         return self.peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+    def finished_network(self) -> Autoencoder:
+        """The network with the weights of the best epoch, laid out as one that was loaded from a file, so that it
+        scores alike to the last bit.
+        """
+        self.network.load_state_dict(self.best)
+        return self.network.to(memory_format=torch.contiguous_format).eval()
 
     def snapshot(self) -> "Snapshot":
         """All that is needed to go on from here."""
@@ -204,16 +213,13 @@ def _read(checkpoint: Path) -> tuple[dict[str, Tensor], list[Epoch]]:
 
 
 def train_epochs(
-    training: Training,
-    objective: Objective,
-    fit: Tensor,
-    validation: Tensor,
-    display: Display = Silent(),  # noqa: B008 (it has no state)
+    training: Training, fit: Tensor, validation: Tensor, advance: Callable[[int, str], None] | None = None
 ) -> Iterator[Epoch]:
     """Train until the last epoch or until stopped early.
 
     fit, validation: normal images, uint8 or float in [0, 1], (N, C, H, W). Every epoch draws its random numbers from
     (seed, epoch) alone, so a training that goes on from a checkpoint ends as one that was never interrupted.
+    advance: told now and then of how many images were trained on since, and how it goes in a few words
     Raises `TrainingError` when the loss is no longer finite.
     """
     config, device = training.config, next(training.network.parameters()).device
@@ -225,9 +231,9 @@ def train_epochs(
         seed(config.seed * 1_000_003 + number, device)
         started = time.perf_counter()
         with threads_for(pixels):
-            train_loss = _train(training, objective, fit, number, total, display)
+            train_loss = _train(training, fit, number, total, advance)
             seconds = time.perf_counter() - started
-            validation_loss = _validate(training, objective, validation)
+            validation_loss = _validate(training, validation)
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise TrainingError(
                 f"the loss is no longer a finite number in epoch {number}; "
@@ -245,11 +251,11 @@ def train_epochs(
 
 
 def _train(
-    training: Training, objective: Objective, images: Tensor, number: int, total: int, display: Display
+    training: Training, images: Tensor, number: int, total: int, advance: Callable[[int, str], None] | None
 ) -> float:
     """One epoch over all images in random order; the mean loss."""
     network, optimizer, config = training.network, training.optimizer, training.config
-    device, augment = next(network.parameters()).device, build_augmentation(config.augment)
+    device = next(network.parameters()).device
     corrupt = Corruption(config.defects or 0.0, config.noise, config.masked)
     batches = batch_count(config, len(images))
     loss_sum, shown = torch.zeros((), device=device), 0
@@ -258,16 +264,17 @@ def _train(
     )  # first it must see what is usual
     network.train()
     for i, chosen in enumerate(torch.randperm(len(images)).to(images.device).tensor_split(batches)):
-        batch = augment(as_float(_seen(images[chosen].to(device), config)))  # (B, C, h, w) in [0, 1]
+        batch = training.augment(as_float(_seen(images[chosen].to(device), config)))  # (B, C, h, w) in [0, 1]
         outputs = _forward(network, corrupt(batch), config.precision)
-        loss = objective(*best_fitting(batch, outputs, trimmed))
+        loss = training.objective(*best_fitting(batch, outputs, trimmed))
         network.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step(training.rate_at((number - 1) * batches + i, total * batches))
         loss_sum += loss.detach()
         shown += len(batch)
         if (i + 1) % SHOW_EVERY == 0 or i + 1 == batches:
-            display.advance(shown, f"epoch {number}/{total} · loss {loss_sum.item() / (i + 1):.5f}")
+            if advance:
+                advance(shown, f"epoch {number}/{total} · loss {loss_sum.item() / (i + 1):.5f}")
             shown = 0
     return loss_sum.item() / batches
 
@@ -286,7 +293,7 @@ def best_fitting(images: Tensor, outputs: Outputs, trimmed: float) -> tuple[Tens
 
 
 @torch.no_grad()
-def _validate(training: Training, objective: Objective, images: Tensor) -> float:
+def _validate(training: Training, images: Tensor) -> float:
     """Mean loss over the validation images in float32; uncorrupted, but for defects, always the same ones, and in
     tiles of them, where it works on tiles.
     """
@@ -298,7 +305,7 @@ def _validate(training: Training, objective: Objective, images: Tensor) -> float
         seed(training.config.seed, device)
         for part in torch.split(images, batch_size(*images.shape[-2:])):
             batch = as_float(_seen(part.to(device), training.config))
-            losses.append(objective(batch, _forward(network, planting(batch), "float32")) * len(part))
+            losses.append(training.objective(batch, _forward(network, planting(batch), "float32")) * len(part))
     return float(torch.stack(losses).sum()) / len(images)
 
 

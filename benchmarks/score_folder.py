@@ -112,7 +112,7 @@ def measure(name: str, detector: Detector, folder: Path, repeats: int) -> None:
     a, b, scored, looped = (statistics.median(rates[kind]) for kind in works)
     on_cpu = next(detector.network.parameters()).device.type == "cpu"
     bound = 1 / (1 / a + 1 / b) if on_cpu else min(a, b)
-    print(f"{name}: {len(images):,} files, {detector.recipe.scorer}")
+    print(f"{name}: {len(images):,} files, {detector.config.scorer}")
     for kind, value in {"decoding": a, "detector": b, "bound": bound, "score": scored, "loop": looped}.items():
         print(f"  {kind:<10}{value:>10,.0f} images/s")
     ratios = {"score / bound": scored / bound, "score / loop": scored / looped, "bound / loop": bound / looped}

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomaly_ae.autoencoders import Outputs, build_autoencoder
+from anomaly_ae.augmentation.transforms import build_augmentation
+from anomaly_ae.autoencoders import Autoencoder, Outputs, build_autoencoder
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import build_objective
@@ -28,13 +29,15 @@ FIT, VALIDATION = images(150, 0), images(40, 1)
 
 def begin(config: RunConfig = CONFIG) -> Training:
     torch.manual_seed(config.seed)
-    options = RunConfig(config.latent, config.batch_norm, config.dropout)
-    return Training(build_autoencoder("conv", (1, 12, 12), options), config)
+    return train_on(build_autoencoder("conv", (1, 12, 12), config), config)
+
+
+def train_on(network: Autoencoder, config: RunConfig) -> Training:
+    return Training(network, config, build_objective(config.objective or "mse"), build_augmentation(config.augment))
 
 
 def epochs(training: Training, checkpoint: Path) -> Iterator[Epoch]:
-    objective = build_objective(training.config.objective or "mse")
-    for epoch in train_epochs(training, objective, FIT, VALIDATION):
+    for epoch in train_epochs(training, FIT, VALIDATION):
         training.snapshot().save(checkpoint)
         yield epoch
 
@@ -54,7 +57,7 @@ def test_the_loss_falls(tmp_path: Path) -> None:
 def test_floats_train_as_bytes_do_and_without_a_checkpoint(tmp_path: Path) -> None:
     plain, floats = begin(), begin()
     kept = list(epochs(plain, tmp_path / "c"))
-    history = list(train_epochs(floats, build_objective("mse"), FIT / 255, VALIDATION / 255))
+    history = list(train_epochs(floats, FIT / 255, VALIDATION / 255))
     assert [epoch.validation_loss for epoch in history] == [epoch.validation_loss for epoch in kept]
     assert_same_weights(plain.best, floats.best)
 
@@ -80,7 +83,7 @@ def test_what_is_spoiled_is_learned_too_and_again_the_same(tmp_path: Path, setti
 def test_a_variational_network_learns_its_elbo(tmp_path: Path) -> None:
     config = RunConfig(normal="0", epochs=8, batch_size=32, objective="elbo")
     torch.manual_seed(0)
-    history = list(epochs(Training(build_autoencoder("vae", (1, 12, 12)), config), tmp_path / "c"))
+    history = list(epochs(train_on(build_autoencoder("vae", (1, 12, 12)), config), tmp_path / "c"))
     assert history[-1].validation_loss < 0.8 * history[0].validation_loss
 
 

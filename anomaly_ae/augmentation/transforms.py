@@ -61,13 +61,18 @@ AUGMENTATIONS: dict[str, AugmentationEntry] = {
 }
 
 
-def build_augmentation(name: str | None) -> Augment:
-    """The augmentation called `name`, several joined by +; nothing is done for None. Raises `UnknownName`."""
+def find_augmentations(name: str | None) -> list[Augment]:
+    """The augmentations in a name, which may be several joined by +; none for None. Raises `UnknownName`."""
     parts = [part.strip() for part in name.split("+")] if name else []
     for part in parts:
         if part not in AUGMENTATIONS:
             raise UnknownName("augmentation", part, [*AUGMENTATIONS, "or several joined by +, as in flips+light"])
-    return partial(_apply, [AUGMENTATIONS[part].augment for part in parts])
+    return [AUGMENTATIONS[part].augment for part in parts]
+
+
+def build_augmentation(name: str | None) -> Augment:
+    """The augmentation called `name`, one after another where several are joined by +. Raises `UnknownName`."""
+    return partial(_apply, find_augmentations(name))
 
 
 def _apply(steps: list[Augment], images: Tensor) -> Tensor:

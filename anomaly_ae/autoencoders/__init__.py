@@ -84,12 +84,14 @@ def image_size(
 def build_autoencoder(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Autoencoder:  # noqa: B008 (frozen)
     """A new network for images of `shape` (C, H, W).
 
-    Raises `UnknownName`, and `UsageError` when the architecture does not take that shape or those settings, or would see more values than there is room for.
+    Raises `UnknownName`, and `UsageError` when the architecture does not take that shape or those settings, or there
+    is no room for so large images.
     """
     build, tile = find_autoencoder(name), config.tile_size
     if math.prod(shape) > (most := MOST_VALUES[tile is not None]):
+        size = "×".join(map(str, shape))
         raise UsageError(
-            f"images of {'×'.join(map(str, shape))} have more than the {most:,} values that there is room for; name a "
-            f"smaller --image-size{'' if tile else ', or --tile'}"
+            f"images of {size} have more than the {most:,} values that there is room for; name a smaller "
+            f"--image-size{'' if tile else ', or --tile'}"
         )
     return Tiled(build((shape[0], *tile), config), shape, tile) if tile else build(shape, config)

@@ -52,7 +52,8 @@ class Autoencoder(nn.Module, ABC):
 
     Both are whole in themselves: an encoder ends with flattening, a decoder begins with undoing it. A stage of the
     encoder that is itself an `nn.Sequential` is a block, and the maps it makes are the network's features.
-    Subclasses are built from a shape and the settings `latent`, `batch_norm` and `dropout`, and set `encoder`, `decoder` and `latent_shape`.
+    Subclasses are built from a shape and the settings `latent`, `batch_norm` and `dropout` of a `RunConfig`, and set
+    `encoder`, `decoder` and `latent_shape`.
     """
 
     native: ClassVar[tuple[int, int] | None] = None  # height and width it was made for; None: those of the data

@@ -21,6 +21,7 @@ from anomaly_ae.autoencoders.inference import (
 from anomaly_ae.calibration.conformal import CHOSEN, Calibration
 from anomaly_ae.calibration.discoveries import Discoveries
 from anomaly_ae.calibration.drift import Drift, measure_drift
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import Data
 from anomaly_ae.datasets.splits import Part, Split, pack_names, unpack_names
 from anomaly_ae.detector.serialization import (
@@ -34,14 +35,13 @@ from anomaly_ae.detector.serialization import (
     WEIGHTS_FILE,
     CalibrationRecord,
     DetectorRecord,
-    Recipe,
     Saved,
     damaged,
     digest_of,
     read_detector,
 )
 from anomaly_ae.errors import DataError, StorageError
-from anomaly_ae.escaping import counted
+from anomaly_ae.escaping import counted, printable, short_name
 from anomaly_ae.images.image_set import ImageSet, hash_rows
 from anomaly_ae.images.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.images.statistics import Profile, size_difference
@@ -69,7 +69,9 @@ class Detector:
     raises `DataError`. Results are tensors on the CPU.
     """
 
-    recipe: Recipe
+    config: RunConfig
+    classes: tuple[str, ...]
+    normal: tuple[str, ...]
     preprocessing: Preprocessing
     network: Autoencoder
     scorer: Scorer
@@ -82,7 +84,18 @@ class Detector:
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.preprocessing.shape))
         calibration = f"threshold={self.threshold:.4f}, target_fpr={self.calibration.target_fpr:g}"
-        return f"Detector({self.recipe.name!r}, images={shape}, {calibration}, {self.calibration.guarantee})"
+        return f"Detector({self.name!r}, images={shape}, {calibration}, {self.calibration.guarantee})"
+
+    @property
+    def name(self) -> str:
+        """What it is, in a few words."""
+        about = f"{short_name(self.config.dataset)} {','.join(self.normal)}"
+        return printable(f"{about} · {self.config.autoencoder} · {self.config.scorer}")
+
+    @property
+    def normal_indices(self) -> list[int]:
+        """Indices of the normal classes in `classes`."""
+        return [self.classes.index(name) for name in self.normal]
 
     @property
     def threshold(self) -> float:
@@ -171,7 +184,7 @@ class Detector:
         """The images of a part of the split it was made with, at its size. Raises `DataChanged`."""
         chosen: Part = getattr(self.split, part)
         dataset = data.load(self.preprocessing, None if chosen.names is None else frozenset(chosen.names))
-        taken = chosen.take(dataset).relabelled(dataset.classes, self.recipe.classes)
+        taken = chosen.take(dataset).relabelled(dataset.classes, self.classes)
         return self.preprocessing.prepare_set(taken)
 
     def unseen(self, images: Tensor) -> Tensor:
@@ -242,7 +255,9 @@ class Detector:
         )
         record = DetectorRecord(
             format=FORMAT,
-            recipe=self.recipe,
+            config=self.config,
+            classes=self.classes,
+            normal=self.normal,
             preprocessing=self.preprocessing,
             calibration=calibration,
             profile=self.profile,
@@ -275,7 +290,9 @@ class Detector:
         split = Split.from_record(record.split, saved.under(SPLIT))
         network = network.to(device).eval()
         return cls(
-            record.recipe,
+            record.config,
+            record.classes,
+            record.normal,
             record.preprocessing,
             network,
             scorer,

@@ -21,7 +21,7 @@ from anomaly_ae.images.sources import shown
 from anomaly_ae.metrics.pixels import PixelRanking, pixel_ranking
 from anomaly_ae.metrics.ranking import Bools, Floats, compare_auroc, ranking, require_numbers, verdicts
 from anomaly_ae.reporting import figures, text
-from anomaly_ae.scorers import SCORERS
+from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.scorers.reconstruction import SquaredError
 from anomaly_ae.storage.atomic import write_csv, write_json
 
@@ -122,9 +122,9 @@ def measure(
     errors = _plain_errors(detector, test.images)
     return Evaluation(
         run_id=run_id,
-        dataset=detector.recipe.dataset,
-        normal=list(detector.recipe.normal),
-        scorer=detector.recipe.scorer,
+        dataset=detector.config.dataset,
+        normal=list(detector.normal),
+        scorer=str(detector.config.scorer),
         images=len(test),
         reconstruction_mse=None if novel.all() else float(errors[MSE][~novel].mean(dtype=float)),
         **_ranked(values, novel),
@@ -135,14 +135,14 @@ def measure(
         drift=_drift(detector, scores[torch.from_numpy(~novel)]),
         **_measure_pixels(mapped, np.ones_like(novel)),
         per_class=[
-            _measure_class(name, name not in detector.recipe.normal, values, alarms, novel, chosen)
+            _measure_class(name, name not in detector.normal, values, alarms, novel, chosen)
             | _measure_pixels(mapped, (chosen | ~novel) & chosen.any())
-            for position, name in enumerate(detector.recipe.classes)
+            for position, name in enumerate(detector.classes)
             for chosen in [(test.labels == position).numpy()]
         ],
         threshold_warning=detector.calibration.warning,
         calibration_images=0 if detector.calibration.chosen is not None else len(detector.calibration.scores),
-        reconstruction_errors=_rank_errors(detector, errors | {detector.recipe.scorer: values}, novel),
+        reconstruction_errors=_rank_errors(detector, errors | {str(detector.config.scorer): values}, novel),
     )
 
 
@@ -161,7 +161,7 @@ def _rank_errors(detector: Detector, scores: dict[str, Floats], novel: Bools) ->
     """How well each ranks, the detector's own first; nothing where there is nothing to rank."""
     if not novel.any() or novel.all():
         return []
-    own = detector.recipe.scorer
+    own = str(detector.config.scorer)
     ranked = {name: ranking(scores[name], novel) for name in dict.fromkeys([own, *scores])}
     return [
         {
@@ -240,11 +240,11 @@ def compare_scorers(
     if not novel.any() or novel.all():
         raise UsageError("scorers are compared by their AUROC, which takes normal and novel test images")
     pixels = _measure_map(detector, test, mapped)
-    rows = [_beside_row(detector, test, detector.recipe.scorer, own, own) | {"seconds": None} | pixels]
+    rows = [_beside_row(detector, test, str(detector.config.scorer), own, own) | {"seconds": None} | pixels]
     for name in names:
         started = time.perf_counter()
         both = known["fit"].images, known["validation"].images
-        scorer = fit_scorer(name, detector.network, *both, detector.recipe.trim_training)
+        scorer = fit_scorer(build_scorer(name), detector.network, *both, detector.config.trim_training)
         values = map_images(detector.network, test.images, scorer.score, ()).numpy()
         seconds = time.perf_counter() - started
         pixels = _measure_map(dataclasses.replace(detector, scorer=scorer), test, mapped)
@@ -266,7 +266,7 @@ def _beside_row(detector: Detector, test: ImageSet, name: str, scores: Floats, o
     ranked, compared = ranking(scores, novel), compare_auroc(scores, own, novel)
     classes = {
         f"auroc {name}": ranking(scores[against], chosen[against]).auroc
-        for position, name in enumerate(detector.recipe.classes)
+        for position, name in enumerate(detector.classes)
         if (chosen := (test.labels == position).numpy() & novel).any() and (against := chosen | ~novel).any()
     }
     return {
@@ -390,7 +390,7 @@ def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> "Figure":
     """Some images of every class with masks, with heat map, contour and the true outline."""
     names, level, rows = class_names(detector, test), detector.heat_level, []
     defective = mapped.masks.flatten(1).any(dim=1)
-    for name in detector.recipe.classes:
+    for name in detector.classes:
         of_class = torch.tensor([names[i] == name for i in mapped.positions.tolist()]) & defective
         if of_class.any():
             among = torch.nonzero(of_class).flatten()
@@ -406,9 +406,9 @@ def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> "Figure":
 
 def novelty(detector: Detector, images: ImageSet) -> Bools:
     """Whether each image is of a class that is not normal, bool (N,)."""
-    return ~np.isin(images.labels.numpy(), detector.recipe.normal_indices())
+    return ~np.isin(images.labels.numpy(), detector.normal_indices)
 
 
 def class_names(detector: Detector, images: ImageSet) -> list[str]:
     """The class of each image, by name."""
-    return [detector.recipe.classes[label] for label in images.labels.tolist()]
+    return [detector.classes[label] for label in images.labels.tolist()]

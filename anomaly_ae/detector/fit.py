@@ -1,60 +1,125 @@
-"""From trained weights to a detector: its scorer fitted, its threshold set."""
+"""From an experiment and its images to a detector: trained, its scorer fitted, its threshold set. No file is touched,
+and nothing printed: who wants to see or keep what happens hands over a `Callback`.
+"""
 
+import copy
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder
-from anomaly_ae.autoencoders.inference import (
-    exact_float32,
-    forward_batches,
-    map_images,
-)
+from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_images
 from anomaly_ae.calibration.conformal import Calibration, alarms_allowed, p_value_levels
+from anomaly_ae.config.run_config import LOCATION_FIELDS, RunConfig
 from anomaly_ae.datasets.splits import Split
-from anomaly_ae.detector.serialization import (
-    Recipe,
-)
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.images.image_set import ImageSet
-from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.images.statistics import Profile
-from anomaly_ae.scorers import Scorer, build_scorer
+from anomaly_ae.scorers import Scorer
 from anomaly_ae.scorers.neighbors import sample
 from anomaly_ae.storage.memmap import take_rows
-
-if TYPE_CHECKING:
-    pass
-from anomaly_ae.detector.detector import Detector
+from anomaly_ae.training import Epoch, Training, train_epochs
 
 REFERENCES = 500  # images by which it is told which others are unusual
 
 
-def fit_detector(
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    weights: dict[str, Tensor],
-    images: dict[str, ImageSet],
-    split: Split,
-    target_fpr: float,
-    device: torch.device,
-) -> Detector:
-    """Make a detector of trained weights: fit the scorer on `images["fit"]` and `["validation"]`, calibrate on
-    `["calibration"]`.
+class Callback:
+    """What watches a training. Each method does nothing unless a subclass has its own."""
 
-    Raises `CalibrationError` when there are too few calibration images for `target_fpr`.
+    def on_start(self, training: Training) -> None:
+        """Before the first epoch; an interrupted training may be gone on with here, by `Training.load`."""
+
+    def on_batches(self, images: int, state: str) -> None:
+        """After some batches of so many images together; `state` says in a few words how it goes."""
+
+    def on_epoch(self, training: Training, epoch: Epoch) -> None:
+        """After each epoch."""
+
+    def on_end(self, training: Training, error: BaseException | None) -> None:
+        """After the last epoch, or as soon as an error, Ctrl-C included, ends the training."""
+
+    def stage(self, what: str) -> AbstractContextManager[None]:
+        """Around what follows the training, in words."""
+        return nullcontext()
+
+
+def fit(
+    experiment: Experiment, images: Mapping[str, ImageSet], split: Split, callbacks: Sequence[Callback] = ()
+) -> Detector:
+    """Train the experiment's network, fit its scorer, and calibrate.
+
+    images: by part of the split: "fit", "validation" and "calibration", at the network's size
+    Raises `TrainingError`, and `CalibrationError` when there are too few calibration images for the target rate.
     """
-    network = recipe.build(preprocessing.shape)
-    network.load_state_dict(weights)
-    network.to(device).eval()
+    network = train_network(experiment, images["fit"].images, images["validation"].images, callbacks)
+    with ExitStack() as stages:
+        for each in callbacks:
+            stages.enter_context(each.stage(f"fitting the scorer {experiment.config.scorer}, and calibrating"))
+        return make_detector(experiment, network, images, split)
+
+
+def train_network(
+    experiment: Experiment, images: Tensor, validation: Tensor, callbacks: Sequence[Callback] = ()
+) -> Autoencoder:
+    """The experiment's network with the weights of its best epoch on the validation images.
+
+    images, validation: uint8, or float in [0, 1], (N, C, H, W)
+    """
+    training = Training(experiment.network, experiment.config, experiment.objective, experiment.augment)
+
+    def advance(count: int, state: str) -> None:
+        for each in callbacks:
+            each.on_batches(count, state)
+
+    try:
+        for each in callbacks:
+            each.on_start(training)
+        for epoch in train_epochs(training, images, validation, advance):
+            for each in callbacks:
+                each.on_epoch(training, epoch)
+    except BaseException as error:
+        _end(callbacks, training, error)
+        raise
+    _end(callbacks, training, None)
+    return training.finished_network()
+
+
+def _end(callbacks: Sequence[Callback], training: Training, error: BaseException | None) -> None:
+    """Tell each callback, in order, that the training has ended, whatever another raises."""
+    with ExitStack() as stack:
+        for each in reversed(callbacks):
+            stack.callback(each.on_end, training, error)
+
+
+def make_detector(
+    experiment: Experiment, network: Autoencoder, images: Mapping[str, ImageSet], split: Split
+) -> Detector:
+    """A detector of a trained network: its scorer learns from the fit and validation images, its threshold is set by
+    the calibration images.
+    """
+    config, calibrating = experiment.config, images["calibration"]
     known = images["fit"].images, images["validation"].images
-    scorer = fit_scorer(recipe.scorer, network, *known, recipe.trim_training, recipe.top_share)
-    scores = map_images(network, images["calibration"].images, scorer.score, ())
-    calibration = Calibration(scores, target_fpr, names=images["calibration"].names)
-    profile = Profile.of(images["fit"].images)
-    detector = Detector(recipe, preprocessing, network, scorer, calibration, split, profile)
-    return dataclasses.replace(detector, heat_level=_heat_level(detector, images["calibration"].images))
+    scorer = fit_scorer(experiment.scorer, network, *known, config.trim_training)
+    calibration = Calibration(
+        map_images(network, calibrating.images, scorer.score, ()), config.target_fpr, names=calibrating.names
+    )
+    usual = RunConfig()
+    detector = Detector(
+        config=dataclasses.replace(config, **{name: getattr(usual, name) for name in LOCATION_FIELDS}),
+        classes=experiment.classes,
+        normal=experiment.normal,
+        preprocessing=experiment.preprocessing,
+        network=network,
+        scorer=scorer,
+        calibration=calibration,
+        split=split,
+        profile=Profile.of(images["fit"].images),
+    )
+    return dataclasses.replace(detector, heat_level=_heat_level(detector, calibrating.images))
 
 
 def _heat_level(detector: Detector, images: Tensor) -> float | None:
@@ -68,38 +133,35 @@ def _heat_level(detector: Detector, images: Tensor) -> float | None:
 
 
 def fit_scorer(
-    name: str,
-    network: Autoencoder,
-    fit: Tensor,
-    validation: Tensor,
-    trimmed: float = 0.0,
-    top_share: float | None = None,
+    scorer: Scorer, network: Autoencoder, fit_images: Tensor, validation: Tensor, trim_fraction: float = 0.0
 ) -> Scorer:
-    """The scorer called `name`, fitted to what a network makes of images, uint8 (N, C, H, W).
+    """The scorer, fitted to what a network makes of images, uint8 (N, C, H, W).
 
-    trimmed: the share of the fit images, those that score highest among the others, that it does not get to see
-    Raises `UnknownName`, and `UsageError` when the network's outputs lack what it needs.
+    trim_fraction: of the fit images, those that score highest among the others, which it does not get to see
+    Raises `UsageError` when the network's outputs lack what it needs.
     """
-    if trimmed and len(fit) > 1:
-        fit = take_rows(fit, _usual(name, network, fit, validation, trimmed))
-    scorer = build_scorer(name, top_share)
+    if trim_fraction and len(fit_images) > 1:
+        fit_images = take_rows(fit_images, _usual(scorer, network, fit_images, validation, trim_fraction))
     with torch.inference_mode(), exact_float32(next(network.parameters()).device.type):
-        _, outputs = next(iter(forward_batches(network, fit[:1])))
+        _, outputs = next(iter(forward_batches(network, fit_images[:1])))
         for part in scorer.iter_parts():
             part.check(outputs)
-        scorer.fit(lambda: forward_batches(network, fit), lambda: forward_batches(network, validation))
+        scorer.fit(lambda: forward_batches(network, fit_images), lambda: forward_batches(network, validation))
     return scorer
 
 
-def _usual(name: str, network: Autoencoder, fit: Tensor, validation: Tensor, trimmed: float) -> Tensor:
-    """Positions of the fit images but for the share `trimmed` with the highest scores.
+def _usual(
+    scorer: Scorer, network: Autoencoder, fit_images: Tensor, validation: Tensor, trim_fraction: float
+) -> Tensor:
+    """Indices of the fit images but for the fraction with the highest scores.
 
     Each half is scored by what was learned from some of the other half, for nothing is novel to a memory that holds
     it; some, for what is rare must not find many of its kind there.
     """
-    scores = torch.empty(len(fit))
+    scores = torch.empty(len(fit_images))
     for half in range(2):
-        others = fit[1 - half :: 2]
-        scorer = fit_scorer(name, network, others[sample(len(others), REFERENCES)], validation)
-        scores[half::2] = map_images(network, fit[half::2], scorer.score, ())
-    return scores.topk(len(fit) - round(trimmed * len(fit)), largest=False).indices.sort().values
+        others = fit_images[1 - half :: 2]
+        judge = fit_scorer(copy.deepcopy(scorer), network, others[sample(len(others), REFERENCES)], validation)
+        scores[half::2] = map_images(network, fit_images[half::2], judge.score, ())
+    kept = len(fit_images) - round(trim_fraction * len(fit_images))
+    return scores.topk(kept, largest=False).indices.sort().values

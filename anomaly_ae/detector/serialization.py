@@ -6,8 +6,7 @@ Everything is checked before a tensor is read; whatever is otherwise raises `Det
 """
 
 import json
-import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,12 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from anomaly_ae.autoencoders import Autoencoder, Options, Shape, build_autoencoder
+from anomaly_ae.autoencoders import Autoencoder, build_autoencoder
 from anomaly_ae.calibration.conformal import CHOSEN, GUARANTEES, TAIL
 from anomaly_ae.calibration.tail import Tail
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.splits import SplitRecord
-from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, ModelNotFound, StorageError, UsageError, one_line
-from anomaly_ae.escaping import printable, short_name
+from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, ModelNotFound, StorageError, one_line
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.images.statistics import Profile
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
@@ -30,14 +29,11 @@ from anomaly_ae.storage.atomic import restore, sha256
 from anomaly_ae.storage.schema import (
     Digest,
     Mismatch,
-    Name,
     OneOf,
     Positive,
     Share,
-    Side,
     Specs,
     TensorSpec,
-    Within,
     check_tensors,
     parse,
     prefixed,
@@ -45,73 +41,11 @@ from anomaly_ae.storage.schema import (
     read_json,
 )
 
-FORMAT = 5
+FORMAT = 6
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
-MOST_VALUES = {False: 2**25, True: 2**28}  # of an image that a network sees whole, and of one that it sees in tiles
 NETWORK, SCORER, SPLIT = "network.", "scorer.", "split."
 SCORES, SCORED_NAMES = "calibration.scores", "calibration.names"
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL"}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a detector is made of, by name.
-
-    dataset, classes: the data set it was trained on and its class names
-    normal:           the names of the normal classes
-    autoencoder, latent, batch_norm, dropout, scorer, trim_training: as in `RunConfig`
-    """
-
-    dataset: Name
-    classes: tuple[str, ...]
-    normal: tuple[str, ...]
-    autoencoder: Name
-    scorer: Name
-    latent: Annotated[int, Within(1, 2**24)] | None = None
-    batch_norm: bool | None = None
-    dropout: Annotated[float, Within(0, 0.99)] = 0.0
-    trim_training: Annotated[float, Within(0, 0.5)] = 0.0
-    tile: tuple[Side, Side] | None = None
-    top_share: Annotated[float, Within(1e-6, 1)] | None = None
-
-    def __post_init__(self) -> None:
-        if not (self.normal and set(self.normal) <= set(self.classes) and _are_different(self.classes)):
-            raise Mismatch("the normal classes are not among the classes, or one is named twice")
-
-    @property
-    def name(self) -> str:
-        """What it is, in a few words."""
-        return printable(f"{short_name(self.dataset)} {','.join(self.normal)} · {self.autoencoder} · {self.scorer}")
-
-    @property
-    def options(self) -> Options:
-        """What the architecture was told."""
-        return Options(self.latent, self.batch_norm, self.dropout, self.tile)
-
-    @property
-    def network(self) -> dict[str, Any]:
-        """The settings of the network and its training that it names."""
-        names = ("autoencoder", "latent", "batch_norm", "dropout", "trim_training", "top_share")
-        tile = "x".join(map(str, self.tile)) if self.tile else None
-        return {name: getattr(self, name) for name in names} | {"tile": tile}
-
-    def build(self, shape: Shape) -> Autoencoder:
-        """A new network for images of `shape` (C, H, W). Raises `UsageError` when it takes none such."""
-        if math.prod(shape) > (most := MOST_VALUES[self.tile is not None]):
-            size = "×".join(map(str, shape))
-            raise UsageError(
-                f"images of {size} have more than the {most:,} values that there is room for; name a smaller "
-                f"--image-size{'' if self.tile else ', or --tile'}"
-            )
-        return build_autoencoder(self.autoencoder, shape, self.options)
-
-    def normal_indices(self) -> list[int]:
-        """Positions of the normal classes in `classes`."""
-        return [self.classes.index(name) for name in self.normal]
-
-
-def _are_different(names: Collection[str]) -> bool:
-    return len(set(names)) == len(names)
 
 
 @dataclass(frozen=True)
@@ -135,13 +69,25 @@ class DetectorRecord:
     """What stands in `detector.json`, beside `sha256`, the digest of all this."""
 
     format: int
-    recipe: Recipe
+    config: RunConfig
+    classes: tuple[str, ...]
+    normal: tuple[str, ...]
     preprocessing: Preprocessing
     calibration: CalibrationRecord
     profile: Profile
     heat_level: float | None
     split: SplitRecord
     weights_sha256: Digest
+
+    def __post_init__(self) -> None:
+        if not (
+            self.normal and set(self.normal) <= set(self.classes) and len(set(self.classes)) == len(self.classes)
+        ):
+            raise Mismatch("the normal classes are not among the classes, or one is named twice")
+
+    def build_network(self) -> Autoencoder:
+        """A network that its weights fit. Raises `UsageError`."""
+        return build_autoencoder(str(self.config.autoencoder), self.preprocessing.shape, self.config)
 
 
 @dataclass(frozen=True)
@@ -226,17 +172,16 @@ def _read_header(path: Path) -> Specs:
 
 def _build(record: DetectorRecord, header: Specs) -> tuple[Autoencoder, Scorer, Specs]:
     """The network and scorer of a record, and its tensors. Raises `Mismatch` if the header has others."""
-    shape = record.preprocessing.shape
     with torch.device("meta"):  # however large it claims to be, this takes no memory
-        weights = record.recipe.build(shape).state_dict()
+        weights = record.build_network().state_dict()
     expected = {
         NETWORK + name: TensorSpec(tuple(value.shape), DTYPES[value.dtype]) for name, value in weights.items()
     }
     check_tensors({name: spec for name, spec in header.items() if name.startswith(NETWORK)}, expected)
-    network = record.recipe.build(shape).eval()
-    scorer = build_scorer(record.recipe.scorer, record.recipe.top_share)
+    network = record.build_network().eval()
+    scorer = build_scorer(str(record.config.scorer), record.config.top_share)
     with torch.inference_mode():
-        outputs = network.outline(shape)
+        outputs = network.outline(record.preprocessing.shape)
         for part in scorer.iter_parts():
             part.check(outputs)
         expected |= prefixed(SCORER, scorer.specs(outputs.reconstruction, outputs))

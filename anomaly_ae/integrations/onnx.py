@@ -146,14 +146,14 @@ def check_detector(detector: Detector) -> None:
     size = sum(tensor.nbytes for tensor in (detector.network.state_dict() | detector.scorer.state()).values())
     if size > LARGEST:
         raise UsageError(
-            f"an ONNX file holds 2 GB at the most, and the network with what scorer {detector.recipe.scorer} "
+            f"an ONNX file holds 2 GB at the most, and the network with what scorer {detector.config.scorer} "
             f"remembers has {size / 1e9:.1f} GB; train with a smaller --image-size or another --scorer"
         )
 
 
 def converted(detector: Detector, kind: torch.dtype = torch.float32) -> Detector:
     """The same detector on the CPU, of floating-point numbers of that kind."""
-    scorer, state = build_scorer(detector.recipe.scorer, detector.recipe.top_share), detector.scorer.state()
+    scorer, state = build_scorer(str(detector.config.scorer), detector.config.top_share), detector.scorer.state()
     scorer.load_state(
         {name: value.to("cpu", kind if value.is_floating_point() else value.dtype) for name, value in state.items()}
     )
@@ -205,7 +205,7 @@ def _in_double(operator: Any) -> Callable[..., Tensor]:
 
 def metadata(detector: Detector) -> dict[str, str]:
     """What a file's metadata say of the detector, each as JSON, for whoever has the file alone."""
-    calibration, recipe = detector.calibration, detector.recipe
+    calibration, config = detector.calibration, detector.config
     said = {
         "threshold": detector.threshold,
         "target_fpr": calibration.target_fpr,
@@ -213,11 +213,11 @@ def metadata(detector: Detector) -> dict[str, str]:
         "calibration_images": len(calibration.scores),
         "calibration_sha256": sha256(calibration.scores.numpy().tobytes()),
         "preprocessing": dataclasses.asdict(detector.preprocessing),
-        "autoencoder": recipe.autoencoder,
-        "scorer": recipe.scorer,
-        "dataset": recipe.dataset,
-        "classes": recipe.classes,
-        "normal": recipe.normal,
+        "autoencoder": config.autoencoder,
+        "scorer": config.scorer,
+        "dataset": config.dataset,
+        "classes": detector.classes,
+        "normal": detector.normal,
         "heat_level": detector.heat_level,
         "detector_sha256": detector.digest,
     }

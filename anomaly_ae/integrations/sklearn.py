@@ -4,6 +4,7 @@ import dataclasses
 import math
 import operator
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,22 +13,43 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
 
-from anomaly_ae.autoencoders.inference import map_images
+from anomaly_ae.autoencoders import AUTOENCODERS, Shape, image_size
+from anomaly_ae.autoencoders.inference import map_images, pick_device
+from anomaly_ae.calibration.conformal import images_needed, smallest_rate
 from anomaly_ae.config.run_config import TYPES, RunConfig
 from anomaly_ae.datasets.feature_rows import RowLayout, Rows, Scale
+from anomaly_ae.datasets.splits import Part, Split, split_rows
 from anomaly_ae.detector.detector import ESTIMATOR_FILE, Detector
+from anomaly_ae.detector.experiment import Experiment
+from anomaly_ae.detector.fit import fit
 from anomaly_ae.detector.serialization import digest_of
-from anomaly_ae.errors import AnomalyAEError, DataError, DetectorDamaged, EstimatorError, ModelNotFound, one_line
-from anomaly_ae.integrations.fitting import fill, fit_rows, to_images
+from anomaly_ae.errors import (
+    AnomalyAEError,
+    DataError,
+    DetectorDamaged,
+    EstimatorError,
+    ModelNotFound,
+    TooFewRows,
+    one_line,
+)
+from anomaly_ae.images.image_set import Dataset, ImageSet
+from anomaly_ae.images.preprocessing import Preprocessing, resize
 from anomaly_ae.metrics.ranking import require_numbers
+from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.storage.atomic import expand, write_json
 from anomaly_ae.storage.schema import Digest, Mismatch, parse, read_json
 
 FLAG = re.compile(r"--([a-z-]+)")
+FEATURES: dict[str, Any] = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures
+FEW_VALUES = 128  # from which a latent of 64 is narrow
+SPARE = 2  # calibration scores that may lie at the threshold or above: by the highest alone it would vary more
+ROWS, NORMAL = "rows", "normal"  # the names of a data set that has none, and of its class
 FEWEST_ROWS = 3  # one to fit, one to tell when to stop, one to calibrate
 
 Floats = npt.NDArray[np.float64]
@@ -209,9 +231,8 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             Fitted estimator.
         """
         rows, layout = self._read(X)
-        with _value_errors():
-            config = fill(self._config(), layout)
-            self.detector_, self.scale_ = fit_rows(rows, layout, config)
+        with _value_errors(), left_as_found():
+            self._fit(rows, layout)
         self.layout_, self.target_fpr_ = layout, self.detector_.calibration.target_fpr
         self.offset_ = -self.detector_.threshold
         return self
@@ -233,7 +254,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         rows, _ = self._read(X, fitted=True)
         detector = self.detector_
         with _value_errors():
-            images = to_images(rows, self.layout_, self.scale_, detector.preprocessing)
+            images = _to_images(rows, self.layout_, self.scale_, detector.preprocessing)
             features = not self.layout_.is_picture  # cheap, and scikit-learn wants the same of one row as of many
             scores = map_images(detector.network, images, detector.scorer.score, (), whole=features)
             require_numbers(scores)
@@ -324,6 +345,24 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             estimator.feature_names_in_ = np.array(record.feature_names, dtype=object)
         return estimator
 
+    def _fit(self, rows: Rows, layout: RowLayout) -> None:
+        """Divide rows (N, D), find the scale that brings them to the [0, 1] that a detector takes, and fit one."""
+        config = self._config(layout)
+        parts = split_rows(len(rows), config.seed, images_needed(config.target_fpr / SPARE))
+        rate = _possible_rate(config.target_fpr, len(parts[2]), len(rows))
+        config = dataclasses.replace(config, target_fpr=rate)
+        if pick_device(config.device).type == "cpu" and (reason := spinning()):
+            warnings.warn(reason, RuntimeWarning, stacklevel=3)  # whoever called `fit`
+        self.scale_ = Scale.of(rows[torch.cat(parts[:2]).numpy()], layout.is_picture)  # calibration has no say in it
+        preprocessing = Preprocessing.for_shape(_seen_shape(str(config.autoencoder), layout))
+        experiment = Experiment.build(config, preprocessing, (NORMAL,), (NORMAL,))
+        images = _to_images(rows, layout, self.scale_, preprocessing)
+        dataset = Dataset(ROWS, (NORMAL,), {"train": ImageSet(images, torch.zeros(len(images), dtype=torch.int64))})
+        nothing = torch.zeros(0, dtype=torch.int64)
+        split = Split(*(Part.of(dataset, "train", indices) for indices in (*parts, nothing)))
+        taken = {name: getattr(split, name).take(dataset) for name in ("fit", "validation", "calibration")}
+        self.detector_ = fit(experiment, taken, split)
+
     def _read(self, X: Any, fitted: bool = False) -> tuple[Rows, RowLayout]:
         """What was given as rows (n_samples, n_features), and how these are images. Raises `ValueError`."""
         X = np.asarray(X) if isinstance(X, list | tuple) else X
@@ -337,11 +376,13 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                 raise DataError(f"{what} were given, and images of {_times(layout.shape)} expected")
         return rows, layout
 
-    def _config(self) -> RunConfig:
-        """What was asked for. Raises `UsageError`."""
-        settings = {name: value for name, value in self.get_params().items() if name in TYPES}
+    def _config(self, layout: RowLayout) -> RunConfig:
+        """What was asked for, with what suits such images where nothing was. Raises `UsageError`."""
+        settings = {name: value for name, value in self.get_params().items() if name in TYPES and value is not None}
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return RunConfig.build(settings, {"seed": seed})
+        usual = {"dataset": ROWS, "normal": NORMAL} | ({} if layout.is_picture else FEATURES)
+        config = RunConfig.build(usual, settings, {"seed": seed}).filled()
+        return dataclasses.replace(config, latent=config.latent or _narrow_latent(str(config.autoencoder), layout))
 
 
 @contextmanager
@@ -366,3 +407,36 @@ def _plain(value: Any) -> Any:
 
 def _times(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
+
+
+def _to_images(rows: Rows, layout: RowLayout, scale: Scale, preprocessing: Preprocessing) -> Tensor:
+    """Rows (N, D) as a detector's network sees them, (N, C, H, W): uint8, or float32, [0, 1] for what is usual."""
+    return resize(layout.images(scale.apply(rows)), (preprocessing.height, preprocessing.width))
+
+
+def _narrow_latent(autoencoder: str, layout: RowLayout) -> int | None:
+    """A latent size that keeps a dense network from copying its few inputs; None for the architecture's own."""
+    is_dense = autoencoder in AUTOENCODERS and AUTOENCODERS[autoencoder].family == "dense"
+    values = math.prod(layout.shape)
+    return max(1, values // 2) if is_dense and values < FEW_VALUES else None
+
+
+def _possible_rate(target_fpr: float, calibrating: int, count: int) -> float:
+    """The rate asked for, or the smallest that so many of `count` rows can hold, and a warning."""
+    smallest = smallest_rate(calibrating)
+    if target_fpr >= smallest:
+        return target_fpr
+    warnings.warn(
+        f"a false-alarm rate of {target_fpr:g} needs {images_needed(target_fpr):,} samples to set the threshold "
+        f"with, and twice as many in all, and {count:,} were given: it is set for a rate of {smallest:g}; fit more "
+        "samples, or ask for a higher target_fpr",
+        TooFewRows,
+        stacklevel=4,  # whoever called `fit`
+    )
+    return smallest
+
+
+def _seen_shape(autoencoder: str, layout: RowLayout) -> Shape:
+    """Channels, height and width of what the network sees: pictures at its size, features as they are."""
+    channels, height, width = layout.shape
+    return (channels, *image_size(autoencoder, None, (height, width))) if layout.is_picture else layout.shape

@@ -63,33 +63,25 @@ def build_objective(name: str, features: Features | None = None) -> Objective:
     features: what `perceptual` compares
     Raises `UnknownName`, and `UsageError` for a weight that is no positive number, or no features.
     """
-    parts = [_weighted(part.strip(), features) for part in name.split("+")]
+    parts = [(weight, OBJECTIVES[part].objective or _perceptual(features)) for weight, part in parse_objective(name)]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else partial(_sum, parts)
 
 
-def needs_features(name: str) -> bool:
-    """Whether the objective `name` compares features."""
-    return PERCEPTUAL in objective_names(name)
-
-
-def objective_names(name: str) -> list[str]:
-    """The names in a sum of objectives, without their weights."""
-    return [part.rpartition("*")[2].strip() for part in name.split("+")]
-
-
-def _weighted(text: str, features: Features | None) -> tuple[float, Objective]:
-    """Weight and objective of one part of a sum."""
-    weight, times, name = text.rpartition("*")
-    name = name.strip()
-    if name not in OBJECTIVES:
-        raise UnknownName("objective", name, [*OBJECTIVES, "or several joined by +, as in mse+0.5*ssim"])
-    try:
-        factor = float(weight) if times else 1.0
-    except ValueError:
-        factor = 0.0
-    if not 0 < factor < float("inf"):
-        raise UsageError(f"the weight of an objective is a number above 0, as in 0.5*ssim, and is {weight!r}")
-    return factor, OBJECTIVES[name].objective or _perceptual(features)
+def parse_objective(name: str) -> list[tuple[float, str]]:
+    """Weights and names in a sum of objectives. Raises `UnknownName`, and `UsageError` for what is no weight."""
+    parts = []
+    for text in name.split("+"):
+        weight, times, part = (each.strip() for each in text.rpartition("*"))
+        if part not in OBJECTIVES:
+            raise UnknownName("objective", part, [*OBJECTIVES, "or several joined by +, as in mse+0.5*ssim"])
+        try:
+            factor = float(weight) if times else 1.0
+        except ValueError:
+            factor = 0.0
+        if not 0 < factor < float("inf"):
+            raise UsageError(f"the weight of an objective is a number above 0, as in 0.5*ssim, and is {weight!r}")
+        parts.append((factor, part))
+    return parts
 
 
 def _perceptual(features: Features | None) -> Objective:

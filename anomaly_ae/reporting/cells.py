@@ -159,7 +159,7 @@ def _reconstructions(done: Sequence[Done]) -> list[tuple[str, figures.Array]]:
     for each in done:
         detector = Detector.load(each.run.detector_folder(), "cpu")
         test = detector.split.test.take(
-            open_data(detector.recipe.dataset, each.run.data_dir()).load(detector.preprocessing)
+            open_data(detector.config.dataset, each.run.data_dir()).load(detector.preprocessing)
         )
         shown = test.images[_first_of_each(test.labels)[: figures.SHOWN]]
         if not torch.equal(shown, above):

@@ -1,12 +1,12 @@
 """What a training is shown by: losses, reconstructions, and images decoded from latents."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.autoencoders.latents import draw_latents, interpolate_latents
 from anomaly_ae.detector.detector import Detector
@@ -14,8 +14,7 @@ from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.figures.saving import Array
 from anomaly_ae.runs.store import FIGURES, RunFolder
-from anomaly_ae.training import Epoch, Training
-from anomaly_ae.workflows.experiment import Experiment
+from anomaly_ae.training import Epoch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,17 +23,23 @@ DRAWN_FROM = 4_096  # training images whose latents the samples are drawn after
 ROWS = 4  # of samples, and of interpolations at the most
 
 
-def draw_training(history: Sequence[Epoch], detector: Detector, job: Experiment) -> "dict[str, Figure]":
-    """The figures of a training, by name."""
-    validation, fit = job.images["validation"], job.images["fit"].images
-    some = _even(validation.images, figures.SHOWN)
+def shown_images(validation: ImageSet) -> Tensor:
+    """The validation images that figures show, evenly spread."""
+    return _even(validation.images, figures.SHOWN)
+
+
+def draw_training(
+    history: Sequence[Epoch], detector: Detector, images: Mapping[str, ImageSet], untrained: Array
+) -> "dict[str, Figure]":
+    """The figures of a training, by name.
+
+    untrained: what the network made of `shown_images` before training, float32 (N, C, H, W)
+    """
+    validation, fit = images["validation"], images["fit"].images
+    some = shown_images(validation)
     original, after = as_float(some).numpy(), detector.reconstruct(some).numpy()
-    pairs = [
-        ("original", original),
-        ("before\ntraining", _untrained(detector, job, some)),
-        ("after\ntraining", after),
-    ]
-    drawn = draw_latents(detector.encode(_even(fit, DRAWN_FROM)), ROWS * figures.SHOWN, job.config.seed)
+    pairs = [("original", original), ("before\ntraining", untrained), ("after\ntraining", after)]
+    drawn = draw_latents(detector.encode(_even(fit, DRAWN_FROM)), ROWS * figures.SHOWN, detector.config.seed)
     samples = [("", part.numpy()) for part in torch.split(detector.decode(drawn), figures.SHOWN)]
     heading = "Normal validation images and their reconstructions"
     return {
@@ -51,23 +56,23 @@ def draw_training(history: Sequence[Epoch], detector: Detector, job: Experiment)
     }
 
 
-def save_training_figures(run: RunFolder, history: Sequence[Epoch], detector: Detector, job: Experiment) -> None:
+def save_training_figures(
+    run: RunFolder, detector: Detector, images: Mapping[str, ImageSet], untrained: Array
+) -> None:
     """Draw the figures of a training into its run folder."""
-    figures.save_figures(run.path / FIGURES, draw_training(history, detector, job), run.record.name)
+    drawn = draw_training(run.history(), detector, images, untrained)
+    figures.save_figures(run.path / FIGURES, drawn, run.record.name)
 
 
-def reconstruction_grid(training: Training, validation: Tensor) -> Array:
+def reconstruct(network: Autoencoder, images: Tensor) -> Array:
+    """What a network makes of images now, float32 (N, C, H, W)."""
+    return map_images(network, images, lambda _, outputs: outputs.reconstruction, tuple(images.shape[1:])).numpy()
+
+
+def reconstruction_grid(network: Autoencoder, validation: Tensor) -> Array:
     """Some validation images above what the network makes of them now, uint8 (H, W) or (H, W, 3)."""
     some = _even(validation, figures.GRID_IMAGES)
-    rebuilt = map_images(training.network, some, lambda _, outputs: outputs.reconstruction, tuple(some.shape[1:]))
-    return figures.grid(as_float(some).numpy(), rebuilt.numpy())
-
-
-def _untrained(detector: Detector, job: Experiment, images: Tensor) -> Array:
-    """What the network made of images before it was trained, float (N, C, H, W)."""
-    torch.manual_seed(job.config.seed)  # as the training began
-    untrained = dataclasses.replace(detector, network=job.recipe.build(job.preprocessing.shape))
-    return untrained.reconstruct(images).numpy()
+    return figures.grid(as_float(some).numpy(), reconstruct(network, some))
 
 
 def _interpolations(detector: Detector, images: ImageSet) -> list[tuple[str, Array]]:

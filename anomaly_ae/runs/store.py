@@ -332,6 +332,10 @@ class RunFolder:
         except (OSError, csv.Error, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{path} is damaged; train anew") from error
 
+    def grid(self, epoch: int) -> Path:
+        """Where the reconstruction grid after that epoch lies, if one was drawn; epoch 0 is before training."""
+        return self.path / "images" / f"epoch-{epoch:05}.png"
+
     def grids(self) -> list[Path]:
         """The reconstruction grids, by epoch."""
         found = (self.path / "images").glob("epoch-*.png")

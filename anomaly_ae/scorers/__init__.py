@@ -13,7 +13,7 @@ from anomaly_ae.scorers.patches import PatchNeighbors
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, RelativeError, SquaredError
 from anomaly_ae.scorers.surface import ContrastError, DefectProbability, GradientError
 
-__all__ = ["SCORERS", "BatchFactory", "MapScorer", "Scorer", "ScorerEntry", "build_scorer"]
+__all__ = ["SCORERS", "BatchFactory", "MapScorer", "Scorer", "ScorerEntry", "build_scorer", "find_scorers"]
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ SCORERS: dict[str, ScorerEntry] = {
 }
 
 
-def build_scorer(name: str, top_share: float | None = None) -> Scorer:
-    """The scorer called `name`; names joined by `+` are combined. Raises `UnknownName`, `UsageError`.
+def find_scorers(name: str, top_share: float | None = None) -> list[type[Scorer]]:
+    """The scorers in a name, which may be several joined by `+`.
 
-    top_share: of the heat map, whose highest values are the score, in place of each scorer's own
+    top_share: as for `build_scorer`. Raises `UnknownName`, `UsageError`.
     """
     parts = [part.strip() for part in name.split("+")]
     if "" in parts:
@@ -55,16 +55,24 @@ def build_scorer(name: str, top_share: float | None = None) -> Scorer:
     for part in parts:
         if part not in SCORERS:
             raise UnknownName("scorer", part, [*SCORERS, "or several joined by +"])
-    built = [SCORERS[part].build() for part in parts]
-    if top_share:
-        _set_share(built, top_share)
+    found = [SCORERS[part].build for part in parts]
+    if top_share and not any(map(_is_top_mean, found)):
+        raise UsageError("top_share is for scorers that are the mean of a heat map, as mse, contrast and defect are")
+    return found
+
+
+def build_scorer(name: str, top_share: float | None = None) -> Scorer:
+    """The scorer called `name`; names joined by `+` are combined. Raises `UnknownName`, `UsageError`.
+
+    top_share: of the heat map, whose highest values are the score, in place of each scorer's own
+    """
+    built = [kind() for kind in find_scorers(name, top_share)]
+    for each in built:
+        if top_share and isinstance(each, MapScorer) and _is_top_mean(type(each)):
+            each.top_share = top_share
     return built[0] if len(built) == 1 else Combination(built)
 
 
-def _set_share(scorers: list[Scorer], top_share: float) -> None:
-    """Let those that are the mean of their heat map be that of its highest share. Raises `UsageError` for none."""
-    pooled = [each for each in scorers if isinstance(each, MapScorer) and type(each).score is MapScorer.score]
-    if not pooled:
-        raise UsageError("top_share is for scorers that are the mean of a heat map, as mse, contrast and defect are")
-    for each in pooled:
-        each.top_share = top_share
+def _is_top_mean(kind: type[Scorer]) -> bool:
+    """Whether a scorer is the mean of the highest values of its heat map, and nothing of its own."""
+    return issubclass(kind, MapScorer) and kind.score is MapScorer.score

@@ -17,7 +17,7 @@ def check_overlays(job: Job, folder: Path) -> None:
     """Raise `UsageError` when the scorer has no heat map, or the pictures would become images of the next job."""
     if job.detector.map_scorer is None:
         raise UsageError(
-            f"the scorer {job.detector.recipe.scorer} has no heat map; score without --heatmaps, or with a detector "
+            f"the scorer {job.detector.config.scorer} has no heat map; score without --heatmaps, or with a detector "
             "whose scorer has one, as aligned-knn and relative have"
         )
     if Path(job.source.name).is_dir() and folder.resolve().is_relative_to(Path(job.source.name)):

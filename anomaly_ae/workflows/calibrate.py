@@ -187,7 +187,7 @@ def _normal_pictures(detector: Detector, folder: str) -> Listing:
     """The normal ones of the pictures below a folder. Raises `UsageError` where none is known to be."""
     data = PictureData.open(folder).as_one()
     alone = len(data.classes) == 1 and sense(data.classes[0]) >= 0  # the user says that it is normal
-    normal = data.classes if alone else normal_there(detector.recipe.normal, detector.recipe.classes, data)
+    normal = data.classes if alone else normal_there(detector.normal, detector.classes, data)
     if data.layout.doubt and normal:
         say(f"warning: {data.layout.doubt}")
     if not normal:
@@ -209,18 +209,17 @@ def _anomalous_pictures(folder: str) -> Listing:
 
 def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
     """The images of another data set whose classes are normal, at the detector's size."""
-    recipe = detector.recipe
-    if whole_name(name, data_dir) == recipe.dataset:
+    if whole_name(name, data_dir) == detector.config.dataset:
         raise UsageError(
             f"the detector was trained on {name}; name images that it has not seen, or leave --dataset out to keep "
             "those that were held back for its calibration"
         )
     data = open_data(name, data_dir)
-    normal = normal_there(recipe.normal, recipe.classes, data)
+    normal = normal_there(detector.normal, detector.classes, data)
     if not normal:
         raise UsageError(
             f"{name} has no class that is normal to the detector; its classes are {', '.join(data.classes)}, and "
-            f"normal are {', '.join(recipe.normal)}"
+            f"normal are {', '.join(detector.normal)}"
         )
     wanted = torch.tensor([data.classes.index(each) for each in normal])
     if isinstance(data, PictureData):
@@ -300,10 +299,7 @@ def _keep(
 
 def _config(detector: Detector, run: RunFolder | None) -> RunConfig:
     """The settings that a detector was trained with, as far as they are known."""
-    if run:
-        return run.config
-    recipe = detector.recipe
-    return RunConfig(dataset=recipe.dataset, normal=",".join(recipe.normal), scorer=recipe.scorer, **recipe.network)
+    return run.config if run else detector.config
 
 
 def _result(

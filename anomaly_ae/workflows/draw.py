@@ -2,12 +2,12 @@
 
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataChanged
-from anomaly_ae.reporting.run_figures import save_training_figures
+from anomaly_ae.reporting.run_figures import reconstruct, save_training_figures, shown_images
 from anomaly_ae.runs.store import FIGURES, LATEST, RunStore
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.evaluate import OWN, evaluate
-from anomaly_ae.workflows.experiment import Experiment
+from anomaly_ae.workflows.experiment import resolve
 from anomaly_ae.workflows.find_model import find_run
 from anomaly_ae.workflows.lifecycle import LOCK_WAIT, sync_pending
 
@@ -22,12 +22,13 @@ def draw_again(name: str = LATEST, *, home: RunStore | None = None) -> list[str]
     run = find_run(home, name)
     detector = Detector.load(run.detector_folder())
     with stage("reading the images"):
-        job = Experiment.prepare(run.config, home, None, run.split)
-    if job.split_record["digest"] != run.split["digest"]:
+        experiment, data = resolve(run.config, home, run.split)
+    if data.record["digest"] != run.split["digest"]:
         raise DataChanged(f"the data are not those that run {run.record.id} was trained on; use that data")
     with run.lock(wait=LOCK_WAIT):
         with stage("drawing the figures"):
-            save_training_figures(run, run.history(), detector, job)
+            untrained = reconstruct(experiment.network, shown_images(data.images["validation"]))
+            save_training_figures(run, detector, data.images, untrained)
         tracker = RunLogger(home, run.record.mlflow_run_id)
         tracker.log_folder(run, FIGURES)
         sync_pending(run, tracker, run.record.unlogged)

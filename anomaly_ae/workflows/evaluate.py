@@ -74,11 +74,11 @@ def evaluate(
             build_scorer(name)  # a wrong name is said before anything is measured
     mark_dead_runs(home)
     detector, run = load_model(home, model, device)
-    data = open_data(dataset or detector.recipe.dataset, data_dir or (run.data_dir() if run else None))
+    data = open_data(dataset or detector.config.dataset, data_dir or (run.data_dir() if run else None))
     with stage("reading the test images"):
         recorded = _recorded(detector, data)
     if beside:
-        own_data = data if recorded else open_data(detector.recipe.dataset, run.data_dir() if run else None)
+        own_data = data if recorded else open_data(detector.config.dataset, run.data_dir() if run else None)
         known = {part: detector.take(part, own_data) for part in ("fit", "validation")}
     detector, test = (detector, recorded) if recorded else _others_test(detector, data)
     own = detector.calibration
@@ -114,7 +114,7 @@ def _recorded(detector: Detector, data: Data) -> ImageSet | None:
     try:
         return detector.take("test", data)
     except DataChanged:
-        if data.name == detector.recipe.dataset:
+        if data.name == detector.config.dataset:
             raise
         return None
 
@@ -128,32 +128,33 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     if called_bad and isinstance(data, PictureData):
         data = data.as_one()
     is_bad = called_bad and len(data.classes) == 1
-    normal = () if is_bad else normal_there(detector.recipe.normal, detector.recipe.classes, data)
+    normal = () if is_bad else normal_there(detector.normal, detector.classes, data)
     if isinstance(data, PictureData):
         say(data.describe([data.classes.index(name) for name in normal], MEASURING))
     dataset = data.load(detector.preprocessing)
     classes = (short_name(data.name),) if is_bad else data.classes
-    normal = normal or detector.recipe.normal
+    normal = normal or detector.normal
     classes += tuple(name for name in normal if name not in classes)  # where all are anomalous, with no image
-    recipe = dataclasses.replace(detector.recipe, dataset=data.name, classes=classes, normal=normal)
+    config = dataclasses.replace(detector.config, dataset=data.name)
+    there = dataclasses.replace(detector, config=config, classes=classes, normal=normal)
     file = "test" if "test" in dataset.files else "train"
     images = detector.preprocessing.prepare_set(dataset.files[file])
     unseen = detector.unseen(images.images)
     report_skipped(dataset.left_out)
     if isinstance(data, PictureData):
-        is_normal = torch.isin(images.labels[unseen], torch.tensor(recipe.normal_indices()))
+        is_normal = torch.isin(images.labels[unseen], torch.tensor(there.normal_indices))
         unseen = torch.cat([one_of_each(images.images, unseen[is_normal]), unseen[~is_normal]]).sort().values
     test = images.take(unseen)
     part = Part(file, unseen, test.digest(data.classes), test.hashes(), test.names)
     split = dataclasses.replace(detector.split, test=part)
-    return dataclasses.replace(detector, recipe=recipe, split=split), test
+    return dataclasses.replace(there, split=split), test
 
 
 def _others(detector: Detector, asked: Sequence[str]) -> list[str]:
     """The scorers to measure beside the detector's own."""
     if ALL in asked:
         asked = [name for name in SCORERS if _suits(detector, name)]
-    return [name for name in asked if name != detector.recipe.scorer]
+    return [name for name in asked if name != detector.config.scorer]
 
 
 def _suits(detector: Detector, name: str) -> bool:

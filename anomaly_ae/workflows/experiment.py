@@ -1,4 +1,4 @@
-"""A training that has passed every check."""
+"""From what was asked to an experiment and its images: every check is passed before anything is written."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -10,28 +10,24 @@ from typing import Any
 
 import torch
 
-from anomaly_ae.augmentation.transforms import build_augmentation
-from anomaly_ae.autoencoders import Autoencoder, Shape, find_autoencoder, image_size, parameter_count
+from anomaly_ae.autoencoders import Shape, find_autoencoder, image_size
 from anomaly_ae.autoencoders.inference import pick_device
-from anomaly_ae.autoencoders.tiling import inner_network
 from anomaly_ae.calibration.conformal import images_needed, require_enough
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import Data, normal_classes, open_data, whole_name
 from anomaly_ae.datasets.copies import find_copies
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.splits import PARTS, Split, split_dataset
-from anomaly_ae.detector.detector import Detector, check_target
-from anomaly_ae.detector.serialization import Recipe
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.experiment import Experiment, check_names, fill_defaults
 from anomaly_ae.errors import ModelError, UsageError, one_line
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.decode import MOST_PIXELS
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
-from anomaly_ae.objectives import Objective, build_objective, needs_features, objective_names
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.progress import report_skipped, say
-from anomaly_ae.scorers import build_scorer
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.schema import parse
 from anomaly_ae.training import epoch_count
@@ -39,73 +35,50 @@ from anomaly_ae.workflows.find_model import find_model
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """A training that has passed every check: nothing is written before there is one."""
+class TrainingData:
+    """The images of a training.
 
-    config: RunConfig
-    recipe: Recipe
-    preprocessing: Preprocessing
+    images: by part of the split, at the network's size
+    record: what split.json has of it
+    """
+
     split: Split
-    split_record: dict[str, Any]
-    images: dict[str, ImageSet]  # by part of the split, at the network's size
-    objective: Objective
-    device: torch.device
-    parameters: int  # of the network
-    save_to: Path | None
+    images: dict[str, ImageSet]
+    record: dict[str, Any]
 
-    @classmethod
-    def prepare(
-        cls,
-        config: RunConfig,
-        home: RunStore,
-        save_to: str | Path | None,
-        begun: Mapping[str, Any] = MappingProxyType({}),
-    ) -> "Experiment":
-        """Look up every name, load and divide the data. Raises whatever is wrong with them.
 
-        begun: the split record of a training that is gone on with, whose pictures are taken whatever has come since
-        The job's own config says what was left open: the number of epochs, the latent size, what is black and
-        white, and where the data lie.
-        """
-        config = with_defaults(config)
-        check_names(config)
-        perceptual = _find_features(config.perceptual, home)
-        data = open_data(config.dataset, config.data_dir)
-        config = dataclasses.replace(config, normal=config.normal or data.normal or "")
-        device = pick_device(config.device)
-        if save_to:
-            check_target(expand(save_to).resolve())
-        is_begun = isinstance(data, PictureData) and "pictures" in begun
-        view = View.of_record(begun) if is_begun else View.find(config, data)
-        preprocessing, recipe = view.preprocessing, _recipe(config, view)
-        network = recipe.build(preprocessing.shape)
-        recipe = dataclasses.replace(recipe, latent=inner_network(network).latent_size)
-        objective = build_objective(str(config.objective), _features(perceptual, preprocessing, device))
-        _try(network, objective, preprocessing, config, device)
-        division = Division.of_record(begun, data, view) if is_begun else Division.draw(config, data, view)
-        split = division.split
-        config = dataclasses.replace(
-            config,
-            latent=recipe.latent,
-            perceptual=perceptual,
-            intensity=None if preprocessing.intensity is None else preprocessing.intensity.setting,
-            epochs=epoch_count(config, len(split.fit.indices)),
-            data_dir=data.place,
-        )
-        images = {part: division.take(part) for part in PARTS}
-        split = split.with_hashes(images)
-        return cls(
-            config=config,
-            recipe=recipe,
-            preprocessing=preprocessing,
-            split=split,
-            split_record=dict(begun) if is_begun else division.record(split),
-            images=images,
-            objective=objective,
-            device=device,
-            parameters=parameter_count(network),
-            save_to=Path(save_to) if save_to else None,
-        )
+def resolve(
+    config: RunConfig, home: RunStore, begun: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Experiment, TrainingData]:
+    """Look up every name, load and divide the data. Raises whatever is wrong with them.
+
+    begun: the split record of a training that is gone on with, whose pictures are taken whatever has come since
+    The experiment's config says what was left open: the number of epochs, the latent size, what is black and white,
+    and where the data lie.
+    """
+    config = fill_defaults(dataclasses.replace(config, dataset=whole_name(config.dataset, config.data_dir)))
+    check_names(config)
+    perceptual = _locate_features(config.perceptual, home)
+    data = open_data(config.dataset, config.data_dir)
+    config = dataclasses.replace(
+        config, normal=config.normal or data.normal or "", data_dir=data.place, perceptual=perceptual
+    )
+    device = pick_device(config.device)
+    is_begun = isinstance(data, PictureData) and "pictures" in begun
+    view = View.of_record(begun) if is_begun else View.find(config, data)
+    features = _features(perceptual, view.preprocessing, device)
+    experiment = Experiment.build(config, view.preprocessing, view.classes, view.normal, features)
+    division = Division.of_record(begun, data, view) if is_begun else Division.draw(config, data, view)
+    images = {part: division.take(part) for part in PARTS}
+    split = division.split.with_hashes(images)
+    intensity = view.preprocessing.intensity
+    config = dataclasses.replace(
+        experiment.config,
+        intensity=None if intensity is None else intensity.setting,
+        epochs=epoch_count(experiment.config, len(split.fit.indices)),
+    )
+    record = dict(begun) if is_begun else division.record(split)
+    return dataclasses.replace(experiment, config=config), TrainingData(split, images, record)
 
 
 @dataclass(frozen=True)
@@ -214,52 +187,6 @@ def _of_record() -> Iterator[None]:
         raise ModelError(f"the run's split.json is damaged ({one_line(error)}); train anew") from error
 
 
-def with_defaults(config: RunConfig) -> RunConfig:
-    """The config with what its preset and its autoencoder have of their own, where nothing was named, and the data
-    set called as it is from everywhere.
-    """
-    config = config.filled()
-    own = find_autoencoder(str(config.autoencoder))
-    objective = config.objective or own.objective
-    return dataclasses.replace(
-        config,
-        dataset=whole_name(config.dataset, config.data_dir),
-        objective=objective,
-        learning_rate=config.learning_rate or own.learning_rate,
-        defects=own.defects if config.defects is None else config.defects,
-    )
-
-
-def check_names(config: RunConfig) -> None:
-    """Look up every name of a config but those of data and classes. Raises `UnknownName` and `UsageError`."""
-    config = with_defaults(config)
-    build_scorer(str(config.scorer), config.top_share)
-    build_augmentation(config.augment)
-    objective = str(config.objective)
-    _check_repair(config)
-    if needs_features(objective) == (config.perceptual is None):
-        raise UsageError(
-            "objective perceptual and setting perceptual go together, and one was given without the other; name the "
-            "network whose features to compare with --set perceptual=: a finished run, a detector's folder, or a "
-            "torchvision network with its weights file, as in vgg16:vgg16.pth"
-        )
-    if config.perceptual is None:
-        build_objective(objective)
-
-
-def _check_repair(config: RunConfig) -> None:
-    """Raise `UsageError` where a network would not be taught what its score or its objective is about."""
-    objectives = objective_names(str(config.objective))
-    scorers = [part.strip() for part in str(config.scorer).split("+")]
-    if "defect" in scorers and "repair" not in objectives:
-        raise UsageError(
-            f"scorer defect reads what objective repair teaches, and the objective is {config.objective}; leave "
-            "--objective out, or name repair with it, as in repair+ssim"
-        )
-    if "repair" in objectives and not config.defects:
-        raise UsageError("objective repair needs defects to repair, and defects is 0; leave --set defects out")
-
-
 def _shape(config: RunConfig, data: Data) -> Shape:
     """Channels, height and width of the images that the network sees."""
     channels, height, width = data.shape
@@ -271,23 +198,7 @@ def _shape(config: RunConfig, data: Data) -> Shape:
     return config.channels or channels, height, width
 
 
-def _recipe(config: RunConfig, view: View) -> Recipe:
-    return Recipe(
-        dataset=config.dataset,
-        classes=view.classes,
-        normal=view.normal,
-        autoencoder=str(config.autoencoder),
-        scorer=str(config.scorer),
-        latent=config.latent,
-        batch_norm=config.batch_norm,
-        dropout=config.dropout,
-        trim_training=config.trim_training,
-        tile=config.tile_size,
-        top_share=config.top_share,
-    )
-
-
-def _find_features(perceptual: str | None, home: RunStore) -> str | None:
+def _locate_features(perceptual: str | None, home: RunStore) -> str | None:
     """The setting `perceptual` with the place it means now, for `latest` will be another run tomorrow."""
     if perceptual is None:
         return None
@@ -305,28 +216,9 @@ def _features(perceptual: str | None, preprocessing: Preprocessing, device: torc
     if colon:
         return torchvision_features(name, weights, device)
     detector = Detector.load(Path(perceptual), str(device))
-    if detector.preprocessing != preprocessing or detector.recipe.tile:
+    if detector.preprocessing != preprocessing or detector.config.tile:
         theirs, ours = ("×".join(map(str, p.shape)) for p in (detector.preprocessing, preprocessing))
         raise ModelError(
             f"the encoder of {perceptual} takes images {theirs}, and these are {ours}; train one for these"
         )
     return encoder_features(detector.network)
-
-
-@torch.no_grad()
-def _try(
-    network: Autoencoder, objective: Objective, preprocessing: Preprocessing, config: RunConfig, device: torch.device
-) -> None:
-    """Put an empty image through network, scorer and objective. Raises `UsageError` where they do not go together."""
-    images = torch.zeros(1, *preprocessing.shape, device=device)
-    outputs = network.to(device).eval()(images)
-    for part in build_scorer(str(config.scorer)).iter_parts():
-        part.check(outputs)
-    try:
-        objective(images, outputs)
-    except RuntimeError as error:
-        size = "×".join(map(str, preprocessing.shape))
-        raise UsageError(
-            f"objective {config.objective} cannot be taken of images {size} ({one_line(error)}); "
-            "name another objective, or a larger --image-size"
-        ) from error

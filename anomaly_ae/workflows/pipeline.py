@@ -13,6 +13,7 @@ from typing import Any
 from anomaly_ae.config.pipeline_file import REUSED, Cell, PipelineFile, read_pipeline_file
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import normal_classes, open_data
+from anomaly_ae.detector.experiment import check_names, fill_defaults
 from anomaly_ae.errors import (
     AnomalyAEError,
     DataError,
@@ -34,7 +35,6 @@ from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.storage.atomic import write_csv, write_json, write_text
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.evaluate import evaluate
-from anomaly_ae.workflows.experiment import check_names
 from anomaly_ae.workflows.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.workflows.parallel import run_parallel
 from anomaly_ae.workflows.train import CellPosition, resume, train
@@ -81,7 +81,7 @@ def run_plan(
     plan = dataclasses.replace(read_pipeline_file(path, overrides), figures=figures)
     for cell in plan.cells:
         with errors_at(f"{path}, cell {cell.name}"):
-            check_names(cell.config)
+            check_names(fill_defaults(cell.config))
             normal_classes(cell.config.normal, open_data(cell.config.dataset, cell.config.data_dir))
     run = _earlier(plan, home)
     if run is None or (again and run.record.status == FINISHED):

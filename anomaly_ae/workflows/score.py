@@ -166,7 +166,7 @@ def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, pag
     changes = scores.changes or Changes()
     one = torch.from_numpy(scores.values) if len(scores.values) == 1 and scores.good.all() else None
     return ScoreResult(
-        detector=job.detector.recipe.name,
+        detector=job.detector.name,
         seen=scores.seen,
         images=len(scores.listing),
         scored=scores.scored,

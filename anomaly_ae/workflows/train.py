@@ -4,37 +4,45 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from anomaly_ae.autoencoders import parameter_count
 from anomaly_ae.autoencoders.inference import as_float, pick_device
 from anomaly_ae.autoencoders.network_files import save_parts
 from anomaly_ae.calibration.conformal import smallest_rate
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import whole_name
-from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.detector import Detector, check_target
 from anomaly_ae.detector.evaluation import reconstruction_mse
-from anomaly_ae.detector.fit import fit_detector
+from anomaly_ae.detector.experiment import Experiment
+from anomaly_ae.detector.fit import Callback, fit
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable, short_name
+from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.reporting import text
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
-from anomaly_ae.reporting.run_figures import reconstruction_grid, save_training_figures
+from anomaly_ae.reporting.run_figures import (
+    reconstruct,
+    reconstruction_grid,
+    save_training_figures,
+    shown_images,
+)
 from anomaly_ae.runs.record import FINISHED, RUNNING, TRAINING, RunRecord
 from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore, conflicts
-from anomaly_ae.runtime.progress import display, say, stage
+from anomaly_ae.runtime.progress import Display, Silent, display, say, stage
 from anomaly_ae.runtime.torch_state import left_as_found, spinning
-from anomaly_ae.storage.atomic import storage_errors, write_csv, write_json, write_with
+from anomaly_ae.storage.atomic import expand, storage_errors, write_csv, write_json, write_with
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
-from anomaly_ae.training import Epoch, Training, earlier, epoch_count, train_epochs
-from anomaly_ae.workflows.experiment import Experiment
+from anomaly_ae.tracking.training_logger import TrainingLogger
+from anomaly_ae.training import Epoch, Training, earlier
+from anomaly_ae.workflows.experiment import TrainingData, resolve
 from anomaly_ae.workflows.find_model import has_detector
 from anomaly_ae.workflows.lifecycle import finish_run, run_status, start_run
 
@@ -106,19 +114,23 @@ def train(
     home = home or RunStore.find()
     mark_dead_runs(home)
     with stage("reading the images"):
-        job = Experiment.prepare(config, home, save_to)
-    used = job.config
+        experiment, data = resolve(config, home)
+    if save_to:
+        check_target(expand(save_to).resolve())
+    used = experiment.config
     name = place.cell if place else f"{short_name(used.dataset)} {used.normal} · {used.autoencoder} · {used.scorer}"
-    parent = place.parent if place else None
-    files = {"config.json": used.to_dict(), "split.json": job.split_record}
-    record = RunRecord.new(name, tracking, parent.record.id if parent else None)
-    device, threads = str(job.device), torch.get_num_threads()
-    record = dataclasses.replace(record, device=device, parameters=job.parameters, threads=threads)
-    with start_run(home, config.experiment, record, files) as (run, tracker):
-        if place and place.weights and place.weights.split["parts"] == job.split_record["parts"]:
+    record = dataclasses.replace(
+        RunRecord.new(name, tracking, place.parent.record.id if place else None),
+        device=str(experiment.device),
+        parameters=parameter_count(experiment.network),
+        threads=torch.get_num_threads(),
+    )
+    files = {"config.json": used.to_dict(), "split.json": data.record}
+    with start_run(home, used.experiment, record, files) as (run, run_logger):
+        if place and place.weights and place.weights.split["parts"] == data.record["parts"]:
             _take_over(place.weights, run)
-        tracker.log_start(run)
-        return _train(job, run, tracker, figures)
+        run_logger.log_start(run)
+        return _train(experiment, data, run, run_logger, save_to, figures)
 
 
 def _take_over(other: RunFolder, run: RunFolder) -> None:
@@ -157,140 +169,160 @@ def resume(
         record = run.record
         if record.status == FINISHED and has_detector(run):
             raise UsageError(f"run {record.id} is finished; there is nothing to resume")
+        if save_to:
+            check_target(expand(save_to).resolve())
         with stage("reading the images"):
-            job = Experiment.prepare(config, home, save_to, run.split)
-        if any(job.split_record[key] != run.split.get(key) for key in ("digest", "parts")):
+            experiment, data = resolve(config, home, run.split)
+        if any(data.record[key] != run.split.get(key) for key in ("digest", "parts")):
             raise DataChanged(f"the data are not those that run {record.id} was started with; use that data")
-        tracker = RunLogger(home, record.mlflow_run_id)
-        with run_status(run, tracker):
-            run.write_start(job.config, job.split_record)
+        run_logger = RunLogger(home, record.mlflow_run_id)
+        with run_status(run, run_logger):
+            run.write_start(experiment.config, data.record)
             run.update(status=RUNNING, unlogged=record.tracked)
-            tracker.set_status(RUNNING)
-            return _train(job, run, tracker, figures, behind=record.unlogged)
+            run_logger.set_status(RUNNING)
+            return _train(experiment, data, run, run_logger, save_to, figures, behind=record.unlogged)
 
 
-def _train(job: Experiment, run: RunFolder, tracker: RunLogger, figures: bool, behind: bool = False) -> TrainResult:
-    """Train, make the detector, draw, and mirror it all to MLflow.
+def _train(
+    experiment: Experiment,
+    data: TrainingData,
+    run: RunFolder,
+    run_logger: RunLogger,
+    save_to: str | Path | None,
+    figures: bool,
+    behind: bool = False,
+) -> TrainResult:
+    """Make the detector, draw, and mirror it all to MLflow.
 
     behind: whether MLflow lacked something before
     """
-    training = _fit(job, run, tracker)
-    fitting = (job.recipe, job.preprocessing, training.best, job.images, job.split, job.config.target_fpr, job.device)
-    with stage(f"fitting the scorer {job.recipe.scorer}, and calibrating"):
-        detector = fit_detector(*fitting)
+    config, images = experiment.config, data.images
+    untrained = reconstruct(experiment.network, shown_images(images["validation"]))
+    callbacks = (
+        RunRecorder(run, experiment, images),
+        TrainingLogger(run, run_logger),
+        Progress(run, experiment, images),
+    )
+    detector = fit(experiment, images, data.split, callbacks)
     detector.save(run.path / "detector")
     if rows := detector.calibration.by_file():
         write_csv(run.path / CALIBRATION_SCORES, rows)
-    save_image(run.path / EXAMPLE, as_pixels(as_float(job.images["validation"].images[0]).numpy()))
-    recipe, shape = detector.recipe, detector.preprocessing.shape
-    save_parts(run.path / "network", detector.network, recipe.autoencoder, shape, recipe.options)
+    save_image(run.path / EXAMPLE, as_pixels(as_float(images["validation"].images[0]).numpy()))
+    save_parts(run.path / "network", detector.network, str(config.autoencoder), detector.preprocessing.shape, config)
     if figures:
         with stage("drawing the figures"):
-            save_training_figures(run, training.history, detector, job)
+            save_training_figures(run, detector, images, untrained)
     with stage("measuring the reconstructions of the training images"):
-        result = _result(training, detector, job, run)
+        result = _result(detector, experiment, images, run)
     write_json(run.path / "result.json", result.to_dict())
-    finish_run(run, tracker, behind=behind)
-    if job.save_to:
-        detector.save(job.save_to)
+    finish_run(run, run_logger, behind=behind)
+    if save_to:
+        detector.save(save_to)
     return result
 
 
-def _fit(job: Experiment, run: RunFolder, tracker: RunLogger) -> Training:
-    """Train the network, from the checkpoint if there is one."""
-    config, fit, validation = job.config, job.images["fit"].images, job.images["validation"].images
-    torch.manual_seed(config.seed)
-    training = Training(job.recipe.build(job.preprocessing.shape).to(job.device), config)
-    if training.load(run.checkpoint):
-        run.write_history(training.history)
-        tracker.log_missing(run)
-        say(f"run {run.record.id} goes on after epoch {len(training.history)}")
-    else:
-        _log_grid(training, validation, 0, run, tracker)
-    total = epoch_count(config, len(fit))
-    data = f"{short_name(job.recipe.dataset)} {printable(config.normal)}"
-    say(f"run {run.record.id}: {counted(len(fit), 'image')} of {data} on {job.device}")
-    if job.device.type == "cpu" and (warning := spinning()):
-        say(warning)
-    shown_before = len(training.history) * len(fit)
-    with display(total * len(fit), shown_before) as shown, _kept(training, run, tracker) as keep:
-        for epoch in train_epochs(training, job.objective, fit, validation, shown):
-            keep(epoch)
-            if epoch.epoch == 1 or epoch.epoch % max(1, total // GRIDS) == 0:
-                _log_grid(training, validation, epoch.epoch, run, tracker)
-            shown.line(
-                f"epoch {epoch.epoch}/{total} · loss {epoch.train_loss:.5f} · validation loss "
-                f"{epoch.validation_loss:.5f} · {epoch.images_per_second:,.0f} images/s",
-                last=epoch.epoch == total or training.stops_early(total),
-            )
-    return training
-
-
-@contextmanager
-def _kept(training: Training, run: RunFolder, tracker: RunLogger) -> Iterator[Callable[[Epoch], None]]:
-    """Keeps a training in its folder and in MLflow: now and then, of the epochs that it is told of, and at the end,
-    however it ends. A kill loses `KEEP_EVERY` seconds and the epoch it was in.
+class RunRecorder(Callback):
+    """Keeps a training in its folder: checkpoint, losses and reconstruction grids, now and then and at the end,
+    however it ends. A kill loses `KEEP_EVERY` seconds and the epoch it was in. A checkpoint that is there is gone on from.
     """
-    snapshot, waiting, kept_at = training.snapshot(), list[Epoch](), -math.inf
 
-    def write() -> None:
-        snapshot.save(run.checkpoint)
-        run.write_history(snapshot.history)
+    def __init__(self, run: RunFolder, experiment: Experiment, images: Mapping[str, ImageSet]) -> None:
+        self.run, self.validation = run, images["validation"].images
+        self.grid_every = max(1, int(experiment.config.epochs or 1) // GRIDS)
+        self.kept_at = -math.inf
 
-    def keep(epoch: Epoch) -> None:
-        nonlocal snapshot, waiting, kept_at
-        snapshot = training.snapshot()
-        waiting.append(epoch)
-        if time.monotonic() - kept_at >= KEEP_EVERY:
-            write()
-            told, waiting = waiting, []
-            tracker.log_epochs(told)
-            kept_at = time.monotonic()
+    def on_start(self, training: Training) -> None:
+        if training.load(self.run.checkpoint):
+            self.run.write_history(training.history)
+            say(f"run {self.run.record.id} goes on after epoch {len(training.history)}")
+        else:
+            save_image(self.run.grid(0), reconstruction_grid(training.network, self.validation))
+        self.snapshot = training.snapshot()
 
-    try:
-        yield keep
-    except BaseException:
-        if snapshot.history:
-            write()
-            tracker.log_missing(run)
-        raise
-    write()
-    tracker.log_epochs(waiting)
-    earlier(run.checkpoint).unlink(missing_ok=True)
+    def on_epoch(self, training: Training, epoch: Epoch) -> None:
+        self.snapshot = training.snapshot()
+        if time.monotonic() - self.kept_at >= KEEP_EVERY:
+            self._keep()
+        if epoch.epoch == 1 or epoch.epoch % self.grid_every == 0:
+            save_image(self.run.grid(epoch.epoch), reconstruction_grid(training.network, self.validation))
 
+    def on_end(self, training: Training, error: BaseException | None) -> None:
+        if self.snapshot.history:
+            self._keep()
+        if error is None:
+            earlier(self.run.checkpoint).unlink(missing_ok=True)
 
-def _log_grid(training: Training, validation: Tensor, epoch: int, run: RunFolder, tracker: RunLogger) -> None:
-    """Keep what the network makes of some validation images after this epoch; epoch 0 is before training."""
-    path = run.path / "images" / f"epoch-{epoch:05}.png"
-    save_image(path, reconstruction_grid(training, validation))
-    tracker.log_grid(path)
+    def _keep(self) -> None:
+        self.snapshot.save(self.run.checkpoint)
+        self.run.write_history(self.snapshot.history)
+        self.kept_at = time.monotonic()
 
 
-def _result(training: Training, detector: Detector, job: Experiment, run: RunFolder) -> TrainResult:
-    history = training.history
-    seconds = sum(epoch.seconds for epoch in history)
+class Progress(Callback):
+    """Shows on standard error how a training goes."""
+
+    def __init__(self, run: RunFolder, experiment: Experiment, images: Mapping[str, ImageSet]) -> None:
+        self.run, self.experiment, self.count = run, experiment, len(images["fit"])
+        self.total, self.shown = int(experiment.config.epochs or 1), ExitStack()
+        self.display: Display = Silent()
+
+    def on_start(self, training: Training) -> None:
+        config, device = self.experiment.config, self.experiment.device
+        data = f"{short_name(config.dataset)} {printable(config.normal)}"
+        say(f"run {self.run.record.id}: {counted(self.count, 'image')} of {data} on {device}")
+        if device.type == "cpu" and (warning := spinning()):
+            say(warning)
+        done = len(training.history) * self.count
+        self.display = self.shown.enter_context(display(self.total * self.count, done))
+
+    def on_batches(self, images: int, state: str) -> None:
+        self.display.advance(images, state)
+
+    def on_epoch(self, training: Training, epoch: Epoch) -> None:
+        self.display.line(
+            f"epoch {epoch.epoch}/{self.total} · loss {epoch.train_loss:.5f} · validation loss "
+            f"{epoch.validation_loss:.5f} · {epoch.images_per_second:,.0f} images/s",
+            last=epoch.epoch == self.total or training.stops_early(self.total),
+        )
+
+    def on_end(self, training: Training, error: BaseException | None) -> None:
+        self.shown.close()
+
+    def stage(self, what: str) -> AbstractContextManager[None]:
+        return stage(what)
+
+
+def _result(
+    detector: Detector,
+    experiment: Experiment,
+    images: Mapping[str, ImageSet],
+    run: RunFolder,
+) -> TrainResult:
+    history = run.history()
+    best = min(history, key=lambda epoch: epoch.validation_loss)
     encoder, decoder = detector.network.parameter_counts()
+    seconds = sum(epoch.seconds for epoch in history)
     return TrainResult(
         run_id=run.record.id,
         epochs=len(history),
-        best_epoch=training.best_epoch.epoch,
+        best_epoch=best.epoch,
         train_seconds=seconds,
         images_per_second=sum(epoch.images_per_second * epoch.seconds for epoch in history) / seconds,
         final_loss=history[-1].train_loss,
-        validation_loss=training.best_epoch.validation_loss,
-        train_mse=reconstruction_mse(detector, job.images["fit"].images),
-        validation_mse=reconstruction_mse(detector, job.images["validation"].images),
-        parameters=job.parameters,
+        validation_loss=best.validation_loss,
+        train_mse=reconstruction_mse(detector, images["fit"].images),
+        validation_mse=reconstruction_mse(detector, images["validation"].images),
+        parameters=encoder + decoder,
         encoder_parameters=encoder,
         decoder_parameters=decoder,
         span=detector.network.span,
-        scorer=detector.recipe.scorer,
+        scorer=str(detector.config.scorer),
         threshold=detector.threshold,
         target_fpr=detector.calibration.target_fpr,
         calibration_images=len(detector.calibration.scores),
         smallest_rate=smallest_rate(len(detector.calibration.scores)),
         threshold_warning=detector.calibration.warning,
-        device=str(job.device),
+        device=str(experiment.device),
         run_folder=str(run.path),
         next=run.next_commands(),
     )

@@ -8,7 +8,6 @@ with one class normal, ten with one class novel, and one with the first three no
 """
 
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -21,17 +20,18 @@ from scipy.ndimage import gaussian_filter, grey_dilation, map_coordinates
 from torch import Tensor
 from torch.nn import functional
 
-from anomaly_ae.autoencoders import build_autoencoder
+from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.detector.fit import fit_scorer
+from anomaly_ae.detector.experiment import Experiment
+from anomaly_ae.detector.fit import fit_scorer, train_network
 from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.metrics.ranking import ranking
-from anomaly_ae.objectives import build_objective
-from anomaly_ae.runtime.progress import Silent, say
+from anomaly_ae.runtime.progress import say
 from anomaly_ae.runtime.tables import plain_table
-from anomaly_ae.training import Training, train_epochs
+from anomaly_ae.scorers import build_scorer
 
 LETTERS, OF_EACH, CANVAS = "aeghknrsty", 500, 96
 FONTS = (
@@ -123,20 +123,15 @@ def areas(data: ImageSet, normal: list[int]) -> dict[str, float]:
     parts = [data.images[chosen] for chosen in (fit, validation, torch.cat([test[:MOST_TESTED], novel]))]
     labels = np.arange(len(parts[2])) >= len(parts[2]) - len(novel)
     network = _trained(parts[0], parts[1])
-    scorers = {name: fit_scorer(name, network, parts[0], parts[1]) for name in SCORERS}
+    scorers = {name: fit_scorer(build_scorer(name), network, parts[0], parts[1]) for name in SCORERS}
     scores = {name: map_images(network, parts[2], each.score, ()) for name, each in scorers.items()}
     return {name: ranking(values.numpy(), labels).auroc for name, values in scores.items()}
 
 
-def _trained(fit: Tensor, validation: Tensor) -> torch.nn.Module:
+def _trained(fit: Tensor, validation: Tensor) -> Autoencoder:
     config = RunConfig(normal="0", epochs=max(1, round(STEPS / max(1, round(len(fit) / 128)))), patience=1_000)
-    torch.manual_seed(0)
-    training = Training(build_autoencoder("conv", (1, 28, 28), RunConfig()), config)
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in train_epochs(training, build_objective("mse"), fit, validation, Path(folder) / "c", Silent()):
-            pass
-    training.network.load_state_dict(training.best)
-    return training.network.eval()
+    experiment = Experiment.build(config, Preprocessing.for_shape((1, 28, 28)), ("normal",), ("normal",))
+    return train_network(experiment, fit, validation)
 
 
 def main() -> None:

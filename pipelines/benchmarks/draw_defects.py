@@ -114,9 +114,9 @@ def main(model: str, out: str) -> None:
     detector, rng = load(model), random.Random(0)
     names = (detector.split.validation.names or ()) + (detector.split.calibration.names or ())
     for number, name in enumerate(names):
-        with Image.open(Path(detector.recipe.dataset) / name.decode()) as opened:
+        with Image.open(Path(detector.config.dataset) / name.decode()) as opened:
             image = opened.convert("L")
-        save(Path(out) / f"test/{detector.recipe.normal[0]}/{number:03}.png", image)
+        save(Path(out) / f"test/{detector.normal[0]}/{number:03}.png", image)
         for kind, draw in KINDS.items():
             drawn, where = draw(image, rng)
             save(Path(out) / f"test/{kind}/{number:03}.png", drawn)

@@ -101,10 +101,10 @@ def draw(results: list[Realised]) -> Figure:
 def main(model: str = "latest", picture: str | None = None) -> None:
     """Print a table, and draw it."""
     detector = load(model, device="cpu")
-    dataset = load_dataset(detector.recipe.dataset)
+    dataset = load_dataset(detector.config.dataset)
     held_out = detector.score(detector.split.calibration.take(dataset).images)
     test = detector.score(test_normals(detector, detector.split.test.take(dataset)))
-    print(f"{dataset.name} {','.join(detector.recipe.normal)}, scorer {detector.recipe.scorer}:", end=" ")
+    print(f"{dataset.name} {','.join(detector.normal)}, scorer {detector.config.scorer}:", end=" ")
     print(f"{len(held_out):,} held-out normals, halved {DIVISIONS} times")
     print("guarantee    asked   expected  fresh: mean ± s.e.   above asked in  test split")
     results = [

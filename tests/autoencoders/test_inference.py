@@ -19,6 +19,7 @@ from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.fit import fit_scorer
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.preprocessing import resize
+from anomaly_ae.scorers import build_scorer
 
 
 def test_bytes_become_floats_from_0_to_1() -> None:
@@ -59,7 +60,7 @@ def test_how_many_images_come_together_changes_no_score_by_more_than_a_hundred_t
     torch.manual_seed(0)
     images = resize(load_dataset("digits").files["train"].images[:110], (20, 20))
     network = build_autoencoder("conv", (1, 20, 20), RunConfig(latent=4, tile=tile))
-    fitted = fit_scorer(scorer, network, images[50:95], images[95:])  # which remembers some of these
+    fitted = fit_scorer(build_scorer(scorer), network, images[50:95], images[95:])  # which remembers some of these
     images = images[:70]
     whole = map_images(network, images, fitted.score, ())
     slack = 1e-5 * float(whole.std())  # of combinations, which are logarithms and may be about zero

@@ -9,6 +9,7 @@ from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.fit import fit_scorer
 from anomaly_ae.errors import DataError, DetectorDamaged, ModelNotFound, StorageError, UsageError
+from anomaly_ae.scorers import build_scorer
 from tests.conftest import Trained
 
 
@@ -28,7 +29,7 @@ def test_after_loading_it_says_what_it_said_before_saving(trained: Trained, tmp_
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["detector.json", "weights.safetensors"]
     assert torch.equal(one.score(images()), other.score(images()))
     assert one.threshold == other.threshold
-    assert one.recipe == other.recipe
+    assert (one.config, one.normal) == (other.config, other.normal)
     assert one.split.summary() == other.split.summary()
     assert torch.equal(one.p_values(one.score(images())), other.p_values(other.score(images())))
 
@@ -161,7 +162,8 @@ def test_a_trimmed_scorer_has_not_seen_what_scored_highest(trained: Trained) -> 
     noise = torch.randint(0, 256, (10, *fit.shape[1:]), dtype=torch.uint8)
     smuggled = torch.cat([fit, noise])
     for trimmed, left_out in ((0.0, 0), (0.05, round(0.05 * len(smuggled)))):
-        memory = fit_scorer("pixel-knn", detector.network, smuggled, validation, trimmed).state()["memory"]
+        scorer = fit_scorer(build_scorer("pixel-knn"), detector.network, smuggled, validation, trimmed)
+        memory = scorer.state()["memory"]
         assert len(memory) == len(smuggled) - left_out
         nearest = torch.cdist(noise.flatten(1).float() / 255, memory).amin(dim=1)
         assert bool((nearest > 0.5).all() if trimmed else (nearest < 0.01).all())

@@ -17,11 +17,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from anomaly_ae import AnomalyAEError
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.splits import split_dataset
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.detector.fit import fit_detector
-from anomaly_ae.detector.serialization import Recipe, digest_of
+from anomaly_ae.detector.experiment import Experiment
+from anomaly_ae.detector.fit import make_detector
+from anomaly_ae.detector.serialization import digest_of
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.storage.atomic import sha256
 
@@ -42,12 +44,12 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
         if named:  # as pictures in a folder are
             file = dataclasses.replace(file, names=tuple(b"%d.png" % i for i in range(len(file))))
         dataset = dataclasses.replace(dataset, files={"train": file})
-        recipe = Recipe("digits", dataset.classes, ("0", "1", "2", "3", "4", "5"), "conv", scorer)
+        config = RunConfig(autoencoder="conv", scorer=scorer, device="cpu")
         split = split_dataset(dataset, range(6), seed=0)
         images = {part: getattr(split, part).take(dataset) for part in ("fit", "validation", "calibration")}
-        weights = recipe.build(dataset.shape).state_dict()
-        place = Preprocessing.for_shape(dataset.shape)
-        detector = fit_detector(recipe, place, weights, images, split, 0.05, torch.device("cpu"))
+        seen = Preprocessing.for_shape(dataset.shape)
+        experiment = Experiment.build(config, seen, dataset.classes, ("0", "1", "2", "3", "4", "5"))
+        detector = make_detector(experiment, experiment.network, images, split)
         other = detector.calibration.at(**calibration) if calibration else detector.calibration
         folder = tmp_path_factory.mktemp("saved") / "detector"
         dataclasses.replace(detector, calibration=other).save(folder)
@@ -170,13 +172,13 @@ def test_every_tensor_that_is_changed_is_refused(make: Make, tmp_path: Path, sco
 
 
 CLAIMS: list[dict[str, Any]] = [
-    {"recipe": {"latent": 3_000_000}},
-    {"recipe": {"autoencoder": "vanilla", "latent": 2**24}},
-    {"recipe": {"autoencoder": "shallow-cnn"}, "preprocessing": {"height": 2**13, "width": 2**13}},
+    {"config": {"latent": 3_000_000}},
+    {"config": {"autoencoder": "vanilla", "latent": 2**24}},
+    {"config": {"autoencoder": "shallow-cnn"}, "preprocessing": {"height": 2**13, "width": 2**13}},
     {"preprocessing": {"height": 2**24, "width": 2**24}},
     {"preprocessing": {"channels": 2**20}},
-    {"recipe": {"tile": [8, 8]}, "preprocessing": {"height": 2**13, "width": 2**13}},
-    {"recipe": {"scorer": "+".join(["mse"] * 1_000)}},
+    {"config": {"tile": "8x8"}, "preprocessing": {"height": 2**13, "width": 2**13}},
+    {"config": {"scorer": "+".join(["mse"] * 1_000)}},
     {"calibration": {"images": 2**62}},
     {"split": {"fit": {"images": 2**62}}},
 ]
@@ -273,4 +275,4 @@ def sparse(path: Path, size: int) -> None:
 def test_a_home_folder_is_filled_in(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make("mse")
     monkeypatch.setenv("HOME", str(folder.parent))
-    assert Detector.load(f"~/{folder.name}").recipe.scorer == "mse"
+    assert Detector.load(f"~/{folder.name}").config.scorer == "mse"

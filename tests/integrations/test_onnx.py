@@ -12,10 +12,12 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import AUTOENCODERS
 from anomaly_ae.calibration.conformal import GUARANTEES, TAIL
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.splits import PARTS, split_dataset
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.detector.fit import fit_detector
+from anomaly_ae.detector.experiment import Experiment
+from anomaly_ae.detector.fit import make_detector
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
@@ -28,7 +30,6 @@ pytest.importorskip("onnxscript")
 import onnx
 import onnxruntime
 
-from anomaly_ae.detector.serialization import Recipe
 from anomaly_ae.integrations import onnx as door
 
 EXPORTABLE = sorted({*SCORERS} - {"aligned-knn"})  # the latter is the default, tested below
@@ -47,15 +48,14 @@ def surfaces(count: int, shape: tuple[int, int, int]) -> Tensor:
 def make(autoencoder: str, scorer: str, shape: tuple[int, int, int] = (1, 28, 28), **told: Any) -> Detector:
     """A detector with a network as it was drawn, which has seen some noise for its batch norm."""
     torch.manual_seed(0)
-    recipe = Recipe("surfaces", ("good",), ("good",), autoencoder, scorer, **told)
-    network = recipe.build(shape)
+    config = RunConfig(dataset="surfaces", autoencoder=autoencoder, scorer=scorer, device="cpu", **told)
+    experiment = Experiment.build(config, Preprocessing.for_shape(shape), ("good",), ("good",))
     with torch.no_grad():
-        network(torch.rand(16, shape[0], *(recipe.tile or shape[1:])))
+        experiment.network.train()(torch.rand(16, shape[0], *(config.tile_size or shape[1:])))
     data = Dataset("surfaces", ("good",), {"train": ImageSet(surfaces(100, shape), torch.zeros(100).long())})
     split = split_dataset(data, [0], seed=0, needed=19)
     parts = {name: getattr(split, name).take(data) for name in PARTS}
-    weights, preprocessing = network.state_dict(), Preprocessing.for_shape(shape)
-    return fit_detector(recipe, preprocessing, weights, parts, split, 0.05, torch.device("cpu"))
+    return make_detector(experiment, experiment.network.eval(), parts, split)
 
 
 def run(file: Path, images: Tensor) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from anomaly_ae.reporting import figures
-from anomaly_ae.reporting.figures.latent_map import class_colors
+from anomaly_ae.reporting.figures.latent_space import class_colors
 from anomaly_ae.training import Epoch
 
 RNG = np.random.default_rng(0)

@@ -84,7 +84,7 @@ def test_resuming_leaves_random_numbers_and_threads_as_they_were(
     with left_as_found():
         torch.set_num_threads(2)
         with monkeypatch.context() as patch:
-            patch.setattr("anomaly_ae.workflows.train.fit_detector", stop)
+            patch.setattr("anomaly_ae.detector.fit.make_detector", stop)
             with pytest.raises(Interrupted):
                 anomaly_ae.train(RunConfig(normal="0", preset="fast", epochs=1), home=home, tracking=False)
         torch.set_num_threads(1)

@@ -250,7 +250,8 @@ def test_of_many_processes_at_once_one_follows_and_makes_a_backup(make: Make, tm
     old = make(tmp_path / "old" / "mlruns")
     new = move(old, tmp_path / "mlruns")
     code = (
-        "import sys; from anomaly_ae.runs.store import RunStore\nfrom anomaly_ae.tracking.relocate import follow_move\n"
+        "import sys\nfrom anomaly_ae.runs.store import RunStore\nfrom anomaly_ae.tracking.relocate import follow_move"
+        "\n"
         "follow_move(RunStore.find(sys.argv[1]))"
     )
     command = [sys.executable, "-c", code, str(new.root)]

@@ -17,7 +17,6 @@ from anomaly_ae.reporting import text
 from anomaly_ae.runs.record import KILLED
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime import progress
-from anomaly_ae.workflows import train as train_module
 from anomaly_ae.workflows.train import resume
 
 SHORT = RunConfig(normal="5", epochs=1, scorer="mse")
@@ -100,7 +99,7 @@ def test_a_resumed_run_is_in_all_as_one_that_was_not_interrupted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(train_module, "fit_detector", interrupt)
+        interrupted.setattr("anomaly_ae.detector.fit.make_detector", interrupt)
         with pytest.raises(Interrupted, match="go on with: anomaly-ae train --resume"):
             train(home)
     (run,) = home.runs()

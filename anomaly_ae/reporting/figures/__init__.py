@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from anomaly_ae.reporting.figures.curves import compared_rocs as compared_rocs
     from anomaly_ae.reporting.figures.curves import loss_curves as loss_curves
     from anomaly_ae.reporting.figures.curves import roc_and_precision_recall as roc_and_precision_recall
-    from anomaly_ae.reporting.figures.image_rows import CONTOUR as CONTOUR
-    from anomaly_ae.reporting.figures.image_rows import OVERLAY_PIXELS as OVERLAY_PIXELS
-    from anomaly_ae.reporting.figures.image_rows import SHOWN as SHOWN
-    from anomaly_ae.reporting.figures.image_rows import TRUTH as TRUTH
-    from anomaly_ae.reporting.figures.image_rows import image_rows as image_rows
-    from anomaly_ae.reporting.figures.image_rows import labelled_rows as labelled_rows
-    from anomaly_ae.reporting.figures.image_rows import overlay as overlay
-    from anomaly_ae.reporting.figures.image_rows import overlays as overlays
-    from anomaly_ae.reporting.figures.latent_map import MAPPED as MAPPED
-    from anomaly_ae.reporting.figures.latent_map import latent_map as latent_map
+    from anomaly_ae.reporting.figures.image_grids import CONTOUR as CONTOUR
+    from anomaly_ae.reporting.figures.image_grids import OVERLAY_PIXELS as OVERLAY_PIXELS
+    from anomaly_ae.reporting.figures.image_grids import SHOWN as SHOWN
+    from anomaly_ae.reporting.figures.image_grids import TRUTH as TRUTH
+    from anomaly_ae.reporting.figures.image_grids import image_rows as image_rows
+    from anomaly_ae.reporting.figures.image_grids import labelled_rows as labelled_rows
+    from anomaly_ae.reporting.figures.image_grids import overlay as overlay
+    from anomaly_ae.reporting.figures.image_grids import overlays as overlays
+    from anomaly_ae.reporting.figures.latent_space import MAPPED as MAPPED
+    from anomaly_ae.reporting.figures.latent_space import latent_map as latent_map
     from anomaly_ae.reporting.figures.predictions import detections as detections
     from anomaly_ae.reporting.figures.predictions import plot as plot
     from anomaly_ae.reporting.figures.saving import GRID_IMAGES as GRID_IMAGES
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Array": "saving",
-    "CONTOUR": "image_rows",
+    "CONTOUR": "image_grids",
     "GRID_IMAGES": "saving",
-    "MAPPED": "latent_map",
-    "OVERLAY_PIXELS": "image_rows",
-    "SHOWN": "image_rows",
-    "TRUTH": "image_rows",
+    "MAPPED": "latent_space",
+    "OVERLAY_PIXELS": "image_grids",
+    "SHOWN": "image_grids",
+    "TRUTH": "image_grids",
     "as_pixels": "saving",
     "calibration": "scores",
     "compared_losses": "curves",
@@ -55,13 +55,13 @@ _HOMES = {
     "folder_histogram": "scores",
     "grid": "saving",
     "heat_table": "scores",
-    "image_rows": "image_rows",
+    "image_rows": "image_grids",
     "label": "style",
-    "labelled_rows": "image_rows",
-    "latent_map": "latent_map",
+    "labelled_rows": "image_grids",
+    "latent_map": "latent_space",
     "loss_curves": "curves",
-    "overlay": "image_rows",
-    "overlays": "image_rows",
+    "overlay": "image_grids",
+    "overlays": "image_grids",
     "plot": "predictions",
     "roc_and_precision_recall": "curves",
     "save_figures": "saving",

@@ -9,7 +9,7 @@ from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError
 from anomaly_ae.images.preprocessing import Images
-from anomaly_ae.reporting.figures.image_rows import SHOWN, image_rows
+from anomaly_ae.reporting.figures.image_grids import SHOWN, image_rows
 from anomaly_ae.reporting.figures.saving import plain
 
 
@@ -29,7 +29,7 @@ def plot(detector: Detector, images: Images) -> Figure:
         for score, p in zip(scores.tolist(), detector.p_values(scores).tolist(), strict=True)
     ]
     count = f", the first {len(some)} of {len(prepared):,} images" if len(some) < len(prepared) else ""
-    heading = f"{plain(detector.recipe.name)}, threshold {detector.threshold:.4g}{count}"
+    heading = f"{plain(detector.name)}, threshold {detector.threshold:.4g}{count}"
     return detections(detector, some, titles, heading)
 
 

@@ -1,0 +1,124 @@
+"""A training with nothing left open: every default filled, every name looked up, everything made once."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from anomaly_ae.augmentation.transforms import Augment, build_augmentation, find_augmentations
+from anomaly_ae.autoencoders import Autoencoder, build_autoencoder, find_autoencoder
+from anomaly_ae.autoencoders.inference import pick_device
+from anomaly_ae.autoencoders.tiling import inner_network
+from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.errors import UsageError, one_line
+from anomaly_ae.images.preprocessing import Preprocessing
+from anomaly_ae.objectives import Objective, build_objective, parse_objective
+from anomaly_ae.objectives.perceptual import Features
+from anomaly_ae.scorers import Scorer, build_scorer, find_scorers
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """What is trained, on what it sees, and how.
+
+    config:          with nothing left open but the number of epochs, which goes by that of the images
+    classes, normal: the names of all classes, and of the normal ones
+    network:         on `device`, with the weights that training begins with
+    scorer:          that has learned nothing yet
+    """
+
+    config: RunConfig
+    classes: tuple[str, ...]
+    normal: tuple[str, ...]
+    preprocessing: Preprocessing
+    network: Autoencoder
+    scorer: Scorer
+    objective: Objective
+    augment: Augment
+    device: torch.device
+
+    @classmethod
+    def build(
+        cls,
+        config: RunConfig,
+        preprocessing: Preprocessing,
+        classes: tuple[str, ...],
+        normal: tuple[str, ...],
+        features: Features | None = None,
+    ) -> "Experiment":
+        """Make all that a config names; features: what the objective `perceptual` compares.
+
+        torch's random state is that of the config's seed then. Raises `UnknownName`, and `UsageError` where what is
+        named does not go together.
+        """
+        config = fill_defaults(config)
+        device = pick_device(config.device)
+        torch.manual_seed(config.seed)
+        network = build_autoencoder(str(config.autoencoder), preprocessing.shape, config).to(device)
+        experiment = cls(
+            config=dataclasses.replace(config, latent=inner_network(network).latent_size),
+            classes=classes,
+            normal=normal,
+            preprocessing=preprocessing,
+            network=network,
+            scorer=build_scorer(str(config.scorer), config.top_share),
+            objective=build_objective(str(config.objective), features),
+            augment=build_augmentation(config.augment),
+            device=device,
+        )
+        experiment._try_one_image()
+        return experiment
+
+    @torch.no_grad()
+    def _try_one_image(self) -> None:
+        """Put an empty image through network, scorer and objective. Raises `UsageError` if they do not fit."""
+        images = torch.zeros(1, *self.preprocessing.shape, device=self.device)
+        outputs = self.network.eval()(images)
+        for part in self.scorer.iter_parts():
+            part.check(outputs)
+        try:
+            self.objective(images, outputs)
+        except RuntimeError as error:
+            size = "×".join(map(str, self.preprocessing.shape))
+            raise UsageError(
+                f"objective {self.config.objective} cannot be taken of images {size} ({one_line(error)}); "
+                "name another objective, or a larger --image-size"
+            ) from error
+
+
+def fill_defaults(config: RunConfig) -> RunConfig:
+    """The config with what its preset, then its autoencoder, have of their own where nothing was named.
+
+    Raises `UnknownName`.
+    """
+    config = config.filled()
+    own = find_autoencoder(str(config.autoencoder))
+    return dataclasses.replace(
+        config,
+        objective=config.objective or own.objective,
+        learning_rate=config.learning_rate or own.learning_rate,
+        defects=own.defects if config.defects is None else config.defects,
+    )
+
+
+def check_names(config: RunConfig) -> None:
+    """Look up every name of a filled config but those of data and classes, before any data are read.
+
+    Raises `UnknownName`, and `UsageError` where two settings do not go together.
+    """
+    find_scorers(str(config.scorer), config.top_share)
+    find_augmentations(config.augment)
+    objectives = [name for _, name in parse_objective(str(config.objective))]
+    if "defect" in str(config.scorer).replace(" ", "").split("+") and "repair" not in objectives:
+        raise UsageError(
+            f"scorer defect reads what objective repair teaches, and the objective is {config.objective}; leave "
+            "--objective out, or name repair with it, as in repair+ssim"
+        )
+    if "repair" in objectives and not config.defects:
+        raise UsageError("objective repair needs defects to repair, and defects is 0; leave --set defects out")
+    if ("perceptual" in objectives) == (config.perceptual is None):
+        raise UsageError(
+            "objective perceptual and setting perceptual go together, and one was given without the other; name the "
+            "network whose features to compare with --set perceptual=: a finished run, a detector's folder, or a "
+            "torchvision network with its weights file, as in vgg16:vgg16.pth"
+        )
