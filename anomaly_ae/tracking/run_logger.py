@@ -19,7 +19,7 @@ from anomaly_ae.errors import ModelError, RunBusy, StorageError, one_line
 from anomaly_ae.escaping import printable, short_name
 from anomaly_ae.runs.record import KILLED, PIPELINE, RUNNING, RunRecord
 from anomaly_ae.runs.store import RunFolder, RunStore
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.storage.atomic import sweep_top
 from anomaly_ae.tracking.client import explain, find_experiment, open_client, store_held
 from anomaly_ae.tracking.database import run_ids, running_runs
@@ -45,6 +45,7 @@ LOGGED_PARAMS = (
     "seed",
 )  # as parameters
 GRIDS = "reconstructions"  # key of the images with a step slider
+RETRY_AFTER = 60.0  # seconds after which MLflow, once away, may be back
 MOST_METRICS = 1_000  # that MLflow takes at once
 LONGEST_NAME = 500  # of a data set that MLflow takes
 LONGEST_RUN_NAME = 250
@@ -85,13 +86,31 @@ class RunLogger:
         tags |= {FOLDER: record.id} | ({PARENT: parent} if parent else {})
 
         def begin(client: Any) -> None:
-            experiment_id = find_experiment(client, self.home, experiment)
-            begun = client.search_runs([experiment_id], f"tags.`{FOLDER}` = '{record.id}'", max_results=1)
-            name = printable(record.name)[:LONGEST_RUN_NAME]
-            run = begun[0] if begun else client.create_run(experiment_id, run_name=name, tags=tags)
-            self.run_id = run.info.run_id
+            experiment_id, name = find_experiment(client, self.home, experiment), printable(record.name)
 
-        self._attempt(begin)
+            def find() -> str | None:
+                begun = client.search_runs([experiment_id], f"tags.`{FOLDER}` = '{record.id}'", max_results=1)
+                return begun[0].info.run_id if begun else None
+
+            self.run_id = find()
+            try:
+                if self.run_id is None:
+                    run = client.create_run(experiment_id, run_name=name[:LONGEST_RUN_NAME], tags=tags)
+                    self.run_id = run.info.run_id
+            except BaseException:  # Ctrl-C, or an answer that was lost: MLflow may have the run all the same
+                self.run_id = find()
+                raise
+
+        with stage("waiting for MLflow"):
+            self._attempt(begin)
+
+    def finish(self, run: RunFolder, status: str, behind: bool) -> None:
+        """Bring MLflow all that a run came to. behind: whether MLflow lacked something before"""
+        with stage("logging to MLflow"):
+            self.log_model(run)  # first, for the results are of the model, too
+            self.log_results(run)
+            self.set_status(status)
+            sync_pending(run, self, behind)
 
     def lacks_something(self) -> bool:
         """Whether MLflow does not have all that it was given."""
@@ -268,28 +287,40 @@ def _evaluation_metrics(evaluation: dict[str, Any]) -> dict[str, float | None]:
     return metrics | {"test/auroc_low": low, "test/auroc_high": high}
 
 
+def sync_pending(run: RunFolder, run_logger: RunLogger, behind: bool = False) -> None:
+    """Keep whether MLflow has everything. If not, try once more, and say where it is kept if that fails.
+
+    behind: whether MLflow lacked something before
+    """
+    run.update(unlogged=run.record.tracked and (behind or run_logger.lacks_something()))
+    just_now = run_logger.failure and time.monotonic() - run_logger.failed_at < RETRY_AFTER
+    if run.record.unlogged and (just_now or not upload(run_logger.home, run)):
+        again = run.command("runs --sync")
+        say(f"everything is kept in {run.path}; log it to MLflow later with: {again}")
+
+
 def upload(home: RunStore, run: RunFolder) -> bool:
     """Bring MLflow up to what the run folder has; whether that worked is kept in the folder, and returned."""
     record = run.record
-    tracker = RunLogger(home, record.mlflow_run_id)
+    run_logger = RunLogger(home, record.mlflow_run_id)
     pipeline = record.kind == PIPELINE
     if record.mlflow_run_id is None:
-        tracker.begin(run.experiment, record)
-        run.update(mlflow_run_id=tracker.run_id, on_server=not home.is_local)
-    tracker.log_parent(_mlflow_parent(home, record))
+        run_logger.begin(run.experiment, record)
+        run.update(mlflow_run_id=run_logger.run_id, on_server=not home.is_local)
+    run_logger.log_parent(_mlflow_parent(home, record))
     if pipeline:
-        tracker.log_pipeline(run)
+        run_logger.log_pipeline(run)
         for cell in home.runs():
             if cell.record.parent == record.id and cell.record.mlflow_run_id:
-                RunLogger(home, cell.record.mlflow_run_id).log_parent(tracker.run_id)
+                RunLogger(home, cell.record.mlflow_run_id).log_parent(run_logger.run_id)
     else:
-        tracker.log_start(run)
-        tracker.log_missing(run)
-    tracker.log_model(run)  # first, for the results are of the model, too
-    tracker.log_results(run)
-    tracker.set_status(record.status)
-    run.update(unlogged=tracker.failure is not None)
-    return tracker.failure is None
+        run_logger.log_start(run)
+        run_logger.log_missing(run)
+    run_logger.log_model(run)  # first, for the results are of the model, too
+    run_logger.log_results(run)
+    run_logger.set_status(record.status)
+    run.update(unlogged=run_logger.failure is not None)
+    return run_logger.failure is None
 
 
 def _mlflow_parent(home: RunStore, record: RunRecord) -> str | None:

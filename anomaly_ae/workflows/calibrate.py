@@ -32,14 +32,14 @@ from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.reporting import figures, text
+from anomaly_ae.runs.lifecycle import finish_run, start_run
 from anomaly_ae.runs.record import CALIBRATION, RunRecord
 from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.scoring import Scored, score_images
 from anomaly_ae.storage.atomic import expand, write_csv, write_json
-from anomaly_ae.tracking.run_logger import mark_dead_runs
+from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.find_model import load_model
-from anomaly_ae.workflows.lifecycle import finish_run, start_run
 
 # Images that the detector was trained on score low: from this share below that quantile on, it is worth a word
 KNOWN_SHARE, LOW = 0.3, 0.1
@@ -283,8 +283,9 @@ def _keep(
     files = {"config.json": config.to_dict(), "split.json": split}
     record = RunRecord.new(name, tracking, parent.record.id if parent else None)
     record = dataclasses.replace(record, kind=CALIBRATION, resume="the same anomaly-ae calibrate again")
-    with start_run(home, config.experiment, record, files) as (run, tracker):
-        tracker.log_start(run)
+    run_logger = RunLogger(home, None)
+    with start_run(home, config.experiment, record, files, run_logger) as run:
+        run_logger.log_start(run)
         result = _result(run, old, new, normals, anomalies)
         new.save(run.path / "detector")
         if rows := new.calibration.by_file():
@@ -293,7 +294,7 @@ def _keep(
         write_json(run.path / "result.json", result.to_dict())
         if parent and (parent.path / EXAMPLE).exists():
             shutil.copy2(parent.path / EXAMPLE, run.path / EXAMPLE)
-        finish_run(run, tracker)
+        finish_run(run, run_logger)
     return result
 
 

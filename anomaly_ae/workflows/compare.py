@@ -9,13 +9,13 @@ from anomaly_ae.errors import ModelError, UsageError
 from anomaly_ae.reporting import figures, text
 from anomaly_ae.reporting.comparison import Row, compare_runs, differing_settings, draw_runs, labels, read_scores
 from anomaly_ae.reporting.html import ComparisonPage
+from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.record import FINISHED, PIPELINE
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.storage.atomic import sha256, write_csv, write_text
-from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
+from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.find_model import find_run
-from anomaly_ae.workflows.lifecycle import LOCK_WAIT, sync_pending
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +92,7 @@ def _keep(
         write_text(page, ComparisonPage(title, tables, headed, text.COMPARISON_NOTE).to_html())
         write_csv(page.parent / "runs.csv", rows)
         figures.save_figures(page.parent, drawn, title)
-        tracker = RunLogger(home, first.record.mlflow_run_id)
-        tracker.log_folder(first, str(folder))
-        sync_pending(first, tracker, behind)
+        run_logger = RunLogger(home, first.record.mlflow_run_id)
+        run_logger.log_folder(first, str(folder))
+        sync_pending(first, run_logger, behind)
     return page

@@ -3,13 +3,13 @@
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataChanged
 from anomaly_ae.reporting.run_figures import reconstruct, save_training_figures, shown_images
+from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.store import FIGURES, LATEST, RunStore
 from anomaly_ae.runtime.progress import stage
-from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
+from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.evaluate import OWN, evaluate
 from anomaly_ae.workflows.experiment import resolve
 from anomaly_ae.workflows.find_model import find_run
-from anomaly_ae.workflows.lifecycle import LOCK_WAIT, sync_pending
 
 
 def draw_again(name: str = LATEST, *, home: RunStore | None = None) -> list[str]:
@@ -29,9 +29,9 @@ def draw_again(name: str = LATEST, *, home: RunStore | None = None) -> list[str]
         with stage("drawing the figures"):
             untrained = reconstruct(experiment.network, shown_images(data.images["validation"]))
             save_training_figures(run, detector, data.images, untrained)
-        tracker = RunLogger(home, run.record.mlflow_run_id)
-        tracker.log_folder(run, FIGURES)
-        sync_pending(run, tracker, run.record.unlogged)
+        run_logger = RunLogger(home, run.record.mlflow_run_id)
+        run_logger.log_folder(run, FIGURES)
+        sync_pending(run, run_logger, run.record.unlogged)
     if run.read(f"{OWN}/metrics.json"):
         evaluate(run.record.id, home=home)
     return sorted(str(path) for path in (run.path / FIGURES).glob("*.png"))

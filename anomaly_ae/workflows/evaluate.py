@@ -29,12 +29,12 @@ from anomaly_ae.escaping import short_name
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.reporting.figures.saving import save_figures
+from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.store import FIGURES, LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.progress import report_skipped, say, stage
 from anomaly_ae.scorers import SCORERS, build_scorer
-from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
+from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.find_model import load_model
-from anomaly_ae.workflows.lifecycle import LOCK_WAIT, sync_pending
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -197,10 +197,10 @@ def _keep(
                 with stage("drawing the figures"):
                     save_figures(place, drawn(evaluation), run.record.name)
             write_tables(run.path / folder, detector, test, scores, evaluation)
-            tracker = RunLogger(home, run.record.mlflow_run_id)
+            run_logger = RunLogger(home, run.record.mlflow_run_id)
             with stage("logging to MLflow"):
-                tracker.log_results(run)
-                sync_pending(run, tracker, behind)
+                run_logger.log_results(run)
+                sync_pending(run, run_logger, behind)
             places = dict.fromkeys((place, run.path / folder) if drawn else (run.path / folder,))
             say(f"{'figures and tables' if drawn else 'tables'} are in {' and '.join(map(str, places))}")
     except (RunBusy, StorageError) as error:

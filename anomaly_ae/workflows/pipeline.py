@@ -28,6 +28,7 @@ from anomaly_ae.reporting import text
 from anomaly_ae.reporting.cells import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.reporting.figures.saving import save_figures
 from anomaly_ae.reporting.scorer_ranking import draw_scorers, measured, scorer_table
+from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.record import FAILED, FINISHED, PIPELINE, RUNNING, RunRecord
 from anomaly_ae.runs.store import FIGURES, RunFolder, RunStore, place_flag, warn
 from anomaly_ae.runtime.progress import say
@@ -35,7 +36,6 @@ from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.storage.atomic import write_csv, write_json, write_text
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.evaluate import evaluate
-from anomaly_ae.workflows.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.workflows.parallel import run_parallel
 from anomaly_ae.workflows.train import CellPosition, resume, train
 
@@ -95,11 +95,11 @@ def run_plan(
     if run.record.tracked and not tracking:
         raise UsageError(f"run {run.record.id} goes on as it was started, with tracking; leave --no-tracking out")
     say(f"going on with run {run.record.id} of {path}")
-    tracker, behind = RunLogger(home, run.record.mlflow_run_id), run.record.unlogged
-    with run.lock(), run_status(run, tracker):
+    run_logger, behind = RunLogger(home, run.record.mlflow_run_id), run.record.unlogged
+    with run.lock(), run_status(run, run_logger):
         run.update(status=RUNNING, unlogged=run.record.tracked)
-        tracker.set_status(RUNNING)
-        return _run(plan, run, tracker, jobs, behind)
+        run_logger.set_status(RUNNING)
+        return _run(plan, run, run_logger, jobs, behind)
 
 
 def _earlier(plan: PipelineFile, home: RunStore) -> RunFolder | None:
@@ -141,19 +141,22 @@ def _start(
     again = shlex.join(["anomaly-ae", "run", str(plan.path), *settings]) + flags
     files, experiment = {"pipeline.json": _description(plan, again)}, plan.cells[0].config.experiment
     record = dataclasses.replace(RunRecord.new(plan.name, tracking), kind=PIPELINE, resume=again)
-    with start_run(home, experiment, record, files) as (run, tracker):
-        tracker.log_pipeline(run)
-        return _run(plan, run, tracker, jobs)
+    run_logger = RunLogger(home, None)
+    with start_run(home, experiment, record, files, run_logger) as run:
+        run_logger.log_pipeline(run)
+        return _run(plan, run, run_logger, jobs)
 
 
-def _run(plan: PipelineFile, run: RunFolder, tracker: RunLogger, jobs: int, behind: bool = False) -> PipelineResult:
+def _run(
+    plan: PipelineFile, run: RunFolder, run_logger: RunLogger, jobs: int, behind: bool = False
+) -> PipelineResult:
     """Run the cells that are missing, compare them all, and mirror that to MLflow.
 
     behind: whether MLflow lacked something before
     """
-    failed = _run_cells(plan, run, tracker.home, jobs)
-    result = _compare(plan, run, tracker.home, failed)
-    finish_run(run, tracker, FAILED if failed else FINISHED, behind)
+    failed = _run_cells(plan, run, run_logger.home, jobs)
+    result = _compare(plan, run, run_logger.home, failed)
+    finish_run(run, run_logger, FAILED if failed else FINISHED, behind)
     return result
 
 

@@ -34,6 +34,7 @@ from anomaly_ae.reporting.run_figures import (
     save_training_figures,
     shown_images,
 )
+from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.record import FINISHED, RUNNING, TRAINING, RunRecord
 from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore, conflicts
 from anomaly_ae.runtime.progress import Display, Silent, display, say, stage
@@ -44,7 +45,6 @@ from anomaly_ae.tracking.training_logger import TrainingLogger
 from anomaly_ae.training import Epoch, Training, earlier
 from anomaly_ae.workflows.experiment import TrainingData, resolve
 from anomaly_ae.workflows.find_model import has_detector
-from anomaly_ae.workflows.lifecycle import finish_run, run_status, start_run
 
 BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run
 KEEP_EVERY = 5.0  # seconds between checkpoints
@@ -126,7 +126,8 @@ def train(
         threads=torch.get_num_threads(),
     )
     files = {"config.json": used.to_dict(), "split.json": data.record}
-    with start_run(home, used.experiment, record, files) as (run, run_logger):
+    run_logger = RunLogger(home, None)
+    with start_run(home, used.experiment, record, files, run_logger) as run:
         if place and place.weights and place.weights.split["parts"] == data.record["parts"]:
             _take_over(place.weights, run)
         run_logger.log_start(run)
@@ -223,7 +224,8 @@ def _train(
 
 class RunRecorder(Callback):
     """Keeps a training in its folder: checkpoint, losses and reconstruction grids, now and then and at the end,
-    however it ends. A kill loses `KEEP_EVERY` seconds and the epoch it was in. A checkpoint that is there is gone on from.
+    however it ends. A kill loses `KEEP_EVERY` seconds and the epoch it was in. It goes on from a checkpoint
+    that is there.
     """
 
     def __init__(self, run: RunFolder, experiment: Experiment, images: Mapping[str, ImageSet]) -> None:

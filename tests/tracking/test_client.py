@@ -17,12 +17,12 @@ def test_who_logs_waits_while_another_holds_the_store(home: RunStore) -> None:
     RunLogger(home, None).begin("ours", RunRecord.new("first", tracked=True))
     with ThreadPoolExecutor() as pool:
         with home.store_lock():
-            tracker = RunLogger(home, None)
-            second = pool.submit(tracker.begin, "ours", RunRecord.new("second", tracked=True))
+            run_logger = RunLogger(home, None)
+            second = pool.submit(run_logger.begin, "ours", RunRecord.new("second", tracked=True))
             with pytest.raises(TimeoutError):
                 second.result(timeout=2)  # alone it takes some hundredths
         second.result(timeout=60)
-        assert tracker.run_id is not None
+        assert run_logger.run_id is not None
 
 
 INTERRUPTED_AT_ANY_MOMENT = """

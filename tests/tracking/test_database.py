@@ -113,9 +113,9 @@ def assert_works(home: RunStore) -> None:
 
 def begun(home: RunStore) -> str | None:
     """MLflow's id of a run that begins; None where MLflow is away."""
-    tracker = run_logger.RunLogger(home, None)
-    tracker.begin("ours", RunRecord.new("first", tracked=True))
-    return tracker.run_id
+    logger = run_logger.RunLogger(home, None)
+    logger.begin("ours", RunRecord.new("first", tracked=True))
+    return logger.run_id
 
 
 @pytest.mark.parametrize(("statements", "by"), [(300, signal.SIGKILL), (100, signal.SIGINT)])

@@ -26,9 +26,9 @@ def test_a_model_left_unfinished_is_replaced(trained: Trained) -> None:
     client, run_id = MlflowClient(trained.home.tracking_uri), trained.run.record.id
     experiment = client.get_run(run_id).info.experiment_id
     unfinished = client.create_logged_model(experiment, "model", source_run_id=run_id)
-    tracker = RunLogger(trained.home, run_id)
-    tracker.log_model(trained.run)
-    assert tracker.failure is None
+    run_logger = RunLogger(trained.home, run_id)
+    run_logger.log_model(trained.run)
+    assert run_logger.failure is None
     (left,) = models(client, trained)
     assert left.status == "READY"
     assert left.model_id != unfinished.model_id

@@ -27,9 +27,9 @@ Make = Callable[[Path], RunStore]
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a run, its model, a registered model, and MLflow's Default experiment in it."""
     home = RunStore.find(str(tmp_path_factory.mktemp("template") / "mlruns"))
-    tracker = run_logger.RunLogger(home, None)
-    tracker.begin("ours", RunRecord.new("first", tracked=True))
-    client, run_id = MlflowClient(home.tracking_uri), str(tracker.run_id)
+    logger = run_logger.RunLogger(home, None)
+    logger.begin("ours", RunRecord.new("first", tracked=True))
+    client, run_id = MlflowClient(home.tracking_uri), str(logger.run_id)
     client.log_text(run_id, "hello", "greeting.txt")
     model = client.create_logged_model("1", "model", source_run_id=run_id)
     (home.root / "model.txt").write_text("a model")
@@ -265,12 +265,12 @@ def test_of_many_processes_at_once_one_follows_and_makes_a_backup(make: Make, tm
 
 def test_a_run_that_was_killed_at_once_is_followed_too(cli_process: Cli, tmp_path: Path) -> None:
     old = RunStore.find(str(tmp_path / "old" / "mlruns"))
-    tracker = run_logger.RunLogger(old, None)
-    tracker.begin("ours", RunRecord.new("killed", tracked=True))
-    run = RunFolder(old.root / "runs" / str(tracker.run_id))
+    logger = run_logger.RunLogger(old, None)
+    logger.begin("ours", RunRecord.new("killed", tracked=True))
+    run = RunFolder(old.root / "runs" / str(logger.run_id))
     run.write_start(RunConfig(normal="0"), {"digest": "0" * 64, "parts": {}})
-    run.write_record(RunRecord(run.path.name, tracker.run_id, "killed", now()))
-    tracker.log_start(run)
+    run.write_record(RunRecord(run.path.name, logger.run_id, "killed", now()))
+    logger.log_start(run)
     new = move(old, tmp_path / "mlruns")
     assert "moved or copied" in cli_process("runs").err
     logged = MlflowClient(new.tracking_uri).get_run(run.path.name)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -20,6 +21,7 @@ from anomaly_ae.tracking import remote_runs, run_logger
 from anomaly_ae.tracking.client import open_client
 from anomaly_ae.workflows import evaluate, train
 from anomaly_ae.workflows.find_model import find_model
+from anomaly_ae.workflows.train import resume
 from tests.conftest import Trained, clean_environment
 
 SHORT = RunConfig(normal="0,1", epochs=3)
@@ -283,17 +285,17 @@ def test_a_deleted_experiment_is_said_with_how_to_bring_it_back(
 ) -> None:
     client = open_client(home)
     client.delete_experiment(client.create_experiment("ours"))
-    tracker = run_logger.RunLogger(home, None)
-    tracker.begin("ours", RunRecord.new("first", tracked=True))
+    logger = run_logger.RunLogger(home, None)
+    logger.begin("ours", RunRecord.new("first", tracked=True))
     said = capsys.readouterr().err
     assert f"was deleted; bring it back with: MLFLOW_TRACKING_URI={home.tracking_uri} mlflow experiments" in said
     assert "later" not in said
     restore = said.strip().partition("mlflow experiments ")[2].split()
     environment = clean_environment() | {"MLFLOW_TRACKING_URI": home.tracking_uri}
     subprocess.run([sys.executable, "-m", "mlflow", "experiments", *restore], env=environment, check=True)
-    tracker = run_logger.RunLogger(home, None)
-    tracker.begin("ours", RunRecord.new("first", tracked=True))
-    assert tracker.run_id is not None
+    logger = run_logger.RunLogger(home, None)
+    logger.begin("ours", RunRecord.new("first", tracked=True))
+    assert logger.run_id is not None
 
 
 def test_names_that_mlflow_cannot_keep_are_escaped_and_shortened(home: RunStore) -> None:
@@ -318,3 +320,24 @@ def test_what_mlflow_refuses_is_no_outage(home: RunStore, capsys: pytest.Capture
     first, second = capsys.readouterr().err.splitlines()
     assert f"refuses this (The run {run_id} must be in the 'active' state" in first
     assert "later" not in first + second
+
+
+def test_ctrl_c_while_mlflow_makes_the_run_leaves_none_running(
+    home: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, create = open_client(home), MlflowClient.create_run
+
+    def interrupted(*args: Any, **options: Any) -> None:
+        create(*args, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "create_run", interrupted)
+        with pytest.raises(Interrupted):
+            anomaly_ae.train(SHORT, home=home)
+    (run,) = home.runs()
+    (known,) = client.search_runs([client.get_experiment_by_name("anomaly-ae").experiment_id])
+    assert (run.record.status, known.info.status) == ("KILLED", "KILLED")
+    assert run.record.mlflow_run_id == known.info.run_id
+    resume(run.record.id, home=home)
+    assert client.get_run(known.info.run_id).info.status == "FINISHED"

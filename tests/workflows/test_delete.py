@@ -5,20 +5,19 @@ from mlflow import MlflowClient
 
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import RunBusy, UsageError
+from anomaly_ae.runs.lifecycle import start_run
 from anomaly_ae.runs.record import FINISHED, RunRecord
 from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.tracking.run_logger import RunLogger
 from anomaly_ae.workflows.delete import delete, find_deletable
-from anomaly_ae.workflows.lifecycle import start_run
 from tests.conftest import Cli
 
 
 def finished(home: RunStore, name: str, parent: RunFolder | None = None, *, tracked: bool = False) -> RunFolder:
     """A run that does nothing and is finished."""
     files = {"config.json": RunConfig(normal="0").to_dict(), "split.json": {"digest": "", "parts": {}}}
-    with start_run(home, "ours", RunRecord.new(name, tracked, parent.record.id if parent else None), files) as (
-        run,
-        _,
-    ):
+    record = RunRecord.new(name, tracked, parent.record.id if parent else None)
+    with start_run(home, "ours", record, files, RunLogger(home, None)) as run:
         run.update(status=FINISHED)
     return run
 
