@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
     from anomaly_ae.integrations.sklearn import AutoencoderDetector as AutoencoderDetector
     from anomaly_ae.reporting.figures import plot as plot
-    from anomaly_ae.scoring import FolderScores as FolderScores
-    from anomaly_ae.scoring import score_folder as score_folder
+    from anomaly_ae.scoring.rows import FolderScores as FolderScores
+    from anomaly_ae.scoring.rows import score_folder as score_folder
     from anomaly_ae.workflows.calibrate import calibrate as calibrate
     from anomaly_ae.workflows.compare import compare as compare
     from anomaly_ae.workflows.evaluate import evaluate as evaluate
@@ -37,7 +37,7 @@ _HOMES = {
     "AnomalyAEError": "errors",
     "AutoencoderDetector": "integrations.sklearn",
     "Detector": "detector.detector",
-    "FolderScores": "scoring",
+    "FolderScores": "scoring.rows",
     "RunConfig": "config.run_config",
     "calibrate": "workflows.calibrate",
     "compare": "workflows.compare",
@@ -48,7 +48,7 @@ _HOMES = {
     "promote": "workflows.promote",
     "run_plan": "workflows.pipeline",
     "score": "workflows.score",
-    "score_folder": "scoring",
+    "score_folder": "scoring.rows",
     "train": "workflows.train",
 }
 __all__ = [*sorted(_HOMES), "__version__"]

@@ -1,5 +1,6 @@
 """Text from elsewhere, as names of files, made fit for a terminal, Markdown or a spreadsheet; things counted."""
 
+import dataclasses
 import html
 import re
 import unicodedata
@@ -30,13 +31,16 @@ def printable_lines(text: str) -> str:
 
 
 def printable_values(value: Any) -> Any:
-    """The same of every text in plain JSON values, keys included."""
+    """The same of every text in dataclasses and plain JSON values, keys included."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {printable_values(key): printable_values(each) for key, each in value.items()}
+        return type(value)((printable_values(key), printable_values(each)) for key, each in value.items())
     if isinstance(value, list | tuple):
-        return [printable_values(each) for each in value]
+        return type(value)(map(printable_values, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return dataclasses.replace(value, **{name: printable_values(getattr(value, name)) for name in names})
     return value
 
 

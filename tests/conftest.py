@@ -21,9 +21,9 @@ from anomaly_ae.cli import main
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
+from anomaly_ae.runs.results import TrainResult
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.workflows import evaluate, train
-from anomaly_ae.workflows.train import TrainResult
 
 COMMAND = [sys.executable, "-m", "anomaly_ae.cli"]
 SETTINGS_THAT_LEAK_IN = ("ANOMALY_AE_MLRUNS", "ANOMALY_AE_DATA_DIR", "ANOMALY_AE_CACHE", "MLFLOW_TRACKING_URI")
@@ -123,9 +123,11 @@ def drawing() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _only_figures_that_are_looked_at() -> Iterator[None]:
     """Figures take most of the time of a short training, so there are none but within `drawing()`."""
-    draw, save = evaluate.draw, train.save_training_figures
+    draw, save = evaluate.draw_evaluation, train.save_training_figures
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "draw", lambda *args, **options: draw(*args, **options) if _drawing else {})
+        patch.setattr(
+            evaluate, "draw_evaluation", lambda *args, **options: draw(*args, **options) if _drawing else {}
+        )
         patch.setattr(train, "save_training_figures", lambda *args: save(*args) if _drawing else None)
         yield
 

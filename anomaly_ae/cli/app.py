@@ -11,7 +11,7 @@ from anomaly_ae import __version__
 from anomaly_ae.cli.completion import named
 from anomaly_ae.config.run_config import DEVICES
 from anomaly_ae.escaping import printable_values
-from anomaly_ae.reporting import text
+from anomaly_ae.runtime.printed import Printed
 from anomaly_ae.runtime.progress import stage
 
 app = typer.Typer(
@@ -63,7 +63,7 @@ def loading() -> AbstractContextManager[None]:
     return stage("loading PyTorch")
 
 
-def show(result: text.Printed, as_json: bool) -> None:
+def show(result: Printed, as_json: bool) -> None:
     """One JSON object, or text for people, on standard output."""
     print(json.dumps(result.to_dict(), allow_nan=False) if as_json else result, flush=True)
 

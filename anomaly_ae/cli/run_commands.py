@@ -1,6 +1,5 @@
 """`run`, `runs` and `ui`: what was trained, side by side."""
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anomaly_ae.cli.app import DataDir, Json, Mlruns, NoFigures, app, loading, show, show_values
+from anomaly_ae.escaping import printable_values
 from anomaly_ae.reporting import text
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _delete(home: "RunStore", name: str) -> list[str]:
     from anomaly_ae.workflows.delete import delete, find_deletable
 
     found = find_deletable(home, name)
-    say(text.deletable([dataclasses.asdict(run.record) for run in found]))
+    say(text.deletable([printable_values(run.record) for run in found]))
     print(f"delete {len(found):,} for good? [y/N] ", end="", file=sys.stderr, flush=True)
     if (sys.stdin.readline() if sys.stdin else "").strip().lower() not in ("y", "yes"):
         say("nothing was deleted")

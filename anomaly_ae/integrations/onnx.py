@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from anomaly_ae.autoencoders.inference import as_bytes, as_float, batch_size, ex
 from anomaly_ae.calibration.conformal import Calibration, p_value_levels
 from anomaly_ae.calibration.tail import Tail
 from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.exported import Exported
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.images.preprocessing import resize
-from anomaly_ae.reporting import text
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.scorers.neighbors import sample
@@ -54,31 +53,6 @@ TINY = 1e-30  # keeps a deviation of nothing from being divided by nothing
 KEPT = 6  # images of each kind that the graph is compared on
 
 Expected = dict[str, tuple[Tensor, Tensor]]  # by output: its values, and the scale of a deviation
-
-
-@dataclass(frozen=True)
-class Exported(text.Printed):
-    """What an export came to.
-
-    file:       where it is
-    inputs:     type and shape of each input, by name, as in `uint8 (N, 1, 28, 28)`; outputs: likewise
-    images:     how many the graph was compared with PyTorch on
-    deviations: of each output that is a measure, the largest relative deviation, see `check`
-    threshold:  the score above which an image is anomalous
-    opset:      ONNX's, of the graph
-    bytes:      of the file
-    """
-
-    _text = staticmethod(text.exported)
-
-    file: str
-    inputs: dict[str, str]
-    outputs: dict[str, str]
-    images: int
-    deviations: dict[str, float]
-    threshold: float
-    opset: int
-    bytes: int
 
 
 class Graph(nn.Module):

@@ -1,7 +1,8 @@
 """Cells of a pipeline side by side: what each came to as tables and pictures."""
 
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,9 @@ from anomaly_ae.escaping import short_name
 from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.comparison import read_scores
 from anomaly_ae.runs.record import FINISHED
+from anomaly_ae.runs.results import CellRow, PublishedRow, SystemRow
 from anomaly_ae.runs.store import RunFolder
+from anomaly_ae.runtime.printed import Columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,63 +55,72 @@ class Done:
         return mse | own | sizes | losses | {"auroc": test.get("auroc"), "auroc_low": low, "auroc_high": high}
 
 
-def cell_table(done: Sequence[Done]) -> list[dict[str, Any]]:
-    """A row for each cell: settings that tell it apart, sizes, times, errors."""
-    rows = []
-    for each in done:
-        measured, result = each.measures(), each.run.read("result.json")
-        config = each.run.config
-        about = {
-            "cell": each.cell.name,
-            "run": each.run.record.id,
-            "status": each.run.record.status,
-            "normal": config.normal,
-            "autoencoder": config.autoencoder,
-            "objective": config.objective,
-            "scorer": config.scorer,
-            "seed": config.seed,
-            "epochs": result.get("epochs"),
-            "seconds": result.get("train_seconds"),
-        }
-        rows.append(about | {key: value for key, value in measured.items() if "@" not in key})
-    return rows
+def cell_table(done: Sequence[Done]) -> list[CellRow]:
+    """A row for each cell."""
+    return [_cell(each) for each in done]
 
 
-def comparison(done: Sequence[Done]) -> list[dict[str, Any]]:
+def _cell(each: Done) -> CellRow:
+    config, result = each.run.config, each.run.read("result.json")
+    return CellRow(
+        cell=each.cell.name,
+        run=each.run.record.id,
+        status=each.run.record.status,
+        normal=config.normal,
+        autoencoder=config.autoencoder,
+        objective=config.objective,
+        scorer=config.scorer,
+        seed=config.seed,
+        epochs=result.get("epochs"),
+        seconds=result.get("train_seconds"),
+        **{key: value for key, value in each.measures().items() if "@" not in key},
+    )
+
+
+def comparison(done: Sequence[Done]) -> list[SystemRow]:
     """A row for each system: what its first cell came to, the AUROC of every set of normal classes with its interval,
     and the source's last figure with ours and the difference.
     """
-    rows = {each.cell.row: _first_columns(each) for each in done if each.cell.first}
+    rows = {each.cell.row: _first_cell(each) for each in done if each.cell.first}
+    columns = {system: dict[str, Any]() for system in rows}
     for each in done:
         measured = each.measures()
         if measured["auroc"] is not None and each.cell.row in rows:
             named = {f"{key} {each.run.config.normal}".replace("_", " "): measured[key] for key in AUROC}
-            rows[each.cell.row] |= named
+            columns[each.cell.row] |= named
     for figure in published_table(done):
-        rows[figure["system"]] |= {key: figure[key] for key in ("measure", "source", "ours", "difference")}
-    columns = sorted(dict.fromkeys(key for row in rows.values() for key in row), key=COLUMNS_AT_THE_END.count)
-    return [{key: row.get(key) for key in columns} for row in rows.values()]
+        columns[figure.system] |= {key: getattr(figure, key) for key in COLUMNS_AT_THE_END}
+    names = sorted(dict.fromkeys(itertools.chain(*columns.values())), key=COLUMNS_AT_THE_END.count)
+    return [
+        replace(row, columns=Columns({name: columns[system].get(name) for name in names}))
+        for system, row in rows.items()
+    ]
 
 
-def _first_columns(each: Done) -> dict[str, Any]:
+def _first_cell(each: Done) -> SystemRow:
     measured, result, config = each.measures(), each.run.read("result.json"), each.run.config
-    columns = {"system": each.cell.row} | {key: getattr(config, key) for key in ("dataset", "normal", "objective")}
-    columns |= {key: measured[key] for key in ("encoder_parameters", "decoder_parameters")}
-    columns |= {"epochs": result.get("epochs"), "seconds": result.get("train_seconds")}
     errors = [f"{part}_mse{scale}" for scale in ("", "_own") for part in ("train", "validation", "test")]
-    return columns | {key: measured[key] for key in errors}
+    return SystemRow(
+        system=each.cell.row,
+        dataset=config.dataset,
+        normal=config.normal,
+        objective=config.objective,
+        epochs=result.get("epochs"),
+        seconds=result.get("train_seconds"),
+        columns=Columns(),
+        **{key: measured[key] for key in (*errors, "encoder_parameters", "decoder_parameters")},
+    )
 
 
-def published_table(done: Sequence[Done]) -> list[dict[str, Any]]:
-    """A row for each published figure: the source's number, ours, and the difference."""
+def published_table(done: Sequence[Done]) -> list[PublishedRow]:
+    """A row for each published figure."""
     rows = []
     for each in done:
         measured = each.measures()
         for measure, theirs in each.cell.published.items():
             ours = measured.get(measure)
             difference = None if ours is None else ours - theirs
-            about = {"system": each.cell.row, "measure": measure, "source": theirs}
-            rows.append(about | {"ours": ours, "difference": difference})
+            rows.append(PublishedRow(each.cell.row, measure, theirs, ours, difference))
     return rows
 
 

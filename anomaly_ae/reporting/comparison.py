@@ -1,6 +1,7 @@
 """Runs against a first one: their figures, DeLong's test where they were tested on the same images, their curves."""
 
 import csv
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -10,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anomaly_ae.config.run_config import LOCATION_FIELDS
+from anomaly_ae.detector.evaluation import PIXELS
 from anomaly_ae.errors import ModelError
 from anomaly_ae.metrics.ranking import compare_auroc
 from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.figures.saving import Array
+from anomaly_ae.runs.results import ComparedRun
 from anomaly_ae.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-EVALUATED = ("average_precision", "fpr_at_95_tpr", "partial_auroc", "false_positive_rate", "true_positive_rate")
-PIXELS = ("pixel_auroc", "pixel_average_precision", "pro")
-TRAINED = {"parameters": "parameters", "epochs": "epochs", "seconds": "train_seconds"}
-Row = dict[str, Any]
+EVALUATED = (
+    *("images", "auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc"),
+    *("false_positive_rate", "true_positive_rate", *PIXELS),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +64,11 @@ def read_scores(run: RunFolder) -> Tested | None:
     return tested if tested.has_both else None
 
 
-def compare_runs(runs: Sequence[RunFolder], tested: Sequence[Tested | None]) -> list[Row]:
-    """A row for each run: its figures, and how far its AUROC lies above the first one's, with DeLong's 95 % interval
-    and p-value, None where its test images were others, or `no_p_value` says why. tested: the scores of each
-    """
-    others = [None, *tested[1:]]  # the first is not compared with itself
-    return [_row(run) | _against(other, tested[0]) for run, other in zip(runs, others, strict=True)]
+def compare_runs(runs: Sequence[RunFolder], tested: Sequence[Tested | None]) -> list[ComparedRun]:
+    """A row for each run; tested: the scores of each"""
+    first, *others = tested
+    rows = [_row(run) for run in runs]
+    return [rows[0], *(_against(row, other, first) for row, other in zip(rows[1:], others, strict=True))]
 
 
 def differing_settings(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
@@ -96,28 +98,32 @@ def labels(runs: Sequence[RunFolder]) -> list[str]:
     ]
 
 
-def _row(run: RunFolder) -> Row:
+def _row(run: RunFolder) -> ComparedRun:
     evaluation, result = run.read("evaluation/metrics.json"), run.read("result.json")
     low, high = evaluation.get("auroc_ci") or (None, None)
-    return (
-        {"run": run.record.id, "name": run.record.name, "images": evaluation.get("images")}
-        | {"guarantee": evaluation.get("calibration")}
-        | {"auroc": evaluation.get("auroc"), "auroc_low": low, "auroc_high": high}
-        | {key: evaluation.get(key) for key in (*EVALUATED, *PIXELS)}
-        | {key: result.get(name) for key, name in TRAINED.items()}
+    return ComparedRun(
+        run=run.record.id,
+        name=run.record.name,
+        guarantee=evaluation.get("calibration"),
+        auroc_low=low,
+        auroc_high=high,
+        parameters=result.get("parameters"),
+        epochs=result.get("epochs"),
+        seconds=result.get("train_seconds"),
+        **{key: evaluation.get(key) for key in EVALUATED},
     )
 
 
-def _against(other: Tested | None, first: Tested | None) -> Row:
-    """The difference to the first run, and what DeLong's test says of it."""
+def _against(row: ComparedRun, other: Tested | None, first: Tested | None) -> ComparedRun:
+    """The row with its difference to the first run, and what DeLong's test says of it."""
     if other is None or first is None or other.images != first.images:
-        return dict.fromkeys(("difference", "difference_low", "difference_high", "p_value", "no_p_value"))
+        return row
     found = compare_auroc(other.scores, first.scores, first.novel)
-    low, high = found.interval.low, found.interval.high
-    return {
-        "difference": found.difference,
-        "difference_low": low,
-        "difference_high": high,
-        "p_value": found.p_value,
-        "no_p_value": found.interval.method if found.p_value is None else None,
-    }
+    return dataclasses.replace(
+        row,
+        difference=found.difference,
+        difference_low=found.interval.low,
+        difference_high=found.interval.high,
+        p_value=found.p_value,
+        no_p_value=found.interval.method if found.p_value is None else None,
+    )

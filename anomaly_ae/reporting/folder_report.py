@@ -12,7 +12,8 @@ from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.html import PICTURES, SIDE, Report, picture_address
 from anomaly_ae.runtime.progress import say
-from anomaly_ae.scoring import Job, Scores, load_previews
+from anomaly_ae.scoring.job import Job, Scores
+from anomaly_ae.scoring.previews import load_previews
 from anomaly_ae.storage.atomic import write_text
 
 

@@ -4,14 +4,17 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import t as student
 
+from anomaly_ae.detector.evaluation import CLASS_AUROC, ScorerRow
 from anomaly_ae.reporting import figures
 from anomaly_ae.runs.record import FINISHED
+from anomaly_ae.runs.results import ScorerMeans
 from anomaly_ae.runs.store import RunFolder
+from anomaly_ae.runtime.printed import Columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
 ANY = "any network"  # the system of scorers that see the images alone
-AUROC = "auroc "  # before the name of a novel class, in a row of `evaluation/beside.csv`
 
 
 @dataclass(frozen=True)
@@ -45,22 +47,22 @@ def measured(runs: Iterable[tuple[str, RunFolder]]) -> list[Measured]:
     return [
         Measured(
             system=system,
-            scorer=row["scorer"],
+            scorer=row.scorer,
             normal=run.config.normal,
             seed=run.config.seed,
-            auroc=row["auroc"],
-            by_class={key.removeprefix(AUROC): value for key, value in row.items() if key.startswith(AUROC)},
-            interval=(row["auroc_low"], row["auroc_high"]),
-            difference=row["difference"],
-            p_value=row["p_value"],
+            auroc=row.auroc,
+            by_class={key.removeprefix(CLASS_AUROC): value for key, value in row.by_class.items()},
+            interval=(row.auroc_low, row.auroc_high),
+            difference=row.difference,
+            p_value=row.p_value,
         )
         for system, run in runs
         if run.record.status == FINISHED
-        for row in run.read("evaluation/metrics.json").get("beside") or []
+        for row in map(ScorerRow.read, run.read("evaluation/metrics.json").get("beside") or [])
     ]
 
 
-def scorer_table(found: Sequence[Measured]) -> list[dict[str, Any]]:
+def scorer_table(found: Sequence[Measured]) -> list[ScorerMeans]:
     """A row for each scorer of each system, the best first; one for all systems where a scorer sees no network.
 
     It has the mean AUROC over normal classes and seeds, its 95 % interval over the seeds (of one cell, DeLong's), in
@@ -69,7 +71,7 @@ def scorer_table(found: Sequence[Measured]) -> list[dict[str, Any]]:
     """
     columns = _column_names(found)
     found = _without_repeats(found)
-    rows: list[dict[str, Any]] = []
+    rows: list[ScorerMeans] = []
     for system, scorer in dict.fromkeys((each.system, each.scorer) for each in found):
         cells = [each for each in found if (each.system, each.scorer) == (system, scorer)]
         of_scorer = list({(each.normal, each.seed): each for each in reversed(cells)}.values())
@@ -77,18 +79,22 @@ def scorer_table(found: Sequence[Measured]) -> list[dict[str, Any]]:
         means = [fmean(each.auroc for each in of_scorer if each.seed == seed) for seed in seeds]
         low, high = of_scorer[0].interval if len(of_scorer) == 1 else interval(means)
         clear = [each.difference for each in cells if each.p_value is not None and each.p_value < SIGNIFICANT]
-        about = {
-            "system": system,
-            "scorer": scorer,
-            "auroc": fmean(means),
-            "low": low,
-            "high": high,
-            "seeds": len(means),
-        }
-        about |= {"better": sum(d > 0 for d in clear), "worse": sum(d < 0 for d in clear), "cells": len(cells)}
-        rows.append(about | _columns(of_scorer, columns))
-    systems = sorted(dict.fromkeys(row["system"] for row in rows), key=ANY.__eq__)
-    return sorted(rows, key=lambda row: (systems.index(row["system"]), -row["auroc"]))
+        rows.append(
+            ScorerMeans(
+                system=system,
+                scorer=scorer,
+                auroc=fmean(means),
+                low=low,
+                high=high,
+                seeds=len(means),
+                better=sum(difference > 0 for difference in clear),
+                worse=sum(difference < 0 for difference in clear),
+                cells=len(cells),
+                by_class=_columns(of_scorer, columns),
+            )
+        )
+    systems = sorted(dict.fromkeys(row.system for row in rows), key=ANY.__eq__)
+    return sorted(rows, key=lambda row: (systems.index(row.system), -row.auroc))
 
 
 def _without_repeats(found: Sequence[Measured]) -> list[Measured]:
@@ -117,14 +123,14 @@ def _column_names(found: Sequence[Measured]) -> list[str]:
     return [f"novel {name}" for name in dict.fromkeys(name for each in found for name in each.by_class)]
 
 
-def _columns(of_scorer: Sequence[Measured], names: Sequence[str]) -> dict[str, float | None]:
+def _columns(of_scorer: Sequence[Measured], names: Sequence[str]) -> Columns:
     """Mean AUROC over the seeds by column; None where a cell is missing."""
     values: dict[str, list[float]] = {name: [] for name in names}
     for each in of_scorer:
         own = {f"normal {each.normal}": each.auroc} | {f"novel {name}": area for name, area in each.by_class.items()}
         for name in values.keys() & own.keys():
             values[name].append(own[name])
-    return {name: fmean(some) if some else None for name, some in values.items()}
+    return Columns({name: fmean(some) if some else None for name, some in values.items()})
 
 
 def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -135,10 +141,9 @@ def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     return max(0.0, fmean(values) - half), min(1.0, fmean(values) + half)
 
 
-def draw_scorers(rows: Sequence[dict[str, Any]]) -> "Figure":
+def draw_scorers(rows: Sequence[ScorerMeans]) -> "Figure":
     """A heat map of a `scorer_table`: scorers down, classes across, the mean at the left."""
-    columns = [name for name in rows[0] if name.startswith(("normal ", "novel "))]
-    values = np.array([[row["auroc"], *(row[name] for name in columns)] for row in rows], dtype=float)
-    several = len({row["system"] for row in rows}) > 1
-    names = figures.distinct([f"{row['system']} · {row['scorer']}" if several else row["scorer"] for row in rows])
-    return figures.heat_table(values, names, ["mean", *columns], "AUROC × 100, mean over the seeds")
+    values = np.array([[row.auroc, *row.by_class.values()] for row in rows], dtype=float)
+    several = len({row.system for row in rows}) > 1
+    names = figures.distinct([f"{row.system} · {row.scorer}" if several else row.scorer for row in rows])
+    return figures.heat_table(values, names, ["mean", *rows[0].by_class], "AUROC × 100, mean over the seeds")

@@ -1,38 +1,16 @@
 """The runs as a list, to filter and sort."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from anomaly_ae.config.run_config import TYPES, check_value
 from anomaly_ae.errors import ModelError, UnknownName, one_line
 from anomaly_ae.escaping import short_name
+from anomaly_ae.runs.results import Listed
 from anomaly_ae.runs.store import RunFolder, RunStore, warn
 
 BEST_FIRST = {"auroc": True, "false_positive_rate": False, "seconds": False}  # whether the largest comes first
 COLUMNS = ("run_id", "name", "status", "kind", "parent", "started")
 SORTS = ("started", "name", "status", *BEST_FIRST)
-
-
-@dataclass(frozen=True)
-class Listed:
-    """What a list says of a run; figures are None where they were not measured, settings empty for a pipeline.
-
-    seconds: of training; here: whether it has a folder in this home; unlogged: whether MLflow may lack some of it
-    """
-
-    run_id: str
-    name: str
-    status: str
-    kind: str
-    parent: str | None
-    started: str  # ISO 8601, UTC
-    auroc: float | None
-    false_positive_rate: float | None
-    seconds: float | None
-    settings: dict[str, Any]
-    here: bool = True
-    unlogged: bool = False
 
 
 def list_home(home: RunStore) -> list[Listed]:

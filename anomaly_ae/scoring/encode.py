@@ -15,9 +15,9 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.sources import Listing, open_source, shown
-from anomaly_ae.reporting import text
 from anomaly_ae.runtime.progress import report_skipped
 from anomaly_ae.scoring.batches import Batch, read_batches, with_progress
+from anomaly_ae.scoring.results import Encoded
 from anomaly_ae.scoring.rows import Results, find_differences, is_scored, score_batch
 from anomaly_ae.scoring.writers import ParquetWriter
 from anomaly_ae.storage.atomic import expand, write_with
@@ -25,18 +25,6 @@ from anomaly_ae.storage.memmap import room_for, take_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-@dataclass(frozen=True)
-class Encoded(text.Printed):
-    """What became of a folder: image files, those that could not be read, and the Parquet file."""
-
-    _text = staticmethod(text.encoded)
-
-    images: int
-    errors: int
-    latent_size: int
-    output: str
 
 
 def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encoded:

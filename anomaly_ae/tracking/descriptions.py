@@ -7,8 +7,9 @@ from typing import Any
 
 from anomaly_ae.escaping import markdown, markdown_code, short_name
 from anomaly_ae.reporting.text import narrow_scorers
-from anomaly_ae.reporting.text.phrases import unranked
+from anomaly_ae.reporting.text.phrases import interval, unranked
 from anomaly_ae.runs.record import CALIBRATION
+from anomaly_ae.runs.results import CellRow, PipelineResult
 from anomaly_ae.runs.store import RunFolder
 from anomaly_ae.runtime.tables import markdown_table
 
@@ -21,8 +22,8 @@ TABLES = ("scorers", "comparison", "published", "cells")  # of a pipeline, each 
 
 def describe_pipeline(run: RunFolder) -> str:
     """A pipeline in a few lines of Markdown, with tables of cells and scorers as narrow as the page has room for."""
-    about, result = run.read("pipeline.json"), run.read("result.json")
-    tables = {"Cells": _cells(result.get("cells", [])), "Scorers": narrow_scorers(result.get("scorers", []))}
+    about, result = run.read("pipeline.json"), PipelineResult.read(run.read("result.json"))
+    tables = {"Cells": _cells(result.cells), "Scorers": narrow_scorers(result.scorers)}
     shown = [f"**{title}**\n\n{_wide(markdown_table(rows))}" for title, rows in tables.items() if rows]
     return "\n\n".join([about["about"].replace("<", "&lt;"), markdown_code(about["command"]), *shown, WHERE])
 
@@ -37,17 +38,16 @@ def _apart(row: str) -> str:
     return row.replace(" | ", f"{COLUMN_GAP} | ")
 
 
-def _cells(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _cells(cells: Sequence[CellRow]) -> list[dict[str, Any]]:
     """A row for each cell: the settings that tell it apart, or else its name, and the headline figures."""
-    varied = [key for key in VARIED if len({row[key] for row in cells}) > 1]
-    apart = len({tuple(row[key] for key in varied) for row in cells}) == len(cells)
-    return [{key: row[key] for key in (varied if apart else ["cell"])} | _figures(row) for row in cells]
+    varied = [key for key in VARIED if len({getattr(row, key) for row in cells}) > 1]
+    apart = len({tuple(getattr(row, key) for key in varied) for row in cells}) == len(cells)
+    return [{key: getattr(row, key) for key in (varied if apart else ["cell"])} | _figures(row) for row in cells]
 
 
-def _figures(row: dict[str, Any]) -> dict[str, Any]:
-    known = row["auroc"] is not None
-    auroc = f"{row['auroc']:.4f} ({row['auroc_low']:.4f} to {row['auroc_high']:.4f})" if known else None
-    return {"AUROC (95 % interval)": auroc, "test MSE": row["test_mse"], "seconds": row["seconds"]}
+def _figures(row: CellRow) -> dict[str, Any]:
+    auroc = None if row.auroc is None else f"{row.auroc:.4f} ({interval(row.auroc_low, row.auroc_high)})"
+    return {"AUROC (95 % interval)": auroc, "test MSE": row.test_mse, "seconds": row.seconds}
 
 
 def describe(run: RunFolder, uri: str | None = None) -> str:
@@ -78,7 +78,8 @@ def _headline(evaluation: dict[str, Any]) -> list[str]:
     if evaluation["auroc"] is None:
         rates = {"detection rate": "true_positive_rate", "false-alarm rate": "false_positive_rate"}
         known = [f"{name} {evaluation[key]:.2%}" for name, key in rates.items() if evaluation[key] is not None]
-        return [f"AUROC none: {unranked(evaluation)}; {', '.join(known)} of {evaluation['images']:,} test images."]
+        why = unranked(evaluation["false_positive_rate"])
+        return [f"AUROC none: {why}; {', '.join(known)} of {evaluation['images']:,} test images."]
     low, high = evaluation["auroc_ci"]
     return [
         f"|{'|'.join(f' {head}{COLUMN_GAP} ' for head in HEADLINE)}|",

@@ -1,11 +1,10 @@
 """MLflow's registry of models: a detector under a name, and an alias that says which of them is in use."""
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageError
-from anomaly_ae.reporting import text
+from anomaly_ae.runs.results import Promoted
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held, tracking_at
@@ -19,21 +18,6 @@ CHAMPION = "champion"
 KEPT = ("auroc", "fpr_at_95_tpr", "false_positive_rate", "true_positive_rate")  # as tags of a version
 NAME = re.compile(r"\w[\w.-]*")
 ALIAS = re.compile(r"(?!v?\d+$|latest$)[\w-]+", re.ASCII | re.IGNORECASE)  # what MLflow does not keep for itself
-
-
-@dataclass(frozen=True)
-class Promoted(text.Printed):
-    """A version of a registered model. `before`: the version that had the alias until now, if another had it."""
-
-    _text = staticmethod(text.promoted)
-
-    run_id: str
-    name: str
-    version: int
-    alias: str
-    uri: str
-    before: int | None
-    auroc: float | None
 
 
 def promote(home: RunStore, run: RunFolder, name: str, alias: str = CHAMPION) -> Promoted:

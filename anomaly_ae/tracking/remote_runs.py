@@ -1,15 +1,14 @@
 """The list of runs: those of this home, and those that only a tracking server has."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from anomaly_ae.config.run_config import TYPES, RunConfig, check_value
 from anomaly_ae.errors import StorageError, UsageError, one_line
-from anomaly_ae.reporting import text
-from anomaly_ae.runs.query import Listed, list_home, select
+from anomaly_ae.runs.query import list_home, select
 from anomaly_ae.runs.record import PIPELINE
+from anomaly_ae.runs.results import Listed, RunListing
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client
@@ -18,26 +17,12 @@ from anomaly_ae.tracking.run_logger import KIND, PARENT, mark_dead_runs
 HAS_KIND = f"tags.`{KIND}` LIKE '%'"  # MLflow's way of asking for the runs that have such a tag
 
 
-@dataclass(frozen=True)
-class RunListing(text.Printed):
-    """Runs that were asked for, how many `more` are like them, and `of` how many; `server` is the address of those
-    that are not here.
-    """
-
-    _text = staticmethod(text.listed_runs)
-
-    runs: list[Listed]
-    more: int
-    of: int
-    server: str | None
-
-
 def list_runs(
     home: RunStore, filters: Sequence[str] = (), sort: str = "started", limit: int | None = None
 ) -> RunListing:
     """The runs of this home and, where a tracking server is named, those that only it has; the first `limit` of them.
 
-    filters, sort: see `comparison.listing.select`, and what it raises
+    filters, sort: see `runs.query.select`, and what it raises
     """
     mark_dead_runs(home)
     rows = list_home(home)

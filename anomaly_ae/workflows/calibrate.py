@@ -31,49 +31,19 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
-from anomaly_ae.reporting import figures, text
+from anomaly_ae.reporting import figures
 from anomaly_ae.runs.lifecycle import finish_run, start_run
 from anomaly_ae.runs.record import CALIBRATION, RunRecord
+from anomaly_ae.runs.results import CalibrateResult, KnownAnomalies
 from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.progress import say
-from anomaly_ae.scoring import Scored, score_images
+from anomaly_ae.scoring.encode import Scored, score_images
 from anomaly_ae.storage.atomic import expand, write_csv, write_json
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.find_model import load_model
 
 # Images that the detector was trained on score low: from this share below that quantile on, it is worth a word
 KNOWN_SHARE, LOW = 0.3, 0.1
-
-
-@dataclass(frozen=True)
-class CalibrateResult(text.Printed):
-    """What a calibration came to.
-
-    left_out:       images that the detector was made with, and copies of others, which count once
-    smallest_rates: by guarantee, the smallest false-alarm rate that these images can hold; `tail` only if it can be
-    drift:          how the new calibration scores lie to the old ones, see `Drift`; None where they are the same
-    differences:    how the images look unlike those of the training, and what else speaks against them
-    anomalies:      what known anomalies show, see `_measure_anomalies`; None without any
-    """
-
-    _text = staticmethod(text.calibrated)
-
-    run_id: str
-    calibrated_on: str
-    images: int
-    unreadable: int
-    left_out: int
-    guarantee: str
-    target_fpr: float
-    expected_fpr: float
-    threshold: float
-    threshold_before: float
-    smallest_rates: dict[str, float]
-    drift: dict[str, Any] | None
-    differences: list[str]
-    anomalies: dict[str, Any] | None
-    run_folder: str
-    next: list[str]  # commands that one may want now
 
 
 @dataclass(frozen=True)
@@ -228,7 +198,7 @@ def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
     return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in files])
 
 
-def _measure_anomalies(calibration: Calibration, scored: Scored, folder: Path) -> dict[str, Any]:
+def _measure_anomalies(calibration: Calibration, scored: Scored, folder: Path) -> KnownAnomalies:
     """How many known anomalies the threshold finds, and the threshold with the best F1 against calibration images.
 
     That threshold is chosen with these very anomalies and holds no rate; its figures are what it came to on them. So
@@ -238,22 +208,22 @@ def _measure_anomalies(calibration: Calibration, scored: Scored, folder: Path) -
     found, was_chosen = int((scored.scores > calibration.threshold).sum()), calibration.guarantee == DETECT
     interval = None if was_chosen else list(proportion_interval(found, len(scored.scores)))
     f1, threshold = best_f1(scored.scores.numpy(), calibration.scores.numpy())
-    return {
-        "folder": str(folder.resolve()),
-        "images": len(scored.scores),
-        "median_score": float(scored.scores.median()),
-        "unreadable": len(scored.errors),
-        "detection_rate": found / len(scored.scores),
-        "detection_rate_ci": interval,
-        "expected_detection_rate": found / (len(scored.scores) + 1) if was_chosen else None,
-        "best_f1": f1,
-        "best_f1_threshold": threshold,
-        "best_f1_false_positive_rate": float((calibration.scores > threshold).float().mean()),
-        "best_f1_detection_rate": float((scored.scores > threshold).float().mean()),
-    }
+    return KnownAnomalies(
+        folder=str(folder.resolve()),
+        images=len(scored.scores),
+        median_score=float(scored.scores.median()),
+        unreadable=len(scored.errors),
+        detection_rate=found / len(scored.scores),
+        detection_rate_ci=interval,
+        expected_detection_rate=found / (len(scored.scores) + 1) if was_chosen else None,
+        best_f1=f1,
+        best_f1_threshold=threshold,
+        best_f1_false_positive_rate=float((calibration.scores > threshold).float().mean()),
+        best_f1_detection_rate=float((scored.scores > threshold).float().mean()),
+    )
 
 
-def _doubts(old: Detector, new: Detector, normals: Normals, anomalies: dict[str, Any] | None) -> list[str]:
+def _doubts(old: Detector, new: Detector, normals: Normals, anomalies: KnownAnomalies | None) -> list[str]:
     """What speaks against the images that were given, or the threshold that they come to."""
     doubts = [] if new.calibration.warning is None else [new.calibration.warning]
     low = float((normals.scores < old.calibration.scores.quantile(LOW)).float().mean())
@@ -262,7 +232,7 @@ def _doubts(old: Detector, new: Detector, normals: Normals, anomalies: dict[str,
             f"{low:.0%} of the normal images score as low as {LOW:.0%} did before; if the detector was trained on "
             "them, the rate does not hold"
         )
-    if anomalies and anomalies["median_score"] < float(normals.scores.median()):
+    if anomalies and anomalies.median_score < float(normals.scores.median()):
         doubts.append("the anomalies score lower than the normal images; are the folders swapped?")
     return doubts
 
@@ -273,7 +243,7 @@ def _keep(
     old: Detector,
     new: Detector,
     normals: Normals,
-    anomalies: dict[str, Any] | None,
+    anomalies: KnownAnomalies | None,
     tracking: bool,
 ) -> CalibrateResult:
     """Keep the new detector in a run of its own."""
@@ -304,7 +274,7 @@ def _config(detector: Detector, run: RunFolder | None) -> RunConfig:
 
 
 def _result(
-    run: RunFolder, old: Detector, new: Detector, normals: Normals, anomalies: dict[str, Any] | None
+    run: RunFolder, old: Detector, new: Detector, normals: Normals, anomalies: KnownAnomalies | None
 ) -> CalibrateResult:
     calibration, before = new.calibration, old.calibration
     moved = None if normals.scores is before.scores else measure_drift(calibration.scores, before.scores)
@@ -320,7 +290,7 @@ def _result(
         threshold=calibration.threshold,
         threshold_before=before.threshold,
         smallest_rates=smallest_rates(calibration),
-        drift=None if moved is None else dataclasses.asdict(moved),
+        drift=moved,
         differences=list(normals.differences),
         anomalies=anomalies,
         run_folder=str(run.path),

@@ -1,17 +1,18 @@
 """Setting finished runs side by side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomaly_ae.errors import ModelError, UsageError
 from anomaly_ae.reporting import figures, text
-from anomaly_ae.reporting.comparison import Row, compare_runs, differing_settings, draw_runs, labels, read_scores
+from anomaly_ae.reporting.comparison import compare_runs, differing_settings, draw_runs, labels, read_scores
 from anomaly_ae.reporting.html import ComparisonPage
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.record import FINISHED, PIPELINE
+from anomaly_ae.runs.results import ComparedRun, RunComparison
 from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runtime.printed import to_dict
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.storage.atomic import sha256, write_csv, write_text
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
@@ -23,17 +24,6 @@ if TYPE_CHECKING:
 FOLDER = "comparisons"
 MOST_NAMED = 4  # runs in the name of a comparison's folder
 HEADINGS = {"roc_curves": "ROC curves", "loss_curves": "Losses by epoch"}
-
-
-@dataclass(frozen=True)
-class RunComparison(text.Printed):
-    """Runs side by side: a row for each, see `compare_runs`, the settings that differ, and the page about it."""
-
-    _text = staticmethod(text.set_side_by_side)
-
-    runs: list[Row]
-    settings: dict[str, list[Any]]
-    page: str
 
 
 def compare(names: Sequence[str], *, home: RunStore | None = None) -> RunComparison:
@@ -72,7 +62,7 @@ def _find(home: RunStore, name: str) -> list[RunFolder]:
 def _keep(
     home: RunStore,
     runs: Sequence[RunFolder],
-    rows: Sequence[Row],
+    rows: Sequence[ComparedRun],
     settings: dict[str, list[Any]],
     drawn: "dict[str, Figure]",
 ) -> Path:
@@ -90,7 +80,7 @@ def _keep(
         behind = first.record.unlogged
         first.update(unlogged=first.record.tracked)  # until it is all there, whatever happens before
         write_text(page, ComparisonPage(title, tables, headed, text.COMPARISON_NOTE).to_html())
-        write_csv(page.parent / "runs.csv", rows)
+        write_csv(page.parent / "runs.csv", list(map(to_dict, rows)))
         figures.save_figures(page.parent, drawn, title)
         run_logger = RunLogger(home, first.record.mlflow_run_id)
         run_logger.log_folder(first, str(folder))

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,24 +15,28 @@ from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import MEASURING
 from anomaly_ae.datasets.splits import Part
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.detector.evaluation import (
-    Evaluation,
+from anomaly_ae.detector.evaluation import Evaluation, ScorerRow
+from anomaly_ae.detector.measuring import (
+    class_names,
     compare_scorers,
-    draw,
     map_defects,
     measure,
     measure_discoveries,
-    write_tables,
+    novelty,
 )
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.escaping import short_name
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.sources import shown
+from anomaly_ae.reporting.evaluation_figures import draw_evaluation
 from anomaly_ae.reporting.figures.saving import save_figures
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.store import FIGURES, LATEST, RunFolder, RunStore
+from anomaly_ae.runtime.printed import to_dict
 from anomaly_ae.runtime.progress import report_skipped, say, stage
 from anomaly_ae.scorers import SCORERS, build_scorer
+from anomaly_ae.storage.atomic import write_csv, write_json
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.find_model import load_model
 
@@ -101,7 +105,7 @@ def evaluate(
     tell(whole)
     if run and not changes:
         folder = OWN if recorded else Path("evaluations", short_name(data.name))
-        drawn = partial(draw, detector, test, scores, mapped=mapped) if figures else None
+        drawn = partial(draw_evaluation, detector, test, scores, mapped=mapped) if figures else None
         _keep(home, run, folder, detector, test, scores, evaluation, drawn)
     return whole
 
@@ -167,10 +171,10 @@ def _suits(detector: Detector, name: str) -> bool:
     return True
 
 
-def _measured_before(run: RunFolder, folder: Path) -> list[dict[str, Any]]:
+def _measured_before(run: RunFolder, folder: Path) -> list[ScorerRow]:
     """What was measured beside the detector's own scorer; nothing where that is damaged, for it is written anew."""
     try:
-        return run.read(f"{folder}/metrics.json").get("beside") or []
+        return [ScorerRow.read(row) for row in run.read(f"{folder}/metrics.json").get("beside") or []]
     except ModelError:
         return []
 
@@ -196,7 +200,7 @@ def _keep(
             if drawn:
                 with stage("drawing the figures"):
                     save_figures(place, drawn(evaluation), run.record.name)
-            write_tables(run.path / folder, detector, test, scores, evaluation)
+            _write_tables(run.path / folder, detector, test, scores, evaluation)
             run_logger = RunLogger(home, run.record.mlflow_run_id)
             with stage("logging to MLflow"):
                 run_logger.log_results(run)
@@ -205,3 +209,26 @@ def _keep(
             say(f"{'figures and tables' if drawn else 'tables'} are in {' and '.join(map(str, places))}")
     except (RunBusy, StorageError) as error:
         say(f"warning: the evaluation is not kept with the run: {one_line(error)}")
+
+
+def _write_tables(folder: Path, detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation) -> None:
+    """Write what was measured as JSON and CSV, and the score of every test image."""
+    whole = evaluation.to_dict()
+    single = {key: value for key, value in whole.items() if not isinstance(value, list)}
+    columns = {
+        "index": list(range(len(test))) if test.names else detector.split.test.indices.tolist(),
+        **({"path": [shown(name) for name in test.names]} if test.names else {}),
+        "class": class_names(detector, test),
+        "is_novel": novelty(detector, test).tolist(),
+        "score": scores.tolist(),
+        "p_value": detector.p_values(scores).tolist(),
+        "guarantee": [detector.calibration.guarantee] * len(test),
+        "is_anomaly": (scores > detector.threshold).tolist(),
+    }
+    write_csv(folder / "metrics.csv", [{"metric": key, "value": value} for key, value in single.items()])
+    write_csv(folder / "per_class.csv", list(map(to_dict, evaluation.per_class)))
+    if evaluation.beside:
+        write_csv(folder / "beside.csv", list(map(to_dict, evaluation.beside)))
+    rows = zip(*columns.values(), strict=True)
+    write_csv(folder / "scores.csv", [dict(zip(columns, row, strict=True)) for row in rows])
+    write_json(folder / "metrics.json", whole)  # last: where it is, everything is

@@ -5,7 +5,6 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,38 +23,23 @@ from anomaly_ae.errors import (
     errors_at,
     one_line,
 )
-from anomaly_ae.reporting import text
 from anomaly_ae.reporting.cells import Done, cell_table, comparison, draw_comparison, published_table
 from anomaly_ae.reporting.figures.saving import save_figures
 from anomaly_ae.reporting.scorer_ranking import draw_scorers, measured, scorer_table
 from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.record import FAILED, FINISHED, PIPELINE, RUNNING, RunRecord
+from anomaly_ae.runs.results import PipelineResult
 from anomaly_ae.runs.store import FIGURES, RunFolder, RunStore, place_flag, warn
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.storage.atomic import write_csv, write_json, write_text
+from anomaly_ae.tracking.descriptions import TABLES
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.evaluate import evaluate
 from anomaly_ae.workflows.parallel import run_parallel
 from anomaly_ae.workflows.train import CellPosition, resume, train
 
 MOST_DRAWING = 10  # times as long as drawing all cells took they are worked on before they are drawn again
-
-
-@dataclass(frozen=True)
-class PipelineResult(text.Printed):
-    """What a pipeline came to: tables as rows, and cells that failed with the reason."""
-
-    _text = staticmethod(text.compared)
-
-    run_id: str
-    name: str
-    comparison: list[dict[str, Any]]
-    published: list[dict[str, Any]]
-    cells: list[dict[str, Any]]
-    scorers: list[dict[str, Any]]
-    failed: dict[str, str]
-    run_folder: str
 
 
 def run_plan(
@@ -128,7 +112,7 @@ def _kept(run: RunFolder) -> PipelineResult | None:
     except ModelError:
         return None
     whole = content.keys() == PipelineResult.__dataclass_fields__.keys()
-    return PipelineResult(**content) if whole else None
+    return PipelineResult.read(content) if whole else None
 
 
 def _start(
@@ -272,17 +256,25 @@ def _compare(plan: PipelineFile, run: RunFolder, home: RunStore, failed: dict[st
     children = _children(run, home)
     done = [Done(cell, children[cell.name]) for cell in plan.cells if cell.name in children]
     scorers = scorer_table(measured((each.cell.variant, each.run) for each in done))
-    tables = {"comparison": comparison(done), "published": published_table(done), "cells": cell_table(done)}
-    tables |= {"scorers": scorers}
-    for name, rows in tables.items():
-        write_csv(run.path / f"{name}.csv", rows)
-        write_text(run.path / f"{name}.md", markdown_table(rows) + "\n")
+    result = PipelineResult(
+        run_id=run.record.id,
+        name=plan.name,
+        comparison=comparison(done),
+        published=published_table(done),
+        cells=cell_table(done),
+        scorers=scorers,
+        failed=failed,
+        run_folder=str(run.path),
+    )
+    content = result.to_dict()
+    for name in TABLES:
+        write_csv(run.path / f"{name}.csv", content[name])
+        write_text(run.path / f"{name}.md", markdown_table(content[name]) + "\n")
     try:
         if plan.figures:
             drawn = draw_comparison(done) | ({"scorers": draw_scorers(scorers)} if scorers else {})
             save_figures(run.path / FIGURES, drawn, plan.name)
     except DataError as error:  # the cells were done elsewhere, or their data have moved
         say(f"warning: the cells are not drawn side by side: {one_line(error)}")
-    result = PipelineResult(run.record.id, plan.name, **tables, failed=failed, run_folder=str(run.path))
-    write_json(run.path / "result.json", result.to_dict())
+    write_json(run.path / "result.json", content)
     return result

@@ -5,10 +5,11 @@ import re
 from anomaly_ae.errors import UsageError
 from anomaly_ae.escaping import short_name
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
+from anomaly_ae.runs.results import Promoted
 from anomaly_ae.runs.store import LATEST, RunFolder, RunStore, place_flag
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.tracking import registry
-from anomaly_ae.tracking.registry import CHAMPION, Promoted
+from anomaly_ae.tracking.registry import CHAMPION
 from anomaly_ae.workflows.find_model import find_model
 
 POOR = 0.8  # AUROC below which of five pairs of a normal and an anomalous image more than one is ranked wrongly

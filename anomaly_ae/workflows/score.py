@@ -3,80 +3,26 @@
 import dataclasses
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from anomaly_ae.calibration.conformal import images_needed
-from anomaly_ae.calibration.drift import Drift
 from anomaly_ae.datasets.layout_texts import first_unread
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.reporting import text
+from anomaly_ae.reporting.overlays import check_overlays, write_overlays
 from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.progress import stage
-from anomaly_ae.scoring import Changes, Engine, Job, Scores, check_overlays, score_job, score_locally, write_overlays
+from anomaly_ae.scoring.job import Engine, Job, Scores, score_job, score_locally
+from anomaly_ae.scoring.ledger import Changes
+from anomaly_ae.scoring.results import ScoreResult
 from anomaly_ae.storage.atomic import expand, require_writable
 from anomaly_ae.workflows.find_model import load_model
 
 ENGINES = LOCAL, RAY = "local", "ray"
 REASONS = 10  # why files cannot be read, as many as are told
-
-
-@dataclass(frozen=True)
-class ScoreResult(text.Printed):
-    """What came of scoring.
-
-    detector:    what it was trained on, its autoencoder and its scorer
-    seen:        at what size, and whether in gray, it sees the images, and what size they have
-    images:      image files, each a row of the output; errors: those that have no score
-    scored:      files that were worked on now; the others had been before
-    anomalies:   images above the threshold
-    discoveries: of `--fdr`: how many, how many are the fewest possible, and the fewest calibration images for any
-    error_kinds: the most frequent reasons, each with how many files it stands for
-    skipped:     files that are no images; left_out: what people may take for pictures that were to be scored, by
-                 what it is; unread_folders: those that could not be looked into, with the reason
-    new, changed, gone: files, since the job that is resumed began
-    heatmaps_missing: heat maps that could not be written
-    score, p_value: of the image, where there is but one that has a score
-    drift:       whether the scores as a whole have moved from those of the calibration
-    differences: how the images look unlike those of the training
-    """
-
-    _text = staticmethod(text.scored)
-
-    detector: str
-    seen: str | None
-    images: int
-    scored: int
-    anomalies: int
-    errors: int
-    skipped: int
-    seconds: float
-    images_per_second: float
-    output: str
-    threshold: float
-    target_fpr: float
-    guarantee: str
-    error_kinds: dict[str, int]
-    left_out: dict[str, int]
-    unread_folders: list[str]
-    resumed: bool
-    new: int
-    changed: int
-    gone: int
-    differences: list[str]
-    drift: Drift | None
-    fdr: float | None
-    discoveries: int | None
-    fewest_discoveries: int | None
-    discoveries_need: int | None
-    heatmaps: str | None
-    heatmaps_missing: int
-    report: str | None
-    score: float | None
-    p_value: float | None
 
 
 def score(
@@ -123,8 +69,7 @@ def score(
     if page:
         from anomaly_ae.reporting.folder_report import write_report  # here, for scoring alone needs no matplotlib
 
-        facts = result.to_dict()
-        write_report(job, scores, [*text.scored_rows(facts), *text.unscored_rows(facts)], page)
+        write_report(job, scores, [*text.scored_rows(result), *text.unscored_rows(result)], page)
     return result
 
 

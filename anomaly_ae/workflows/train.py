@@ -20,13 +20,12 @@ from anomaly_ae.calibration.conformal import smallest_rate
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import whole_name
 from anomaly_ae.detector.detector import Detector, check_target
-from anomaly_ae.detector.evaluation import reconstruction_mse
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.detector.fit import Callback, fit
+from anomaly_ae.detector.measuring import reconstruction_mse
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable, short_name
 from anomaly_ae.images.image_set import ImageSet
-from anomaly_ae.reporting import text
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
 from anomaly_ae.reporting.run_figures import (
     reconstruct,
@@ -36,6 +35,7 @@ from anomaly_ae.reporting.run_figures import (
 )
 from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.record import FINISHED, RUNNING, TRAINING, RunRecord
+from anomaly_ae.runs.results import TrainResult
 from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore, conflicts
 from anomaly_ae.runtime.progress import Display, Silent, display, say, stage
 from anomaly_ae.runtime.torch_state import left_as_found, spinning
@@ -49,42 +49,6 @@ from anomaly_ae.workflows.find_model import has_detector
 BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run
 KEEP_EVERY = 5.0  # seconds between checkpoints
 GRIDS = 8  # reconstruction grids of a training, about
-
-
-@dataclass(frozen=True)
-class TrainResult(text.Printed):
-    """What a training came to.
-
-    Losses are by the objective, the validation loss that of the best epoch, whose weights are kept. `train_mse` and
-    `validation_mse` are the mean squared reconstruction errors of those weights, of images in [0, 1]; on the scale
-    that the network works on inside they are `span`² times as large. `smallest_rate` is the smallest false-alarm
-    rate that so many calibration images can hold; `threshold_warning` says if one of them alone sets it.
-    """
-
-    _text = staticmethod(text.trained)
-
-    run_id: str
-    epochs: int
-    best_epoch: int
-    train_seconds: float
-    images_per_second: float
-    final_loss: float
-    validation_loss: float
-    train_mse: float
-    validation_mse: float
-    parameters: int
-    encoder_parameters: int
-    decoder_parameters: int
-    span: float
-    scorer: str
-    threshold: float
-    target_fpr: float
-    calibration_images: int
-    smallest_rate: float
-    threshold_warning: str | None
-    device: str
-    run_folder: str
-    next: list[str]  # commands that one may want now
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import UnknownName
 from anomaly_ae.runs.store import RunStore
+from anomaly_ae.runtime.printed import to_dict
 from anomaly_ae.scorers import SCORERS
 from tests.conftest import Trained
 
@@ -39,12 +40,12 @@ def test_the_numbers_are_those_of_the_test_images_recorded(trained: Trained) -> 
     assert evaluation.threshold == calibration.threshold
     assert evaluation.false_positive_rate == (scores[~novel] > calibration.threshold).mean()
     assert evaluation.true_positive_rate == (scores[novel] > calibration.threshold).mean()
-    rows = {row["class"]: row for row in evaluation.per_class}
+    rows = {row.class_: row for row in evaluation.per_class}
     eight = test.labels.numpy() == 8
-    assert rows["8"]["auroc"] == roc_auc_score(eight[eight | ~novel], scores[eight | ~novel])
-    assert rows["8"]["detection_rate"] == (scores[eight] > calibration.threshold).mean()
-    assert rows["1"]["false_alarm_rate"] == (scores[test.labels.numpy() == 1] > calibration.threshold).mean()
-    assert (rows["1"]["auroc"], rows["8"]["false_alarm_rate"]) == (None, None)
+    assert rows["8"].auroc == roc_auc_score(eight[eight | ~novel], scores[eight | ~novel])
+    assert rows["8"].detection_rate == (scores[eight] > calibration.threshold).mean()
+    assert rows["1"].false_alarm_rate == (scores[test.labels.numpy() == 1] > calibration.threshold).mean()
+    assert (rows["1"].auroc, rows["8"].false_alarm_rate) == (None, None)
 
 
 def test_tables_are_kept_with_the_run(trained: Trained) -> None:
@@ -104,7 +105,7 @@ def test_where_every_class_is_normal_there_is_nothing_to_rank(home: RunStore) ->
     evaluation = anomaly_ae.evaluate(home=home)
     assert evaluation.auroc is evaluation.auroc_ci is evaluation.true_positive_rate is None
     assert evaluation.reconstruction_mse > 0
-    assert {row["role"] for row in evaluation.per_class} == {"normal"}
+    assert {row.role for row in evaluation.per_class} == {"normal"}
     names = {path.stem for path in (home.latest().path / "figures").iterdir()}
     assert "score_histogram" in names
     assert "roc_and_precision_recall" not in names
@@ -133,32 +134,32 @@ def test_discoveries_are_measured_against_the_labels(trained: Trained) -> None:
     test = load_dataset("digits").files["train"].take(detector.split.test.indices)
     mask = detector.discoveries(detector.score(test.images), 0.1).found.numpy()
     novel = test.labels.numpy() > 2
-    assert found["found"] == mask.sum() > 0
-    assert found["false_discovery_share"] == (mask & ~novel).sum() / mask.sum()
-    assert found["detection_rate"] == (mask & novel).sum() / novel.sum()
-    assert found["fewest_possible"] == 126  # 1,367 images / (0.1 · 109)
+    assert found.found == mask.sum() > 0
+    assert found.false_discovery_share == (mask & ~novel).sum() / mask.sum()
+    assert found.detection_rate == (mask & novel).sum() / novel.sum()
+    assert found.fewest_possible == 126  # 1,367 images / (0.1 · 109)
 
 
 def test_other_scorers_are_measured_on_the_same_images(trained: Trained) -> None:
     rows = anomaly_ae.evaluate(home=trained.home, beside=["pixel-knn", "relative"]).beside
-    assert [row["scorer"] for row in rows] == ["aligned-knn", "pixel-knn", "relative"]
+    assert [row.scorer for row in rows] == ["aligned-knn", "pixel-knn", "relative"]
     assert anomaly_ae.evaluate(home=trained.home).beside == []  # what was not asked is not printed, and yet
     kept = json.loads((trained.run.path / "evaluation" / "metrics.json").read_text())
-    assert kept["beside"] == rows
+    assert kept["beside"] == [to_dict(row) for row in rows]
     detector = trained.detector()
     digits = load_dataset("digits").files["train"]
     test, fit = digits.take(detector.split.test.indices), digits.images[detector.split.fit.indices]
     nearest = torch.cdist(test.images.flatten(1).float(), fit.flatten(1).float()).amin(dim=1)
-    assert rows[1]["auroc"] == pytest.approx(roc_auc_score(test.labels.numpy() > 2, nearest.numpy()), abs=1e-4)
-    assert (rows[0]["difference"], rows[0]["p_value"]) == (0, 1)
-    assert rows[2]["difference"] == pytest.approx(rows[2]["auroc"] - rows[0]["auroc"])
-    assert {f"auroc {digit}" for digit in range(3, 10)} <= rows[0].keys()
+    assert rows[1].auroc == pytest.approx(roc_auc_score(test.labels.numpy() > 2, nearest.numpy()), abs=1e-4)
+    assert (rows[0].difference, rows[0].p_value) == (0, 1)
+    assert rows[2].difference == pytest.approx(rows[2].auroc - rows[0].auroc)
+    assert {f"auroc {digit}" for digit in range(3, 10)} <= rows[0].by_class.keys()
     assert "beside.csv" in {path.name for path in (trained.run.path / "evaluation").iterdir()}
 
 
 def test_all_scorers_beside_are_those_that_suit_the_network(trained: Trained) -> None:
     rows = anomaly_ae.evaluate(home=trained.home, beside=["all"]).beside
-    assert {row["scorer"] for row in rows} == set(SCORERS) - {"elbo", "defect"}
+    assert {row.scorer for row in rows} == set(SCORERS) - {"elbo", "defect"}
 
 
 def test_a_wrong_name_beside_is_said(trained: Trained) -> None:

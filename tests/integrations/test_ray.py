@@ -18,7 +18,7 @@ from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.sources import open_source
-from anomaly_ae.scoring import Job, Scores, score_job
+from anomaly_ae.scoring.job import Job, Scores, score_job
 from anomaly_ae.scoring.ledger import Ledger
 from tests.conftest import Cli, Trained
 

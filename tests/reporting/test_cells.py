@@ -8,6 +8,7 @@ from anomaly_ae.config.pipeline_file import Cell, read_pipeline_file
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.reporting.cells import Done, _reconstructions, comparison, draw_comparison, published_table
 from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runtime.printed import to_dict
 from anomaly_ae.workflows.pipeline import run_plan
 
 FILE = """
@@ -35,11 +36,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> list[Done]:
 def test_a_row_has_the_source_s_last_figure_at_its_end(done: list[Done]) -> None:
     rows = comparison(done)
     assert len(rows) == 4
-    assert list(rows[0])[-4:] == ["measure", "source", "ours", "difference"]
-    assert (rows[0]["measure"], rows[0]["source"]) == ("auroc", 0.9)
-    assert rows[0]["difference"] == pytest.approx(rows[0]["auroc 0,1,2"] - 0.9)
-    assert rows[1]["measure"] is None
-    assert [row["measure"] for row in published_table(done)] == ["test_mse", "auroc"]
+    assert list(to_dict(rows[0]))[-4:] == ["measure", "source", "ours", "difference"]
+    assert (rows[0].columns["measure"], rows[0].columns["source"]) == ("auroc", 0.9)
+    assert rows[0].columns["difference"] == pytest.approx(rows[0].columns["auroc 0,1,2"] - 0.9)
+    assert rows[1].columns["measure"] is None
+    assert [row.measure for row in published_table(done)] == ["test_mse", "auroc"]
 
 
 def test_originals_stand_again_where_another_split_has_others(done: list[Done]) -> None:

@@ -30,11 +30,11 @@ def test_differences_and_p_values_are_those_of_delongs_test_by_another(runs: lis
     assert first
     assert second
     _, p_value = Delong_test(first.novel.astype(int), first.scores, second.scores)[:2]
-    assert rows[1]["p_value"] == pytest.approx(p_value, rel=1e-3)
-    assert rows[1]["difference"] == pytest.approx(rows[1]["auroc"] - rows[0]["auroc"])
-    assert rows[1]["difference_low"] < rows[1]["difference"] < rows[1]["difference_high"]
-    assert rows[0]["p_value"] is None
-    assert math.isclose(rows[0]["auroc"], pipeline_auroc(runs[0]))
+    assert rows[1].p_value == pytest.approx(p_value, rel=1e-3)
+    assert rows[1].difference == pytest.approx(rows[1].auroc - rows[0].auroc)
+    assert rows[1].difference_low < rows[1].difference < rows[1].difference_high
+    assert rows[0].p_value is None
+    assert math.isclose(rows[0].auroc, pipeline_auroc(runs[0]))
 
 
 def pipeline_auroc(run: RunFolder) -> float:
@@ -47,8 +47,8 @@ def pipeline_auroc(run: RunFolder) -> float:
 
 def test_runs_tested_on_other_images_are_not_tested_against_each_other(runs: list[RunFolder]) -> None:
     rows = compare_runs([runs[0], runs[2]], [read_scores(runs[0]), read_scores(runs[2])])
-    assert rows[1]["auroc"] is not None
-    assert (rows[1]["difference"], rows[1]["p_value"]) == (None, None)
+    assert rows[1].auroc is not None
+    assert (rows[1].difference, rows[1].p_value) == (None, None)
 
 
 def test_settings_that_differ_are_told_and_no_others(runs: list[RunFolder]) -> None:

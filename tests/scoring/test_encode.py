@@ -9,7 +9,7 @@ import torch
 from anomaly_ae.autoencoders import inference
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import DataError, DataMissing, UsageError
-from anomaly_ae.scoring import encode_folder
+from anomaly_ae.scoring.encode import encode_folder
 from tests.conftest import Cli, Trained
 
 

@@ -23,7 +23,8 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import CalibrationError, DataMissing, Interrupted, RunBusy, StorageError, UsageError
 from anomaly_ae.images.sources import Folder, open_source
 from anomaly_ae.runtime import progress
-from anomaly_ae.scoring import Job, Scores, job, ledger, score_job
+from anomaly_ae.scoring import job, ledger
+from anomaly_ae.scoring.job import Job, Scores, score_job
 from anomaly_ae.scoring.ledger import Ledger
 from tests.conftest import Trained
 

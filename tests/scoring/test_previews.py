@@ -10,9 +10,10 @@ from PIL import Image
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.sources import open_source
+from anomaly_ae.reporting.overlays import LONGEST, check_overlays, overlay_name
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.scoring import Job, check_overlays, load_previews
-from anomaly_ae.scoring.overlays import LONGEST, overlay_name
+from anomaly_ae.scoring.job import Job
+from anomaly_ae.scoring.previews import load_previews
 from tests.conftest import Trained
 
 

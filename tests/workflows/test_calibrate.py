@@ -66,10 +66,10 @@ def test_known_anomalies_show_what_is_found_and_a_threshold_without_guarantee(
     result = anomaly_ae.calibrate(trained.run.record.id, anomaly_folder=folder, home=trained.home, tracking=False)
     assert result.anomalies is not None
     found = (trained.detector().score(anomalies) > result.threshold).float().mean().item()
-    assert result.anomalies["detection_rate"] == pytest.approx(found)
-    low, high = result.anomalies["detection_rate_ci"]
+    assert result.anomalies.detection_rate == pytest.approx(found)
+    low, high = result.anomalies.detection_rate_ci
     assert low < found <= high
-    assert result.anomalies["best_f1"] > 0.9
+    assert result.anomalies.best_f1 > 0.9
 
 
 def test_images_that_look_otherwise_are_said(trained: Trained, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_images_that_look_otherwise_are_said(trained: Trained, tmp_path: Path) -
     result = anomaly_ae.calibrate(trained.run.record.id, normal_folder=folder, home=trained.home, tracking=False)
     assert "inverted" in result.differences[0]
     assert result.drift is not None
-    assert result.drift["moved"]
+    assert result.drift.moved
 
 
 @pytest.mark.parametrize(

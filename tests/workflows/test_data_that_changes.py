@@ -71,7 +71,7 @@ def test_a_training_goes_on_with_its_own_pictures_when_others_have_come(
     for file in ("detector.json", "weights.safetensors"):
         assert (whole / file).read_bytes() == (second / file).read_bytes()
     evaluation = anomaly_ae.evaluate(home=home)
-    assert {row["class"]: row["images"] for row in evaluation.per_class} == {"good": 6, "spot": 4}
+    assert {row.class_: row.images for row in evaluation.per_class} == {"good": 6, "spot": 4}
 
 
 def test_what_is_gone_or_changed_is_named(home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

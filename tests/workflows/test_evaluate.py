@@ -18,9 +18,9 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import CalibrationError, UsageError
 from anomaly_ae.reporting import text
+from anomaly_ae.runs.results import CalibrateResult
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.descriptions import describe
-from anomaly_ae.workflows.calibrate import CalibrateResult
 
 SETTINGS = {"preset": "fast", "epochs": 1, "autoencoder": "vanilla", "scorer": "mae", "image_size": "16"}
 
@@ -92,7 +92,7 @@ def test_a_folder_of_anomalies_alone_is_measured_and_never_called_normal(
 ) -> None:
     evaluation = small.evaluate(folder)
     assert (evaluation.images, evaluation.true_positive_rate, evaluation.false_positive_rate) == (images, 1, None)
-    rows = {(row["role"], row["images"]) for row in evaluation.per_class}
+    rows = {(row.role, row.images) for row in evaluation.per_class}
     assert rows == {("novel", images), ("normal", 0)}
     assert "no normal test image" in text.evaluated(evaluation.to_dict())
 
@@ -113,7 +113,7 @@ def test_a_data_set_by_name_and_folders_of_its_classes_are_measured_by_a_detecto
     )
     run_id = anomaly_ae.train(config, home=small.home, tracking=False).run_id
     evaluation = anomaly_ae.evaluate(run_id, dataset="digits", home=small.home)
-    assert (evaluation.images, {row["class"] for row in evaluation.per_class}) == (1_797, set("0123456789"))
+    assert (evaluation.images, {row.class_ for row in evaluation.per_class}) == (1_797, set("0123456789"))
     rows = (small.home.find_run(run_id).path / "evaluations" / "digits" / "scores.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["index", *map(str, range(1_797))]
     alone = write(small.place / "sevens" / "7", 4, 7).parent
@@ -130,10 +130,10 @@ def test_the_plain_reconstruction_errors_stand_beside_the_scorer(small: Small) -
     images = [Image.open(path) for folder in folders for path in sorted(folder.iterdir())]
     pixels = detector.preprocessing.prepare(images)
     errors = (detector.reconstruct(pixels) - pixels / 255).square().mean(dim=(1, 2, 3)).numpy()
-    rows = {row["scorer"]: row for row in evaluation.reconstruction_errors}
+    rows = {row.scorer: row for row in evaluation.reconstruction_errors}
     assert list(rows) == ["mae", "mse", "relative"]
-    assert rows["mse"]["auroc"] == roc_auc_score(np.arange(18) < 9, errors)
-    assert rows["mae"]["auroc"] == evaluation.auroc
+    assert rows["mse"].auroc == roc_auc_score(np.arange(18) < 9, errors)
+    assert rows["mae"].auroc == evaluation.auroc
     assert evaluation.reconstruction_mse == pytest.approx(errors[9:].mean(), rel=1e-5)
     said = text.evaluated(evaluation.to_dict())
     for about in ("mean squared reconstruction error", "blurred squared reconstruction error"):
@@ -199,8 +199,8 @@ def test_a_share_of_known_anomalies_to_detect_sets_the_threshold(small: Small) -
     assert detector.calibration.guarantee == DETECT
     assert result.anomalies is not None
     assert int(detector.predict(known).sum()) == 7  # ⌈0.7 · 9⌉ at the least, and not one more
-    assert result.anomalies["detection_rate"] == 7 / 9
-    assert result.anomalies["expected_detection_rate"] == 0.7  # of new ones: 7 of the 10 places among 9
+    assert result.anomalies.detection_rate == 7 / 9
+    assert result.anomalies.expected_detection_rate == 0.7  # of new ones: 7 of the 10 places among 9
     above = int((detector.calibration.scores > detector.threshold).sum())
     assert result.target_fpr == (1 + above) / (len(detector.calibration.scores) + 1)
     assert "of new ones like them 70.0% are to be expected" in text.calibrated(dataclasses.asdict(result))

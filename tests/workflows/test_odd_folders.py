@@ -41,7 +41,7 @@ def test_what_is_bad_is_never_trained_on(home: RunStore) -> None:
     run = home.latest()
     assert run.config.normal == "good"
     evaluation = anomaly_ae.evaluate(home=home)
-    assert {row["class"]: row["role"] for row in evaluation.per_class} == {"good": "normal", "bad": "novel"}
+    assert {row.class_: row.role for row in evaluation.per_class} == {"good": "normal", "bad": "novel"}
     assert evaluation.auroc is not None
     assert evaluation.auroc > 0.9
 
@@ -50,7 +50,7 @@ def test_anomalies_alone_are_measured_as_anomalies_and_not_trained_on(home: RunS
     bad = fill(tmp_path / "set/defects", 5, 3, defect=True).parent
     (bad / "good").mkdir()
     evaluation = anomaly_ae.evaluate(home=home, dataset=str(bad))
-    found = [(row["class"], row["role"], row["images"]) for row in evaluation.per_class]
+    found = [(row.class_, row.role, row.images) for row in evaluation.per_class]
     assert found == [("defects", "novel", 5), ("good", "normal", 0)]
     assert evaluation.false_positive_rate is None
     with pytest.raises(UsageError, match=r"--normal is needed: .* called defects, .* and good holds no picture"):
@@ -75,7 +75,7 @@ def test_masks_are_no_pictures_to_calibrate_on_nor_are_anomalies(
     )
     assert result.images == 12
     assert result.anomalies is not None
-    assert result.anomalies["images"] == 6
+    assert result.anomalies.images == 6
     said = " ".join(capsys.readouterr().err.split())
     assert "OK 12 normal: to set the threshold" in said
     assert "NG 6 anomalous: not used" in said
@@ -90,7 +90,7 @@ def test_all_of_a_folder_is_what_it_is_said_to_be_whatever_its_files_are_called(
         for i in range(3):
             (folder / f"{i:02}.png").rename(folder / f"crack_{i}.png")
     measured = anomaly_ae.evaluate(home=home, dataset=str(tmp_path / "defects")).per_class
-    assert [row["images"] for row in measured if row["role"] == "novel"] == [6]
+    assert [row.images for row in measured if row.role == "novel"] == [6]
     result = anomaly_ae.calibrate(
         normal_folder=tmp_path / "more",
         anomaly_folder=tmp_path / "defects",
@@ -100,7 +100,7 @@ def test_all_of_a_folder_is_what_it_is_said_to_be_whatever_its_files_are_called(
     )
     assert result.images == 30
     assert result.anomalies is not None
-    assert result.anomalies["images"] == 6
+    assert result.anomalies.images == 6
 
 
 def test_anomalies_alone_are_nothing_to_calibrate_on(home: RunStore, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 import anomaly_ae
 from anomaly_ae.errors import ModelError, ModelNotFound, TrainingError, UsageError
 from anomaly_ae.runs.record import FAILED, FINISHED, KILLED
+from anomaly_ae.runs.results import PipelineResult
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.workflows import pipeline
-from anomaly_ae.workflows.pipeline import PipelineResult, run_plan
+from anomaly_ae.workflows.pipeline import run_plan
 from anomaly_ae.workflows.train import resume
 from tests.conftest import Cli, start
 
@@ -67,19 +68,19 @@ def test_every_cell_is_a_finished_and_evaluated_run_below_the_one_of_the_file(ra
 
 def test_a_row_for_each_system_has_the_errors_of_its_first_cell_and_the_auroc_of_the_others(ran: Ran) -> None:
     rows = ran.result.comparison
-    assert [row["system"] for row in rows] == ["two · autoencoder vanilla", "two · autoencoder strided-32"]
+    assert [row.system for row in rows] == ["two · autoencoder vanilla", "two · autoencoder strided-32"]
     found = cells(ran.home, ran.result.run_id)
     first = json.loads((found["two · autoencoder strided-32 · normal all"].path / "result.json").read_text())
     other = found["two · autoencoder strided-32 · normal 0,1,2"].path / "evaluation" / "metrics.json"
-    assert rows[1]["train_mse"] == first["train_mse"]
-    assert rows[1]["train_mse_own"] == pytest.approx(4 * first["train_mse"])  # on [-1, 1]
-    assert rows[0]["train_mse_own"] == rows[0]["train_mse"]
-    assert rows[1]["auroc 0,1,2"] == json.loads(other.read_text())["auroc"]
+    assert rows[1].train_mse == first["train_mse"]
+    assert rows[1].train_mse_own == pytest.approx(4 * first["train_mse"])  # on [-1, 1]
+    assert rows[0].train_mse_own == rows[0].train_mse
+    assert rows[1].columns["auroc 0,1,2"] == json.loads(other.read_text())["auroc"]
 
 
 def test_published_figures_stand_beside_ours(ran: Ran) -> None:
-    by_measure = {row["measure"]: row for row in ran.result.published}
-    assert by_measure["test_mse"]["difference"] == pytest.approx(ran.result.comparison[0]["test_mse"] - 0.05)
+    by_measure = {row.measure: row for row in ran.result.published}
+    assert by_measure["test_mse"].difference == pytest.approx(ran.result.comparison[0].test_mse - 0.05)
     history = cells(ran.home, ran.result.run_id)["two · autoencoder vanilla · normal all"].history()
     assert by_measure["train_loss@2"]["ours"] == history[1].train_loss
 
@@ -217,11 +218,11 @@ def test_cells_in_parallel_come_to_the_same_as_one_after_the_other(cli: Cli, tmp
     together = cli("run", "p.yaml", "--jobs", "2", "--json", "--mlruns", str(home.root)).json()
     alone = run_plan(tmp_path / "p.yaml", home=home, tracking=False)
     assert together["failed"] == alone.failed == {}
-    assert [row["scorer"] for row in alone.scorers] == [row["scorer"] for row in together["scorers"]]
-    assert {row["scorer"] for row in alone.scorers} == {"mse", "pixel-knn", "pca"}
+    assert [row.scorer for row in alone.scorers] == [row["scorer"] for row in together["scorers"]]
+    assert {row.scorer for row in alone.scorers} == {"mse", "pixel-knn", "pca"}
     for one, other in zip(alone.scorers, together["scorers"], strict=True):
-        assert one["auroc"] == pytest.approx(other["auroc"], abs=1e-6)
-        assert one["normal 0"] == pytest.approx(other["normal 0"], abs=1e-6)
+        assert one.auroc == pytest.approx(other["auroc"], abs=1e-6)
+        assert one.by_class["normal 0"] == pytest.approx(other["normal 0"], abs=1e-6)
     folder = Path(together["run_folder"])
     assert (folder / "figures" / "scorers.png").stat().st_size > 10_000
     assert list(pd.read_csv(folder / "scorers.csv").scorer) == [row["scorer"] for row in together["scorers"]]

@@ -14,8 +14,9 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import DataChanged, DataMissing, Interrupted, UsageError
+from anomaly_ae.runs.results import TrainResult
 from anomaly_ae.runs.store import RunStore
-from anomaly_ae.workflows.train import TrainResult, resume
+from anomaly_ae.workflows.train import resume
 from tests.conftest import drawing
 
 SIZES = (44, 48, 52)
@@ -81,10 +82,10 @@ def test_defects_are_found_and_it_is_said_where(measured: Measured) -> None:
     assert evaluation.pixel_auroc > 0.85
     assert evaluation.pro is not None
     assert evaluation.pro > 0.7
-    by_class = {row["class"]: row for row in evaluation.per_class}
-    assert by_class["good"]["pixel_auroc"] is None
-    assert all(by_class[kind]["pixel_auroc"] > 0.8 for kind in ("spot", "scratch"))
-    assert [row["scorer"] for row in evaluation.beside] == ["defect", "mse", "pixel-knn"]
+    by_class = {row.class_: row for row in evaluation.per_class}
+    assert by_class["good"].pixel_auroc is None
+    assert all(by_class[kind].pixel_auroc > 0.8 for kind in ("spot", "scratch"))
+    assert [row.scorer for row in evaluation.beside] == ["defect", "mse", "pixel-knn"]
 
 
 def test_what_was_found_is_kept_with_the_run(measured: Measured) -> None:

@@ -1,4 +1,4 @@
-"""Results as text for people, as the command line prints them."""
+"""Results as text for people, as the command line prints them; that `print` does so, too, is registered here."""
 
 from anomaly_ae.reporting.text.architectures import autoencoders, layers, listed
 from anomaly_ae.reporting.text.detectors import calibrated, evaluated, exported, trained
@@ -15,11 +15,9 @@ from anomaly_ae.reporting.text.run_lists import (
     side_by_side,
 )
 from anomaly_ae.reporting.text.scored_folders import encoded, scored, scored_rows, unscored_rows
-from anomaly_ae.runtime.printed import Printed
 
 __all__ = [
     "COMPARISON_NOTE",
-    "Printed",
     "autoencoders",
     "calibrated",
     "compared",

@@ -1,77 +1,86 @@
 """What came of a folder."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
+from anomaly_ae.detector.evaluation import FoundTogether
 from anomaly_ae.escaping import counted, counted_as
 from anomaly_ae.reporting.text.phrases import discovered, moved
+from anomaly_ae.runtime.printed import as_text
+from anomaly_ae.scoring.results import Encoded, ScoreResult
+
+if TYPE_CHECKING:
+    from anomaly_ae.calibration.drift import Drift
 
 
-def encoded(result: Mapping[str, Any]) -> str:
-    bad = f", {result['errors']:,} of which could not be read: see the column error" if result["errors"] else ""
-    latents = counted(result["latent_size"], "latent number")
-    return f"{counted(result['images'], 'image')}{bad}, {latents} each, in {result['output']}"
+@as_text.register
+def encoded(result: Encoded) -> str:
+    bad = f", {result.errors:,} of which could not be read: see the column error" if result.errors else ""
+    latents = counted(result.latent_size, "latent number")
+    return f"{counted(result.images, 'image')}{bad}, {latents} each, in {result.output}"
 
 
-def scored(result: Mapping[str, Any]) -> str:
-    missing = f"; {result['heatmaps_missing']:,} could not be written" if result["heatmaps_missing"] else ""
-    places = [("heat maps", f"{result['heatmaps']}{missing}")] if result["heatmaps"] else []
-    places += [("report", result["report"])] if result["report"] else []
+@as_text.register
+def scored(result: ScoreResult) -> str:
+    missing = f"; {result.heatmaps_missing:,} could not be written" if result.heatmaps_missing else ""
+    places = [("heat maps", f"{result.heatmaps}{missing}")] if result.heatmaps else []
+    places += [("report", result.report)] if result.report else []
     return "\n".join(f"{name:<16}{text}" for name, text in [*scored_rows(result), *places])
 
 
-def scored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def scored_rows(result: ScoreResult) -> list[tuple[str, str]]:
     """What came of scoring, as names and texts."""
-    good = result["images"] - result["errors"]
-    rate = f"{result['images_per_second']:,.0f} images/s"
-    were = counted(result["scored"], "image")
+    good = result.images - result.errors
+    rate = f"{result.images_per_second:,.0f} images/s"
+    were = counted(result.scored, "image")
     return [
-        ("detector", result["detector"]),
-        ("images", f"{result['images']:,}{_resumed(result)}"),
-        *([("seen at", result["seen"])] if result["seen"] else []),
-        *([] if result["score"] is None else [("score", f"{result['score']:.4f}, p-value {result['p_value']:.3g}")]),
+        ("detector", result.detector),
+        ("images", f"{result.images:,}{_resumed(result)}"),
+        *([("seen at", result.seen)] if result.seen else []),
+        *([] if result.score is None else [("score", f"{result.score:.4f}, p-value {result.p_value:.3g}")]),
         (
             "anomalous",
-            f"{result['anomalies']:,} of {good:,} are above the threshold {result['threshold']:.4f}, "
-            f"for a false-alarm rate of {result['target_fpr']:g} ({result['guarantee']})",
+            f"{result.anomalies:,} of {good:,} are above the threshold {result.threshold:.4f}, "
+            f"for a false-alarm rate of {result.target_fpr:g} ({result.guarantee})",
         ),
-        *(_found(result) if result["fdr"] is not None else []),
-        *([("bad files", f"{result['errors']:,} have an error and no score")] if result["errors"] else []),
-        *(("", f"{count:,} × {reason}") for reason, count in result["error_kinds"].items()),
-        *([("skipped", f"{result['skipped']:,} (no images)")] if result["skipped"] else []),
-        *(("warning", text) for text in result["differences"]),
-        *_shifted(result["drift"]),
-        ("worked on", f"{were} in {_duration(result['seconds'])}, {rate}"),
-        ("kept in", result["output"]),
+        *_found(result),
+        *([("bad files", f"{result.errors:,} have an error and no score")] if result.errors else []),
+        *(("", f"{count:,} × {reason}") for reason, count in result.error_kinds.items()),
+        *([("skipped", f"{result.skipped:,} (no images)")] if result.skipped else []),
+        *(("warning", text) for text in result.differences),
+        *_shifted(result.drift),
+        ("worked on", f"{were} in {_duration(result.seconds)}, {rate}"),
+        ("kept in", result.output),
     ]
 
 
-def unscored_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def unscored_rows(result: ScoreResult) -> list[tuple[str, str]]:
     """What was not scored, which the terminal has been told already."""
-    left_out = [("left out", counted_as(count, what)) for what, count in sorted(result["left_out"].items())]
-    return [*left_out, *(("warning", text) for text in result["unread_folders"])]
+    left_out = [("left out", counted_as(count, what)) for what, count in sorted(result.left_out.items())]
+    return [*left_out, *(("warning", text) for text in result.unread_folders)]
 
 
-def _resumed(result: Mapping[str, Any]) -> str:
+def _resumed(result: ScoreResult) -> str:
     """What had been scored before, and what is other than it was."""
-    if not result["resumed"]:
+    if not result.resumed:
         return ""
-    changes = [f"{result[word]:,} {word}" for word in ("new", "changed", "gone") if result[word]]
+    counts = {"new": result.new, "changed": result.changed, "gone": result.gone}
+    changes = [f"{count:,} {word}" for word, count in counts.items() if count]
     said = f"; since the job began {', '.join(changes)}" if changes else ""
-    before = result["images"] - result["scored"]
+    before = result.images - result.scored
     return f", {before:,} of which had been scored before{said}" if before else f", all of them now{said}"
 
 
-def _found(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    counts = {"found": result["discoveries"], "fewest_possible": result["fewest_discoveries"]}
-    whole = {"fdr": result["fdr"], "images": result["images"] - result["errors"], "false_discovery_share": None}
-    needed = {"images_needed": result["discoveries_need"]}
-    return [row for row in discovered(counts | whole | needed) if row != ("", "")]
+def _found(result: ScoreResult) -> list[tuple[str, str]]:
+    fdr, found, fewest, needed = result.fdr, result.discoveries, result.fewest_discoveries, result.discoveries_need
+    if fdr is None or found is None or fewest is None or needed is None:
+        return []
+    whole = FoundTogether(fdr, result.images - result.errors, found, fewest, needed, None, None)
+    return [row for row in discovered(whole) if row != ("", "")]
 
 
-def _shifted(drift: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def _shifted(drift: "Drift | None") -> list[tuple[str, str]]:
     """A word where scores have moved; anomalies alone may do it, if there are many."""
-    if drift is None or not drift["moved"]:
+    if drift is None or not drift.moved:
         return []
     return [("drift", f"{moved(drift)} one of these images scores above a calibration image")]
 

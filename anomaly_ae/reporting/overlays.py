@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from anomaly_ae.errors import StorageError, UsageError, one_line
+from anomaly_ae.reporting import figures
 from anomaly_ae.runtime.progress import display, say
 from anomaly_ae.scoring.job import Job, Scores
 from anomaly_ae.scoring.previews import load_previews
@@ -31,8 +32,6 @@ def write_overlays(job: Job, scores: Scores, folder: Path) -> int:
     The colours go from none to the largest value in the image, or to the detector's heat level if that is more; what
     lies above that has a contour.
     """
-    from anomaly_ae.reporting import figures  # here, for scoring alone needs no matplotlib
-
     positions, done, reasons = scores.anomalous.nonzero()[0], 0, list[str]()
     looks = load_previews(job.detector, job.source, scores.listing, positions, SIDE, job.workers)
     maps = ((look, look.heat) for look in looks if look.heat is not None)

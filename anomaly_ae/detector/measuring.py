@@ -1,0 +1,264 @@
+"""Measuring a detector on labelled test images."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.autoencoders.inference import map_images
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.evaluation import CLASS_AUROC, ClassRow, ErrorRow, Evaluation, FoundTogether, ScorerRow
+from anomaly_ae.detector.fit import fit_scorer
+from anomaly_ae.errors import UsageError
+from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.metrics.pixels import PixelRanking, pixel_ranking
+from anomaly_ae.metrics.ranking import Bools, Floats, compare_auroc, ranking, require_numbers, verdicts
+from anomaly_ae.runtime.printed import Columns
+from anomaly_ae.scorers import SCORERS, build_scorer
+from anomaly_ae.scorers.reconstruction import SquaredError
+
+MSE = "mse"
+PLAIN = (MSE, "relative")  # reconstruction errors without learning, to see what the scorer adds to them
+MOST_PIXELS = 2**28  # of the heat maps that are measured against masks
+
+
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """Test images whose defects are known to the pixel.
+
+    positions: among the test images, int64 (M,): those with a mask, and the normal ones
+    maps:      their heat maps, float32 (M, H, W)
+    masks:     their defective pixels, bool (M, H, W)
+    """
+
+    positions: Tensor
+    maps: Tensor
+    masks: Tensor
+
+
+def map_defects(detector: Detector, test: ImageSet, masks: Tensor, known: Tensor) -> Mapped | None:
+    """The heat maps of test images with masks, bool (N, H, W), where `known`, bool (N,), and of the normal ones.
+
+    They are evenly chosen if they are too many for the memory. None when the scorer has no heat map.
+    """
+    positions = torch.nonzero(known | torch.from_numpy(~novelty(detector, test))).flatten()
+    most = max(1, MOST_PIXELS // masks[0].numel())
+    positions = positions[torch.linspace(0, len(positions) - 1, min(most, len(positions))).long()]
+    maps = detector.heat_map(test.images[positions])
+    return None if maps is None else Mapped(positions, maps, masks[positions])
+
+
+def measure(
+    detector: Detector, test: ImageSet, scores: Tensor, run_id: str | None, mapped: Mapped | None = None
+) -> Evaluation:
+    """Measure scores, float32 (N,), of the labelled test images, and heat maps where defects are known."""
+    novel, values = novelty(detector, test), scores.numpy()
+    require_numbers(values)
+    alarms = (scores > detector.threshold).numpy()
+    errors = _plain_errors(detector, test.images)
+    return Evaluation(
+        run_id=run_id,
+        dataset=detector.config.dataset,
+        normal=list(detector.normal),
+        scorer=str(detector.config.scorer),
+        images=len(test),
+        reconstruction_mse=None if novel.all() else float(errors[MSE][~novel].mean(dtype=float)),
+        **_ranked(values, novel),
+        threshold=detector.threshold,
+        target_fpr=detector.calibration.target_fpr,
+        calibration=detector.calibration.method,
+        **dataclasses.asdict(verdicts(alarms, novel)),
+        drift=detector.drift(scores[torch.from_numpy(~novel)]),
+        **_measure_pixels(mapped, np.ones_like(novel)),
+        per_class=[
+            _measure_class(name, name not in detector.normal, values, alarms, novel, chosen, mapped)
+            for position, name in enumerate(detector.classes)
+            for chosen in [(test.labels == position).numpy()]
+        ],
+        threshold_warning=detector.calibration.warning,
+        calibration_images=0 if detector.calibration.chosen is not None else len(detector.calibration.scores),
+        reconstruction_errors=_rank_errors(detector, errors | {str(detector.config.scorer): values}, novel),
+    )
+
+
+def _plain_errors(detector: Detector, images: Tensor) -> dict[str, Floats]:
+    """The plain reconstruction errors of images (N, C, H, W) by the names of their scorers, (N,)."""
+    scorers = [SCORERS[name].build() for name in PLAIN]
+
+    def read(pixels: Tensor, outputs: Outputs) -> Tensor:
+        return torch.stack([scorer.score(pixels, outputs) for scorer in scorers], dim=1)
+
+    found = map_images(detector.network, images, read, (len(PLAIN),)).numpy()
+    return {name: found[:, i] for i, name in enumerate(PLAIN)}
+
+
+def _rank_errors(detector: Detector, scores: dict[str, Floats], novel: Bools) -> list[ErrorRow]:
+    """How well each ranks, the detector's own first; nothing where there is nothing to rank."""
+    if not novel.any() or novel.all():
+        return []
+    own = str(detector.config.scorer)
+    ranked = {name: ranking(scores[name], novel) for name in dict.fromkeys([own, *scores])}
+    together = "its parts' logarithms, standardised, together"
+    return [
+        ErrorRow(
+            *(name, found.auroc, found.auroc_ci.low, found.auroc_ci.high),
+            about=SCORERS[name].about if name in SCORERS else together,
+        )
+        for name, found in ranked.items()
+    ]
+
+
+def _ranked(values: Floats, novel: Bools) -> dict[str, Any]:
+    """The figures of the ranking, by the names of `Evaluation`; None where there is nothing to rank."""
+    names = ("auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc")
+    if not novel.any() or novel.all():
+        return dict.fromkeys((*names, "auroc_ci", "auroc_ci_method"))
+    ranked = ranking(values, novel)
+    interval = ranked.auroc_ci
+    return {name: getattr(ranked, name) for name in names} | {
+        "auroc_ci": [interval.low, interval.high],
+        "auroc_ci_method": interval.method,
+    }
+
+
+def _measure_pixels(mapped: Mapped | None, chosen: Bools) -> dict[str, Any]:
+    """The figures of the heat maps of chosen test images, bool (N,), by the names of `Evaluation`."""
+    if mapped is None:
+        return dataclasses.asdict(PixelRanking(None, None, None))
+    among = torch.from_numpy(chosen)[mapped.positions]
+    return dataclasses.asdict(pixel_ranking(mapped.maps[among].numpy(), mapped.masks[among].numpy()))
+
+
+def measure_discoveries(detector: Detector, test: ImageSet, scores: Tensor, fdr: float) -> FoundTogether:
+    """What can be found in the test images together at a false discovery rate, and the share that is found wrongly.
+
+    Raises `CalibrationError` unless the calibration is `marginal`.
+    """
+    novel, discoveries = novelty(detector, test), detector.discoveries(scores, fdr)
+    found = discoveries.found.numpy()
+    return FoundTogether(
+        fdr=fdr,
+        images=len(test),
+        found=int(found.sum()),
+        fewest_possible=discoveries.possible,
+        images_needed=discoveries.needed,
+        false_discovery_share=float((found & ~novel).sum() / found.sum()) if found.any() else None,
+        detection_rate=verdicts(found, novel).true_positive_rate,
+    )
+
+
+def compare_scorers(
+    detector: Detector,
+    names: Sequence[str],
+    known: dict[str, ImageSet],
+    test: ImageSet,
+    scores: Tensor,
+    mapped: Mapped | None = None,
+) -> list[ScorerRow]:
+    """Other scorers on the detector's network and the same test images: a row for each, the detector's own first.
+
+    known:  its fit and validation images
+    scores: those of the detector, float32 (N,)
+    Raises `UsageError` where a scorer does not suit the network, or all test images are normal.
+    """
+    novel, own = novelty(detector, test), scores.numpy()
+    if not novel.any() or novel.all():
+        raise UsageError("scorers are compared by their AUROC, which takes normal and novel test images")
+    rows = [_scorer_row(detector, test, str(detector.config.scorer), own, own, None, mapped)]
+    for name in names:
+        started = time.perf_counter()
+        both = known["fit"].images, known["validation"].images
+        scorer = fit_scorer(build_scorer(name), detector.network, *both, detector.config.trim_training)
+        values = map_images(detector.network, test.images, scorer.score, ()).numpy()
+        seconds = time.perf_counter() - started
+        other = dataclasses.replace(detector, scorer=scorer)
+        rows.append(_scorer_row(other, test, name, values, own, seconds, mapped))
+    return rows
+
+
+def _scorer_row(
+    detector: Detector,
+    test: ImageSet,
+    name: str,
+    scores: Floats,
+    own: Floats,
+    seconds: float | None,
+    mapped: Mapped | None,
+) -> ScorerRow:
+    novel = novelty(detector, test)
+    ranked, compared = ranking(scores, novel), compare_auroc(scores, own, novel)
+    classes = {
+        f"{CLASS_AUROC}{name}": ranking(scores[against], chosen[against]).auroc
+        for position, name in enumerate(detector.classes)
+        if (chosen := (test.labels == position).numpy() & novel).any() and (against := chosen | ~novel).any()
+    }
+    return ScorerRow(
+        scorer=name,
+        auroc=ranked.auroc,
+        auroc_low=ranked.auroc_ci.low,
+        auroc_high=ranked.auroc_ci.high,
+        fpr_at_95_tpr=ranked.fpr_at_95_tpr,
+        difference=compared.difference,
+        p_value=compared.p_value,
+        no_p_value=compared.interval.method if compared.p_value is None else None,
+        by_class=Columns(classes),
+        seconds=seconds,
+        pixels=Columns(_measure_map(detector, test, mapped)),
+    )
+
+
+def _measure_map(detector: Detector, test: ImageSet, mapped: Mapped | None) -> dict[str, Any]:
+    """The figures of a detector's heat maps where defects are known; nothing where none are."""
+    if mapped is None:
+        return {}
+    maps = detector.heat_map(test.images[mapped.positions])
+    found = None if maps is None else dataclasses.replace(mapped, maps=maps)
+    return _measure_pixels(found, np.ones(len(test), bool))
+
+
+def reconstruction_mse(detector: Detector, images: Tensor) -> float:
+    """Mean squared reconstruction error of images (N, C, H, W), taken in [0, 1]."""
+    errors = map_images(detector.network, images, SquaredError().score, ())
+    return float(errors.double().mean())
+
+
+def _measure_class(
+    name: str,
+    is_novel: bool,
+    scores: Floats,
+    alarms: Bools,
+    novel: Bools,
+    chosen: Bools,
+    mapped: Mapped | None,
+) -> ClassRow:
+    """A row of the table by class."""
+    alarm_rate = float(alarms[chosen].mean()) if chosen.any() else None
+    can_be_ranked = is_novel and chosen.any() and not novel.all()
+    ranked = ranking(scores[chosen | ~novel], chosen[chosen | ~novel]) if can_be_ranked else None
+    return ClassRow(
+        class_=name,
+        role="novel" if is_novel else "normal",
+        images=int(chosen.sum()),
+        auroc=ranked.auroc if ranked else None,
+        auroc_low=ranked.auroc_ci.low if ranked else None,
+        auroc_high=ranked.auroc_ci.high if ranked else None,
+        detection_rate=alarm_rate if is_novel else None,
+        false_alarm_rate=None if is_novel else alarm_rate,
+        **_measure_pixels(mapped, (chosen | ~novel) & chosen.any()),
+    )
+
+
+def novelty(detector: Detector, images: ImageSet) -> Bools:
+    """Whether each image is of a class that is not normal, bool (N,)."""
+    return ~np.isin(images.labels.numpy(), detector.normal_indices)
+
+
+def class_names(detector: Detector, images: ImageSet) -> list[str]:
+    """The class of each image, by name."""
+    return [detector.classes[label] for label in images.labels.tolist()]

@@ -1,0 +1,72 @@
+"""What comes of a detector's work on a folder, as `--json` prints it and people read it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anomaly_ae.runtime.printed import Printed
+
+if TYPE_CHECKING:
+    from anomaly_ae.calibration.drift import Drift  # which needs torch
+
+
+@dataclass(frozen=True)
+class ScoreResult(Printed):
+    """What came of scoring.
+
+    detector:    what it was trained on, its autoencoder and its scorer
+    seen:        at what size, and whether in gray, it sees the images, and what size they have
+    images:      image files, each a row of the output; errors: those that have no score
+    scored:      files that were worked on now; the others had been before
+    anomalies:   images above the threshold
+    discoveries: of `--fdr`: how many, how many are the fewest possible, and the fewest calibration images for any
+    error_kinds: the most frequent reasons, each with how many files it stands for
+    skipped:     files that are no images; left_out: what people may take for pictures that were to be scored, by
+                 what it is; unread_folders: those that could not be looked into, with the reason
+    new, changed, gone: files, since the job that is resumed began
+    heatmaps_missing: heat maps that could not be written
+    score, p_value: of the image, where there is but one that has a score
+    drift:       whether the scores as a whole have moved from those of the calibration
+    differences: how the images look unlike those of the training
+    """
+
+    detector: str
+    seen: str | None
+    images: int
+    scored: int
+    anomalies: int
+    errors: int
+    skipped: int
+    seconds: float
+    images_per_second: float
+    output: str
+    threshold: float
+    target_fpr: float
+    guarantee: str
+    error_kinds: dict[str, int]
+    left_out: dict[str, int]
+    unread_folders: list[str]
+    resumed: bool
+    new: int
+    changed: int
+    gone: int
+    differences: list[str]
+    drift: "Drift | None"
+    fdr: float | None
+    discoveries: int | None
+    fewest_discoveries: int | None
+    discoveries_need: int | None
+    heatmaps: str | None
+    heatmaps_missing: int
+    report: str | None
+    score: float | None
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class Encoded(Printed):
+    """What became of a folder: image files, those that could not be read, and the Parquet file."""
+
+    images: int
+    errors: int
+    latent_size: int
+    output: str
