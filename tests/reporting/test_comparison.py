@@ -79,5 +79,5 @@ def test_the_page_says_it_all_and_is_kept_with_the_first(runs: list[RunFolder]) 
     ]
     text = (page / "comparison.html").read_text()
     assert text.count("<svg") == 2
-    assert f"{result.runs[1]['auroc']:.4f}" in text
+    assert f"{result.runs[1].auroc:.4f}" in text
     assert "Settings that differ" in text
