@@ -29,14 +29,20 @@ SCORERS: dict[str, ScorerEntry] = {
     "mae": ScorerEntry("mean absolute reconstruction error", AbsoluteError),
     "ssim": ScorerEntry("1 - structural similarity of image and reconstruction", Dissimilarity),
     "relative": ScorerEntry("blurred squared reconstruction error, relative to the image's energy", RelativeError),
-    "contrast": ScorerEntry("reconstruction error after local contrast normalisation; worst 1 %", ContrastError),
+    "contrast": ScorerEntry(
+        "reconstruction error after contrast normalisation about each pixel; worst 1 %", ContrastError
+    ),
     "gradient": ScorerEntry("reconstruction error of the gradients; worst 1 %", GradientError),
     "defect": ScorerEntry("what autoencoder repair holds for a defect; worst 0.1 %", DefectProbability),
-    "patch-knn": ScorerEntry("distance of patch features to the nearest in training; worst 1 %", PatchNeighbors),
+    "patch-knn": ScorerEntry(
+        "distance of each patch's features to the nearest in training; worst 1 %", PatchNeighbors
+    ),
     "elbo": ScorerEntry("negative evidence lower bound, for autoencoder vae", NegativeELBO),
     "latent-knn": ScorerEntry("distance to the nearest latent of a training image", LatentNeighbors),
     "feature-knn": ScorerEntry("distance to the nearest last feature map of a training image", FeatureNeighbors),
-    "aligned-knn": ScorerEntry("distance to edges of the nearest training images, aligned", AlignedNeighbors),
+    "aligned-knn": ScorerEntry(
+        "distance to the edges of the nearest training images, locally aligned", AlignedNeighbors
+    ),
     "pixel-knn": ScorerEntry("distance to the nearest training image; baseline without learning", PixelNeighbors),
     "pca": ScorerEntry("error of the reconstruction from 32 principal components; baseline", PrincipalComponents),
     "isolation-forest": ScorerEntry("isolation forest on pixels; baseline", IsolationForest),
