@@ -378,10 +378,11 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _config(self, layout: RowLayout) -> RunConfig:
         """What was asked for, with what suits such images where nothing was. Raises `UsageError`."""
-        settings = {name: value for name, value in self.get_params().items() if name in TYPES and value is not None}
+        settings = {name: value for name, value in self.get_params().items() if name in TYPES}
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        usual = {"dataset": ROWS, "normal": NORMAL} | ({} if layout.is_picture else FEATURES)
-        config = RunConfig.build(usual, settings, {"seed": seed}).filled()
+        named = {"dataset": ROWS, "normal": NORMAL, "seed": seed}
+        usual = {} if layout.is_picture else {name: FEATURES[name] for name in FEATURES if settings[name] is None}
+        config = RunConfig.build(settings, usual, named).filled()
         return dataclasses.replace(config, latent=config.latent or _narrow_latent(str(config.autoencoder), layout))
 
 

@@ -280,3 +280,52 @@ def test_every_field_that_is_changed_is_refused_or_does_no_harm(tmp_path: Path) 
             else:
                 assert np.isfinite(loaded.score_samples(rows)).all()
     assert refused > 200
+
+
+def test_what_was_not_said_suits_the_samples() -> None:
+    rows = np.random.RandomState(0).rand(40, 64)
+    picture = AutoencoderDetector(epochs=1, random_state=0).fit(rows).detector_.config
+    assert (picture.autoencoder, picture.scorer) == ("conv", "aligned-knn")
+    for width, latent in ((30, 15), (1, 1), (500, 64)):  # the network's own is narrow enough for many
+        line = AutoencoderDetector(epochs=1, random_state=0).fit(np.random.RandomState(0).rand(40, width))
+        config = line.detector_.config
+        assert (config.autoencoder, config.scorer, config.latent) == ("multilayer", "mse+latent-knn", latent)
+
+
+def test_what_was_said_stays() -> None:
+    said = {"autoencoder": "vanilla", "scorer": "mae", "latent": 40, "objective": "ssim"}
+    for width in (64, 30):
+        rows = np.random.RandomState(0).rand(40, width)
+        config = (
+            AutoencoderDetector(epochs=1, random_state=0, image_shape=(1, width), **said).fit(rows).detector_.config
+        )
+        assert {name: getattr(config, name) for name in said} == said
+    repaired = AutoencoderDetector(autoencoder="repair", epochs=1, random_state=0)
+    assert repaired.fit(np.random.RandomState(0).rand(40, 256)).detector_.config.objective == "repair"  # its own
+
+
+@pytest.mark.parametrize("width", [64, 30])
+def test_the_threshold_is_set_by_samples_that_serve_for_nothing_else(width: int) -> None:
+    rows = np.random.RandomState(0).randn(100, width)
+    one = AutoencoderDetector(epochs=1, random_state=0).fit(rows)
+    parts = [getattr(one.detector_.split, part).indices for part in ("fit", "validation", "calibration")]
+    assert torch.cat(parts).sort().values.tolist() == list(range(100))
+    seen = rows[torch.cat(parts[:2]).numpy()]
+    assert np.array_equal(one.scale_.low, seen.min(axis=0) if width == 30 else [seen.min()])
+    altered = rows.copy()
+    altered[parts[2].numpy()] *= 100
+    other = AutoencoderDetector(epochs=1, random_state=0).fit(altered)
+    for name, weights in one.detector_.network.state_dict().items():
+        assert torch.equal(weights, other.detector_.network.state_dict()[name])
+    learned = other.detector_.scorer.state()
+    assert all(torch.equal(value, learned[name]) for name, value in one.detector_.scorer.state().items())
+    assert other.detector_.threshold > one.detector_.threshold
+
+
+def test_pictures_are_resized_for_networks_of_one_size_and_features_are_not() -> None:
+    rows = np.random.RandomState(0).rand(20, 64)
+    quick = {"epochs": 1, "target_fpr": 0.2, "random_state": 0}
+    pictures = AutoencoderDetector(autoencoder="vanilla", **quick).fit(rows)
+    assert pictures.detector_.preprocessing.shape == (1, 28, 28)
+    features = AutoencoderDetector(image_shape=(4, 16), **quick).fit(rows)
+    assert features.detector_.preprocessing.shape == (1, 4, 16)

@@ -177,15 +177,15 @@ def locked(home: RunStore) -> Iterator[None]:
 def test_a_store_locked_from_the_middle_on_is_brought_up_to_date_later(
     home: RunStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real, calls = train._fit, []
+    real, calls = train.fit, []
 
     def fit_then_lock(*arguments: object) -> object:
         calls.append(lock := locked(home))
-        train = real(*arguments)  # type: ignore[arg-type]
+        detector = real(*arguments)  # type: ignore[arg-type]
         lock.__enter__()
-        return train
+        return detector
 
-    monkeypatch.setattr(train, "_fit", fit_then_lock)
+    monkeypatch.setattr(train, "fit", fit_then_lock)
     result = anomaly_ae.train(SHORT, home=home)
     run = home.find_run(result.run_id)
     assert (run.record.status, run.record.unlogged) == (FINISHED, True)
