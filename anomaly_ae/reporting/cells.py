@@ -16,7 +16,7 @@ from anomaly_ae.escaping import short_name
 from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.comparison import read_scores
 from anomaly_ae.runs.record import FINISHED
-from anomaly_ae.runs.results import CellRow, PublishedRow, SystemRow
+from anomaly_ae.runs.results import CellRow, KeptEvaluation, PublishedRow, SystemRow
 from anomaly_ae.runs.store import RunFolder
 from anomaly_ae.runtime.printed import Columns
 
@@ -37,12 +37,12 @@ class Done:
 
     def measures(self) -> dict[str, Any]:
         """What was measured, by the names that pipeline files use; losses at an epoch as `train_loss@10`."""
-        result, test = self.run.read("result.json"), self.run.read("evaluation/metrics.json")
+        result, test = self.run.read("result.json"), self.run.evaluation() or KeptEvaluation()
         span = result.get("span", 1.0)
         mse = {
             "train_mse": result.get("train_mse"),
             "validation_mse": result.get("validation_mse"),
-            "test_mse": test.get("reconstruction_mse"),
+            "test_mse": test.reconstruction_mse,
         }
         own = {f"{name}_own": value and value * span**2 for name, value in mse.items()}
         losses = {
@@ -51,8 +51,8 @@ class Done:
             for part in ("train", "validation")
         }
         sizes = {key: result.get(key) for key in ("encoder_parameters", "decoder_parameters")}
-        low, high = test.get("auroc_ci") or (None, None)
-        return mse | own | sizes | losses | {"auroc": test.get("auroc"), "auroc_low": low, "auroc_high": high}
+        low, high = test.interval
+        return mse | own | sizes | losses | {"auroc": test.auroc, "auroc_low": low, "auroc_high": high}
 
 
 def cell_table(done: Sequence[Done]) -> list[CellRow]:

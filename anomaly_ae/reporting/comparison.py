@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anomaly_ae.config.run_config import LOCATION_FIELDS
-from anomaly_ae.detector.evaluation import PIXELS
 from anomaly_ae.errors import ModelError
 from anomaly_ae.metrics.ranking import compare_auroc
 from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.figures.saving import Array
-from anomaly_ae.runs.results import ComparedRun
+from anomaly_ae.runs.results import ComparedRun, KeptEvaluation
 from anomaly_ae.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-EVALUATED = (
-    *("images", "auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc"),
-    *("false_positive_rate", "true_positive_rate", *PIXELS),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,18 +93,27 @@ def labels(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def _row(run: RunFolder) -> ComparedRun:
-    evaluation, result = run.read("evaluation/metrics.json"), run.read("result.json")
-    low, high = evaluation.get("auroc_ci") or (None, None)
+    evaluation, result = run.evaluation() or KeptEvaluation(), run.read("result.json")
+    low, high = evaluation.interval
     return ComparedRun(
         run=run.record.id,
         name=run.record.name,
-        guarantee=evaluation.get("calibration"),
+        images=evaluation.images,
+        guarantee=evaluation.calibration,
+        auroc=evaluation.auroc,
         auroc_low=low,
         auroc_high=high,
+        average_precision=evaluation.average_precision,
+        fpr_at_95_tpr=evaluation.fpr_at_95_tpr,
+        partial_auroc=evaluation.partial_auroc,
+        false_positive_rate=evaluation.false_positive_rate,
+        true_positive_rate=evaluation.true_positive_rate,
+        pixel_auroc=evaluation.pixel_auroc,
+        pixel_average_precision=evaluation.pixel_average_precision,
+        pro=evaluation.pro,
         parameters=result.get("parameters"),
         epochs=result.get("epochs"),
         seconds=result.get("train_seconds"),
-        **{key: evaluation.get(key) for key in EVALUATED},
     )
 
 

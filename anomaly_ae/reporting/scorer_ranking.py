@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import t as student
 
-from anomaly_ae.detector.evaluation import CLASS_AUROC, ScorerRow
+from anomaly_ae.detector.evaluation import CLASS_AUROC
 from anomaly_ae.reporting import figures
 from anomaly_ae.runs.record import FINISHED
 from anomaly_ae.runs.results import ScorerMeans
@@ -57,8 +57,8 @@ def measured(runs: Iterable[tuple[str, RunFolder]]) -> list[Measured]:
             p_value=row.p_value,
         )
         for system, run in runs
-        if run.record.status == FINISHED
-        for row in map(ScorerRow.read, run.read("evaluation/metrics.json").get("beside") or [])
+        if run.record.status == FINISHED and (evaluation := run.evaluation())
+        for row in evaluation.scorers
     ]
 
 

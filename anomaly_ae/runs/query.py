@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from anomaly_ae.config.run_config import TYPES, check_value
 from anomaly_ae.errors import ModelError, UnknownName, one_line
 from anomaly_ae.escaping import short_name
-from anomaly_ae.runs.results import Listed
+from anomaly_ae.runs.results import KeptEvaluation, Listed
 from anomaly_ae.runs.store import RunFolder, RunStore, warn
 
 BEST_FIRST = {"auroc": True, "false_positive_rate": False, "seconds": False}  # whether the largest comes first
@@ -43,11 +43,11 @@ def select(rows: Iterable[Listed], filters: Sequence[str] = (), sort: str = "sta
 def _listed(run: RunFolder) -> Listed | None:
     """None for a run whose files are damaged, which is said."""
     try:
-        record, result, evaluation = run.record, run.read("result.json"), run.read("evaluation/metrics.json")
+        record, result, evaluation = run.record, run.read("result.json"), run.evaluation() or KeptEvaluation()
         return Listed(
             *(record.id, record.name, record.status, record.kind, record.parent, record.started),
-            auroc=evaluation.get("auroc"),
-            false_positive_rate=evaluation.get("false_positive_rate"),
+            auroc=evaluation.auroc,
+            false_positive_rate=evaluation.false_positive_rate,
             seconds=result.get("train_seconds"),
             settings=run.config.to_dict() if (run.path / "config.json").exists() else {},
             unlogged=record.unlogged,

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from anomaly_ae.detector.evaluation import ScorerRow
 from anomaly_ae.runtime.printed import Columns, Printed, from_dict
+from anomaly_ae.storage.schema import Count, Share
 
 if TYPE_CHECKING:
     from anomaly_ae.calibration.drift import Drift
@@ -45,6 +47,41 @@ class TrainResult(Printed):
     device: str
     run_folder: str
     next: list[str]  # commands that one may want now
+
+
+@dataclass(frozen=True)
+class KeptEvaluation:
+    """What is read of `evaluation/metrics.json`, an `Evaluation` on the test images of a run's own, and what it must
+    be; None where it was not measured, or another version did not keep it.
+    """
+
+    images: Count | None = None
+    calibration: str | None = None
+    reconstruction_mse: float | None = None
+    auroc: Share | None = None
+    auroc_ci: tuple[float, float] | None = None
+    average_precision: Share | None = None
+    fpr_at_95_tpr: Share | None = None
+    partial_auroc: Share | None = None
+    threshold: float | None = None
+    false_positive_rate: Share | None = None
+    true_positive_rate: Share | None = None
+    precision: Share | None = None
+    f1: Share | None = None
+    pixel_auroc: float | None = None
+    pixel_average_precision: float | None = None
+    pro: float | None = None
+    beside: tuple[dict[str, Any], ...] | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | tuple[None, None]:
+        """That of the AUROC."""
+        return self.auroc_ci or (None, None)
+
+    @property
+    def scorers(self) -> list[ScorerRow]:
+        """Those that were measured beside the detector's own, and that."""
+        return [ScorerRow.read(row) for row in self.beside or ()]
 
 
 @dataclass(frozen=True)

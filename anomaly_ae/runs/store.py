@@ -21,6 +21,7 @@ import dataclasses
 import functools
 import os
 import shlex
+import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,14 +33,17 @@ from filelock import FileLock, Timeout
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.runs.record import FAILED, FINISHED, KILLED, PIPELINE, RUNNING, RunRecord
+from anomaly_ae.runs.results import KeptEvaluation
+from anomaly_ae.runtime.printed import from_dict
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.storage.atomic import expand, flush, storage_errors, sweep, write_csv, write_json
-from anomaly_ae.storage.schema import Count, Mismatch, Name, Share, parse, read_json
+from anomaly_ae.storage.schema import Count, Mismatch, Name, parse, read_json
 
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
 
 LATEST = "latest"
+EVALUATION = "evaluation/metrics.json"
 EXAMPLE, CALIBRATION_SCORES, FIGURES = "example.png", "calibration.csv", "figures"
 LOCK_WAIT = 20.0  # seconds to wait for a store that nobody has written to meanwhile
 SHORTEST_ID = 4  # characters of a run id that may stand for the whole
@@ -47,15 +51,7 @@ SHORTEST_ID = 4  # characters of a run id that may stand for the whole
 FIELDS: dict[str, dict[str, Any]] = {
     "pipeline.json": {"name": Name, "experiment": Name, "digest": str, "command": str, "cells": dict[str, Any]},
     "result.json": {"train_seconds": float | None, "epochs": Count | None, "parameters": Count | None},
-    "evaluation/metrics.json": {
-        "images": Count | None,
-        "calibration": str | None,
-        "auroc_ci": tuple[float, float] | None,
-        **dict.fromkeys(("auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc"), Share | None),
-        **dict.fromkeys(("false_positive_rate", "true_positive_rate", "precision", "f1"), Share | None),
-        **dict.fromkeys(("pixel_auroc", "pixel_average_precision", "pro", "threshold"), float | None),
-        "beside": tuple[dict[str, Any], ...] | None,
-    },
+    EVALUATION: typing.get_type_hints(KeptEvaluation, include_extras=True),
 }
 
 warn = functools.cache(say)  # of a damaged run, once, however often all are looked through
@@ -270,6 +266,11 @@ class RunFolder:
         except Mismatch as error:
             raise ModelError(f"{self.path / name} is damaged ({error}); evaluate or train anew") from error
         return content
+
+    def evaluation(self) -> KeptEvaluation | None:
+        """What was measured on its own test images, if that was. Raises `ModelError` when it is damaged."""
+        content = self.read(EVALUATION)
+        return from_dict(KeptEvaluation, content) if content else None
 
     def _read(self, name: str) -> dict[str, Any]:
         """A JSON object among its files. Raises `ModelError` when it is none."""

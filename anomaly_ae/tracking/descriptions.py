@@ -9,8 +9,9 @@ from anomaly_ae.escaping import markdown, markdown_code, short_name
 from anomaly_ae.reporting.text import narrow_scorers
 from anomaly_ae.reporting.text.phrases import interval, unranked
 from anomaly_ae.runs.record import CALIBRATION
-from anomaly_ae.runs.results import CellRow, PipelineResult
+from anomaly_ae.runs.results import CellRow, KeptEvaluation, PipelineResult, TrainResult
 from anomaly_ae.runs.store import RunFolder
+from anomaly_ae.runtime.printed import from_dict
 from anomaly_ae.runtime.tables import markdown_table
 
 HEADLINE = ("AUROC (95 % interval)", "average precision", "FPR@95TPR", "false alarms", "detected")
@@ -55,38 +56,41 @@ def describe(run: RunFolder, uri: str | None = None) -> str:
 
     uri: of its registered model, for the description of that
     """
-    config, result, evaluation = run.config, run.read("result.json"), run.read("evaluation/metrics.json")
+    config, result, evaluation = run.config, run.read("result.json"), run.evaluation()
     lines = [
         f"Normal: **{markdown(config.normal)}** of **{markdown(short_name(config.dataset))}** · autoencoder "
         f"`{config.autoencoder}` · scorer `{config.scorer}` · false-alarm rate asked: {config.target_fpr:g}"
     ]
     lines += ["", *_headline(evaluation)] if evaluation else []
     if result:
-        made = _calibration(result) if run.record.kind == CALIBRATION else _training(result, evaluation)
+        of = run.record.kind
+        made = _calibration(result) if of == CALIBRATION else _training(from_dict(TrainResult, result), evaluation)
         lines += ["", made, "", *_use(run.record.id, uri)]
     return "\n".join(lines)
 
 
-def _training(result: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    mse = f"{result['train_mse']:.5f} (train), {result['validation_mse']:.5f} (validation)"
-    tested = evaluation.get("reconstruction_mse")
+def _training(result: TrainResult, evaluation: KeptEvaluation | None) -> str:
+    mse = f"{result.train_mse:.5f} (train), {result.validation_mse:.5f} (validation)"
+    tested = evaluation.reconstruction_mse if evaluation else None
     mse += "" if tested is None else f", {tested:.5f} (test)"
-    return f"Trained {result['epochs']} epochs in {result['train_seconds']:.1f} s; reconstruction MSE {mse}."
+    return f"Trained {result.epochs} epochs in {result.train_seconds:.1f} s; reconstruction MSE {mse}."
 
 
-def _headline(evaluation: dict[str, Any]) -> list[str]:
-    if evaluation["auroc"] is None:
-        rates = {"detection rate": "true_positive_rate", "false-alarm rate": "false_positive_rate"}
-        known = [f"{name} {evaluation[key]:.2%}" for name, key in rates.items() if evaluation[key] is not None]
-        why = unranked(evaluation["false_positive_rate"])
-        return [f"AUROC none: {why}; {', '.join(known)} of {evaluation['images']:,} test images."]
-    low, high = evaluation["auroc_ci"]
+def _headline(evaluation: KeptEvaluation) -> list[str]:
+    if evaluation.auroc is None:
+        rates = {
+            "detection rate": evaluation.true_positive_rate,
+            "false-alarm rate": evaluation.false_positive_rate,
+        }
+        known = [f"{name} {rate:.2%}" for name, rate in rates.items() if rate is not None]
+        why = unranked(evaluation.false_positive_rate)
+        return [f"AUROC none: {why}; {', '.join(known)} of {evaluation.images:,} test images."]
     return [
         f"|{'|'.join(f' {head}{COLUMN_GAP} ' for head in HEADLINE)}|",
         "|---|---|---|---|---|",
-        f"| {evaluation['auroc']:.4f} ({low:.4f} to {high:.4f}) | {evaluation['average_precision']:.4f} "
-        f"| {evaluation['fpr_at_95_tpr']:.4f} | {evaluation['false_positive_rate']:.2%} "
-        f"| {evaluation['true_positive_rate']:.2%} |",
+        f"| {evaluation.auroc:.4f} ({interval(*evaluation.interval)}) | {evaluation.average_precision:.4f} "
+        f"| {evaluation.fpr_at_95_tpr:.4f} | {evaluation.false_positive_rate:.2%} "
+        f"| {evaluation.true_positive_rate:.2%} |",
         "",
         "What it gets wrong: the run's *Artifacts*, `figures/false_alarms.png`, `missed.png`, `score_by_class.png`.",
     ]

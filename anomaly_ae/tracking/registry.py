@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageError
-from anomaly_ae.runs.results import Promoted
+from anomaly_ae.runs.results import KeptEvaluation, Promoted
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held, tracking_at
@@ -29,7 +29,7 @@ def promote(home: RunStore, run: RunFolder, name: str, alias: str = CHAMPION) ->
     _check_names(name, alias)
     run.detector_folder()
     _log(home, run)
-    record, evaluation = run.record, run.read("evaluation/metrics.json")
+    record, evaluation = run.record, run.evaluation() or KeptEvaluation()
     uri = f"{SCHEME}{name}@{alias}"
     missing = f"MLflow at {home.tracking_uri} lacks run {record.id}, and it cannot be logged there; try again later"
     with mlflow_errors(home, missing), store_held(home):
@@ -39,16 +39,16 @@ def promote(home: RunStore, run: RunFolder, name: str, alias: str = CHAMPION) ->
             raise StorageError(missing)
         before = _version_called(client, name, alias)
         if before is not None and before.run_id != record.mlflow_run_id:
-            _say_if_worse(alias, before, evaluation.get("auroc"))
+            _say_if_worse(alias, before, evaluation.auroc)
         with tracking_at(home):  # for a local store looks for the model there, whoever asks
             version = _version(client, name, record.mlflow_run_id, model_id)
         client.update_model_version(name, version, describe(run, uri))
         for key in KEPT:
-            if evaluation.get(key) is not None:
-                client.set_model_version_tag(name, version, key, f"{evaluation[key]:.6g}")
+            if (value := getattr(evaluation, key)) is not None:
+                client.set_model_version_tag(name, version, key, f"{value:.6g}")
         client.set_registered_model_alias(name, alias, version)
     others = None if before is None or int(before.version) == int(version) else int(before.version)
-    return Promoted(record.id, name, int(version), alias, uri, others, evaluation.get("auroc"))
+    return Promoted(record.id, name, int(version), alias, uri, others, evaluation.auroc)
 
 
 def run_of(home: RunStore, uri: str) -> str:

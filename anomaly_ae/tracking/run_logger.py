@@ -18,6 +18,7 @@ from anomaly_ae.config.run_config import LOCATION_FIELDS, RunConfig
 from anomaly_ae.errors import ModelError, RunBusy, StorageError, one_line
 from anomaly_ae.escaping import printable, short_name
 from anomaly_ae.runs.record import KILLED, PIPELINE, RUNNING, RunRecord
+from anomaly_ae.runs.results import KeptEvaluation
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.storage.atomic import sweep_top
@@ -182,7 +183,7 @@ class RunLogger:
 
     def log_results(self, run: RunFolder) -> None:
         """All files and final figures that the run folder has, and a description made of them."""
-        result, evaluation = run.read("result.json"), run.read("evaluation/metrics.json")
+        result, evaluation = run.read("result.json"), run.evaluation()
         final = {name: result.get(key) for name, key in RESULT_METRICS.items()}
         final |= _evaluation_metrics(evaluation) if evaluation else {}
 
@@ -278,12 +279,12 @@ def _log_params(client: Any, run_id: str, values: dict[str, Any]) -> None:
     client.log_batch(run_id, params=params, tags=tags)
 
 
-def _evaluation_metrics(evaluation: dict[str, Any]) -> dict[str, float | None]:
+def _evaluation_metrics(evaluation: KeptEvaluation) -> dict[str, float | None]:
     """What `evaluate` measured, by MLflow's names. The figures by class are a table: as metrics they would be
     dozens of bars of one run each, in front of the curves.
     """
-    low, high = evaluation["auroc_ci"] or (None, None)
-    metrics = {f"test/{name}": evaluation.get(name) for name in EVALUATION_METRICS}
+    low, high = evaluation.interval
+    metrics = {f"test/{name}": getattr(evaluation, name) for name in EVALUATION_METRICS}
     return metrics | {"test/auroc_low": low, "test/auroc_high": high}
 
 

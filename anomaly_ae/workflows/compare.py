@@ -40,9 +40,9 @@ def compare(names: Sequence[str], *, home: RunStore | None = None) -> RunCompari
         raise UsageError(f"a comparison needs two runs or more, and {all_one}; see: {home.command('runs')}")
     for run in runs:
         run.detector_folder()  # which an unfinished one has not
-        if not run.read("evaluation/metrics.json"):
+        if not run.evaluation():
             say(f"warning: run {run.record.id} has no figures yet: {run.command(f'evaluate {run.record.id}')}")
-    if not any(run.read("evaluation/metrics.json") for run in runs):
+    if not any(run.evaluation() for run in runs):
         raise ModelError("none of these runs was evaluated, so there is nothing to compare")
     tested = [read_scores(run) for run in runs]
     rows, settings = compare_runs(runs, tested), differing_settings(runs)

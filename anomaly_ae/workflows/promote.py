@@ -36,14 +36,14 @@ def promote(
 
 def _say_doubts(run: RunFolder) -> None:
     """Say it where nobody knows how good a run is, or where it was found to be poor."""
-    measured = run.read("evaluation/metrics.json")
+    measured = run.evaluation()
     again = f"anomaly-ae evaluate {run.record.id}{place_flag(run.path.parents[1])}"
     if not measured:
         say(f"warning: not evaluated yet, so nobody knows how good it is: {again}, and promote it again")
-    elif measured["auroc"] is None:
+    elif measured.auroc is None:
         say(f"warning: evaluated without both normal and anomalous images, so nobody knows how good it is: {again}")
-    elif measured["auroc"] < POOR:
-        say(f"warning: its AUROC is {measured['auroc']:.4f}, which is poor; chance gives 0.5, and the best 1")
+    elif measured.auroc < POOR:
+        say(f"warning: its AUROC is {measured.auroc:.4f}, which is poor; chance gives 0.5, and the best 1")
 
 
 def _slug(name: str) -> str:
