@@ -26,6 +26,7 @@ from anomaly_ae.objectives import Objective
 from anomaly_ae.objectives.planted_defects import PLANTED
 from anomaly_ae.objectives.ssim import ENERGY_FLOOR
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.runtime.torch_state import seed, threads_for
 from anomaly_ae.storage.atomic import sha256, write_bytes
 
@@ -237,7 +238,7 @@ def train_epochs(
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise TrainingError(
                 f"the loss is no longer a finite number in epoch {number}; "
-                f"try a --learning-rate below {training.peak:g}"
+                f"try a {setting('learning_rate')} below {training.peak:g}"
             )
         steps = batch_count(config, len(fit))
         rate = training.rate_at(number * steps - 1, total * steps)

@@ -141,7 +141,7 @@ def test_a_loss_that_is_no_number_is_an_error_that_says_what_to_do(tmp_path: Pat
     training = begin()
     with torch.no_grad():
         training.network.encoder[2].weight.fill_(math.inf)
-    with pytest.raises(TrainingError, match=r"epoch 1; try a --learning-rate below 0\.004"):
+    with pytest.raises(TrainingError, match=r"epoch 1; try a learning_rate below 0\.004"):
         list(epochs(training, tmp_path / "c"))
     assert not (tmp_path / "c").exists()
 

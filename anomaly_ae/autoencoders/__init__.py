@@ -13,6 +13,7 @@ from anomaly_ae.autoencoders.tiling import Tiled
 from anomaly_ae.autoencoders.variational import VariationalAutoencoder
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.runtime.spelling import setting
 
 __all__ = [
     "AUTOENCODERS",
@@ -90,8 +91,8 @@ def build_autoencoder(name: str, shape: Shape, config: RunConfig = RunConfig()) 
     build, tile = find_autoencoder(name), config.tile_size
     if math.prod(shape) > (most := MOST_VALUES[tile is not None]):
         size = "×".join(map(str, shape))
+        remedy = setting("image_size") if tile else f"{setting('image_size')}, or {setting('tile')}"
         raise UsageError(
-            f"images of {size} have more than the {most:,} values that there is room for; name a smaller "
-            f"--image-size{'' if tile else ', or --tile'}"
+            f"images of {size} have more than the {most:,} values that there is room for; name a smaller {remedy}"
         )
     return Tiled(build((shape[0], *tile), config), shape, tile) if tile else build(shape, config)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
+from anomaly_ae.runtime.spelling import setting
 
 Shape = tuple[int, int, int]  # channels, height, width
 
@@ -120,7 +121,8 @@ def fixed_latent(config: RunConfig, name: str, shape: tuple[int, ...]) -> tuple[
     if config.latent not in (None, size):
         maps = "×".join(map(str, shape))
         raise UsageError(
-            f"the latent of autoencoder {name} is a map, here {maps} = {size}, and --latent {config.latent} was "
-            "asked; leave it out, or take an autoencoder with a dense latent, such as conv"
+            f"the latent of autoencoder {name} is a map, here {maps} = {size}, and "
+            f"{setting('latent', config.latent)} was asked; leave it out, or take an autoencoder with a dense "
+            "latent, such as conv"
         )
     return shape

@@ -12,6 +12,7 @@ from anomaly_ae.autoencoders.base import Autoencoder, Outputs, Shape
 from anomaly_ae.autoencoders.blocks import Size, require_side, up
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
+from anomaly_ae.runtime.spelling import setting
 
 DEFECT = "defect"  # the head: the logit of each pixel's being part of a defect, float32 (N, 1, H, W)
 WIDTHS = (16, 32, 64, 96, 128)  # channels at the full size, at half of it, a quarter …
@@ -101,8 +102,8 @@ def _latent_maps(latent: int | None, size: Size) -> int:
     """How many maps of a size have so many latent dimensions. Raises `UsageError` for a number that is not whole."""
     if latent and latent % math.prod(size):
         raise UsageError(
-            f"the latent of autoencoder repair is made of maps, here of {size[0]}×{size[1]}, and --latent {latent} "
-            f"was asked; leave it out, or name a multiple of {math.prod(size)}"
+            f"the latent of autoencoder repair is made of maps, here of {size[0]}×{size[1]}, and "
+            f"{setting('latent', latent)} was asked; leave it out, or name a multiple of {math.prod(size)}"
         )
     return latent // math.prod(size) if latent else LATENT_MAPS
 

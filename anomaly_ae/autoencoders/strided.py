@@ -6,6 +6,7 @@ from anomaly_ae.autoencoders.base import Autoencoder, Shape, fixed_latent
 from anomaly_ae.autoencoders.blocks import Rescale, Size, block, to_latent
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
+from anomaly_ae.runtime.spelling import setting
 
 
 class Strided32(Autoencoder):
@@ -58,7 +59,7 @@ class WideKernel(Autoencoder):
         if tuple(size) != self.native:
             raise UsageError(
                 f"autoencoder wide-kernel takes images of 28×28 pixels, and {size[0]}×{size[1]} was asked; "
-                "leave --image-size out, and they are resized"
+                f"leave {setting('image_size')} out, and they are resized"
             )
         self.latent_shape = fixed_latent(config, "wide-kernel", (64, 1, 1))
         self.encoder = nn.Sequential(

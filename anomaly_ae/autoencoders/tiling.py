@@ -17,6 +17,7 @@ from anomaly_ae.autoencoders.blocks import Size
 from anomaly_ae.autoencoders.inference import batch_size, split_batches
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
+from anomaly_ae.runtime.spelling import setting
 
 MOST_TILES = 2**16  # of an image
 OVERLAP = 0.25  # the least share of a tile, of two pixels or more a side, that the next one covers too
@@ -64,7 +65,7 @@ class Grid:
         if len(self) > MOST_TILES:
             raise UsageError(
                 f"{len(self):,} tiles of {self.tile[0]}×{self.tile[1]} are more than {MOST_TILES:,}; "
-                "name larger tiles, or a smaller --image-size"
+                f"name larger tiles, or a smaller {setting('image_size')}"
             )
 
     @cached_property
@@ -232,7 +233,7 @@ def _require_room(image: Size, tile: Size) -> None:
     if not all(1 <= part <= whole for part, whole in zip(tile, image, strict=True)):
         raise UsageError(
             f"images of {image[0]}×{image[1]} pixels have no tiles of {tile[0]}×{tile[1]}; name smaller tiles, of "
-            "1 pixel or more, or a larger --image-size"
+            f"1 pixel or more, or a larger {setting('image_size')}"
         )
 
 

@@ -8,9 +8,11 @@ import warnings
 import typer
 
 from anomaly_ae.cli.app import app
+from anomaly_ae.cli.flags import as_flag
 from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
 from anomaly_ae.escaping import printable
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.spelling import spelt
 
 # isort: off
 from anomaly_ae.cli import detector_commands, folder_commands, run_commands, catalogue_commands  # noqa: F401 (they register their commands)
@@ -25,8 +27,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {one_line(message)}")
+    with spelt(as_flag):
+        sys.exit(_run())
+
+
+def _run() -> int:
+    """Run the command that was given; the exit code."""
     try:
-        code = typer.main.get_command(app).main(prog_name="anomaly-ae", standalone_mode=False)
+        code: int = typer.main.get_command(app).main(prog_name="anomaly-ae", standalone_mode=False)
         if code == Interrupted.exit_code:  # Typer's word for Ctrl-C before or after the work itself
             _fail("interrupted", code, kind="")
     except Interrupted as error:
@@ -48,7 +56,7 @@ def main() -> None:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
         code = _fail("out of memory; close other programs, or give a smaller --batch-size or --latent", 1)
-    sys.exit(code)
+    return code
 
 
 def one_line_of(error: typer.TyperException) -> str:

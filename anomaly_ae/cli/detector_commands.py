@@ -19,15 +19,12 @@ from anomaly_ae.cli.app import (
     show,
 )
 from anomaly_ae.cli.completion import DATA_SET, check_config, check_dataset, named
+from anomaly_ae.cli.flags import WITHOUT_A_FLAG, parse_setting
 from anomaly_ae.config.presets import PRESETS
 from anomaly_ae.config.run_config import DEVICES
 from anomaly_ae.errors import UnknownName, UsageError
 
 ONNX = "onnx"
-WITHOUT_A_FLAG = (
-    "batch_norm, channels, contamination, defects, dropout, masked, noise, patience, perceptual, precision, "
-    "schedule, steps, top_share, weight_decay"
-)
 
 
 @app.command()
@@ -114,7 +111,9 @@ def train(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings as YAML; flags win over it.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help=f"Any setting; without a flag are {WITHOUT_A_FLAG}."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help=f"Any setting; without a flag are {', '.join(WITHOUT_A_FLAG)}."
+        ),
     ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run: its id, or latest.")
@@ -127,7 +126,7 @@ def train(
 ) -> None:
     """Train a detector on the normal classes of a data set."""
     asked_for = dict(locals())
-    from anomaly_ae.config.run_config import TYPES, RunConfig, parse_setting, read_config
+    from anomaly_ae.config.run_config import TYPES, RunConfig, read_config
     from anomaly_ae.storage.atomic import expand
     from anomaly_ae.storage.yaml_files import read_lines
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anomaly_ae.cli.app import DataDir, Json, Mlruns, NoFigures, app, loading, show, show_values
+from anomaly_ae.cli.flags import parse_setting
 from anomaly_ae.escaping import printable_values
 from anomaly_ae.reporting import text
 
@@ -30,7 +31,6 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Train and evaluate every cell of a pipeline file and compare them; interrupted, it goes on where it was."""
-    from anomaly_ae.config.run_config import parse_setting
     from anomaly_ae.runs.store import RunStore
 
     with loading():

@@ -26,6 +26,7 @@ from anomaly_ae.autoencoders import find_autoencoder
 from anomaly_ae.config.run_config import LOCATION_FIELDS, PARTS, RunConfig, check_value, field_name, read_config
 from anomaly_ae.datasets.catalogue import check_dataset
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError, errors_at
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.storage.atomic import expand, sha256
 from anomaly_ae.storage.yaml_files import Line, Value, read_lines, read_value
@@ -85,7 +86,7 @@ def read_pipeline_file(path: Path, overrides: Sequence[tuple[str, str]] = ()) ->
     Raises `StorageError`, and `UsageError` or `UnknownName` naming the file, the line and the right key.
     """
     path = expand(path)
-    given = [Line(key, _parse(key, text), f"--set {key}={text}") for key, text in overrides]
+    given = [Line(key, _parse(key, text), setting("overrides", f"{key}={text}")) for key, text in overrides]
     name, about, cells = _read(path, given, ())
     names = [cell.name for cell in cells]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -271,6 +272,6 @@ def _parse(key: str, text: str) -> Value:
     if not key.startswith(MATRIX):
         return text
     try:
-        return read_value(text, f"--set {key}")
+        return read_value(text, setting("overrides", key))
     except UsageError as error:
-        raise UsageError(f"--set {key} takes a list, as in [1, 2], and was given {text!r}") from error
+        raise UsageError(f"{setting('overrides', key)} takes a list, as in [1, 2], and was given {text!r}") from error

@@ -175,16 +175,8 @@ def read_config(lines: Iterable[Line]) -> dict[str, Any]:
     return settings
 
 
-def parse_setting(text: str) -> tuple[str, str]:
-    """Split `KEY=VALUE`. Raises `UsageError` when there is no `=`."""
-    key, equals, value = text.partition("=")
-    if not (equals and key):
-        raise UsageError(f"--set takes KEY=VALUE, and was given {text!r}; e.g. --set weight_decay=0.001")
-    return key, value
-
-
 def _convert(name: str, value: Any) -> Any:
-    """Bring a value from Python, a flag, `--set` or a file to the type of the field `name`. Raises `UsageError`."""
+    """Bring a value from Python, the command line or a file to the type of the field `name`. Raises `UsageError`."""
     value = value.tolist() if hasattr(value, "tolist") else value  # what NumPy and torch have
     kinds = typing.get_args(TYPES[name]) if isinstance(TYPES[name], types.UnionType) else (TYPES[name],)
     is_nothing = isinstance(value, str) and value.lower() in ("none", "null")

@@ -20,6 +20,7 @@ from anomaly_ae.errors import DataDamaged, DataError, DataMissing, UnknownName, 
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import expand
 
 DIGITS = tuple("0123456789")
@@ -89,7 +90,7 @@ class NamedData:
     def find_intensity(self, asked: str | None = None) -> None:
         """All have 8 bits. Raises `DataError` where an intensity was asked for."""
         if asked:
-            raise DataError(f"the images of {self.name} have 8 bits; leave --intensity {asked} out")
+            raise DataError(f"the images of {self.name} have 8 bits; leave {setting('intensity', asked)} out")
 
     def load(self, preprocessing: Preprocessing, only: Collection[bytes] | None = None) -> Dataset:
         """All its images, as they are."""
@@ -181,7 +182,9 @@ def _download(name: str, entry: DatasetEntry, root: Path) -> None:
     import torchvision.datasets
 
     if root.is_file():
-        raise DataMissing(f"data sets lie in a folder, and {root} is a file; name a folder with --data-dir")
+        raise DataMissing(
+            f"data sets lie in a folder, and {root} is a file; name a folder with {setting('data_dir')}"
+        )
     say(f"{name} is not in {root.resolve()}: downloading it there")
     made = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
@@ -201,8 +204,8 @@ def _download(name: str, entry: DatasetEntry, root: Path) -> None:
                 folder.rmdir()
         raise DataMissing(
             f"{name} is not in {root.resolve()} and could not be downloaded ({one_line(error)}); is there a network? "
-            f"put torchvision's {entry.torchvision} files there, name their folder with --data-dir, "
-            "or use --dataset digits, which needs no download"
+            f"put torchvision's {entry.torchvision} files there, name their folder with {setting('data_dir')}, "
+            f"or use {setting('dataset', 'digits')}, which needs no download"
         ) from error
 
 

@@ -12,6 +12,7 @@ from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.normal_classes import ALL, parse_normal, same_class
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError
 from anomaly_ae.images.folder_words import sense
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import expand
 
 Data = NamedData | PictureData
@@ -79,8 +80,8 @@ def check_dataset(name: str, data_dir: str | None = None) -> None:
         )
     if any(mark in name for mark in "/\\.~"):
         raise DataMissing(
-            f"there is no folder {name}; if it has moved, say where it is with --dataset; a data set is a folder of "
-            f"pictures, or one of {', '.join(DATASETS)}"
+            f"there is no folder {name}; if it has moved, say where it is with {setting('dataset')}; a data set is a "
+            f"folder of pictures, or one of {', '.join(DATASETS)}"
         )
     raise UnknownName("data set", name, [*DATASETS, "or a folder of pictures"])
 

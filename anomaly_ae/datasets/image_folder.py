@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -40,6 +39,7 @@ from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.images.sources import Integers, Listing, Source, open_source, shown
 from anomaly_ae.images.statistics import size_words
 from anomaly_ae.runtime.progress import display, say
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import cache_folder, sha256, write_folder, write_json
 from anomaly_ae.storage.memmap import fits_in_memory
 
@@ -102,7 +102,7 @@ class PictureData:
 
         purpose: of `layout_texts`
         """
-        one = f"\n  one of them alone: --dataset {alone}" if (alone := self._alone) else ""
+        one = f"\n  one of them alone: {setting('dataset', alone)}" if (alone := self._alone) else ""
         return f"{self.name}: {describe(self.layout, self.listing, normal, purpose)}{one}"
 
     def of_classes(self, wanted: Collection[int]) -> Listing:
@@ -121,7 +121,7 @@ class PictureData:
         return replace(self, layout=self.layout.as_one())
 
     def undecided(self, asked: bool = True) -> UsageError:
-        """What to say where nothing tells which classes are normal; `asked` where `--normal` may tell it."""
+        """What to say where nothing tells which classes are normal; `asked` where `normal` may tell it."""
         said = f"{self.name}: {self.layout.doubt}; "
         if not asked:
             return _with_tree(UsageError(f"what is normal cannot be told: {said}{INTO_FOLDERS}"), self.listing)
@@ -129,18 +129,19 @@ class PictureData:
             name for name in self.classes if len(self.classes) > 1 and sense(name) == 0
         ]
         known = len(good) == 1 or (bool(good) and sense(good[0]) > 0)
-        choice = f"--normal {shlex.quote(','.join(good)) if known else 'CLASS'}"
+        choice = setting("normal", ",".join(good) if known else "CLASS")
         if self.layout.sets:
-            one = f"name one of them, as in --dataset {alone}; or " if (alone := self._alone) else ""
+            one = f"name one of them, as in {setting('dataset', alone)}; or " if (alone := self._alone) else ""
             what = f"{one}take them together with {choice}"
         elif len(self.classes) == 1:
-            what = f"say --normal all if all of them are normal; or {INTO_FOLDERS}"
+            what = f"say {setting('normal', 'all')} if all of them are normal; or {INTO_FOLDERS}"
         else:
-            what = f"say what is normal, {'as in' if known else 'with'} {choice}, or --normal all if everything is"
+            everything = f"{setting('normal', 'all')} if everything is"
+            what = f"say what is normal, {'as in' if known else 'with'} {choice}, or {everything}"
             loose = self.layout.by_names or self.layout.by_masks
             if len(good) == 1 or not known:
                 what += f"; or {INTO_FOLDERS if loose else 'call the folder of the normal ones good'}"
-        return _with_tree(UsageError(f"--normal is needed: {said}{what}"), self.listing)
+        return _with_tree(UsageError(f"{setting('normal')} is needed: {said}{what}"), self.listing)
 
     def _annotations(self) -> list[str]:
         """Files that may say what is in the pictures that are trained on, and are not read; in words."""
@@ -149,9 +150,9 @@ class PictureData:
 
     @property
     def _alone(self) -> str:
-        """Where one of several data sets lies, as an argument; nothing where none has a folder of its own."""
+        """Where one of several data sets lies; nothing where none has a folder of its own."""
         alone = self.layout.alone
-        return shlex.quote(os.fsdecode(self.source.locate(os.fsencode(alone)))) if alone else ""
+        return os.fsdecode(self.source.locate(os.fsencode(alone))) if alone else ""
 
     def _layout_by_masks(self) -> FolderLayout:
         """The layout where nothing but the masks says which pictures are normal."""

@@ -1,13 +1,13 @@
-"""What `--normal` says: `0,1,2`, ranges `0-4`, class names, `all-but:7`, and `all`."""
+"""What the setting `normal` says: `0,1,2`, ranges `0-4`, class names, `all-but:7`, and `all`."""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 
 from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.runtime.spelling import setting
 
 ALL, ALL_BUT = "all", "all-but:"
-FORMS = "give e.g. --normal 0,1,2, --normal 0-4, --normal all-but:7 or --normal all"
 
 
 def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
@@ -22,8 +22,8 @@ def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
     if not body:
         known, first = ", ".join(classes), classes[0]
         raise UsageError(
-            f"--normal is needed: it names the classes that are normal, of {known}; give e.g. --normal {first}, "
-            f"--normal {ALL_BUT}{first} or --normal {ALL}"
+            f"{setting('normal')} is needed: it names the classes that are normal, of {known}; give e.g. "
+            f"{setting('normal', first)}, {setting('normal', f'{ALL_BUT}{first}')} or {setting('normal', ALL)}"
         )
     if (whole := _named(body, classes)) is not None:
         return (whole,)
@@ -32,15 +32,15 @@ def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
     but = body.lower().startswith(ALL_BUT)
     named = _positions(body[len(ALL_BUT) :] if but else body, classes)
     if not named:
-        raise UsageError(f"--normal names no class, and was given {text!r}; {FORMS}")
+        raise UsageError(f"{setting('normal')} names no class, and was given {text!r}; {_forms()}")
     normal = set(range(len(classes))) - named if but else named
     if len(normal) == len(classes) > 1:
         raise UsageError(
-            f"--normal {text} calls all {len(classes)} classes normal, so nothing is left to detect; "
-            f"if that is meant, write --normal {ALL}"
+            f"{setting('normal', text)} calls all {len(classes)} classes normal, so nothing is left to detect; "
+            f"if that is meant, write {setting('normal', ALL)}"
         )
     if not normal:
-        raise UsageError(f"--normal {text} leaves no class that is normal; {FORMS}")
+        raise UsageError(f"{setting('normal', text)} leaves no class that is normal; {_forms()}")
     return tuple(sorted(normal))
 
 
@@ -61,7 +61,9 @@ def _positions(text: str, classes: Sequence[str]) -> set[int]:
         joined = [",".join(parts[:end]) for end in range(len(parts), 1, -1)]
         longest = next((name for name in joined if _named(name, classes) is not None), parts[0])
         if not longest:
-            raise UsageError(f"--normal was given {text!r}, with nothing between two commas or after one; {FORMS}")
+            raise UsageError(
+                f"{setting('normal')} was given {text!r}, with nothing between two commas or after one; {_forms()}"
+            )
         found.update(_part(longest, classes))
         del parts[: longest.count(",") + 1]
     return found
@@ -91,5 +93,12 @@ def _named(name: str, classes: Sequence[str]) -> int | None:
     same = [i for i, each in enumerate(classes) if same_class(each) == same_class(name)]
     exact = [i for i in same if unicodedata.normalize("NFC", classes[i]) == unicodedata.normalize("NFC", name)]
     if len(same) > 1 and not exact:
-        raise UsageError(f"--normal {name} may mean {' or '.join(classes[i] for i in same)}; write it as it is")
+        raise UsageError(
+            f"{setting('normal', name)} may mean {' or '.join(classes[i] for i in same)}; write it as it is"
+        )
     return next(iter(exact or same), None)
+
+
+def _forms() -> str:
+    examples = [setting("normal", text) for text in ("0,1,2", "0-4", f"{ALL_BUT}7", ALL)]
+    return f"give e.g. {', '.join(examples[:-1])} or {examples[-1]}"

@@ -14,6 +14,7 @@ from anomaly_ae.errors import UsageError, one_line
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.objectives import Objective, build_objective, parse_objective
 from anomaly_ae.objectives.perceptual import Features
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers import Scorer, build_scorer, find_scorers
 
 
@@ -82,7 +83,7 @@ class Experiment:
             size = "×".join(map(str, self.preprocessing.shape))
             raise UsageError(
                 f"objective {self.config.objective} cannot be taken of images {size} ({one_line(error)}); "
-                "name another objective, or a larger --image-size"
+                f"name another objective, or a larger {setting('image_size')}"
             ) from error
 
 
@@ -112,13 +113,15 @@ def check_names(config: RunConfig) -> None:
     if "defect" in str(config.scorer).replace(" ", "").split("+") and "repair" not in objectives:
         raise UsageError(
             f"scorer defect reads what objective repair teaches, and the objective is {config.objective}; leave "
-            "--objective out, or name repair with it, as in repair+ssim"
+            f"{setting('objective')} out, or name repair with it, as in repair+ssim"
         )
     if "repair" in objectives and not config.defects:
-        raise UsageError("objective repair needs defects to repair, and defects is 0; leave --set defects out")
+        raise UsageError(
+            f"objective repair needs defects to repair, and defects is 0; leave {setting('defects')} out"
+        )
     if ("perceptual" in objectives) == (config.perceptual is None):
         raise UsageError(
             "objective perceptual and setting perceptual go together, and one was given without the other; name the "
-            "network whose features to compare with --set perceptual=: a finished run, a detector's folder, or a "
-            "torchvision network with its weights file, as in vgg16:vgg16.pth"
+            f"network whose features to compare with {setting('perceptual')}=: a finished run, a detector's folder, "
+            "or a torchvision network with its weights file, as in vgg16:vgg16.pth"
         )

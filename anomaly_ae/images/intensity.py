@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ae.errors import DataError
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.schema import Mismatch, OneOf
 
 EIGHT, WHOLE, FLOAT = "8 bits", "whole numbers of more than 8 bits", "floats"
@@ -71,7 +72,8 @@ def find_intensity(kinds: list[str], samples: list[Values], asked: str | None) -
     if not deep:
         if asked:
             raise DataError(
-                f"the pictures have 8 bits, of which 0 is black and 255 white; leave --intensity {asked} out"
+                f"the pictures have 8 bits, of which 0 is black and 255 white; leave {setting('intensity', asked)} "
+                "out"
             )
         return None
     if len(set(deep)) > 1:
@@ -82,7 +84,7 @@ def find_intensity(kinds: list[str], samples: list[Values], asked: str | None) -
     found = np.stack(samples)
     low, high = _asked_range(asked, found) if asked else _own_range(deep[0], found)
     if not 0 < high - low < math.inf:
-        what = f"--intensity {asked}" if asked else "the range of the pictures' values"
+        what = setting("intensity", asked) if asked else "the range of the pictures' values"
         raise DataError(f"{what} comes to {low:g}:{high:g}; black must lie below white, by a finite number")
     return Intensity(low, high, deep[0])
 
@@ -95,7 +97,7 @@ def intensity_words(intensity: Intensity, samples: list[Values], asked: str | No
         f"brightness: {len(samples):,} pictures hold {intensity.kind}, from {found.min():,.6g} to "
         f"{found.max():,.6g}: {intensity.words}"
         + (f", which clips {beyond:.1%} of their values" if beyond >= 0.0005 else "")
-        + (f" (--intensity {asked})" if asked else "; --intensity LOW:HIGH sets it")
+        + (f" ({setting('intensity', asked)})" if asked else f"; {setting('intensity', 'LOW:HIGH')} sets it")
     )
 
 
@@ -110,7 +112,7 @@ def intensity_differences(intensity: Intensity | None, kinds: Array, clipped: Ar
             words.append(
                 f"{_pictures(count, 'holds', 'hold')} {kind}, and black and white are set for {trained}: 0 was taken "
                 f"for black and {white} for white; save them alike"
-                + (", or train with --intensity LOW:HIGH" if trained == EIGHT else "")
+                + (f", or train with {setting('intensity', 'LOW:HIGH')}" if trained == EIGHT else "")
             )
     if count := int((clipped > NOTABLE).sum()):
         own = f" ({intensity.words})" if intensity else ""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.images.decode import STRETCH
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.schema import Mismatch, Share
 
 MOST_VALUES = 2**24  # looked at together
@@ -92,12 +93,13 @@ def size_words(heights: Sides, widths: Sides, seen: tuple[int, int], side: int, 
     if fit == STRETCH and odd.any():
         words.append(
             f"size: {odd.mean():.0%} of the pictures have other proportions than {height}×{width} and are stretched "
-            "to it; --image-size sets another size, --fit pad or crop keeps proportions"
+            f"to it; {setting('image_size')} sets another size, {setting('fit', 'pad')} or crop keeps proportions"
         )
     if height * width > MOST_COST * side**2:
         words.append(
             f"size: the pictures are seen at {height}×{width}, which takes about {height * width / side**2:,.0f} "
-            f"times the time and memory of {side}×{side}; --image-size sets another, --tile has them seen in parts"
+            f"times the time and memory of {side}×{side}; {setting('image_size')} sets another, {setting('tile')} "
+            "has them seen in parts"
         )
     return words
 

@@ -27,6 +27,7 @@ from anomaly_ae.detector.exported import Exported
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.images.preprocessing import resize
 from anomaly_ae.runtime.progress import stage
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.scorers.neighbors import sample
 from anomaly_ae.storage.atomic import expand, sha256, write_bytes
@@ -40,7 +41,9 @@ try:
     )
     from onnxscript.optimizer import fold_constants
 except ImportError as error:
-    raise UsageError("--format onnx needs ONNX; install it with: pip install 'anomaly-ae[onnx]'") from error
+    raise UsageError(
+        f"{setting('format', 'onnx')} needs ONNX; install it with: pip install 'anomaly-ae[onnx]'"
+    ) from error
 
 OPSET = 20
 LARGEST = 2**31 - 2**24  # bytes of a protobuf, with some left for all that is no tensor
@@ -121,7 +124,8 @@ def check_detector(detector: Detector) -> None:
     if size > LARGEST:
         raise UsageError(
             f"an ONNX file holds 2 GB at the most, and the network with what scorer {detector.config.scorer} "
-            f"remembers has {size / 1e9:.1f} GB; train with a smaller --image-size or another --scorer"
+            f"remembers has {size / 1e9:.1f} GB; train with a smaller {setting('image_size')} or another "
+            f"{setting('scorer')}"
         )
 
 
@@ -275,7 +279,7 @@ def _require_rounding(deviations: dict[str, float], rounded: dict[str, float]) -
             raise ExportError(
                 f"the graph's {name} deviates from the detector's by {deviation:.1e}, relative, where "
                 f"{TOLERANCE:.0e} is allowed; nothing was written; score with anomaly-ae, or train with another "
-                "--scorer"
+                f"{setting('scorer')}"
             )
 
 

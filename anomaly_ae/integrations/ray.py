@@ -32,6 +32,7 @@ from anomaly_ae.images.decode_worker import SECONDS
 from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.runtime.machine import usable_cores
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.batches import Positions, read_batches, split_by_batch
 from anomaly_ae.scoring.job import Engine, Job
 from anomaly_ae.scoring.ledger import Ledger
@@ -45,7 +46,7 @@ try:
     from ray.data.checkpoint import CheckpointConfig
 except ImportError as error:
     raise UsageError(
-        "--engine ray needs Ray 2.55 or later; install it with: pip install 'anomaly-ae[ray]'"
+        f"{setting('engine', 'ray')} needs Ray 2.55 or later; install it with: pip install 'anomaly-ae[ray]'"
     ) from error
 
 PART = 256  # files at the most that an actor scores at a time
@@ -191,7 +192,9 @@ def _run(job: Job, parts: list[pa.Table], folder: Path, actors: int) -> None:
         with _hushed():
             results.write_parquet(str(folder / "rows"))
     except Exception as error:  # it raises whatever it likes
-        raise EngineError(f"Ray has given up ({_reason(error)}); the same command with --resume goes on") from error
+        raise EngineError(
+            f"Ray has given up ({_reason(error)}); the same command with {setting('resume', True)} goes on"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import operator
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,7 +44,6 @@ from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.storage.atomic import expand, write_json
 from anomaly_ae.storage.schema import Digest, Mismatch, parse, read_json
 
-FLAG = re.compile(r"--([a-z-]+)")
 FEATURES: dict[str, Any] = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures
 FEW_VALUES = 128  # from which a latent of 64 is narrow
 SPARE = 2  # calibration scores that may lie at the threshold or above: by the highest alone it would vary more
@@ -388,13 +386,11 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
 @contextmanager
 def _value_errors() -> Iterator[None]:
-    """What this package raises as `ValueError`, too, which scikit-learn's users and tools go by, about parameters
-    instead of flags.
-    """
+    """What this package raises as `ValueError`, too, which scikit-learn's users and tools go by."""
     try:
         yield
     except AnomalyAEError as error:
-        raise EstimatorError(FLAG.sub(lambda flag: flag[1].replace("-", "_"), str(error))) from error
+        raise EstimatorError(str(error)) from error
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from anomaly_ae.objectives.elbo import elbo
 from anomaly_ae.objectives.perceptual import Features, perceptual
 from anomaly_ae.objectives.planted_defects import repair
 from anomaly_ae.objectives.ssim import ssim_map
+from anomaly_ae.runtime.spelling import setting
 
 Objective = Callable[[Tensor, Outputs], Tensor]  # images (N, C, H, W) in [0, 1], outputs -> loss ()
 PERCEPTUAL = "perceptual"
@@ -53,7 +54,7 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
     "ssim": ObjectiveEntry("1 - structural similarity", ssim),
     "elbo": ObjectiveEntry("negative evidence lower bound, for autoencoder vae", negative_elbo),
     "repair": ObjectiveEntry("planted defects found and repaired, for autoencoder repair", repair),
-    PERCEPTUAL: ObjectiveEntry("squared distance of features of the network named by --set perceptual=", None),
+    PERCEPTUAL: ObjectiveEntry("squared distance of features of the network named by setting perceptual", None),
 }
 
 
@@ -88,7 +89,7 @@ def _perceptual(features: Features | None) -> Objective:
     if features is None:
         raise UsageError(
             "objective perceptual needs to know whose features to compare; name a finished run, a detector's folder, "
-            "or a torchvision network with its weights file: --set perceptual=vgg16:vgg16.pth"
+            f"or a torchvision network with its weights file: {setting('perceptual', 'vgg16:vgg16.pth')}"
         )
     return partial(perceptual, features)
 

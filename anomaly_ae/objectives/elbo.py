@@ -6,6 +6,7 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.variational import LOG_VARIANCE, MEAN
 from anomaly_ae.errors import UsageError
+from anomaly_ae.runtime.spelling import setting
 
 
 def is_variational(outputs: Outputs) -> bool:
@@ -20,7 +21,9 @@ def elbo(images: Tensor, outputs: Outputs) -> Tensor:
     Raises `UsageError` when the network is not variational.
     """
     if not is_variational(outputs):
-        raise UsageError("objective elbo needs a variational autoencoder; take --autoencoder vae with it")
+        raise UsageError(
+            f"objective elbo needs a variational autoencoder; take {setting('autoencoder', 'vae')} with it"
+        )
     mean, log_variance = outputs.heads[MEAN], outputs.heads[LOG_VARIANCE]  # (N, D) each
     entropy = functional.binary_cross_entropy(outputs.reconstruction, images, reduction="none")
     divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=1)

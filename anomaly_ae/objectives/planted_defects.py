@@ -7,6 +7,7 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.repair import DEFECT
 from anomaly_ae.errors import UsageError
+from anomaly_ae.runtime.spelling import setting
 
 PLANTED = "planted"  # the head that a training adds: where defects were planted, 0 or 1, (N, 1, H, W)
 RARE = 3.0  # how much more a defective pixel counts, for there are few
@@ -20,7 +21,9 @@ def repair(images: Tensor, outputs: Outputs) -> Tensor:
     Raises `UsageError` when the network has no such head.
     """
     if DEFECT not in outputs.heads:
-        raise UsageError("objective repair needs a network that says where defects are; take --autoencoder repair")
+        raise UsageError(
+            f"objective repair needs a network that says where defects are; take {setting('autoencoder', 'repair')}"
+        )
     logits = outputs.heads[DEFECT]
     planted = outputs.heads.get(PLANTED, torch.zeros_like(logits))
     weight = torch.full_like(logits[:1, :, :1, :1], RARE)

@@ -6,6 +6,7 @@ from pathlib import Path
 from anomaly_ae.errors import StorageError, UsageError, one_line
 from anomaly_ae.reporting import figures
 from anomaly_ae.runtime.progress import display, say
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.job import Job, Scores
 from anomaly_ae.scoring.previews import load_previews
 from anomaly_ae.storage.atomic import sha256
@@ -18,8 +19,8 @@ def check_overlays(job: Job, folder: Path) -> None:
     """Raise `UsageError` when the scorer has no heat map, or the pictures would become images of the next job."""
     if job.detector.map_scorer is None:
         raise UsageError(
-            f"the scorer {job.detector.config.scorer} has no heat map; score without --heatmaps, or with a detector "
-            "whose scorer has one, as aligned-knn and relative have"
+            f"the scorer {job.detector.config.scorer} has no heat map; score without {setting('heatmaps')}, or with "
+            "a detector whose scorer has one, as aligned-knn and relative have"
         )
     if Path(job.source.name).is_dir() and folder.resolve().is_relative_to(Path(job.source.name)):
         raise UsageError(f"{folder} lies in the folder of images; heat maps go elsewhere, or they were scored next")

@@ -78,7 +78,7 @@ def _end(run: RunFolder, observer: RunObserver, status: str) -> str:
         run = RunFolder(run.path.with_name(observer.run_id))
     record = run.record
     if record.status == FINISHED:
-        return f"interrupted after the training was finished; log the rest with: {run.command('runs --sync')}"
+        return f"interrupted after the training was finished; log the rest with: {run.command('runs', sync=True)}"
     observer.set_status(status)
     unlogged = record.tracked and observer.lacks_something()
     run.update(status=status, mlflow_run_id=observer.run_id, unlogged=unlogged)

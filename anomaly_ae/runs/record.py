@@ -38,7 +38,7 @@ class RunRecord:
     status: Annotated[str, OneOf((RUNNING, FINISHED, KILLED, FAILED))] = RUNNING
     finished: Time | None = None
     on_server: bool = False  # MLflow's run is in another store than this home's own
-    tracked: bool = True  # False: --no-tracking was asked for
+    tracked: bool = True  # False: MLflow was to be left out
     unlogged: bool = False  # MLflow may lack something that the folder has
     device: str = "cpu"  # it was trained on
     parameters: Count = 0  # of its network

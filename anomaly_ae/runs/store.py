@@ -20,7 +20,6 @@ import csv
 import dataclasses
 import functools
 import os
-import shlex
 import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from anomaly_ae.runs.record import FAILED, FINISHED, KILLED, PIPELINE, RUNNING, 
 from anomaly_ae.runs.results import KeptEvaluation
 from anomaly_ae.runtime.printed import from_dict
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.storage.atomic import expand, flush, storage_errors, sweep, write_csv, write_json
 from anomaly_ae.storage.schema import Count, Mismatch, Name, parse, read_json
 
@@ -72,10 +72,13 @@ class RunStore:
         root = root.resolve() if ".." in root.parts else root
         if set(str(root)) & set("%?#"):
             raise UsageError(
-                f"MLflow cannot keep runs in a path with %, ? or #, as in {root}; name another with --mlruns"
+                f"MLflow cannot keep runs in a path with %, ? or #, as in {root}; name another with "
+                f"{setting('mlruns')}"
             )
         if root.exists() and not root.is_dir():
-            raise UsageError(f"runs are kept in a folder, and {root} is a file; name a folder with --mlruns")
+            raise UsageError(
+                f"runs are kept in a folder, and {root} is a file; name a folder with {setting('mlruns')}"
+            )
         server = None if named else os.environ.get("MLFLOW_TRACKING_URI")
         return cls(root, server or f"sqlite:///{root / 'mlflow.db'}")
 
@@ -111,9 +114,9 @@ class RunStore:
         folder = self.store_file.parent if self.store_file else self.root
         return FileLock(folder / "mlflow.lock", timeout=LOCK_WAIT, is_singleton=True)
 
-    def command(self, text: str) -> str:
+    def command(self, *words: str, **settings: Any) -> str:
         """A command with what it needs to find the runs that are here."""
-        return f"anomaly-ae {text}{place_flag(self.root)}"
+        return command(*words, **settings, **place_settings(self.root))
 
     def runs(self) -> "list[RunFolder]":
         """All run folders, the newest first."""
@@ -151,7 +154,7 @@ class RunStore:
             raise ModelNotFound(f"{name!r} is too short for a run's id; give {SHORTEST_ID} characters of it or more")
         raise ModelNotFound(
             f"there is no run {name!r} in {self.root}; list the runs with: {self.command('runs')}, "
-            "or name another place with --mlruns"
+            f"or name another place with {setting('mlruns')}"
         )
 
     def latest(self) -> "RunFolder":
@@ -168,7 +171,7 @@ class RunStore:
                 f"in {self.root} there is no training by itself; name a cell or a calibration, see: "
                 f"{self.command('runs')}"
             )
-        example = self.command("train --normal 0,1,2")
+        example = self.command("train", normal="0,1,2")
         raise ModelNotFound(f"there is no model in {self.root} yet; train one with: {example}")
 
     def latest_unfinished(self) -> "RunFolder":
@@ -288,17 +291,17 @@ class RunFolder:
     @property
     def resume(self) -> str:
         """The command that goes on with this run."""
-        return self.record.resume or self.command(f"train --resume {self.record.id}")
+        return self.record.resume or self.command("train", resume=self.record.id)
 
-    def command(self, text: str) -> str:
+    def command(self, *words: str, **settings: Any) -> str:
         """A command with what it needs to find the runs that are where this one is."""
-        return f"anomaly-ae {text}{place_flag(self.path.parent.parent)}"
+        return command(*words, **settings, **place_settings(self.path.parent.parent))
 
     def next_commands(self) -> list[str]:
         """What one may want to do with it when it is finished."""
         name = self.path.name[:8]
-        texts = [f"evaluate {name}", f"score FOLDER --model {name}", *(["ui"] if self.record.tracked else [])]
-        return [self.command(text) for text in texts]
+        page = [self.command("ui")] if self.record.tracked else []
+        return [self.command("evaluate", name), self.command("score", "FOLDER", model=name), *page]
 
     def detector_folder(self) -> Path:
         """Where its detector is. Raises `ModelError` when the training is not finished."""
@@ -375,13 +378,13 @@ class RunFolder:
             return True
 
 
-def place_flag(root: Path) -> str:
-    """What a command needs to find runs in `root`, beginning with a space; nothing where it looks there anyway."""
+def place_settings(root: Path) -> dict[str, str]:
+    """What a command needs to find runs in `root`; nothing where it looks there anyway."""
     try:
         is_found = root == RunStore.find().root
     except UsageError:  # here none can be kept
         is_found = False
-    return "" if is_found else f" --mlruns {shlex.quote(str(root))}"
+    return {} if is_found else {"mlruns": str(root)}
 
 
 def conflicts(recorded: RunConfig, asked: RunConfig) -> list[str]:

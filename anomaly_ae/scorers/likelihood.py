@@ -5,6 +5,7 @@ from torch import Tensor
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UsageError
 from anomaly_ae.objectives.elbo import elbo, is_variational
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers.base import Scorer
 
 
@@ -13,7 +14,9 @@ class NegativeELBO(Scorer):
 
     def check(self, outputs: Outputs) -> None:
         if not is_variational(outputs):
-            raise UsageError("scorer elbo needs a variational autoencoder; take --autoencoder vae with it")
+            raise UsageError(
+                f"scorer elbo needs a variational autoencoder; take {setting('autoencoder', 'vae')} with it"
+            )
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         return -elbo(images.clamp(0, 1), outputs)  # pixels beyond have no likelihood

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UsageError
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers.base import BatchFactory, MapScorer
 from anomaly_ae.scorers.neighbors import sample, to_nearest
 from anomaly_ae.scorers.surface import smooth
@@ -32,8 +33,8 @@ class PatchNeighbors(MapScorer):
     def check(self, outputs: Outputs) -> None:
         if not outputs.features:
             raise UsageError(
-                "scorer patch-knn needs feature maps, which this network has none of; take --autoencoder conv or "
-                "repair, and no --tile"
+                "scorer patch-knn needs feature maps, which this network has none of; take "
+                f"{setting('autoencoder', 'conv')} or repair, and no {setting('tile')}"
             )
 
     def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:

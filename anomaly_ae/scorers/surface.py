@@ -7,6 +7,7 @@ from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.repair import DEFECT
 from anomaly_ae.errors import UsageError
 from anomaly_ae.objectives.ssim import blur
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers.base import MapScorer
 from anomaly_ae.scorers.neighbors import shrink
 
@@ -24,7 +25,9 @@ class DefectProbability(MapScorer):
 
     def check(self, outputs: Outputs) -> None:
         if DEFECT not in outputs.heads:
-            raise UsageError("scorer defect needs a network that says where defects are; take --autoencoder repair")
+            raise UsageError(
+                f"scorer defect needs a network that says where defects are; take {setting('autoencoder', 'repair')}"
+            )
 
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         return functional.softplus(outputs.heads[DEFECT]).squeeze(1)

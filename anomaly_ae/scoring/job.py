@@ -19,6 +19,7 @@ from anomaly_ae.errors import EngineError, Interrupted
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.runtime.progress import say, stage
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.batches import Batch, read_batches, with_progress
 from anomaly_ae.scoring.ledger import Changes, Ledger
 from anomaly_ae.scoring.rows import UNSCORED, Bools, find_differences, is_scored, make_table, score_batch, seen_words
@@ -138,9 +139,12 @@ def _list(job: Job, ledger: Ledger, now: Listing, resume: bool) -> tuple[Listing
     if resume and ledger.is_begun():
         return ledger.resume(job.source.identity, now)
     if (kept := ledger.kept()) and not job.output.exists():
-        say(f"starting over: {counted(kept, 'shard')} of an unfinished job given up, which --resume would have kept")
+        say(
+            f"starting over: {counted(kept, 'shard')} of an unfinished job given up, which {setting('resume', True)} "
+            "would have kept"
+        )
     if job.output.exists() and (before := ledger.source()) not in (None, job.source.identity):
-        say(f"replacing {job.output}, which holds the scores of {before}; --output names another file")
+        say(f"replacing {job.output}, which holds the scores of {before}; {setting('output')} names another file")
     return ledger.begin(job.source.identity, now), None
 
 
@@ -152,7 +156,8 @@ def _said_how_to_go_on(ledger: Ledger, listing: Listing) -> Iterator[None]:
     except KeyboardInterrupt:
         kept = len(listing) - sum(map(len, ledger.missing(listing)))
         raise Interrupted(
-            f"interrupted; {kept:,} of {len(listing):,} files are scored, and the same command with --resume goes on"
+            f"interrupted; {kept:,} of {len(listing):,} files are scored, and the same command with "
+            f"{setting('resume', True)} goes on"
         ) from None
 
 
@@ -160,7 +165,9 @@ def _read_scores(job: Job, ledger: Ledger, listing: Listing, changes: Changes | 
     """All scores, and what follows from them."""
     results = np.concatenate([ledger.read_shard(where, listing) for where in ledger.shards(listing)])
     if lost := int((results["bytes"] == UNSCORED).sum()):
-        raise EngineError(f"{lost:,} files were not scored; the same command with --resume scores them")
+        raise EngineError(
+            f"{lost:,} files were not scored; the same command with {setting('resume', True)} scores them"
+        )
     values, good, found, fewest = results["score"], is_scored(results), None, None
     if job.fdr is not None:
         discoveries = job.calibration.discoveries(torch.from_numpy(values[good]), job.fdr)

@@ -15,6 +15,7 @@ from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import RunBusy, StorageError, UsageError
 from anomaly_ae.images.sources import UNKNOWN, Folder, Listing, Source
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.batches import Positions
 from anomaly_ae.scoring.rows import RESULT, UNSCORED, Results
 from anomaly_ae.storage.atomic import sha256, storage_errors, write_bytes, write_json
@@ -108,10 +109,13 @@ class Ledger:
         detector, begun_source = self._job()
         if detector != self.detector:
             raise UsageError(
-                "the job to resume was scored by another detector; name that one with --model, or leave --resume out"
+                f"the job to resume was scored by another detector; name that one with {setting('model')}, or leave "
+                f"{setting('resume')} out"
             )
         if begun_source != source:
-            raise UsageError(f"the job to resume is of {begun_source}, not of {source}; name another --output")
+            raise UsageError(
+                f"the job to resume is of {begun_source}, not of {source}; name another {setting('output')}"
+            )
         for temporary in self.folder.glob(".*.tmp"):
             temporary.unlink(missing_ok=True)
         listing, changes = _merge(self._read_listing(), now)
@@ -165,8 +169,10 @@ class Ledger:
             if job["format"] == FORMAT:
                 return str(job["detector"]), str(job["source"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{self.folder} is damaged; leave --resume out to start over") from error
-        raise UsageError(f"{self.folder} is of another version of anomaly-ae; leave --resume out to start over")
+            raise StorageError(f"{self.folder} is damaged; leave {setting('resume')} out to start over") from error
+        raise UsageError(
+            f"{self.folder} is of another version of anomaly-ae; leave {setting('resume')} out to start over"
+        )
 
     def _write_listing(self, listing: Listing) -> None:
         import pyarrow as pa
@@ -178,7 +184,7 @@ class Ledger:
         try:
             table = self._read_table(self.folder / LISTING_FILE)
         except (OSError, ValueError) as error:
-            raise StorageError(f"{self.folder} is damaged; leave --resume out to start over") from error
+            raise StorageError(f"{self.folder} is damaged; leave {setting('resume')} out to start over") from error
         return Listing(table["path"].to_pylist(), table["bytes"].to_numpy(), table["time"].to_numpy())
 
     def _write_table(self, path: Path, columns: dict[str, Any]) -> None:

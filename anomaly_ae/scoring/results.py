@@ -18,7 +18,7 @@ class ScoreResult(Printed):
     images:      image files, each a row of the output; errors: those that have no score
     scored:      files that were worked on now; the others had been before
     anomalies:   images above the threshold
-    discoveries: of `--fdr`: how many, how many are the fewest possible, and the fewest calibration images for any
+    discoveries: of `fdr`: how many, how many are the fewest possible, and the fewest calibration images for any
     error_kinds: the most frequent reasons, each with how many files it stands for
     skipped:     files that are no images; left_out: what people may take for pictures that were to be scored, by
                  what it is; unread_folders: those that could not be looked into, with the reason

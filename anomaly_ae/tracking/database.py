@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.errors import StorageError, one_line
-from anomaly_ae.runs.store import RunStore, place_flag
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import cache_folder, remove_temporary, write_with
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -113,7 +114,7 @@ def make_ready(home: RunStore) -> None:
     if path is None:  # a server sees to its own
         return
     if any("\ud800" <= letter <= "\udfff" for letter in str(path)):  # bytes that are no UTF-8
-        raise StorageError(f"MLflow cannot have a database in {path}, which is no UTF-8; see --mlruns")
+        raise StorageError(f"MLflow cannot have a database in {path}, which is no UTF-8; see {setting('mlruns')}")
     remove_temporary(path)
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         _make(path)
@@ -131,7 +132,7 @@ def make_ready(home: RunStore) -> None:
     if revision is not None and revision not in known:
         raise StorageError(
             f"{path} was made by a newer MLflow than the {_version()} that is installed; install a newer one, or "
-            "keep runs elsewhere with --mlruns"
+            f"keep runs elsewhere with {setting('mlruns')}"
         )
     if not has_rows:
         aside = name_aside(path, "half-made")
@@ -255,7 +256,7 @@ def _version() -> str:
 
 
 def _anew(home: RunStore) -> str:
-    return f"move it away, and the runs are logged to a new one by: anomaly-ae runs --sync{place_flag(home.root)}"
+    return f"move it away, and the runs are logged to a new one by: {home.command('runs', sync=True)}"
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -12,6 +12,7 @@ from anomaly_ae.runs.record import CALIBRATION
 from anomaly_ae.runs.results import CellRow, KeptEvaluation, PipelineResult, TrainResult
 from anomaly_ae.runs.store import RunFolder
 from anomaly_ae.runtime.printed import from_dict
+from anomaly_ae.runtime.spelling import command
 from anomaly_ae.runtime.tables import markdown_table
 
 HEADLINE = ("AUROC (95 % interval)", "average precision", "FPR@95TPR", "false alarms", "detected")
@@ -106,8 +107,8 @@ def _calibration(result: dict[str, Any]) -> str:
 
 def _use(run_id: str, uri: str | None) -> list[str]:
     """The commands that go on from here, each on a line, for the page does not break long ones."""
-    name = [] if uri else [f"* Give it a name: `anomaly-ae promote {run_id}`"]
-    return [f"* Use it: `anomaly-ae score FOLDER --model {uri or run_id}`", *name]
+    name = [] if uri else [f"* Give it a name: `{command('promote', run_id)}`"]
+    return [f"* Use it: `{command('score', 'FOLDER', model=uri or run_id)}`", *name]
 
 
 def code_version() -> dict[str, str]:

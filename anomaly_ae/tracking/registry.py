@@ -7,6 +7,7 @@ from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageErro
 from anomaly_ae.runs.results import KeptEvaluation, Promoted
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held, tracking_at
 from anomaly_ae.tracking.descriptions import describe
 from anomaly_ae.tracking.models import model_of
@@ -85,7 +86,9 @@ def _log(home: RunStore, run: RunFolder) -> None:
 
 def _check_names(name: str, alias: str) -> None:
     if not NAME.fullmatch(name):
-        raise UsageError(f"a model's name has letters, digits, '.', '-' and '_', and {name!r} was given; see --name")
+        raise UsageError(
+            f"a model's name has letters, digits, '.', '-' and '_', and {name!r} was given; see {setting('name')}"
+        )
     if not ALIAS.fullmatch(alias):
         raise UsageError(
             f"an alias has letters, digits, '-' and '_', and is no version number and not latest; {alias!r} was given"

@@ -296,7 +296,7 @@ def sync_pending(run: RunFolder, run_logger: RunLogger, behind: bool = False) ->
     run.update(unlogged=run.record.tracked and (behind or run_logger.lacks_something()))
     just_now = run_logger.failure and time.monotonic() - run_logger.failed_at < RETRY_AFTER
     if run.record.unlogged and (just_now or not upload(run_logger.home, run)):
-        again = run.command("runs --sync")
+        again = run.command("runs", sync=True)
         say(f"everything is kept in {run.path}; log it to MLflow later with: {again}")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from anomaly_ae.errors import StorageError, UsageError
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.run_logger import mark_dead_runs
 from anomaly_ae.tracking.ui_view import runs_page
@@ -33,12 +34,12 @@ def browse(home: RunStore, port: int) -> None:
         return
     if home.has_no_store():
         raise UsageError(
-            f"there are no runs in {home.root} yet; train with: anomaly-ae train --normal 0,1,2, or name another "
-            "place with --mlruns"
+            f"there are no runs in {home.root} yet; train with: {command('train', normal='0,1,2')}, or name another "
+            f"place with {setting('mlruns')}"
         )
     if not _is_free(port):
         near = next(other for other in (*range(port + 1, 65_536), *range(5000, port)) if _is_free(other))
-        raise UsageError(f"port {port} is taken by another program; try: anomaly-ae ui --port {near}")
+        raise UsageError(f"port {port} is taken by another program; try: {command('ui', port=near)}")
     home.root.mkdir(parents=True, exist_ok=True)
     with mlflow_errors(home, "there is nothing to show"):
         open_client(home)  # so that the server finds a database that it can use

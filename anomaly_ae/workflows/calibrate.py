@@ -37,6 +37,7 @@ from anomaly_ae.runs.record import CALIBRATION, RunRecord
 from anomaly_ae.runs.results import CalibrateResult, KnownAnomalies
 from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.encode import Scored, score_images
 from anomaly_ae.storage.atomic import expand, write_csv, write_json
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
@@ -90,8 +91,9 @@ def calibrate(
     asked, chosen = (target_fpr, guarantee, confidence), (threshold, detect)
     if not (dataset or normal_folder or anomaly_folder) and (*asked, *chosen) == (None,) * 5:
         raise UsageError(
-            "nothing to calibrate was given; name new normal images with --normal-folder or --dataset, another "
-            "--target-fpr or --guarantee, or a --threshold"
+            f"nothing to calibrate was given; name new normal images with {setting('normal_folder')} or "
+            f"{setting('dataset')}, another {setting('target_fpr')} or {setting('guarantee')}, or a "
+            f"{setting('threshold')}"
         )
     _check_chosen(threshold, detect, asked, anomaly_folder)
     mark_dead_runs(home)
@@ -121,20 +123,28 @@ def _check_chosen(
 ) -> None:
     """Raise `UsageError` where a threshold, a share to detect and a rate get in each other's way."""
     if detect is not None and not anomaly_folder:
-        raise UsageError("--detect is a share of known anomalies; name a folder of them with --anomaly-folder")
+        raise UsageError(
+            f"{setting('detect')} is a share of known anomalies; name a folder of them with "
+            f"{setting('anomaly_folder')}"
+        )
     if threshold is not None and detect is not None:
-        raise UsageError("--threshold says what --detect is to find out, and both were given; leave one of them out")
+        raise UsageError(
+            f"{setting('threshold')} says what {setting('detect')} is to find out, and both were given; leave one of "
+            "them out"
+        )
     if (threshold, detect) != (None, None) and any(value is not None for value in asked):
         raise UsageError(
-            "a threshold is set by --threshold, by --detect or by a rate: leave out --target-fpr, --guarantee and "
-            "--confidence, or the other"
+            f"a threshold is set by {setting('threshold')}, by {setting('detect')} or by a rate: leave out "
+            f"{setting('target_fpr')}, {setting('guarantee')} and {setting('confidence')}, or the other"
         )
 
 
 def _normals(detector: Detector, dataset: str | None, data_dir: str | None, folder: str | Path | None) -> Normals:
     """The scores to calibrate on."""
     if dataset and folder:
-        raise UsageError("normal images come from --dataset or from --normal-folder, and both were given")
+        raise UsageError(
+            f"normal images come from {setting('dataset')} or from {setting('normal_folder')}, and both were given"
+        )
     if folder:
         scored = score_images(detector, expand(folder), _normal_pictures(detector, str(folder)))
         source = str(expand(folder).resolve())
@@ -181,8 +191,8 @@ def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
     """The images of another data set whose classes are normal, at the detector's size."""
     if whole_name(name, data_dir) == detector.config.dataset:
         raise UsageError(
-            f"the detector was trained on {name}; name images that it has not seen, or leave --dataset out to keep "
-            "those that were held back for its calibration"
+            f"the detector was trained on {name}; name images that it has not seen, or leave {setting('dataset')} "
+            "out to keep those that were held back for its calibration"
         )
     data = open_data(name, data_dir)
     normal = normal_there(detector.normal, detector.classes, data)

@@ -41,7 +41,7 @@ def compare(names: Sequence[str], *, home: RunStore | None = None) -> RunCompari
     for run in runs:
         run.detector_folder()  # which an unfinished one has not
         if not run.evaluation():
-            say(f"warning: run {run.record.id} has no figures yet: {run.command(f'evaluate {run.record.id}')}")
+            say(f"warning: run {run.record.id} has no figures yet: {run.command('evaluate', run.record.id)}")
     if not any(run.evaluation() for run in runs):
         raise ModelError("none of these runs was evaluated, so there is nothing to compare")
     tested = [read_scores(run) for run in runs]

@@ -28,6 +28,7 @@ from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.progress import report_skipped, say
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.schema import parse
 from anomaly_ae.training import epoch_count
@@ -191,7 +192,7 @@ def _shape(config: RunConfig, data: Data) -> Shape:
     """Channels, height and width of the images that the network sees."""
     channels, height, width = data.shape
     if config.channels and config.channels != channels and not isinstance(data, PictureData):
-        raise UsageError(f"the images of {config.dataset} have {channels} channels; leave --set channels out")
+        raise UsageError(f"the images of {config.dataset} have {channels} channels; leave {setting('channels')} out")
     height, width = image_size(str(config.autoencoder), config.size, (height, width), bool(config.tile))
     if height * width > MOST_PIXELS:
         raise UsageError(f"images of {height}×{width} are too large; the most are {MOST_PIXELS:,} pixels")

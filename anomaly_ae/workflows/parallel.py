@@ -16,6 +16,7 @@ import torch
 
 from anomaly_ae.errors import Interrupted, TrainingError
 from anomaly_ae.runtime.progress import silence
+from anomaly_ae.runtime.spelling import Spelling, current_spelling, setting, spelt
 
 Result = TypeVar("Result")
 _at_work, _orphaned = threading.Event(), threading.Event()
@@ -42,7 +43,8 @@ def run_parallel(works: Iterable[Callable[[], Result]], jobs: int) -> Iterator[R
             raise Interrupted("interrupted") from None
         except BrokenProcessPool as error:
             raise TrainingError(
-                "a process was killed, perhaps for lack of memory; run the same command again with fewer --jobs"
+                "a process was killed, perhaps for lack of memory; run the same command again with fewer "
+                f"{setting('jobs')}"
             ) from error
         except BaseException:
             _stop(pool)
@@ -52,10 +54,10 @@ def run_parallel(works: Iterable[Callable[[], Result]], jobs: int) -> Iterator[R
 def _submit(pool: ProcessPoolExecutor, work: Callable[[], Result]) -> "futures.Future[Result]":
     """Hand work to the pool; the process it may start for it has no ear for Ctrl-C until it is at work."""
     if threading.current_thread() is not threading.main_thread():
-        return pool.submit(_do, work)
+        return pool.submit(_do, work, current_spelling())
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by what is started
     try:
-        return pool.submit(_do, work)
+        return pool.submit(_do, work, current_spelling())
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -75,12 +77,13 @@ def _begin(threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _do(work: Callable[[], Result]) -> Result:
+def _do(work: Callable[[], Result], spelling: Spelling) -> Result:
     """Do a piece of work, which alone a Ctrl-C interrupts; where nobody waits for it any more, that is the end."""
     _at_work.set()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return work()
+        with spelt(spelling):
+            return work()
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _at_work.clear()

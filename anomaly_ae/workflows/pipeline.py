@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shlex
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -29,8 +28,9 @@ from anomaly_ae.reporting.scorer_ranking import draw_scorers, measured, scorer_t
 from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.record import FAILED, FINISHED, PIPELINE, RUNNING, RunRecord
 from anomaly_ae.runs.results import PipelineResult
-from anomaly_ae.runs.store import FIGURES, RunFolder, RunStore, place_flag, warn
+from anomaly_ae.runs.store import FIGURES, RunFolder, RunStore, place_settings, warn
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.storage.atomic import write_csv, write_json, write_text
 from anomaly_ae.tracking.descriptions import TABLES
@@ -73,11 +73,13 @@ def run_plan(
     if result := _kept(run):
         say(
             f"nothing is trained: run {run.record.id} of {run.record.started[:16].replace('T', ' ')} has done all of "
-            f"{path} with these settings, and this is its result; train everything anew with --again"
+            f"{path} with these settings, and this is its result; train everything anew with {setting('again', True)}"
         )
         return result
     if run.record.tracked and not tracking:
-        raise UsageError(f"run {run.record.id} goes on as it was started, with tracking; leave --no-tracking out")
+        raise UsageError(
+            f"run {run.record.id} goes on as it was started, with tracking; leave {setting('tracking', False)} out"
+        )
     say(f"going on with run {run.record.id} of {path}")
     run_logger, behind = RunLogger(home, run.record.mlflow_run_id), run.record.unlogged
     with run.lock(), run_status(run, run_logger):
@@ -119,10 +121,14 @@ def _start(
     plan: PipelineFile, overrides: Sequence[tuple[str, str]], home: RunStore, tracking: bool, jobs: int
 ) -> PipelineResult:
     """A new run of a plan."""
-    settings = [part for key, value in overrides for part in ("--set", f"{key}={value}")]
-    flags = place_flag(home.root) + ("" if tracking else " --no-tracking") + (f" --jobs {jobs}" if jobs > 1 else "")
-    flags += "" if plan.figures else " --no-figures"
-    again = shlex.join(["anomaly-ae", "run", str(plan.path), *settings]) + flags
+    again = command(
+        *("run", str(plan.path)),
+        set=[f"{key}={value}" for key, value in overrides],
+        **place_settings(home.root),
+        tracking=None if tracking else False,
+        jobs=jobs if jobs > 1 else None,
+        figures=None if plan.figures else False,
+    )
     files, experiment = {"pipeline.json": _description(plan, again)}, plan.cells[0].config.experiment
     record = dataclasses.replace(RunRecord.new(plan.name, tracking), kind=PIPELINE, resume=again)
     run_logger = RunLogger(home, None)

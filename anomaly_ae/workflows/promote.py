@@ -6,7 +6,7 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.escaping import short_name
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.results import Promoted
-from anomaly_ae.runs.store import LATEST, RunFolder, RunStore, place_flag
+from anomaly_ae.runs.store import LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.progress import say, stage
 from anomaly_ae.tracking import registry
 from anomaly_ae.tracking.registry import CHAMPION
@@ -37,7 +37,7 @@ def promote(
 def _say_doubts(run: RunFolder) -> None:
     """Say it where nobody knows how good a run is, or where it was found to be poor."""
     measured = run.evaluation()
-    again = f"anomaly-ae evaluate {run.record.id}{place_flag(run.path.parents[1])}"
+    again = run.command("evaluate", run.record.id)
     if not measured:
         say(f"warning: not evaluated yet, so nobody knows how good it is: {again}, and promote it again")
     elif measured.auroc is None:

@@ -15,6 +15,7 @@ from anomaly_ae.reporting import text
 from anomaly_ae.reporting.overlays import check_overlays, write_overlays
 from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.progress import stage
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.job import Engine, Job, Scores, score_job, score_locally
 from anomaly_ae.scoring.ledger import Changes
 from anomaly_ae.scoring.results import ScoreResult
@@ -78,11 +79,16 @@ def _engine(name: str, ray_address: str | None, device: str) -> Engine:
     if name not in ENGINES:
         raise UnknownName("engine", name, ENGINES)
     if name == LOCAL and ray_address:
-        raise UsageError(f"--ray-address {ray_address} goes with --engine ray, and the engine is {LOCAL}")
+        raise UsageError(
+            f"{setting('ray_address', ray_address)} goes with {setting('engine', 'ray')}, and the engine is {LOCAL}"
+        )
     if name == LOCAL:
         return score_locally
     if device not in ("auto", "cpu"):
-        raise UsageError(f"--engine ray scores on CPUs, and --device {device} was given; leave one of them out")
+        raise UsageError(
+            f"{setting('engine', 'ray')} scores on CPUs, and {setting('device', device)} was given; leave one of "
+            "them out"
+        )
     from anomaly_ae.integrations.ray import ray_engine
 
     return ray_engine(ray_address)

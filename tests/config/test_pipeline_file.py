@@ -127,7 +127,7 @@ def test_the_place_of_the_data_is_no_part_of_what_was_asked(tmp_path: Path) -> N
 
 def test_wrong_overrides_are_named(tmp_path: Path) -> None:
     file = write(tmp_path, SYSTEM)
-    with pytest.raises(UsageError, match=r"--set training.epoch=1: .*did you mean 'training.epochs'"):
+    with pytest.raises(UsageError, match=r'overrides="training.epoch=1": .*did you mean .training.epochs.'):
         read_pipeline_file(file, [("training.epoch", "1")])
     with pytest.raises(UsageError, match="takes a list"):
         read_pipeline_file(file, [("matrix.seed", "[")])

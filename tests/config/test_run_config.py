@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anomaly_ae.config.run_config import TYPES, RunConfig, parse_setting, read_config
+from anomaly_ae.config.run_config import TYPES, RunConfig, read_config
 from anomaly_ae.errors import StorageError, UnknownName, UsageError
 from anomaly_ae.storage.yaml_files import read_lines
 
@@ -82,12 +82,6 @@ def test_other_image_sizes_are_refused(text: str) -> None:
 def test_a_folder_where_a_config_file_was_wanted(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot read the file"):
         read_lines(tmp_path)
-
-
-def test_a_setting_without_equals_is_refused() -> None:
-    assert parse_setting("latent=3") == ("latent", "3")
-    with pytest.raises(UsageError, match="KEY=VALUE"):
-        parse_setting("latent")
 
 
 @pytest.mark.parametrize(

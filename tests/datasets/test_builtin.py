@@ -64,7 +64,7 @@ def test_the_folder_can_be_named_in_the_environment(tmp_path: Path, monkeypatch:
 def test_absent_and_offline_names_the_folder_and_what_else_there_is(tmp_path: Path) -> None:
     with pytest.raises(DataMissing) as caught:
         load_dataset("fashion-mnist", str(tmp_path / "data" / "sets"))
-    for part in (str(tmp_path / "data"), "could not be downloaded", "--data-dir", "--dataset digits"):
+    for part in (str(tmp_path / "data"), "could not be downloaded", "data_dir", 'dataset="digits"'):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

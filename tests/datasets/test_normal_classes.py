@@ -77,12 +77,12 @@ def test_an_empty_set_is_refused(text: str) -> None:
 
 
 def test_nothing_at_all_is_refused() -> None:
-    with pytest.raises(UsageError, match="--normal is needed"):
+    with pytest.raises(UsageError, match="normal is needed"):
         parse_normal(" ", DIGITS)
 
 
 def test_all_classes_are_refused_for_nothing_would_be_left() -> None:
-    with pytest.raises(UsageError, match="nothing is left to detect; if that is meant, write --normal all"):
+    with pytest.raises(UsageError, match='nothing is left to detect; if that is meant, write normal="all"'):
         parse_normal("0-9", DIGITS)
     with pytest.raises(UsageError, match="leaves no class"):
         parse_normal("all-but:0-9", DIGITS)

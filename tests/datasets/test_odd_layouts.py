@@ -258,7 +258,7 @@ def make(root: Path, tree: Tree) -> Path:
 def test_what_is_normal_is_never_guessed(tmp_path: Path, tree: Tree, empty: str, said: str) -> None:
     (make(tmp_path, tree) / empty).mkdir(exist_ok=True)
     data = PictureData.open(str(tmp_path))
-    with pytest.raises(UsageError, match=f"--normal is needed: .*{said}") as caught:
+    with pytest.raises(UsageError, match=f"normal is needed: .*{said}") as caught:
         normal_classes("", data)
     (tree_shown,) = caught.value.__notes__  # the folders, with how many pictures there are in each
     assert all(line.split()[-1].isdigit() for line in tree_shown.splitlines())
@@ -277,7 +277,7 @@ def test_what_is_normal_is_never_guessed(tmp_path: Path, tree: Tree, empty: str,
 )
 def test_where_names_of_files_say_what_is_normal_they_can_be_gone_by(tmp_path: Path, tree: Tree, said: str) -> None:
     data = PictureData.open(str(make(tmp_path, tree)))
-    with pytest.raises(UsageError, match=f"{said}.*; say what is normal, as in --normal normal, or --normal all "):
+    with pytest.raises(UsageError, match=f'{said}.*; say what is normal, as in normal="normal", or normal="all" '):
         normal_classes("", data)
     fewer = min(tree.values())
     table = data.describe(normal_classes("normal", data)).splitlines()
@@ -312,16 +312,16 @@ def test_names_of_files_of_a_few_kinds_are_said(tree: Tree, said: str) -> None:
     [
         (
             {"MT_Blowhole": 3, "MT_Free": 3},
-            "with --normal CLASS, or --normal all .*; or call the folder of the normal",
+            'with normal="CLASS", or normal="all" .*; or call the folder of the normal',
         ),
-        ({"defect": 3, "rest": 9}, "as in --normal rest, or"),
-        ({"OK": 9, "gut": 9, "NOK": 3}, "as in --normal OK,gut, or --normal all if everything is\n"),
+        ({"defect": 3, "rest": 9}, 'as in normal="rest", or'),
+        ({"OK": 9, "gut": 9, "NOK": 3}, 'as in normal="OK,gut", or normal="all" if everything is\n'),
         (
             {"Linie 1/OK": 9, "Linie 1/NOK": 3, "Linie 2/gut": 9, "Linie 2/schlecht": 3},
-            "together with --normal OK,gut\n",
+            'together with normal="OK,gut"\n',
         ),
-        ({"bad": 3}, "say --normal all if all of them are normal; or move"),
-        ({"bad": 3, "defect": 3}, "with --normal CLASS"),
+        ({"bad": 3}, 'say normal="all" if all of them are normal; or move'),
+        ({"bad": 3, "defect": 3}, 'with normal="CLASS"'),
     ],
 )
 def test_no_class_that_is_called_bad_is_an_example_of_what_is_normal(
@@ -399,7 +399,7 @@ VISA = {f"{name}/Data/Images/{word}": 2 for name in ("candle", "pcb 1") for word
         ),
         (
             {"a b/tile/train": 3, "a b/tile/test/bad": 1, "a b/a b/train": 3, "a b/a b/test/bad": 1},
-            *("train normal 6; test bad 2", {"a b": 4, "tile": 4}, "a b/a b", "'.*/a b/a b'"),
+            *("train normal 6; test bad 2", {"a b": 4, "tile": 4}, "a b/a b", "/a b/a b"),
         ),
         (
             {"d1/good": 6, "d2/good": 2, "d2/bad": 3, "d3/bad": 1},
@@ -418,8 +418,8 @@ def test_data_sets_side_by_side_are_asked_about_and_named_when_taken_together(
     assert summary(data.layout) == expected
     assert {name: len(chosen) for name, chosen in data.layout.sets.items()} == sizes
     assert data.layout.alone == alone
-    one = f"name one of them, as in --dataset .*{hint}; or " if hint else ""
-    with pytest.raises(UsageError, match=f"hold a data set each; {one}take them together with --normal "):
+    one = f'name one of them, as in dataset=".*{hint}"; or ' if hint else ""
+    with pytest.raises(UsageError, match=f"hold a data set each; {one}take them together with normal="):
         normal_classes("", data)
     if alone:
         assert not PictureData.open(str(tmp_path / alone)).layout.sets
@@ -431,7 +431,7 @@ def test_data_sets_that_are_taken_together_are_counted(tmp_path: Path) -> None:
         "  taken together:",
         "    candle  2 normal  2 anomalous",
         "    pcb 1   2 normal  5 anomalous",
-        f"  one of them alone: --dataset {tmp_path}/candle",
+        f'  one of them alone: dataset="{tmp_path}/candle"',
     ]
 
 
@@ -476,7 +476,7 @@ def test_pictures_without_a_mask_are_said_and_beside_empty_masks_asked_about(tmp
     paint(tmp_path / "masks/2.png", 0)
     asked = PictureData.open(str(tmp_path))
     with pytest.raises(
-        UsageError, match=r"3 pictures have no mask, and 1 has an empty one; .* as in --normal normal,"
+        UsageError, match=r'3 pictures have no mask, and 1 has an empty one; .* as in normal="normal",'
     ):
         normal_classes("", asked)
     assert "normal     4" in asked.describe(normal_classes("normal", asked))
@@ -512,14 +512,14 @@ def test_dagm(tmp_path: Path) -> None:
     assert summary(train.layout) == "train defective 1; train +normal 3; masks 1"
     both = PictureData.open(str(tmp_path))
     with pytest.raises(
-        UsageError, match=r"the folders Class1, Class2 hold a data set each; .*/Class1; or .* normal\n"
+        UsageError, match=r'the folders Class1, Class2 hold a data set each; .*/Class1"; or .*normal="normal"\n'
     ):
         normal_classes("", both)
     assert both.describe(normal_classes("normal", both)).splitlines()[-4:] == [
         "  taken together:",
         "    Class1  6 normal  2 anomalous",
         "    Class2  6 normal  2 anomalous",
-        f"  one of them alone: --dataset {tmp_path}/Class1",
+        f'  one of them alone: dataset="{tmp_path}/Class1"',
     ]
 
 

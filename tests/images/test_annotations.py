@@ -81,9 +81,9 @@ def test_labels_that_are_not_read_are_asked_about(
     tmp_path: Path, pictures: str, others: dict[str, str | bytes], said: str
 ) -> None:
     data = make(tmp_path, pictures, others)
-    with pytest.raises(UsageError, match=f"--normal is needed: .* may be said in .*{said}") as caught:
+    with pytest.raises(UsageError, match=f"normal is needed: .* may be said in .*{said}") as caught:
         normal_classes("", data)
-    assert "say --normal all if all of them are normal; or move" in str(caught.value)
+    assert 'say normal="all" if all of them are normal; or move' in str(caught.value)
     lines = data.describe(normal_classes("all", data)).splitlines()
     assert [said in line for line in lines if line.startswith("  not read: ")] == [True]
 

@@ -191,7 +191,7 @@ def test_from_the_command_line_on_a_ray_of_its_own(
     ("options", "reason"),
     [
         ({"engine": "rai"}, "unknown engine 'rai'; did you mean 'ray'"),
-        ({"ray_address": "localhost:6379"}, "--ray-address localhost:6379 goes with --engine ray"),
+        ({"ray_address": "localhost:6379"}, 'ray_address="localhost:6379" goes with engine="ray"'),
         ({"engine": "ray", "device": "cuda"}, "scores on CPUs"),
         ({"engine": "ray", "ray_address": "127.0.0.1:1"}, "no Ray at 127.0.0.1:1: .*refused"),
         ({"engine": "ray", "ray_address": "nonsense"}, "no Ray at nonsense: Invalid address"),

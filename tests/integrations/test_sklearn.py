@@ -201,7 +201,7 @@ def test_features_of_other_units_count_alike() -> None:
         ({"scorer": "nonsense"}, "unknown scorer"),
         ({"objective": "nonsense"}, "unknown objective"),
         ({"objective": "elbo"}, "needs a variational autoencoder"),
-        ({"scorer": "elbo"}, "take autoencoder vae with it"),  # not --autoencoder
+        ({"scorer": "elbo"}, 'take autoencoder="vae" with it'),
         ({"scorer": "defect"}, "needs a network that says where defects are"),
         ({"device": "tpu"}, "device must be one of"),
         ({"random_state": "x"}, "cannot be used to seed"),

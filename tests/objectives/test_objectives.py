@@ -84,7 +84,7 @@ def test_elbo_agrees_with_torch_distributions(generator: torch.Generator) -> Non
 
 
 def test_elbo_wants_a_variational_network() -> None:
-    with pytest.raises(UsageError, match="take --autoencoder vae"):
+    with pytest.raises(UsageError, match='take autoencoder="vae"'):
         build_objective("elbo")(IMAGES, REBUILT)
-    with pytest.raises(UsageError, match="take --autoencoder vae"):
+    with pytest.raises(UsageError, match='take autoencoder="vae"'):
         build_scorer("elbo").check(REBUILT)

@@ -88,12 +88,12 @@ def test_what_cannot_be_compared_is_said_before_anything_is_written(weights: Pat
     alexnet = weights.with_name("alexnet.pth")
     torch.save(get_model("alexnet", weights=None).state_dict(), alexnet)
     runs = len(home.runs())
-    for whose, reason in ((dense.run_id, "a dense encoder has none"), (f"alexnet:{alexnet}", "larger --image-size")):
+    for whose, reason in ((dense.run_id, "a dense encoder has none"), (f"alexnet:{alexnet}", "larger image_size")):
         with pytest.raises(UsageError, match=reason):
             anomaly_ae.train(
                 RunConfig(normal="0", objective="perceptual", perceptual=whose), home=home, tracking=False
             )
-    with pytest.raises(UsageError, match="take --autoencoder vae"):
+    with pytest.raises(UsageError, match='take autoencoder="vae"'):
         anomaly_ae.train(RunConfig(normal="0", objective="mse+elbo"), home=home, tracking=False)
     assert len(home.runs()) == runs
 

@@ -29,7 +29,7 @@ def test_without_planted_defects_all_is_sound() -> None:
 
 def test_a_network_without_the_head_is_refused() -> None:
     images = torch.rand(2, 1, 16, 16)
-    with pytest.raises(UsageError, match="--autoencoder repair"):
+    with pytest.raises(UsageError, match='autoencoder="repair"'):
         build_objective("repair")(images, build_autoencoder("conv", (1, 16, 16))(images))
 
 

@@ -11,7 +11,7 @@ from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
 from anomaly_ae.reporting.comparison import read_scores
 from anomaly_ae.runs.query import list_home
 from anomaly_ae.runs.record import FINISHED, KILLED, PIPELINE, RUNNING, RunRecord, now
-from anomaly_ae.runs.store import RunFolder, RunStore, conflicts, place_flag
+from anomaly_ae.runs.store import RunFolder, RunStore, conflicts, place_settings
 from anomaly_ae.tracking.run_logger import mark_dead_runs
 from anomaly_ae.training import Epoch
 from anomaly_ae.workflows import pipeline
@@ -254,8 +254,8 @@ def test_runs_can_be_kept_elsewhere_from_a_folder_that_mlflow_cannot_use(
     monkeypatch.delenv("ANOMALY_AE_MLRUNS", raising=False)
     (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / folder)
-    with pytest.raises(UsageError, match="name another with --mlruns"):
+    with pytest.raises(UsageError, match="name another with mlruns"):
         RunStore.find()
     home = RunStore.find("../runs")
     assert home.root == tmp_path / "runs"
-    assert place_flag(home.root) == f" --mlruns {home.root}"
+    assert place_settings(home.root) == {"mlruns": str(home.root)}

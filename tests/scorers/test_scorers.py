@@ -158,7 +158,7 @@ def test_a_defect_head_scores_by_its_logits_and_a_network_without_one_is_refused
     assert divmod(int(heat[1].argmax()), 32)[0] in range(10, 14)
     assert float(heat[1].max()) == pytest.approx(8, abs=0.5)  # -log of the probability of being sound
     assert float(heat[0].max()) < 1e-3
-    with pytest.raises(UsageError, match="--autoencoder repair"):
+    with pytest.raises(UsageError, match='autoencoder="repair"'):
         scorer.check(outputs._replace(heads={}))
 
 

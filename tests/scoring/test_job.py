@@ -181,7 +181,7 @@ def test_an_interrupted_job_goes_on_to_the_same_rows(
     run(detector, pictures, tmp_path / "clean.parquet")
     with monkeypatch.context() as patch:
         interrupted_after(batches, patch)
-        with pytest.raises(Interrupted, match=r"of 21 files are scored, and .*--resume"):
+        with pytest.raises(Interrupted, match=r"of 21 files are scored, and .*resume=True"):
             run(detector, pictures, tmp_path / "scores.parquet")
     assert not (tmp_path / "scores.parquet").exists()
     scores = run(detector, pictures, tmp_path / "scores.parquet", resume=True)
@@ -277,7 +277,7 @@ def test_what_a_killed_writer_left_is_removed(detector: Detector, pictures: Path
 def test_a_ledger_whose_list_is_damaged_says_so(detector: Detector, pictures: Path, tmp_path: Path) -> None:
     run(detector, pictures, tmp_path / "scores.parquet")
     (tmp_path / ".scores.parquet.ledger" / "listing").write_bytes(b"half")
-    with pytest.raises(StorageError, match="is damaged; leave --resume out"):
+    with pytest.raises(StorageError, match="is damaged; leave resume out"):
         run(detector, pictures, tmp_path / "scores.parquet", resume=True)
 
 
@@ -285,7 +285,7 @@ def test_a_ledger_whose_list_is_damaged_says_so(detector: Detector, pictures: Pa
 def test_a_ledger_whose_job_is_damaged_says_so(detector: Detector, pictures: Path, tmp_path: Path, job: str) -> None:
     run(detector, pictures, tmp_path / "scores.parquet")
     (tmp_path / ".scores.parquet.ledger" / "job.json").write_text(job, errors="surrogateescape")
-    with pytest.raises(StorageError, match="is damaged; leave --resume out"):
+    with pytest.raises(StorageError, match="is damaged; leave resume out"):
         run(detector, pictures, tmp_path / "scores.parquet", resume=True)
     assert run(detector, pictures, tmp_path / "scores.parquet").scored == 21
 

@@ -208,8 +208,8 @@ def test_a_share_of_known_anomalies_to_detect_sets_the_threshold(small: Small) -
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"detect": 0.9}, "name a folder of them with --anomaly-folder"),
-        ({"threshold": 1.0, "target_fpr": 0.1}, "leave out --target-fpr"),
+        ({"detect": 0.9}, "name a folder of them with anomaly_folder"),
+        ({"threshold": 1.0, "target_fpr": 0.1}, "leave out target_fpr"),
         ({"threshold": 1.0, "detect": 0.9, "anomaly_folder": "bad"}, "both were given"),
         ({"threshold": float("nan")}, "a finite number"),
         ({"threshold": -1.0}, "choose a higher one"),

@@ -53,7 +53,7 @@ def test_anomalies_alone_are_measured_as_anomalies_and_not_trained_on(home: RunS
     found = [(row.class_, row.role, row.images) for row in evaluation.per_class]
     assert found == [("defects", "novel", 5), ("good", "normal", 0)]
     assert evaluation.false_positive_rate is None
-    with pytest.raises(UsageError, match=r"--normal is needed: .* called defects, .* and good holds no picture"):
+    with pytest.raises(UsageError, match=r"normal is needed: .* called defects, .* and good holds no picture"):
         anomaly_ae.train(dataclasses.replace(QUICK, dataset=str(bad)), home=home, tracking=False)
 
 

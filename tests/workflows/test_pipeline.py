@@ -135,7 +135,7 @@ def test_a_finished_pipeline_starts_anew_only_when_that_is_asked(
     assert len(home.runs()) == 2
     said = capsys.readouterr().err
     assert f"nothing is trained: run {first.run_id}" in said
-    assert "--again" in said
+    assert "again=True" in said
     again = run_plan(tmp_path / "one.yaml", home=home, tracking=False, again=True)
     assert again.run_id != first.run_id
     assert len(home.runs()) == 4

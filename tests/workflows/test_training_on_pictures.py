@@ -236,7 +236,7 @@ def test_a_folder_for_each_class_needs_to_know_which_is_normal(tmp_path: Path) -
     for kind in ("a", "b"):
         for i in range(40):
             save(tmp_path / f"set/{kind}/{i}.png", cloth(i, False, "spot" if kind == "b" else None)[0])
-    with pytest.raises(UsageError, match="--normal is needed"):
+    with pytest.raises(UsageError, match="normal is needed"):
         train(home, tmp_path / "set", epochs=1)
     result = train(home, tmp_path / "set", epochs=1, normal="a", scorer="mse", target_fpr=0.1, image_size="16")
     assert home.find_run(result.run_id).split["parts"]["test"]["images"] == 46

@@ -19,6 +19,7 @@ from anomaly_ae.reporting.text.phrases import (
 )
 from anomaly_ae.runs.results import CalibrateResult, KnownAnomalies, TrainResult
 from anomaly_ae.runtime.printed import as_text
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.runtime.tables import columns
 
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ def _missed(result: Evaluation) -> list[tuple[str, str]]:
     return [
         (
             "",
-            f"they rank high, and lie below a threshold set by {images}; more normal images, a higher --target-fpr, "
-            "or calibrate --detect with known anomalies may lower it",
+            f"they rank high, and lie below a threshold set by {images}; more normal images, a higher "
+            f"{setting('target_fpr')}, or calibrate {setting('detect')} with known anomalies may lower it",
         )
     ]
 

@@ -18,10 +18,11 @@ from anomaly_ae.runs.results import (
     SystemRow,
 )
 from anomaly_ae.runtime.printed import Columns, as_text, to_dict
+from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.runtime.tables import columns, plain_table
 
 NOTE_LETTERS = 100  # to a line
-BEHIND = " not all of it is in MLflow: anomaly-ae runs --sync"
+BEHIND = f" not all of it is in MLflow: {command('runs', sync=True)}"
 COMPARISON_NOTE = (
     "Differences are those of the AUROC to the first run's, with DeLong's 95 % interval and two-sided p-value, given "
     "where both runs were tested on the same images."
@@ -43,13 +44,13 @@ def listed_runs(result: RunListing) -> str:
     if not rows and result.of:
         return f"none of the {result.of:,} runs is like that"
     if not rows:
-        return "no runs; train with: anomaly-ae train --normal 0,1,2"
+        return f"no runs; train with: {command('train', normal='0,1,2')}"
     head = ("run", "started", "status", "name", "AUROC", "false alarms", "seconds")
     lines = columns([head, *map(_run, rows)], right=(4, 5, 6))
     behind = any(row.unlogged and row.status != RUNNING for row in rows)
     away = sum(not row.here for row in rows)
     others = f"{away:,} of {len(rows):,} are at {result.server} alone, and are fetched when they are named"
-    more = f"{result.more:,} more; see them with a higher --limit, or without it"
+    more = f"{result.more:,} more; see them with a higher {setting('limit')}, or without it"
     notes = [*([more] if result.more else []), *([f"*{BEHIND}"] if behind else []), *([others] if away else [])]
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
@@ -101,7 +102,7 @@ def promoted(result: Promoted) -> str:
     rows = [
         ("registered", f"run {result.run_id}, as version {result.version} of {result.name}{figures}"),
         ("alias", f"{result.alias}{before}"),
-        ("next", f"anomaly-ae score FOLDER --model {result.uri}"),
+        ("next", command("score", "FOLDER", model=result.uri)),
     ]
     return "\n".join(f"{name:<14}{text}" for name, text in rows)
 
