@@ -34,6 +34,13 @@ class Layer:
     parameters: int
 
 
+@dataclass(frozen=True)
+class Architecture(Summary):
+    """An architecture layer by layer."""
+
+    layers: list[Layer]
+
+
 def summarise(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Summary:  # noqa: B008 (frozen)
     """The summary of an architecture. Raises `UnknownName`, and `UsageError` when it does not take that shape."""
     with torch.device("meta"):  # shapes without memory

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -11,8 +11,10 @@ from anomaly_ae import __version__
 from anomaly_ae.cli.completion import named
 from anomaly_ae.config.run_config import DEVICES
 from anomaly_ae.escaping import printable_values
-from anomaly_ae.runtime.printed import Printed
+from anomaly_ae.runtime.printed import Printed, to_dict
 from anomaly_ae.runtime.progress import stage
+
+T = TypeVar("T")
 
 app = typer.Typer(
     name="anomaly-ae",
@@ -68,6 +70,7 @@ def show(result: Printed, as_json: bool) -> None:
     print(json.dumps(result.to_dict(), allow_nan=False) if as_json else result, flush=True)
 
 
-def show_values(values: Any, as_json: bool, render: Callable[[Any], str]) -> None:
-    """The same of plain values, which `render` makes a text of."""
-    print(json.dumps(values, allow_nan=False) if as_json else render(printable_values(values)), flush=True)
+def show_values(values: T, as_json: bool, render: Callable[[T], str]) -> None:
+    """The same of other values, which `render` makes a text of."""
+    content = json.dumps(values, allow_nan=False, default=to_dict) if as_json else render(printable_values(values))
+    print(content, flush=True)

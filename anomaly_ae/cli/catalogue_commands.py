@@ -1,6 +1,5 @@
 """`datasets`, `autoencoders` and `scorers`: what there is to choose from."""
 
-import dataclasses
 from typing import Annotated
 
 import typer
@@ -35,21 +34,19 @@ def autoencoders(
     """List the autoencoders, or one of them layer by layer."""
     from anomaly_ae.autoencoders import AUTOENCODERS
     from anomaly_ae.autoencoders import image_size as pick_size
-    from anomaly_ae.autoencoders.summary import layers, summarise
+    from anomaly_ae.autoencoders.summary import Architecture, layers, summarise
     from anomaly_ae.config.run_config import RunConfig
 
     asked = RunConfig.build({"image_size": image_size, "latent": latent})
     if name:
         shape = (channels, *pick_size(name, asked.size, MNIST_SIZE))
-        found = {"layers": [dataclasses.asdict(layer) for layer in layers(name, shape, asked)]}
-        show_values(dataclasses.asdict(summarise(name, shape, asked)) | found, as_json, text.layers)
+        whole = Architecture(**vars(summarise(name, shape, asked)), layers=layers(name, shape, asked))
+        show_values(whole, as_json, text.layers)
         return
     rows, refused = [], []
     for known in AUTOENCODERS:
         try:
-            rows.append(
-                dataclasses.asdict(summarise(known, (channels, *pick_size(known, asked.size, MNIST_SIZE)), asked))
-            )
+            rows.append(summarise(known, (channels, *pick_size(known, asked.size, MNIST_SIZE)), asked))
         except UsageError as error:
             refused.append(one_line(error))
     show_values({"autoencoders": rows}, as_json, text.autoencoders)
