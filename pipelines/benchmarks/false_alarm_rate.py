@@ -24,7 +24,7 @@ from anomaly_ae.calibration.conformal import CONDITIONAL, MARGINAL, Calibration,
 from anomaly_ae.calibration.drift import measure_drift
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.detector.evaluation import novelty
+from anomaly_ae.detector.measuring import novelty
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.storage.atomic import write_with
 from anomaly_ae.workflows.find_model import load
