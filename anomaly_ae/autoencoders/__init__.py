@@ -25,6 +25,7 @@ __all__ = [
     "find_autoencoder",
     "image_size",
     "parameter_count",
+    "require_room",
 ]
 
 
@@ -85,14 +86,18 @@ def image_size(
 def build_autoencoder(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Autoencoder:  # noqa: B008 (frozen)
     """A new network for images of `shape` (C, H, W).
 
-    Raises `UnknownName`, and `UsageError` when the architecture does not take that shape or those settings, or there
-    is no room for so large images.
+    Raises `UnknownName`, and `UsageError` when the architecture does not take that shape or those settings.
     """
     build, tile = find_autoencoder(name), config.tile_size
-    if math.prod(shape) > (most := MOST_VALUES[tile is not None]):
+    return Tiled(build((shape[0], *tile), config), shape, tile) if tile else build(shape, config)
+
+
+def require_room(shape: Shape, config: RunConfig) -> None:
+    """Raise `UsageError` for images of `shape` (C, H, W) so large that there is no room for what is made of them."""
+    most = MOST_VALUES[config.tile is not None]
+    if math.prod(shape) > most:
         size = "×".join(map(str, shape))
-        remedy = setting("image_size") if tile else f"{setting('image_size')}, or {setting('tile')}"
+        remedy = setting("image_size") if config.tile else f"{setting('image_size')}, or {setting('tile')}"
         raise UsageError(
             f"images of {size} have more than the {most:,} values that there is room for; name a smaller {remedy}"
         )
-    return Tiled(build((shape[0], *tile), config), shape, tile) if tile else build(shape, config)

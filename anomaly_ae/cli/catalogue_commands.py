@@ -1,14 +1,17 @@
 """`datasets`, `autoencoders` and `scorers`: what there is to choose from."""
 
-from typing import Annotated
+import dataclasses
+from typing import Annotated, Any
 
 import typer
 
 from anomaly_ae.cli.app import Json, app, show_values
-from anomaly_ae.cli.completion import DATA_SET, catalogue, named
+from anomaly_ae.cli.completion import DATA_SET, PACKAGE, catalogue, named
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError, one_line
 from anomaly_ae.reporting import text
 from anomaly_ae.runtime.progress import say
+from anomaly_ae.storage.atomic import remembered, sha256
 
 MNIST_SIZE = (28, 28)  # at which the autoencoders that take any size are listed
 
@@ -32,26 +35,46 @@ def autoencoders(
     as_json: Json = False,
 ) -> None:
     """List the autoencoders, or one of them layer by layer."""
-    from anomaly_ae.autoencoders import AUTOENCODERS
-    from anomaly_ae.autoencoders import image_size as pick_size
-    from anomaly_ae.autoencoders.summary import Architecture, layers, summarise
-    from anomaly_ae.config.run_config import RunConfig
-
     asked = RunConfig.build({"image_size": image_size, "latent": latent})
     if name:
+        from anomaly_ae.autoencoders import image_size as pick_size
+        from anomaly_ae.autoencoders.summary import Architecture, layers, summarise
+
         shape = (channels, *pick_size(name, asked.size, MNIST_SIZE))
         whole = Architecture(**vars(summarise(name, shape, asked)), layers=layers(name, shape, asked))
         show_values(whole, as_json, text.layers)
         return
+    found = remembered(
+        f"autoencoders-{_sources_digest()}-{asked.image_size}-{channels}-{asked.latent}.json",
+        lambda: _summaries(asked, channels),
+    )
+    show_values({"autoencoders": found["rows"]}, as_json, lambda _: str(found["text"]))
+    for reason in found["refused"]:
+        say(f"left out: {reason}")
+
+
+def _summaries(asked: RunConfig, channels: int) -> dict[str, Any]:
+    """What each architecture comes to with these settings, and why some of them do not take them."""
+    from anomaly_ae.autoencoders import AUTOENCODERS, image_size
+    from anomaly_ae.autoencoders.summary import summarise
+
     rows, refused = [], []
-    for known in AUTOENCODERS:
+    for name in AUTOENCODERS:
         try:
-            rows.append(summarise(known, (channels, *pick_size(known, asked.size, MNIST_SIZE)), asked))
+            shape = (channels, *image_size(name, asked.size, MNIST_SIZE))
+            rows.append(summarise(name, shape, asked))
         except UsageError as error:
             refused.append(one_line(error))
-    show_values({"autoencoders": rows}, as_json, text.autoencoders)
-    for reason in refused:
-        say(f"left out: {reason}")
+    return {
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "text": text.autoencoders({"autoencoders": rows}),
+        "refused": refused,
+    }
+
+
+def _sources_digest() -> str:
+    """What changes when an architecture may have changed."""
+    return sha256(*(path.read_bytes() for path in sorted((PACKAGE / "autoencoders").glob("*.py"))))[:16]
 
 
 @app.command()

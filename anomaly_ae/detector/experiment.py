@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from anomaly_ae.augmentation.transforms import Augment, build_augmentation, find_augmentations
-from anomaly_ae.autoencoders import Autoencoder, build_autoencoder, find_autoencoder
+from anomaly_ae.autoencoders import Autoencoder, build_autoencoder, find_autoencoder, require_room
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.autoencoders.tiling import inner_network
 from anomaly_ae.config.run_config import RunConfig
@@ -54,6 +54,7 @@ class Experiment:
         """
         config = fill_defaults(config)
         device = pick_device(config.device)
+        require_room(preprocessing.shape, config)
         torch.manual_seed(config.seed)
         network = build_autoencoder(str(config.autoencoder), preprocessing.shape, config).to(device)
         experiment = cls(

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from anomaly_ae.autoencoders import Autoencoder, build_autoencoder
+from anomaly_ae.autoencoders import Autoencoder, build_autoencoder, require_room
 from anomaly_ae.calibration.conformal import CHOSEN, GUARANTEES, TAIL
 from anomaly_ae.calibration.tail import Tail
 from anomaly_ae.config.run_config import RunConfig
@@ -87,6 +87,7 @@ class DetectorRecord:
 
     def build_network(self) -> Autoencoder:
         """A network that its weights fit. Raises `UsageError`."""
+        require_room(self.preprocessing.shape, self.config)
         return build_autoencoder(str(self.config.autoencoder), self.preprocessing.shape, self.config)
 
 

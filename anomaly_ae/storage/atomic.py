@@ -70,6 +70,18 @@ def cache_folder() -> Path:
     return expand(named or general)
 
 
+def remembered(name: str, find: Callable[[], Any]) -> Any:
+    """Plain JSON that `find` takes long to find, from the cache folder if it is there under that name."""
+    path = cache_folder() / name
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(path.read_bytes())
+    found = find()
+    with contextlib.suppress(OSError, StorageError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
+    return found
+
+
 def flush(path: Path) -> None:
     """Have the system put what a file holds, or the names in a folder, on the disk."""
     try:

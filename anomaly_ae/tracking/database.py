@@ -19,7 +19,7 @@ from anomaly_ae.errors import StorageError, one_line
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.progress import say
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.storage.atomic import cache_folder, remove_temporary, write_with
+from anomaly_ae.storage.atomic import cache_folder, remembered, remove_temporary, write_with
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -242,11 +242,16 @@ def _has_rows(database: sqlite3.Connection, table: str) -> bool:
 @functools.cache
 def _revisions() -> tuple[str, frozenset[str]]:
     """The newest revision of the database that this MLflow knows, and all of them."""
-    from alembic.script import ScriptDirectory
-    from mlflow.store import db_migrations
 
-    scripts = ScriptDirectory(str(Path(db_migrations.__file__).parent))
-    return str(scripts.get_current_head()), frozenset(script.revision for script in scripts.walk_revisions())
+    def find() -> list[str]:
+        from alembic.script import ScriptDirectory
+        from mlflow.store import db_migrations
+
+        scripts = ScriptDirectory(str(Path(db_migrations.__file__).parent))
+        return [str(scripts.get_current_head()), *(script.revision for script in scripts.walk_revisions())]
+
+    newest, *others = remembered(f"mlflow-{_version()}-revisions.json", find)
+    return newest, frozenset([newest, *others])
 
 
 def _version() -> str:

@@ -51,7 +51,7 @@ def save_figures(folder: Path, figures: "Mapping[str, Figure]", caption: str) ->
     """Write each figure as a PNG under its name, with the caption small below."""
     for name, figure in figures.items():
         figure.supxlabel(plain(caption), fontsize=8, color="0.4", x=0.99, ha="right")
-        save = partial(figure.savefig, dpi=DPI, format="png", bbox_inches="tight")
+        save = partial(figure.savefig, dpi=DPI, format="png", pil_kwargs={"compress_level": 1})
         write_with(folder / f"{name}.png", save, durable=False)
 
 
