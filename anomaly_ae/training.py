@@ -25,7 +25,7 @@ from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import Objective
 from anomaly_ae.objectives.planted_defects import PLANTED
 from anomaly_ae.objectives.ssim import ENERGY_FLOOR
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.runtime.torch_state import seed, threads_for
 from anomaly_ae.storage.atomic import sha256, write_bytes
@@ -164,7 +164,7 @@ class Training:
             except FileNotFoundError:
                 continue
             except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
-                say(f"warning: the checkpoint {each} is damaged, and is not gone on from")
+                logger.warning(f"the checkpoint {each} is damaged, and is not gone on from")
         else:
             return False
         tensors = {name: value.to(device) for name, value in tensors.items()}

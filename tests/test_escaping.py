@@ -9,7 +9,8 @@ from markdown_it import MarkdownIt
 from anomaly_ae.cli.app import show_values
 from anomaly_ae.errors import DataError, UnknownName
 from anomaly_ae.escaping import counted, markdown, markdown_code, printable, printable_lines
-from anomaly_ae.runtime.progress import Plain, say
+from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.progress import Plain
 from anomaly_ae.runtime.tables import markdown_table
 
 STEERING = ["\x1b[31m", "\x1b]0;title\x07", "\r", "\x9b2J", "\u202e", "\u2066", "\u2028", "\x00", "\x7f", "\u200f"]
@@ -32,7 +33,7 @@ def test_what_steers_a_terminal_is_shown_and_letters_stay(text: str, shown: str)
 
 @pytest.mark.parametrize("odd", STEERING)
 def test_no_way_to_the_terminal_lets_it_through(odd: str, capsys: pytest.CaptureFixture[str]) -> None:
-    say(f"first {odd}\nsecond")
+    logger.info(f"first {odd}\nsecond")
     Plain().line(f"epoch of {odd}", last=True)
     show_values({"name": f"class {odd}\nline"}, as_json=False, render=lambda result: f"{result['name']}\n")
     captured = capsys.readouterr()
@@ -53,7 +54,7 @@ def test_messages_that_nobody_reads_do_not_end_the_work(monkeypatch: pytest.Monk
 
     for stream in (Gone(), None):
         monkeypatch.setattr(sys, "stderr", stream)
-        say("still at work")
+        logger.info("still at work")
 
 
 MARKED = [

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Commands are listed by `--help` in the order of these imports."""
 
+import logging
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from anomaly_ae.cli.app import app
 from anomaly_ae.cli.flags import as_flag
 from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
 from anomaly_ae.escaping import printable
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import StderrHandler, logger, shown_by
 from anomaly_ae.runtime.spelling import spelt
 
 # isort: off
@@ -26,8 +27,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    warnings.showwarning = lambda message, *_, **__: say(f"warning: {one_line(message)}")
-    with spelt(as_flag):
+    warnings.showwarning = lambda message, *_, **__: logger.warning(one_line(message))
+    with spelt(as_flag), shown_by(StderrHandler()):
         sys.exit(_run())
 
 
@@ -36,9 +37,9 @@ def _run() -> int:
     try:
         code: int = typer.main.get_command(app).main(prog_name="anomaly-ae", standalone_mode=False)
         if code == Interrupted.exit_code:  # Typer's word for Ctrl-C before or after the work itself
-            _fail("interrupted", code, kind="")
+            logger.info("interrupted")
     except Interrupted as error:
-        code = _fail(one_line(error), error.exit_code, kind="")
+        code = _fail(one_line(error), error.exit_code, logging.INFO)
     except AnomalyAEError as error:
         for note in getattr(error, "__notes__", ()):  # as what was found in a folder
             print(note, file=sys.stderr)
@@ -46,7 +47,7 @@ def _run() -> int:
     except typer.TyperException as error:
         code = _fail(one_line_of(error), error.exit_code)
     except KeyboardInterrupt:
-        code = _fail("interrupted", Interrupted.exit_code, kind="")
+        code = _fail("interrupted", Interrupted.exit_code, logging.INFO)
     except BrokenPipeError:  # the reader of our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
@@ -83,6 +84,6 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(message: str, code: int, kind: str = "error: ") -> int:
-    say(f"{kind}{message}")
+def _fail(message: str, code: int, level: int = logging.ERROR) -> int:
+    logger.log(level, message)
     return code

@@ -10,7 +10,7 @@ from anomaly_ae.cli.completion import DATA_SET, PACKAGE, catalogue, named
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError, one_line
 from anomaly_ae.reporting import text
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.storage.atomic import remembered, sha256
 
 MNIST_SIZE = (28, 28)  # at which the autoencoders that take any size are listed
@@ -50,7 +50,7 @@ def autoencoders(
     )
     show_values({"autoencoders": found["rows"]}, as_json, lambda _: str(found["text"]))
     for reason in found["refused"]:
-        say(f"left out: {reason}")
+        logger.info(f"left out: {reason}")
 
 
 def _summaries(asked: RunConfig, channels: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import typer
 
 from anomaly_ae.cli.app import Device, Json, Mlruns, ModelOption, app, loading, show
 from anomaly_ae.cli.completion import named
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 
 
 @app.command()
@@ -66,7 +66,7 @@ def score(
         raise typer.Exit(1)
     if strict and (result.errors or result.unread_folders):
         unread = f"files that could not be read: {result.errors:,}, folders: {len(result.unread_folders):,}"
-        say(f"strict: {unread}")
+        logger.info(f"strict: {unread}")
         raise typer.Exit(1)
 
 

@@ -86,14 +86,14 @@ def runs(
 
 def _delete(home: "RunStore", name: str) -> list[str]:
     """Delete a run and what is below it, when whoever sees their list agrees; their ids."""
-    from anomaly_ae.runtime.progress import say
+    from anomaly_ae.runtime.messages import logger
     from anomaly_ae.workflows.delete import delete, find_deletable
 
     found = find_deletable(home, name)
-    say(text.deletable([printable_values(run.record) for run in found]))
+    logger.info(text.deletable([printable_values(run.record) for run in found]))
     print(f"delete {len(found):,} for good? [y/N] ", end="", file=sys.stderr, flush=True)
     if (sys.stdin.readline() if sys.stdin else "").strip().lower() not in ("y", "yes"):
-        say("nothing was deleted")
+        logger.info("nothing was deleted")
         raise typer.Exit(1)
     delete(home, found)
     return [run.path.name for run in found]

@@ -19,7 +19,7 @@ from anomaly_ae.datasets.idx import find_idx, read_idx
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing, UnknownName, one_line
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import expand
 
@@ -185,7 +185,7 @@ def _download(name: str, entry: DatasetEntry, root: Path) -> None:
         raise DataMissing(
             f"data sets lie in a folder, and {root} is a file; name a folder with {setting('data_dir')}"
         )
-    say(f"{name} is not in {root.resolve()}: downloading it there")
+    logger.info(f"{name} is not in {root.resolve()}: downloading it there")
     made = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)

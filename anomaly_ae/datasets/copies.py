@@ -22,7 +22,7 @@ from anomaly_ae.escaping import counted
 from anomaly_ae.images.decode import MODES
 from anomaly_ae.images.image_set import Dataset, ImageSet, hash_rows
 from anomaly_ae.images.sources import shown
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 
 Pictures = tuple[Tensor, Tensor]  # images, uint8 (M, C, H, W), and positions of some of them, int64 (N,)
 
@@ -147,7 +147,7 @@ def one_of_each(images: Tensor, positions: Tensor, saved_anew: bool = True) -> T
     kept = positions[torch.unique(first)]
     if copies := len(positions) - len(kept):
         which = counted(copies, "picture that is equal to another", "pictures that are equal to others")
-        say(f"left out: {which}, or as alike as if saved anew, for each counts once")
+        logger.info(f"left out: {which}, or as alike as if saved anew, for each counts once")
     return kept
 
 

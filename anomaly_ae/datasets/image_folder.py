@@ -38,7 +38,8 @@ from anomaly_ae.images.masks import check_size
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.images.sources import Integers, Listing, Source, open_source, shown
 from anomaly_ae.images.statistics import size_words
-from anomaly_ae.runtime.progress import display, say
+from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.progress import display
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import cache_folder, sha256, write_folder, write_json
 from anomaly_ae.storage.memmap import fits_in_memory
@@ -213,7 +214,7 @@ class PictureData:
             kinds, samples = self._sampled(np.concatenate([of for of, _ in self.layout.files.values()]))
         intensity = find_intensity(kinds, samples, asked)
         if intensity:
-            say(intensity_words(intensity, samples, asked))
+            logger.info(intensity_words(intensity, samples, asked))
         return intensity
 
     def _sampled(self, positions: Integers) -> tuple[list[str], list[Values]]:
@@ -235,7 +236,7 @@ class PictureData:
                 files[file], bad, further = loaded[0], bad + loaded[1], further + loaded[2]
         self._require_most(bad, sum(map(len, files.values())))
         for words in further_words(further):
-            say(words)
+            logger.info(words)
         return Dataset(self.name, self.classes, files, tuple(bad))
 
     def masks(self, names: Sequence[bytes], preprocessing: Preprocessing) -> tuple[Tensor, Tensor] | None:
@@ -300,7 +301,7 @@ class PictureData:
         """The pictures at some positions, those that cannot be read, and how many have further pages or frames."""
         decoded = self._decode(positions, preprocessing)
         for note in decoded.notes:
-            say(f"brightness: {note}")
+            logger.info(f"brightness: {note}")
         errors = decoded.errors
         good = np.array([not error for error in errors], bool)
         names = [self.listing.paths[i] for i in positions]
@@ -341,12 +342,12 @@ class PictureData:
 
 def _say_odd_masks(bad: Sequence[str], empty: int) -> None:
     if bad:
-        say(
+        logger.info(
             f"masks: {len(bad):,} cannot be used, and {'its picture is' if len(bad) == 1 else 'their pictures are'} "
             f"left out of the figures of pixels; the first {bad[0]}"
         )
     if empty:
-        say(f"masks: {empty:,} {'marks' if empty == 1 else 'mark'} nothing as defective")
+        logger.info(f"masks: {empty:,} {'marks' if empty == 1 else 'mark'} nothing as defective")
 
 
 def _with_tree(error: E, listing: Listing) -> E:

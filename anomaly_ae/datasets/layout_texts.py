@@ -7,7 +7,7 @@ from anomaly_ae.datasets.folder_layout import TEST, TRAIN, FolderLayout
 from anomaly_ae.escaping import counted, counted_as, printable
 from anomaly_ae.images.folder_words import Parts, says_something, split_path
 from anomaly_ae.images.sources import Listing
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.tables import columns
 
 TRAINING, MEASURING, CALIBRATING = "training", "measuring", "calibrating"  # what pictures are for
@@ -48,7 +48,7 @@ def first_unread(listing: Listing) -> list[str]:
 def say_left_out_of(listing: Listing, layout: FolderLayout | None = None) -> None:
     """Say what is none of the pictures that were found though people may think so."""
     for line in (*_left_out(listing, layout), *first_unread(listing)):
-        say(line)
+        logger.info(line)
 
 
 def _sets(layout: FolderLayout, normal: Collection[int]) -> list[str]:

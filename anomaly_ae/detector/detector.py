@@ -46,7 +46,7 @@ from anomaly_ae.images.image_set import ImageSet, hash_rows
 from anomaly_ae.images.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.images.statistics import Profile, size_difference
 from anomaly_ae.metrics.ranking import require_numbers
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.scorers import MapScorer, Scorer
 from anomaly_ae.storage.atomic import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.storage.schema import Mismatch
@@ -201,9 +201,9 @@ class Detector:
         copied = counted(more, "copy", "copies")
         if count:
             of_these = f", and {copied} of {'it' if count == 1 else 'these'}" if more else ""
-            say(f"left out: {counted(count, 'picture')} that the detector was made with{of_these}")
+            logger.info(f"left out: {counted(count, 'picture')} that the detector was made with{of_these}")
         elif more:
-            say(f"left out: {copied} of pictures that the detector was made with")
+            logger.info(f"left out: {copied} of pictures that the detector was made with")
         return torch.nonzero(~(made_with | copies)).flatten()
 
     def save(self, folder: str | Path) -> None:

@@ -31,7 +31,7 @@ from anomaly_ae.errors import EngineError, UsageError, one_line
 from anomaly_ae.images.decode_worker import SECONDS
 from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.runtime.machine import usable_cores
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.batches import Positions, read_batches, split_by_batch
 from anomaly_ae.scoring.job import Engine, Job
@@ -187,7 +187,7 @@ def _run(job: Job, parts: list[pa.Table], folder: Path, actors: int) -> None:
         fn_constructor_args=(ray.put(_files(job.detector)), job.source, str(Path.cwd())),
         compute=ActorPoolStrategy(size=actors),
     )
-    say(f"scoring with Ray in {actors} process{'es' if actors > 1 else ''}")
+    logger.info(f"scoring with Ray in {actors} process{'es' if actors > 1 else ''}")
     try:
         with _hushed():
             results.write_parquet(str(folder / "rows"))

@@ -11,7 +11,7 @@ import torch
 from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.html import PICTURES, SIDE, Report, picture_address
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.scoring.job import Job, Scores
 from anomaly_ae.scoring.previews import load_previews
 from anomaly_ae.storage.atomic import write_text
@@ -26,7 +26,7 @@ def write_report(job: Job, scores: Scores, facts: list[tuple[str, str]], path: P
         scores.values[order], calibration.scores.numpy(), calibration.threshold, calibration.target_fpr
     )
     errors = [(shown(scores.listing.paths[i]), text) for i, text in scores.bad]
-    say(f"drawing the {min(PICTURES, len(order)):,} most anomalous images for {path}")
+    logger.info(f"drawing the {min(PICTURES, len(order)):,} most anomalous images for {path}")
     pictures = _pictures(job, scores, order[:PICTURES])
     title = f"Scores of {shown(os.fsencode(Path(job.source.name).name))}"
     report = Report(title, facts, histogram, pictures, _rows(job, scores, order), errors)

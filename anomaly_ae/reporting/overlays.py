@@ -5,7 +5,8 @@ from pathlib import Path
 
 from anomaly_ae.errors import StorageError, UsageError, one_line
 from anomaly_ae.reporting import figures
-from anomaly_ae.runtime.progress import display, say
+from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.progress import display
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.job import Job, Scores
 from anomaly_ae.scoring.previews import load_previews
@@ -47,7 +48,7 @@ def write_overlays(job: Job, scores: Scores, folder: Path) -> int:
             progress.advance(1, f"{done:,} of {len(positions):,} heat maps")
     if lost := len(positions) - done:
         first = f"; the first {reasons[0]}" if reasons else "; their images are gone or damaged by now"
-        say(f"{lost:,} of {len(positions):,} heat maps could not be written{first}")
+        logger.info(f"{lost:,} of {len(positions):,} heat maps could not be written{first}")
     return lost
 
 

@@ -53,7 +53,7 @@ def _listed(run: RunFolder) -> Listed | None:
             unlogged=record.unlogged,
         )
     except ModelError as error:
-        warn(f"warning: {one_line(error)}, so this run is left out")
+        warn(f"{one_line(error)}, so this run is left out")
         return None
 
 

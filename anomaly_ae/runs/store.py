@@ -33,8 +33,8 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.runs.record import FAILED, FINISHED, KILLED, PIPELINE, RUNNING, RunRecord
 from anomaly_ae.runs.results import KeptEvaluation
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.printed import from_dict
-from anomaly_ae.runtime.progress import say
 from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.storage.atomic import expand, flush, storage_errors, sweep, write_csv, write_json
 from anomaly_ae.storage.schema import Count, Mismatch, Name, parse, read_json
@@ -54,7 +54,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     EVALUATION: typing.get_type_hints(KeptEvaluation, include_extras=True),
 }
 
-warn = functools.cache(say)  # of a damaged run, once, however often all are looked through
+warn = functools.cache(logger.warning)  # of a damaged run, once, however often all are looked through
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class RunStore:
                 found[RunFolder(path.parent)] = RunFolder(path.parent).record
             except ModelError as error:
                 if path.exists():  # or it has got another name, or is gone
-                    warn(f"warning: {one_line(error)}, so this run is left out")
+                    warn(f"{one_line(error)}, so this run is left out")
         newest_first = sorted(found, key=lambda run: (found[run].started, found[run].id), reverse=True)
         return {run: found[run] for run in newest_first}
 

@@ -1,10 +1,8 @@
 """What long work shows: a live line on a terminal, plain lines elsewhere. Always on standard error."""
 
-import contextlib
-import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,12 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress import TaskID as TaskID
 
-from anomaly_ae.escaping import counted, printable, printable_lines
+from anomaly_ae.escaping import printable, printable_lines
+from anomaly_ae.runtime.messages import logger
 
 _silent = False
 PLAIN_EVERY = 5.0  # seconds between plain lines, so that a log stays short
 SILENCE = 2.0  # seconds, at the most
-NAMED_FILES = 5  # files that cannot be read, by name
 
 
 class Display(Protocol):
@@ -53,7 +51,7 @@ class Plain:
     def line(self, text: str, *, last: bool = False) -> None:
         now = time.monotonic()
         if last or now - self.shown >= PLAIN_EVERY:
-            say(text)
+            logger.info(text)
             self.shown = now
 
 
@@ -95,37 +93,19 @@ def display(total: int, done: int = 0) -> Iterator[Display]:
         yield Live(progress, progress.add_task("", total=total, completed=done, state=""))
 
 
-def silence() -> None:
-    """Show no displays in this process, which is one of several at work; messages are still said."""
+def hide_displays() -> None:
+    """Show none in this process, which is one of several at work; messages are still said."""
     global _silent
     _silent = True
-
-
-def report_skipped(bad: Sequence[str]) -> None:
-    """Say which files were left out, the first of them by name."""
-    for each in bad[:NAMED_FILES]:
-        say(f"left out: {printable(each)}")
-    if len(bad) > NAMED_FILES:
-        say(f"left out: {counted(len(bad) - NAMED_FILES, 'more file')} that cannot be read")
 
 
 @contextmanager
 def stage(what: str) -> Iterator[None]:
     """Say what is being done, if it is not soon done."""
-    late = threading.Timer(SILENCE, say, [f"{what} …"])
+    late = threading.Timer(SILENCE, logger.info, [f"{what} …"])
     late.daemon = True
     late.start()
     try:
         yield
     finally:
         late.cancel()
-
-
-def say(text: str) -> None:
-    """A message for people, on standard error; whatever names it holds, nothing in it steers a terminal.
-
-    Where nobody reads it any more, as after `| head`, the work goes on.
-    """
-    if sys.stderr is not None:
-        with contextlib.suppress(BrokenPipeError):
-            print(printable_lines(text), file=sys.stderr, flush=True)

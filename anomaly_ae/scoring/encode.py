@@ -15,7 +15,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.sources import Listing, open_source, shown
-from anomaly_ae.runtime.progress import report_skipped
+from anomaly_ae.runtime.messages import report_skipped
 from anomaly_ae.scoring.batches import Batch, read_batches, with_progress
 from anomaly_ae.scoring.results import Encoded
 from anomaly_ae.scoring.rows import Results, find_differences, is_scored, score_batch

@@ -18,7 +18,8 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import EngineError, Interrupted
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.sources import Listing, Source
-from anomaly_ae.runtime.progress import say, stage
+from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.batches import Batch, read_batches, with_progress
 from anomaly_ae.scoring.ledger import Changes, Ledger
@@ -139,12 +140,14 @@ def _list(job: Job, ledger: Ledger, now: Listing, resume: bool) -> tuple[Listing
     if resume and ledger.is_begun():
         return ledger.resume(job.source.identity, now)
     if (kept := ledger.kept()) and not job.output.exists():
-        say(
+        logger.info(
             f"starting over: {counted(kept, 'shard')} of an unfinished job given up, which {setting('resume', True)} "
             "would have kept"
         )
     if job.output.exists() and (before := ledger.source()) not in (None, job.source.identity):
-        say(f"replacing {job.output}, which holds the scores of {before}; {setting('output')} names another file")
+        logger.info(
+            f"replacing {job.output}, which holds the scores of {before}; {setting('output')} names another file"
+        )
     return ledger.begin(job.source.identity, now), None
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from anomaly_ae.errors import ModelNotFound, StorageError, one_line
 from anomaly_ae.escaping import printable
 from anomaly_ae.runs.store import LOCK_WAIT, RunStore
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.storage.atomic import storage_errors
 from anomaly_ae.tracking import database
 from anomaly_ae.tracking.relocate import follow_move
@@ -77,7 +77,7 @@ def _turns(store: Path) -> Iterator[None]:
         if now - max(began, written) > LOCK_WAIT or now - began > LONGEST_WAIT:
             return
         if not said and now - began > SAID_AFTER:
-            say(f"waiting for {store}, which is in other processes' hands")
+            logger.info(f"waiting for {store}, which is in other processes' hands")
             said = True
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from anomaly_ae.errors import StorageError, one_line
 from anomaly_ae.runs.store import RunStore
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import cache_folder, remembered, remove_temporary, write_with
 
@@ -137,7 +137,7 @@ def make_ready(home: RunStore) -> None:
     if not has_rows:
         aside = name_aside(path, "half-made")
         path.rename(aside)
-        say(f"{path} was left half-made and held nothing: it is now {aside.name}, and a new one is made")
+        logger.info(f"{path} was left half-made and held nothing: it is now {aside.name}, and a new one is made")
         _make(path)
     elif "experiments" in tables:
         _upgrade(home, path)
@@ -189,7 +189,9 @@ def _upgrade(home: RunStore, path: Path) -> None:
         _migrate(target, _upgrade_db)
 
     backup = name_aside(path, "before-upgrade")
-    say(f"{path} is of an older MLflow and is brought up to {_version()}; as it was it is kept as {backup.name}")
+    logger.info(
+        f"{path} is of an older MLflow and is brought up to {_version()}; as it was it is kept as {backup.name}"
+    )
     with closing(open_database(path)) as database:
         database.execute("BEGIN IMMEDIATE")  # so that nobody writes to what is about to be replaced
         write_with(backup, lambda target: copy_database(path, target))

@@ -6,7 +6,7 @@ from typing import Any
 from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageError
 from anomaly_ae.runs.results import KeptEvaluation, Promoted
 from anomaly_ae.runs.store import RunFolder, RunStore
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held, tracking_at
 from anomaly_ae.tracking.descriptions import describe
@@ -107,7 +107,7 @@ def _say_if_worse(alias: str, before: Any, auroc: float | None) -> None:
     known = before.tags.get("auroc")
     if known is not None and (auroc is None or auroc < float(known)):
         new = "it is not known of the new one" if auroc is None else f"that of the new one is {auroc:.4f}"
-        say(f"warning: {alias} was version {before.version} with AUROC {float(known):.4f} until now, and {new}")
+        logger.warning(f"{alias} was version {before.version} with AUROC {float(known):.4f} until now, and {new}")
 
 
 def _version(client: Any, name: str, run_id: str | None, model_id: str) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from anomaly_ae.errors import StorageError, one_line
 from anomaly_ae.runs.store import RunStore
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.storage.atomic import write_with
 from anomaly_ae.tracking.database import copy_database, name_aside, open_database
 
@@ -37,8 +37,8 @@ def follow_move(home: RunStore) -> None:
                 with home.store_lock():
                     _rewrite(store, home)
     except (sqlite3.Error, OSError, StorageError) as error:
-        say(
-            f"warning: {home.database} cannot be read and changed ({one_line(error)}); if these runs were moved "
+        logger.warning(
+            f"{home.database} cannot be read and changed ({one_line(error)}); if these runs were moved "
             "here, their artifacts are not found until it can be"
         )
 
@@ -55,7 +55,7 @@ def _rewrite(store: sqlite3.Connection, home: RunStore) -> None:
     for table, column in _known(store, PATH_COLUMNS):
         store.execute(f"UPDATE {table} SET {column} = moved({column}) WHERE {column} != moved({column})")
     store.execute("COMMIT")
-    say(
+    logger.info(
         f"the runs were moved or copied from {' and '.join(map(str, sorted(old_homes)))}: their artifacts are now "
         f"looked for in {home.root}; MLflow's database as it was is {backup.name} there"
     )

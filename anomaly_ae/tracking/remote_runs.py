@@ -10,7 +10,7 @@ from anomaly_ae.runs.query import list_home, select
 from anomaly_ae.runs.record import PIPELINE
 from anomaly_ae.runs.results import Listed, RunListing
 from anomaly_ae.runs.store import RunStore
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.run_logger import KIND, PARENT, mark_dead_runs
 
@@ -29,7 +29,7 @@ def list_runs(
     try:
         rows += list_elsewhere(home)
     except StorageError as error:
-        say(f"warning: {one_line(error)}")
+        logger.warning(one_line(error))
     found = select(rows, filters, sort)
     shown = found[:limit]
     return RunListing(shown, len(found) - len(shown), len(rows), None if home.is_local else home.tracking_uri)

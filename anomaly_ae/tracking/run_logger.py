@@ -20,7 +20,8 @@ from anomaly_ae.escaping import printable, short_name
 from anomaly_ae.runs.record import KILLED, PIPELINE, RUNNING, RunRecord
 from anomaly_ae.runs.results import KeptEvaluation
 from anomaly_ae.runs.store import RunFolder, RunStore
-from anomaly_ae.runtime.progress import say, stage
+from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.progress import stage
 from anomaly_ae.storage.atomic import sweep_top
 from anomaly_ae.tracking.client import explain, find_experiment, open_client, store_held
 from anomaly_ae.tracking.database import run_ids, running_runs
@@ -259,7 +260,7 @@ class RunLogger:
         except Exception as error:  # noqa: BLE001 (whatever MLflow raises, the training goes on)
             self.failed_at = time.monotonic()
             self.failure = one_line(explain(self.home, error))
-            say(f"warning: going on without MLflow: {self.failure}")
+            logger.warning(f"going on without MLflow: {self.failure}")
 
 
 def _telling(config: RunConfig) -> dict[str, Any]:
@@ -297,7 +298,7 @@ def sync_pending(run: RunFolder, run_logger: RunLogger, behind: bool = False) ->
     just_now = run_logger.failure and time.monotonic() - run_logger.failed_at < RETRY_AFTER
     if run.record.unlogged and (just_now or not upload(run_logger.home, run)):
         again = run.command("runs", sync=True)
-        say(f"everything is kept in {run.path}; log it to MLflow later with: {again}")
+        logger.info(f"everything is kept in {run.path}; log it to MLflow later with: {again}")
 
 
 def upload(home: RunStore, run: RunFolder) -> bool:
@@ -342,7 +343,7 @@ def sync(home: RunStore) -> None:
         done = upload(home, run)
         failed += not done
         said = f"logged to MLflow as {run.record.mlflow_run_id}" if done else "still not logged"
-        say(f"run {run.record.id}: {said}")
+        logger.info(f"run {run.record.id}: {said}")
 
     mark_dead_runs(home)
     _forget_lost(home)
@@ -353,7 +354,7 @@ def sync(home: RunStore) -> None:
     if failed:
         raise StorageError(f"{failed:,} of {len(waiting):,} runs could not be logged, for the reasons above")
     if not waiting:
-        say("nothing is waiting to be logged")
+        logger.info("nothing is waiting to be logged")
 
 
 def _forget_lost(home: RunStore) -> None:
@@ -365,7 +366,7 @@ def _forget_lost(home: RunStore) -> None:
     lost = [run for run in logged if run.record.mlflow_run_id not in there and run.record.status != RUNNING]
     if lost:
         several = "run that it had: it is" if len(lost) == 1 else "runs that it had: they are"
-        say(f"MLflow's database lacks {len(lost):,} {several} logged anew")
+        logger.info(f"MLflow's database lacks {len(lost):,} {several} logged anew")
     _with_each(lost, lambda run: run.update(mlflow_run_id=None, unlogged=True))
 
 
@@ -379,7 +380,9 @@ def mark_dead_runs(home: RunStore) -> None:
         if run.record.status != RUNNING:
             return  # another command was faster
         run.update(status=KILLED)
-        say(f"run {run.record.id} was left by a process that is gone: now KILLED; go on with it: {run.resume}")
+        logger.info(
+            f"run {run.record.id} was left by a process that is gone: now KILLED; go on with it: {run.resume}"
+        )
         if run.record.tracked:
             upload(home, run)
 
@@ -397,7 +400,9 @@ def _mark_orphans(home: RunStore) -> None:
     for run_id, folder in running.items():
         there = any((home.root / "runs" / name).exists() for name in (folder, run_id) if name)
         if not there and run_id not in known:
-            say(f"MLflow's run {run_id} was left by a process that is gone, and has no folder here: now KILLED")
+            logger.info(
+                f"MLflow's run {run_id} was left by a process that is gone, and has no folder here: now KILLED"
+            )
             RunLogger(home, run_id).set_status(KILLED)
 
 
@@ -408,7 +413,7 @@ def _with_each(runs: Sequence[RunFolder], do: Callable[[RunFolder], None]) -> No
             with run.lock():
                 do(run)
         except (RunBusy, ModelError) as error:
-            say(f"warning: {one_line(error)}")
+            logger.warning(one_line(error))
 
 
 def _user() -> str:

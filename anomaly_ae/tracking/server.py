@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anomaly_ae.errors import StorageError, UsageError
 from anomaly_ae.runs.store import RunStore
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.run_logger import mark_dead_runs
@@ -30,7 +30,7 @@ def browse(home: RunStore, port: int) -> None:
     if not home.tracking_uri.startswith(("http", "sqlite:")):
         raise UsageError("the runs are kept in a database of a server's; open that server's address in a browser")
     if home.tracking_uri.startswith("http"):
-        say(f"the runs are at {home.tracking_uri.rstrip('/')}/{runs_page(home)}")
+        logger.info(f"the runs are at {home.tracking_uri.rstrip('/')}/{runs_page(home)}")
         return
     if home.has_no_store():
         raise UsageError(
@@ -43,7 +43,7 @@ def browse(home: RunStore, port: int) -> None:
     home.root.mkdir(parents=True, exist_ok=True)
     with mlflow_errors(home, "there is nothing to show"):
         open_client(home)  # so that the server finds a database that it can use
-    say(f"MLflow's server starts, in some seconds it is at http://{LOOPBACK}:{port}")
+    logger.info(f"MLflow's server starts, in some seconds it is at http://{LOOPBACK}:{port}")
     with (home.root / LOG).open("wb") as log:
         server = subprocess.Popen(
             _server_command(home, port), env=_server_environment(), stdout=log, stderr=log, start_new_session=True
@@ -51,10 +51,10 @@ def browse(home: RunStore, port: int) -> None:
     try:
         page = runs_page(home)
         _wait_until_up(server, port, home.root / LOG)
-        say(f"MLflow is at http://{LOOPBACK}:{port}/{page} (stop it with Ctrl-C)")
+        logger.info(f"MLflow is at http://{LOOPBACK}:{port}/{page} (stop it with Ctrl-C)")
         server.wait()
     except KeyboardInterrupt:
-        say("stopping")
+        logger.info("stopping")
     finally:
         _stop(server)
 

@@ -36,7 +36,7 @@ from anomaly_ae.runs.lifecycle import finish_run, start_run
 from anomaly_ae.runs.record import CALIBRATION, RunRecord
 from anomaly_ae.runs.results import CalibrateResult, KnownAnomalies
 from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.encode import Scored, score_images
 from anomaly_ae.storage.atomic import expand, write_csv, write_json
@@ -169,14 +169,14 @@ def _normal_pictures(detector: Detector, folder: str) -> Listing:
     alone = len(data.classes) == 1 and sense(data.classes[0]) >= 0  # the user says that it is normal
     normal = data.classes if alone else normal_there(detector.normal, detector.classes, data)
     if data.layout.doubt and normal:
-        say(f"warning: {data.layout.doubt}")
+        logger.warning(data.layout.doubt)
     if not normal:
         raise UsageError(
             f"there is no normal picture in {data.name}; its classes are {', '.join(data.classes)}; name a folder of "
             "normal ones"
         )
     positions = [data.classes.index(name) for name in normal]
-    say(data.describe(positions, CALIBRATING))
+    logger.info(data.describe(positions, CALIBRATING))
     return data.of_classes(positions)
 
 
@@ -203,7 +203,7 @@ def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
         )
     wanted = torch.tensor([data.classes.index(each) for each in normal])
     if isinstance(data, PictureData):
-        say(data.describe(wanted.tolist(), CALIBRATING))
+        logger.info(data.describe(wanted.tolist(), CALIBRATING))
     files = map(detector.preprocessing.prepare_set, data.load(detector.preprocessing).files.values())
     return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in files])
 

@@ -12,8 +12,9 @@ from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.record import FINISHED, PIPELINE
 from anomaly_ae.runs.results import ComparedRun, RunComparison
 from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.printed import to_dict
-from anomaly_ae.runtime.progress import say, stage
+from anomaly_ae.runtime.progress import stage
 from anomaly_ae.storage.atomic import sha256, write_csv, write_text
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.find_model import find_run
@@ -41,7 +42,7 @@ def compare(names: Sequence[str], *, home: RunStore | None = None) -> RunCompari
     for run in runs:
         run.detector_folder()  # which an unfinished one has not
         if not run.evaluation():
-            say(f"warning: run {run.record.id} has no figures yet: {run.command('evaluate', run.record.id)}")
+            logger.warning(f"run {run.record.id} has no figures yet: {run.command('evaluate', run.record.id)}")
     if not any(run.evaluation() for run in runs):
         raise ModelError("none of these runs was evaluated, so there is nothing to compare")
     tested = [read_scores(run) for run in runs]

@@ -33,8 +33,9 @@ from anomaly_ae.reporting.evaluation_figures import draw_evaluation
 from anomaly_ae.reporting.figures.saving import save_figures
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.store import FIGURES, LATEST, RunFolder, RunStore
+from anomaly_ae.runtime.messages import logger, report_skipped
 from anomaly_ae.runtime.printed import to_dict
-from anomaly_ae.runtime.progress import report_skipped, say, stage
+from anomaly_ae.runtime.progress import stage
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.storage.atomic import write_csv, write_json
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
@@ -134,7 +135,7 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     is_bad = called_bad and len(data.classes) == 1
     normal = () if is_bad else normal_there(detector.normal, detector.classes, data)
     if isinstance(data, PictureData):
-        say(data.describe([data.classes.index(name) for name in normal], MEASURING))
+        logger.info(data.describe([data.classes.index(name) for name in normal], MEASURING))
     dataset = data.load(detector.preprocessing)
     classes = (short_name(data.name),) if is_bad else data.classes
     normal = normal or detector.normal
@@ -206,9 +207,9 @@ def _keep(
                 run_logger.log_results(run)
                 sync_pending(run, run_logger, behind)
             places = dict.fromkeys((place, run.path / folder) if drawn else (run.path / folder,))
-            say(f"{'figures and tables' if drawn else 'tables'} are in {' and '.join(map(str, places))}")
+            logger.info(f"{'figures and tables' if drawn else 'tables'} are in {' and '.join(map(str, places))}")
     except (RunBusy, StorageError) as error:
-        say(f"warning: the evaluation is not kept with the run: {one_line(error)}")
+        logger.warning(f"the evaluation is not kept with the run: {one_line(error)}")
 
 
 def _write_tables(folder: Path, detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation) -> None:

@@ -27,7 +27,7 @@ from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
 from anomaly_ae.runs.store import RunStore
-from anomaly_ae.runtime.progress import report_skipped, say
+from anomaly_ae.runtime.messages import logger, report_skipped
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.schema import parse
@@ -98,12 +98,12 @@ class View:
         """By the images that are learned from; it is said what was found."""
         normal = normal_classes(config.normal, data)
         if isinstance(data, PictureData):
-            say(data.describe(normal))
+            logger.info(data.describe(normal))
         learned = data.learning(normal)
         shape = _shape(config, learned)  # now, for it may download
         if isinstance(learned, PictureData):
             for words in learned.size_words(shape[1:], find_autoencoder(str(config.autoencoder)).side, config.fit):
-                say(words)
+                logger.info(words)
         preprocessing = Preprocessing.for_shape(shape, config.fit, learned.find_intensity(config.intensity))
         return cls(preprocessing, data.classes, tuple(data.classes[position] for position in normal))
 
@@ -137,11 +137,11 @@ class Division:
         report_skipped(dataset.left_out)
         copies = find_copies(dataset, normal)
         for line in copies.about:
-            say(line)
+            logger.info(line)
         needed = images_needed(config.target_fpr)
         split = split_dataset(dataset, normal, config.seed, config.contamination, needed, copies)
         require_enough(len(split.calibration.indices), config.target_fpr, most=split.most_calibration)
-        say(split.about(dataset, normal))
+        logger.info(split.about(dataset, normal))
         files = len(data.listing) if isinstance(data, PictureData) else 0
         return cls(dataset, view, split, files, (*dataset.left_out, *copies.names(dataset)))
 
@@ -152,7 +152,7 @@ class Division:
             split = Split.of_pictures(record["parts"], record["pictures"], record["copies"])
             before = int(record["files"])
         if isinstance(data, PictureData) and (more := len(data.listing) - before) > 0:
-            say(f"{counted(more, 'file')} more than when this training began in {data.name}: not used")
+            logger.info(f"{counted(more, 'file')} more than when this training began in {data.name}: not used")
         return cls(data.load(view.preprocessing, split.names()), view, split)
 
     def take(self, part: str) -> ImageSet:

@@ -5,7 +5,7 @@ from pathlib import Path
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, one_line
 from anomaly_ae.runs.store import LATEST, RunFolder, RunStore
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.tracking.download import fetch_evaluation, fetch_run
 from anomaly_ae.tracking.registry import MEANT, run_of
@@ -27,7 +27,7 @@ def load_model(home: RunStore, model: str, device: str = "auto") -> tuple[Detect
     folder, run = find_model(home, model)
     if run is None:
         return Detector.load(folder, device), None
-    say(f"run {run.record.id}: {run.record.name}")
+    logger.info(f"run {run.record.id}: {run.record.name}")
     try:
         return Detector.load(folder, device), run
     except (ModelNotFound, DetectorDamaged) as error:

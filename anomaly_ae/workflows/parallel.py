@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from anomaly_ae.errors import Interrupted, TrainingError
-from anomaly_ae.runtime.progress import silence
+from anomaly_ae.runtime.progress import hide_displays
 from anomaly_ae.runtime.spelling import Spelling, current_spelling, setting, spelt
 
 Result = TypeVar("Result")
@@ -73,7 +73,7 @@ def _stop(pool: ProcessPoolExecutor) -> None:
 def _begin(threads: int) -> None:
     """Set up a process: its share of the cores, no bars of its own, and an end when the process above it is gone."""
     torch.set_num_threads(threads)
-    silence()
+    hide_displays()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -29,7 +29,7 @@ from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.record import FAILED, FINISHED, PIPELINE, RUNNING, RunRecord
 from anomaly_ae.runs.results import PipelineResult
 from anomaly_ae.runs.store import FIGURES, RunFolder, RunStore, place_settings, warn
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.storage.atomic import write_csv, write_json, write_text
@@ -71,7 +71,7 @@ def run_plan(
     if run is None or (again and run.record.status == FINISHED):
         return _start(plan, overrides, home, tracking, jobs)
     if result := _kept(run):
-        say(
+        logger.info(
             f"nothing is trained: run {run.record.id} of {run.record.started[:16].replace('T', ' ')} has done all of "
             f"{path} with these settings, and this is its result; train everything anew with {setting('again', True)}"
         )
@@ -80,7 +80,7 @@ def run_plan(
         raise UsageError(
             f"run {run.record.id} goes on as it was started, with tracking; leave {setting('tracking', False)} out"
         )
-    say(f"going on with run {run.record.id} of {path}")
+    logger.info(f"going on with run {run.record.id} of {path}")
     run_logger, behind = RunLogger(home, run.record.mlflow_run_id), run.record.unlogged
     with run.lock(), run_status(run, run_logger):
         run.update(status=RUNNING, unlogged=run.record.tracked)
@@ -103,7 +103,7 @@ def _digest(run: RunFolder) -> str | None:
     try:
         return str(run.read("pipeline.json").get("digest"))
     except ModelError as error:
-        warn(f"warning: {one_line(error)}")
+        warn(one_line(error))
         return None
 
 
@@ -200,7 +200,7 @@ def _run_group(cells: Sequence[Cell], plan: PipelineFile, parent: RunFolder, hom
         except Exception as error:  # noqa: BLE001 (hours of other cells must not be lost to this one)
             kind = "" if isinstance(error, AnomalyAEError) else f"{type(error).__name__}: "
             failed[cell.name] = kind + one_line(error)
-            say(f"cell {cell.name} failed: {failed[cell.name]}")
+            logger.info(f"cell {cell.name} failed: {failed[cell.name]}")
     return failed
 
 
@@ -210,7 +210,7 @@ def _run_cell(cell: Cell, title: str, plan: PipelineFile, parent: RunFolder, hom
     run = children.get(cell.name)
     if run and run.record.status == FINISHED and _is_evaluated(run, cell):
         return
-    say(title)
+    logger.info(title)
     if run is None or run.record.status != FINISHED:
         run = home.find_run(_train(cell, plan, parent, children, home))
     place, device = cell.config.data_dir, cell.config.device
@@ -281,6 +281,6 @@ def _compare(plan: PipelineFile, run: RunFolder, home: RunStore, failed: dict[st
             drawn = draw_comparison(done) | ({"scorers": draw_scorers(scorers)} if scorers else {})
             save_figures(run.path / FIGURES, drawn, plan.name)
     except DataError as error:  # the cells were done elsewhere, or their data have moved
-        say(f"warning: the cells are not drawn side by side: {one_line(error)}")
+        logger.warning(f"the cells are not drawn side by side: {one_line(error)}")
     write_json(run.path / "result.json", content)
     return result

@@ -7,7 +7,8 @@ from anomaly_ae.escaping import short_name
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.results import Promoted
 from anomaly_ae.runs.store import LATEST, RunFolder, RunStore
-from anomaly_ae.runtime.progress import say, stage
+from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.progress import stage
 from anomaly_ae.tracking import registry
 from anomaly_ae.tracking.registry import CHAMPION
 from anomaly_ae.workflows.find_model import find_model
@@ -39,11 +40,11 @@ def _say_doubts(run: RunFolder) -> None:
     measured = run.evaluation()
     again = run.command("evaluate", run.record.id)
     if not measured:
-        say(f"warning: not evaluated yet, so nobody knows how good it is: {again}, and promote it again")
+        logger.warning(f"not evaluated yet, so nobody knows how good it is: {again}, and promote it again")
     elif measured.auroc is None:
-        say(f"warning: evaluated without both normal and anomalous images, so nobody knows how good it is: {again}")
+        logger.warning(f"evaluated without both normal and anomalous images, so nobody knows how good it is: {again}")
     elif measured.auroc < POOR:
-        say(f"warning: its AUROC is {measured.auroc:.4f}, which is poor; chance gives 0.5, and the best 1")
+        logger.warning(f"its AUROC is {measured.auroc:.4f}, which is poor; chance gives 0.5, and the best 1")
 
 
 def _slug(name: str) -> str:

@@ -37,7 +37,8 @@ from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.record import FINISHED, RUNNING, TRAINING, RunRecord
 from anomaly_ae.runs.results import TrainResult
 from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore, conflicts
-from anomaly_ae.runtime.progress import Display, Silent, display, say, stage
+from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.progress import Display, Silent, display, stage
 from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.storage.atomic import expand, storage_errors, write_csv, write_json, write_with
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
@@ -200,7 +201,7 @@ class RunRecorder(Callback):
     def on_start(self, training: Training) -> None:
         if training.load(self.run.checkpoint):
             self.run.write_history(training.history)
-            say(f"run {self.run.record.id} goes on after epoch {len(training.history)}")
+            logger.info(f"run {self.run.record.id} goes on after epoch {len(training.history)}")
         else:
             save_image(self.run.grid(0), reconstruction_grid(training.network, self.validation))
         self.snapshot = training.snapshot()
@@ -235,9 +236,9 @@ class Progress(Callback):
     def on_start(self, training: Training) -> None:
         config, device = self.experiment.config, self.experiment.device
         data = f"{short_name(config.dataset)} {printable(config.normal)}"
-        say(f"run {self.run.record.id}: {counted(self.count, 'image')} of {data} on {device}")
+        logger.info(f"run {self.run.record.id}: {counted(self.count, 'image')} of {data} on {device}")
         if device.type == "cpu" and (warning := spinning()):
-            say(warning)
+            logger.info(warning)
         done = len(training.history) * self.count
         self.display = self.shown.enter_context(display(self.total * self.count, done))
 
