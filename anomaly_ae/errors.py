@@ -1,7 +1,26 @@
 """What a user can get wrong, each with its remedy.
 
-Every message is one line that says what was wrong, what was given and what to do; the command line
-prints it as it is. `UsageError` and its kin end with exit code 2 (used wrongly), the others with 1.
+    AnomalyAEError        exit code 1: it could not be done
+    ├─ UsageError         exit code 2: asked for wrongly
+    │  ├─ UnknownName       kind, given, known, near
+    │  ├─ CalibrationError
+    │  └─ EstimatorError    a ValueError, too
+    ├─ DataError
+    │  ├─ DataMissing
+    │  ├─ DataDamaged
+    │  └─ DataChanged
+    ├─ ModelError
+    │  ├─ ModelNotFound
+    │  ├─ DetectorDamaged
+    │  └─ ExportError
+    ├─ TrainingError
+    ├─ EngineError
+    ├─ StorageError
+    ├─ RunBusy
+    └─ Interrupted        exit code 130
+
+Every message is one line: the field that is wrong, what was given, what is allowed, and the remedy. Settings in it
+are spelt as the front end has it, see `runtime.spelling`: no flag is named here or below the command line.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,6 +51,7 @@ class UnknownName(UsageError):
     def __init__(self, kind: str, given: str, known: Iterable[str]) -> None:
         known = tuple(known)
         super().__init__(kind, given, known)  # what it is made of again where it is copied or unpickled
+        self.kind, self.given, self.known = kind, given, known
         close = get_close_matches(given.lower(), [name.lower() for name in known], n=1, cutoff=0.5)
         self.near = next((name for name in known if close and name.lower() == close[0]), None)
         hint = f"did you mean {self.near!r}? " if self.near else ""

@@ -1,5 +1,6 @@
 import copy
 import pickle
+import re
 
 import pytest
 
@@ -30,8 +31,20 @@ def test_one_line_is_never_empty_and_never_two() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_come_whole_out_of_another_process(kind: type[Exception]) -> None:
     error = UnknownName("scorer", "mze", {"mse": 1}) if kind is UnknownName else kind("what was wrong")
-    for other in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):  # noqa: S301 (our own)
+    error.add_note("what was found")
+    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301 (our own)
         assert (type(other), str(other), vars(other)) == (kind, str(error), vars(error))
+
+
+def test_the_tree_that_is_drawn_is_the_tree() -> None:
+    drawn = [line for line in str(errors.__doc__).splitlines() if re.match(r"    (│|├|└|AnomalyAEError)", line)]
+    above: list[type] = []
+    for line in drawn:
+        name = str(re.search(r"[A-Z]\w+", line)[0])  # type: ignore[index]
+        depth = (line.index(name) - 4) // 3
+        above[depth:] = [getattr(errors, name)]
+        assert depth == 0 or above[-1].__bases__[0] is above[-2]
+    assert len(drawn) == sum(issubclass(kind, AnomalyAEError) for kind in KINDS)
 
 
 def test_an_estimator_s_error_is_a_value_error_and_ours() -> None:
