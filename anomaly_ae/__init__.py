@@ -11,6 +11,7 @@ The names below are loaded when they are first used.
 from typing import TYPE_CHECKING
 
 from anomaly_ae.runtime.lazy import on_first_use
+from anomaly_ae.runtime.renamed import FUNCTIONS, current
 from anomaly_ae.runtime.torch_state import tame_threads
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from anomaly_ae.workflows.compare import compare as compare
     from anomaly_ae.workflows.evaluate import evaluate as evaluate
     from anomaly_ae.workflows.find_model import load as load
-    from anomaly_ae.workflows.pipeline import run_plan as run_plan
+    from anomaly_ae.workflows.pipeline import run_pipeline as run_pipeline
     from anomaly_ae.workflows.promote import promote as promote
     from anomaly_ae.workflows.score import score as score
     from anomaly_ae.workflows.train import train as train
@@ -46,7 +47,7 @@ _HOMES = {
     "load_part": "autoencoders.network_files",
     "plot": "reporting.figures",
     "promote": "workflows.promote",
-    "run_plan": "workflows.pipeline",
+    "run_pipeline": "workflows.pipeline",
     "score": "workflows.score",
     "score_folder": "scoring.rows",
     "train": "workflows.train",
@@ -55,7 +56,12 @@ __all__ = [*sorted(_HOMES), "__version__"]
 
 
 tame_threads()
-__getattr__ = on_first_use(__name__, _HOMES)
+_find = on_first_use(__name__, _HOMES)
+
+
+def __getattr__(name: str) -> object:
+    """The names above, and those that they had before."""
+    return _find(current(name, FUNCTIONS))
 
 
 def __dir__() -> list[str]:

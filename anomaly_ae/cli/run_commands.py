@@ -34,12 +34,12 @@ def run(
     from anomaly_ae.runs.store import RunStore
 
     with loading():
-        from anomaly_ae.workflows.pipeline import run_plan
+        from anomaly_ae.workflows.pipeline import run_pipeline
 
     overrides = [parse_setting(text) for text in settings or []]
     overrides += [("data_dir", data_dir)] if data_dir else []
     home = RunStore.find(mlruns)
-    result = run_plan(
+    result = run_pipeline(
         pipeline,
         overrides,
         home=home,

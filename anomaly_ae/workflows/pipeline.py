@@ -42,7 +42,7 @@ from anomaly_ae.workflows.train import CellPosition, resume, train
 MOST_DRAWING = 10  # times as long as drawing all cells took they are worked on before they are drawn again
 
 
-def run_plan(
+def run_pipeline(
     path: Path,
     overrides: Sequence[tuple[str, str]] = (),
     *,

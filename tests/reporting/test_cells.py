@@ -9,7 +9,7 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.reporting.cells import Done, _reconstructions, comparison, draw_comparison, published_table
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.printed import to_dict
-from anomaly_ae.workflows.pipeline import run_plan
+from anomaly_ae.workflows.pipeline import run_pipeline
 
 FILE = """
 name: seeds
@@ -28,7 +28,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> list[Done]:
     folder = tmp_path_factory.mktemp("cells")
     (folder / "p.yaml").write_text(FILE)
     home = RunStore.find(str(folder / "mlruns"))
-    result = run_plan(folder / "p.yaml", home=home, tracking=False)
+    result = run_pipeline(folder / "p.yaml", home=home, tracking=False)
     runs = {run.record.name: run for run in home.runs() if run.record.parent == result.run_id}
     return [Done(cell, runs[cell.name]) for cell in read_pipeline_file(folder / "p.yaml").cells]
 

@@ -146,7 +146,7 @@ def test_with_the_server_away_training_ends_well_and_is_logged_later(
 def test_cells_that_could_not_be_logged_find_their_parent_later(home: RunStore, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("normal: 0,1\nepochs: 1\nautoencoder: vanilla\nscorer: mse\n")
     away = dataclasses.replace(home, tracking_uri="http://127.0.0.1:9")
-    parent = home.find_run(anomaly_ae.run_plan(tmp_path / "p.yaml", home=away).run_id)
+    parent = home.find_run(anomaly_ae.run_pipeline(tmp_path / "p.yaml", home=away).run_id)
     (cell,) = (run for run in home.runs() if run.record.parent == parent.record.id)
     assert (parent.record.mlflow_run_id, cell.record.mlflow_run_id) == (None, None)
     run_logger.sync(home)

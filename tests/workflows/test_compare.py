@@ -33,7 +33,7 @@ def test_the_run_of_a_pipeline_stands_for_its_cells_and_what_was_not_measured_is
     home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "plan.yaml").write_text("normal: 0,1\nepochs: 1\nmatrix:\n  scorer: [mse, mae]\n")
-    plan = anomaly_ae.run_plan(tmp_path / "plan.yaml", home=home, tracking=False)
+    plan = anomaly_ae.run_pipeline(tmp_path / "plan.yaml", home=home, tracking=False)
     calibrated = anomaly_ae.calibrate(
         next(run.record.id for run in home.runs() if run.record.parent), target_fpr=0.2, home=home, tracking=False
     )

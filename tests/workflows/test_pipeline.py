@@ -17,7 +17,7 @@ from anomaly_ae.runs.record import FAILED, FINISHED, KILLED
 from anomaly_ae.runs.results import PipelineResult
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.workflows import pipeline
-from anomaly_ae.workflows.pipeline import run_plan
+from anomaly_ae.workflows.pipeline import run_pipeline
 from anomaly_ae.workflows.train import resume
 from tests.conftest import Cli, start
 
@@ -54,7 +54,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("plan")
     (folder / "two.yaml").write_text(FILE)
     home = RunStore.find(str(folder / "mlruns"))
-    return Ran(home, run_plan(folder / "two.yaml", home=home))
+    return Ran(home, run_pipeline(folder / "two.yaml", home=home))
 
 
 def test_every_cell_is_a_finished_and_evaluated_run_below_the_one_of_the_file(ran: Ran) -> None:
@@ -89,7 +89,7 @@ def test_another_scorer_takes_over_the_network(home: RunStore, tmp_path: Path) -
     (tmp_path / "p.yaml").write_text(
         "normal: 0,1,2\nepochs: 2\nautoencoder: vanilla\nmatrix: {scorer: [mse, ssim]}\n"
     )
-    found = cells(home, run_plan(tmp_path / "p.yaml", home=home, tracking=False).run_id)
+    found = cells(home, run_pipeline(tmp_path / "p.yaml", home=home, tracking=False).run_id)
     one, other = (
         load_file(found[f"p · scorer {scorer}"].path / "detector" / "weights.safetensors")
         for scorer in ("mse", "ssim")
@@ -130,13 +130,13 @@ def test_a_finished_pipeline_starts_anew_only_when_that_is_asked(
 ) -> None:
     (tmp_path / "one.yaml").write_text("normal: 0,1,2\nepochs: 1\nautoencoder: vanilla\nscorer: mse\n")
     home = RunStore.find(str(tmp_path / "mlruns"))
-    first, second = (run_plan(tmp_path / "one.yaml", home=home, tracking=False) for _ in range(2))
+    first, second = (run_pipeline(tmp_path / "one.yaml", home=home, tracking=False) for _ in range(2))
     assert first == second
     assert len(home.runs()) == 2
     said = capsys.readouterr().err
     assert f"nothing is trained: run {first.run_id}" in said
     assert "again=True" in said
-    again = run_plan(tmp_path / "one.yaml", home=home, tracking=False, again=True)
+    again = run_pipeline(tmp_path / "one.yaml", home=home, tracking=False, again=True)
     assert again.run_id != first.run_id
     assert len(home.runs()) == 4
 
@@ -154,10 +154,10 @@ def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
         return real(config, **options)
 
     monkeypatch.setattr(pipeline, "train", fail_once)
-    first = run_plan(tmp_path / "p.yaml", home=home, tracking=False)
+    first = run_pipeline(tmp_path / "p.yaml", home=home, tracking=False)
     assert list(first.failed) == ["p · normal 0"]
     assert home.find_run(first.run_id).record.status == FAILED
-    second = run_plan(tmp_path / "p.yaml", home=home, tracking=False)
+    second = run_pipeline(tmp_path / "p.yaml", home=home, tracking=False)
     assert (second.run_id, second.failed, tried) == (first.run_id, {}, ["0", "1", "0"])
 
 
@@ -216,7 +216,7 @@ beside: [pixel-knn, pca]
 def test_cells_in_parallel_come_to_the_same_as_one_after_the_other(cli: Cli, tmp_path: Path, home: RunStore) -> None:
     (tmp_path / "p.yaml").write_text(MEASURED)
     together = cli("run", "p.yaml", "--jobs", "2", "--json", "--mlruns", str(home.root)).json()
-    alone = run_plan(tmp_path / "p.yaml", home=home, tracking=False)
+    alone = run_pipeline(tmp_path / "p.yaml", home=home, tracking=False)
     assert together["failed"] == alone.failed == {}
     assert [row.scorer for row in alone.scorers] == [row["scorer"] for row in together["scorers"]]
     assert {row.scorer for row in alone.scorers} == {"mse", "pixel-knn", "pca"}
@@ -252,7 +252,7 @@ def test_cells_in_parallel_end_with_the_one_above_them_and_go_on(
 def test_scorers_beside_must_be_scorers(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("normal: '0'\nbeside: [pixels]\n")
     with pytest.raises(UsageError, match=r"p\.yaml, line 2: .*pixel-knn"):
-        run_plan(tmp_path / "p.yaml", tracking=False)
+        run_pipeline(tmp_path / "p.yaml", tracking=False)
     (tmp_path / "p.yaml").write_text("normal: '0'\nbeside: pca\n")
     with pytest.raises(UsageError, match="must be a list of scorers"):
-        run_plan(tmp_path / "p.yaml", tracking=False)
+        run_pipeline(tmp_path / "p.yaml", tracking=False)
