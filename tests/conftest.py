@@ -21,7 +21,7 @@ from anomaly_ae.cli import main
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
-from anomaly_ae.runs.results import TrainResult
+from anomaly_ae.runs.run_results import TrainResult
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.workflows import evaluate, train
 

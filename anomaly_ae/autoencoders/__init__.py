@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from anomaly_ae.autoencoders.base import Autoencoder, Outputs, Shape, parameter_count
+from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape, parameter_count
 from anomaly_ae.autoencoders.conv import ConvAutoencoder
 from anomaly_ae.autoencoders.dense import Multilayer, Vanilla
 from anomaly_ae.autoencoders.pooled import ConvPool, DeepCNN, DenseBottleneck64, ShallowCNN

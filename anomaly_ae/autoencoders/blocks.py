@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from anomaly_ae.autoencoders.base import Shape
+from anomaly_ae.autoencoders.autoencoder import Shape
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from anomaly_ae.autoencoders.base import Autoencoder, Shape
+from anomaly_ae.autoencoders.autoencoder import Autoencoder, Shape
 from anomaly_ae.autoencoders.blocks import block, start_like_keras
 from anomaly_ae.config.run_config import RunConfig
 

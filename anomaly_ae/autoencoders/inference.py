@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomaly_ae.autoencoders.base import Autoencoder, Outputs, Shape
+from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape
 from anomaly_ae.errors import UsageError
 
 MOST_IMAGES, MOST_PIXELS = 256, 2**21  # of a batch

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from anomaly_ae.autoencoders.base import Autoencoder, Shape, fixed_latent
+from anomaly_ae.autoencoders.autoencoder import Autoencoder, Shape, fixed_latent
 from anomaly_ae.autoencoders.blocks import block, conv, halved, pool, start_like_keras, to_latent, up
 from anomaly_ae.config.run_config import RunConfig
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomaly_ae.autoencoders.base import Autoencoder, Outputs, Shape
+from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape
 from anomaly_ae.autoencoders.blocks import Size, require_side, up
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError

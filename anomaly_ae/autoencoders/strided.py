@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from anomaly_ae.autoencoders.base import Autoencoder, Shape, fixed_latent
+from anomaly_ae.autoencoders.autoencoder import Autoencoder, Shape, fixed_latent
 from anomaly_ae.autoencoders.blocks import Rescale, Size, block, to_latent
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from anomaly_ae.autoencoders.base import Autoencoder, Outputs, Shape
+from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape
 from anomaly_ae.autoencoders.blocks import Size
 from anomaly_ae.autoencoders.inference import batch_size, split_batches
 from anomaly_ae.config.run_config import RunConfig

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from anomaly_ae.autoencoders.base import Outputs, Shape
+from anomaly_ae.autoencoders.autoencoder import Outputs, Shape
 from anomaly_ae.autoencoders.conv import ConvAutoencoder
 from anomaly_ae.config.run_config import RunConfig
 

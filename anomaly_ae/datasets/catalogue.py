@@ -9,9 +9,9 @@ from pathlib import Path
 
 from anomaly_ae.datasets.builtin import DATASETS, NamedData, data_root
 from anomaly_ae.datasets.image_folder import PictureData
-from anomaly_ae.datasets.normal_classes import ALL, parse_normal, same_class
+from anomaly_ae.datasets.normal_classes import ALL, parse_normal
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError
-from anomaly_ae.images.folder_words import sense
+from anomaly_ae.images.folder_words import same_class, sense
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import expand
 

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from anomaly_ae.datasets.normal_classes import ALL, same_class
+from anomaly_ae.datasets.normal_classes import ALL
 from anomaly_ae.datasets.placements import Placement, by_value, find_placements, folders_called, ordered_names, some
 from anomaly_ae.errors import DataError
 from anomaly_ae.escaping import counted, counted_as
@@ -21,6 +21,7 @@ from anomaly_ae.images.folder_words import (
     junk,
     may_be_mask_folder,
     role,
+    same_class,
     sense,
     split_path,
     stem_of,

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.images.folder_words import same_class
 from anomaly_ae.runtime.spelling import setting
 
 ALL, ALL_BUT = "all", "all-but:"
@@ -42,13 +43,6 @@ def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
     if not normal:
         raise UsageError(f"{setting('normal', text)} leaves no class that is normal; {_forms()}")
     return tuple(sorted(normal))
-
-
-def same_class(name: str) -> str:
-    """What is the same of two names that people take for one: written with other capitals, or composed otherwise, as
-    macOS does.
-    """
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _positions(text: str, classes: Sequence[str]) -> set[int]:

@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from anomaly_ae.datasets.normal_classes import same_class
 from anomaly_ae.errors import DataError
 from anomaly_ae.images.folder_words import (
     MASK_AFFIX,
@@ -15,6 +14,7 @@ from anomaly_ae.images.folder_words import (
     is_mask_folder,
     may_be_mask_folder,
     role,
+    same_class,
     sense,
     stem_of,
 )

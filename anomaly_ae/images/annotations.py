@@ -7,9 +7,8 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 
-from anomaly_ae.datasets.normal_classes import same_class
 from anomaly_ae.escaping import counted
-from anomaly_ae.images.folder_words import junk, split_path, stem_of
+from anomaly_ae.images.folder_words import junk, same_class, split_path, stem_of
 
 SHEETS = (".xlsx", ".xlsm", ".ods")  # of a spreadsheet: archives of XML
 TEXTS = (".txt", ".xml", ".json", ".jsonl", ".ndjson", ".geojson", ".csv", ".tsv", ".yaml", ".yml")

@@ -168,7 +168,7 @@ def _require_size(image: Image.Image) -> None:
 
 
 @dataclass(frozen=True)
-class Placement:
+class Fitted:
     """Which part of a picture is seen, and where it lies in the detector's H×W.
 
     seen: left, top, right, bottom in the picture's pixels
@@ -179,7 +179,7 @@ class Placement:
     at: tuple[int, int, int, int]
 
 
-def place(size: tuple[int, int], box: tuple[int, int], fit: str) -> Placement:
+def place(size: tuple[int, int], box: tuple[int, int], fit: str) -> Fitted:
     """How a picture of `size` comes into `box`, both (width, height).
 
     fit: `stretch`, all of it on all of the box; `pad`, all of it, proportions kept, black around it; `crop`, as much
@@ -190,12 +190,12 @@ def place(size: tuple[int, int], box: tuple[int, int], fit: str) -> Placement:
     if fit == CROP:
         scale = max(box[0] / width, box[1] / height)
         left, top = (width - box[0] / scale) / 2, (height - box[1] / scale) / 2
-        return Placement((left, top, width - left, height - top), (0, 0, *box))
+        return Fitted((left, top, width - left, height - top), (0, 0, *box))
     if fit == PAD:
         scale = min(box[0] / width, box[1] / height)
         small = max(1, round(width * scale)), max(1, round(height * scale))
-        return Placement(whole, ((box[0] - small[0]) // 2, (box[1] - small[1]) // 2, *small))
-    return Placement(whole, (0, 0, *(size_inside(size, box) if fit == INSIDE else box)))
+        return Fitted(whole, ((box[0] - small[0]) // 2, (box[1] - small[1]) // 2, *small))
+    return Fitted(whole, (0, 0, *(size_inside(size, box) if fit == INSIDE else box)))
 
 
 def _least(stored: tuple[int, int], box: tuple[int, int], fit: str) -> tuple[int, int]:
@@ -207,7 +207,7 @@ def _least(stored: tuple[int, int], box: tuple[int, int], fit: str) -> tuple[int
     return math.ceil(stored[0] * scale), math.ceil(stored[1] * scale)
 
 
-def _put(pixels: npt.NDArray[Any], image: Image.Image, placed: Placement) -> None:
+def _put(pixels: npt.NDArray[Any], image: Image.Image, placed: Fitted) -> None:
     """Put what is seen of an image where it belongs in pixels (C, H, W), smoothed where it shrinks."""
     left, top, width, height = placed.at
     small = image.resize((width, height), Image.Resampling.BILINEAR, box=placed.seen)

@@ -213,3 +213,10 @@ def _words(name: str) -> tuple[str, ...]:
     plain = "".join(letter for letter in unicodedata.normalize("NFD", name) if not unicodedata.combining(letter))
     joined = GROUND_TRUTH.sub("groundtruth", plain)
     return tuple(word.casefold() for word in SEPARATORS.split(BOUNDARY.sub(" ", joined)) if word)
+
+
+def same_class(name: str) -> str:
+    """What is the same of two names that people take for one: written with other capitals, or composed otherwise, as
+    macOS does.
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders.inference import as_float
-from anomaly_ae.config.pipeline_file import Cell
 from anomaly_ae.datasets.catalogue import open_data
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.escaping import short_name
 from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.comparison import read_scores
+from anomaly_ae.runs.pipeline_file import Cell
 from anomaly_ae.runs.record import FINISHED
-from anomaly_ae.runs.results import CellRow, KeptEvaluation, PublishedRow, SystemRow
+from anomaly_ae.runs.run_results import CellRow, KeptEvaluation, PublishedRow, SystemRow
 from anomaly_ae.runs.store import RunFolder
 from anomaly_ae.runtime.printed import Columns
 

@@ -15,7 +15,7 @@ from anomaly_ae.errors import ModelError
 from anomaly_ae.metrics.ranking import compare_auroc
 from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.figures.saving import Array
-from anomaly_ae.runs.results import ComparedRun, KeptEvaluation
+from anomaly_ae.runs.run_results import ComparedRun, KeptEvaluation
 from anomaly_ae.runs.store import RunFolder
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from anomaly_ae.config.run_config import TYPES, check_value
 from anomaly_ae.errors import ModelError, UnknownName, one_line
 from anomaly_ae.escaping import short_name
-from anomaly_ae.runs.results import KeptEvaluation, Listed
+from anomaly_ae.runs.run_results import KeptEvaluation, Listed
 from anomaly_ae.runs.store import RunFolder, RunStore, warn
 
 BEST_FIRST = {"auroc": True, "false_positive_rate": False, "seconds": False}  # whether the largest comes first

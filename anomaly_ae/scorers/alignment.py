@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_bytes, split_batches
-from anomaly_ae.scorers.base import BatchFactory, MapScorer
 from anomaly_ae.scorers.neighbors import FeatureNeighbors, distances, sample, shrink
+from anomaly_ae.scorers.scorer import BatchFactory, MapScorer
 from anomaly_ae.storage.schema import TensorSpec
 
 LARGEST = 32  # pixels of the smaller side at which images are compared

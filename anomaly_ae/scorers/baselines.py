@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_bytes, as_float
-from anomaly_ae.scorers.base import BatchFactory, MapScorer, Scorer
 from anomaly_ae.scorers.neighbors import MOST_SIDE, distances, sample, shrink
+from anomaly_ae.scorers.scorer import BatchFactory, MapScorer, Scorer
 from anomaly_ae.storage.schema import Mismatch, TensorSpec
 
 COMPONENTS = 32

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.scorers.base import BatchFactory, Scorer
+from anomaly_ae.scorers.scorer import BatchFactory, Scorer
 from anomaly_ae.storage.schema import TensorSpec, prefixed
 
 TINY = 1e-12  # keeps the log of a perfect reconstruction finite

@@ -6,7 +6,7 @@ from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UsageError
 from anomaly_ae.objectives.elbo import elbo, is_variational
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.scorers.base import Scorer
+from anomaly_ae.scorers.scorer import Scorer
 
 
 class NegativeELBO(Scorer):

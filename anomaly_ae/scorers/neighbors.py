@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.scorers.base import BatchFactory, Scorer
+from anomaly_ae.scorers.scorer import BatchFactory, Scorer
 from anomaly_ae.storage.schema import TensorSpec
 
 MOST_MEMORIES = 20_000  # images kept of the fit set, an even sample where it has more

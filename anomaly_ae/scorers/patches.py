@@ -7,8 +7,8 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.scorers.base import BatchFactory, MapScorer
 from anomaly_ae.scorers.neighbors import sample, to_nearest
+from anomaly_ae.scorers.scorer import BatchFactory, MapScorer
 from anomaly_ae.scorers.surface import smooth
 from anomaly_ae.storage.schema import TensorSpec
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.objectives.ssim import relative_error_map, ssim_map
-from anomaly_ae.scorers.base import MapScorer
+from anomaly_ae.scorers.scorer import MapScorer
 
 
 class SquaredError(MapScorer):

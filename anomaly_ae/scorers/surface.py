@@ -8,8 +8,8 @@ from anomaly_ae.autoencoders.repair import DEFECT
 from anomaly_ae.errors import UsageError
 from anomaly_ae.objectives.ssim import blur
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.scorers.base import MapScorer
 from anomaly_ae.scorers.neighbors import shrink
+from anomaly_ae.scorers.scorer import MapScorer
 
 TOP = 0.001  # share of the pixels, the highest, whose mean is the score
 LARGEST_BLURRED = 256  # pixels of the smaller side

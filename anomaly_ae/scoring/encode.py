@@ -17,8 +17,8 @@ from anomaly_ae.escaping import counted
 from anomaly_ae.images.sources import Listing, open_source, shown
 from anomaly_ae.runtime.messages import report_skipped
 from anomaly_ae.scoring.batches import Batch, read_batches, with_progress
-from anomaly_ae.scoring.results import Encoded
 from anomaly_ae.scoring.rows import Results, find_differences, is_scored, score_batch
+from anomaly_ae.scoring.scoring_results import Encoded
 from anomaly_ae.scoring.writers import ParquetWriter
 from anomaly_ae.storage.atomic import expand, write_with
 from anomaly_ae.storage.memmap import room_for, take_rows

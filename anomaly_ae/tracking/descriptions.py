@@ -9,7 +9,7 @@ from anomaly_ae.escaping import markdown, markdown_code, short_name
 from anomaly_ae.reporting.text import narrow_scorers
 from anomaly_ae.reporting.text.phrases import interval, unranked
 from anomaly_ae.runs.record import CALIBRATION
-from anomaly_ae.runs.results import CellRow, KeptEvaluation, PipelineResult, TrainResult
+from anomaly_ae.runs.run_results import CellRow, KeptEvaluation, PipelineResult, TrainResult
 from anomaly_ae.runs.store import RunFolder
 from anomaly_ae.runtime.printed import from_dict
 from anomaly_ae.runtime.spelling import command

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageError
-from anomaly_ae.runs.results import KeptEvaluation, Promoted
+from anomaly_ae.runs.run_results import KeptEvaluation, Promoted
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting

@@ -8,7 +8,7 @@ from anomaly_ae.config.run_config import TYPES, RunConfig, check_value
 from anomaly_ae.errors import StorageError, UsageError, one_line
 from anomaly_ae.runs.query import list_home, select
 from anomaly_ae.runs.record import PIPELINE
-from anomaly_ae.runs.results import Listed, RunListing
+from anomaly_ae.runs.run_results import Listed, RunListing
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.tracking.client import mlflow_errors, open_client

@@ -18,7 +18,7 @@ from anomaly_ae.config.run_config import LOCATION_FIELDS, RunConfig
 from anomaly_ae.errors import ModelError, RunBusy, StorageError, one_line
 from anomaly_ae.escaping import printable, short_name
 from anomaly_ae.runs.record import KILLED, PIPELINE, RUNNING, RunRecord
-from anomaly_ae.runs.results import KeptEvaluation
+from anomaly_ae.runs.run_results import KeptEvaluation
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import stage

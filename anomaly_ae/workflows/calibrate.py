@@ -34,7 +34,7 @@ from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.reporting import figures
 from anomaly_ae.runs.lifecycle import finish_run, start_run
 from anomaly_ae.runs.record import CALIBRATION, RunRecord
-from anomaly_ae.runs.results import CalibrateResult, KnownAnomalies
+from anomaly_ae.runs.run_results import CalibrateResult, KnownAnomalies
 from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting

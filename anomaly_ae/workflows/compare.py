@@ -10,7 +10,7 @@ from anomaly_ae.reporting.comparison import compare_runs, differing_settings, dr
 from anomaly_ae.reporting.html import ComparisonPage
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.record import FINISHED, PIPELINE
-from anomaly_ae.runs.results import ComparedRun, RunComparison
+from anomaly_ae.runs.run_results import ComparedRun, RunComparison
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.printed import to_dict

@@ -8,8 +8,8 @@ from anomaly_ae.runs.store import FIGURES, LATEST, RunStore
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.evaluate import OWN, evaluate
-from anomaly_ae.workflows.experiment import resolve
 from anomaly_ae.workflows.find_model import find_run
+from anomaly_ae.workflows.resolve import resolve
 
 
 def draw_again(name: str = LATEST, *, home: RunStore | None = None) -> list[str]:

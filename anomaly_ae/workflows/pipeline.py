@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from anomaly_ae.config.pipeline_file import REUSED, Cell, PipelineFile, read_pipeline_file
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import normal_classes, open_data
 from anomaly_ae.detector.experiment import check_names, fill_defaults
@@ -26,8 +25,9 @@ from anomaly_ae.reporting.cells import Done, cell_table, comparison, draw_compar
 from anomaly_ae.reporting.figures.saving import save_figures
 from anomaly_ae.reporting.scorer_ranking import draw_scorers, measured, scorer_table
 from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
+from anomaly_ae.runs.pipeline_file import REUSED, Cell, PipelineFile, read_pipeline_file
 from anomaly_ae.runs.record import FAILED, FINISHED, PIPELINE, RUNNING, RunRecord
-from anomaly_ae.runs.results import PipelineResult
+from anomaly_ae.runs.run_results import PipelineResult
 from anomaly_ae.runs.store import FIGURES, RunFolder, RunStore, place_settings, warn
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import command, setting

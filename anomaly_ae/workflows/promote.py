@@ -5,7 +5,7 @@ import re
 from anomaly_ae.errors import UsageError
 from anomaly_ae.escaping import short_name
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
-from anomaly_ae.runs.results import Promoted
+from anomaly_ae.runs.run_results import Promoted
 from anomaly_ae.runs.store import LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import stage

@@ -18,7 +18,7 @@ from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.job import Engine, Job, Scores, score_job, score_locally
 from anomaly_ae.scoring.ledger import Changes
-from anomaly_ae.scoring.results import ScoreResult
+from anomaly_ae.scoring.scoring_results import ScoreResult
 from anomaly_ae.storage.atomic import expand, require_writable
 from anomaly_ae.workflows.find_model import load_model
 

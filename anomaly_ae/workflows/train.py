@@ -35,7 +35,7 @@ from anomaly_ae.reporting.run_figures import (
 )
 from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.record import FINISHED, RUNNING, TRAINING, RunRecord
-from anomaly_ae.runs.results import TrainResult
+from anomaly_ae.runs.run_results import TrainResult
 from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore, conflicts
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import Display, Silent, display, stage
@@ -44,8 +44,8 @@ from anomaly_ae.storage.atomic import expand, storage_errors, write_csv, write_j
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.tracking.training_logger import TrainingLogger
 from anomaly_ae.training import Epoch, Training, earlier
-from anomaly_ae.workflows.experiment import TrainingData, resolve
 from anomaly_ae.workflows.find_model import has_detector
+from anomaly_ae.workflows.resolve import TrainingData, resolve
 
 BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run
 KEEP_EVERY = 5.0  # seconds between checkpoints

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 import anomaly_ae
-from anomaly_ae.runs.results import Promoted
+from anomaly_ae.runs.run_results import Promoted
 from tests.conftest import Trained, start
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anomaly_ae.runs.results import Promoted
+from anomaly_ae.runs.run_results import Promoted
 from tests.conftest import Trained
 from tests.end_to_end.conftest import Pages
 

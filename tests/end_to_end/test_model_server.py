@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from anomaly_ae.runs.results import Promoted
+from anomaly_ae.runs.run_results import Promoted
 from tests.conftest import Trained, clean_environment
 from tests.end_to_end.conftest import free_port
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae.config.pipeline_file import read_pipeline_file
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
 from anomaly_ae.reporting.comparison import read_scores
+from anomaly_ae.runs.pipeline_file import read_pipeline_file
 from anomaly_ae.runs.query import list_home
 from anomaly_ae.runs.record import FINISHED, KILLED, PIPELINE, RUNNING, RunRecord, now
 from anomaly_ae.runs.store import RunFolder, RunStore, conflicts, place_settings

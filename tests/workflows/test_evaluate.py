@@ -17,7 +17,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import CalibrationError, UsageError
 from anomaly_ae.reporting import text
-from anomaly_ae.runs.results import CalibrateResult
+from anomaly_ae.runs.run_results import CalibrateResult
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.descriptions import describe
 

@@ -165,9 +165,7 @@ def test_what_takes_long_says_what_it_is(
 def test_a_wrong_name_is_said_before_the_data_are_looked_at(
     home: RunStore, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], said: str
 ) -> None:
-    monkeypatch.setattr(
-        "anomaly_ae.workflows.experiment.open_data", lambda *_: pytest.fail("the data were looked at")
-    )
+    monkeypatch.setattr("anomaly_ae.workflows.resolve.open_data", lambda *_: pytest.fail("the data were looked at"))
     with pytest.raises((UsageError, ModelNotFound), match=said):
         anomaly_ae.train(dataclasses.replace(SHORT, **wrong), home=home)  # type: ignore[arg-type]
     assert not home.root.exists()

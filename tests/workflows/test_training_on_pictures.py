@@ -14,7 +14,7 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import DataChanged, DataMissing, Interrupted, UsageError
-from anomaly_ae.runs.results import TrainResult
+from anomaly_ae.runs.run_results import TrainResult
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.workflows.train import resume
 from tests.conftest import drawing

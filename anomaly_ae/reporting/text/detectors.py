@@ -17,7 +17,7 @@ from anomaly_ae.reporting.text.phrases import (
     percent,
     unranked,
 )
-from anomaly_ae.runs.results import CalibrateResult, KnownAnomalies, TrainResult
+from anomaly_ae.runs.run_results import CalibrateResult, KnownAnomalies, TrainResult
 from anomaly_ae.runtime.printed import as_text
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.runtime.tables import columns

@@ -7,7 +7,7 @@ from typing import Any
 
 from anomaly_ae.reporting.text.phrases import figure, interval, no_p_values, p_value, percent
 from anomaly_ae.runs.record import RUNNING, RunRecord
-from anomaly_ae.runs.results import (
+from anomaly_ae.runs.run_results import (
     ComparedRun,
     Listed,
     PipelineResult,

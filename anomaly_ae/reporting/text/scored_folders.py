@@ -6,7 +6,7 @@ from anomaly_ae.detector.evaluation import FoundTogether
 from anomaly_ae.escaping import counted, counted_as
 from anomaly_ae.reporting.text.phrases import discovered, moved
 from anomaly_ae.runtime.printed import as_text
-from anomaly_ae.scoring.results import Encoded, ScoreResult
+from anomaly_ae.scoring.scoring_results import Encoded, ScoreResult
 
 if TYPE_CHECKING:
     from anomaly_ae.calibration.drift import Drift

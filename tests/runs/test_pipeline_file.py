@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae.config.pipeline_file import read_pipeline_file
 from anomaly_ae.errors import StorageError, UsageError
+from anomaly_ae.runs.pipeline_file import read_pipeline_file
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 SYSTEM = """
