@@ -65,7 +65,7 @@ TESTED_ELSEWHERE = {
     "tracking/test_registry.py": "promote",
     "workflows/test_score.py": "folder_report scored_folders progress",
     "workflows/test_train.py": "fit find_model resolve",
-    "reporting/test_results.py": "run_results architectures detectors phrases run_lists",
+    "runtime/test_printed.py": "run_results architectures detectors phrases run_lists",
 }
 
 

@@ -32,9 +32,8 @@ from filelock import FileLock, Timeout
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.runs.record import FAILED, FINISHED, KILLED, PIPELINE, RUNNING, RunRecord
-from anomaly_ae.runs.results import KeptEvaluation
-from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runs.run_results import KeptEvaluation
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.printed import from_dict
 from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.storage.atomic import expand, flush, storage_errors, sweep, write_csv, write_json
