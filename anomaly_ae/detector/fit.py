@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.statistics import Profile
 from anomaly_ae.scorers import Scorer
-from anomaly_ae.scorers.neighbors import sample
+from anomaly_ae.scorers.scorer import ImageBatches, sample
 from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.training import Epoch, Training, train_epochs
 
@@ -146,7 +147,8 @@ def fit_scorer(
         _, outputs = next(iter(forward_batches(network, fit_images[:1])))
         for part in scorer.iter_parts():
             part.check(outputs)
-        scorer.fit(lambda: forward_batches(network, fit_images), lambda: forward_batches(network, validation))
+        sets = (ImageBatches(len(each), partial(forward_batches, network, each)) for each in (fit_images, validation))
+        scorer.fit(*sets)
     return scorer
 
 

@@ -29,7 +29,7 @@ from anomaly_ae.images.preprocessing import resize
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.scorers.neighbors import sample
+from anomaly_ae.scorers.scorer import sample
 from anomaly_ae.storage.atomic import expand, sha256, write_bytes
 
 try:

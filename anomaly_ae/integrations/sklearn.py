@@ -116,7 +116,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         The false-alarm rate: the share of normal samples, above 0 and below 1, that `predict` may call outliers.
 
     epochs : int, default=None
-        BatchFactory over the training samples at the most; None: as many as come nearest to 1500 steps, at most 200.
+        Passes over the training samples at the most; None: as many as come nearest to 1500 steps, at most 200.
 
     batch_size : int, default=None
         Samples of a training step; None: 128.

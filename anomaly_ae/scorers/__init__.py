@@ -10,10 +10,10 @@ from anomaly_ae.scorers.likelihood import NegativeELBO
 from anomaly_ae.scorers.neighbors import FeatureNeighbors, LatentNeighbors, PixelNeighbors
 from anomaly_ae.scorers.patches import PatchNeighbors
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, RelativeError, SquaredError
-from anomaly_ae.scorers.scorer import BatchFactory, MapScorer, Scorer
+from anomaly_ae.scorers.scorer import ImageBatches, MapScorer, Scorer
 from anomaly_ae.scorers.surface import ContrastError, DefectProbability, GradientError
 
-__all__ = ["SCORERS", "BatchFactory", "MapScorer", "Scorer", "ScorerEntry", "build_scorer", "find_scorers"]
+__all__ = ["SCORERS", "ImageBatches", "MapScorer", "Scorer", "ScorerEntry", "build_scorer", "find_scorers"]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_bytes, split_batches
-from anomaly_ae.scorers.neighbors import FeatureNeighbors, distances, sample, shrink
-from anomaly_ae.scorers.scorer import BatchFactory, MapScorer
+from anomaly_ae.scorers.neighbors import FeatureNeighbors, distances, last_features, shrink
+from anomaly_ae.scorers.scorer import ImageBatches, MapScorer
 from anomaly_ae.storage.schema import TensorSpec
 
 LARGEST = 32  # pixels of the smaller side at which images are compared
@@ -39,10 +39,11 @@ class AlignedNeighbors(MapScorer):
         super().__init__()
         self.features = FeatureNeighbors()
 
-    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
-        self.features.fit(fit_set, validation_set)
-        images = torch.cat([as_bytes(_shrink(images)) for images, _ in fit_set()])  # (M, C, H, W)
-        self.learned["images"] = images[sample(len(images)).to(images.device)]
+    def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
+        features, self.learned["images"] = fit_set.remember(
+            last_features, lambda images, _: as_bytes(_shrink(images))
+        )
+        self.features.learn(features)
 
     def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
         features = {f"features.{name}": spec for name, spec in self.features.specs(images, outputs).items()}

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import as_bytes, as_float
-from anomaly_ae.scorers.neighbors import MOST_SIDE, distances, sample, shrink
-from anomaly_ae.scorers.scorer import BatchFactory, MapScorer, Scorer
+from anomaly_ae.scorers.neighbors import MOST_SIDE, distances, shrink
+from anomaly_ae.scorers.scorer import ImageBatches, MapScorer, Scorer
 from anomaly_ae.storage.schema import Mismatch, TensorSpec
 
 COMPONENTS = 32
@@ -24,7 +24,7 @@ class PrincipalComponents(MapScorer):
     smaller side at most 64 pixels.
     """
 
-    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
+    def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
         from sklearn.decomposition import PCA
 
         images = _sample(fit_set)
@@ -53,7 +53,7 @@ class IsolationForest(Scorer):
     a leaf goes to itself, and has the `path` length of what ends there.
     """
 
-    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
+    def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
         from sklearn.ensemble import IsolationForest as Forest
 
         images = _sample(fit_set)
@@ -120,7 +120,7 @@ class OneClassSVM(Scorer):
     Schölkopf et al. 2001, https://doi.org/10.1162/089976601750264965
     """
 
-    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
+    def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
         from sklearn.svm import OneClassSVM as Machine
 
         images = _sample(fit_set)
@@ -146,10 +146,10 @@ def _pixels(images: Tensor) -> Tensor:
     return shrink(images, MOST_SIDE).flatten(1)
 
 
-def _sample(fit_set: BatchFactory) -> Tensor:
+def _sample(fit_set: ImageBatches) -> Tensor:
     """Fit images as such rows, float32 (M, C·H·W)."""
-    images = torch.cat([as_bytes(_pixels(batch)) for batch, _ in fit_set()])
-    return as_float(images[sample(len(images), MOST_IMAGES).to(images.device)])
+    (images,) = fit_set.remember(lambda images, _: as_bytes(_pixels(images)), most=MOST_IMAGES)
+    return as_float(images)
 
 
 def _like(images: Tensor, values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Tensor:

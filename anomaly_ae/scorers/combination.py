@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.scorers.scorer import BatchFactory, Scorer
+from anomaly_ae.scorers.scorer import ImageBatches, Scorer
 from anomaly_ae.storage.schema import TensorSpec, prefixed
 
 TINY = 1e-12  # keeps the log of a perfect reconstruction finite
@@ -19,10 +19,10 @@ class Combination(Scorer):
         super().__init__()
         self.parts = list(parts)
 
-    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
+    def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
         for part in self.parts:
             part.fit(fit_set, validation_set)
-        logs = torch.cat([self._logs(images, outputs) for images, outputs in validation_set()])  # (N, parts)
+        logs = torch.cat([self._logs(images, outputs) for images, outputs in validation_set])  # (N, parts)
         spread = logs.std(dim=0, correction=0)
         self.learned = {"centre": logs.mean(dim=0), "spread": torch.where(spread > 0, spread, 1.0)}
 

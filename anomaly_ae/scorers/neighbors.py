@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.scorers.scorer import BatchFactory, Scorer
+from anomaly_ae.scorers.scorer import ImageBatches, Scorer
 from anomaly_ae.storage.schema import TensorSpec
 
-MOST_MEMORIES = 20_000  # images kept of the fit set, an even sample where it has more
+AT_A_TIME = 1_024  # features that are centred and projected
 MOST_SIDE = 64  # pixels of the smaller side of images that are compared pixel by pixel
 SAME = 1e-4  # of a key's length: what lies nearer to another key is the same
 MOST_DIMENSIONS = 256  # of what is kept of each; more, as maps have, are projected at random to so many
@@ -29,9 +29,8 @@ class Neighbors(Scorer):
     def of(self, images: Tensor, outputs: Outputs) -> Tensor:
         """What images are compared by, float (N, D)."""
 
-    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
-        keys = torch.cat([self.keys(images, outputs) for images, outputs in fit_set()])
-        self.learned["memory"] = keys[sample(len(keys)).to(keys.device)]
+    def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
+        (self.learned["memory"],) = fit_set.remember(self.keys)
 
     def width(self, images: Tensor, outputs: Outputs) -> int:
         """D of what `of` gives."""
@@ -47,8 +46,11 @@ class Neighbors(Scorer):
         return to_nearest(self.keys(images, outputs), self.learned["memory"])
 
     def keys(self, images: Tensor, outputs: Outputs) -> Tensor:
-        """`of`, (N, D), as it is or projected to (N, `most_dimensions`) where D is more."""
-        values = self.of(images, outputs)
+        """`of`, as it is kept."""
+        return self.project(self.of(images, outputs))
+
+    def project(self, values: Tensor) -> Tensor:
+        """Values (N, D) as they are, or projected to (N, `most_dimensions`) where D is more."""
         size = values.shape[1]
         if size <= self.most_dimensions:
             return values
@@ -71,21 +73,27 @@ class FeatureNeighbors(Neighbors):
     Of a network without feature maps, the latent takes their place.
     """
 
-    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
-        count, total = 0, torch.zeros(())
-        for _, outputs in fit_set():
-            count, total = count + len(outputs.latent), total + _last(outputs).cpu().double().sum(dim=0)
-        self.learned["centre"] = (total / count).float().to(outputs.latent.device)
-        super().fit(fit_set, validation_set)
+    def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
+        self.learn(*fit_set.remember(last_features))
+
+    def learn(self, features: Tensor) -> None:
+        """Centre and memory of the features (M, D) of fit images."""
+        parts = torch.split(features, AT_A_TIME)
+        total = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0)
+        self.learned["centre"] = (total / len(features)).float()
+        self.learned["memory"] = torch.cat([self.project(self._unit(part)) for part in parts])
 
     def width(self, images: Tensor, outputs: Outputs) -> int:
-        return _last(outputs).shape[1]
+        return last_features(images, outputs).shape[1]
 
     def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
         return super().specs(images, outputs) | {"centre": TensorSpec((self.width(images, outputs),))}
 
     def of(self, images: Tensor, outputs: Outputs) -> Tensor:
-        return functional.normalize(_last(outputs) - self.learned["centre"], dim=1)
+        return self._unit(last_features(images, outputs))
+
+    def _unit(self, features: Tensor) -> Tensor:
+        return functional.normalize(features - self.learned["centre"], dim=1)
 
 
 class PixelNeighbors(Neighbors):
@@ -126,11 +134,6 @@ def shrink(images: Tensor, largest: int) -> Tensor:
     return functional.interpolate(images, size, mode="bilinear", antialias=True)
 
 
-def sample(count: int, most: int | None = None) -> Tensor:
-    """Even positions among `count` images, int64, as many as may be remembered unless another number is given."""
-    return torch.linspace(0, count - 1, min(count, most or MOST_MEMORIES), dtype=torch.float64).long()
-
-
-def _last(outputs: Outputs) -> Tensor:
+def last_features(images: Tensor, outputs: Outputs) -> Tensor:
     """The last feature map, (N, C'·H'·W'), or the latent."""
     return outputs.features[-1].flatten(1) if outputs.features else outputs.latent

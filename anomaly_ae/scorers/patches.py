@@ -7,8 +7,8 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.scorers.neighbors import sample, to_nearest
-from anomaly_ae.scorers.scorer import BatchFactory, MapScorer
+from anomaly_ae.scorers.neighbors import to_nearest
+from anomaly_ae.scorers.scorer import ImageBatches, MapScorer, sample
 from anomaly_ae.scorers.surface import smooth
 from anomaly_ae.storage.schema import TensorSpec
 
@@ -37,11 +37,12 @@ class PatchNeighbors(MapScorer):
                 f"{setting('autoencoder', 'conv')} or repair, and no {setting('tile')}"
             )
 
-    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
-        kept, images = [], sum(len(batch) for batch, _ in fit_set())
-        for _, outputs in fit_set():
+    def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
+        kept = []
+        for _, outputs in fit_set:
             rows = _rows(_patches(outputs))
-            kept.append(rows[sample(len(rows), -(-MOST_PATCHES * len(outputs.latent) // images)).to(rows.device)])
+            of_these = -(-MOST_PATCHES * len(outputs.latent) // fit_set.count)
+            kept.append(rows[sample(len(rows), of_these).to(rows.device)])
         memory = torch.cat(kept)  # (M, D)
         self.learned["centre"], self.learned["spread"] = memory.mean(dim=0), memory.std(dim=0).clamp_min(1e-6)
         self.learned["memory"] = self._standardise(memory)

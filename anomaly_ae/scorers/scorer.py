@@ -2,15 +2,49 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.storage.schema import TensorSpec
 
 FEWEST = 5  # pixels of a heat map that decide
-# Calling it starts a fresh pass over a set of images: batches of images, float (B, C, H, W), and outputs.
-BatchFactory = Callable[[], Iterable[tuple[Tensor, Outputs]]]
+MOST_MEMORIES = 20_000  # images of which something is kept, an even sample where there are more
+
+
+def sample(count: int, most: int | None = None) -> Tensor:
+    """Even indices among `count` images, int64, as many as may be remembered unless another number is given."""
+    return torch.linspace(0, count - 1, min(count, most or MOST_MEMORIES), dtype=torch.float64).long()
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """A set of images to go through in batches, float (B, C, H, W) in [0, 1], each with what the network makes of it.
+
+    count: of all images
+    start: begins to go through them; the network is run anew each time
+    """
+
+    count: int
+    start: Callable[[], Iterable[tuple[Tensor, Outputs]]]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Outputs]]:
+        return iter(self.start())
+
+    def remember(self, *reads: Callable[[Tensor, Outputs], Tensor], most: int | None = None) -> list[Tensor]:
+        """What each of `reads`, which give (B, …) of a batch, has of an even sample of the images, (M, …): they are
+        gone through once, and no more than that is ever held.
+        """
+        wanted, kept, first = sample(self.count, most), [list[Tensor]() for _ in reads], 0
+        for images, outputs in self:
+            here = wanted[(wanted >= first) & (wanted < first + len(images))] - first
+            for values, read in zip(kept, reads, strict=True):
+                found = read(images, outputs)
+                values.append(found[here.to(found.device)])
+            first += len(images)
+        return [torch.cat(values) for values in kept]
 
 
 class Scorer(ABC):
@@ -19,7 +53,7 @@ class Scorer(ABC):
     def __init__(self) -> None:
         self.learned: dict[str, Tensor] = {}
 
-    def fit(self, fit_set: BatchFactory, validation_set: BatchFactory) -> None:
+    def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
         """Learn from normal images: memories from the fit set, scales from the validation set."""
 
     def check(self, outputs: Outputs) -> None:

@@ -6,8 +6,9 @@ import torch
 from scipy.ndimage import sobel
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.scorers import build_scorer, neighbors
+from anomaly_ae.scorers import build_scorer
 from anomaly_ae.scorers.alignment import ENERGY_FLOOR, AlignedNeighbors, aligned_distance, edges
+from tests.scorers.conftest import batches
 
 Batch = tuple[torch.Tensor, Outputs]
 
@@ -26,7 +27,7 @@ def with_latents(images: torch.Tensor, seed: int = 0) -> Batch:
 
 def fitted(images: torch.Tensor) -> AlignedNeighbors:
     scorer, batch = AlignedNeighbors(), with_latents(images)
-    scorer.fit(lambda: [batch], lambda: [batch])
+    scorer.fit(batches(batch), batches(batch))
     return scorer
 
 
@@ -80,7 +81,7 @@ def test_the_heat_map_points_at_what_is_too_many() -> None:
 
 
 def test_only_so_many_images_are_remembered_and_large_ones_are_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "MOST_MEMORIES", 10)
+    monkeypatch.setattr("anomaly_ae.scorers.scorer.MOST_MEMORIES", 10)
     scorer = fitted(torch.rand(25, 1, 64, 96))
     assert scorer.state()["images"].shape == (10, 1, 32, 48)
     assert scorer.state()["images"].dtype == torch.uint8
@@ -94,7 +95,7 @@ def test_the_candidates_come_from_the_encoder_s_features(generator: torch.Genera
     features = torch.randn(200, 4, 3, 3, generator=generator)
     memory = (images, Outputs(images, torch.zeros(200, 2), (features,)))
     scorer = build_scorer("aligned-knn")
-    scorer.fit(lambda: [memory], lambda: [memory])
+    scorer.fit(batches(memory), batches(memory))
     query = (images[:5], Outputs(images[:5], torch.zeros(5, 2), (features[:5],)))
     far = (images[:5], Outputs(images[:5], torch.zeros(5, 2), (-features[:5],)))
     assert bool((scorer.score(*query) < scorer.score(*far)).all())

@@ -7,6 +7,7 @@ from sklearn.svm import OneClassSVM
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.scorers import build_scorer
+from tests.scorers.conftest import batches
 
 Batch = tuple[torch.Tensor, Outputs]
 
@@ -25,7 +26,7 @@ def flat(images: torch.Tensor) -> np.ndarray:
 
 def scores(name: str) -> np.ndarray:
     scorer = build_scorer(name)
-    scorer.fit(lambda: [FIT], lambda: [FIT])
+    scorer.fit(batches(FIT), batches(FIT))
     return scorer.score(*QUERY).numpy()
 
 
@@ -51,7 +52,7 @@ def test_the_isolation_forest_is_scikit_learn_s() -> None:
 @pytest.mark.parametrize("name", ["pixel-knn", "pca", "isolation-forest", "one-class-svm"])
 def test_baselines_do_not_look_at_the_network(name: str) -> None:
     scorer = build_scorer(name)
-    scorer.fit(lambda: [FIT], lambda: [FIT])
+    scorer.fit(batches(FIT), batches(FIT))
     other = Outputs(torch.zeros_like(QUERY[0]), torch.ones(len(QUERY[0]), 2))
     assert torch.equal(scorer.score(*QUERY), scorer.score(QUERY[0], other))
 
@@ -59,6 +60,6 @@ def test_baselines_do_not_look_at_the_network(name: str) -> None:
 def test_few_images_have_fewer_components() -> None:
     few = batch(5, 2)
     scorer = build_scorer("pca")
-    scorer.fit(lambda: [few], lambda: [few])
+    scorer.fit(batches(few), batches(few))
     assert scorer.state()["components"].shape[0] == 5
     assert scorer.score(*few).max().item() == pytest.approx(0, abs=1e-6)

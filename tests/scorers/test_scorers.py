@@ -8,9 +8,10 @@ from sklearn.neighbors import NearestNeighbors
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.detector.serialization import DTYPES
 from anomaly_ae.errors import UnknownName, UsageError
-from anomaly_ae.scorers import SCORERS, MapScorer, build_scorer, neighbors, patches
+from anomaly_ae.scorers import SCORERS, ImageBatches, MapScorer, build_scorer, neighbors, patches
 from anomaly_ae.scorers.surface import normalise_locally
 from anomaly_ae.storage.schema import TensorSpec, check_tensors
+from tests.scorers.conftest import batches
 
 Batch = tuple[torch.Tensor, Outputs]
 
@@ -67,7 +68,7 @@ def test_relative_does_not_grow_with_ink() -> None:
 def test_large_latents_are_projected_and_their_distances_kept() -> None:
     memory, query = batch(200, seed=4, latent=3_000), batch(50, seed=5, latent=3_000)
     scorer = build_scorer("latent-knn")
-    scorer.fit(lambda: [memory], list)
+    scorer.fit(batches(memory), batches(memory))
     assert scorer.state()["memory"].shape == (200, neighbors.MOST_DIMENSIONS)
     expected, _ = NearestNeighbors(n_neighbors=1).fit(memory[1].latent.numpy()).kneighbors(query[1].latent.numpy())
     np.testing.assert_allclose(scorer.score(*query).numpy(), expected[:, 0], rtol=0.2)
@@ -81,7 +82,7 @@ def test_large_latents_are_projected_and_their_distances_kept() -> None:
 def test_latent_knn_agrees_with_scikit_learn() -> None:
     memory, query = batch(500, seed=4), batch(50, seed=5)
     scorer = build_scorer("latent-knn")
-    scorer.fit(lambda: [memory], list)
+    scorer.fit(batches(memory), batches(memory))
     expected, _ = NearestNeighbors(n_neighbors=1).fit(memory[1].latent.numpy()).kneighbors(query[1].latent.numpy())
     np.testing.assert_allclose(scorer.score(*query).numpy(), expected[:, 0], rtol=1e-5)
     least = neighbors.SAME * memory[1].latent.norm(dim=1)
@@ -89,10 +90,10 @@ def test_latent_knn_agrees_with_scikit_learn() -> None:
 
 
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "MOST_MEMORIES", 100)
+    monkeypatch.setattr("anomaly_ae.scorers.scorer.MOST_MEMORIES", 100)
     scorer = build_scorer("latent-knn")
     memory = batch(1000, seed=6)
-    scorer.fit(lambda: [memory], list)
+    scorer.fit(batches(memory), batches(memory))
     assert scorer.state()["memory"].shape == (100, 3)
     assert len(scorer.state()["memory"].unique(dim=0)) == 100
 
@@ -100,9 +101,9 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_combination_is_the_mean_of_standardised_logs() -> None:
     fit, validation, query = batch(200, seed=7), batch(60, seed=8), batch(20, seed=9)
     scorer = build_scorer("mse+latent-knn")
-    scorer.fit(lambda: [fit], lambda: [validation])
+    scorer.fit(batches(fit), batches(validation))
     neighbour = build_scorer("latent-knn")
-    neighbour.fit(lambda: [fit], lambda: [validation])
+    neighbour.fit(batches(fit), batches(validation))
     expected = np.zeros(20)
     for part in (build_scorer("mse"), neighbour):
         normal, new = np.log(part.score(*validation).numpy()), np.log(part.score(*query).numpy())
@@ -114,7 +115,7 @@ def test_a_combination_stays_finite_when_a_part_is_constant_or_zero() -> None:
     images, outputs = batch(30, seed=10)
     perfect = (images, outputs._replace(reconstruction=images))
     scorer = build_scorer("mse+latent-knn")
-    scorer.fit(lambda: [perfect], lambda: [perfect])
+    scorer.fit(batches(perfect), batches(perfect))
     assert bool(torch.isfinite(scorer.score(*perfect)).all())
     assert bool(torch.isfinite(scorer.score(images, outputs)).all())
 
@@ -123,7 +124,7 @@ def test_a_combination_stays_finite_when_a_part_is_constant_or_zero() -> None:
 def test_what_was_learned_can_be_carried_over(name: str) -> None:
     fit, query = with_maps(batch(40, seed=11)), with_maps(batch(10, seed=12))
     scorer, other = build_scorer(name), build_scorer(name)
-    scorer.fit(lambda: [fit], lambda: [fit])
+    scorer.fit(batches(fit), batches(fit))
     other.load_state(scorer.state())
     learned = {key: TensorSpec(tuple(value.shape), DTYPES[value.dtype]) for key, value in scorer.state().items()}
     check_tensors(learned, scorer.specs(*query))
@@ -135,7 +136,7 @@ def test_what_was_learned_can_be_carried_over(name: str) -> None:
 def test_scores_and_maps_have_their_shapes_at_any_size(name: str, size: int, channels: int) -> None:
     images, outputs = with_maps(batch(6, seed=13, size=size, channels=channels))
     scorer = build_scorer(name)
-    scorer.fit(lambda: [(images, outputs)], lambda: [(images, outputs)])
+    scorer.fit(batches((images, outputs)), batches((images, outputs)))
     assert scorer.score(images, outputs).shape == (6,)
     if isinstance(scorer, MapScorer):
         assert scorer.heat_map(images, outputs).shape == (6, size, size)
@@ -165,7 +166,7 @@ def test_a_defect_head_scores_by_its_logits_and_a_network_without_one_is_refused
 def test_patches_of_the_training_are_near_and_others_far() -> None:
     images, outputs = with_maps(batch(5, seed=22, size=32))
     scorer = build_scorer("patch-knn")
-    scorer.fit(lambda: [(images, outputs)], list)
+    scorer.fit(batches((images, outputs)), batches((images, outputs)))
     assert len(scorer.state()["memory"]) == 5 * 8 * 8
     assert float(scorer.heat_map(images, outputs).max()) < 1e-2  # type: ignore[attr-defined]
     moved = [each.clone() for each in outputs.features]
@@ -181,7 +182,7 @@ def test_the_memory_of_patches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(patches, "MOST_PATCHES", 50)
     scorer = build_scorer("patch-knn")
     made = with_maps(batch(20, seed=23, size=32))
-    scorer.fit(lambda: [made, made], list)
+    scorer.fit(batches(made, made), batches(made, made))
     assert 50 <= len(scorer.state()["memory"]) <= 50 + 40
 
 
@@ -205,3 +206,23 @@ def test_unknown_parts_are_refused() -> None:
         build_scorer("relative+latent-nn")
     with pytest.raises(UsageError, match="part that is empty"):
         build_scorer("mse+")
+
+
+@pytest.mark.parametrize("name", [name for name in SCORERS if name not in ("defect", "elbo")])
+def test_the_fit_set_is_gone_through_once_and_in_what_parts_changes_nothing(name: str) -> None:
+    images, outputs = batch(60, seed=3, size=16)
+    outputs = outputs._replace(features=(images.repeat(1, 2, 1, 1),))
+    passes = 0
+
+    def start() -> list[tuple[torch.Tensor, Outputs]]:
+        nonlocal passes
+        passes += 1
+        parts = [slice(first, first + 7) for first in range(0, 60, 7)]
+        return [(images[part], outputs.map_tensors(lambda values: values[part])) for part in parts]  # noqa: B023
+
+    one, other = build_scorer(name), build_scorer(name)
+    one.fit(ImageBatches(60, start), batches((images, outputs)))
+    assert passes <= 1
+    other.fit(batches((images, outputs)), batches((images, outputs)))
+    if name != "patch-knn":  # of which each batch gives its share of the patches
+        torch.testing.assert_close(one.score(images, outputs), other.score(images, outputs))
