@@ -271,7 +271,7 @@ def test_wrong_names_are_refused_before_anything_heavy_is_loaded(tmp_path: Path)
         "train --normal 0 --set dataset=mnits": "did you mean 'mnist'",
         "train --config run.yaml": "did you mean 'conv'",
         "train --normal 0 --preset fsat": "fast",
-        "evaluate --beside pca,msee": "did you mean 'mse'",
+        "evaluate --compare-scorers pca,msee": "did you mean 'mse'",
         "evaluate --guarantee tial": "did you mean 'tail'",
         "evaluate --dataset dijits": "did you mean 'digits'",
         "calibrate --device cdua": "did you mean 'cuda'",

@@ -9,7 +9,7 @@ import warnings
 import typer
 
 from anomaly_ae.cli.app import app
-from anomaly_ae.cli.flags import as_flag
+from anomaly_ae.cli.flags import as_flag, with_current_flags
 from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
 from anomaly_ae.escaping import printable
 from anomaly_ae.runtime.messages import StderrHandler, logger, shown_by
@@ -35,7 +35,9 @@ def main() -> None:
 def _run() -> int:
     """Run the command that was given; the exit code."""
     try:
-        code: int = typer.main.get_command(app).main(prog_name="anomaly-ae", standalone_mode=False)
+        code: int = typer.main.get_command(app).main(
+            with_current_flags(sys.argv[1:]), prog_name="anomaly-ae", standalone_mode=False
+        )
         if code == Interrupted.exit_code:  # Typer's word for Ctrl-C before or after the work itself
             logger.info("interrupted")
     except Interrupted as error:

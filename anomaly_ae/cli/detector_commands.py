@@ -174,7 +174,7 @@ def evaluate(
         float | None,
         typer.Option(metavar="Q", help="Also the images that are anomalies at this false discovery rate."),
     ] = None,
-    beside: Annotated[
+    compare_scorers: Annotated[
         str | None,
         typer.Option(
             metavar="NAMES",
@@ -205,7 +205,7 @@ def evaluate(
         guarantee=guarantee,
         confidence=confidence,
         fdr=fdr,
-        beside=beside.split(",") if beside else (),
+        compare_scorers=compare_scorers.split(",") if compare_scorers else (),
         home=home,
         device=device,
         figures=not no_figures,

@@ -1,8 +1,10 @@
 """How settings are said on the command line: as flags, or by `--set` those that have none."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from anomaly_ae.errors import UsageError
+from anomaly_ae.runtime.renamed import current
 from anomaly_ae.runtime.spelling import in_shell
 
 WITHOUT_A_FLAG = (
@@ -26,3 +28,12 @@ def parse_setting(text: str) -> tuple[str, str]:
     if not (equals and key):
         raise UsageError(f"--set takes KEY=VALUE, and was given {text!r}; e.g. --set weight_decay=0.001")
     return key, value
+
+
+RENAMED = {"--beside": "--compare-scorers"}  # flags, which are still taken by the names that they had before
+
+
+def with_current_flags(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command, with flags as they are called today."""
+    split = (argument.partition("=") for argument in arguments)
+    return [current(flag, RENAMED) + equals + value for flag, equals, value in split]

@@ -105,7 +105,7 @@ class Evaluation(Printed):
     reconstruction_errors: a row for the detector's scorer and each plain reconstruction error, on the same
     images, with AUROC and what it is; none if there is nothing to rank
     discoveries: what was found in the test images together, where a false discovery rate was asked for
-    beside: a row for each scorer that was measured beside the detector's own, see `compare_scorers`
+    beside: a row for each scorer that was measured beside the detector's own, see `measure_scorers`
     """
 
     run_id: str | None

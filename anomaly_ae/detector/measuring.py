@@ -153,7 +153,7 @@ def measure_discoveries(detector: Detector, test: ImageSet, scores: Tensor, fdr:
     )
 
 
-def compare_scorers(
+def measure_scorers(
     detector: Detector,
     names: Sequence[str],
     known: dict[str, ImageSet],

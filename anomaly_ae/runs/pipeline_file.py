@@ -5,7 +5,7 @@
     training: {epochs: 20}
     matrix:                             # every combination is a cell, a run of its own
       normal: [all, "0,1,2"]
-    beside: [pixel-knn, pca]            # further scorers, measured on each cell's network
+    compare_scorers: [pixel-knn, pca]   # further scorers, measured on each cell's network
     published:                          # for the first cell of the matrix
       test_mse_own: 0.0171
 
@@ -13,6 +13,7 @@ or `systems: [one.yaml, other.yaml]`, other pipeline files, whose cells it runs 
 it override theirs.
 """
 
+import dataclasses
 import itertools
 import json
 import math
@@ -26,6 +27,7 @@ from anomaly_ae.autoencoders import find_autoencoder
 from anomaly_ae.config.run_config import LOCATION_FIELDS, PARTS, RunConfig, check_value, field_name, read_config
 from anomaly_ae.datasets.catalogue import check_dataset
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError, errors_at
+from anomaly_ae.runtime.renamed import KEYS, current
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.storage.atomic import expand, sha256
@@ -34,7 +36,7 @@ from anomaly_ae.storage.yaml_files import Line, Value, read_lines, read_value
 REUSED = ("scorer", "top_share", "target_fpr")  # settings that need no other network
 NAMED: dict[str, Callable[[str], object]] = {"autoencoder": find_autoencoder, "scorer": build_scorer}
 MOST_CELLS, DEEPEST = 2_000, 8
-OWN_KEYS = ("name", "about", "systems", "matrix", "beside", "published")
+OWN_KEYS = ("name", "about", "systems", "matrix", "compare_scorers", "published")
 MATRIX, PUBLISHED = "matrix.", "published."
 # What can be measured of a cell: errors on [0, 1] or on the system's own scale, losses at an epoch, sizes
 MEASURES = (
@@ -50,7 +52,7 @@ class Cell:
     row:       its line in the comparison: what it is but for its normal classes
     variant:   `network` without the seed: cells that differ in classes and seed alone are measurements of the same
     network:   what tells its network from the others: `row` without scorer and target rate
-    beside:    further scorers to measure on its network
+    compare_scorers: further ones to measure on its network
     published: figures of its source, for the first cell of a matrix; none where the file's settings were overridden
     """
 
@@ -61,7 +63,7 @@ class Cell:
     config: RunConfig
     published: Mapping[str, float]
     first: bool
-    beside: tuple[str, ...] = ()
+    compare_scorers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class PipelineFile:
 
     def digest(self) -> str:
         """SHA-256 of all that the cells are asked to do; where the data lie is no part of it."""
-        asked = [[cell.name, cell.config.to_dict() | {"data_dir": None}, cell.beside] for cell in self.cells]
+        asked = [[cell.name, cell.config.to_dict() | {"data_dir": None}, cell.compare_scorers] for cell in self.cells]
         return sha256(json.dumps(asked).encode())
 
 
@@ -96,19 +98,21 @@ def read_pipeline_file(path: Path, overrides: Sequence[tuple[str, str]] = ()) ->
 
 def _read(path: Path, overrides: Sequence[Line], above: tuple[Path, ...]) -> tuple[str, str, list[Cell]]:
     """Name, description and cells of a file; `above` are the files that name it as a system."""
-    lines = {line.key: line for line in read_lines(path) if line.value is not None or "." in line.key}
+    read = [dataclasses.replace(line, key=current(line.key, KEYS)) for line in read_lines(path)]
+    lines = {line.key: line for line in read if line.value is not None or "." in line.key}
     for key in (*PARTS, "matrix", "published"):
         if key in lines:
             raise UsageError(f"{lines[key].where}: under {key} must stand lines of 'key: value'")
-    systems, name, about, beside = (lines.pop(key, None) for key in ("systems", "name", "about", "beside"))
+    systems, name, about = (lines.pop(key, None) for key in ("systems", "name", "about"))
+    compared = lines.pop("compare_scorers", None)
     published = [lines.pop(key) for key in list(lines) if key.startswith(PUBLISHED)]
     given = _override(_by_meaning(lines.values()), overrides)
     called = str(name.value) if name else path.stem
     if systems is None:
         figures = _published(published)
         ours = {} if any(_changes_results(line) for line in overrides) else figures
-        cells = _cells(called, given, ours, _scorers(beside))
-    elif misplaced := [*published, *([beside] if beside else [])]:
+        cells = _cells(called, given, ours, _scorers(compared))
+    elif misplaced := [*published, *([compared] if compared else [])]:
         raise UsageError(f"{misplaced[0].where}: {misplaced[0].key} stands in the files of the systems")
     else:
         cells = _systems(path, systems, list(given.values()), above)
@@ -153,7 +157,7 @@ def _scorers(line: Line | None) -> tuple[str, ...]:
 
 
 def _cells(
-    system: str, given: Mapping[str, Line], published: Mapping[str, float], beside: tuple[str, ...]
+    system: str, given: Mapping[str, Line], published: Mapping[str, float], compared: tuple[str, ...]
 ) -> list[Cell]:
     """Every combination of the matrix."""
     single = [line for key, line in given.items() if not key.startswith(MATRIX)]
@@ -174,7 +178,7 @@ def _cells(
         name, row, variant, network = (_label(system, varied, without) for without in left_out)
         config = RunConfig.build(fixed, varied)
         first = row not in {cell.row for cell in cells}
-        cells.append(Cell(name, row, variant, network, config, {} if cells else published, first, beside))
+        cells.append(Cell(name, row, variant, network, config, {} if cells else published, first, compared))
     return cells
 
 

@@ -1,8 +1,15 @@
 """Names that something had before, and is still found by; whoever uses one reads what it is called now."""
 
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
 from anomaly_ae.runtime.messages import logger
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 FUNCTIONS = {"run_plan": "run_pipeline"}
+KEYS = {"beside": "compare_scorers"}  # of a pipeline file
 
 
 def current(name: str, renamed: dict[str, str]) -> str:
@@ -10,3 +17,16 @@ def current(name: str, renamed: dict[str, str]) -> str:
     if name in renamed:
         logger.warning(f"{name} is called {renamed[name]} now; the old name goes on to work")
     return renamed.get(name, name)
+
+
+def renamed_arguments(**renamed: str) -> Callable[[F], F]:
+    """Decorate a function that takes arguments by the names that they had before, too: `old="new"`."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            return function(*arguments, **{current(name, renamed): value for name, value in named.items()})
+
+        return cast("F", call)
+
+    return decorate

@@ -18,10 +18,10 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation, ScorerRow
 from anomaly_ae.detector.measuring import (
     class_names,
-    compare_scorers,
     map_defects,
     measure,
     measure_discoveries,
+    measure_scorers,
     novelty,
 )
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
@@ -36,6 +36,7 @@ from anomaly_ae.runs.store import FIGURES, LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.messages import logger, report_skipped
 from anomaly_ae.runtime.printed import to_dict
 from anomaly_ae.runtime.progress import stage
+from anomaly_ae.runtime.renamed import renamed_arguments
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.storage.atomic import write_csv, write_json
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
@@ -48,6 +49,7 @@ ALL = "all"  # scorers
 OWN = Path("evaluation")  # where the evaluation on the test images of a run's own is kept
 
 
+@renamed_arguments(beside="compare_scorers")
 def evaluate(
     model: str = LATEST,
     *,
@@ -57,7 +59,7 @@ def evaluate(
     guarantee: str | None = None,
     confidence: float | None = None,
     fdr: float | None = None,
-    beside: Sequence[str] = (),
+    compare_scorers: Sequence[str] = (),
     home: RunStore | None = None,
     device: str = "auto",
     figures: bool = True,
@@ -68,13 +70,13 @@ def evaluate(
     dataset: another folder of labelled pictures, or data set; the folder of the training may have moved there
     The run that trained it gets the figures, tables and metrics, unless rate, guarantee or confidence are others than
     its own. fdr: a false discovery rate, at which to look for the anomalies among all test images together.
-    beside: other scorers to measure on the same network and images; `all` are those that suit it.
+    compare_scorers: other scorers to measure on the same network and images; `all` are those that suit it.
     figures: whether any are drawn. tell: is told what was measured, before it is drawn and kept.
     Raises `DataChanged` when the data no longer match the record, and what `find_model` raises.
     """
     home = home or RunStore.find()
-    beside = tuple(dict.fromkeys(name.strip() for name in beside))
-    for name in beside:
+    others = tuple(dict.fromkeys(name.strip() for name in compare_scorers))
+    for name in others:
         if name != ALL:
             build_scorer(name)  # a wrong name is said before anything is measured
     mark_dead_runs(home)
@@ -82,7 +84,7 @@ def evaluate(
     data = open_data(dataset or detector.config.dataset, data_dir or (run.data_dir() if run else None))
     with stage("reading the test images"):
         recorded = _recorded(detector, data)
-    if beside:
+    if others:
         own_data = data if recorded else open_data(detector.config.dataset, run.data_dir() if run else None)
         known = {part: detector.take(part, own_data) for part in ("fit", "validation")}
     detector, test = (detector, recorded) if recorded else _others_test(detector, data)
@@ -97,9 +99,9 @@ def evaluate(
     masks = data.masks(test.names or (), detector.preprocessing)
     mapped = None if masks is None else map_defects(detector, test, *masks)
     evaluation = measure(detector, test, scores, run.record.id if run else None, mapped)
-    if beside:
+    if others:
         with stage("measuring the other scorers"):
-            rows = compare_scorers(detector, _others(detector, beside), known, test, scores, mapped)
+            rows = measure_scorers(detector, _others(detector, others), known, test, scores, mapped)
         evaluation = dataclasses.replace(evaluation, beside=rows)
     found = None if fdr is None else measure_discoveries(detector, test, scores, fdr)
     whole = dataclasses.replace(evaluation, discoveries=found)

@@ -213,8 +213,14 @@ def _run_cell(cell: Cell, title: str, plan: PipelineFile, parent: RunFolder, hom
     logger.info(title)
     if run is None or run.record.status != FINISHED:
         run = home.find_run(_train(cell, plan, parent, children, home))
-    place, device = cell.config.data_dir, cell.config.device
-    evaluate(run.record.id, data_dir=place, beside=cell.beside, home=home, device=device, figures=plan.figures)
+    evaluate(
+        run.record.id,
+        data_dir=cell.config.data_dir,
+        compare_scorers=cell.compare_scorers,
+        home=home,
+        device=cell.config.device,
+        figures=plan.figures,
+    )
     if not _is_evaluated(run, cell):
         raise RunBusy(f"the evaluation of run {run.record.id} could not be kept; run the same command again")
 
@@ -225,7 +231,7 @@ def _is_evaluated(run: RunFolder, cell: Cell) -> bool:
         measured = run.read("evaluation/metrics.json")
     except ModelError:  # what is damaged is measured again
         return False
-    return bool(measured) and set(cell.beside) <= {row["scorer"] for row in measured.get("beside") or []}
+    return bool(measured) and set(cell.compare_scorers) <= {row["scorer"] for row in measured.get("beside") or []}
 
 
 def _train(cell: Cell, plan: PipelineFile, parent: RunFolder, children: dict[str, RunFolder], home: RunStore) -> str:

@@ -1,7 +1,7 @@
 """Draw defects on the normal pictures that a detector was not trained on, to choose settings by without any label.
 
     python pipelines/benchmarks/draw_defects.py MODEL OUT
-    anomaly-ae evaluate MODEL --dataset OUT --beside all
+    anomaly-ae evaluate MODEL --dataset OUT --compare-scorers all
 
 OUT gets MVTec's layout: the validation and calibration pictures of MODEL as test/good, and five kinds of defects
 drawn on each of them at its own size, with their masks. They are drawn by other means than those planted in training

@@ -141,7 +141,7 @@ def test_discoveries_are_measured_against_the_labels(trained: Trained) -> None:
 
 
 def test_other_scorers_are_measured_on_the_same_images(trained: Trained) -> None:
-    rows = anomaly_ae.evaluate(home=trained.home, beside=["pixel-knn", "relative"]).beside
+    rows = anomaly_ae.evaluate(home=trained.home, compare_scorers=["pixel-knn", "relative"]).beside
     assert [row.scorer for row in rows] == ["aligned-knn", "pixel-knn", "relative"]
     assert anomaly_ae.evaluate(home=trained.home).beside == []  # what was not asked is not printed, and yet
     kept = json.loads((trained.run.path / "evaluation" / "metrics.json").read_text())
@@ -158,10 +158,10 @@ def test_other_scorers_are_measured_on_the_same_images(trained: Trained) -> None
 
 
 def test_all_scorers_beside_are_those_that_suit_the_network(trained: Trained) -> None:
-    rows = anomaly_ae.evaluate(home=trained.home, beside=["all"]).beside
+    rows = anomaly_ae.evaluate(home=trained.home, compare_scorers=["all"]).beside
     assert {row.scorer for row in rows} == set(SCORERS) - {"elbo", "defect"}
 
 
 def test_a_wrong_name_beside_is_said(trained: Trained) -> None:
     with pytest.raises(UnknownName, match="pixel-knn"):
-        anomaly_ae.evaluate(home=trained.home, beside=["pixels-knn"])
+        anomaly_ae.evaluate(home=trained.home, compare_scorers=["pixels-knn"])

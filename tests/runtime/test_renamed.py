@@ -1,9 +1,37 @@
+from pathlib import Path
+
 import pytest
 
 import anomaly_ae
+from anomaly_ae.cli.flags import with_current_flags
+from anomaly_ae.runs.pipeline_file import read_pipeline_file
+from anomaly_ae.runtime.renamed import renamed_arguments
 
 
 def test_a_function_is_found_by_the_name_that_it_had_before(capsys: pytest.CaptureFixture[str]) -> None:
     assert anomaly_ae.run_plan is anomaly_ae.run_pipeline  # type: ignore[attr-defined]
     assert capsys.readouterr().err == ("warning: run_plan is called run_pipeline now; the old name goes on to work\n")
     assert "run_plan" not in dir(anomaly_ae)
+
+
+def test_a_flag_is_taken_by_the_name_that_it_had_before(capsys: pytest.CaptureFixture[str]) -> None:
+    assert with_current_flags(["evaluate", "--beside", "pca"]) == ["evaluate", "--compare-scorers", "pca"]
+    assert with_current_flags(["--beside=--beside"]) == ["--compare-scorers=--beside"]
+    assert capsys.readouterr().err.count("--beside is called --compare-scorers now") == 2
+
+
+def test_an_argument_is_taken_by_the_name_that_it_had_before(capsys: pytest.CaptureFixture[str]) -> None:
+    @renamed_arguments(old="new")
+    def double(new: int) -> int:
+        return 2 * new
+
+    assert (double(1), double(new=2)) == (2, 4)
+    assert not capsys.readouterr().err
+    assert double(old=3) == 6  # type: ignore[call-arg]
+    assert "old is called new now" in capsys.readouterr().err
+
+
+def test_a_key_of_a_pipeline_file_is_read_by_the_name_that_it_had_before(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("normal: '0'\nbeside: [pca]\n")
+    (cell,) = read_pipeline_file(tmp_path / "p.yaml").cells
+    assert cell.compare_scorers == ("pca",)

@@ -209,7 +209,7 @@ autoencoder: vanilla
 training: {epochs: 3}
 matrix:
   normal: ["0", "1"]
-beside: [pixel-knn, pca]
+compare_scorers: [pixel-knn, pca]
 """
 
 

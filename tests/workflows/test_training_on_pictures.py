@@ -71,7 +71,7 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     cloths = make_set(place / "cloths", request.param == "colour")
     train(home, cloths, preset="surface", steps=220, image_size="40x48", fit="pad")
     with drawing():
-        return home, cloths, anomaly_ae.evaluate(home=home, beside=["mse", "pixel-knn"])
+        return home, cloths, anomaly_ae.evaluate(home=home, compare_scorers=["mse", "pixel-knn"])
 
 
 def test_defects_are_found_and_it_is_said_where(measured: Measured) -> None:
