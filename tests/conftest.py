@@ -21,6 +21,7 @@ from anomaly_ae.cli import main
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
+from anomaly_ae.reporting.figures import painter
 from anomaly_ae.runs.run_results import TrainResult
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.workflows import evaluate, train
@@ -129,6 +130,7 @@ def _only_figures_that_are_looked_at() -> Iterator[None]:
             evaluate, "draw_evaluation", lambda *args, **options: draw(*args, **options) if _drawing else {}
         )
         patch.setattr(train, "save_training_figures", lambda *args: save(*args) if _drawing else None)
+        patch.setattr(painter, "start", lambda: None)
         yield
 
 

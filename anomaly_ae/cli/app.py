@@ -1,8 +1,8 @@
 """The command line itself, and what its commands have in common."""
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, TypeVar
 
 import typer
@@ -60,9 +60,18 @@ def without_command(
         print(context.get_help())
 
 
-def loading() -> AbstractContextManager[None]:
-    """Around the imports of what a command needs, which are slow where nothing of them was read before."""
-    return stage("loading PyTorch")
+@contextmanager
+def loading(figures: bool = False) -> Iterator[None]:
+    """Around the imports of what a command needs, which are slow where nothing of them was read before.
+
+    figures: whether some will be drawn, by a process that loads what draws meanwhile
+    """
+    if figures:
+        from anomaly_ae.reporting.figures import painter
+
+        painter.start()
+    with stage("loading PyTorch"):
+        yield
 
 
 def show(result: Printed, as_json: bool) -> None:

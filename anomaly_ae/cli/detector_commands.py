@@ -143,7 +143,7 @@ def train(
     home = RunStore.find(mlruns)
     if resume and no_tracking:
         raise UsageError("--no-tracking is said when a run starts; a resumed run goes on as it was started")
-    with loading():
+    with loading(figures=not no_figures):
         from anomaly_ae.workflows import train
     if resume:
         result = train.resume(resume, layers, home=home, save_to=save_to, figures=not no_figures)
@@ -195,7 +195,7 @@ def evaluate(
     from anomaly_ae.runs.store import RunStore
 
     home = RunStore.find(mlruns)
-    with loading():
+    with loading(figures=not no_figures):
         from anomaly_ae.workflows import evaluate
     evaluate.evaluate(
         model,

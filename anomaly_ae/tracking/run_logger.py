@@ -106,6 +106,10 @@ class RunLogger:
         with stage("waiting for MLflow"):
             self._attempt(begin)
 
+    def connect(self) -> None:
+        """Load MLflow and open its store, where that is not done yet."""
+        self._on_run(lambda client, run_id: None)
+
     def finish(self, run: RunFolder, status: str, behind: bool) -> None:
         """Bring MLflow all that a run came to. behind: whether MLflow lacked something before"""
         with stage("logging to MLflow"):

@@ -270,7 +270,7 @@ def _keep(
         new.save(run.path / "detector")
         if rows := new.calibration.by_file():
             write_csv(run.path / CALIBRATION_SCORES, rows)
-        figures.save_figures(run.path / "figures", {"calibration": figures.calibration(new.calibration)}, name)
+        figures.write_figures(run.path / "figures", {"calibration": figures.calibration(new.calibration)}, name)
         write_json(run.path / "result.json", result.to_dict())
         if parent and (parent.path / EXAMPLE).exists():
             shutil.copy2(parent.path / EXAMPLE, run.path / EXAMPLE)

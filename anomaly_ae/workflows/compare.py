@@ -82,7 +82,7 @@ def _keep(
         first.update(unlogged=first.record.tracked)  # until it is all there, whatever happens before
         write_text(page, ComparisonPage(title, tables, headed, text.COMPARISON_NOTE).to_html())
         write_csv(page.parent / "runs.csv", list(map(to_dict, rows)))
-        figures.save_figures(page.parent, drawn, title)
+        figures.write_figures(page.parent, drawn, title)
         run_logger = RunLogger(home, first.record.mlflow_run_id)
         run_logger.log_folder(first, str(folder))
         sync_pending(first, run_logger, behind)

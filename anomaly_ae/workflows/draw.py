@@ -2,6 +2,7 @@
 
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataChanged
+from anomaly_ae.reporting.figures.painter import finish_figures
 from anomaly_ae.reporting.run_figures import reconstruct, save_training_figures, shown_images
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.store import FIGURES, LATEST, RunStore
@@ -29,6 +30,7 @@ def draw_again(name: str = LATEST, *, home: RunStore | None = None) -> list[str]
         with stage("drawing the figures"):
             untrained = reconstruct(experiment.network, shown_images(data.images["validation"]))
             save_training_figures(run, detector, data.images, untrained)
+            finish_figures()
         run_logger = RunLogger(home, run.record.mlflow_run_id)
         run_logger.log_folder(run, FIGURES)
         sync_pending(run, run_logger, run.record.unlogged)

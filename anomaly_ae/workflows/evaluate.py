@@ -30,7 +30,7 @@ from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting.evaluation_figures import draw_evaluation
-from anomaly_ae.reporting.figures.saving import save_figures
+from anomaly_ae.reporting.figures.painter import finish_figures, save_figures
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.store import FIGURES, LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.messages import logger, report_skipped
@@ -43,7 +43,7 @@ from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pendi
 from anomaly_ae.workflows.find_model import load_model
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from anomaly_ae.reporting.figures.saving import Drawing
 
 ALL = "all"  # scorers
 OWN = Path("evaluation")  # where the evaluation on the test images of a run's own is kept
@@ -190,7 +190,7 @@ def _keep(
     test: ImageSet,
     scores: Tensor,
     evaluation: Evaluation,
-    drawn: "Callable[[Evaluation], dict[str, Figure]] | None",
+    drawn: "Callable[[Evaluation], dict[str, Drawing]] | None",
 ) -> None:
     """Put what was measured into `folder` of the run and into MLflow; what cannot be kept is said, not raised."""
     place = run.path / (FIGURES if folder == OWN else folder)
@@ -205,6 +205,9 @@ def _keep(
                     save_figures(place, drawn(evaluation), run.record.name)
             _write_tables(run.path / folder, detector, test, scores, evaluation)
             run_logger = RunLogger(home, run.record.mlflow_run_id)
+            with stage("drawing the figures"):
+                run_logger.connect()  # which takes as long
+                finish_figures()
             with stage("logging to MLflow"):
                 run_logger.log_results(run)
                 sync_pending(run, run_logger, behind)

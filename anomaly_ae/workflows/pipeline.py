@@ -22,7 +22,7 @@ from anomaly_ae.errors import (
     one_line,
 )
 from anomaly_ae.reporting.cells import Done, cell_table, comparison, draw_comparison, published_table
-from anomaly_ae.reporting.figures.saving import save_figures
+from anomaly_ae.reporting.figures.saving import write_figures
 from anomaly_ae.reporting.scorer_ranking import draw_scorers, measured, scorer_table
 from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.pipeline_file import REUSED, Cell, PipelineFile, read_pipeline_file
@@ -285,7 +285,7 @@ def _compare(plan: PipelineFile, run: RunFolder, home: RunStore, failed: dict[st
     try:
         if plan.figures:
             drawn = draw_comparison(done) | ({"scorers": draw_scorers(scorers)} if scorers else {})
-            save_figures(run.path / FIGURES, drawn, plan.name)
+            write_figures(run.path / FIGURES, drawn, plan.name)
     except DataError as error:  # the cells were done elsewhere, or their data have moved
         logger.warning(f"the cells are not drawn side by side: {one_line(error)}")
     write_json(run.path / "result.json", content)

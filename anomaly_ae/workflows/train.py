@@ -26,6 +26,7 @@ from anomaly_ae.detector.measuring import reconstruction_mse
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable, short_name
 from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.reporting.figures.painter import finish_figures
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
 from anomaly_ae.reporting.run_figures import (
     reconstruct,
@@ -176,10 +177,11 @@ def _train(
     save_image(run.path / EXAMPLE, as_pixels(as_float(images["validation"].images[0]).numpy()))
     save_parts(run.path / "network", detector.network, str(config.autoencoder), detector.preprocessing.shape, config)
     if figures:
-        with stage("drawing the figures"):
-            save_training_figures(run, detector, images, untrained)
+        save_training_figures(run, detector, images, untrained)
     with stage("measuring the reconstructions of the training images"):
         result = _result(detector, experiment, images, run)
+    with stage("drawing the figures"):
+        finish_figures()
     write_json(run.path / "result.json", result.to_dict())
     finish_run(run, run_logger, behind=behind)
     if save_to:

@@ -16,9 +16,14 @@ NAMES = [str(i % 3) for i in range(60)]
 HISTORY = [Epoch(i, 1 / i, 1.1 / i, 0.1, 10.0, 1.0) for i in range(1, 6)]
 ROLES = np.array([name == "0" for name in NAMES])
 
+
+def losses(history: list[Epoch]) -> tuple[list[float], list[float]]:
+    return [epoch.train_loss for epoch in history], [epoch.validation_loss for epoch in history]
+
+
 DRAWN = {
-    "loss_curves": lambda: figures.loss_curves(HISTORY),
-    "one_epoch": lambda: figures.loss_curves(HISTORY[:1]),
+    "loss_curves": lambda: figures.loss_curves(*losses(HISTORY)),
+    "one_epoch": lambda: figures.loss_curves(*losses(HISTORY[:1])),
     "score_histogram": lambda: figures.score_histogram(SCORES, NOVEL, 0.5, 0.05),
     "constant_scores": lambda: figures.score_histogram(np.ones(60), NOVEL, 1.0, 0.05),
     "roc": lambda: figures.roc_and_precision_recall(SCORES, NOVEL, 0.5, 0.4, (0.1, 0.2, None)),
@@ -34,7 +39,7 @@ def test_figures_have_labelled_axes_and_can_be_written(name: str, tmp_path: Path
     for axes in figure.axes:
         assert axes.get_xlabel()
         assert axes.get_ylabel()
-    figures.save_figures(tmp_path, {name: figure}, "a caption")
+    figures.write_figures(tmp_path, {name: figure}, "a caption")
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.png"]
     assert np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")).std() > 5  # something is drawn
 
@@ -72,7 +77,7 @@ def test_rows_may_differ_in_the_size_of_their_images(tmp_path: Path) -> None:
     ]
     figure = figures.labelled_rows(rows, "heading")
     assert {axes.get_xlim() for axes in figure.axes} == {(0, 4)}
-    figures.save_figures(tmp_path, {"rows": figure}, "a caption")
+    figures.write_figures(tmp_path, {"rows": figure}, "a caption")
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, (188, 376)), (3, (188, 376, 3))])

@@ -2,31 +2,32 @@
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from anomaly_ae.reporting.figures.saving import Array
-from anomaly_ae.reporting.figures.style import LINE, NORMAL, distinct, label, log_scale, plots
-from anomaly_ae.training import Epoch
+from anomaly_ae.reporting.figures.saving import Array, label
+from anomaly_ae.reporting.figures.style import LINE, NORMAL, distinct, log_scale, plots
+
+if TYPE_CHECKING:
+    from anomaly_ae.training import Epoch
 
 DASHES = ("-", "--", "-.", ":")  # in turn, for a curve may lie on another
 LINE_LETTERS = 52  # of a name in a legend, which may have three lines
 
 
-def loss_curves(history: Sequence[Epoch]) -> Figure:
-    """Training and validation loss by epoch, with the best epoch marked."""
+def loss_curves(training: Sequence[float], validation: Sequence[float]) -> Figure:
+    """Training and validation loss of each epoch, with the best epoch marked."""
     figure, (axes,) = plots(1, (7, 4.2))
-    epochs = [epoch.epoch for epoch in history]
-    marker = "." if len(history) <= 40 else ""
-    validation = [epoch.validation_loss for epoch in history]
-    axes.plot(epochs, [epoch.train_loss for epoch in history], color=NORMAL, marker=marker, label="training")
+    epochs = range(1, len(training) + 1)
+    marker = "." if len(training) <= 40 else ""
+    axes.plot(epochs, training, color=NORMAL, marker=marker, label="training")
     axes.plot(epochs, validation, "--", color=LINE, marker=marker, label="validation")
-    best = min(history, key=lambda epoch: epoch.validation_loss)
-    said = f"best epoch: {best.epoch}"
-    axes.plot(best.epoch, best.validation_loss, "o", color=LINE, fillstyle="none", markersize=11, label=said)
+    best = min(epochs, key=lambda epoch: validation[epoch - 1])
+    said = f"best epoch: {best}"
+    axes.plot(best, validation[best - 1], "o", color=LINE, fillstyle="none", markersize=11, label=said)
     axes.set(xlabel="epoch", ylabel="loss (log scale)", title="Loss by epoch")
     log_scale(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -34,7 +35,7 @@ def loss_curves(history: Sequence[Epoch]) -> Figure:
     return figure
 
 
-def compared_losses(histories: Sequence[tuple[str, Sequence[Epoch]]], heading: str = "Loss by epoch") -> Figure:
+def compared_losses(histories: "Sequence[tuple[str, Sequence[Epoch]]]", heading: str = "Loss by epoch") -> Figure:
     """Training and validation loss by epoch of several trainings, each with its name."""
     figure, panels = plots(2, (12.5, 4.8))
     colors = _colors(len(histories))

@@ -16,7 +16,6 @@ from anomaly_ae.reporting.figures.style import Plot
 OVERLAY_PIXELS = 224  # the least larger side of a picture with a heat map over it
 CONTOUR, TRUTH, OUTLINE = (0, 255, 255), (60, 255, 60), 2  # colours of lines over pictures, and their width in pixels
 FAINT = 0.1  # share of a map's largest value below which nothing gets a contour
-SHOWN = 10  # images in a row
 LETTERS = 10  # of a heading, to an inch
 STRIP_PIXELS = 64  # the least width of one image in it
 
@@ -34,6 +33,14 @@ def image_rows(
     if heat is not None:
         rows += [("heat map\nof the score", heat), ("overlay", overlays(images, heat, level))]
     return labelled_rows(rows, f"{heading} (maps: from 0, dark, to the row's largest value)", titles)
+
+
+def defects(classes: Sequence[tuple[str, Array, Array, Array]], level: float | None, heading: str) -> Figure:
+    """Images of classes, each a name, images, their heat maps and the true masks, with what was found below them."""
+    rows = []
+    for name, images, maps, masks in classes:
+        rows += [(name, images), ("found", overlays(images, maps, level, list(masks)))]
+    return labelled_rows(rows, heading)
 
 
 def labelled_rows(rows: Sequence[tuple[str, Array]], heading: str, titles: Sequence[str] = ()) -> Figure:

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from anomaly_ae.reporting.figures.saving import Array
 from anomaly_ae.reporting.figures.style import MARKERS, NORMAL, NOVEL, plots
 
-MAPPED = 1_000  # latents in the map, at most
 # Of classes by their role, from Paul Tol's bright scheme: cold ones, blue first, and warm ones, red first
 SHADES = {"normal": (NORMAL, "#66ccee", "#228833"), "novel": (NOVEL, "#ccbb44", "#aa3377")}
 STEPS = 500  # of t-SNE; twice as many change so small a map little

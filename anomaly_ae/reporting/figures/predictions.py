@@ -9,8 +9,8 @@ from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError
 from anomaly_ae.images.preprocessing import Images
-from anomaly_ae.reporting.figures.image_grids import SHOWN, image_rows
-from anomaly_ae.reporting.figures.saving import plain
+from anomaly_ae.reporting.figures.image_grids import image_rows
+from anomaly_ae.reporting.figures.saving import SHOWN, plain
 
 
 def plot(detector: Detector, images: Images) -> Figure:

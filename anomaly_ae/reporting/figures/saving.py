@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 GRID_PIXELS = 84  # the least height of one image in a grid
+SHOWN, MAPPED = 10, 1_000  # images in a row, and latents in a map, at most
 DPI = 130  # of figures
 BAND, GRID_IMAGES = 6, 18  # images side by side in a grid, and in all: MLflow's card for pictures is square
 
@@ -47,12 +49,38 @@ def as_pixels(image: Array) -> Array:
     return pixels[0] if len(pixels) == 1 else pixels[:3].transpose(1, 2, 0)
 
 
-def save_figures(folder: Path, figures: "Mapping[str, Figure]", caption: str) -> None:
+@dataclass(frozen=True)
+class Drawing:
+    """A figure still to be drawn: by which function of `anomaly_ae.reporting.figures`, and of what."""
+
+    function: str
+    arguments: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, function: str, *arguments: Any) -> "Drawing":
+        """That function's figure of these arguments, arrays, texts and numbers."""
+        return cls(function, arguments)
+
+    def draw(self) -> "Figure":
+        """The figure."""
+        from anomaly_ae.reporting import figures
+
+        drawn: Figure = getattr(figures, self.function)(*self.arguments)
+        return drawn
+
+
+def write_figures(folder: Path, figures: "Mapping[str, Figure]", caption: str) -> None:
     """Write each figure as a PNG under its name, with the caption small below."""
     for name, figure in figures.items():
         figure.supxlabel(plain(caption), fontsize=8, color="0.4", x=0.99, ha="right")
         save = partial(figure.savefig, dpi=DPI, format="png", pil_kwargs={"compress_level": 1})
         write_with(folder / f"{name}.png", save, durable=False)
+
+
+def label(text: str, most: int = 24) -> str:
+    """A name as a label: shortened in its middle, and plain."""
+    half = (most - 1) // 2
+    return plain(text if len(text) <= most else f"{text[:half]}…{text[-half:]}")
 
 
 def plain(text: str) -> str:

@@ -1,17 +1,19 @@
 """Scores: how they are distributed, by role, by class, by p-value."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.reporting.figures.saving import Array
 from anomaly_ae.reporting.figures.style import LINE, NORMAL, ROLES, log_scale, plots
+
+if TYPE_CHECKING:
+    from anomaly_ae.calibration.conformal import Calibration
 
 FEWEST_BARS, MOST_BARS = 8, 60
 LETTER = 0.09  # inches that one takes in a label
@@ -31,8 +33,10 @@ def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: f
     return figure
 
 
-def calibration(calibrated: Calibration) -> Figure:
+def calibration(calibrated: "Calibration") -> Figure:
     """p-value by score, with the calibration scores, the threshold, and the law of the tail where there is one."""
+    import torch  # here, so that figures of plain numbers wait for none
+
     figure, (axes,) = plots(1, (7, 4.2))
     scores, threshold = calibrated.scores.numpy(), calibrated.threshold
     span = float(scores[-1] - scores[0]) or 1.0

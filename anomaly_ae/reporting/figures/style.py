@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from anomaly_ae.reporting.figures.saving import DPI, plain
+from anomaly_ae.reporting.figures.saving import DPI
 
 NORMAL, NOVEL, LINE = "#4477aa", "#ee6677", "#222222"
 MARKERS = {"normal": "o", "novel": "X"}
@@ -36,12 +36,6 @@ def log_scale(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(Numbers())
     axes.yaxis.set_minor_formatter(Numbers())
-
-
-def label(text: str, most: int = 24) -> str:
-    """A name as a label: shortened in its middle, and plain."""
-    half = (most - 1) // 2
-    return plain(text if len(text) <= most else f"{text[:half]}…{text[-half:]}")
 
 
 def distinct(names: Sequence[str]) -> list[str]:
