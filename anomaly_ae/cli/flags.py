@@ -9,7 +9,7 @@ from anomaly_ae.runtime.spelling import in_shell
 
 WITHOUT_A_FLAG = (
     *("batch_norm", "channels", "contamination", "defects", "dropout", "masked", "noise", "patience", "perceptual"),
-    *("precision", "schedule", "steps", "top_share", "weight_decay"),
+    *("precision", "schedule", "steps", "top_fraction", "weight_decay"),
 )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from anomaly_ae.config.presets import PRESETS
 from anomaly_ae.errors import UnknownName, UsageError, errors_at
+from anomaly_ae.runtime.renamed import SETTINGS, current
 from anomaly_ae.storage.yaml_files import Line
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -66,7 +67,7 @@ class RunConfig:
     preset: str = field(default="default", metadata={"choices": tuple(PRESETS)})  # fills in what was left open
     scorer: str | None = None
     # share of the heat map, its highest values, whose mean is the score; None: the scorer's own
-    top_share: float | None = field(default=None, metadata=_number(1e-6, 1, text="above 0 and at most 1"))
+    top_fraction: float | None = field(default=None, metadata=_number(1e-6, 1, text="above 0 and at most 1"))
     # share of the fit images, those that fit worst, that is left out of training and of memories
     trim_training: float = field(default=0.0, metadata=_number(0, 0.5, text="from 0 to 0.5"))
     # share of novel images smuggled into the fit set, to see what they do to a detector
@@ -141,14 +142,15 @@ PARTS: dict[str, tuple[str, ...]] = {
         *("objective", "perceptual", "noise", "masked", "defects", "augment", "epochs", "steps", "patience"),
         *("batch_size", "learning_rate", "schedule", "weight_decay", "precision", "seed", "device", "trim_training"),
     ),
-    "detection": ("preset", "scorer", "top_share", "target_fpr"),
+    "detection": ("preset", "scorer", "top_fraction", "target_fpr"),
 }
 DOTTED = tuple(f"{part}.{name}" for part, names in PARTS.items() for name in names)
 
 
 def field_name(key: str) -> str:
     """The field that a key means: `epochs`, `batch-size` and `training.epochs`. Raises `UnknownName`."""
-    plain = key.replace("-", "_")
+    part, dot, name = key.replace("-", "_").rpartition(".")
+    plain = part + dot + current(name, SETTINGS)
     if plain not in (*TYPES, *DOTTED):
         same = [dotted for dotted in DOTTED if dotted.endswith(f".{plain.rpartition('.')[2]}")]
         raise UnknownName("setting", key, (same or DOTTED) if "." in key else TYPES)

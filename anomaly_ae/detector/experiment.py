@@ -63,7 +63,7 @@ class Experiment:
             normal=normal,
             preprocessing=preprocessing,
             network=network,
-            scorer=build_scorer(str(config.scorer), config.top_share),
+            scorer=build_scorer(str(config.scorer), config.top_fraction),
             objective=build_objective(str(config.objective), features),
             augment=build_augmentation(config.augment),
             device=device,
@@ -108,7 +108,7 @@ def check_names(config: RunConfig) -> None:
 
     Raises `UnknownName`, and `UsageError` where two settings do not go together.
     """
-    find_scorers(str(config.scorer), config.top_share)
+    find_scorers(str(config.scorer), config.top_fraction)
     find_augmentations(config.augment)
     objectives = [name for _, name in parse_objective(str(config.objective))]
     if "defect" in str(config.scorer).replace(" ", "").split("+") and "repair" not in objectives:

@@ -180,7 +180,7 @@ def _build(record: DetectorRecord, header: Specs) -> tuple[Autoencoder, Scorer, 
     }
     check_tensors({name: spec for name, spec in header.items() if name.startswith(NETWORK)}, expected)
     network = record.build_network().eval()
-    scorer = build_scorer(str(record.config.scorer), record.config.top_share)
+    scorer = build_scorer(str(record.config.scorer), record.config.top_fraction)
     with torch.inference_mode():
         outputs = network.outline(record.preprocessing.shape)
         for part in scorer.iter_parts():

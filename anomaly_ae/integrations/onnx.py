@@ -131,7 +131,7 @@ def check_detector(detector: Detector) -> None:
 
 def converted(detector: Detector, kind: torch.dtype = torch.float32) -> Detector:
     """The same detector on the CPU, of floating-point numbers of that kind."""
-    scorer, state = build_scorer(str(detector.config.scorer), detector.config.top_share), detector.scorer.state()
+    scorer, state = build_scorer(str(detector.config.scorer), detector.config.top_fraction), detector.scorer.state()
     scorer.load_state(
         {name: value.to("cpu", kind if value.is_floating_point() else value.dtype) for name, value in state.items()}
     )

@@ -33,7 +33,7 @@ from anomaly_ae.scorers import build_scorer
 from anomaly_ae.storage.atomic import expand, sha256
 from anomaly_ae.storage.yaml_files import Line, Value, read_lines, read_value
 
-REUSED = ("scorer", "top_share", "target_fpr")  # settings that need no other network
+REUSED = ("scorer", "top_fraction", "target_fpr")  # settings that need no other network
 NAMED: dict[str, Callable[[str], object]] = {"autoencoder": find_autoencoder, "scorer": build_scorer}
 MOST_CELLS, DEEPEST = 2_000, 8
 OWN_KEYS = ("name", "about", "systems", "matrix", "compare_scorers", "published")

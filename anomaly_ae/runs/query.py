@@ -6,7 +6,8 @@ from anomaly_ae.config.run_config import TYPES, check_value
 from anomaly_ae.errors import ModelError, UnknownName, one_line
 from anomaly_ae.escaping import short_name
 from anomaly_ae.runs.run_results import KeptEvaluation, Listed
-from anomaly_ae.runs.store import RunFolder, RunStore, warn
+from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runtime.messages import warn_once
 
 BEST_FIRST = {"auroc": True, "false_positive_rate": False, "seconds": False}  # whether the largest comes first
 COLUMNS = ("run_id", "name", "status", "kind", "parent", "started")
@@ -53,7 +54,7 @@ def _listed(run: RunFolder) -> Listed | None:
             unlogged=record.unlogged,
         )
     except ModelError as error:
-        warn(f"{one_line(error)}, so this run is left out")
+        warn_once(f"{one_line(error)}, so this run is left out")
         return None
 
 

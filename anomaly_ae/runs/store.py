@@ -18,7 +18,6 @@ folders of their own, and name it as their parent.
 
 import csv
 import dataclasses
-import functools
 import os
 import typing
 from collections.abc import Iterator, Sequence
@@ -33,8 +32,9 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.runs.record import FAILED, FINISHED, KILLED, PIPELINE, RUNNING, RunRecord
 from anomaly_ae.runs.run_results import KeptEvaluation
-from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.messages import warn_once
 from anomaly_ae.runtime.printed import from_dict
+from anomaly_ae.runtime.renamed import SETTINGS
 from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.storage.atomic import expand, flush, storage_errors, sweep, write_csv, write_json
 from anomaly_ae.storage.schema import Count, Mismatch, Name, parse, read_json
@@ -53,8 +53,6 @@ FIELDS: dict[str, dict[str, Any]] = {
     "result.json": {"train_seconds": float | None, "epochs": Count | None, "parameters": Count | None},
     EVALUATION: typing.get_type_hints(KeptEvaluation, include_extras=True),
 }
-
-warn = functools.cache(logger.warning)  # of a damaged run, once, however often all are looked through
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ class RunStore:
                 found[RunFolder(path.parent)] = RunFolder(path.parent).record
             except ModelError as error:
                 if path.exists():  # or it has got another name, or is gone
-                    warn(f"{one_line(error)}, so this run is left out")
+                    warn_once(f"{one_line(error)}, so this run is left out")
         newest_first = sorted(found, key=lambda run: (found[run].started, found[run].id), reverse=True)
         return {run: found[run] for run in newest_first}
 
@@ -230,7 +228,7 @@ class RunFolder:
         """The settings it was started with. Raises `ModelError` when they cannot be read."""
         content = self._read("config.json")
         try:
-            return RunConfig.build(content)
+            return RunConfig.build({SETTINGS.get(name, name): value for name, value in content.items()})
         except UsageError as error:
             what = f"damaged or of another version ({one_line(error)})"
             raise ModelError(f"{self.path / 'config.json'} is {what}; train anew") from error

@@ -3,6 +3,7 @@ or silences as any other. Where nobody has configured logging, they are plain li
 """
 
 import contextlib
+import functools
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,7 @@ class DefaultHandler(StderrHandler):
 logger = logging.getLogger("anomaly_ae")
 logger.setLevel(logging.INFO)
 logger.addHandler(DefaultHandler())
+warn_once = functools.cache(logger.warning)  # of what is met again and again, as a damaged run
 
 
 @contextmanager

@@ -4,18 +4,19 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.messages import warn_once
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 FUNCTIONS = {"run_plan": "run_pipeline"}
+SETTINGS = {"top_share": "top_fraction"}  # of a training
 KEYS = {"beside": "compare_scorers"}  # of a pipeline file
 
 
 def current(name: str, renamed: dict[str, str]) -> str:
     """The name of today of what may be called as it was before, which is said then."""
     if name in renamed:
-        logger.warning(f"{name} is called {renamed[name]} now; the old name goes on to work")
+        warn_once(f"{name} is called {renamed[name]} now; the old name goes on to work")
     return renamed.get(name, name)
 
 

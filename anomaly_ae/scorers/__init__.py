@@ -50,10 +50,10 @@ SCORERS: dict[str, ScorerEntry] = {
 }
 
 
-def find_scorers(name: str, top_share: float | None = None) -> list[type[Scorer]]:
+def find_scorers(name: str, top_fraction: float | None = None) -> list[type[Scorer]]:
     """The scorers in a name, which may be several joined by `+`.
 
-    top_share: as for `build_scorer`. Raises `UnknownName`, `UsageError`.
+    top_fraction: as for `build_scorer`. Raises `UnknownName`, `UsageError`.
     """
     parts = [part.strip() for part in name.split("+")]
     if "" in parts:
@@ -62,20 +62,22 @@ def find_scorers(name: str, top_share: float | None = None) -> list[type[Scorer]
         if part not in SCORERS:
             raise UnknownName("scorer", part, [*SCORERS, "or several joined by +"])
     found = [SCORERS[part].build for part in parts]
-    if top_share and not any(map(_is_top_mean, found)):
-        raise UsageError("top_share is for scorers that are the mean of a heat map, as mse, contrast and defect are")
+    if top_fraction and not any(map(_is_top_mean, found)):
+        raise UsageError(
+            "top_fraction is for scorers that are the mean of a heat map, as mse, contrast and defect are"
+        )
     return found
 
 
-def build_scorer(name: str, top_share: float | None = None) -> Scorer:
+def build_scorer(name: str, top_fraction: float | None = None) -> Scorer:
     """The scorer called `name`; names joined by `+` are combined. Raises `UnknownName`, `UsageError`.
 
-    top_share: of the heat map, whose highest values are the score, in place of each scorer's own
+    top_fraction: of the heat map, whose highest values are the score, in place of each scorer's own
     """
-    built = [kind() for kind in find_scorers(name, top_share)]
+    built = [kind() for kind in find_scorers(name, top_fraction)]
     for each in built:
-        if top_share and isinstance(each, MapScorer) and _is_top_mean(type(each)):
-            each.top_share = top_share
+        if top_fraction and isinstance(each, MapScorer) and _is_top_mean(type(each)):
+            each.top_fraction = top_fraction
     return built[0] if len(built) == 1 else Combination(built)
 
 

@@ -28,7 +28,7 @@ class PatchNeighbors(MapScorer):
     and an even sample for a memory.
     """
 
-    top_share = 0.01
+    top_fraction = 0.01
 
     def check(self, outputs: Outputs) -> None:
         if not outputs.features:

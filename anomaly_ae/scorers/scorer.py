@@ -82,17 +82,17 @@ class Scorer(ABC):
 
 class MapScorer(Scorer):
     """A scorer that can say where; unless it says otherwise, its score is the mean of the highest values of its heat
-    map: of `top_share` of the pixels, all by default, so that no single pixel decides.
+    map: of `top_fraction` of the pixels, all by default, so that no single pixel decides.
     """
 
-    top_share = 1.0
+    top_fraction = 1.0
 
     @abstractmethod
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         """The part of each pixel in the score, float32 (N, H, W)."""
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        return top_mean(self.heat_map(images, outputs), self.top_share)
+        return top_mean(self.heat_map(images, outputs), self.top_fraction)
 
 
 def top_mean(maps: Tensor, share: float) -> Tensor:

@@ -21,7 +21,7 @@ class DefectProbability(MapScorer):
     of its highest 0.1 %.
     """
 
-    top_share = TOP
+    top_fraction = TOP
 
     def check(self, outputs: Outputs) -> None:
         if DEFECT not in outputs.heads:
@@ -36,7 +36,7 @@ class DefectProbability(MapScorer):
 class ContrastError(MapScorer):
     """`contrast`: blurred squared difference of x and x̂, both with mean 0 and contrast 1 about each pixel."""
 
-    top_share = 0.01
+    top_fraction = 0.01
 
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         difference = normalise_locally(images) - normalise_locally(outputs.reconstruction)
@@ -46,7 +46,7 @@ class ContrastError(MapScorer):
 class GradientError(MapScorer):
     """`gradient`: blurred squared difference of the gradients of x and x̂."""
 
-    top_share = 0.01
+    top_fraction = 0.01
 
     def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         difference = images - outputs.reconstruction

@@ -28,8 +28,8 @@ from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.pipeline_file import REUSED, Cell, PipelineFile, read_pipeline_file
 from anomaly_ae.runs.record import FAILED, FINISHED, PIPELINE, RUNNING, RunRecord
 from anomaly_ae.runs.run_results import PipelineResult
-from anomaly_ae.runs.store import FIGURES, RunFolder, RunStore, place_settings, warn
-from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runs.store import FIGURES, RunFolder, RunStore, place_settings
+from anomaly_ae.runtime.messages import logger, warn_once
 from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.storage.atomic import write_csv, write_json, write_text
@@ -103,7 +103,7 @@ def _digest(run: RunFolder) -> str | None:
     try:
         return str(run.read("pipeline.json").get("digest"))
     except ModelError as error:
-        warn(one_line(error))
+        warn_once(one_line(error))
         return None
 
 

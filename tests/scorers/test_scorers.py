@@ -146,7 +146,7 @@ def test_a_score_is_the_mean_of_the_highest_share_of_the_map() -> None:
     images, outputs = batch(3, seed=20, size=10)
     heat = build_scorer("mse").heat_map(images, outputs).flatten(1).sort(dim=1, descending=True).values
     for share, pixels in ((0.2, 20), (0.001, 5), (1.0, 100)):
-        scores = build_scorer("mse", top_share=share).score(images, outputs)
+        scores = build_scorer("mse", top_fraction=share).score(images, outputs)
         assert scores.tolist() == pytest.approx(heat[:, :pixels].mean(dim=1).tolist())
 
 

@@ -215,7 +215,7 @@ def test_anomalies_alone_are_measured_as_far_as_they_can_be(tmp_path: Path) -> N
     ("settings", "said"),
     [
         ({"augment": "flip"}, "did you mean 'flips'"),
-        ({"scorer": "latent-knn", "top_share": 0.1}, "top_share is for scorers"),
+        ({"scorer": "latent-knn", "top_fraction": 0.1}, "top_fraction is for scorers"),
         ({"preset": "surface", "objective": "mse"}, "scorer defect reads what objective repair teaches"),
         ({"preset": "surface", "defects": 0}, "needs defects to repair"),
         ({"autoencoder": "repair", "latent": 12, "image_size": 32}, "a multiple of 16"),
