@@ -150,6 +150,20 @@ def test_every_module_has_its_test_file_or_stands_on_the_list() -> None:
     assert all((tests / where).exists() for where in TESTED_ELSEWHERE)
 
 
+def test_flags_are_spelt_in_one_place_below_the_command_line() -> None:
+    """`runtime.spelling` makes the commands that messages suggest; git and MLflow, which are called, have theirs."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    found = set()
+    for path in FILES:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        docstrings = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, documented)}
+        texts = {str(node.value) for node in nodes if isinstance(node, ast.Constant)} - docstrings
+        if any(re.search(r"(^|\s)--[a-z]", text) for text in texts):
+            found.add(module_of(path))
+    calling = {"tracking.client", "tracking.descriptions", "tracking.server"}
+    assert {name for name in found if not name.startswith("cli")} == calling | {"runtime.spelling"}
+
+
 def test_mlflow_is_imported_in_tracking_and_in_the_code_of_its_model_alone() -> None:
     importing = {path for path in FILES if re.search(r"(import|from) mlflow", path.read_text())}
     assert {path.parent.name for path in importing - {PACKAGE / "integrations" / "pyfunc.py"}} == {"tracking"}
