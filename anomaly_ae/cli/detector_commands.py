@@ -61,7 +61,7 @@ def train(
     image_size: Annotated[
         str | None, typer.Option(metavar="N|HxW", help="Resize the images [as the autoencoder or the data have it].")
     ] = None,
-    fit: Annotated[
+    resize_mode: Annotated[
         str | None, typer.Option(metavar="NAME", help="Other proportions: stretch, pad or crop [stretch].")
     ] = None,
     intensity: Annotated[

@@ -30,7 +30,8 @@ def parse_setting(text: str) -> tuple[str, str]:
     return key, value
 
 
-RENAMED = {"--beside": "--compare-scorers"}  # flags, which are still taken by the names that they had before
+# Flags that had another name before, by which they are still taken
+RENAMED = {"--beside": "--compare-scorers", "--fit": "--resize-mode"}
 
 
 def with_current_flags(arguments: Sequence[str]) -> list[str]:

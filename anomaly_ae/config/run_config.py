@@ -45,7 +45,7 @@ class RunConfig:
     image_size: str | None = None  # "64" or "64x48", height first; None: as the autoencoder or the data have it
     tile: str | None = None  # pixels of overlapping tiles that the network sees the images in; None: whole images
     channels: int | None = field(default=None, metadata={"choices": (None, 1, 3)})  # None: as the pictures have it
-    fit: str = field(
+    resize_mode: str = field(
         default="stretch", metadata={"choices": ("stretch", "pad", "crop")}
     )  # what is done with other proportions
     # LOW:HIGH, the values that are black and white in pictures of more than 8 bits, or p1:p99, percentiles of theirs;
@@ -136,7 +136,10 @@ LOCATION_FIELDS = ("data_dir", "device", "experiment")  # settings that say wher
 
 # The parts that a file may group its settings by.
 PARTS: dict[str, tuple[str, ...]] = {
-    "data": ("normal", "dataset", "data_dir", "image_size", "tile", "channels", "fit", "intensity", "contamination"),
+    "data": (
+        *("normal", "dataset", "data_dir", "image_size", "tile", "channels", "resize_mode", "intensity"),
+        "contamination",
+    ),
     "network": ("autoencoder", "latent", "batch_norm", "dropout"),
     "training": (
         *("objective", "perceptual", "noise", "masked", "defects", "augment", "epochs", "steps", "patience"),

@@ -169,10 +169,10 @@ class PictureData:
         height, width = (round(float(np.median(good[side]))) for side in ("height", "width"))
         return 3 if _coloured(good["pixels"]) else 1, height, width
 
-    def size_words(self, seen: tuple[int, int], side: int, fit: str) -> list[str]:
+    def size_words(self, seen: tuple[int, int], side: int, resize_mode: str) -> list[str]:
         """What seeing the pictures in height and width `seen` does to them, or costs: see `profile.size_words`."""
         heights, widths = (self._looked_at[name].astype(np.int64) for name in ("height", "width"))
-        return size_words(heights, widths, seen, side, fit)
+        return size_words(heights, widths, seen, side, resize_mode)
 
     @cached_property
     def _learned(self) -> Integers:
@@ -259,7 +259,7 @@ class PictureData:
         at = {self.listing.paths[picture]: masks for picture, masks in self.layout.masks.items()}
         owners = [i for i, name in enumerate(names) for _ in at.get(name, ())]
         wanted = np.array([mask for name in names for mask in at.get(name, ())])
-        target = Target((1, *preprocessing.shape[1:]), preprocessing.fit, mask=True)
+        target = Target((1, *preprocessing.shape[1:]), preprocessing.resize_mode, mask=True)
         sizes = self._sizes([names[i] for i in owners])
         masks, known = torch.zeros(len(names), *target.shape[1:], dtype=torch.bool), torch.zeros(len(names)).bool()
         known[owners] = True

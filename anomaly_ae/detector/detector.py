@@ -127,7 +127,7 @@ class Detector:
     def differences(self, images: Images) -> list[str]:
         """How images look unlike those of the training altogether: inverted, brighter, clipped, of another size."""
         prepared, brightness = self.preprocessing.prepare_and_compare(images)
-        stretched = size_difference(size_of(images), self.preprocessing.shape[1:], self.preprocessing.fit)
+        stretched = size_difference(size_of(images), self.preprocessing.shape[1:], self.preprocessing.resize_mode)
         return [*([stretched] if stretched else []), *brightness, *self.profile.differences(prepared)]
 
     def predict(self, images: Images) -> Tensor:

@@ -51,14 +51,14 @@ class Target:
     """What a picture is to become.
 
     shape:     C, H, W, C 1 or 3
-    fit:       see `place`
+    resize_mode: see `place`
     intensity: which values are black and white in files of more than 8 bits; None where those of the training had 8
     sample:    how many of its values are wanted as they are in the file, see `DeepImage.sample`
     mask:      whether it is a mask of defects: 255 for what is defective, see `find_defects`
     """
 
     shape: Shape
-    fit: str = STRETCH
+    resize_mode: str = STRETCH
     intensity: Intensity | None = None
     sample: int = 0
     mask: bool = False
@@ -129,7 +129,7 @@ def convert(image: Image.Image, target: Target, draft: bool = False) -> Picture:
     _require_size(image)
     stored = image.size
     if draft:
-        image.draft(None, _least(image.size, (width, height), target.fit))
+        image.draft(None, _least(image.size, (width, height), target.resize_mode))
     kind, clipped, sample = kind_of(image), 0.0, None
     if kind == EIGHT:
         image.load()  # here, for reading EXIF data may load what is damaged and say nothing; and a TIFF turns itself
@@ -146,7 +146,7 @@ def convert(image: Image.Image, target: Target, draft: bool = False) -> Picture:
     plain = flat.convert(MODES[channels])
     turned = plain.transpose(TURNS[orientation]) if orientation in TURNS else plain
     pixels = np.zeros(target.shape, np.uint8)
-    _put(pixels, turned, place(turned.size, (width, height), target.fit))
+    _put(pixels, turned, place(turned.size, (width, height), target.resize_mode))
     return Picture(pixels, *seen, kind, clipped, sample)
 
 
@@ -155,7 +155,7 @@ def _convert_mask(image: Image.Image, target: Target) -> Picture:
     stored = Image.fromarray(find_defects(image))
     orientation = _orientation(image)  # only now, for it may load what has more than 8 bits
     turned = stored.transpose(TURNS[orientation]) if orientation in TURNS else stored
-    placed = place(turned.size, target.shape[:0:-1], target.fit)
+    placed = place(turned.size, target.shape[:0:-1], target.resize_mode)
     left, top, width, height = placed.at
     pixels = np.zeros(target.shape, np.uint8)
     pixels[:, top : top + height, left : left + width] = 255 * cover(np.asarray(turned), placed.seen, (width, height))
@@ -179,29 +179,29 @@ class Fitted:
     at: tuple[int, int, int, int]
 
 
-def place(size: tuple[int, int], box: tuple[int, int], fit: str) -> Fitted:
+def place(size: tuple[int, int], box: tuple[int, int], resize_mode: str) -> Fitted:
     """How a picture of `size` comes into `box`, both (width, height).
 
-    fit: `stretch`, all of it on all of the box; `pad`, all of it, proportions kept, black around it; `crop`, as much
-    of its middle as fills the box, proportions kept; `inside`, all of it, never enlarged, at the top left
+    resize_mode: `stretch`, all of it on all of the box; `pad`, all of it, proportions kept, black around it; `crop`,
+    as much of its middle as fills the box, proportions kept; `inside`, all of it, never enlarged, at the top left
     """
     width, height = size
     whole = (0.0, 0.0, float(width), float(height))
-    if fit == CROP:
+    if resize_mode == CROP:
         scale = max(box[0] / width, box[1] / height)
         left, top = (width - box[0] / scale) / 2, (height - box[1] / scale) / 2
         return Fitted((left, top, width - left, height - top), (0, 0, *box))
-    if fit == PAD:
+    if resize_mode == PAD:
         scale = min(box[0] / width, box[1] / height)
         small = max(1, round(width * scale)), max(1, round(height * scale))
         return Fitted(whole, ((box[0] - small[0]) // 2, (box[1] - small[1]) // 2, *small))
-    return Fitted(whole, (0, 0, *(size_inside(size, box) if fit == INSIDE else box)))
+    return Fitted(whole, (0, 0, *(size_inside(size, box) if resize_mode == INSIDE else box)))
 
 
-def _least(stored: tuple[int, int], box: tuple[int, int], fit: str) -> tuple[int, int]:
+def _least(stored: tuple[int, int], box: tuple[int, int], resize_mode: str) -> tuple[int, int]:
     """The least width and height that a file may be decoded to, whichever way up it is."""
     side = FINER * max(box)
-    if fit != CROP:
+    if resize_mode != CROP:
         return side, side
     scale = side / min(stored)
     return math.ceil(stored[0] * scale), math.ceil(stored[1] * scale)
@@ -221,16 +221,16 @@ def size_inside(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def resize(plane: npt.NDArray[Any], height: int, width: int, fit: str = STRETCH) -> npt.NDArray[Any]:
+def resize(plane: npt.NDArray[Any], height: int, width: int, resize_mode: str = STRETCH) -> npt.NDArray[Any]:
     """A channel (H', W'), uint8 or float32, at H×W: bilinear, smoothed where it shrinks, as files are."""
     image, resized = Image.fromarray(plane), np.zeros((height, width), plane.dtype)
-    _put(resized[None], image, place(image.size, (width, height), fit))
+    _put(resized[None], image, place(image.size, (width, height), resize_mode))
     return resized
 
 
-def put_back(heat: npt.NDArray[np.float32], height: int, width: int, fit: str) -> npt.NDArray[np.float32]:
+def put_back(heat: npt.NDArray[np.float32], height: int, width: int, resize_mode: str) -> npt.NDArray[np.float32]:
     """A map (h, w) of what a detector saw, over the whole picture of H×W it saw it in; 0 where it saw nothing."""
-    placed = place((width, height), (heat.shape[1], heat.shape[0]), fit)
+    placed = place((width, height), (heat.shape[1], heat.shape[0]), resize_mode)
     left, top, w, h = placed.at
     x0, y0, x1, y1 = (round(edge) for edge in placed.seen)
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)

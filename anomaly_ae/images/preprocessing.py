@@ -26,7 +26,7 @@ Images = Tensor | npt.NDArray[Any] | Image.Image | Sequence[Image.Image]
 class Preprocessing:
     """Images of one size, `channels` × `height` × `width`; those of another height or width are resized to it.
 
-    fit:       what is done with other proportions: stretch, pad or crop, see `decoding.place`
+    resize_mode: what is done with other proportions: stretch, pad or crop, see `decode.place`
     intensity: which values are black and white in files of more than 8 bits, as found in the training; None where
                those had 8
     """
@@ -34,15 +34,15 @@ class Preprocessing:
     channels: Side
     height: Side
     width: Side
-    fit: Annotated[str, OneOf((decode.STRETCH, decode.PAD, decode.CROP))] = decode.STRETCH
+    resize_mode: Annotated[str, OneOf((decode.STRETCH, decode.PAD, decode.CROP))] = decode.STRETCH
     intensity: Intensity | None = None
 
     @classmethod
     def for_shape(
-        cls, shape: Sequence[int], fit: str = decode.STRETCH, intensity: Intensity | None = None
+        cls, shape: Sequence[int], resize_mode: str = decode.STRETCH, intensity: Intensity | None = None
     ) -> "Preprocessing":
         channels, height, width = shape
-        return cls(channels, height, width, fit, intensity)
+        return cls(channels, height, width, resize_mode, intensity)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -51,7 +51,7 @@ class Preprocessing:
     @property
     def target(self) -> decode.Target:
         """What a file is to become."""
-        return decode.Target(self.shape, self.fit, self.intensity)
+        return decode.Target(self.shape, self.resize_mode, self.intensity)
 
     def decoders(self, source: Source, workers: int | None = None) -> Decoders:
         """Processes that decode a source's files to such images."""
@@ -82,7 +82,7 @@ class Preprocessing:
         checked, differences = self._check(images), list[str]()
         if checked.dtype != torch.uint8 and not checked.is_floating_point():
             checked, differences = self._scale(checked)
-        return resize(checked, (self.height, self.width), self.fit), differences
+        return resize(checked, (self.height, self.width), self.resize_mode), differences
 
     def prepare_set(self, images: ImageSet) -> ImageSet:
         """The same with labelled images."""
@@ -146,7 +146,7 @@ def _pictures(images: Any) -> list[Image.Image]:
     return list(pictures) if all(isinstance(picture, Image.Image) for picture in pictures) else []
 
 
-def resize(images: Tensor, size: tuple[int, int], fit: str = decode.STRETCH) -> Tensor:
+def resize(images: Tensor, size: tuple[int, int], resize_mode: str = decode.STRETCH) -> Tensor:
     """Images (N, C, H', W'), uint8 or float in [0, 1], at `size`, each channel as that of a file."""
     if tuple(images.shape[-2:]) == size:
         return images
@@ -154,5 +154,5 @@ def resize(images: Tensor, size: tuple[int, int], fit: str = decode.STRETCH) -> 
     flat = planes.cpu().contiguous().flatten(0, 1).numpy()
     resized = np.zeros((len(flat), *size), flat.dtype)
     for i, plane in enumerate(flat):
-        resized[i] = decode.resize(plane, *size, fit)
+        resized[i] = decode.resize(plane, *size, resize_mode)
     return torch.from_numpy(resized).view(*images.shape[:2], *size).to(images.device, images.dtype)

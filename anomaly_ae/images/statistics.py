@@ -75,25 +75,28 @@ class Profile:
         ]
 
 
-def size_difference(given: tuple[int, int], wanted: tuple[int, int], fit: str = STRETCH) -> str | None:
+def size_difference(given: tuple[int, int], wanted: tuple[int, int], resize_mode: str = STRETCH) -> str | None:
     """A word on images whose height and width had to be stretched, or enlarged to more than twice; else None."""
     up, wide = wanted[0] / given[0], wanted[1] / given[1]
     shape = f"the images are {given[0]}×{given[1]} and the detector works at {wanted[0]}×{wanted[1]}"
-    if fit == STRETCH and max(up / wide, wide / up) > MOST_STRETCH:
+    if resize_mode == STRETCH and max(up / wide, wide / up) > MOST_STRETCH:
         return f"{shape}: they are stretched"
     return f"{shape}: they have less detail than those in training" if min(up, wide) > 2 else None
 
 
-def size_words(heights: Sides, widths: Sides, seen: tuple[int, int], side: int, fit: str = STRETCH) -> list[str]:
+def size_words(
+    heights: Sides, widths: Sides, seen: tuple[int, int], side: int, resize_mode: str = STRETCH
+) -> list[str]:
     """What training pictures of these heights and widths, (N,), lose or cost where they are seen in height and width
     `seen`, in words; nothing where that is as it should be. side: of the square that training is made for
     """
     words, (height, width) = [], seen
     odd = np.maximum(heights * width / (widths * height), widths * height / (heights * width)) > MOST_STRETCH
-    if fit == STRETCH and odd.any():
+    if resize_mode == STRETCH and odd.any():
         words.append(
             f"size: {odd.mean():.0%} of the pictures have other proportions than {height}×{width} and are stretched "
-            f"to it; {setting('image_size')} sets another size, {setting('fit', 'pad')} or crop keeps proportions"
+            f"to it; {setting('image_size')} sets another size, {setting('resize_mode', 'pad')} or crop keeps "
+            "proportions"
         )
     if height * width > MOST_COST * side**2:
         words.append(

@@ -184,13 +184,15 @@ def _in_double(operator: Any) -> Callable[..., Tensor]:
 def metadata(detector: Detector) -> dict[str, str]:
     """What a file's metadata say of the detector, each as JSON, for whoever has the file alone."""
     calibration, config = detector.calibration, detector.config
+    preprocessing = dataclasses.asdict(detector.preprocessing)
+    preprocessing["fit"] = preprocessing.pop("resize_mode")  # as programs know it that read such files
     said = {
         "threshold": detector.threshold,
         "target_fpr": calibration.target_fpr,
         "guarantee": calibration.guarantee,
         "calibration_images": len(calibration.scores),
         "calibration_sha256": sha256(calibration.scores.numpy().tobytes()),
-        "preprocessing": dataclasses.asdict(detector.preprocessing),
+        "preprocessing": preprocessing,
         "autoencoder": config.autoencoder,
         "scorer": config.scorer,
         "dataset": config.dataset,

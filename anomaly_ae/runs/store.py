@@ -34,7 +34,7 @@ from anomaly_ae.runs.record import FAILED, FINISHED, KILLED, PIPELINE, RUNNING, 
 from anomaly_ae.runs.run_results import KeptEvaluation
 from anomaly_ae.runtime.messages import warn_once
 from anomaly_ae.runtime.printed import from_dict
-from anomaly_ae.runtime.renamed import SETTINGS
+from anomaly_ae.runtime.renamed import with_current_names
 from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.storage.atomic import expand, flush, storage_errors, sweep, write_csv, write_json
 from anomaly_ae.storage.schema import Count, Mismatch, Name, parse, read_json
@@ -228,7 +228,7 @@ class RunFolder:
         """The settings it was started with. Raises `ModelError` when they cannot be read."""
         content = self._read("config.json")
         try:
-            return RunConfig.build({SETTINGS.get(name, name): value for name, value in content.items()})
+            return RunConfig.build(with_current_names(content))
         except UsageError as error:
             what = f"damaged or of another version ({one_line(error)})"
             raise ModelError(f"{self.path / 'config.json'} is {what}; train anew") from error

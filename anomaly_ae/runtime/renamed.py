@@ -1,7 +1,7 @@
 """Names that something had before, and is still found by; whoever uses one reads what it is called now."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from anomaly_ae.runtime.messages import warn_once
@@ -9,7 +9,7 @@ from anomaly_ae.runtime.messages import warn_once
 F = TypeVar("F", bound=Callable[..., Any])
 
 FUNCTIONS = {"run_plan": "run_pipeline"}
-SETTINGS = {"top_share": "top_fraction"}  # of a training
+SETTINGS = {"fit": "resize_mode", "top_share": "top_fraction"}  # of a training
 KEYS = {"beside": "compare_scorers"}  # of a pipeline file
 
 
@@ -18,6 +18,11 @@ def current(name: str, renamed: dict[str, str]) -> str:
     if name in renamed:
         warn_once(f"{name} is called {renamed[name]} now; the old name goes on to work")
     return renamed.get(name, name)
+
+
+def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that the package kept itself, by the names of today; nobody need be told."""
+    return {SETTINGS.get(name, name): value for name, value in settings.items()}
 
 
 def renamed_arguments(**renamed: str) -> Callable[[F], F]:

@@ -52,11 +52,13 @@ def load_previews(
                 view = next(views)
                 if not records[i]["error"] and not view["error"]:
                     picture = _crop(view, side)
-                    yield Preview(position, picture, rebuilt[i], _over(picture, heat[i], detector.preprocessing.fit))
+                    yield Preview(
+                        position, picture, rebuilt[i], _over(picture, heat[i], detector.preprocessing.resize_mode)
+                    )
 
 
-def _over(picture: Pixels, heat: Heat | None, fit: str) -> Heat | None:
-    return None if heat is None else put_back(heat, picture.shape[0], picture.shape[1], fit)
+def _over(picture: Pixels, heat: Heat | None, resize_mode: str) -> Heat | None:
+    return None if heat is None else put_back(heat, picture.shape[0], picture.shape[1], resize_mode)
 
 
 def _split(positions: Positions, size: int) -> list[Positions]:

@@ -70,7 +70,9 @@ def find_differences(detector: Detector, results: Results) -> list[str]:
     good = results[is_scored(results)]
     if not len(good):
         return []
-    stretched = size_difference(_middle_size(good), detector.preprocessing.shape[1:], detector.preprocessing.fit)
+    stretched = size_difference(
+        _middle_size(good), detector.preprocessing.shape[1:], detector.preprocessing.resize_mode
+    )
     brightness, contrast = (torch.tensor(good[name]) for name in ("brightness", "contrast"))
     return [
         *([stretched] if stretched else []),

@@ -28,6 +28,7 @@ from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger, report_skipped
+from anomaly_ae.runtime.renamed import with_current_names
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.schema import parse
@@ -102,16 +103,18 @@ class View:
         learned = data.learning(normal)
         shape = _shape(config, learned)  # now, for it may download
         if isinstance(learned, PictureData):
-            for words in learned.size_words(shape[1:], find_autoencoder(str(config.autoencoder)).side, config.fit):
+            for words in learned.size_words(
+                shape[1:], find_autoencoder(str(config.autoencoder)).side, config.resize_mode
+            ):
                 logger.info(words)
-        preprocessing = Preprocessing.for_shape(shape, config.fit, learned.find_intensity(config.intensity))
+        preprocessing = Preprocessing.for_shape(shape, config.resize_mode, learned.find_intensity(config.intensity))
         return cls(preprocessing, data.classes, tuple(data.classes[position] for position in normal))
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> "View":
         """The one that `record` made a record of. Raises `ModelError`."""
         with _of_record():
-            preprocessing = parse(Preprocessing, record["preprocessing"])
+            preprocessing = parse(Preprocessing, with_current_names(record["preprocessing"]))
             return cls(preprocessing, tuple(record["classes"]), tuple(record["normal"]))
 
 

@@ -118,11 +118,11 @@ def test_colour_is_found_by_looking(tmp_path: Path, make: Callable[[], np.ndarra
     assert open_data(str(tmp_path)).shape == (channels, 20, 30)
 
 
-@pytest.mark.parametrize("fit", [STRETCH, PAD, CROP])
+@pytest.mark.parametrize("resize_mode", [STRETCH, PAD, CROP])
 def test_too_many_for_the_memory_lie_in_a_file_and_are_the_same(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fit: str
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resize_mode: str
 ) -> None:
-    preprocessing = Preprocessing(1, 8, 12, fit)
+    preprocessing = Preprocessing(1, 8, 12, resize_mode)
     held = open_data(str(folder)).load(preprocessing)
     monkeypatch.setenv("ANOMALY_AE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(memmap, "memory_budget", lambda: 200)

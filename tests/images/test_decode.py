@@ -21,8 +21,8 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (4, 6), dtype=np.uint8)
 RGB = np.dstack([PIXELS, 255 - PIXELS, PIXELS])
 
 
-def decode(content: bytes, shape: tuple[int, int, int], fit: str = STRETCH) -> Picture:
-    return decode_content(content, Target(shape, fit))
+def decode(content: bytes, shape: tuple[int, int, int], resize_mode: str = STRETCH) -> Picture:
+    return decode_content(content, Target(shape, resize_mode))
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -203,23 +203,26 @@ def test_a_large_jpeg_is_cropped_to_its_middle_however_it_is_decoded() -> None:
     assert int(pixels[:, 18:].min()) > 190
 
 
-@pytest.mark.parametrize("fit", [STRETCH, PAD, CROP])
-def test_arrays_are_fitted_as_files_are(fit: str) -> None:
+@pytest.mark.parametrize("resize_mode", [STRETCH, PAD, CROP])
+def test_arrays_are_fitted_as_files_are(resize_mode: str) -> None:
     image = halves(37, 22)
     whole = torch.from_numpy(np.array(image))[None, None]
     assert torch.equal(
-        resize(whole, (16, 12), fit)[0], torch.from_numpy(decode(encoded(image), (1, 16, 12), fit).pixels)
+        resize(whole, (16, 12), resize_mode)[0],
+        torch.from_numpy(decode(encoded(image), (1, 16, 12), resize_mode).pixels),
     )
 
 
-@pytest.mark.parametrize(("fit", "size"), [(STRETCH, (40, 20)), (PAD, (40, 20)), (PAD, (20, 40)), (CROP, (40, 20))])
-def test_a_map_is_put_back_where_the_detector_looked(fit: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("resize_mode", "size"), [(STRETCH, (40, 20)), (PAD, (40, 20)), (PAD, (20, 40)), (CROP, (40, 20))]
+)
+def test_a_map_is_put_back_where_the_detector_looked(resize_mode: str, size: tuple[int, int]) -> None:
     width, height = size
     pixels = np.zeros((height, width), np.uint8)
     pixels[8:12, 16:20] = 255 if width == 40 else 0
     pixels[18:22, 8:12] = 255 if height == 40 else 0
-    seen = decode(encoded(Image.fromarray(pixels)), (1, 16, 16), fit).pixels[0].astype(np.float32)
-    back = put_back(seen, height, width, fit)
+    seen = decode(encoded(Image.fromarray(pixels)), (1, 16, 16), resize_mode).pixels[0].astype(np.float32)
+    back = put_back(seen, height, width, resize_mode)
     assert back.shape == (height, width)
     centre = [float((np.indices(back.shape)[axis] * back).sum() / back.sum()) for axis in (0, 1)]
     true = [float((np.indices(back.shape)[axis] * pixels).sum() / pixels.sum()) for axis in (0, 1)]
@@ -228,4 +231,4 @@ def test_a_map_is_put_back_where_the_detector_looked(fit: str, size: tuple[int, 
 
 def test_what_can_be_asked_for_is_what_can_be_done() -> None:
     fields = {field.name: field for field in dataclasses.fields(RunConfig)}
-    assert fields["fit"].metadata["choices"] == (STRETCH, PAD, CROP)
+    assert fields["resize_mode"].metadata["choices"] == (STRETCH, PAD, CROP)

@@ -95,16 +95,16 @@ def test_no_defect_is_lost_where_masks_are_made_smaller(side: int) -> None:
             assert (seen == (mask > 0)).all()
 
 
-@pytest.mark.parametrize("fit", [STRETCH, PAD, CROP])
-def test_masks_are_fitted_as_their_pictures_are(fit: str) -> None:
+@pytest.mark.parametrize("resize_mode", [STRETCH, PAD, CROP])
+def test_masks_are_fitted_as_their_pictures_are(resize_mode: str) -> None:
     mask = np.zeros((40, 80), np.uint8)
     mask[15:25, 30:50] = 1
     content = io.BytesIO()
     Image.fromarray(mask).save(content, "PNG")
-    seen = decode.decode(content.getvalue(), Target((1, 20, 20), fit, mask=True)).pixels[0] > 0
+    seen = decode.decode(content.getvalue(), Target((1, 20, 20), resize_mode, mask=True)).pixels[0] > 0
     content = io.BytesIO()
     Image.fromarray(mask * 255).save(content, "PNG")
-    pixels = decode.decode(content.getvalue(), Target((1, 20, 20), fit)).pixels[0]
+    pixels = decode.decode(content.getvalue(), Target((1, 20, 20), resize_mode)).pixels[0]
     assert not (~seen & (pixels > 127)).any()
     assert not (seen & (pixels == 0)).any()
 

@@ -46,7 +46,7 @@ def test_another_size_is_said_where_it_matters(given: tuple[int, int], word: str
 
 
 @pytest.mark.parametrize(
-    ("sizes", "seen", "fit", "words"),
+    ("sizes", "seen", "resize_mode", "words"),
     [
         ([(100, 130)] * 4, (98, 128), "stretch", []),
         (
@@ -61,10 +61,10 @@ def test_another_size_is_said_where_it_matters(given: tuple[int, int], word: str
     ],
 )
 def test_the_size_in_which_pictures_are_seen_is_said_where_it_is_odd(
-    sizes: list[tuple[int, int]], seen: tuple[int, int], fit: str, words: list[str]
+    sizes: list[tuple[int, int]], seen: tuple[int, int], resize_mode: str, words: list[str]
 ) -> None:
     heights, widths = np.array(sizes).T
-    told = size_words(heights, widths, seen, 128, fit)
+    told = size_words(heights, widths, seen, 128, resize_mode)
     assert len(told) == len(words)
     assert all(part in text for part, text in zip(words, told, strict=True))
 

@@ -45,7 +45,7 @@ def test_a_key_of_a_pipeline_file_is_read_by_the_name_that_it_had_before(tmp_pat
     assert cell.compare_scorers == ("pca",)
 
 
-@pytest.mark.parametrize(("old", "value"), [("top_share", 0.01)])
+@pytest.mark.parametrize(("old", "value"), [("top_share", 0.01), ("fit", "pad")])
 def test_a_setting_is_taken_by_the_name_that_it_had_before(
     tmp_path: Path, old: str, value: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,6 +61,6 @@ def test_the_settings_of_an_older_run_are_read_without_a_word(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunFolder(tmp_path)
-    (run.path / "config.json").write_text('{"normal": "0", "top_share": 0.01}')
-    assert run.config == RunConfig(normal="0", top_fraction=0.01)
+    (run.path / "config.json").write_text('{"normal": "0", "fit": "pad", "top_share": 0.01}')
+    assert run.config == RunConfig(normal="0", resize_mode="pad", top_fraction=0.01)
     assert not capsys.readouterr().err

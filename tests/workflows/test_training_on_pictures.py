@@ -69,7 +69,7 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     place = tmp_path_factory.mktemp(request.param)
     home = RunStore.find(str(place / "mlruns"))
     cloths = make_set(place / "cloths", request.param == "colour")
-    train(home, cloths, preset="surface", steps=220, image_size="40x48", fit="pad")
+    train(home, cloths, preset="surface", steps=220, image_size="40x48", resize_mode="pad")
     with drawing():
         return home, cloths, anomaly_ae.evaluate(home=home, compare_scorers=["mse", "pixel-knn"])
 
