@@ -9,7 +9,7 @@ from anomaly_ae.runs.record import FINISHED
 from anomaly_ae.runs.store import RunFolder, RunStore
 from tests.conftest import start
 
-TOGETHER = 8
+TOGETHER = 4
 EPOCHS = 3
 
 
@@ -39,8 +39,8 @@ def assert_nothing_is_lost(client: MlflowClient, run: RunFolder) -> None:
     assert client.list_logged_model_artifacts(model.model_id)
 
 
-@pytest.mark.timeout(400)  # eight times ten seconds of a processor, and others may be at work
-def test_eight_trainings_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.timeout(400)  # four times ten seconds of a processor, and others may be at work
+def test_trainings_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # they share the processor
     settings = ("train", "--normal", "0,1,2", "--epochs", str(EPOCHS), "--experiment", "together")
     started = [start(tmp_path, *settings, "--seed", str(seed)) for seed in range(TOGETHER)]

@@ -10,7 +10,7 @@ import anomaly_ae
 from anomaly_ae import AutoencoderDetector
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import Interrupted
-from anomaly_ae.integrations import fitting
+from anomaly_ae.integrations import sklearn as estimators
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.torch_state import left_as_found, threads_for
 from anomaly_ae.workflows.train import resume
@@ -43,7 +43,7 @@ def test_where_torch_came_first_it_is_said_what_to_set() -> None:
 
 
 def test_the_estimator_warns_whoever_called_it_where_torch_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "spinning", lambda: "import anomaly_ae first")
+    monkeypatch.setattr(estimators, "spinning", lambda: "import anomaly_ae first")
     with pytest.warns(RuntimeWarning, match="import anomaly_ae first") as caught:
         AutoencoderDetector(epochs=1, device="cpu").fit(np.random.default_rng(0).random((60, 4)))
     assert caught[0].filename == __file__

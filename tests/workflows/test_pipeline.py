@@ -82,7 +82,7 @@ def test_published_figures_stand_beside_ours(ran: Ran) -> None:
     by_measure = {row.measure: row for row in ran.result.published}
     assert by_measure["test_mse"].difference == pytest.approx(ran.result.comparison[0].test_mse - 0.05)
     history = cells(ran.home, ran.result.run_id)["two · autoencoder vanilla · normal all"].history()
-    assert by_measure["train_loss@2"]["ours"] == history[1].train_loss
+    assert by_measure["train_loss@2"].ours == history[1].train_loss
 
 
 def test_another_scorer_takes_over_the_network(home: RunStore, tmp_path: Path) -> None:
