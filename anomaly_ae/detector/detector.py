@@ -47,6 +47,7 @@ from anomaly_ae.images.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.images.statistics import Profile, size_difference
 from anomaly_ae.metrics.ranking import require_numbers
 from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.renamed import say_renamed
 from anomaly_ae.scorers import MapScorer, Scorer
 from anomaly_ae.storage.atomic import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.storage.schema import Mismatch
@@ -163,13 +164,18 @@ class Detector:
         """Images, float32 (N, C, H, W) in [0, 1], of latents, float32 (N, D)."""
         return map_latents(self.network, latents, self.preprocessing.shape)
 
-    def heat_map(self, images: Images) -> Tensor | None:
+    def anomaly_map(self, images: Images) -> Tensor | None:
         """The part of each pixel in the score, float32 (N, H, W); for a combination, in its first part with a map.
 
         None when the scorer has no heat map.
         """
         scorer = self.map_scorer
-        return None if scorer is None else self._each(images, scorer.heat_map, self.preprocessing.shape[1:])
+        return None if scorer is None else self._each(images, scorer.anomaly_map, self.preprocessing.shape[1:])
+
+    def heat_map(self, images: Images) -> Tensor | None:
+        """`anomaly_map` by the name that it had before."""
+        say_renamed("heat_map", "anomaly_map")
+        return self.anomaly_map(images)
 
     @property
     def map_scorer(self) -> MapScorer | None:

@@ -128,7 +128,7 @@ def _heat_level(detector: Detector, images: Tensor) -> float | None:
     some = images[sample(len(images), REFERENCES)]
     if detector.map_scorer is None:
         return None
-    maps = map_images(detector.network, some, detector.map_scorer.heat_map, detector.preprocessing.shape[1:])
+    maps = map_images(detector.network, some, detector.map_scorer.anomaly_map, detector.preprocessing.shape[1:])
     rank = max(1, alarms_allowed(p_value_levels(len(some)), detector.calibration.target_fpr))
     return float(maps.flatten(1).amax(dim=1).topk(rank).values[-1])
 

@@ -50,7 +50,7 @@ def map_defects(detector: Detector, test: ImageSet, masks: Tensor, known: Tensor
     positions = torch.nonzero(known | torch.from_numpy(~novelty(detector, test))).flatten()
     most = max(1, MOST_PIXELS // masks[0].numel())
     positions = positions[torch.linspace(0, len(positions) - 1, min(most, len(positions))).long()]
-    maps = detector.heat_map(test.images[positions])
+    maps = detector.anomaly_map(test.images[positions])
     return None if maps is None else Mapped(positions, maps, masks[positions])
 
 
@@ -217,7 +217,7 @@ def _measure_map(detector: Detector, test: ImageSet, mapped: Mapped | None) -> d
     """The figures of a detector's heat maps where defects are known; nothing where none are."""
     if mapped is None:
         return {}
-    maps = detector.heat_map(test.images[mapped.positions])
+    maps = detector.anomaly_map(test.images[mapped.positions])
     found = None if maps is None else dataclasses.replace(mapped, maps=maps)
     return _measure_pixels(found, np.ones(len(test), bool))
 

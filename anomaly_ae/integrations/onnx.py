@@ -76,7 +76,7 @@ class Graph(nn.Module):
         outputs = self.network(pixels)
         score = detector.scorer.score(pixels, outputs)
         p, mapper = p_values(detector.calibration, score), detector.map_scorer
-        heat = [] if mapper is None else [mapper.heat_map(pixels, outputs)]
+        heat = [] if mapper is None else [mapper.anomaly_map(pixels, outputs)]
         return [outputs.reconstruction, score, p, score > self.threshold, *heat]
 
 
@@ -298,7 +298,7 @@ def _expect(detector: Detector, images: Tensor, kind: torch.dtype = torch.float3
         SCORE: (score, score.abs().clamp_min(usual)),
     }
     if detector.map_scorer is not None:
-        heat = torch.cat([detector.map_scorer.heat_map(*each) for each in passed])
+        heat = torch.cat([detector.map_scorer.anomaly_map(*each) for each in passed])
         expected[HEAT_MAP] = heat, heat.abs().amax(dim=(1, 2), keepdim=True).clamp_min(detector.heat_level or 0)
     return expected
 

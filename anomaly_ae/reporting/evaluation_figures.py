@@ -70,7 +70,7 @@ def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor,
     if chosen.names:
         files = [label(shown(name).rpartition("/")[2], 15) for name in chosen.names]
         titles = [f"{file}\n{title}" for file, title in zip(files, titles, strict=True)]
-    rebuilt, heat = detector.reconstruct(chosen.images).numpy(), detector.heat_map(chosen.images)
+    rebuilt, heat = detector.reconstruct(chosen.images).numpy(), detector.anomaly_map(chosen.images)
     maps = None if heat is None else heat.numpy()
     images = as_float(chosen.images).numpy()
     return Drawing.of("image_rows", images, rebuilt, maps, titles, heading, detector.heat_level)

@@ -13,10 +13,15 @@ SETTINGS = {"fit": "resize_mode", "top_share": "top_fraction"}  # of a training
 KEYS = {"beside": "compare_scorers"}  # of a pipeline file
 
 
+def say_renamed(old: str, new: str) -> None:
+    """Say what is called otherwise now, once."""
+    warn_once(f"{old} is called {new} now; the old name goes on to work")
+
+
 def current(name: str, renamed: dict[str, str]) -> str:
     """The name of today of what may be called as it was before, which is said then."""
     if name in renamed:
-        warn_once(f"{name} is called {renamed[name]} now; the old name goes on to work")
+        say_renamed(name, renamed[name])
     return renamed.get(name, name)
 
 

@@ -52,7 +52,7 @@ class AlignedNeighbors(MapScorer):
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         return torch.cat([_nearest(*found).mean(dim=1) for found in self._finalists(images, outputs)])
 
-    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+    def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         """The errors against the nearest fit image, float32 (N, H, W): what the image has too much at its place, what
         it lacks where the fit image has it.
         """

@@ -35,7 +35,7 @@ class PrincipalComponents(MapScorer):
         pixels = _pixels(images).shape[1]
         return {"mean": TensorSpec((pixels,)), "components": TensorSpec(("components", pixels))}
 
-    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+    def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         small = shrink(images, MOST_SIDE)
         centred = small.flatten(1) - self.learned["mean"]  # (N, C·h·w)
         components = self.learned["components"]  # (components, C·h·w)

@@ -52,7 +52,7 @@ class PatchNeighbors(MapScorer):
         moments = {"centre": TensorSpec((channels,)), "spread": TensorSpec((channels,), positive=True)}
         return moments | {"memory": TensorSpec(("memories", channels))}
 
-    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+    def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         patches = _patches(outputs)
         keys = self._standardise(_rows(patches))  # (N·h·w, D)
         maps = _nearest(keys, self.learned["memory"]).view(-1, 1, *patches.shape[2:])

@@ -88,11 +88,11 @@ class MapScorer(Scorer):
     top_fraction = 1.0
 
     @abstractmethod
-    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+    def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         """The part of each pixel in the score, float32 (N, H, W)."""
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        return top_mean(self.heat_map(images, outputs), self.top_fraction)
+        return top_mean(self.anomaly_map(images, outputs), self.top_fraction)
 
 
 def top_mean(maps: Tensor, share: float) -> Tensor:

@@ -29,7 +29,7 @@ class DefectProbability(MapScorer):
                 f"scorer defect needs a network that says where defects are; take {setting('autoencoder', 'repair')}"
             )
 
-    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+    def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         return functional.softplus(outputs.heads[DEFECT]).squeeze(1)
 
 
@@ -38,7 +38,7 @@ class ContrastError(MapScorer):
 
     top_fraction = 0.01
 
-    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+    def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         difference = normalise_locally(images) - normalise_locally(outputs.reconstruction)
         return smooth(difference.square().mean(dim=1, keepdim=True)).squeeze(1)
 
@@ -48,7 +48,7 @@ class GradientError(MapScorer):
 
     top_fraction = 0.01
 
-    def heat_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+    def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         difference = images - outputs.reconstruction
         padded = functional.pad(difference, (1, 1, 1, 1), mode="replicate")
         across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2

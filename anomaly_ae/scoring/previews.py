@@ -46,7 +46,7 @@ def load_previews(
         views = _one_by_one(large.map(map(listing.at, _split(positions, AT_A_TIME))))
         for part, records in zip(parts, small.map(map(listing.at, parts)), strict=True):
             images = torch.from_numpy(records["pixels"].copy())
-            maps, rebuilt = detector.heat_map(images), detector.reconstruct(images).numpy()
+            maps, rebuilt = detector.anomaly_map(images), detector.reconstruct(images).numpy()
             heat = [None] * len(part) if maps is None else list(maps.numpy())
             for i, position in enumerate(part.tolist()):
                 view = next(views)

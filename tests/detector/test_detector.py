@@ -62,8 +62,9 @@ def test_the_caller_s_autocast_changes_nothing(trained: Trained) -> None:
 
 def test_shapes_and_ranges(trained: Trained) -> None:
     detector, some = trained.detector(), images()[:5]
-    rebuilt, heat = detector.reconstruct(some), detector.heat_map(some)
+    rebuilt, heat = detector.reconstruct(some), detector.anomaly_map(some)
     assert heat is not None
+    assert torch.equal(heat, detector.heat_map(some))  # the name that it had before
     assert (detector.score(some).shape, detector.predict(some).dtype) == ((5,), torch.bool)
     assert (rebuilt.shape, heat.shape, detector.encode(some).shape) == ((5, 1, 8, 8), (5, 8, 8), (5, 12))
     assert 0 <= float(rebuilt.min()) <= float(rebuilt.max()) <= 1

@@ -83,7 +83,7 @@ def use(folder: Path) -> None:
     assert bool(((detector.p_values(scores) > 0) & (detector.p_values(scores) <= 1)).all())
     detector.drift(scores.repeat(50))
     detector.differences(images)
-    maps = detector.heat_map(images)
+    maps = detector.anomaly_map(images)
     assert maps is None or bool(torch.isfinite(maps).all())
     assert detector.decode(detector.encode(images)).shape == images.shape
     assert repr(detector)

@@ -69,7 +69,7 @@ def assert_same(file: Path, detector: Detector, images: Tensor) -> None:
     found = run(file, images)
     np.testing.assert_allclose(found["score"], detector.score(images), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found["reconstruction"], detector.reconstruct(images), rtol=0, atol=1e-5)
-    heat = detector.heat_map(images)
+    heat = detector.anomaly_map(images)
     assert (heat is None) == ("heat_map" not in found)
     if heat is not None:
         np.testing.assert_allclose(found["heat_map"], heat, rtol=1e-4, atol=1e-4 * float(heat.max()))

@@ -76,7 +76,7 @@ def test_a_stroke_moved_a_little_is_near_and_a_stroke_too_many_is_far() -> None:
 
 def test_the_heat_map_points_at_what_is_too_many() -> None:
     scorer = fitted(torch.cat([stroke(row) for row in (8, 9, 10)]))
-    heat = scorer.heat_map(*with_latents((stroke(9) + stroke(20)).clamp(0, 1)))[0]
+    heat = scorer.anomaly_map(*with_latents((stroke(9) + stroke(20)).clamp(0, 1)))[0]
     assert heat[18:25].sum() > 20 * heat[:16].sum()
 
 
@@ -86,7 +86,7 @@ def test_only_so_many_images_are_remembered_and_large_ones_are_shrunk(monkeypatc
     assert scorer.state()["images"].shape == (10, 1, 32, 48)
     assert scorer.state()["images"].dtype == torch.uint8
     assert len(scorer.state()["features.memory"]) == 10
-    assert scorer.heat_map(*with_latents(torch.rand(3, 1, 64, 96))).shape == (3, 64, 96)
+    assert scorer.anomaly_map(*with_latents(torch.rand(3, 1, 64, 96))).shape == (3, 64, 96)
 
 
 def test_the_candidates_come_from_the_encoder_s_features(generator: torch.Generator) -> None:

@@ -139,12 +139,12 @@ def test_scores_and_maps_have_their_shapes_at_any_size(name: str, size: int, cha
     scorer.fit(batches((images, outputs)), batches((images, outputs)))
     assert scorer.score(images, outputs).shape == (6,)
     if isinstance(scorer, MapScorer):
-        assert scorer.heat_map(images, outputs).shape == (6, size, size)
+        assert scorer.anomaly_map(images, outputs).shape == (6, size, size)
 
 
 def test_a_score_is_the_mean_of_the_highest_share_of_the_map() -> None:
     images, outputs = batch(3, seed=20, size=10)
-    heat = build_scorer("mse").heat_map(images, outputs).flatten(1).sort(dim=1, descending=True).values
+    heat = build_scorer("mse").anomaly_map(images, outputs).flatten(1).sort(dim=1, descending=True).values
     for share, pixels in ((0.2, 20), (0.001, 5), (1.0, 100)):
         scores = build_scorer("mse", top_fraction=share).score(images, outputs)
         assert scores.tolist() == pytest.approx(heat[:, :pixels].mean(dim=1).tolist())
@@ -155,7 +155,7 @@ def test_a_defect_head_scores_by_its_logits_and_a_network_without_one_is_refused
     logits = torch.full((2, 1, 32, 32), -8.0)
     logits[1, 0, 10:14, 20:24] = 8.0
     scorer = build_scorer("defect")
-    heat = scorer.heat_map(images, outputs._replace(heads={"defect": logits}))  # type: ignore[attr-defined]
+    heat = scorer.anomaly_map(images, outputs._replace(heads={"defect": logits}))  # type: ignore[attr-defined]
     assert divmod(int(heat[1].argmax()), 32)[0] in range(10, 14)
     assert float(heat[1].max()) == pytest.approx(8, abs=0.5)  # -log of the probability of being sound
     assert float(heat[0].max()) < 1e-3
@@ -168,10 +168,10 @@ def test_patches_of_the_training_are_near_and_others_far() -> None:
     scorer = build_scorer("patch-knn")
     scorer.fit(batches((images, outputs)), batches((images, outputs)))
     assert len(scorer.state()["memory"]) == 5 * 8 * 8
-    assert float(scorer.heat_map(images, outputs).max()) < 1e-2  # type: ignore[attr-defined]
+    assert float(scorer.anomaly_map(images, outputs).max()) < 1e-2  # type: ignore[attr-defined]
     moved = [each.clone() for each in outputs.features]
     moved[1][0, :, 2, 6] += 20
-    heat = scorer.heat_map(images, outputs._replace(features=tuple(moved)))  # type: ignore[attr-defined]
+    heat = scorer.anomaly_map(images, outputs._replace(features=tuple(moved)))  # type: ignore[attr-defined]
     row, column = divmod(int(heat[0].argmax()), 32)
     assert abs(row - 10) <= 7  # means over 3×3 places of 4×4 pixels
     assert abs(column - 26) <= 7

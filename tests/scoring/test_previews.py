@@ -21,6 +21,6 @@ def test_a_second_look_shows_the_picture_its_reconstruction_and_heat_map(trained
     assert looks[0].picture[5, 3, 2] == 255 - looks[0].picture[5, 3, 0]
     images = load_dataset("digits").files["train"].images[:1]
     np.testing.assert_allclose(looks[1].rebuilt, detector.reconstruct(images)[0], atol=1e-5)
-    heat = detector.heat_map(images)
+    heat = detector.anomaly_map(images)
     assert heat is not None
     torch.testing.assert_close(torch.tensor(looks[1].heat), heat[0], rtol=1e-4, atol=1e-5)

@@ -251,7 +251,7 @@ def test_large_pictures_are_seen_in_tiles(tmp_path: Path, autoencoder: str) -> N
     detector = Detector.load(home.find_run(result.run_id).detector_folder())
     images = torch.rand(3, 1, 44, 50)
     assert detector.reconstruct(images).shape == images.shape
-    heat = detector.heat_map(images)
+    heat = detector.anomaly_map(images)
     assert heat is not None
     assert heat.shape == (3, 44, 50)
     assert anomaly_ae.evaluate(home=home).pixel_auroc is not None

@@ -35,6 +35,6 @@ def plot(detector: Detector, images: Images) -> Figure:
 
 def detections(detector: Detector, images: Tensor, titles: Sequence[str], heading: str) -> Figure:
     """Images at the detector's size, (N, C, H, W), and below them what it makes of them, a few words above each."""
-    rebuilt, heat = detector.reconstruct(images).numpy(), detector.heat_map(images)
+    rebuilt, heat = detector.reconstruct(images).numpy(), detector.anomaly_map(images)
     maps = None if heat is None else heat.numpy()
     return image_rows(as_float(images).numpy(), rebuilt, maps, titles, heading, detector.heat_level)
