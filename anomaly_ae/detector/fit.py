@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from anomaly_ae.autoencoders import Autoencoder
+from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_images
 from anomaly_ae.calibration.conformal import Calibration, alarms_allowed, p_value_levels
 from anomaly_ae.config.run_config import LOCATION_FIELDS, RunConfig
@@ -144,12 +144,21 @@ def fit_scorer(
     if trim_fraction and len(fit_images) > 1:
         fit_images = take_rows(fit_images, _usual(scorer, network, fit_images, validation, trim_fraction))
     with torch.inference_mode(), exact_float32(next(network.parameters()).device.type):
-        _, outputs = next(iter(forward_batches(network, fit_images[:1])))
+        images, outputs = next(iter(forward_batches(network, fit_images[:1])))
         for part in scorer.iter_parts():
             part.check(outputs)
         sets = (ImageBatches(len(each), partial(forward_batches, network, each)) for each in (fit_images, validation))
         scorer.fit(*sets)
+        _require_whole(scorer, images, outputs)
     return scorer
+
+
+def _require_whole(scorer: Scorer, images: Tensor, outputs: Outputs) -> None:
+    """Raise `NotImplementedError` for a scorer that could not be loaded again, or whose scores are none."""
+    if forgotten := scorer.state().keys() - scorer.specs(images, outputs).keys():
+        raise NotImplementedError(f"the specs of {type(scorer).__name__} lack what it learns: {', '.join(forgotten)}")
+    if (shape := tuple(scorer.score(images, outputs).shape)) != (len(images),):
+        raise NotImplementedError(f"the scores of {type(scorer).__name__} have the shape {shape}, and not (N,)")
 
 
 def _usual(

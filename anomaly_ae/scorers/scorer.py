@@ -60,7 +60,9 @@ class Scorer(ABC):
         """Raise `UsageError` when the network's outputs lack what the score needs."""
 
     def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
-        """What `state` has after `fit`, by an image (1, C, H, W) and its outputs, whatever their values."""
+        """What `state` has after `fit`, by an image (1, C, H, W) and its outputs, whatever their values; one that
+        learns must name here all that it learns, or it could not be loaded.
+        """
         return {}
 
     @abstractmethod

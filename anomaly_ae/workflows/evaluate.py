@@ -205,9 +205,10 @@ def _keep(
                     save_figures(place, drawn(evaluation), run.record.name)
             _write_tables(run.path / folder, detector, test, scores, evaluation)
             run_logger = RunLogger(home, run.record.mlflow_run_id)
-            with stage("drawing the figures"):
-                run_logger.connect()  # which takes as long
-                finish_figures()
+            if drawn:
+                with stage("drawing the figures"):
+                    run_logger.connect()  # which takes as long
+                    finish_figures()
             with stage("logging to MLflow"):
                 run_logger.log_results(run)
                 sync_pending(run, run_logger, behind)

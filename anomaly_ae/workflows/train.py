@@ -180,8 +180,9 @@ def _train(
         save_training_figures(run, detector, images, untrained)
     with stage("measuring the reconstructions of the training images"):
         result = _result(detector, experiment, images, run)
-    with stage("drawing the figures"):
-        finish_figures()
+    if figures:
+        with stage("drawing the figures"):
+            finish_figures()
     write_json(run.path / "result.json", result.to_dict())
     finish_run(run, run_logger, behind=behind)
     if save_to:

@@ -2,13 +2,17 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import torch
 
+from anomaly_ae.autoencoders import Outputs, build_autoencoder
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector import experiment
 from anomaly_ae.detector.experiment import Experiment, fill_defaults
+from anomaly_ae.detector.fit import fit_scorer
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.runs.store import RunStore
+from anomaly_ae.scorers import ImageBatches, Scorer
 
 BUILDERS = ("build_autoencoder", "build_scorer", "build_objective", "build_augmentation")
 
@@ -61,3 +65,22 @@ def test_what_does_not_go_together_is_said_before_anything_is_trained() -> None:
     assert all(
         (mine == its).all() for mine, its in zip(one.network.parameters(), other.network.parameters(), strict=True)
     )
+
+
+def test_who_writes_a_scorer_is_told_what_it_lacks() -> None:
+    class Forgetful(Scorer):
+        def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
+            self.learned["mean"] = torch.zeros(3)
+
+        def score(self, images: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+            return outputs.latent[:, 0]
+
+    class Wide(Scorer):
+        def score(self, images: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+            return outputs.latent
+
+    network, images = build_autoencoder("conv", (1, 8, 8)), torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(NotImplementedError, match="specs of Forgetful lack what it learns: mean"):
+        fit_scorer(Forgetful(), network, images, images)
+    with pytest.raises(NotImplementedError, match=r"scores of Wide have the shape \(1, 12\), and not \(N,\)"):
+        fit_scorer(Wide(), network, images, images)
