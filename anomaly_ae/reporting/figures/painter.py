@@ -2,6 +2,7 @@
 seconds to load, and so does drawing.
 """
 
+import atexit
 import os
 import pickle
 import signal
@@ -28,6 +29,7 @@ class Painter:
     def __init__(self) -> None:
         self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._waiting = 0
+        atexit.register(self._process.kill)  # at once, for who reads what this process says waits for both to end
 
     def order(self, folder: Path, drawings: Mapping[str, Drawing], caption: str) -> None:
         """Have figures drawn into a folder, from now on."""
