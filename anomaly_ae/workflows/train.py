@@ -44,7 +44,7 @@ from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.storage.atomic import expand, storage_errors, write_csv, write_json, write_with
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.tracking.training_logger import TrainingLogger
-from anomaly_ae.training import Epoch, Training, earlier
+from anomaly_ae.training import Epoch, Snapshot, Training, earlier
 from anomaly_ae.workflows.find_model import has_detector
 from anomaly_ae.workflows.resolve import TrainingData, resolve
 
@@ -177,7 +177,8 @@ def _train(
     save_image(run.path / EXAMPLE, as_pixels(as_float(images["validation"].images[0]).numpy()))
     save_parts(run.path / "network", detector.network, str(config.autoencoder), detector.preprocessing.shape, config)
     if figures:
-        save_training_figures(run, detector, images, untrained)
+        with stage("drawing the figures"):
+            save_training_figures(run, detector, images, untrained)
     with stage("measuring the reconstructions of the training images"):
         result = _result(detector, experiment, images, run)
     if figures:
@@ -200,6 +201,7 @@ class RunRecorder(Callback):
         self.run, self.validation = run, images["validation"].images
         self.grid_every = max(1, int(experiment.config.epochs or 1) // GRIDS)
         self.kept_at = -math.inf
+        self.snapshot: Snapshot | None = None  # after the last whole epoch
 
     def on_start(self, training: Training) -> None:
         if training.load(self.run.checkpoint):
@@ -212,19 +214,19 @@ class RunRecorder(Callback):
     def on_epoch(self, training: Training, epoch: Epoch) -> None:
         self.snapshot = training.snapshot()
         if time.monotonic() - self.kept_at >= KEEP_EVERY:
-            self._keep()
+            self._keep(self.snapshot)
         if epoch.epoch == 1 or epoch.epoch % self.grid_every == 0:
             save_image(self.run.grid(epoch.epoch), reconstruction_grid(training.network, self.validation))
 
     def on_end(self, training: Training, error: BaseException | None) -> None:
-        if self.snapshot.history:
-            self._keep()
+        if self.snapshot and self.snapshot.history:
+            self._keep(self.snapshot)
         if error is None:
             earlier(self.run.checkpoint).unlink(missing_ok=True)
 
-    def _keep(self) -> None:
-        self.snapshot.save(self.run.checkpoint)
-        self.run.write_history(self.snapshot.history)
+    def _keep(self, snapshot: Snapshot) -> None:
+        snapshot.save(self.run.checkpoint)
+        self.run.write_history(snapshot.history)
         self.kept_at = time.monotonic()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -12,7 +13,7 @@ import pytest
 
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.errors import DetectorDamaged, Interrupted, ModelNotFound, UsageError
+from anomaly_ae.errors import DetectorDamaged, Interrupted, ModelError, ModelNotFound, UsageError
 from anomaly_ae.reporting import text
 from anomaly_ae.runs.record import KILLED
 from anomaly_ae.runs.store import RunFolder, RunStore
@@ -169,3 +170,13 @@ def test_a_wrong_name_is_said_before_the_data_are_looked_at(
     with pytest.raises((UsageError, ModelNotFound), match=said):
         anomaly_ae.train(dataclasses.replace(SHORT, **wrong), home=home)  # type: ignore[arg-type]
     assert not home.root.exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_words(home: RunStore, whole: RunFolder) -> None:
+    run = train(home)
+    run.update(status=KILLED)
+    shutil.rmtree(run.path / "detector")
+    other = anomaly_ae.train(dataclasses.replace(SHORT, latent=3), home=home, tracking=False)
+    shutil.copy(home.find_run(other.run_id).checkpoint, run.checkpoint)
+    with pytest.raises(ModelError, match="is not of this run; train anew"):
+        resume(run.path.name, home=home)
