@@ -95,8 +95,6 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
-    if kind is Any:
-        return value
     if origin is Annotated:
         parsed = _parse(arguments[0], value, where)
         for rule in arguments[1:]:

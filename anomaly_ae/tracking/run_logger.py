@@ -36,16 +36,8 @@ FOLDERS = ("figures", "evaluation", "evaluations", "comparisons", "detector", "n
 FILES = ("config.json", "split.json", "metrics.csv", "calibration.csv", "result.json", "pipeline.json")
 PARENT, KIND = "mlflow.parentRunId", "anomaly_ae.kind"
 FOLDER = "anomaly_ae.folder"  # what a run's folder was called when it was begun
-LOGGED_PARAMS = (
-    "dataset",
-    "normal",
-    "autoencoder",
-    "objective",
-    "scorer",
-    "preset",
-    "target_fpr",
-    "seed",
-)  # as parameters
+# Settings that are logged whatever they are
+LOGGED_PARAMS = ("dataset", "normal", "autoencoder", "objective", "scorer", "preset", "target_fpr", "seed")
 GRIDS = "reconstructions"  # key of the images with a step slider
 RETRY_AFTER = 60.0  # seconds after which MLflow, once away, may be back
 MOST_METRICS = 1_000  # that MLflow takes at once

@@ -3,6 +3,7 @@ seconds to load, and so does drawing.
 """
 
 import atexit
+import contextlib
 import os
 import pickle
 import signal
@@ -10,40 +11,58 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from anomaly_ae.errors import AnomalyAEError
 from anomaly_ae.reporting.figures.saving import Drawing, write_figures
 
-COMMAND = [
-    sys.executable,
-    "-P",
-    "-m",
-    "anomaly_ae.reporting.figures.painter",
-]  # -P: what lies here is not run
+LOADED = ("matplotlib.figure", "seaborn", "sklearn.manifold")  # while there is nothing to draw yet
+# -P: what lies in the working folder is not run
+COMMAND = [sys.executable, "-P", "-c", "from anomaly_ae.reporting.figures.painter import main; main()"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Figures to be written into a folder, by name, with the caption small below each."""
+
+    folder: Path
+    drawings: Mapping[str, Drawing]
+    caption: str
+
+    def paint(self) -> None:
+        write_figures(self.folder, {name: each.draw() for name, each in self.drawings.items()}, self.caption)
 
 
 class Painter:
-    """A process that draws, one order after another. It ends when this one does, however that ends."""
+    """A process that draws, one order after another. It ends when this one does, however that ends; where it ends
+    before, as when it is killed for lack of memory, what it was to draw is drawn here.
+    """
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._waiting = 0
+        self._waiting: list[Order] = []
         atexit.register(self._process.kill)  # at once, for who reads what this process says waits for both to end
 
-    def order(self, folder: Path, drawings: Mapping[str, Drawing], caption: str) -> None:
-        """Have figures drawn into a folder, from now on."""
+    def take(self, order: Order) -> None:
+        """Have figures drawn, from now on."""
         assert self._process.stdin
-        pickle.dump((folder, dict(drawings), caption), self._process.stdin)
-        self._process.stdin.flush()
-        self._waiting += 1
+        self._waiting.append(order)
+        with contextlib.suppress(BrokenPipeError):  # `finish` sees to it
+            pickle.dump(order, self._process.stdin)
+            self._process.stdin.flush()
 
     def finish(self) -> None:
         """Wait until all is drawn that was ordered. Raises what the drawing of it raised."""
         assert self._process.stdout
         while self._waiting:
-            self._waiting -= 1
-            error = pickle.load(self._process.stdout)  # noqa: S301 (what our own process answers)
+            order = self._waiting.pop(0)
+            try:
+                error = pickle.load(self._process.stdout)  # noqa: S301 (what our own process answers)
+            except (EOFError, pickle.UnpicklingError):
+                order.paint()
+                continue
             if error is not None:
                 raise error
 
@@ -61,10 +80,11 @@ def save_figures(folder: Path, drawings: Mapping[str, Drawing], caption: str) ->
     """Write each drawing as a PNG under its name, with the caption small below: now, or, where there is a painter, by
     the time that `finish_figures` returns.
     """
+    order = Order(folder, drawings, caption)
     if _painter:
-        _painter.order(folder, drawings, caption)
+        _painter.take(order)
     else:
-        write_figures(folder, {name: drawing.draw() for name, drawing in drawings.items()}, caption)
+        order.paint()
 
 
 def finish_figures() -> None:
@@ -78,24 +98,19 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the one that orders, and with it its orders
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    import sklearn.manifold  # noqa: F401 (loaded while there is nothing to draw yet)
-
+    for name in LOADED:
+        import_module(name)
     while True:
         try:
-            order = pickle.load(sys.stdin.buffer)  # noqa: S301 (what the process that started this one orders)
+            order: Order = pickle.load(sys.stdin.buffer)  # noqa: S301 (what the process that started this one orders)
         except EOFError:
             return
         error: Exception | None = None
         try:
-            folder, drawings, caption = order
-            write_figures(folder, {name: drawing.draw() for name, drawing in drawings.items()}, caption)
+            order.paint()
         except AnomalyAEError as known:
             error = known
         except Exception:  # noqa: BLE001 (whatever it is, the other process says it)
             error = RuntimeError(traceback.format_exc())
         pickle.dump(error, answers)
         answers.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -18,7 +18,7 @@ def test_a_painter_draws_what_is_drawn_here_to_the_last_byte(tmp_path: Path) -> 
     images = np.random.default_rng(0).random((3, 1, 8, 8))
     drawings = {"losses": LOSSES, "rows": Drawing.of("labelled_rows", [("images", images)], "a heading")}
     there = painter.Painter()
-    there.order(tmp_path / "there", drawings, "a caption")
+    there.take(painter.Order(tmp_path / "there", drawings, "a caption"))
     painter.save_figures(tmp_path / "here", drawings, "a caption")
     there.finish()
     for name in drawings:
@@ -28,9 +28,9 @@ def test_a_painter_draws_what_is_drawn_here_to_the_last_byte(tmp_path: Path) -> 
 def test_what_goes_wrong_there_is_raised_here_and_the_next_order_is_drawn(tmp_path: Path) -> None:
     there = painter.Painter()
     (tmp_path / "file").write_text("")
-    there.order(tmp_path / "file" / "below", {"losses": LOSSES}, "")
-    there.order(tmp_path / "more", {"nonsense": Drawing.of("loss_curves", "no", "numbers")}, "")
-    there.order(tmp_path / "fine", {"losses": LOSSES}, "")
+    there.take(painter.Order(tmp_path / "file" / "below", {"losses": LOSSES}, ""))
+    there.take(painter.Order(tmp_path / "more", {"nonsense": Drawing.of("loss_curves", "no", "numbers")}, ""))
+    there.take(painter.Order(tmp_path / "fine", {"losses": LOSSES}, ""))
     with pytest.raises(StorageError, match="below"):
         there.finish()
     with pytest.raises(RuntimeError, match="loss_curves"):
@@ -53,3 +53,23 @@ def test_a_painter_ends_with_the_process_that_started_it(tmp_path: Path) -> None
             return
         time.sleep(0.1)
     pytest.fail("it goes on")
+
+
+def test_where_the_painter_is_killed_all_is_drawn_here(tmp_path: Path) -> None:
+    there = painter.Painter()
+    there.take(painter.Order(tmp_path / "before", {"losses": LOSSES}, ""))
+    there._process.kill()
+    there._process.wait()
+    there.take(painter.Order(tmp_path / "after", {"losses": LOSSES}, ""))
+    there.finish()
+    assert (tmp_path / "before" / "losses.png").exists()
+    assert (tmp_path / "after" / "losses.png").exists()
+
+
+def test_a_painter_waits_for_no_torch() -> None:
+    code = (
+        "import sys; from anomaly_ae.reporting import figures\nfrom anomaly_ae.reporting.figures import painter\n"
+        "[figures.loss_curves, figures.labelled_rows, figures.latent_map, figures.score_by_class]\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
