@@ -1,22 +1,26 @@
 """The named data sets: one bundled with scikit-learn, four in torchvision's layout."""
 
 import contextlib
+import gzip
+import math
 import os
+import struct
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly_ae.datasets.idx import find_idx, read_idx
-from anomaly_ae.errors import DataDamaged, DataError, DataMissing, UnknownName, one_line
+from anomaly_ae.errors import DataDamaged, DataError, DataMissing, StorageError, UnknownName, one_line
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.runtime.messages import logger
@@ -24,21 +28,12 @@ from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import expand
 
 DIGITS = tuple("0123456789")
-FASHION = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 HIRAGANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IDX_FILES = {"train": "train", "test": "t10k"}
+UNSIGNED_BYTE = 8  # the type code of an IDX file
+GZIP_MOST = 1032  # deflate never packs tighter than 1032 to 1
 
 
 @dataclass(frozen=True)
@@ -129,45 +124,81 @@ def find_dataset(name: str) -> DatasetEntry:
 
 def _read_digits(root: Path, entry: DatasetEntry) -> dict[str, ImageSet]:
     """1,797 handwritten digits, 8×8, sixteen levels of gray (https://doi.org/10.24432/C50P49)."""
-    found = find_spec("sklearn")  # which is not imported, for that takes a second
-    assert found
-    assert found.origin
-    table = np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    package = find_spec("sklearn")  # which is not imported, for that takes a second
+    assert package
+    assert package.origin
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
     images = torch.from_numpy(np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8))
     return {"train": ImageSet(images.reshape(-1, 1, 8, 8), torch.from_numpy(table[:, -1]).long())}
 
 
 def _read_idx_pair(root: Path, entry: DatasetEntry) -> dict[str, ImageSet] | None:
     """Both files of an IDX data set, or None where one of the four parts is absent."""
-    folder = root / str(entry.torchvision) / "raw"
-    files = {}
+    folder, files = root / str(entry.torchvision) / "raw", {}
     for file, prefix in IDX_FILES.items():
-        images, labels = (find_idx(folder, f"{prefix}-{part}-ubyte") for part in ("images-idx3", "labels-idx1"))
-        if images is None or labels is None:
+        path, labels_path = (find_idx(folder, f"{prefix}-{part}-ubyte") for part in ("images-idx3", "labels-idx1"))
+        if path is None or labels_path is None:
             return None
-        files[file] = _checked(images, read_idx(images, 3).unsqueeze(1), read_idx(labels, 1), entry)
+        images, labels = read_idx(path, 3).unsqueeze(1), read_idx(labels_path, 1)
+        if len(images) != len(labels):
+            raise DataDamaged(f"{path} holds {len(images):,} images for {len(labels):,} labels; get both again")
+        if int(labels.max()) >= len(entry.classes):
+            raise DataDamaged(f"the labels beside {path} go beyond {len(entry.classes)} classes; get them again")
+        files[file] = ImageSet(images, labels.long())
     return files
 
 
-def _checked(path: Path, images: Tensor, labels: Tensor, entry: DatasetEntry) -> ImageSet:
-    """Images and labels as one set, if they belong together."""
-    if len(images) != len(labels):
-        raise DataDamaged(f"{path} holds {len(images):,} images for {len(labels):,} labels; get both again")
-    if int(labels.max()) >= len(entry.classes):
-        raise DataDamaged(f"the labels beside {path} go beyond {len(entry.classes)} classes; get them again")
-    return ImageSet(images, labels.long())
+def find_idx(folder: Path, name: str) -> Path | None:
+    """The file `name` in `folder`, unpacked or else with `.gz`; None if neither is there."""
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
+
+
+def read_idx(path: Path, dimensions: int) -> Tensor:
+    """Read an IDX file of unsigned bytes, packed with gzip or not, as a uint8 tensor of its own shape.
+
+    The format: two zero bytes, a type code (8: unsigned byte), the number of dimensions, each dimension as a
+    big-endian 32-bit number, then the values (http://yann.lecun.com/exdb/mnist/).
+    Raises `DataDamaged` when the header is not that of such a file with `dimensions` dimensions or the
+    values are fewer or more than it says, `StorageError` when it cannot be read.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        most = path.stat().st_size * (GZIP_MOST if path.suffix == ".gz" else 1)
+        with opened(path, "rb") as file:
+            shape = _read_header(file, path, dimensions, most)  # type: ignore[arg-type]
+            values = bytearray(file.read(math.prod(shape)))
+            surplus = file.read(1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataDamaged(f"{path} is cut short or damaged ({error}); get it again") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}; it must be a readable file") from error
+    if len(values) != math.prod(shape) or surplus:
+        found = "more" if surplus else f"{len(values):,}"
+        raise DataDamaged(f"{path} should hold {math.prod(shape):,} values and holds {found}; get it again")
+    return torch.from_numpy(np.frombuffer(values, np.uint8).reshape(shape))
+
+
+def _read_header(file: BinaryIO, path: Path, dimensions: int, most: int) -> tuple[int, ...]:
+    """The shape the header names, refused before anything of that size is allocated if it cannot be."""
+    header = file.read(4 + 4 * dimensions)
+    if header[:4] != bytes([0, 0, UNSIGNED_BYTE, dimensions]) or len(header) < 4 + 4 * dimensions:
+        raise DataDamaged(f"{path} is no IDX file of {dimensions} dimensions; get it again")
+    shape: tuple[int, ...] = struct.unpack(f">{dimensions}I", header[4:])
+    if not 0 < math.prod(shape) <= most:
+        raise DataDamaged(f"{path} says it holds {shape} values, which its size rules out; get it again")
+    return shape
 
 
 def _read_cifar10(root: Path, entry: DatasetEntry) -> dict[str, ImageSet] | None:
     """CIFAR-10 through torchvision, which unpacks its batches only after comparing their checksums."""
-    if not (root / "cifar-10-batches-py").is_dir():
+    folder = root / "cifar-10-batches-py"
+    if not folder.is_dir():
         return None
     from torchvision.datasets import CIFAR10
 
     try:
         parts = {file: CIFAR10(root, train=file == "train") for file in IDX_FILES}
     except (RuntimeError, OSError) as error:
-        folder = root / "cifar-10-batches-py"
         raise DataDamaged(
             f"{folder} is incomplete or damaged ({one_line(error)}); remove it and try again"
         ) from error

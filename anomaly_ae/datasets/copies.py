@@ -34,7 +34,7 @@ JPEG_CHANGES = 6.0  # by about so much saving as JPEG changes a frequency, of 25
 TRIED, QUALITY, FOUND = 64, 75, 0.9  # pictures that are saved anew to see how alike copies are, and the share to find
 # The least correlation of copies, and in standard deviations of that of any two pictures; that of others stays below
 LEAST, DEVIATIONS = 0.35, 8.0
-SOME = 1000  # pictures by which these deviations are found
+SAMPLE = 1000  # pictures by which these deviations are found
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,21 +75,19 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     train, test = dataset.files["train"], dataset.files.get("test")
     if train.names is None:
         return Copies()
-    positions = [_positions_of(file, normal) for file in (train, test) if file]
-    count = len(positions[0])
-    sets = [(file.images, at) for file, at in zip((train, test), positions, strict=False) if file]
-    first = first_alike(*sets)
-    originals = {
-        int(positions[0][i]): int(positions[0][first[i]])
-        for i in torch.nonzero(first[:count] < torch.arange(count)).flatten().tolist()
-    }
+    classes = torch.tensor(normal)
+    indices = [torch.nonzero(torch.isin(file.labels, classes)).flatten() for file in (train, test) if file]
+    count = len(indices[0])
+    first = first_alike(*((file.images, at) for file, at in zip((train, test), indices, strict=False) if file))
+    is_copy = first[:count] < torch.arange(count)
+    originals = dict(zip(indices[0][is_copy].tolist(), indices[0][first[:count][is_copy]].tolist(), strict=True))
     copies = {copy: f"a copy of {shown(train.names[original])}" for copy, original in originals.items()}
-    hashes, is_normal = train.hashes(), torch.isin(train.labels, torch.tensor(normal))
+    hashes, is_normal = train.hashes(), torch.isin(train.labels, classes)
     both = torch.isin(hashes, hashes[is_normal]) & torch.isin(hashes, hashes[~is_normal])
     unclear = dict.fromkeys(torch.nonzero(both).flatten().tolist(), "in a normal class and in another")
     trained = set[int]()
     if test:
-        trained |= set(positions[1][first[count:] < count].tolist())
+        trained |= set(indices[1][first[count:] < count].tolist())
         trained |= set(torch.nonzero(torch.isin(test.hashes(), hashes[is_normal])).flatten().tolist())
     known = dict.fromkeys(sorted(trained), "a training picture, too")
     return Copies(
@@ -118,10 +116,6 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
             ),
         ),
     )
-
-
-def _positions_of(images: ImageSet, classes: Sequence[int]) -> Tensor:
-    return torch.nonzero(torch.isin(images.labels, torch.tensor(classes))).flatten()
 
 
 def _said(one: str, many: str, found: Mapping[int, str], images: ImageSet) -> list[str]:
@@ -161,12 +155,14 @@ def first_alike(*sets: Pictures) -> Tensor:
     """
     hashes = torch.cat([hash_rows(images) for images in _batches(sets)])
     equal = first_of_equals(hashes)
-    distinct = torch.unique(equal)
-    channels = sets[0][0].shape[1]
+    first = torch.arange(len(hashes))
+    is_first = equal == first
+    distinct, channels = first[is_first], sets[0][0].shape[1]
     if not 1 < len(distinct) <= MOST_PICTURES or channels not in MODES:
         return equal
-    first = torch.arange(len(hashes))
-    first[distinct] = distinct[_first_saved_anew(_among(distinct, sets))]
+    parts = torch.split(is_first, [len(indices) for _, indices in sets])
+    unequal = [(images, indices[part]) for (images, indices), part in zip(sets, parts, strict=True)]
+    first[distinct] = distinct[_first_saved_anew(unequal)]
     return first[equal]
 
 
@@ -174,16 +170,6 @@ def _batches(sets: Sequence[Pictures]) -> Iterator[Tensor]:
     """All pictures in order, some at a time."""
     for images, positions in sets:
         yield from (images[part] for part in torch.split(positions, AT_A_TIME) if len(part))
-
-
-def _among(positions: Tensor, sets: Sequence[Pictures]) -> list[Pictures]:
-    """The sets with those of their pictures alone that are at ascending `positions`, counted through all of them."""
-    ends = torch.tensor([len(at) for _, at in sets]).cumsum(0).tolist()
-    starts = [0, *ends[:-1]]
-    return [
-        (images, at[positions[(positions >= start) & (positions < end)] - start])
-        for (images, at), start, end in zip(sets, starts, ends, strict=True)
-    ]
 
 
 def _first_saved_anew(sets: Sequence[Pictures]) -> Tensor:
@@ -248,31 +234,31 @@ def _cosines(size: int) -> Tensor:
 
 def _likeness_of_others(looks: _Looks) -> float:
     """The correlation that no two pictures have which are no copies: many deviations above the median."""
-    some = looks.all[:: max(1, len(looks.all) // SOME)]
-    found = (some @ some.T)[torch.ones(len(some), len(some), dtype=torch.bool).triu(diagonal=1)]
-    deviation = 1.4826 * (found - found.median()).abs().median()  # of a normal law, whatever the few copies have
-    return float(found.median() + DEVIATIONS * deviation)
+    sample = looks.all[:: max(1, len(looks.all) // SAMPLE)]
+    likeness = (sample @ sample.T)[torch.ones(len(sample), len(sample), dtype=torch.bool).triu(diagonal=1)]
+    deviation = 1.4826 * (likeness - likeness.median()).abs().median()  # of a normal law, whatever copies have
+    return float(likeness.median() + DEVIATIONS * deviation)
 
 
 def _likeness_of_copies(looks: _Looks) -> float:
     """The correlation that nine of ten pictures of the first set have, or more, with themselves saved as JPEG."""
     images, positions = looks.sets[0]
     originals = images[positions[torch.linspace(0, len(positions) - 1, min(TRIED, len(positions))).long()]]
-    copies = torch.stack([_as_jpeg(image) for image in originals])
-    return float((looks.of(originals) * looks.of(copies)).sum(dim=1).quantile(1 - FOUND))
-
-
-def _as_jpeg(image: Tensor) -> Tensor:
-    """An image, uint8 (C, H, W), saved as JPEG and read again."""
-    pixels = image.permute(1, 2, 0).numpy()
-    content = io.BytesIO()
-    Image.fromarray(pixels.squeeze(2) if len(image) == 1 else pixels).save(content, "JPEG", quality=QUALITY)
-    return torch.from_numpy(np.array(Image.open(content))).view(*image.shape[1:], len(image)).permute(2, 0, 1)
+    copies = []
+    for pixels in originals.permute(0, 2, 3, 1).numpy():  # (H, W, C) each
+        content = io.BytesIO()
+        Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(content, "JPEG", quality=QUALITY)
+        copies.append(torch.from_numpy(np.array(Image.open(content))).view(pixels.shape).permute(2, 0, 1))
+    return float((looks.of(originals) * looks.of(torch.stack(copies))).sum(dim=1).quantile(1 - FOUND))
 
 
 def _pairs(looks: Tensor, least: float) -> "np.typing.NDArray[np.int64]":
     """Pairs of rows, (P, 2), of `looks` (M, D) with a correlation of `least` or more."""
-    order = _ordered(looks) if len(looks) > REACH else torch.arange(len(looks))
+    order = torch.arange(len(looks))
+    if len(looks) > REACH:  # by what tells most of them apart, so that copies lie near each other
+        sample = looks[:: len(looks) // REACH]
+        direction = torch.linalg.eigh(sample.T @ sample).eigenvectors[:, -1]
+        order = (looks @ direction).argsort()
     found = [torch.zeros(0, 2, dtype=torch.int64)]
     for start in range(0, len(looks), AT_A_TIME):
         here, near = order[start : start + AT_A_TIME], order[start : start + AT_A_TIME + REACH]
@@ -280,13 +266,6 @@ def _pairs(looks: Tensor, least: float) -> "np.typing.NDArray[np.int64]":
         rows, columns = alike.nonzero(as_tuple=True)
         found.append(torch.stack([here[rows], near[columns]], dim=1))
     return torch.cat(found).numpy()
-
-
-def _ordered(looks: Tensor) -> Tensor:
-    """Rows of `looks` in the order of what tells most of them apart, so that copies lie near each other, (M,)."""
-    some = looks[:: max(1, len(looks) // REACH)]
-    direction: Tensor = torch.linalg.eigh(some.T @ some).eigenvectors[:, -1]
-    return (looks @ direction).argsort()
 
 
 def first_of_equals(values: Tensor) -> Tensor:

@@ -164,7 +164,9 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> FolderLa
     elif not told and normal and not remark:
         remark = kinds_of([split[i][-1] for i, name in names.items() if name == normal])
     present = {roles[i] for i in names}
-    left_out |= _spare(names, roles, normal) if {Role.TRAIN, Role.VAL, Role.TEST} <= present else {}
+    if {Role.TRAIN, Role.VAL, Role.TEST} <= present:
+        is_spare = [i for i, name in names.items() if roles[i] is Role.VAL and normal not in (None, name)]
+        left_out |= dict.fromkeys(is_spare, SPARE)
     names = {i: name for i, name in names.items() if i not in left_out}
     by_set = by_value({i: within[i] for i in names if i in within})
     sets = {name: sorted(by_set[name]) for name in sorted(by_set)}
@@ -216,16 +218,14 @@ def _unsaid(names: Mapping[int, str], roles: Mapping[int, Role], masked: Iterabl
     return {i: UNSAID for i, name in names.items() if not name and roles[i] not in told}
 
 
-def _spare(names: Mapping[int, str], roles: Mapping[int, Role], normal: str | None) -> dict[int, str]:
-    """Anomalous pictures of the validation."""
-    return {i: SPARE for i, name in names.items() if roles[i] is Role.VAL and normal not in (None, name)}
-
-
 def _files(
     names: Mapping[int, str], roles: Mapping[int, Role], classes: Sequence[str], present: Collection[Role]
 ) -> dict[str, tuple[Positions, list[int]]]:
-    """Positions of the pictures of each file, and of their classes."""
-    by_file = by_value({i: _file(roles[i], present) for i in sorted(names)})
+    """Positions of the pictures of each file, and of their classes; validation pictures are the test where there is
+    no other.
+    """
+    tested = None if Role.TRAIN not in present else Role.TEST if Role.TEST in present else Role.VAL
+    by_file = by_value({i: TEST if roles[i] is tested else TRAIN for i in sorted(names)})
     return {
         file: ([*by_file[file]], [classes.index(names[i]) for i in by_file[file]])
         for file in (TRAIN, TEST)
@@ -465,13 +465,6 @@ def _normal(
     if bare or may_be_mask_folder(only):
         return None, f"all there is to train on lies in {only}, which may be something else{none}"
     return only, ""
-
-
-def _file(found: Role, present: Collection[Role]) -> str:
-    """The file that pictures of a role belong to: validation pictures are the test where there is no other."""
-    if Role.TRAIN not in present or found is Role.TRAIN:
-        return TRAIN
-    return TEST if found is Role.TEST or Role.TEST not in present else TRAIN
 
 
 def _about(present: Collection[Role], classes: int) -> str:

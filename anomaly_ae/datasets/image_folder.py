@@ -1,5 +1,6 @@
 """Pictures of one's own as a data set: found by looking, decoded once, kept in memory, or on disk where too many."""
 
+import itertools
 import json
 import math
 import os
@@ -7,10 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import PIL
 import torch
 from torch import Tensor
@@ -81,9 +81,13 @@ class PictureData:
             data = cls(source.name, source, listing, layout)
         except DataError as error:
             raise _with_tree(DataError(f"{source.name}: {error}"), listing) from error
-        if data.layout.by_masks:
-            data = replace(data, layout=data._layout_by_masks())
-        return replace(data, layout=data.layout.beside(data._annotations()))
+        if layout.by_masks:
+            masked = list(layout.masks)
+            masks, known, _ = data._read_masks([listing.paths[i] for i in masked], MASKS_LOOKED_AT)
+            marked = {i for i, mask in zip(masked, masks, strict=True) if mask.any()}
+            layout = layout.marked(marked, {i for i, is_known in zip(masked, known, strict=True) if not is_known})
+        trained = [source.inside(listing.paths[i]) for i in layout.files[TRAIN][0]]
+        return replace(data, layout=layout.beside(find_annotations(listing.beside, trained, source.head)))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -144,30 +148,19 @@ class PictureData:
                 what += f"; or {INTO_FOLDERS if loose else 'call the folder of the normal ones good'}"
         return _with_tree(UsageError(f"{setting('normal')} is needed: {said}{what}"), self.listing)
 
-    def _annotations(self) -> list[str]:
-        """Files that may say what is in the pictures that are trained on, and are not read; in words."""
-        trained = [self.source.inside(self.listing.paths[i]) for i in self.layout.files[TRAIN][0]]
-        return find_annotations(self.listing.beside, trained, self.source.head)
-
     @property
     def _alone(self) -> str:
         """Where one of several data sets lies; nothing where none has a folder of its own."""
         alone = self.layout.alone
         return os.fsdecode(self.source.locate(os.fsencode(alone))) if alone else ""
 
-    def _layout_by_masks(self) -> FolderLayout:
-        """The layout where nothing but the masks says which pictures are normal."""
-        masked = list(self.layout.masks)
-        masks, known, _ = self._read_masks([self.listing.paths[i] for i in masked], MASKS_LOOKED_AT)
-        marked = {i for i, mask in zip(masked, masks, strict=True) if mask.any()}
-        return self.layout.marked(marked, {i for i, is_known in zip(masked, known, strict=True) if not is_known})
-
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the pictures: gray if none of some has colour, and their median size."""
         good = self._looked_at
         height, width = (round(float(np.median(good[side]))) for side in ("height", "width"))
-        return 3 if _coloured(good["pixels"]) else 1, height, width
+        spread = good["pixels"].max(axis=1).astype(int) - good["pixels"].min(axis=1)  # of the channels of a pixel
+        return 3 if (spread > COLOURED).any() else 1, height, width
 
     def size_words(self, seen: tuple[int, int], side: int, resize_mode: str) -> list[str]:
         """What seeing the pictures in height and width `seen` does to them, or costs: see `profile.size_words`."""
@@ -229,12 +222,24 @@ class PictureData:
         Raises `DataError` when too few can be read to go on.
         """
         files, bad, further = {}, list[str](), 0
-        for file, (positions, labels) in self.layout.files.items():
-            chosen = np.array([self._wanted(i, only) for i in positions], bool)
-            if chosen.any():
-                loaded = self._load(np.array(positions)[chosen], np.array(labels)[chosen], preprocessing)
-                files[file], bad, further = loaded[0], bad + loaded[1], further + loaded[2]
-        self._require_most(bad, sum(map(len, files.values())))
+        for file, (indices, labels) in self.layout.files.items():
+            is_wanted = np.array([only is None or self.listing.paths[i] in only for i in indices], bool)
+            if not is_wanted.any():
+                continue
+            decoded = self._decode(np.array(indices)[is_wanted], preprocessing)
+            further += decoded.further
+            for note in decoded.notes:
+                logger.info(f"brightness: {note}")
+            names = [self.listing.paths[i] for i in np.array(indices)[is_wanted]]
+            bad += [f"{shown(name)}: {error}" for name, error in zip(names, decoded.errors, strict=True) if error]
+            is_good = np.array([not error for error in decoded.errors], bool)
+            good = torch.from_numpy(np.array(labels)[is_wanted][is_good]).long()
+            files[file] = ImageSet(decoded.pixels, good, tuple(itertools.compress(names, is_good)))
+        if len(bad) > MOST_BAD * (count := len(bad) + sum(map(len, files.values()))):
+            raise DataError(
+                f"{len(bad):,} of {count:,} pictures in {self.name} cannot be read; the first {bad[0]}; "
+                "mend or remove them"
+            )
         for words in further_words(further):
             logger.info(words)
         return Dataset(self.name, self.classes, files, tuple(bad))
@@ -251,7 +256,14 @@ class PictureData:
             return None
         masks, known, bad = self._read_masks(names, preprocessing)
         empty = 0 if self.layout.by_masks else int((known & ~masks.flatten(1).any(dim=1)).sum())
-        _say_odd_masks(bad, empty)
+        if bad:
+            pictures = "its picture is" if len(bad) == 1 else "their pictures are"
+            logger.info(
+                f"masks: {len(bad):,} cannot be used, and {pictures} left out of the figures of pixels; the first "
+                f"{bad[0]}"
+            )
+        if empty:
+            logger.info(f"masks: {empty:,} {'marks' if empty == 1 else 'mark'} nothing as defective")
         return masks, known
 
     def _read_masks(self, names: Sequence[bytes], preprocessing: Preprocessing) -> tuple[Tensor, Tensor, list[str]]:
@@ -260,11 +272,14 @@ class PictureData:
         owners = [i for i, name in enumerate(names) for _ in at.get(name, ())]
         wanted = np.array([mask for name in names for mask in at.get(name, ())])
         target = Target((1, *preprocessing.shape[1:]), preprocessing.resize_mode, mask=True)
-        sizes = self._sizes([names[i] for i in owners])
+        at_path = {path: i for i, path in enumerate(self.listing.paths)}
+        pictures = self._records(np.array([at_path[names[i]] for i in owners]), Target((1, 1, 1)))
+        sizes = [(int(of["width"]), int(of["height"])) for of in itertools.chain.from_iterable(pictures)]
+        records = itertools.chain.from_iterable(self._records(wanted, target))
         masks, known = torch.zeros(len(names), *target.shape[1:], dtype=torch.bool), torch.zeros(len(names)).bool()
         known[owners] = True
         bad = list[str]()
-        for owner, mask, size, record in zip(owners, wanted, sizes, self._one_by_one(wanted, target), strict=True):
+        for owner, mask, size, record in zip(owners, wanted, sizes, records, strict=True):
             error = record["error"].decode() or check_size((record["width"], record["height"]), size)
             if error:
                 known[owner] = False
@@ -274,47 +289,16 @@ class PictureData:
         masks[~known] = False
         return masks, known, bad
 
-    def _sizes(self, names: Sequence[bytes]) -> list[tuple[int, int]]:
-        """Width and height of the pictures with these names; 0 and 0 of one that cannot be read."""
-        at = {path: i for i, path in enumerate(self.listing.paths)}
-        records = self._one_by_one(np.array([at[name] for name in names]), Target((1, 1, 1)))
-        return [(int(record["width"]), int(record["height"])) for record in records]
-
-    def _one_by_one(self, positions: Integers, target: Target) -> Iterator[Any]:
-        for records in self._records(positions, target):
-            yield from records
-
-    def _wanted(self, position: int, only: Collection[bytes] | None) -> bool:
-        return only is None or self.listing.paths[position] in only
-
-    def _require_most(self, bad: Sequence[str], good: int) -> None:
-        """Raise `DataError` when too many pictures could not be read."""
-        if len(bad) > MOST_BAD * (len(bad) + good):
-            raise DataError(
-                f"{len(bad):,} of {len(bad) + good:,} pictures in {self.name} cannot be read; the first {bad[0]}; "
-                "mend or remove them"
-            )
-
-    def _load(
-        self, positions: Integers, labels: npt.NDArray[np.int_], preprocessing: Preprocessing
-    ) -> tuple[ImageSet, list[str], int]:
-        """The pictures at some positions, those that cannot be read, and how many have further pages or frames."""
-        decoded = self._decode(positions, preprocessing)
-        for note in decoded.notes:
-            logger.info(f"brightness: {note}")
-        errors = decoded.errors
-        good = np.array([not error for error in errors], bool)
-        names = [self.listing.paths[i] for i in positions]
-        bad = [f"{shown(name)}: {error}" for name, error in zip(names, errors, strict=True) if error]
-        kept = tuple(name for name, error in zip(names, errors, strict=True) if not error)
-        return ImageSet(decoded.pixels, torch.from_numpy(labels[good]).long(), kept), bad, decoded.further
-
     def _decode(self, positions: Integers, preprocessing: Preprocessing) -> "_Decoded":
         shape = (len(positions), *preprocessing.shape)
         if fits_in_memory(shape):
             records = self._records(positions, preprocessing.target)
             return _fill(np.zeros(shape, np.uint8), records, preprocessing.intensity)
-        folder = cache_folder() / self._key(positions, preprocessing)
+        # Another file, or one that has changed, gives another key
+        names = b"\0".join(self.listing.paths[i] for i in positions)
+        stats = self.listing.sizes[positions].tobytes(), self.listing.times[positions].tobytes()
+        about = repr((CACHE_FORMAT, PIL.__version__, self.source.identity, preprocessing))
+        folder = cache_folder() / sha256(about.encode("utf-8", "surrogateescape"), names, *stats)
         if (kept := _read_cache(folder)) is None:
             records = self._records(positions, preprocessing.target)
             write_folder(folder, lambda new: _fill_file(new, shape, records, preprocessing.intensity))
@@ -332,23 +316,6 @@ class PictureData:
                 yield records
                 progress.advance(len(records), f"{min(done * size, len(positions)):,} pictures {what}")
 
-    def _key(self, positions: Integers, preprocessing: Preprocessing) -> str:
-        """What decoded pictures are kept under: another file, or one that has changed, gives another key."""
-        names = b"\0".join(self.listing.paths[i] for i in positions)
-        stats = self.listing.sizes[positions].tobytes(), self.listing.times[positions].tobytes()
-        about = repr((CACHE_FORMAT, PIL.__version__, self.source.identity, preprocessing))
-        return sha256(about.encode("utf-8", "surrogateescape"), names, *stats)
-
-
-def _say_odd_masks(bad: Sequence[str], empty: int) -> None:
-    if bad:
-        logger.info(
-            f"masks: {len(bad):,} cannot be used, and {'its picture is' if len(bad) == 1 else 'their pictures are'} "
-            f"left out of the figures of pixels; the first {bad[0]}"
-        )
-    if empty:
-        logger.info(f"masks: {empty:,} {'marks' if empty == 1 else 'mark'} nothing as defective")
-
 
 def _with_tree(error: E, listing: Listing) -> E:
     """The error with the folders that were found as a note."""
@@ -359,11 +326,6 @@ def _with_tree(error: E, listing: Listing) -> E:
 def _kinds_and_samples(good: Records) -> tuple[list[str], list[Values]]:
     """Of records: the kinds, and the samples of those of more than 8 bits."""
     return [KINDS[kind] for kind in good["kind"]], list(good["sample"][good["kind"] != KINDS.index(EIGHT)])
-
-
-def _coloured(pixels: Pixels) -> bool:
-    """Whether any of some pictures, uint8 (N, 3, H, W), has colour."""
-    return bool((pixels.max(axis=1).astype(int) - pixels.min(axis=1) > COLOURED).any())
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,9 +75,17 @@ def find_placements(files: Mapping[int, Parts]) -> Placements:
     stems = {i: same_class(stem_of(parts[-1])) for i, parts in files.items()}
     paired = _paired(files)
     beside = paired | _masks_beside({i: parts[:-1] for i, parts in files.items() if i not in paired}, stems)
-    found = _placements({i: parts[:-1] for i, parts in files.items() if i not in beside}, stems)
-    masks = {i: place for i, place in found.items() if place.is_mask}
-    return Placements(stems, {i: place for i, place in found.items() if i not in masks}, masks, beside)
+    folders = {i: parts[:-1] for i, parts in files.items() if i not in beside}
+    by_folder = by_value(folders)
+    children = defaultdict[Parts, set[str]](set)
+    for folder in by_folder:
+        for depth, name in enumerate(folder):
+            children[folder[:depth]].add(name)
+    kinds = {parent: _kinds(parent, names, by_folder, stems) for parent, names in children.items()}
+    places = {folder: _place(folder, kinds) for folder in by_folder}
+    pictures = {i: places[folder] for i, folder in folders.items() if not places[folder].is_mask}
+    masks = {i: places[folder] for i, folder in folders.items() if places[folder].is_mask}
+    return Placements(stems, pictures, masks, beside)
 
 
 def some(names: Iterable[str]) -> str:
@@ -120,18 +128,6 @@ def _paired(split: Mapping[int, Parts]) -> dict[int, int | None]:
         if found[True].keys() == found[False].keys()
         for stem, mask in found[False].items()
     }
-
-
-def _placements(folders: Mapping[int, Parts], stems: Mapping[int, str]) -> dict[int, Placement]:
-    """Where each file lies."""
-    files = by_value(folders)
-    children = defaultdict[Parts, set[str]](set)
-    for folder in files:
-        for depth, name in enumerate(folder):
-            children[folder[:depth]].add(name)
-    kinds = {parent: _kinds(parent, names, files, stems) for parent, names in children.items()}
-    places = {folder: _place(folder, kinds) for folder in files}
-    return {i: places[folder] for i, folder in folders.items()}
 
 
 def _kinds(

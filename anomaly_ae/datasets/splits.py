@@ -52,27 +52,18 @@ class Part:
         images = dataset.files.get(self.file)
         indices = None if images is None else self._find(images)
         if images is None or indices is None:
-            gone = self._gone(images)
-            raise DataChanged(f"{dataset.name} has fewer images than when the training began{gone}; use that data")
+            gone = sorted(set(self.names or ()) - set((images and images.names) or ()))
+            which = f" ({len(gone):,} are gone, the first {shown(gone[0])})" if gone else ""
+            raise DataChanged(f"{dataset.name} has fewer images than when the training began{which}; use that data")
         taken = images.take(indices)
         if taken.digest(dataset.classes) != self.digest:
+            which, changed = "", torch.nonzero(taken.hashes() != self.hashes.cpu()).flatten().tolist()
+            if self.names and changed:
+                which = f" ({len(changed):,} have changed, the first {shown(self.names[changed[0]])})"
             raise DataChanged(
-                f"the images of {dataset.name} are not those the detector was trained on{self._other(taken)}; "
-                "use that data"
+                f"the images of {dataset.name} are not those the detector was trained on{which}; use that data"
             )
         return taken
-
-    def _gone(self, images: ImageSet | None) -> str:
-        """Which pictures are gone, in words."""
-        gone = sorted(set(self.names or ()) - set((images and images.names) or ()))
-        return f" ({len(gone):,} are gone, the first {shown(gone[0])})" if gone else ""
-
-    def _other(self, taken: ImageSet) -> str:
-        """Which pictures are others than they were, in words."""
-        if self.names is None:
-            return ""
-        changed = torch.nonzero(taken.hashes() != self.hashes.cpu()).flatten().tolist()
-        return f" ({len(changed):,} have changed, the first {shown(self.names[changed[0]])})" if changed else ""
 
     def _find(self, images: ImageSet) -> Tensor | None:
         """Where its images are now; None if some are gone."""
@@ -120,7 +111,14 @@ class Split:
     @classmethod
     def from_record(cls, record: "SplitRecord", tensors: dict[str, Tensor]) -> "Split":
         """The split that `record` and `tensors` were taken from. Raises `Mismatch` when they do not agree."""
-        parts = [_part(name, getattr(record, name), tensors) for name in PARTS]
+        parts = []
+        for name in PARTS:
+            about, indices, names = getattr(record, name), tensors[name], unpack_names(tensors.get(f"{name}.names"))
+            if names is not None and len(names) != about.images:
+                raise Mismatch(f"split.{name} has {about.images:,} images and {len(names):,} names")
+            if len(indices) and (int(indices.min()) < 0 or len(set(indices.tolist())) < len(indices)):
+                raise Mismatch(f"split.{name} has a position twice, or below 0")
+            parts.append(Part(about.file, indices, about.digest, tensors[f"{name}.hashes"], names))
         for one, other in itertools.combinations(parts, 2):
             if one.file == other.file and bool(torch.isin(one.indices, other.indices).any()):
                 raise Mismatch("the parts of the split have images in common")
@@ -222,16 +220,6 @@ class SplitRecord:
             if with_names:
                 specs[f"{name}.names"] = TensorSpec((f"bytes of {name}",), "U8")
         return specs
-
-
-def _part(name: str, about: PartRecord, tensors: dict[str, Tensor]) -> Part:
-    """A part of what was saved. Raises `Mismatch`."""
-    indices, names = tensors[name], unpack_names(tensors.get(f"{name}.names"))
-    if names is not None and len(names) != about.images:
-        raise Mismatch(f"split.{name} has {about.images:,} images and {len(names):,} names")
-    if len(indices) and (int(indices.min()) < 0 or len(set(indices.tolist())) < len(indices)):
-        raise Mismatch(f"split.{name} has a position twice, or below 0")
-    return Part(about.file, indices, about.digest, tensors[f"{name}.hashes"], names)
 
 
 def pack_names(names: Sequence[bytes]) -> Tensor:
