@@ -43,7 +43,7 @@ CATALOGUES = ("autoencoders", "objectives", "scorers")  # whose entries have to 
 TESTED_ELSEWHERE = {
     "calibration/test_conformal.py": "discoveries tail",
     "datasets/test_odd_layouts.py": "layout_texts placements",
-    "datasets/test_image_folder.py": "catalogue file_names folder_words image_set",
+    "datasets/test_image_folder.py": "catalogue folder_words image_set",
     "detector/test_evaluation.py": "measuring",
     "images/test_decode_pool.py": "decode_worker",
     "integrations/test_onnx.py": "exported",

@@ -9,17 +9,20 @@ from anomaly_ae.datasets.normal_classes import ALL
 from anomaly_ae.datasets.placements import Placement, by_value, find_placements, folders_called, ordered_names, some
 from anomaly_ae.errors import DataError
 from anomaly_ae.escaping import counted, counted_as
-from anomaly_ae.images.file_names import ANOMALOUS, NORMAL, kinds_of, odd_ones
 from anomaly_ae.images.folder_words import (
+    ANOMALOUS,
     DRAWN,
     DRAWN_AFFIX,
     MASK_AFFIX,
+    NORMAL,
     Parts,
     Role,
     Sense,
     is_container,
     junk,
+    kinds_of,
     may_be_mask_folder,
+    odd_ones,
     role,
     same_class,
     sense,

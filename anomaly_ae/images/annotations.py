@@ -63,17 +63,12 @@ def find_annotations(
 def _words(path: bytes, content: bytes) -> set[str]:
     """What stands between commas, quotes, tags, slashes, or spaces as well."""
     if path.lower().endswith(tuple(map(str.encode, SHEETS))):
-        content = _sheets(content)
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                parts = [name for name in archive.namelist() if name.endswith(".xml")]
+                content = b"\n".join(archive.open(name).read(MOST_BYTES) for name in parts[:MOST_FILES])
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
+            return set()  # it is damaged, or larger than what is looked at
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = same_class(content.decode("utf-16" if utf16 else "utf-8-sig", "replace"))
     return {word.strip() for pattern in (BETWEEN, SPACES) for word in pattern.split(text)}
-
-
-def _sheets(content: bytes) -> bytes:
-    """The texts of a spreadsheet; nothing of one that is damaged, or larger than what is looked at."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            parts = [name for name in archive.namelist() if name.endswith(".xml")]
-            return b"\n".join(archive.open(name).read(MOST_BYTES) for name in parts[:MOST_FILES])
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
-        return b""

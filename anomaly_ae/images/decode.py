@@ -2,6 +2,7 @@
 nothing else starts quickly.
 """
 
+import contextlib
 import io
 import math
 import os
@@ -110,7 +111,9 @@ def decode(content: bytes, target: Target) -> Picture:
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            further = _has_further(image)
+            further = False
+            with contextlib.suppress(Exception):  # what follows a good picture may be damaged
+                further = image.format in OF_SEVERAL and bool(getattr(image, "is_animated", False))
             picture = _convert_mask(image, target) if target.mask else convert(image, target, draft=True)
             return replace(picture, further=further)
     except (DataError, MemoryError):
@@ -135,9 +138,7 @@ def convert(image: Image.Image, target: Target, draft: bool = False) -> Picture:
         image.load()  # here, for reading EXIF data may load what is damaged and say nothing; and a TIFF turns itself
         flat = _flat(image)
     else:
-        image = reopen(
-            image
-        )  # whoever opened it may show it again, and is not to find it loaded, with half of its bits
+        image = reopen(image)  # who opened it may show it again, and is not to find it loaded, with half of its bits
         deep = DeepImage.of(image)
         flat, clipped = deep.to_image(target.intensity)
         sample = deep.sample(target.sample) if target.sample else None
@@ -254,13 +255,6 @@ def missing(error: Exception) -> bool:
 def further_words(count: int) -> list[str]:
     """What to say where so many files have further pages or frames."""
     return [f"{counted(count, 'file has', 'files have')} further pages or frames; the first is used"] if count else []
-
-
-def _has_further(image: Image.Image) -> bool:
-    try:
-        return image.format in OF_SEVERAL and bool(getattr(image, "is_animated", False))
-    except Exception:  # noqa: BLE001  what follows a good picture may be damaged
-        return False
 
 
 def _orientation(image: Image.Image) -> int:

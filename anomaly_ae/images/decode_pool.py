@@ -20,12 +20,8 @@ from anomaly_ae.images.decode_worker import SECONDS, Records, record_type, send_
 from anomaly_ae.images.sources import Integers, Source
 from anomaly_ae.runtime.machine import usable_cores
 
-COMMAND = [
-    sys.executable,
-    "-P",
-    "-m",
-    "anomaly_ae.images.decode_worker",
-]  # -P: what lies in the working folder is not run
+# -P: what lies in the working folder is not run
+DECODE_COMMAND = [sys.executable, "-P", "-m", "anomaly_ae.images.decode_worker"]
 PART = 64  # files that a decoder is asked for at once: few, so that all have work to the end
 PART_BYTES = 2**24  # or of so many bytes, which lie in memory where they have been fetched
 AHEAD = 8  # such parts that wait for each decoder, so that it never does
@@ -89,14 +85,11 @@ class Decoders:
         if not self._decoder().ask(files, contents, records):
             self._discard()  # one of them has ended it: which one shows when each is asked for alone
             for i, file in enumerate(files):
-                self._ask_alone(file, contents, records[i : i + 1])
+                records[i : i + 1] = np.zeros(1, records.dtype)
+                if not self._decoder().ask([file], contents, records[i : i + 1]):
+                    set_error(records[i], self._discard())
+                    records[i]["missing"] = True  # it may have been the machine, short of memory or time
         return records
-
-    def _ask_alone(self, file: bytes, contents: bool, record: Records) -> None:
-        record[:] = np.zeros(1, record.dtype)
-        if not self._decoder().ask([file], contents, record):
-            set_error(record[0], self._discard())
-            record["missing"] = True  # it may have been the machine's fault, which was short of memory or time
 
     def _discard(self) -> str:
         """Do away with this thread's process, which has ended; in words how."""
@@ -144,7 +137,7 @@ class _Decoder:
         path = os.pathsep.join(filter(None, (PACKAGES, os.environ.get("PYTHONPATH"))))
         with theirs:
             self.process = subprocess.Popen(
-                [*COMMAND, write_target(target)],
+                [*DECODE_COMMAND, write_target(target)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

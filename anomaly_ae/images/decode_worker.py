@@ -13,8 +13,8 @@ import socket
 import struct
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,8 +73,21 @@ def decode_files(files: Iterable[bytes], count: int, contents: bool, target: Tar
     """A record for each of so many files, given by path or by content."""
     records = np.zeros(count, record_type(target))
     for file, record in zip(files, records, strict=True):
-        with _time_limit():
-            _decode_into(record, file, contents, target)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)  # which ends the process, also in a decoder's own code
+        try:
+            picture = decode(file if contents else read_file(file), target)
+        except MemoryError:
+            set_error(record, "takes too much memory to decode")
+        except Exception as error:  # noqa: BLE001  whatever it is, it costs this file's row alone
+            set_error(record, reason(error))
+            record["missing"] = missing(error)
+        else:
+            record["pixels"], record["width"], record["height"] = picture.pixels, picture.width, picture.height
+            record["kind"], record["clipped"] = KINDS.index(picture.kind), picture.clipped
+            record["further"] = picture.further
+            if picture.sample is not None:
+                record["sample"] = picture.sample
+        signal.setitimer(signal.ITIMER_REAL, 0)
     return records
 
 
@@ -90,49 +103,16 @@ def main() -> None:
     os.nice(LEAST_URGENT)  # the network's threads wait for each other, and must not wait for this
     warnings.simplefilter("ignore")
     Image.MAX_IMAGE_PIXELS = None  # `convert` has a limit of its own
-    _limit_memory()
-    with socket.socket(fileno=0) as channel, channel.makefile("rb") as incoming:
-        while header := incoming.read(HEADER.size):
-            contents, count = HEADER.unpack(header)
-            records = decode_files(_receive(incoming, count), count, contents, target)
-            channel.sendall(records.view(np.uint8).data)
-
-
-def _decode_into(record: Any, file: bytes, contents: bool, target: Target) -> None:
-    try:
-        picture = decode(file if contents else read_file(file), target)
-    except MemoryError:
-        set_error(record, "takes too much memory to decode")
-    except Exception as error:  # noqa: BLE001  whatever it is, it costs this file's row alone
-        set_error(record, reason(error))
-        record["missing"] = missing(error)
-    else:
-        record["pixels"], record["width"], record["height"] = picture.pixels, picture.width, picture.height
-        record["kind"], record["clipped"] = KINDS.index(picture.kind), picture.clipped
-        record["further"] = picture.further
-        if picture.sample is not None:
-            record["sample"] = picture.sample
-
-
-def _receive(incoming: BinaryIO, count: int) -> Iterator[bytes]:
-    for _ in range(count):
-        (length,) = LENGTH.unpack(incoming.read(LENGTH.size))
-        yield incoming.read(length)
-
-
-@contextlib.contextmanager
-def _time_limit() -> Iterator[None]:
-    """End the process when what is within takes too long, also in a decoder's own code."""
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _limit_memory() -> None:
     with contextlib.suppress(ImportError, ValueError, OSError):  # where the system knows no such limit
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    with socket.socket(fileno=0) as channel, channel.makefile("rb") as incoming:
+        while header := incoming.read(HEADER.size):
+            contents, count = HEADER.unpack(header)
+            files = (incoming.read(*LENGTH.unpack(incoming.read(LENGTH.size))) for _ in range(count))
+            records = decode_files(files, count, contents, target)
+            channel.sendall(records.view(np.uint8).data)
 
 
 if __name__ == "__main__":

@@ -174,15 +174,13 @@ def _read_samples(image: Image.Image) -> Array:
     for mode, raw_mode in READINGS[stored.itemsize]:
         again: Any = reopen(image)
         again._mode = mode
-        again.tile = [part._replace(args=_with_raw_mode(part.args, raw_mode)) for part in again.tile]
+        again.tile = [  # the raw mode is the first of a decoder's arguments, or the only one
+            part._replace(args=raw_mode if isinstance(part.args, str) else (raw_mode, *part.args[1:]))
+            for part in again.tile
+        ]
         readings.append(np.asarray(again).reshape(again.height, again.width, -1))
     raw = np.stack(readings, axis=3)  # (H, W, bytes of a reading, readings)
     return raw.reshape(*raw.shape[:2], -1).view(stored.base)
-
-
-def _with_raw_mode(args: Any, raw_mode: str) -> Any:
-    """A decoder's arguments with another raw mode, which comes first, if not alone."""
-    return raw_mode if isinstance(args, str) else (raw_mode, *args[1:])
 
 
 def _netpbm_white(image: Image.Image) -> int | None:

@@ -2,9 +2,13 @@
 
 import re
 import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from enum import IntEnum, StrEnum
 from functools import lru_cache
 from itertools import pairwise
+
+from anomaly_ae.escaping import counted
 
 Parts = tuple[str, ...]  # of a path
 
@@ -44,21 +48,11 @@ ANOMALY_WORDS = _words_in(
     "spoilt rotten rust rusty corroded corrosion torn bent chipped dirty leaking "
     "worn deformed invalid incorrect unusual suspicious fake foreign nogo malo roto 異常 异常 不良 不良品 次品 缺陷"
 )
-ANOMALY_STEMS = (
-    *(
-        "anomal",
-        "abnorm",
-        "anormal",
-        "defect",
-        "defekt",
-        "defaut",
-        "defeit",
-        "difett",
-        "fehler",
-        "damag",
-        "beschadig",
-    ),
-    *("reject", "outlier", "contaminat", "malfunction"),
+ANOMALY_STEMS = tuple(
+    _words_in(
+        "anomal abnorm anormal defect defekt defaut defeit difett fehler damag beschadig reject outlier contaminat "
+        "malfunction"
+    )
 )
 WHOLE_NAMES = {  # pos1, pos2 … are positions
     **dict.fromkeys(("neg", "no", "nein", "non"), Sense.NORMAL),  # to the question whether there is something
@@ -81,18 +75,8 @@ CONTAINERS = _words_in(
 )
 FILLERS = CONTAINERS | _words_in("set sets split splits dataset datasets folder public mixed parts part")
 GLUED = (
-    "images",
-    "image",
-    "imgs",
-    "img",
-    "pictures",
-    "photos",
-    "samples",
-    "parts",
-    "pieces",
-    "products",
-    "items",
-    "teile",
+    *("images", "image", "imgs", "img", "pictures", "photos"),
+    *("samples", "parts", "pieces", "products", "items", "teile"),
 )
 
 MASKS = _words_in("masks groundtruth gt gts segmentation segmentations")
@@ -113,6 +97,10 @@ JUNK = {
     **dict.fromkeys(("heatmap", "heatmaps", "heat_maps", "heat-maps", "heat maps", "overlay", "overlays"), DRAWN),
     **dict.fromkeys(("#recycle", "$recycle.bin", "lost+found"), "deleted files"),
 }
+NORMAL, ANOMALOUS = "normal", "anomalous"  # classes of pictures that no folder tells apart
+MOST_ODD = 0.03  # share of pictures that may have names such as bad.png though their folder says nothing
+MOST_KINDS, FEWEST_OF_A_KIND = 4, 2  # of names, and pictures of one
+NUMBER = re.compile("([0-9]+)")
 MOST_NAMES = 2**16  # whose meaning is kept
 BOUNDARY = re.compile(r"(?<=[a-zß-ÿ])(?=[A-Z])")
 SEPARATORS = re.compile(r"[\W\d_]+")
@@ -220,3 +208,44 @@ def same_class(name: str) -> str:
     macOS does.
     """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def odd_ones(names: Mapping[int, str]) -> tuple[set[int], str, bool]:
+    """Of files by their positions: those called anomalous, or, where others are called normal, not called so; what to
+    say of them; and whether they are too many to be names that mean nothing.
+    """
+    said = {i: sense(stem_of(name)) for i, name in names.items()}
+    few = MOST_ODD * len(names)
+    normal = [i for i in names if said[i] > 0]
+    bad = {i for i in names if said[i] < 0}
+    others = names.keys() - normal
+    if len(normal) > few and others:
+        remark = (
+            f"{counted(len(normal), 'file name says', 'file names say')} normal, as {min(names[i] for i in normal)}, "
+            f"and {counted(len(others), 'does not', 'do not')}, as {min(names[i] for i in others)}"
+        )
+        return set(others), remark, len(others) > few
+    if not bad:
+        return bad, "", False
+    remark = f"{counted(len(bad), 'file name says', 'file names say')} anomalous, as {min(names[i] for i in bad)}"
+    return bad, remark, len(bad) > few
+
+
+def kinds_of(names: Sequence[str]) -> str:
+    """What to say where the names of files are of a few kinds, as `0_#` and `1_#`: numbers are one kind of text, but
+    for those that have a few values only. Nothing where they are of one kind, or of many.
+    """
+    shapes = defaultdict[tuple[str, ...], list[list[str]]](list)
+    for name in names:
+        parts = NUMBER.split(stem_of(name))
+        shapes[tuple(parts[::2])].append(parts)
+        if len(shapes) > MOST_KINDS:
+            return ""
+    kinds = Counter[str]()
+    for same in shapes.values():
+        values = [set(column) for column in zip(*same, strict=True)]
+        few = [len(column) <= min(MOST_KINDS, len(same) // FEWEST_OF_A_KIND) for column in values]
+        kinds.update("".join(part if kept else "#" for part, kept in zip(parts, few, strict=True)) for parts in same)
+    if not 1 < len(kinds) <= MOST_KINDS or min(kinds.values()) < FEWEST_OF_A_KIND:
+        return ""
+    return "names of files are of the kinds " + ", ".join(f"{kind} ({n:,})" for kind, n in sorted(kinds.items()))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ae.errors import DataError
+from anomaly_ae.escaping import counted
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.schema import Mismatch, OneOf
 
@@ -110,21 +111,17 @@ def intensity_differences(intensity: Intensity | None, kinds: Array, clipped: Ar
         if kind != trained and (count := int((kinds == position).sum())):
             white = "65,535, or what a PGM's header says," if kind == WHOLE else f"{WHITE[kind]}"
             words.append(
-                f"{_pictures(count, 'holds', 'hold')} {kind}, and black and white are set for {trained}: 0 was taken "
-                f"for black and {white} for white; save them alike"
+                f"{counted(count, 'picture holds', 'pictures hold')} {kind}, and black and white are set for "
+                f"{trained}: 0 was taken for black and {white} for white; save them alike"
                 + (f", or train with {setting('intensity', 'LOW:HIGH')}" if trained == EIGHT else "")
             )
     if count := int((clipped > NOTABLE).sum()):
         own = f" ({intensity.words})" if intensity else ""
         words.append(
-            f"{_pictures(count, 'has', 'have')} more than {NOTABLE:.0%} of values beyond black and white{own}; these "
-            "were clipped"
+            f"{counted(count, 'picture has', 'pictures have')} more than {NOTABLE:.0%} of values beyond black and "
+            f"white{own}; these were clipped"
         )
     return words
-
-
-def _pictures(count: int, verb: str, plural: str) -> str:
-    return f"1 picture {verb}" if count == 1 else f"{count:,} pictures {plural}"
 
 
 def _own_range(kind: str, samples: Values) -> tuple[float, float]:

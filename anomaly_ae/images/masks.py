@@ -29,13 +29,18 @@ def find_defects(image: Image.Image) -> Bools:
     Raises `DataError` where all of the border is defective, as it is in an inverted mask.
     """
     if kind_of(image) != EIGHT:
-        defective = _of_deep(DeepImage.of(image))
+        deep = DeepImage.of(image)
+        marked = np.nan_to_num(deep.values).any(axis=2)
+        defective: Any = marked if deep.alpha is None else marked & (deep.alpha > 0)
     else:
         image.load()
-        defective = _of_palette(image) if image.mode == "P" else _of_plain(image)
+        values = _values(image)
+        defective = values > (TRACES * float(values.max()) if image.format in LOSSY else 0)
+        if image.mode == "P" and (not any((image.getpalette("RGB") or [0])[:3]) or defective.all()):
+            defective = np.asarray(image) > 0
     if all(edge.all() for edge in (defective[0], defective[-1], defective[:, 0], defective[:, -1])):
         raise DataError("is a mask with all of its border marked; the background is 0, or black: is it inverted?")
-    return defective
+    return np.asarray(defective, np.bool_)
 
 
 def cover(defective: Bools, seen: tuple[float, float, float, float], size: tuple[int, int]) -> Bools:
@@ -63,16 +68,6 @@ def check_size(mask: tuple[int, int], picture: tuple[int, int]) -> str | None:
     return f"is a mask of {mask[0]}×{mask[1]} pixels, and its picture has {picture[0]}×{picture[1]}"
 
 
-def _of_deep(image: DeepImage) -> Bools:
-    marked = np.nan_to_num(image.values).any(axis=2)
-    return np.asarray(marked if image.alpha is None else marked & (image.alpha > 0), np.bool_)
-
-
-def _of_plain(image: Image.Image) -> Bools:
-    values = _values(image)
-    return np.asarray(values > (TRACES * float(values.max()) if image.format in LOSSY else 0), np.bool_)
-
-
 def _values(image: Image.Image) -> npt.NDArray[Any]:
     """What is 0 where there is background, (H, W)."""
     plain = image.convert("RGB") if image.mode in ("LAB", "CMYK") else image
@@ -80,12 +75,6 @@ def _values(image: Image.Image) -> npt.NDArray[Any]:
     alpha = colours[..., 3]
     seen = np.where(alpha > 0, colours[..., :3].max(axis=2), 0)
     return seen if seen.any() or alpha.all() else alpha
-
-
-def _of_palette(image: Image.Image) -> Bools:
-    indices, coloured = np.asarray(image) > 0, _values(image) > 0
-    first_is_black = not any((image.getpalette("RGB") or [0])[:3])
-    return np.asarray(indices if first_is_black or coloured.all() else coloured, np.bool_)
 
 
 def _covered(start: float, end: float, count: int, limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -72,41 +72,30 @@ class Preprocessing:
     def prepare_and_compare(self, images: Images) -> tuple[Tensor, list[str]]:
         """The same, and in words what it would have warned of."""
         if pictures := _pictures(images):
-            read = [self._convert(picture) for picture in pictures]
-            kinds, clipped = (
-                np.array([KINDS.index(one.kind) for one in read]),
-                np.array([one.clipped for one in read]),
-            )
+            try:
+                read = [decode.convert(picture, self.target) for picture in pictures]
+            except (DataError, MemoryError):
+                raise
+            except Exception as error:  # it was opened, and is decoded only here; or it is closed
+                raise DataError(f"an image cannot be decoded ({one_line(error)})") from error
+            kinds = np.array([KINDS.index(one.kind) for one in read])
+            clipped = np.array([one.clipped for one in read])
             pixels = torch.from_numpy(np.stack([one.pixels for one in read]))
             return pixels, intensity_differences(self.intensity, kinds, clipped)
-        checked, differences = self._check(images), list[str]()
-        if checked.dtype != torch.uint8 and not checked.is_floating_point():
-            checked, differences = self._scale(checked)
-        return resize(checked, (self.height, self.width), self.resize_mode), differences
+        tensor, differences = self._to_tensor(images), list[str]()
+        if tensor.ndim != 4 or tensor.shape[1] != self.channels or 0 in tensor.shape[2:]:
+            expected, actual = "×".join(map(str, self.shape)), "×".join(map(str, tensor.shape))
+            raise DataError(f"the detector takes images N×{expected} (N×C×H×W), and was given {actual}")
+        is_float = tensor.is_floating_point()
+        if is_float and not bool(((tensor >= 0) & (tensor <= 1)).all()):  # a NaN fails both comparisons
+            raise DataError("float images must lie in [0, 1], and some values do not; divide by 255 or clean them")
+        if not is_float and tensor.dtype != torch.uint8:
+            tensor, differences = self._scale(tensor)
+        return resize(tensor, (self.height, self.width), self.resize_mode), differences
 
     def prepare_set(self, images: ImageSet) -> ImageSet:
         """The same with labelled images."""
         return ImageSet(self.prepare(images.images), images.labels, images.names)
-
-    def _convert(self, picture: Image.Image) -> decode.Picture:
-        try:
-            return decode.convert(picture, self.target)
-        except (DataError, MemoryError):
-            raise
-        except Exception as error:  # it was opened, and is decoded only here; or it is closed
-            raise DataError(f"an image cannot be decoded ({one_line(error)})") from error
-
-    def _check(self, images: Images) -> Tensor:
-        """The images as a tensor, if they are what the detector takes but for their size."""
-        tensor = self._to_tensor(images)
-        if tensor.ndim != 4 or tensor.shape[1] != self.channels or 0 in tensor.shape[2:]:
-            wanted, given = "×".join(map(str, self.shape)), "×".join(map(str, tensor.shape))
-            raise DataError(f"the detector takes images N×{wanted} (N×C×H×W), and was given {given}")
-        if (
-            tensor.is_floating_point() and len(tensor) and not bool(((tensor >= 0) & (tensor <= 1)).all())
-        ):  # a NaN fails both comparisons
-            raise DataError("float images must lie in [0, 1], and some values do not; divide by 255 or clean them")
-        return tensor
 
     def _to_tensor(self, images: Images) -> Tensor:
         """An array of numbers of whatever byte order and layout as a tensor."""

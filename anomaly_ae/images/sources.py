@@ -196,7 +196,12 @@ class PathList(Source):
         return f"{self.name}, read in {Path.cwd()}"  # for its paths may be relative
 
     def list(self) -> Listing:
-        found = {path: _stat(path) for path in _listed(os.fsencode(self.name))}
+        paths = [os.fsencode(self.name)]
+        if not _is_image(paths[0]):
+            content = Path(self.name).read_bytes().removeprefix(codecs.BOM_UTF8)
+            lines = content.split(b"\0" if b"\0" in content else b"\n")
+            paths = [line.rstrip(b"\r") for line in lines if line.strip()]
+        found = {path: _stat(path) for path in paths}
         if set(found.values()) <= {(UNKNOWN, UNKNOWN)}:
             raise DataMissing(f"{self.name} is no image, and as a list of paths it names no file that is there")
         images = {path: known for path, known in found.items() if known == (UNKNOWN, UNKNOWN) or _is_image(path)}
@@ -252,8 +257,15 @@ class Address(Source):
     def fetch(self, paths: Sequence[bytes], sizes: Integers) -> Contents | None:
         system, whole = self._opened[0], [os.fsdecode(self.locate(path)) for path in paths]
         wanted = [path for path, size in zip(whole, sizes, strict=True) if size <= MOST_BYTES]
-        found = dict(zip(wanted, _contents(system, wanted), strict=True))
-        return [found.get(path, DataError(TOO_LARGE)) for path in whole]
+        try:  # names are taken as they are, not as patterns
+            read = system.cat_ranges(wanted, None, None, on_error="return") if wanted else []
+        except Exception as error:  # noqa: BLE001  drivers raise whatever they like
+            read = [error for _ in wanted]
+        contents = {
+            path: _unfetched(content) if isinstance(content, Exception) else bytes(content)
+            for path, content in zip(wanted, read, strict=True)
+        }
+        return [contents.get(path, DataError(TOO_LARGE)) for path in whole]
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
@@ -322,15 +334,18 @@ class _Walk:
             links.sort(reverse=True)
             folder = waiting.pop() if waiting else links.pop()
             for entry in self._entries(folder):
-                path = os.path.join(folder, entry.name)
+                path, is_link = os.path.join(folder, entry.name), entry.is_symlink()
+                is_dead = is_link and not os.path.exists(entry.path)  # it leads nowhere, or to itself
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(path)
-                elif _leads_to_folder(entry):
+                elif is_link and os.path.isdir(entry.path):
                     links.append(path)
-                elif self._counts(entry):
+                elif has_ending(entry.name) if is_dead else entry.is_file() and _is_image(entry.path):
                     yield path, *_stat(entry.path)
                 else:
-                    self._skip(entry, path)
+                    self.skipped.append(path)
+                    if is_dead and not entry.name.startswith(b"."):
+                        self.unread.append(f"the link {shown(path)} leads nowhere")
 
     def _entries(self, folder: bytes) -> "list[os.DirEntry[bytes]]":
         """What is in a folder, in order; nothing where that was looked into before."""
@@ -347,29 +362,11 @@ class _Walk:
             self.unread.append(f"the folder {shown(folder) or shown(self.root)} cannot be opened: {error.strerror}")
             return []
 
-    def _skip(self, entry: "os.DirEntry[bytes]", path: bytes) -> None:
-        if entry.is_symlink() and not os.path.exists(entry.path) and not entry.name.startswith(b"."):
-            self.unread.append(f"the link {shown(path)} leads nowhere")
-        self.skipped.append(path)
-
-    def _counts(self, entry: "os.DirEntry[bytes]") -> bool:
-        """Whether it is an image file; a link that leads nowhere is one if it is called so."""
-        with contextlib.suppress(OSError):  # a link that leads to itself
-            if entry.is_file():
-                return _is_image(entry.path)
-        return has_ending(entry.name) and entry.is_symlink() and not os.path.exists(entry.path)
-
 
 def _identity(folder: bytes) -> tuple[int, int]:
     """What tells a folder from all others, by whatever path. Raises `OSError`."""
     about = os.stat(folder)
     return about.st_dev, about.st_ino
-
-
-def _leads_to_folder(entry: "os.DirEntry[bytes]") -> bool:
-    with contextlib.suppress(OSError):  # a link that leads to itself
-        return entry.is_dir()
-    return False
 
 
 def _empty(folders: Iterable[bytes], files: Iterable[tuple[bytes, int, int]]) -> set[bytes]:
@@ -421,15 +418,6 @@ def _stat(path: bytes) -> tuple[int, int]:
     return about.st_size, about.st_mtime_ns
 
 
-def _listed(file: bytes) -> list[bytes]:
-    """The paths in a text file, each once; of an image file its own."""
-    if _is_image(file):
-        return [file]
-    content = Path(os.fsdecode(file)).read_bytes().removeprefix(codecs.BOM_UTF8)
-    lines = content.split(b"\0" if b"\0" in content else b"\n")
-    return list(dict.fromkeys(line.rstrip(b"\r") for line in lines if line.strip()))
-
-
 def _time(info: dict[str, Any]) -> int:
     """The time of the last change that a file system tells of, in ns."""
     told = next((info[key] for key in TIMES if info.get(key)), None)
@@ -439,15 +427,6 @@ def _time(info: dict[str, Any]) -> int:
     if isinstance(told, datetime):
         told = (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
     return round(told * 1e9) if isinstance(told, int | float) else UNKNOWN
-
-
-def _contents(system: Any, paths: Sequence[str]) -> Contents:
-    """What files hold, fetched together, or why it cannot be had. Names are taken as they are, not as patterns."""
-    try:
-        found = system.cat_ranges(list(paths), None, None, on_error="return") if paths else []
-    except Exception as error:  # noqa: BLE001  drivers raise whatever they like
-        found = [error for _ in paths]
-    return [_unfetched(content) if isinstance(content, Exception) else bytes(content) for content in found]
 
 
 def _unfetched(error: Exception) -> DataMissing:

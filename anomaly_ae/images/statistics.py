@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from anomaly_ae.escaping import counted
 from anomaly_ae.images.decode import STRETCH
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.schema import Mismatch, Share
@@ -48,29 +49,27 @@ class Profile:
         return self.compare(*brightness_contrast(images)) if len(images) else []
 
     def compare(self, brightnesses: Tensor, contrasts: Tensor) -> list[str]:
-        """The same of what `looks` says of a batch, (N,) each, N at least 1; and how many are blank."""
-        return [*self._blank(contrasts), *self._shifted(float(brightnesses.median()), float(contrasts.median()))]
-
-    def _blank(self, contrasts: Tensor) -> list[str]:
-        """A network that has seen no image of next to nothing may well rebuild it, and its score says little."""
-        count = int((contrasts < BLANK * self.contrast[0]).sum())
-        are = "1 image is" if count == 1 else f"{count:,} images are"
-        blank = (
-            f"{are} blank, with less than a tenth of the contrast of those in training: "
-            "a score that is not high does not make them normal"
-        )
-        return [blank] if count else []
-
-    def _shifted(self, brightness: float, contrast: float) -> list[str]:
+        """The same of what `brightness_contrast` says of a batch, (N,) each, N at least 1; and how many are blank."""
+        words, brightness = list[str](), float(brightnesses.median())
+        if count := int((contrasts < BLANK * self.contrast[0]).sum()):
+            # A network that has seen no image of next to nothing may well rebuild it, and its score says little
+            words.append(
+                f"{counted(count, 'image is', 'images are')} blank, with less than a tenth of the contrast of those "
+                "in training: a score that is not high does not make them normal"
+            )
         if not _within(brightness, self.brightness) and _within(1 - brightness, self.brightness):
-            return [
+            inverted = (
                 f"the images look inverted: their median brightness is {brightness:.3f}, and in training it was "
                 f"{_words(self.brightness)}; swap dark and light"
-            ]
-        seen = {"brightness": (brightness, self.brightness), "contrast": (contrast, self.contrast)}
-        return [
+            )
+            return [*words, inverted]
+        medians = {
+            "brightness": (brightness, self.brightness),
+            "contrast": (float(contrasts.median()), self.contrast),
+        }
+        return words + [
             f"the images have another {name} than in training: {value:.3f} at the median, against {_words(usual)}"
-            for name, (value, usual) in seen.items()
+            for name, (value, usual) in medians.items()
             if not _within(value, usual)
         ]
 
