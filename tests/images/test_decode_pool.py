@@ -68,7 +68,7 @@ def test_a_bad_file_has_an_error_and_says_whether_it_is_at_fault(pictures: Path)
 
 
 def test_a_decoder_that_crashes_or_hangs_costs_one_file(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode_pool, "COMMAND", [sys.executable, "-c", FLAWED])
+    monkeypatch.setattr(decode_pool, "DECODE_COMMAND", [sys.executable, "-c", FLAWED])
     (pictures / "02.png").write_bytes(b"crash")
     (pictures / "09.png").write_bytes(b"hang")
     records = decoded(pictures)
@@ -80,7 +80,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(pictures: Path, monkeypa
 
 
 def test_crashes_leave_nothing_open(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode_pool, "COMMAND", [sys.executable, "-c", FLAWED])
+    monkeypatch.setattr(decode_pool, "DECODE_COMMAND", [sys.executable, "-c", FLAWED])
     for i in range(5):
         (pictures / f"{i:02}.png").write_bytes(b"crash")
     before = len(list(Path("/proc/self/fd").iterdir()))
