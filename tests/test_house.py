@@ -41,14 +41,14 @@ ATTRIBUTES = {"__version__", "__file__"}  # of the package itself
 CATALOGUES = ("autoencoders", "objectives", "scorers")  # whose entries have to pass the same tests, all in one file
 # Other modules without a test file of their own, and where they are tested: together, or by what uses them
 TESTED_ELSEWHERE = {
-    "calibration/test_conformal.py": "discoveries tail",
+    "calibration/test_conformal.py": "tail",
     "datasets/test_odd_layouts.py": "layout_texts placements",
     "datasets/test_image_folder.py": "catalogue folder_words image_set",
     "detector/test_evaluation.py": "measuring",
     "images/test_decode_pool.py": "decode_worker",
     "integrations/test_onnx.py": "exported",
     "reporting/test_figures.py": "curves image_grids latent_space predictions saving scores style",
-    "runs/test_store.py": "record presets",
+    "runs/test_store.py": "record",
     "scoring/test_job.py": "batches ledger scoring_results writers",
     "storage/test_atomic.py": "memmap",
     "detector/test_serialization.py": "schema",

@@ -43,13 +43,10 @@ class Corruption:
             images, planted = plant(images, self.defects)
         if self.noise:
             images = (images + self.noise * torch.randn_like(images)).clamp(0, 1)
-        return Corrupted(images * _kept(images, self.masked) if self.masked else images, planted)
-
-
-def _kept(images: Tensor, masked: float) -> Tensor:
-    """1 where a pixel stays and 0 where it is hidden, (N, 1, H, W)."""
-    height, width = images.shape[-2:]
-    side = max(1, min(height, width) // PATCHES)
-    cells = torch.rand(len(images), 1, math.ceil(height / side), math.ceil(width / side), device=images.device)
-    kept = (cells >= masked).to(images.dtype)
-    return functional.interpolate(kept, scale_factor=side, mode="nearest")[..., :height, :width]
+        if self.masked:
+            height, width = images.shape[-2:]
+            side = max(1, min(height, width) // PATCHES)
+            cells = len(images), 1, math.ceil(height / side), math.ceil(width / side)
+            kept = (torch.rand(cells, device=images.device) >= self.masked).to(images.dtype)
+            images = images * functional.interpolate(kept, scale_factor=side, mode="nearest")[..., :height, :width]
+        return Corrupted(images, planted)

@@ -28,7 +28,8 @@ def plant(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
     chosen = _uniform(images, 0, 1) < share
     spoiled, covered = images, torch.zeros_like(images[:, :1])
     for i in range(DEFECTS):
-        cover = _shapes(images) * _opacity(images) * chosen
+        shapes = _shapes(images)
+        cover = shapes * torch.where(_uniform(images, 0, 1) < OPAQUE, 1.0, _uniform(images, 0.3, 1.0)) * chosen
         if i:
             cover = cover * (_uniform(images, 0, 1) < AGAIN)
         spoiled = torch.lerp(spoiled, _fillings(images), cover)
@@ -50,7 +51,8 @@ def _shapes(images: Tensor) -> Tensor:
     round_ = length * _log_uniform(images, 0.35, 1.0)
     breadth = torch.where(scar, _log_uniform(images, *SCAR_WIDTH) * side, round_).clamp_min(0.8)
     fine, coarse = _clouds(images, max(3, side // 40)), _clouds(images, max(6, side // 12))
-    bent = across + 0.35 * _normal(images) * along.square() / length + 1.5 * scar * breadth * coarse
+    bend = 0.35 * torch.randn(len(images), 1, 1, 1, device=images.device)
+    bent = across + bend * along.square() / length + 1.5 * scar * breadth * coarse
     distance = ((along / length).square() + (bent / breadth).square()).sqrt() + 0.25 * (fine + coarse * ~scar)
     edge = (1.5 * breadth * _uniform(images, 0, 1) ** 3).clamp_min(1.0)  # pixels; most are sharp
     return ((1 - distance) * breadth / edge).clamp(-1, 1) * 0.5 + 0.5
@@ -62,30 +64,17 @@ def _fillings(images: Tensor) -> Tensor:
     local = functional.avg_pool2d(images, 9, 1, 4, count_include_pad=False)
     grain = _clouds(images, int(2 ** torch.randint(3, ()).item()), channels=images.shape[1])
     flat = _uniform(images, 0, 1, images.shape[1]) + 0.03 * torch.randn_like(images)
-    filled = torch.where(kind == 0, _elsewhere(images), _rebrightened(images))
+    shift = int(torch.randint(images.shape[2], ())), int(torch.randint(images.shape[3], ()))
+    moved = images[torch.randperm(len(images), device=images.device)].roll(shift, (2, 3))
+    if torch.rand(()) < 0.5:
+        moved = moved.flip(2)
+    amount = _log_uniform(images, 0.08, 0.7)
+    tint = _uniform(images, 0.5, 1.0, images.shape[1]) if images.shape[1] > 1 else 1.0  # so that stains have a colour
+    darker, brighter = images * (1 - amount * tint), images + 0.8 * amount * tint * (1 - images)
+    filled = torch.where(_uniform(images, 0, 1) < DARKER, darker, brighter)
+    filled = torch.where(kind == 0, moved, filled)
     filled = torch.where(kind == 2, local + grain * _log_uniform(images, 0.04, 0.3), filled)
     return torch.where(kind == 3, flat, filled).clamp(0, 1)
-
-
-def _elsewhere(images: Tensor) -> Tensor:
-    """Other images of the batch, moved and perhaps turned upside down."""
-    height, width = images.shape[-2:]
-    shift = int(torch.randint(height, ())), int(torch.randint(width, ()))
-    moved = images[torch.randperm(len(images), device=images.device)].roll(shift, (2, 3))
-    return moved.flip(2) if torch.rand(()) < 0.5 else moved
-
-
-def _rebrightened(images: Tensor) -> Tensor:
-    """Darker or brighter; of colour each channel for itself, so that stains may have one."""
-    amount = _log_uniform(images, 0.08, 0.7)
-    tint = _uniform(images, 0.5, 1.0, images.shape[1]) if images.shape[1] > 1 else 1.0
-    darker = images * (1 - amount * tint)
-    brighter = images + 0.8 * amount * tint * (1 - images)
-    return torch.where(_uniform(images, 0, 1) < DARKER, darker, brighter)
-
-
-def _opacity(images: Tensor) -> Tensor:
-    return torch.where(_uniform(images, 0, 1) < OPAQUE, 1.0, _uniform(images, 0.3, 1.0))
 
 
 def _clouds(images: Tensor, cell: int, channels: int = 1) -> Tensor:
@@ -103,7 +92,3 @@ def _uniform(images: Tensor, low: float, high: float, channels: int = 1) -> Tens
 
 def _log_uniform(images: Tensor, low: float, high: float) -> Tensor:
     return _uniform(images, math.log(low), math.log(high)).exp()
-
-
-def _normal(images: Tensor) -> Tensor:
-    return torch.randn(len(images), 1, 1, 1, device=images.device)

@@ -15,7 +15,7 @@ LIGHT = 0.2  # by which brightness and contrast change at the most
 
 def _flip(side: int, images: Tensor) -> Tensor:
     """Half of the images, by chance, mirrored along `side`."""
-    return torch.where(_coins(images), images.flip(side), images)
+    return torch.where(_random(images) < 0.5, images.flip(side), images)
 
 
 def _flips(images: Tensor) -> Tensor:
@@ -25,8 +25,7 @@ def _flips(images: Tensor) -> Tensor:
 def _turns(images: Tensor) -> Tensor:
     """By 0, 90, 180 or 270 degrees, and mirrored; by 0 or 180 where the images are not square."""
     square = images.shape[2] == images.shape[3]
-    turned = torch.where(_coins(images), images.transpose(2, 3), images) if square else images
-    return _flips(turned)
+    return _flips(torch.where(_random(images) < 0.5, images.transpose(2, 3), images) if square else images)
 
 
 def _light(images: Tensor) -> Tensor:
@@ -34,10 +33,6 @@ def _light(images: Tensor) -> Tensor:
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     brightness, contrast = (1 + LIGHT * (2 * _random(images) - 1) for _ in range(2))
     return ((images - mean) * contrast + mean * brightness).clamp(0, 1)
-
-
-def _coins(images: Tensor) -> Tensor:
-    return _random(images) < 0.5
 
 
 def _random(images: Tensor) -> Tensor:

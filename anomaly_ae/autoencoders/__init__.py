@@ -4,13 +4,12 @@ import math
 from dataclasses import dataclass
 
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape, parameter_count
-from anomaly_ae.autoencoders.conv import ConvAutoencoder
+from anomaly_ae.autoencoders.conv import ConvAutoencoder, VariationalAutoencoder
 from anomaly_ae.autoencoders.dense import Multilayer, Vanilla
 from anomaly_ae.autoencoders.pooled import ConvPool, DeepCNN, DenseBottleneck64, ShallowCNN
 from anomaly_ae.autoencoders.repair import RepairAutoencoder
 from anomaly_ae.autoencoders.strided import Strided32, WideKernel
 from anomaly_ae.autoencoders.tiling import Tiled
-from anomaly_ae.autoencoders.variational import VariationalAutoencoder
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.runtime.spelling import setting

@@ -28,9 +28,19 @@ class Rescale(nn.Module):
 def block(*layers: nn.Module, config: RunConfig) -> nn.Sequential:
     """A layer with weights (batch norm after it where asked for), ReLU, (dropout), then the rest, such as pooling."""
     first, *rest = layers
-    norm = [_norm(first)] if config.batch_norm else []
+    norm = list[nn.Module]()
+    if config.batch_norm and isinstance(first, nn.Linear):
+        norm = [nn.BatchNorm1d(first.out_features)]
+    elif config.batch_norm:
+        norm = [nn.BatchNorm2d(int(first.out_channels))]  # type: ignore[arg-type]
     dropout = [nn.Dropout(config.dropout)] if config.dropout else []
     return nn.Sequential(first, *norm, nn.ReLU(), *dropout, *rest)
+
+
+def activation(channels: int, config: RunConfig) -> list[nn.Module]:
+    """Batch norm, unless told otherwise, ReLU, and dropout where asked for."""
+    norm = [] if config.batch_norm is False else [nn.BatchNorm2d(channels)]
+    return [*norm, nn.ReLU(), *([nn.Dropout(config.dropout)] if config.dropout else [])]
 
 
 def conv(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -83,9 +93,3 @@ def start_like_keras(network: nn.Module) -> None:
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-
-def _norm(layer: nn.Module) -> nn.Module:
-    if isinstance(layer, nn.Linear):
-        return nn.BatchNorm1d(layer.out_features)
-    return nn.BatchNorm2d(int(layer.out_channels))  # type: ignore[arg-type]

@@ -1,16 +1,21 @@
-"""The default: strided convolutions down to a small map, a linear bottleneck, and the way back."""
+"""The default: strided convolutions down to a small map, a linear bottleneck, and the way back; and its variational
+form.
+"""
 
+import copy
 import math
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from anomaly_ae.autoencoders.autoencoder import Autoencoder, Shape
-from anomaly_ae.autoencoders.blocks import require_side, to_latent
+from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape
+from anomaly_ae.autoencoders.blocks import activation, require_side, to_latent
 from anomaly_ae.config.run_config import RunConfig
 
 SMALLEST = 8  # pixels a side
 FIRST_CHANNELS, MOST_CHANNELS = 16, 128
 LATENT = 12
+MEAN, LOG_VARIANCE = "mean", "log_variance"  # heads of the variational one, float32 (N, D) each
 
 
 class ConvAutoencoder(Autoencoder):
@@ -43,6 +48,27 @@ class ConvAutoencoder(Autoencoder):
         )
 
 
+class VariationalAutoencoder(ConvAutoencoder):
+    """The default network as a variational one: an image is given a Gaussian of latents, by mean and log variance.
+
+    The encoder gives the mean, which is the latent; in training the decoder sees a draw from the Gaussian. The heads
+    `mean` and `log_variance` are for the objective and the score `elbo`.
+    Kingma and Welling 2013, https://arxiv.org/abs/1312.6114
+    """
+
+    objective = "elbo"
+
+    def __init__(self, shape: Shape, config: RunConfig) -> None:
+        super().__init__(shape, config)
+        self.to_log_variance = copy.deepcopy(self.encoder[-1])  # of the same shape
+
+    def forward(self, images: Tensor) -> Outputs:
+        values, features = self.through(self.encoder[:-1], images)  # the maps, flattened
+        mean, log_variance = self.encoder[-1](values), self.to_log_variance(values)  # (N, D) each
+        drawn = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean) if self.training else mean
+        return Outputs(self.decode(drawn), mean, features, {MEAN: mean, LOG_VARIANCE: log_variance})
+
+
 def stage_sizes(height: int, width: int) -> list[tuple[int, int]]:
     """Height and width before the first stage and after each, e.g. (28, 28), (14, 14), (7, 7)."""
     sizes = [(height, width)]
@@ -55,17 +81,11 @@ def _down(channels_in: int, channels_out: int, config: RunConfig) -> nn.Module:
     """Halve height and width, rounding down."""
     plain = config.batch_norm is False
     convolution = nn.Conv2d(channels_in, channels_out, kernel_size=4, stride=2, padding=1, bias=plain)
-    return nn.Sequential(convolution, *_activation(channels_out, config))
+    return nn.Sequential(convolution, *activation(channels_out, config))
 
 
 def _up(channels_in: int, channels_out: int, size: tuple[int, int], config: RunConfig) -> nn.Module:
     """Double height and width to `size`: one more where that is odd."""
     odd = (size[0] % 2, size[1] % 2)
     convolution = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, output_padding=odd)
-    return nn.Sequential(*_activation(channels_in, config), convolution)
-
-
-def _activation(channels: int, config: RunConfig) -> list[nn.Module]:
-    """Batch norm, unless told otherwise, ReLU, and dropout where asked for."""
-    norm = [] if config.batch_norm is False else [nn.BatchNorm2d(channels)]
-    return [*norm, nn.ReLU(), *([nn.Dropout(config.dropout)] if config.dropout else [])]
+    return nn.Sequential(*activation(channels_in, config), convolution)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape
-from anomaly_ae.autoencoders.blocks import Size, require_side, up
+from anomaly_ae.autoencoders.blocks import Size, activation, require_side, up
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
@@ -48,7 +48,8 @@ class RepairAutoencoder(Autoencoder):
         self.encoder = nn.Sequential(
             Contrast(),
             _stage(2 * channels, widths[0], config),  # 16 × H × W
-            *(_halve(i, o, config) for i, o in itertools.pairwise(widths)),  # 32 × H/2 × W/2, 64 × H/4 …
+            # 32 × H/2 × W/2, 64 × H/4 …
+            *(nn.Sequential(*_stage(i, o, config, 2), *_stage(o, o, config)) for i, o in itertools.pairwise(widths)),
             nn.Conv2d(widths[-1], maps, 1),
             nn.Flatten(),
         )
@@ -56,7 +57,7 @@ class RepairAutoencoder(Autoencoder):
         self.decoder = nn.Sequential(
             nn.Unflatten(1, self.latent_shape),
             _stage(maps, rising[-1], config),
-            *(_rise(i, o, size, config) for i, o, size in steps),
+            *(nn.Sequential(up(size), *_stage(i, o, config)) for i, o, size in steps),
             nn.Conv2d(rising[0], channels, 3, padding=1),
             nn.Sigmoid(),
         )
@@ -92,8 +93,8 @@ class Segmentation(nn.Module):
     def forward(self, difference: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Logits (N, 1, H, W) of differences (N, C, H, W) and features from the full size down."""
         values = features[-1]
-        for stage, beside in zip(self.stages, reversed(features[1:-1]), strict=True):
-            values = stage(torch.cat([_resize(values, beside.shape[-2:]), beside], dim=1))
+        for stage, larger in zip(self.stages, reversed(features[1:-1]), strict=True):
+            values = stage(torch.cat([_resize(values, larger.shape[-2:]), larger], dim=1))
         small = DIFFERENCE * _resize(difference, values.shape[-2:])
         return _resize(self.last(torch.cat([values, small], dim=1)), difference.shape[-2:])
 
@@ -116,20 +117,10 @@ def _halvings(height: int, width: int) -> list[Size]:
     return sizes
 
 
-def _halve(channels_in: int, channels_out: int, config: RunConfig) -> nn.Sequential:
-    return nn.Sequential(*_stage(channels_in, channels_out, config, 2), *_stage(channels_out, channels_out, config))
-
-
-def _rise(channels_in: int, channels_out: int, size: Size, config: RunConfig) -> nn.Sequential:
-    return nn.Sequential(up(size), *_stage(channels_in, channels_out, config))
-
-
 def _stage(channels_in: int, channels_out: int, config: RunConfig, stride: int = 1) -> nn.Sequential:
     """A 3×3 convolution, batch norm unless told otherwise, ReLU, and dropout where asked for."""
-    plain = config.batch_norm is False
-    convolution = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=plain)
-    norm = [] if plain else [nn.BatchNorm2d(channels_out)]
-    return nn.Sequential(convolution, *norm, nn.ReLU(), *([nn.Dropout(config.dropout)] if config.dropout else []))
+    convolution = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=config.batch_norm is False)
+    return nn.Sequential(convolution, *activation(channels_out, config))
 
 
 def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:

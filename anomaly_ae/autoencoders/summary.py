@@ -1,7 +1,6 @@
 """What an architecture looks like: parameters, shapes, and a table layer by layer."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -53,16 +52,15 @@ def layers(name: str, shape: Shape, config: RunConfig = RunConfig()) -> list[Lay
     """Every layer in order, each with the shape of what it gives. Raises as `summarise`."""
     with torch.device("meta"):
         network = build_autoencoder(name, shape, config).eval()
-    seen: list[Layer] = []
-    decoder = set(network.decoder.modules())
+    seen, decoder = list[Layer](), set(network.decoder.modules())
+
+    def note(layer: nn.Module, _: object, output: Tensor) -> None:
+        part = "decoder" if layer in decoder else "encoder"
+        seen.append(Layer(part, type(layer).__name__, tuple(output.shape[1:]), parameter_count(layer)))
+
     for layer in network.modules():
         if not isinstance(layer, nn.Sequential | Autoencoder):
-            part = "decoder" if layer in decoder else "encoder"
-            layer.register_forward_hook(partial(_note, seen, part))
+            layer.register_forward_hook(note)
     with torch.inference_mode():
         network(torch.zeros(1, *shape, device="meta"))
     return seen
-
-
-def _note(seen: list[Layer], part: str, layer: nn.Module, _: object, output: Tensor) -> None:
-    seen.append(Layer(part, type(layer).__name__, tuple(output.shape[1:]), parameter_count(layer)))

@@ -147,12 +147,14 @@ class Tiled(Autoencoder):
         if self.grid.is_tile(images):
             passed: Outputs = self.inner(images)
             return passed
-        split_batches = self.grid.split_batches(self.grid.cut(images), self.inner.training)
-        outputs = _together([self.inner(tiles)._replace(features=()) for tiles in split_batches])
+        batches = self.grid.split_batches(self.grid.cut(images), self.inner.training)
+        parts: list[Outputs] = [self.inner(tiles)._replace(features=()) for tiles in batches]
+        latents = torch.cat([part.latent for part in parts])
+        heads = {name: torch.cat([part.heads[name] for part in parts]) for name in parts[0].heads}
         return Outputs(
-            _picture(self.grid, outputs.reconstruction),
-            self.grid.by_image(outputs.latent).flatten(1),  # (N, T, D) -> (N, T·D)
-            heads={name: self._whole(head) for name, head in outputs.heads.items()},
+            _picture(self.grid, torch.cat([part.reconstruction for part in parts])),
+            self.grid.by_image(latents).flatten(1),  # (N, T, D) -> (N, T·D)
+            heads={name: self._whole(head) for name, head in heads.items()},
         )
 
     def outline(self, shape: Shape) -> Outputs:
@@ -184,8 +186,8 @@ class TileEncoder(nn.Module):
         if self.grid.is_tile(images):
             latents: Tensor = self.inner(images)
             return latents
-        split_batches = self.grid.split_batches(self.grid.cut(images), self.inner.training)
-        of_tiles = torch.cat([self.inner(tiles) for tiles in split_batches])  # (N·T, D)
+        batches = self.grid.split_batches(self.grid.cut(images), self.inner.training)
+        of_tiles = torch.cat([self.inner(tiles) for tiles in batches])  # (N·T, D)
         return self.grid.by_image(of_tiles).flatten(1)  # (N, T, D) -> (N, T·D)
 
 
@@ -201,8 +203,8 @@ class TileDecoder(nn.Module):
             tiles: Tensor = self.inner(latents)
             return tiles
         apart = latents.reshape(len(latents) * len(self.grid), self.latent)  # (N, T·D) -> (N·T, D)
-        split_batches = self.grid.split_batches(apart, self.inner.training)
-        return _picture(self.grid, torch.cat([self.inner(portion) for portion in split_batches]))
+        batches = self.grid.split_batches(apart, self.inner.training)
+        return _picture(self.grid, torch.cat([self.inner(batch) for batch in batches]))
 
 
 def random_crops(images: Tensor, size: Size) -> Tensor:
@@ -215,17 +217,13 @@ def random_crops(images: Tensor, size: Size) -> Tensor:
     if (height, width) == size:
         return images
     _require_room((height, width), size)
-    rows, columns = (_spans(count, *sides).to(images.device) for sides in ((height, size[0]), (width, size[1])))
+    rows, columns = (  # int64 (N, h) and (N, w), drawn on the CPU, so that the seed gives the same on every device
+        (torch.randint(whole - part + 1, (count, 1)) + torch.arange(part)).to(images.device)
+        for whole, part in zip((height, width), size, strict=True)
+    )
     each = torch.arange(count, device=images.device)[:, None, None]
     crops = images[each, :, rows[:, :, None], columns[:, None, :]]  # (N, h, w, C)
     return crops.permute(0, 3, 1, 2)
-
-
-def _spans(count: int, side: int, size: int) -> Tensor:
-    """`count` times `size` positions in a row within a side, int64 (count, size), drawn on the CPU, so that the seed
-    gives the same on every device.
-    """
-    return torch.randint(side - size + 1, (count, 1)) + torch.arange(size)
 
 
 def _require_room(image: Size, tile: Size) -> None:
@@ -253,10 +251,3 @@ def _blend(parts: Sequence[Tensor], starts: Sequence[int], side: int, dim: int) 
     for part, start, share in zip(parts, starts, counts, strict=True):
         whole.narrow(dim, start, tile).add_(part * share.view(-1, *[1] * (-1 - dim)))  # (tile,), (tile, 1) …
     return whole
-
-
-def _together(parts: Sequence[Outputs]) -> Outputs:
-    """Outputs without features, of some tiles each, as those of all."""
-    heads = {name: torch.cat([part.heads[name] for part in parts]) for name in parts[0].heads}
-    latent = torch.cat([part.latent for part in parts])
-    return Outputs(torch.cat([part.reconstruction for part in parts]), latent, heads=heads)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly_ae.calibration.discoveries import Discoveries
 from anomaly_ae.calibration.tail import ALIKE, FEWEST_IN_TAIL, Floats, Tail, tail_excesses
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
 from anomaly_ae.images.sources import shown
@@ -29,6 +28,20 @@ CONFIDENCE = 0.95
 SMALLEST_RATE, LARGEST_RATE = 1e-9, 0.999  # nobody has that many images; nobody wants that many alarms
 UP = Context(prec=4, rounding=ROUND_CEILING)  # a smallest rate is told in so many digits, and can be asked for so
 LONE = 2  # times as far from the next as all others are from each other, a score stands alone
+
+
+@dataclass(frozen=True)
+class Discoveries:
+    """The images of a batch that are called anomalous at a false discovery rate.
+
+    found:    bool (N,)
+    possible: the fewest discoveries that the number of calibration images allows, N + 1 or more where none are
+    needed:   the fewest calibration images with which any are possible at that false discovery rate
+    """
+
+    found: Tensor
+    possible: int
+    needed: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +89,16 @@ class Calibration:
         if self.names is not None:
             object.__setattr__(self, "names", tuple(self.names[i] for i in order.tolist()))
         if self.guarantee in CHOSEN:
-            self._choose()
+            if self.chosen is None or not math.isfinite(self.chosen):
+                raise CalibrationError(f"a threshold is a finite number, and {self.chosen} was given")
+            above = int((scores > self.chosen).sum())
+            if (rate := (1 + above) / (len(scores) + 1)) > LARGEST_RATE:
+                raise CalibrationError(
+                    f"a threshold of {self.chosen:g} calls {above:,} of {len(scores):,} normal calibration images "
+                    "anomalous; choose a higher one"
+                )
+            object.__setattr__(self, "chosen", _float32_below(self.chosen))
+            object.__setattr__(self, "target_fpr", rate)
         require_enough(len(scores), self.target_fpr, self.guarantee, self.confidence)
         if self.guarantee == TAIL and self.tail is None:
             object.__setattr__(self, "tail", Tail.fit(self.scores.double().numpy()))
@@ -219,19 +241,6 @@ class Calibration:
     def __repr__(self) -> str:
         about = f"threshold={self.threshold:.4f}, target_fpr={self.target_fpr:g}, {self.method}"
         return f"Calibration({len(self.scores):,} scores, {about})"
-
-    def _choose(self) -> None:
-        """Take the chosen threshold, and the rate that it holds. Raises `CalibrationError`."""
-        if self.chosen is None or not math.isfinite(self.chosen):
-            raise CalibrationError(f"a threshold is a finite number, and {self.chosen} was given")
-        above = int((self.scores > self.chosen).sum())
-        if (rate := (1 + above) / (len(self.scores) + 1)) > LARGEST_RATE:
-            raise CalibrationError(
-                f"a threshold of {self.chosen:g} calls {above:,} of {len(self.scores):,} normal calibration images "
-                "anomalous; choose a higher one"
-            )
-        object.__setattr__(self, "chosen", _float32_below(self.chosen))
-        object.__setattr__(self, "target_fpr", rate)
 
     def _reached_by(self, values: Tensor) -> Tensor:
         """c, int64 (N,): how many calibration scores are at least so high, of scores float32 (N,)."""

@@ -20,8 +20,7 @@ from anomaly_ae.cli.app import (
 )
 from anomaly_ae.cli.completion import DATA_SET, check_config, check_dataset, named
 from anomaly_ae.cli.flags import WITHOUT_A_FLAG, parse_setting
-from anomaly_ae.config.presets import PRESETS
-from anomaly_ae.config.run_config import DEVICES
+from anomaly_ae.config.run_config import DEVICES, PRESETS
 from anomaly_ae.errors import UnknownName, UsageError
 
 ONNX = "onnx"

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from anomaly_ae.config.presets import PRESETS
 from anomaly_ae.errors import UnknownName, UsageError, errors_at
 from anomaly_ae.runtime.renamed import SETTINGS, current
 from anomaly_ae.storage.yaml_files import Line
@@ -24,6 +23,20 @@ INTENSITY = re.compile(rf"(?P<percentiles>p)?(?P<low>{VALUE}):(?(percentiles)p)(
 JOINED = {"image_size": "x", "tile": "x", "intensity": ":", "scorer": "+", "objective": "+", "augment": "+"}  # lists
 LONGEST = 60  # letters of a value in a message
 ONE_CYCLE, CONSTANT = "one-cycle", "constant"
+# What a preset fills in where nothing else was said
+PRESET_BASE = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": PRESET_BASE | {"scorer": "relative+latent-knn"},
+    "default": PRESET_BASE | {"scorer": "aligned-knn"},
+    "surface": {
+        "autoencoder": "repair",
+        "scorer": "defect",
+        "augment": "flips+light",
+        "batch_size": 16,
+        "patience": 60,
+        "steps": 2000,
+    },
+}
 
 
 def _number(low: float, high: float = math.inf, *, text: str) -> dict[str, Any]:
@@ -114,11 +127,7 @@ class RunConfig:
         A key may name its part too, as in `training.epochs`.
         Raises `UnknownName` for a key that is no setting, `UsageError` for a value of the wrong type or range.
         """
-        merged: dict[str, Any] = {}
-        for key, value in (item for layer in layers for item in layer.items()):
-            name = field_name(str(key))
-            merged[name] = value
-        return cls(**merged)
+        return cls(**{field_name(str(key)): value for layer in layers for key, value in layer.items()})
 
     def filled(self) -> "RunConfig":
         """The same with what its preset says where nothing was said."""

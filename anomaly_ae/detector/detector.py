@@ -18,8 +18,7 @@ from anomaly_ae.autoencoders.inference import (
     map_latents,
     pick_device,
 )
-from anomaly_ae.calibration.conformal import CHOSEN, Calibration
-from anomaly_ae.calibration.discoveries import Discoveries
+from anomaly_ae.calibration.conformal import CHOSEN, Calibration, Discoveries
 from anomaly_ae.calibration.drift import Drift, measure_drift
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import Data

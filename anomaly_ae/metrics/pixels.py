@@ -51,59 +51,33 @@ def pixel_ranking(maps: Floats, masks: Bools) -> PixelRanking:
     if masks.all() or not masks.any():  # or there is no pixel at all
         return PixelRanking(None, None, None)
     curve = _curve(maps, masks)
-    return PixelRanking(_auroc(curve), _average_precision(curve), _pro(curve))
+    auroc = _area(curve.caught, curve.false) / curve.caught[-1] / curve.false[-1]
+    caught, false = curve.caught[2::2], curve.false[2::2]  # at the threshold that first catches each defective pixel
+    precision = np.diff(caught, prepend=0) @ (caught / (caught + false)) / caught[-1]
+    return PixelRanking(float(auroc), float(precision), _pro(curve))
 
 
 def _curve(maps: Floats, masks: Bools) -> _Curve:
-    normals = np.sort(maps[~masks])  # by value alone, several times as fast as finding the order of all pixels
-    values, shares = maps[masks], _shares(masks)
+    from scipy.ndimage import label  # here, for most test images have no masks, and it takes a while
+
+    regions = label(masks, TOUCHING)[0][masks]
+    shares, values = 1 / np.bincount(regions)[regions], maps[masks]  # what share of its region each pixel is
     order = np.argsort(values)[::-1]
-    ends = _ends_of_ties(values[order])
-    overlap = _sums_to(ends, shares[order])
+    falling = values[order]
+    ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))  # no threshold tells pixels that tie apart
+    overlap = np.append(0, np.cumsum(shares[order])[ends])
+    normals = np.sort(maps[~masks])  # by value alone, several times as fast as finding the order of all pixels
+    below = [np.searchsorted(normals, falling[ends], side) for side in ("right", "left")]
     return _Curve(
-        false=_false(normals, values[order][ends]),
+        false=np.concatenate([[0], len(normals) - np.stack(below, axis=1).ravel(), [len(normals)]]),
         caught=np.repeat(np.append(0, ends + 1), 2),
         overlap=np.repeat(overlap / overlap[-1], 2),  # by their sum, so that rounding leaves the end at 1
     )
 
 
-def _shares(masks: Bools) -> Floats:
-    """What share of its region each of D defective pixels is, (D,), in the order of masks[masks]."""
-    from scipy.ndimage import label  # here, for most test images have no masks, and it takes a while
-
-    regions = label(masks, TOUCHING)[0][masks]
-    shares: Floats = 1 / np.bincount(regions)[regions]
-    return shares
-
-
-def _ends_of_ties(values: Floats) -> Ints:
-    """Where each run of equal values ends: no threshold tells pixels that tie apart."""
-    return np.flatnonzero(np.append(values[1:] != values[:-1], True))
-
-
-def _sums_to(ends: Ints, values: Floats) -> Floats:
-    return np.append(0, np.cumsum(values)[ends])
-
-
-def _false(normals: Floats, thresholds: Floats) -> Ints:
-    """How many of rising normals are above each of falling thresholds (T,), and at or above it; from none to all."""
-    below = [np.searchsorted(normals, thresholds, side) for side in ("right", "left")]
-    return np.concatenate([[0], len(normals) - np.stack(below, axis=1).ravel(), [len(normals)]])
-
-
-def _auroc(curve: _Curve) -> float:
-    return float(_area(curve.caught, curve.false) / curve.caught[-1] / curve.false[-1])
-
-
-def _area(heights: Floats | Ints, positions: Floats | Ints) -> float:
+def _area(heights: Floats | Ints, places: Floats | Ints) -> float:
     """Below a curve, by trapezoids."""
-    return float(np.diff(positions) @ (heights[1:] + heights[:-1]) / 2)
-
-
-def _average_precision(curve: _Curve) -> float:
-    """The mean, over defective pixels, of the precision at the threshold that first catches them."""
-    caught, false = curve.caught[2::2], curve.false[2::2]
-    return float(np.diff(caught, prepend=0) @ (caught / (caught + false)) / caught[-1])
+    return float(np.diff(places) @ (heights[1:] + heights[:-1]) / 2)
 
 
 def _pro(curve: _Curve) -> float:

@@ -126,7 +126,7 @@ def auroc_interval(novel: Floats, normal: Floats, confidence: float = 0.95) -> I
     """
     auroc, variance = delong(novel, normal)
     if auroc in (0.0, 1.0):
-        bound = _perfect_bound(novel, normal, confidence)
+        bound = float((1 - confidence) ** (1 / min(len(novel), len(normal))))
         return Interval(bound, 1.0, PERFECT) if auroc == 1.0 else Interval(0.0, 1 - bound, PERFECT)
     if min(len(novel), len(normal)) < 2:
         return Interval(0.0, 1.0, UNKNOWN)
@@ -136,11 +136,6 @@ def auroc_interval(novel: Floats, normal: Floats, confidence: float = 0.95) -> I
     centre = np.log(auroc / (1 - auroc))
     low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]))))
     return Interval(float(low), float(high), DELONG)
-
-
-def _perfect_bound(novel: Floats, normal: Floats, confidence: float) -> float:
-    """The least AUROC that is compatible with perfect separation, see `auroc_interval`."""
-    return float((1 - confidence) ** (1 / min(len(novel), len(normal))))
 
 
 def delong(novel: Floats, normal: Floats) -> tuple[float, float]:
@@ -176,12 +171,12 @@ def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: floa
     an AUROC of 0 or 1, its variance says nothing: there is no p-value, and the interval is what those of the two
     AUROCs leave open, see `auroc_interval`.
     """
-    ours, theirs = (placements(values[novel], values[~novel]) for values in (scores, others))
-    areas = float(ours[0].mean()), float(theirs[0].mean())
+    first, second = (placements(values[novel], values[~novel]) for values in (scores, others))
+    areas = float(first[0].mean()), float(second[0].mean())
     difference = areas[0] - areas[1]
     if np.array_equal(_order(scores), _order(others)):
         return Comparison(0.0, Interval(0.0, 0.0, DELONG_TEST), 1.0)
-    variance = sum(float((a - b).var(ddof=1)) / len(a) for a, b in zip(ours, theirs, strict=True) if len(a) > 1)
+    variance = sum(float((a - b).var(ddof=1)) / len(a) for a, b in zip(first, second, strict=True) if len(a) > 1)
     is_few = min(int(novel.sum()), int((~novel).sum())) < FEWEST
     if is_few or not {0.0, 1.0}.isdisjoint(areas) or variance == 0:
         one, other = (auroc_interval(values[novel], values[~novel], confidence) for values in (scores, others))

@@ -64,7 +64,18 @@ def build_objective(name: str, features: Features | None = None) -> Objective:
     features: what `perceptual` compares
     Raises `UnknownName`, and `UsageError` for a weight that is no positive number, or no features.
     """
-    parts = [(weight, OBJECTIVES[part].objective or _perceptual(features)) for weight, part in parse_objective(name)]
+    parts = list[tuple[float, Objective]]()
+    for weight, part in parse_objective(name):
+        objective = OBJECTIVES[part].objective
+        if objective is None:
+            if features is None:
+                raise UsageError(
+                    "objective perceptual needs to know whose features to compare; name a finished run, a detector's "
+                    "folder, or a torchvision network with its weights file: "
+                    f"{setting('perceptual', 'vgg16:vgg16.pth')}"
+                )
+            objective = partial(perceptual, features)
+        parts.append((weight, objective))
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else partial(_sum, parts)
 
 
@@ -83,15 +94,6 @@ def parse_objective(name: str) -> list[tuple[float, str]]:
             raise UsageError(f"the weight of an objective is a number above 0, as in 0.5*ssim, and is {weight!r}")
         parts.append((factor, part))
     return parts
-
-
-def _perceptual(features: Features | None) -> Objective:
-    if features is None:
-        raise UsageError(
-            "objective perceptual needs to know whose features to compare; name a finished run, a detector's folder, "
-            f"or a torchvision network with its weights file: {setting('perceptual', 'vgg16:vgg16.pth')}"
-        )
-    return partial(perceptual, features)
 
 
 def _sum(parts: list[tuple[float, Objective]], images: Tensor, outputs: Outputs) -> Tensor:

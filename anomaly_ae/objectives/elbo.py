@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.autoencoders.variational import LOG_VARIANCE, MEAN
+from anomaly_ae.autoencoders.conv import LOG_VARIANCE, MEAN
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder
-from anomaly_ae.autoencoders.inference import as_float, map_images
-from anomaly_ae.autoencoders.latents import draw_latents, interpolate_latents
+from anomaly_ae.autoencoders.inference import as_float, draw_latents, interpolate_latents, map_images
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.reporting.figures.painter import save_figures

@@ -6,10 +6,9 @@ from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers.alignment import AlignedNeighbors
 from anomaly_ae.scorers.baselines import IsolationForest, OneClassSVM, PrincipalComponents
 from anomaly_ae.scorers.combination import Combination
-from anomaly_ae.scorers.likelihood import NegativeELBO
 from anomaly_ae.scorers.neighbors import FeatureNeighbors, LatentNeighbors, PixelNeighbors
 from anomaly_ae.scorers.patches import PatchNeighbors
-from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, RelativeError, SquaredError
+from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, NegativeELBO, RelativeError, SquaredError
 from anomaly_ae.scorers.scorer import ImageBatches, MapScorer, Scorer
 from anomaly_ae.scorers.surface import ContrastError, DefectProbability, GradientError
 

@@ -14,7 +14,7 @@ from anomaly_ae.scorers.neighbors import FeatureNeighbors, distances, last_featu
 from anomaly_ae.scorers.scorer import ImageBatches, MapScorer
 from anomaly_ae.storage.schema import TensorSpec
 
-LARGEST = 32  # pixels of the smaller side at which images are compared
+COMPARED_SIDE = 32  # pixels of the smaller side at which images are compared
 REACH = 3 / 28  # how far a part may move, of the smaller side
 CANDIDATES, FINALISTS, NEAREST = 64, 12, 3  # fit images compared at half the size, compared at the full one, counted
 ENERGY_FLOOR = 0.1  # keeps images that are almost empty from being divided by nothing
@@ -41,26 +41,30 @@ class AlignedNeighbors(MapScorer):
 
     def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
         features, self.learned["images"] = fit_set.remember(
-            last_features, lambda images, _: as_bytes(_shrink(images))
+            last_features, lambda images, _: as_bytes(shrink(images, COMPARED_SIDE))
         )
         self.features.learn(features)
 
     def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
         features = {f"features.{name}": spec for name, spec in self.features.specs(images, outputs).items()}
-        return features | {"images": TensorSpec(("memories", *_shrink(images).shape[1:]), "U8")}
+        return features | {"images": TensorSpec(("memories", *shrink(images, COMPARED_SIDE).shape[1:]), "U8")}
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        return torch.cat([_nearest(*found).mean(dim=1) for found in self._finalists(images, outputs)])
+        scores = []
+        for query, reference in self._finalists(images, outputs):
+            apart = aligned_distance(query, reference, _reach(query))  # (N, K)
+            scores.append(apart.topk(min(NEAREST, apart.shape[1]), dim=1, largest=False).values.mean(dim=1))
+        return torch.cat(scores)
 
     def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         """The errors against the nearest fit image, float32 (N, H, W): what the image has too much at its place, what
         it lacks where the fit image has it.
         """
         maps = []
-        for ours, theirs in self._finalists(images, outputs):
-            errors = aligned_errors(ours, theirs, _reach(ours))  # (H, W, N·K) each
-            best = _distance(errors, ours, theirs).argmin(dim=1)
-            both = (errors[0] + errors[1]).view(*theirs.shape[1:]).permute(2, 3, 0, 1)  # (N, K, H, W)
+        for query, reference in self._finalists(images, outputs):
+            errors = aligned_errors(query, reference, _reach(query))  # (H, W, N·K) each
+            best = _distance(errors, query, reference).argmin(dim=1)
+            both = (errors[0] + errors[1]).view(*reference.shape[1:]).permute(2, 3, 0, 1)  # (N, K, H, W)
             maps.append(both[torch.arange(both.shape[0], device=both.device), best])
         heat = torch.cat(maps).unsqueeze(1)
         return functional.interpolate(heat, images.shape[-2:], mode="bilinear").squeeze(1)
@@ -70,13 +74,13 @@ class AlignedNeighbors(MapScorer):
         keys, memory = self.features.keys(images, outputs), self.features.learned["memory"]
         count = min(CANDIDATES, len(memory))
         candidates = distances(keys, memory).topk(count, dim=1, largest=False).indices  # (N, candidates)
-        for some, near in zip(
-            split_batches(_shrink(images), TOGETHER), split_batches(candidates, TOGETHER), strict=True
+        for queries, near in zip(
+            split_batches(shrink(images, COMPARED_SIDE), TOGETHER), split_batches(candidates, TOGETHER), strict=True
         ):
-            ours, theirs = edges(some.unsqueeze(1)), edges(self.learned["images"][near])
-            rough = aligned_distance(_half(ours), _half(theirs), max(1, _reach(ours) // 2))  # (N, candidates)
+            query, reference = edges(queries.unsqueeze(1)), edges(self.learned["images"][near])
+            rough = aligned_distance(_half(query), _half(reference), max(1, _reach(query) // 2))  # (N, candidates)
             best = rough.topk(min(FINALISTS, count), dim=1, largest=False).indices
-            yield ours, theirs.gather(4, best.expand(*theirs.shape[:3], *best.shape))
+            yield query, reference.gather(4, best.expand(*reference.shape[:3], *best.shape))
 
     def state(self) -> dict[str, Tensor]:
         return self.learned | {f"features.{name}": value for name, value in self.features.state().items()}
@@ -87,24 +91,24 @@ class AlignedNeighbors(MapScorer):
         self.features.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
 
-def aligned_distance(ours: Tensor, theirs: Tensor, reach: int) -> Tensor:
+def aligned_distance(query: Tensor, reference: Tensor, reach: int) -> Tensor:
     """Distances (N, K) of the edges of N images, float (2C, H, W, N, 1), to those of K others for each, (…, N, K)."""
-    return _distance(aligned_errors(ours, theirs, reach), ours, theirs)
+    return _distance(aligned_errors(query, reference, reach), query, reference)
 
 
-def _distance(errors: tuple[Tensor, Tensor], ours: Tensor, theirs: Tensor) -> Tensor:
+def _distance(errors: tuple[Tensor, Tensor], query: Tensor, reference: Tensor) -> Tensor:
     """Errors (H, W, N·K) in both directions as distances (N, K), relative to the edges there are."""
     forward, backward = errors
     size = (forward.square().mean(dim=(0, 1)) + backward.square().mean(dim=(0, 1))).sqrt()
-    energy = ours.square().mean(dim=(0, 1, 2)) + theirs.square().mean(dim=(0, 1, 2))  # (N, K)
+    energy = query.square().mean(dim=(0, 1, 2)) + reference.square().mean(dim=(0, 1, 2))  # (N, K)
     return size.view_as(energy) / (energy + ENERGY_FLOOR)
 
 
-def aligned_errors(ours: Tensor, theirs: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-    """Squared distance of each pixel to the closest within `reach` pixels in the other image, from ours to theirs and
-    back, (H, W, N·K) each; edges as in `aligned_distance`.
+def aligned_errors(query: Tensor, reference: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """Squared distance of each pixel to the closest within `reach` pixels in the other image, from query to reference
+    and back, (H, W, N·K) each; edges as in `aligned_distance`.
     """
-    a, b = (maps.expand_as(theirs).flatten(3) for maps in (ours, theirs))  # (2C, H, W, N·K)
+    a, b = (maps.expand_as(reference).flatten(3) for maps in (query, reference))  # (2C, H, W, N·K)
     if torch.compiler.is_exporting():
         return _errors_to_closest(a, b, reach), _errors_to_closest(b, a, reach)
     forward, backward, first, second = torch.full((4, *a.shape[1:]), torch.inf, device=a.device)
@@ -152,12 +156,6 @@ def _squared_distance(near: Tensor, far: Tensor, first: Tensor, second: Tensor) 
     return error
 
 
-def _nearest(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The distances that count, (N, `NEAREST`) or fewer."""
-    distances = aligned_distance(ours, theirs, _reach(ours))
-    return distances.topk(min(NEAREST, distances.shape[1]), dim=1, largest=False).values
-
-
 def _reach(maps: Tensor) -> int:
     """How far a pixel of maps (2C, H, W, …) may move."""
     return max(1, round(REACH * min(maps.shape[1:3])))
@@ -166,11 +164,6 @@ def _reach(maps: Tensor) -> int:
 def _overlap(by: int) -> tuple[slice, slice]:
     """What two rows share when the second is moved by so many pixels: in the first, and in the second."""
     return slice(max(0, -by), -by if by > 0 else None), slice(max(0, by), by if by < 0 else None)
-
-
-def _shrink(images: Tensor) -> Tensor:
-    """Images with a smaller side of `LARGEST` pixels at the most."""
-    return shrink(images, LARGEST)
 
 
 def _half(maps: Tensor) -> Tensor:

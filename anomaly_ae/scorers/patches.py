@@ -15,7 +15,6 @@ from anomaly_ae.storage.schema import TensorSpec
 MAPS, FINEST = 2, 0.3  # feature maps compared: so many, from the first of at most this share of the image's height on
 MOST_PATCHES = 10_000  # remembered, however many images there were
 AT_A_TIME = 4_096  # patches compared with all of these, so that their distances fit into memory
-
 IN_GRAPH = 1_000  # of the memory, in a graph that is exported, where it is the other way round
 
 
@@ -55,18 +54,16 @@ class PatchNeighbors(MapScorer):
     def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         patches = _patches(outputs)
         keys = self._standardise(_rows(patches))  # (N·h·w, D)
-        maps = _nearest(keys, self.learned["memory"]).view(-1, 1, *patches.shape[2:])
+        memory = self.learned["memory"]
+        if torch.compiler.is_exporting():  # for any number of keys
+            nearest = torch.stack([to_nearest(keys, part) for part in torch.split(memory, IN_GRAPH)]).amin(dim=0)
+        else:
+            nearest = torch.cat([torch.cdist(part, memory).amin(dim=1) for part in torch.split(keys, AT_A_TIME)])
+        maps = nearest.view(-1, 1, *patches.shape[2:])
         return smooth(functional.interpolate(maps, images.shape[-2:], mode="bilinear")).squeeze(1)
 
     def _standardise(self, rows: Tensor) -> Tensor:
         return (rows - self.learned["centre"]) / self.learned["spread"]
-
-
-def _nearest(keys: Tensor, memory: Tensor) -> Tensor:
-    """Distance of each key (N·h·w, D) to the nearest of the memory (M, D), some at a time, (N·h·w,)."""
-    if torch.compiler.is_exporting():  # for any number of keys
-        return torch.stack([to_nearest(keys, part) for part in torch.split(memory, IN_GRAPH)]).amin(dim=0)
-    return torch.cat([torch.cdist(part, memory).amin(dim=1) for part in torch.split(keys, AT_A_TIME)])
 
 
 def _patches(outputs: Outputs) -> Tensor:
