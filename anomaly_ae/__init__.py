@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anomaly_ae.detector.detector import Detector as Detector
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
     from anomaly_ae.integrations.sklearn import AutoencoderDetector as AutoencoderDetector
-    from anomaly_ae.reporting.figures import plot as plot
+    from anomaly_ae.reporting.run_figures import plot as plot
     from anomaly_ae.scoring.rows import FolderScores as FolderScores
     from anomaly_ae.scoring.rows import score_folder as score_folder
     from anomaly_ae.workflows.calibrate import calibrate as calibrate
@@ -45,7 +45,7 @@ _HOMES = {
     "evaluate": "workflows.evaluate",
     "load": "workflows.find_model",
     "load_part": "autoencoders.network_files",
-    "plot": "reporting.figures",
+    "plot": "reporting.run_figures",
     "promote": "workflows.promote",
     "run_pipeline": "workflows.pipeline",
     "score": "workflows.score",

@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 import anomaly_ae
 from anomaly_ae import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.reporting.figures import save_figures
+from anomaly_ae.reporting.figures.saving import write_figures
 from anomaly_ae.runs.store import RunStore
 
 DOCS = Path(__file__).parent
@@ -48,7 +48,7 @@ def draw_overview(detector: anomaly_ae.Detector) -> None:
     """One image of each digit, and what a detector of 0, 1 and 2 makes of them."""
     test = detector.split.test.take(load_dataset("digits"))
     firsts = torch.stack([torch.argmax((test.labels == digit).int()) for digit in range(10)])
-    save_figures(DOCS, {"overview": detector.plot(test.images[firsts])}, "")
+    write_figures(DOCS, {"overview": detector.plot(test.images[firsts])}, "")
 
 
 def take_pictures(home: RunStore, run_id: str, model: str) -> None:

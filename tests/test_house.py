@@ -47,7 +47,7 @@ TESTED_ELSEWHERE = {
     "detector/test_evaluation.py": "measuring",
     "images/test_decode_pool.py": "decode_worker",
     "integrations/test_onnx.py": "exported",
-    "reporting/test_figures.py": "curves image_grids latent_space predictions saving scores style",
+    "reporting/test_figures.py": "curves distributions image_grids saving style",
     "runs/test_store.py": "record",
     "scoring/test_job.py": "batches ledger scoring_results writers",
     "storage/test_atomic.py": "memmap",
@@ -57,12 +57,12 @@ TESTED_ELSEWHERE = {
     "tracking/test_run_logger.py": "lifecycle training_logger remote_runs download",
     "end_to_end/test_ui.py": "server ui_view",
     "workflows/test_delete.py": "deletion",
-    "workflows/test_draw.py": "evaluation_figures run_figures",
+    "workflows/test_draw.py": "run_figures",
     "workflows/test_pipeline.py": "parallel",
     "tracking/test_registry.py": "promote",
-    "workflows/test_score.py": "folder_report scored_folders progress",
+    "workflows/test_score.py": "scored_folders progress",
     "workflows/test_train.py": "fit find_model resolve",
-    "runtime/test_printed.py": "run_results architectures detectors phrases run_lists",
+    "runtime/test_printed.py": "run_results detectors phrases listings",
 }
 
 

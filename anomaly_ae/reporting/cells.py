@@ -1,19 +1,21 @@
 """Cells of a pipeline side by side: what each came to as tables and pictures."""
 
+import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.datasets.catalogue import open_data
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.escaping import short_name
-from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.comparison import read_scores
+from anomaly_ae.reporting.figures.saving import SHOWN, Array
+from anomaly_ae.reporting.run_figures import first_of_each_class
 from anomaly_ae.runs.pipeline_file import Cell
 from anomaly_ae.runs.record import FINISHED
 from anomaly_ae.runs.run_results import CellRow, KeptEvaluation, PublishedRow, SystemRow
@@ -22,6 +24,8 @@ from anomaly_ae.runtime.printed import Columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from anomaly_ae.runtime.printed import Row
 
 AUROC = ("auroc", "auroc_low", "auroc_high")
 MOST_CURVES = 12  # in one plot
@@ -35,16 +39,17 @@ class Done:
     cell: Cell
     run: RunFolder
 
+    @cached_property
     def measures(self) -> dict[str, Any]:
         """What was measured, by the names that pipeline files use; losses at an epoch as `train_loss@10`."""
         result, test = self.run.read("result.json"), self.run.evaluation() or KeptEvaluation()
-        span = result.get("span", 1.0)
         mse = {
             "train_mse": result.get("train_mse"),
             "validation_mse": result.get("validation_mse"),
             "test_mse": test.reconstruction_mse,
         }
-        own = {f"{name}_own": value and value * span**2 for name, value in mse.items()}
+        squared_span = result.get("span", 1.0) ** 2
+        unscaled = {f"{name}_own": value and value * squared_span for name, value in mse.items()}
         losses = {
             f"{part}_loss@{epoch.epoch}": getattr(epoch, f"{part}_loss")
             for epoch in self.run.history()
@@ -52,75 +57,50 @@ class Done:
         }
         sizes = {key: result.get(key) for key in ("encoder_parameters", "decoder_parameters")}
         low, high = test.interval
-        return mse | own | sizes | losses | {"auroc": test.auroc, "auroc_low": low, "auroc_high": high}
+        return mse | unscaled | sizes | losses | {"auroc": test.auroc, "auroc_low": low, "auroc_high": high}
+
+    def row(self, kind: "type[Row]", **named: Any) -> "Row":
+        """A row of that kind, whose other fields are called after settings and measures."""
+        result = self.run.read("result.json")
+        values = vars(self.run.config) | self.measures
+        values |= {"epochs": result.get("epochs"), "seconds": result.get("train_seconds")} | named
+        return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
 
 
 def cell_table(done: Sequence[Done]) -> list[CellRow]:
     """A row for each cell."""
-    return [_cell(each) for each in done]
-
-
-def _cell(each: Done) -> CellRow:
-    config, result = each.run.config, each.run.read("result.json")
-    return CellRow(
-        cell=each.cell.name,
-        run=each.run.record.id,
-        status=each.run.record.status,
-        normal=config.normal,
-        autoencoder=config.autoencoder,
-        objective=config.objective,
-        scorer=config.scorer,
-        seed=config.seed,
-        epochs=result.get("epochs"),
-        seconds=result.get("train_seconds"),
-        **{key: value for key, value in each.measures().items() if "@" not in key},
-    )
+    return [
+        each.row(CellRow, cell=each.cell.name, run=each.run.record.id, status=each.run.record.status) for each in done
+    ]
 
 
 def comparison(done: Sequence[Done]) -> list[SystemRow]:
     """A row for each system: what its first cell came to, the AUROC of every set of normal classes with its interval,
     and the source's last figure with ours and the difference.
     """
-    rows = {each.cell.row: _first_cell(each) for each in done if each.cell.first}
-    columns = {system: dict[str, Any]() for system in rows}
+    columns = {each.cell.row: dict[str, Any]() for each in done if each.cell.first}
     for each in done:
-        measured = each.measures()
-        if measured["auroc"] is not None and each.cell.row in rows:
-            named = {f"{key} {each.run.config.normal}".replace("_", " "): measured[key] for key in AUROC}
-            columns[each.cell.row] |= named
-    for figure in published_table(done):
-        columns[figure.system] |= {key: getattr(figure, key) for key in COLUMNS_AT_THE_END}
+        if each.measures["auroc"] is not None and each.cell.row in columns:
+            headed = {f"{key} {each.run.config.normal}".replace("_", " "): each.measures[key] for key in AUROC}
+            columns[each.cell.row] |= headed
+    for row in published_table(done):
+        columns[row.system] |= {key: getattr(row, key) for key in COLUMNS_AT_THE_END}
     names = sorted(dict.fromkeys(itertools.chain(*columns.values())), key=COLUMNS_AT_THE_END.count)
+    first_cells = {each.cell.row: each for each in done if each.cell.first}
     return [
-        replace(row, columns=Columns({name: columns[system].get(name) for name in names}))
-        for system, row in rows.items()
+        each.row(SystemRow, system=system, columns=Columns({name: columns[system].get(name) for name in names}))
+        for system, each in first_cells.items()
     ]
-
-
-def _first_cell(each: Done) -> SystemRow:
-    measured, result, config = each.measures(), each.run.read("result.json"), each.run.config
-    errors = [f"{part}_mse{scale}" for scale in ("", "_own") for part in ("train", "validation", "test")]
-    return SystemRow(
-        system=each.cell.row,
-        dataset=config.dataset,
-        normal=config.normal,
-        objective=config.objective,
-        epochs=result.get("epochs"),
-        seconds=result.get("train_seconds"),
-        columns=Columns(),
-        **{key: measured[key] for key in (*errors, "encoder_parameters", "decoder_parameters")},
-    )
 
 
 def published_table(done: Sequence[Done]) -> list[PublishedRow]:
     """A row for each published figure."""
     rows = []
     for each in done:
-        measured = each.measures()
-        for measure, theirs in each.cell.published.items():
-            ours = measured.get(measure)
-            difference = None if ours is None else ours - theirs
-            rows.append(PublishedRow(each.cell.row, measure, theirs, ours, difference))
+        for measure, source in each.cell.published.items():
+            ours = each.measures.get(measure)
+            difference = None if ours is None else ours - source
+            rows.append(PublishedRow(each.cell.row, measure, source, ours, difference))
     return rows
 
 
@@ -128,60 +108,41 @@ def draw_comparison(done: Sequence[Done]) -> "dict[str, Figure]":
     """Loss curves of all networks in one plot, ROC curves of the cells in another, and a grid for each data set with
     a row of reconstructions each.
     """
+    from anomaly_ae.reporting.figures.curves import compared_losses, compared_rocs  # here, for these take a while
+    from anomaly_ae.reporting.figures.image_grids import labelled_rows
+
     networks: dict[str, Done] = {}
     for each in done:
         if each.cell.first and each.run.record.status == FINISHED:
             networks.setdefault(each.cell.network, each)
     if not networks:
         return {}
+    sets, shown = ({each.run.config.normal for each in cells} for cells in (done, networks.values()))
+    which = f"; normal {' and '.join(sorted(shown))}, the first of {len(sets)} sets" if len(sets) > len(shown) else ""
     histories = [(f"{name} ({each.run.config.objective})", each.run.history()) for name, each in networks.items()]
-    which = _which_normal(done, networks.values())
-    datasets = dict.fromkeys(each.run.config.dataset for each in networks.values())
-    grids = {
-        short_name(name): [each for each in networks.values() if each.run.config.dataset == name] for name in datasets
-    }
-    return (
-        {"loss_curves": figures.compared_losses(histories, f"Loss by epoch{which}")}
-        | _draw_rocs(done)
-        | {
-            f"reconstructions_{name}": figures.labelled_rows(
-                _reconstructions(same), f"Test images of {name}, one of each class, reconstructed{which}"
-            )
-            for name, same in grids.items()
-        }
-    )
+    drawn = {"loss_curves": compared_losses(histories, f"Loss by epoch{which}")}
+    rocs = [(each.cell.name, tested.scores, tested.novel) for each in done if (tested := read_scores(each.run))]
+    if 0 < len(rocs) <= MOST_CURVES:
+        drawn["roc_curves"] = compared_rocs(rocs)
+    for dataset in dict.fromkeys(each.run.config.dataset for each in networks.values()):
+        rows = _reconstructions([each for each in networks.values() if each.run.config.dataset == dataset])
+        name = short_name(dataset)
+        heading = f"Test images of {name}, one of each class, reconstructed{which}"
+        drawn[f"reconstructions_{name}"] = labelled_rows(rows, heading)
+    return drawn
 
 
-def _which_normal(done: Sequence[Done], drawn: Iterable[Done]) -> str:
-    """Which normal classes the drawn cells have, where there are others, too; in words."""
-    sets, shown = ({each.run.config.normal for each in some} for some in (done, drawn))
-    return f"; normal {' and '.join(sorted(shown))}, the first of {len(sets)} sets" if len(sets) > len(shown) else ""
-
-
-def _draw_rocs(done: Sequence[Done]) -> "dict[str, Figure]":
-    """ROC curves of those cells that have some; so many lines that nobody could tell them apart are not drawn."""
-    rocs = [(each.cell.name, found.scores, found.novel) for each in done if (found := read_scores(each.run))]
-    return {"roc_curves": figures.compared_rocs(rocs)} if 0 < len(rocs) <= MOST_CURVES else {}
-
-
-def _reconstructions(done: Sequence[Done]) -> list[tuple[str, figures.Array]]:
+def _reconstructions(done: Sequence[Done]) -> list[tuple[str, Array]]:
     """A row of reconstructions for each network, below the originals; these again where another split has others."""
-    rows: list[tuple[str, figures.Array]] = []
-    above = torch.empty(0)
+    rows: list[tuple[str, Array]] = []
+    originals = torch.empty(0)
     for each in done:
         detector = Detector.load(each.run.detector_folder(), "cpu")
-        test = detector.split.test.take(
-            open_data(detector.config.dataset, each.run.data_dir()).load(detector.preprocessing)
-        )
-        shown = test.images[_first_of_each(test.labels)[: figures.SHOWN]]
-        if not torch.equal(shown, above):
-            rows.append(("original", as_float(shown).numpy()))
-            above = shown
-        rows.append((each.cell.network.replace(" · ", "\n"), detector.reconstruct(shown).numpy()))
+        data = open_data(detector.config.dataset, each.run.data_dir()).load(detector.preprocessing)
+        test = detector.split.test.take(data)
+        images = test.images[first_of_each_class(test)[:SHOWN]]
+        if not torch.equal(images, originals):
+            rows.append(("original", as_float(images).numpy()))
+            originals = images
+        rows.append((each.cell.network.replace(" · ", "\n"), detector.reconstruct(images).numpy()))
     return rows
-
-
-def _first_of_each(labels: Tensor) -> Tensor:
-    """The position of the first image of each class, (classes,)."""
-    is_class = labels[:, None] == torch.unique(labels)  # (N, classes)
-    return torch.argmax(is_class.int(), dim=0)

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,19 @@ import numpy as np
 from anomaly_ae.config.run_config import LOCATION_FIELDS
 from anomaly_ae.errors import ModelError
 from anomaly_ae.metrics.ranking import compare_auroc
-from anomaly_ae.reporting import figures
 from anomaly_ae.reporting.figures.saving import Array
+from anomaly_ae.reporting.html import fill, svg
+from anomaly_ae.reporting.text import COMPARISON_NOTE
 from anomaly_ae.runs.run_results import ComparedRun, KeptEvaluation
 from anomaly_ae.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+FIGURES = (  # of an evaluation, in the row of its run
+    *("images", "auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc", "false_positive_rate"),
+    *("true_positive_rate", "pixel_auroc", "pixel_average_precision", "pro"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +36,9 @@ class Tested:
     novel: Array
     images: str
 
-    @property
-    def has_both(self) -> bool:
-        """Whether there are normal and novel images to tell apart."""
-        return bool(0 < self.novel.sum() < len(self.novel))
-
 
 def read_scores(run: RunFolder) -> Tested | None:
-    """What `evaluate` kept of a run's test images; None if it did not, or they are all normal.
+    """What `evaluate` kept of a run's test images; None if it did not, or they are all normal, or all novel.
 
     Raises `ModelError` when that is damaged.
     """
@@ -51,18 +52,48 @@ def read_scores(run: RunFolder) -> Tested | None:
         if not np.isfinite(scores).all():
             raise ValueError("a score is no number")
         novel = np.array([row["is_novel"] == "True" for row in rows])
-        known = [[row.get("path", row["index"]), row["is_novel"]] for row in rows]
+        images = [[row.get("path", row["index"]), row["is_novel"]] for row in rows]
     except (OSError, csv.Error, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{path} is damaged; evaluate the run again") from error
-    tested = Tested(scores, novel, json.dumps([run.split["parts"].get("test"), known]))
-    return tested if tested.has_both else None
+    if novel.all() or not novel.any():
+        return None
+    return Tested(scores, novel, json.dumps([run.split["parts"].get("test"), images]))
 
 
 def compare_runs(runs: Sequence[RunFolder], tested: Sequence[Tested | None]) -> list[ComparedRun]:
-    """A row for each run; tested: the scores of each"""
+    """A row for each run, with its difference to the first and what DeLong's test says of it, where both were tested
+    on the same images; tested: the scores of each
+    """
     first, *others = tested
     rows = [_row(run) for run in runs]
-    return [rows[0], *(_against(row, other, first) for row, other in zip(rows[1:], others, strict=True))]
+    for i, other in enumerate(others, 1):
+        if other and first and other.images == first.images:
+            delong = compare_auroc(other.scores, first.scores, first.novel)
+            rows[i] = dataclasses.replace(
+                rows[i],
+                difference=delong.difference,
+                difference_low=delong.interval.low,
+                difference_high=delong.interval.high,
+                p_value=delong.p_value,
+                no_p_value=delong.interval.method if delong.p_value is None else None,
+            )
+    return rows
+
+
+def _row(run: RunFolder) -> ComparedRun:
+    evaluation, result = run.evaluation() or KeptEvaluation(), run.read("result.json")
+    low, high = evaluation.interval
+    return ComparedRun(
+        run=run.record.id,
+        name=run.record.name,
+        guarantee=evaluation.calibration,
+        auroc_low=low,
+        auroc_high=high,
+        parameters=result.get("parameters"),
+        epochs=result.get("epochs"),
+        seconds=result.get("train_seconds"),
+        **{name: getattr(evaluation, name) for name in FIGURES},
+    )
 
 
 def differing_settings(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
@@ -75,13 +106,14 @@ def differing_settings(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
 
 def draw_runs(runs: Sequence[RunFolder], tested: Sequence[Tested | None]) -> "dict[str, Figure]":
     """ROC and loss curves of those runs that have some, each kind in one plot."""
+    from anomaly_ae.reporting.figures.curves import compared_losses, compared_rocs  # here, for these take a while
+
     names = labels(runs)
     rocs = [(name, each.scores, each.novel) for name, each in zip(names, tested, strict=True) if each]
     losses = [(f"{name} ({run.config.objective})", run.history()) for name, run in zip(names, runs, strict=True)]
     losses = [(name, history) for name, history in losses if history]
-    return ({"roc_curves": figures.compared_rocs(rocs)} if rocs else {}) | (
-        {"loss_curves": figures.compared_losses(losses)} if losses else {}
-    )
+    drawn = {"roc_curves": compared_rocs(rocs)} if rocs else {}
+    return drawn | ({"loss_curves": compared_losses(losses)} if losses else {})
 
 
 def labels(runs: Sequence[RunFolder]) -> list[str]:
@@ -92,41 +124,7 @@ def labels(runs: Sequence[RunFolder]) -> list[str]:
     ]
 
 
-def _row(run: RunFolder) -> ComparedRun:
-    evaluation, result = run.evaluation() or KeptEvaluation(), run.read("result.json")
-    low, high = evaluation.interval
-    return ComparedRun(
-        run=run.record.id,
-        name=run.record.name,
-        images=evaluation.images,
-        guarantee=evaluation.calibration,
-        auroc=evaluation.auroc,
-        auroc_low=low,
-        auroc_high=high,
-        average_precision=evaluation.average_precision,
-        fpr_at_95_tpr=evaluation.fpr_at_95_tpr,
-        partial_auroc=evaluation.partial_auroc,
-        false_positive_rate=evaluation.false_positive_rate,
-        true_positive_rate=evaluation.true_positive_rate,
-        pixel_auroc=evaluation.pixel_auroc,
-        pixel_average_precision=evaluation.pixel_average_precision,
-        pro=evaluation.pro,
-        parameters=result.get("parameters"),
-        epochs=result.get("epochs"),
-        seconds=result.get("train_seconds"),
-    )
-
-
-def _against(row: ComparedRun, other: Tested | None, first: Tested | None) -> ComparedRun:
-    """The row with its difference to the first run, and what DeLong's test says of it."""
-    if other is None or first is None or other.images != first.images:
-        return row
-    found = compare_auroc(other.scores, first.scores, first.novel)
-    return dataclasses.replace(
-        row,
-        difference=found.difference,
-        difference_low=found.interval.low,
-        difference_high=found.interval.high,
-        p_value=found.p_value,
-        no_p_value=found.interval.method if found.p_value is None else None,
-    )
+def comparison_page(title: str, tables: Mapping[str, Sequence[Sequence[str]]], drawn: "Mapping[str, Figure]") -> str:
+    """A page of tables by heading, each a list of rows of text with the names first, then of figures by heading."""
+    figures = {heading: svg(figure) for heading, figure in drawn.items()}
+    return fill("comparison.html", title=title, tables=tables, note=COMPARISON_NOTE, figures=figures)

@@ -1,26 +1,42 @@
-"""What a training is shown by: losses, reconstructions, and images decoded from latents."""
+"""What a training, an evaluation and a detector's work on a few images are shown by."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.inference import as_float, draw_latents, interpolate_latents, map_images
 from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.evaluation import Evaluation
+from anomaly_ae.detector.measuring import Mapped, class_names, novelty
+from anomaly_ae.errors import DataError
 from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.preprocessing import Images
+from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting.figures.painter import save_figures
-from anomaly_ae.reporting.figures.saving import GRID_IMAGES, SHOWN, Array, Drawing, grid
+from anomaly_ae.reporting.figures.saving import GRID_IMAGES, SHOWN, Array, Drawing, grid, label, plain
 from anomaly_ae.runs.store import FIGURES, RunFolder
 from anomaly_ae.training import Epoch
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 DRAWN_FROM = 4_096  # training images whose latents the samples are drawn after
-ROWS = 4  # of samples, and of interpolations at the most
+SAMPLE_ROWS = 4  # of samples, and of interpolations at the most
+FEWEST_MAPPED, MAPPED = 3, 1_000  # latents that a plane can be laid through, and in a map at most
 
 
 def shown_images(validation: ImageSet) -> Tensor:
     """The validation images that figures show, evenly spread."""
-    return _even(validation.images, SHOWN)
+    return validation.images[_spread(len(validation), SHOWN)]
+
+
+def _spread(count: int, most: int) -> Tensor:
+    """At most so many indices of as many things as there are, evenly spread."""
+    return torch.linspace(0, count - 1, min(most, count)).long()
 
 
 def draw_training(
@@ -31,28 +47,50 @@ def draw_training(
     untrained: what the network made of `shown_images` before training, float32 (N, C, H, W)
     """
     validation, fit = images["validation"], images["fit"].images
-    some = shown_images(validation)
-    original, after = as_float(some).numpy(), detector.reconstruct(some).numpy()
+    examples = shown_images(validation)
+    original, after = as_float(examples).numpy(), detector.reconstruct(examples).numpy()
     pairs = [("original", original), ("before\ntraining", untrained), ("after\ntraining", after)]
-    drawn = draw_latents(detector.encode(_even(fit, DRAWN_FROM)), ROWS * SHOWN, detector.config.seed)
+    latents = detector.encode(fit[_spread(len(fit), DRAWN_FROM)])
+    drawn = draw_latents(latents, SAMPLE_ROWS * SHOWN, detector.config.seed)
     samples = [("", part.numpy()) for part in torch.split(detector.decode(drawn), SHOWN)]
     losses = [epoch.train_loss for epoch in history], [epoch.validation_loss for epoch in history]
-    heading = "Normal validation images and their reconstructions"
     return {
-        "loss_curves": Drawing.of("loss_curves", *losses),
-        "reconstructions": Drawing.of("image_rows", original, after, None, (), heading),
-        "before_and_after_training": Drawing.of("labelled_rows", pairs, "What training did to the reconstructions"),
-        "interpolation": Drawing.of(
-            "labelled_rows",
+        "loss_curves": Drawing.of("curves.loss_curves", *losses),
+        "reconstructions": Drawing.of(
+            "image_grids.image_rows",
+            *(original, after, None, (), "Normal validation images and their reconstructions"),
+        ),
+        "before_and_after_training": _rows(pairs, "What training did to the reconstructions"),
+        "interpolation": _rows(
             _interpolations(detector, validation),
             "From image to image: the two themselves at the ends, decoded latents between them",
         ),
-        "samples": Drawing.of(
-            "labelled_rows",
-            samples,
-            "Decoded from latents drawn from a Gaussian fitted to those of the training images",
+        "samples": _rows(
+            samples, "Decoded from latents drawn from a Gaussian fitted to those of the training images"
         ),
     }
+
+
+def _rows(rows: Sequence[tuple[str, Array]], heading: str) -> Drawing:
+    return Drawing.of("image_grids.labelled_rows", rows, heading)
+
+
+def _interpolations(detector: Detector, images: ImageSet) -> list[tuple[str, Array]]:
+    """Rows from an image of one class to one of another; of a single class, from its first image to its last."""
+    firsts = first_of_each_class(images)
+    ends = torch.stack([firsts, firsts.roll(-1)], dim=1)[:SAMPLE_ROWS] if len(firsts) > 1 else torch.tensor([[0, -1]])
+    rows = []
+    for pair in ends:
+        first, last = detector.encode(images.images[pair])
+        between = detector.decode(interpolate_latents(first, last, SHOWN))[1:-1]
+        start, end = as_float(images.images[pair])
+        rows.append(("", torch.cat([start[None], between, end[None]]).numpy()))
+    return rows
+
+
+def first_of_each_class(images: ImageSet) -> Tensor:
+    """The index of the first image of each class, (classes,)."""
+    return torch.from_numpy(np.unique(images.labels.numpy(), return_index=True)[1])
 
 
 def save_training_figures(
@@ -70,24 +108,108 @@ def reconstruct(network: Autoencoder, images: Tensor) -> Array:
 
 def reconstruction_grid(network: Autoencoder, validation: Tensor) -> Array:
     """Some validation images above what the network makes of them now, uint8 (H, W) or (H, W, 3)."""
-    some = _even(validation, GRID_IMAGES)
-    return grid(as_float(some).numpy(), reconstruct(network, some))
+    examples = validation[_spread(len(validation), GRID_IMAGES)]
+    return grid(as_float(examples).numpy(), reconstruct(network, examples))
 
 
-def _interpolations(detector: Detector, images: ImageSet) -> list[tuple[str, Array]]:
-    """Rows from an image of one class to one of another; of a single class, from its first image to its last."""
-    classes = torch.unique(images.labels)
-    firsts = torch.stack([torch.argmax((images.labels == label).int()) for label in classes])
-    ends = torch.stack([firsts, firsts.roll(-1)], dim=1)[:ROWS] if len(classes) > 1 else torch.tensor([[0, -1]])
-    rows = []
-    for pair in ends:
-        first, last = detector.encode(images.images[pair])
-        between = detector.decode(interpolate_latents(first, last, SHOWN))[1:-1]
-        start, end = as_float(images.images[pair])
-        rows.append(("", torch.cat([start[None], between, end[None]]).numpy()))
-    return rows
+def draw_evaluation(
+    detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation, mapped: Mapped | None = None
+) -> dict[str, Drawing]:
+    """The figures of an evaluation, to be drawn, by name."""
+    novel, values = novelty(detector, test), scores.numpy()
+    names, threshold = [label(name) for name in class_names(detector, test)], detector.threshold
+    order = scores.argsort(descending=True, stable=True)
+    drawn = {
+        "score_histogram": Drawing.of(
+            "distributions.score_histogram", values, novel, threshold, evaluation.target_fpr
+        ),
+        "score_by_class": Drawing.of("distributions.score_by_class", values, names, novel, threshold),
+        "most_anomalous": _extremes(detector, test, scores, order, "The most anomalous test images"),
+        "least_anomalous": _extremes(detector, test, scores, order.flip(0), "The least anomalous test images"),
+    }
+    chosen = _spread(len(test), MAPPED)
+    if len(chosen) >= FEWEST_MAPPED:
+        latents = detector.encode(test.images[chosen]).numpy()
+        mapped_names = [names[i] for i in chosen.tolist()]
+        drawn["latent_map"] = Drawing.of("distributions.latent_map", latents, mapped_names, novel[chosen.numpy()])
+    if evaluation.auroc is not None and evaluation.average_precision is not None:
+        areas = evaluation.auroc, evaluation.average_precision
+        at_threshold = evaluation.false_positive_rate, evaluation.true_positive_rate, evaluation.precision
+        drawn["roc_and_precision_recall"] = Drawing.of(
+            "curves.roc_and_precision_recall", values, novel, *areas, at_threshold
+        )
+    if mapped is not None and bool(mapped.masks.any()):
+        drawn["defects"] = _defects(detector, test, mapped)
+    return drawn | _mistakes(detector, test, scores, order, torch.from_numpy(novel))
 
 
-def _even(images: Tensor, count: int) -> Tensor:
-    """At most `count` of the images, evenly spread."""
-    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
+def _mistakes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, novel: Tensor) -> dict[str, Drawing]:
+    """The normal images that come nearest to an alarm or raise one, and the novel ones nearest to being missed."""
+    alarms = scores > detector.threshold
+    wrong, missed = int((alarms & ~novel).sum()), int((~alarms & novel).sum())
+    normal_first, novel_last = order[~novel[order]], order.flip(0)[novel[order.flip(0)]]
+    headings = {
+        "false_alarms": (normal_first, f"Normal test images that score highest: {wrong:,} are false alarms"),
+        "missed": (novel_last, f"Novel test images that score lowest: {missed:,} are missed"),
+    }
+    return {
+        name: _extremes(detector, test, scores, chosen, heading)
+        for name, (chosen, heading) in headings.items()
+        if len(chosen)
+    }
+
+
+def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, heading: str) -> Drawing:
+    """The first images of an order, with the name of its file, if it is one, class and score above each."""
+    chosen = test.take(order[:SHOWN])
+    titles = [
+        f"{label(name, 14)}\nscore {score:.2f}"
+        for name, score in zip(class_names(detector, chosen), scores[order].tolist(), strict=False)
+    ]
+    if chosen.names:
+        files = [label(shown(name).rpartition("/")[2], 15) for name in chosen.names]
+        titles = [f"{file}\n{title}" for file, title in zip(files, titles, strict=True)]
+    return _detections(detector, chosen.images, titles, heading)
+
+
+def _detections(detector: Detector, images: Tensor, titles: Sequence[str], heading: str) -> Drawing:
+    """Images at the detector's size, (N, C, H, W), and below them what it makes of them, a few words above each."""
+    rebuilt, heat = detector.reconstruct(images).numpy(), detector.anomaly_map(images)
+    maps = None if heat is None else heat.numpy()
+    rows = as_float(images).numpy(), rebuilt, maps, titles, heading, detector.heat_level
+    return Drawing.of("image_grids.image_rows", *rows)
+
+
+def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> Drawing:
+    """Some images of every class with masks, with heat map, contour and the true outline."""
+    names, classes = class_names(detector, test), []
+    defective = mapped.masks.flatten(1).any(dim=1)
+    for name in detector.classes:
+        of_class = torch.tensor([names[i] == name for i in mapped.positions.tolist()]) & defective
+        if of_class.any():
+            indices = torch.nonzero(of_class).flatten()
+            chosen = indices[_spread(len(indices), SHOWN)]
+            images = as_float(test.images[mapped.positions[chosen]]).numpy()
+            classes.append((label(name), images, mapped.maps[chosen].numpy(), mapped.masks[chosen].numpy()))
+    heading = "Heat maps of defects; outlined what is defective (green) and found (cyan)"
+    return Drawing.of("image_grids.defects", classes, detector.heat_level, heading)
+
+
+def plot(detector: Detector, images: Images) -> "Figure":
+    """The first images, at most 10, with reconstruction, error, heat map, score, p-value and verdict.
+
+    images: what `Detector.score` takes
+    Raises `DataError` when they are no images, or none.
+    """
+    prepared = detector.preprocessing.prepare(images)
+    if not len(prepared):
+        raise DataError("there is no image to draw among these")
+    first = prepared[:SHOWN]
+    scores = detector.score(first)
+    titles = [
+        f"score {score:.4g}\np {p:.2g}\n{'anomalous' if score > detector.threshold else 'normal'}"
+        for score, p in zip(scores.tolist(), detector.p_values(scores).tolist(), strict=True)
+    ]
+    count = f", the first {len(first)} of {len(prepared):,} images" if len(first) < len(prepared) else ""
+    heading = f"{plain(detector.name)}, threshold {detector.threshold:.4g}{count}"
+    return _detections(detector, first, titles, heading).draw()

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from anomaly_ae.detector.evaluation import CLASS_AUROC
-from anomaly_ae.reporting import figures
+from anomaly_ae.reporting.figures.saving import distinct
 from anomaly_ae.runs.record import FINISHED
 from anomaly_ae.runs.run_results import ScorerMeans
 from anomaly_ae.runs.store import RunFolder
@@ -19,7 +19,7 @@ from anomaly_ae.runtime.printed import Columns
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CONFIDENCE = 0.95
+SEED_CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
 ANY = "any network"  # the system of scorers that see the images alone
 
@@ -62,22 +62,25 @@ def measured(runs: Iterable[tuple[str, RunFolder]]) -> list[Measured]:
     ]
 
 
-def scorer_table(found: Sequence[Measured]) -> list[ScorerMeans]:
+def scorer_table(measurements: Sequence[Measured]) -> list[ScorerMeans]:
     """A row for each scorer of each system, the best first; one for all systems where a scorer sees no network.
 
     It has the mean AUROC over normal classes and seeds, its 95 % interval over the seeds (of one cell, DeLong's), in
     how many cells it is better or worse than the cell's own scorer by DeLong's test at 5 %, and the AUROC of each
     column: a set of normal classes, or a novel class where there is but one such set.
     """
-    columns = _column_names(found)
-    found = _without_repeats(found)
+    sets = dict.fromkeys(each.normal for each in measurements)
+    columns = [f"normal {name}" for name in sets]
+    if len(sets) == 1:
+        columns = [f"novel {name}" for name in dict.fromkeys(name for each in measurements for name in each.by_class)]
+    measurements = _without_repeats(measurements)
     rows: list[ScorerMeans] = []
-    for system, scorer in dict.fromkeys((each.system, each.scorer) for each in found):
-        cells = [each for each in found if (each.system, each.scorer) == (system, scorer)]
+    for system, scorer in dict.fromkeys((each.system, each.scorer) for each in measurements):
+        cells = [each for each in measurements if (each.system, each.scorer) == (system, scorer)]
         of_scorer = list({(each.normal, each.seed): each for each in reversed(cells)}.values())
         seeds = dict.fromkeys(each.seed for each in of_scorer)
         means = [fmean(each.auroc for each in of_scorer if each.seed == seed) for seed in seeds]
-        low, high = of_scorer[0].interval if len(of_scorer) == 1 else interval(means)
+        low, high = of_scorer[0].interval if len(of_scorer) == 1 else mean_interval(means)
         clear = [each.difference for each in cells if each.p_value is not None and each.p_value < SIGNIFICANT]
         rows.append(
             ScorerMeans(
@@ -90,60 +93,56 @@ def scorer_table(found: Sequence[Measured]) -> list[ScorerMeans]:
                 better=sum(difference > 0 for difference in clear),
                 worse=sum(difference < 0 for difference in clear),
                 cells=len(cells),
-                by_class=_columns(of_scorer, columns),
+                by_class=Columns({name: _mean_of(name, of_scorer) for name in columns}),
             )
         )
     systems = sorted(dict.fromkeys(row.system for row in rows), key=ANY.__eq__)
     return sorted(rows, key=lambda row: (systems.index(row.system), -row.auroc))
 
 
-def _without_repeats(found: Sequence[Measured]) -> list[Measured]:
+def _mean_of(column: str, cells: Sequence[Measured]) -> float | None:
+    """Mean AUROC over the cells that have the column; None where all of these are missing."""
+    kind, _, name = column.partition(" ")
+    if kind == "normal":
+        values = [each.auroc for each in cells if each.normal == name]
+    else:
+        values = [each.by_class[name] for each in cells if name in each.by_class]
+    return fmean(values) if values else None
+
+
+def _without_repeats(measurements: Sequence[Measured]) -> list[Measured]:
     """The same, with scorers that come to the same AUROC whatever the network counted to no system."""
-    systems = {each.system for each in found}
+    systems = {each.system for each in measurements}
     seen: dict[str, set[tuple[str, int, float]]] = {}
-    for each in found:
+    for each in measurements:
         seen.setdefault(each.scorer, set()).add((each.normal, each.seed, each.auroc))
     repeated = {
         scorer
         for scorer, values in seen.items()
         if len({(normal, seed) for normal, seed, _ in values}) == len(values)
-        and {each.system for each in found if each.scorer == scorer} == systems
+        and {each.system for each in measurements if each.scorer == scorer} == systems
     }
     return [
         dataclasses.replace(each, system=ANY) if len(systems) > 1 and each.scorer in repeated else each
-        for each in found
+        for each in measurements
     ]
 
 
-def _column_names(found: Sequence[Measured]) -> list[str]:
-    """The sets of normal classes, or the novel classes where there is one such set."""
-    sets = dict.fromkeys(each.normal for each in found)
-    if len(sets) > 1:
-        return [f"normal {name}" for name in sets]
-    return [f"novel {name}" for name in dict.fromkeys(name for each in found for name in each.by_class)]
-
-
-def _columns(of_scorer: Sequence[Measured], names: Sequence[str]) -> Columns:
-    """Mean AUROC over the seeds by column; None where a cell is missing."""
-    values: dict[str, list[float]] = {name: [] for name in names}
-    for each in of_scorer:
-        own = {f"normal {each.normal}": each.auroc} | {f"novel {name}": area for name, area in each.by_class.items()}
-        for name in values.keys() & own.keys():
-            values[name].append(own[name])
-    return Columns({name: fmean(some) if some else None for name, some in values.items()})
-
-
-def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+def mean_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Student's 95 % interval of the mean of values in [0, 1], cut off there; None for a single one."""
     if len(values) < 2:
         return None, None
-    half = float(student.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+    half = float(
+        student.ppf(0.5 + SEED_CONFIDENCE / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    )
     return max(0.0, fmean(values) - half), min(1.0, fmean(values) + half)
 
 
 def draw_scorers(rows: Sequence[ScorerMeans]) -> "Figure":
     """A heat map of a `scorer_table`: scorers down, classes across, the mean at the left."""
+    from anomaly_ae.reporting.figures.distributions import heat_table  # here, for this takes a while
+
     values = np.array([[row.auroc, *row.by_class.values()] for row in rows], dtype=float)
     several = len({row.system for row in rows}) > 1
-    names = figures.distinct([f"{row.system} · {row.scorer}" if several else row.scorer for row in rows])
-    return figures.heat_table(values, names, ["mean", *rows[0].by_class], "AUROC × 100, mean over the seeds")
+    names = distinct([f"{row.system} · {row.scorer}" if several else row.scorer for row in rows])
+    return heat_table(values, names, ["mean", *rows[0].by_class], "AUROC × 100, mean over the seeds")

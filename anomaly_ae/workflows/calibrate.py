@@ -31,7 +31,7 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
-from anomaly_ae.reporting import figures
+from anomaly_ae.reporting.figures.saving import Drawing, write_figures
 from anomaly_ae.runs.lifecycle import finish_run, start_run
 from anomaly_ae.runs.record import CALIBRATION, RunRecord
 from anomaly_ae.runs.run_results import CalibrateResult, KnownAnomalies
@@ -270,7 +270,8 @@ def _keep(
         new.save(run.path / "detector")
         if rows := new.calibration.by_file():
             write_csv(run.path / CALIBRATION_SCORES, rows)
-        figures.write_figures(run.path / "figures", {"calibration": figures.calibration(new.calibration)}, name)
+        drawn = Drawing.of("distributions.calibration", new.calibration).draw()
+        write_figures(run.path / "figures", {"calibration": drawn}, name)
         write_json(run.path / "result.json", result.to_dict())
         if parent and (parent.path / EXAMPLE).exists():
             shutil.copy2(parent.path / EXAMPLE, run.path / EXAMPLE)

@@ -5,9 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomaly_ae.errors import ModelError, UsageError
-from anomaly_ae.reporting import figures, text
-from anomaly_ae.reporting.comparison import compare_runs, differing_settings, draw_runs, labels, read_scores
-from anomaly_ae.reporting.html import ComparisonPage
+from anomaly_ae.reporting import text
+from anomaly_ae.reporting.comparison import (
+    compare_runs,
+    comparison_page,
+    differing_settings,
+    draw_runs,
+    labels,
+    read_scores,
+)
+from anomaly_ae.reporting.figures.saving import write_figures
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.record import FINISHED, PIPELINE
 from anomaly_ae.runs.run_results import ComparedRun, RunComparison
@@ -80,9 +87,9 @@ def _keep(
     with first.lock(wait=LOCK_WAIT):
         behind = first.record.unlogged
         first.update(unlogged=first.record.tracked)  # until it is all there, whatever happens before
-        write_text(page, ComparisonPage(title, tables, headed, text.COMPARISON_NOTE).to_html())
+        write_text(page, comparison_page(title, tables, headed))
         write_csv(page.parent / "runs.csv", list(map(to_dict, rows)))
-        figures.write_figures(page.parent, drawn, title)
+        write_figures(page.parent, drawn, title)
         run_logger = RunLogger(home, first.record.mlflow_run_id)
         run_logger.log_folder(first, str(folder))
         sync_pending(first, run_logger, behind)

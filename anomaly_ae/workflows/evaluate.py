@@ -29,8 +29,8 @@ from anomaly_ae.escaping import short_name
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.sources import shown
-from anomaly_ae.reporting.evaluation_figures import draw_evaluation
 from anomaly_ae.reporting.figures.painter import finish_figures, save_figures
+from anomaly_ae.reporting.run_figures import draw_evaluation
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.store import FIGURES, LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.messages import logger, report_skipped

@@ -12,7 +12,7 @@ from anomaly_ae.datasets.layout_texts import first_unread
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.reporting import text
-from anomaly_ae.reporting.overlays import check_overlays, write_overlays
+from anomaly_ae.reporting.folder_report import check_overlays, write_overlays, write_report
 from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.spelling import setting
@@ -68,8 +68,6 @@ def score(
     if overlays:
         result = dataclasses.replace(result, heatmaps_missing=write_overlays(job, scores, overlays))
     if page:
-        from anomaly_ae.reporting.folder_report import write_report  # here, for scoring alone needs no matplotlib
-
         write_report(job, scores, [*text.scored_rows(result), *text.unscored_rows(result)], page)
     return result
 

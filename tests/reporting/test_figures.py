@@ -6,8 +6,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from anomaly_ae.reporting import figures
-from anomaly_ae.reporting.figures.latent_space import class_colors
+from anomaly_ae.reporting.figures import curves, distributions, image_grids
+from anomaly_ae.reporting.figures.distributions import class_colors
+from anomaly_ae.reporting.figures.saving import grid, write_figures
 from anomaly_ae.training import Epoch
 
 RNG = np.random.default_rng(0)
@@ -22,14 +23,14 @@ def losses(history: list[Epoch]) -> tuple[list[float], list[float]]:
 
 
 DRAWN = {
-    "loss_curves": lambda: figures.loss_curves(*losses(HISTORY)),
-    "one_epoch": lambda: figures.loss_curves(*losses(HISTORY[:1])),
-    "score_histogram": lambda: figures.score_histogram(SCORES, NOVEL, 0.5, 0.05),
-    "constant_scores": lambda: figures.score_histogram(np.ones(60), NOVEL, 1.0, 0.05),
-    "roc": lambda: figures.roc_and_precision_recall(SCORES, NOVEL, 0.5, 0.4, (0.1, 0.2, None)),
-    "score_by_class": lambda: figures.score_by_class(SCORES, NAMES, ROLES, 0.5),
-    "one_latent": lambda: figures.latent_map(RNG.normal(size=(60, 1)).astype("float32"), NAMES, ROLES),
-    "latent_map": lambda: figures.latent_map(RNG.normal(size=(60, 4)).astype("float32"), NAMES, ROLES),
+    "loss_curves": lambda: curves.loss_curves(*losses(HISTORY)),
+    "one_epoch": lambda: curves.loss_curves(*losses(HISTORY[:1])),
+    "score_histogram": lambda: distributions.score_histogram(SCORES, NOVEL, 0.5, 0.05),
+    "constant_scores": lambda: distributions.score_histogram(np.ones(60), NOVEL, 1.0, 0.05),
+    "roc": lambda: curves.roc_and_precision_recall(SCORES, NOVEL, 0.5, 0.4, (0.1, 0.2, None)),
+    "score_by_class": lambda: distributions.score_by_class(SCORES, NAMES, ROLES, 0.5),
+    "one_latent": lambda: distributions.latent_map(RNG.normal(size=(60, 1)).astype("float32"), NAMES, ROLES),
+    "latent_map": lambda: distributions.latent_map(RNG.normal(size=(60, 4)).astype("float32"), NAMES, ROLES),
 }
 
 
@@ -39,13 +40,13 @@ def test_figures_have_labelled_axes_and_can_be_written(name: str, tmp_path: Path
     for axes in figure.axes:
         assert axes.get_xlabel()
         assert axes.get_ylabel()
-    figures.write_figures(tmp_path, {name: figure}, "a caption")
+    write_figures(tmp_path, {name: figure}, "a caption")
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.png"]
     assert np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")).std() > 5  # something is drawn
 
 
 def test_no_label_is_cut(tmp_path: Path) -> None:
-    figure = figures.score_by_class(SCORES, ["T-shirt/top" if n == "0" else n for n in NAMES], ROLES, 0.5)
+    figure = distributions.score_by_class(SCORES, ["T-shirt/top" if n == "0" else n for n in NAMES], ROLES, 0.5)
     figure.savefig(tmp_path / "a.png", dpi=figure.dpi)  # which lays it out
     width, height = figure.canvas.get_width_height()
     for axes in figure.axes:
@@ -58,7 +59,7 @@ def test_no_label_is_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rows_of_images(channels: int) -> None:
     images = RNG.random((4, channels, 9, 7))
-    figure = figures.image_rows(images, images**2, images.mean(axis=1), list("abcd"), "heading")
+    figure = image_grids.image_rows(images, images**2, images.mean(axis=1), list("abcd"), "heading")
     assert isinstance(figure, Figure)
     assert len(figure.axes) == 5
     strip = figure.axes[2].images[0].get_array()  # maps, ten times as large, a little space around each
@@ -66,7 +67,7 @@ def test_rows_of_images(channels: int) -> None:
     assert strip.shape == (9 * 10 + 2 * 2, 4 * (7 * 10 + 2 * 2))
     np.testing.assert_allclose(strip[2:-2:10, 74 + 2 : 74 + 72 : 10], np.abs(images - images**2).mean(axis=1)[1])
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == list("abcd")
-    assert len(figures.image_rows(images, images, None, (), "heading").axes) == 3
+    assert len(image_grids.image_rows(images, images, None, (), "heading").axes) == 3
 
 
 def test_rows_may_differ_in_the_size_of_their_images(tmp_path: Path) -> None:
@@ -75,15 +76,15 @@ def test_rows_may_differ_in_the_size_of_their_images(tmp_path: Path) -> None:
         ("large", RNG.random((4, 1, 28, 28))),
         ("few", RNG.random((2, 1, 8, 8))),
     ]
-    figure = figures.labelled_rows(rows, "heading")
+    figure = image_grids.labelled_rows(rows, "heading")
     assert {axes.get_xlim() for axes in figure.axes} == {(0, 4)}
-    figures.write_figures(tmp_path, {"rows": figure}, "a caption")
+    write_figures(tmp_path, {"rows": figure}, "a caption")
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, (188, 376)), (3, (188, 376, 3))])
 def test_a_grid_holds_originals_above_reconstructions(channels: int, shape: tuple[int, ...]) -> None:
     images = np.ones((4, channels, 28, 28))
-    pixels = figures.grid(images, 0.5 * images)
+    pixels = grid(images, 0.5 * images)
     assert pixels.shape == (172, 344, *shape[2:])
     assert pixels.dtype == np.uint8
     assert (pixels[40, 40].max(), pixels[130, 40].max()) == (255, 128)
@@ -92,7 +93,7 @@ def test_a_grid_holds_originals_above_reconstructions(channels: int, shape: tupl
 @pytest.mark.parametrize(("images", "bands", "width"), [(1, 1, 1), (6, 1, 6), (7, 2, 3), (8, 2, 4), (18, 3, 6)])
 def test_a_grid_goes_on_below_without_empty_places(images: int, bands: int, width: int) -> None:
     white = np.ones((images, 1, 28, 28))
-    pixels = figures.grid(white, 0.5 * white)
+    pixels = grid(white, 0.5 * white)
     assert pixels.shape == (bands * 2 * 86, width * 86)
     assert (pixels[40::172, 40::86] == 255).all()
 
@@ -102,14 +103,14 @@ ROLE_COLORS = {"normal": "#4477aa", "novel": "#ee6677"}
 
 def test_normal_is_blue_and_novel_red_whatever_the_classes_are_called() -> None:
     latents, names = RNG.normal(size=(60, 4)).astype("float32"), np.where(NOVEL, "bad", "good").tolist()
-    legend = figures.latent_map(latents, names, NOVEL).axes[1].get_legend()
+    legend = distributions.latent_map(latents, names, NOVEL).axes[1].get_legend()
     assert legend is not None
     told = [(text.get_text(), mark) for text, mark in zip(legend.get_texts(), legend.legend_handles, strict=True)]
     shown = {text: to_hex(mark.get_facecolor()[0]) for text, mark in told}  # type: ignore[union-attr,index]
     assert shown == {"good (normal)": ROLE_COLORS["normal"], "bad (novel)": ROLE_COLORS["novel"]}
-    boxes = figures.score_by_class(SCORES, names, NOVEL, 0.5).axes[0]
+    boxes = distributions.score_by_class(SCORES, names, NOVEL, 0.5).axes[0]
     assert [label.get_text() for label in boxes.get_xticklabels()] == ["good", "bad"]  # normal first
-    bars = figures.score_histogram(SCORES, NOVEL, 0.5, 0.05).axes[0].patches
+    bars = distributions.score_histogram(SCORES, NOVEL, 0.5, 0.05).axes[0].patches
     assert [to_hex(bar.get_facecolor()) for bar in bars] == list(ROLE_COLORS.values())
 
 
@@ -123,7 +124,7 @@ def test_many_classes_keep_the_colours_of_their_roles() -> None:
 @pytest.mark.parametrize("count", [9, 40, 5_000])
 def test_the_bars_of_a_histogram_fit_the_number_of_scores_and_hold_all_of_them(count: int) -> None:
     scores = np.append(RNG.normal(size=count), 1e6)
-    axes = figures.score_histogram(scores, np.arange(count + 1) >= count // 2, 0.5, 0.05).axes[0]
+    axes = distributions.score_histogram(scores, np.arange(count + 1) >= count // 2, 0.5, 0.05).axes[0]
     heights = [bar.get_data().values for bar in axes.patches]  # type: ignore[attr-defined]
     assert [round(float(values.sum())) for values in heights] == [100, 100]
     assert len(heights[0]) == int(np.clip(2 * np.sqrt(count + 1), 8, 60))
@@ -132,13 +133,13 @@ def test_the_bars_of_a_histogram_fit_the_number_of_scores_and_hold_all_of_them(c
 
 
 def test_one_role_alone_has_a_histogram_without_the_other() -> None:
-    axes = figures.score_histogram(SCORES, np.zeros(60, bool), 0.5, 0.05).axes[0]
+    axes = distributions.score_histogram(SCORES, np.zeros(60, bool), 0.5, 0.05).axes[0]
     assert [bar.get_label() for bar in axes.patches] == ["normal, 60"]
 
 
 def test_scores_beyond_the_edge_are_marked_in_their_class() -> None:
     scores = np.append(SCORES[:-1], 1e6)
-    axes = figures.score_by_class(scores, NAMES, ROLES, 0.5).axes[0]
+    axes = distributions.score_by_class(scores, NAMES, ROLES, 0.5).axes[0]
     assert axes.get_ylim()[1] < 100
     legend = axes.get_legend()
     assert legend is not None
@@ -147,7 +148,7 @@ def test_scores_beyond_the_edge_are_marked_in_their_class() -> None:
 
 def test_names_side_by_side_are_without_what_all_have_in_common_and_never_the_same() -> None:
     cells = [f"sizes · normal {n} · latent {d} · scorer mse" for n in ("0,1,2", "all-but:7") for d in range(8)]
-    legend = figures.compared_rocs([(name, SCORES, NOVEL) for name in cells]).axes[0].get_legend()
+    legend = curves.compared_rocs([(name, SCORES, NOVEL) for name in cells]).axes[0].get_legend()
     assert legend is not None
     texts = [text.get_text() for text in legend.get_texts()]
     assert texts[0] == "normal 0,1,2 · latent 0"
@@ -156,6 +157,6 @@ def test_names_side_by_side_are_without_what_all_have_in_common_and_never_the_sa
 
 def test_the_columns_of_a_table_have_room_beside_long_names(tmp_path: Path) -> None:
     rows, columns = ["a system of a rather long name · latent 12 · scorer mse", "b"], ["mean", "normal 0,1,2", "3"]
-    figure = figures.heat_table(np.full((2, 3), 0.5), rows, columns, "AUROC × 100")
+    figure = distributions.heat_table(np.full((2, 3), 0.5), rows, columns, "AUROC × 100")
     figure.savefig(tmp_path / "a.png")  # which lays it out
     assert figure.axes[0].get_window_extent().width / figure.dpi > 3 * 0.4  # inches

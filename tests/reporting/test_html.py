@@ -4,16 +4,17 @@ import re
 import numpy as np
 from matplotlib.figure import Figure
 
-from anomaly_ae.reporting import html
-from anomaly_ae.reporting.figures import as_pixels
-from anomaly_ae.reporting.html import Report, picture_address
+from anomaly_ae.reporting.comparison import comparison_page
+from anomaly_ae.reporting.figures.saving import as_pixels
+from anomaly_ae.reporting.folder_report import PAGE_BYTES, report_page
+from anomaly_ae.reporting.html import picture_address
 
 EVIL = "</script><script>alert(1)</script>{{data}} & \"'.png"
 
 
-def make(**parts: object) -> Report:
+def make(**parts: object) -> str:
     usual = {"title": "t", "facts": [], "histogram": Figure(), "pictures": [], "rows": [], "errors": []}
-    return Report(**usual | parts)  # type: ignore[arg-type]
+    return report_page(**usual | parts)  # type: ignore[arg-type]
 
 
 def data_in(page: str) -> dict[str, dict[str, object]]:
@@ -23,20 +24,24 @@ def data_in(page: str) -> dict[str, dict[str, object]]:
 
 
 def test_names_cannot_become_code() -> None:
-    page = make(title=EVIL, facts=[("name", EVIL)], rows=[(EVIL, 1.0, 0.5, True)], errors=[(EVIL, EVIL)]).to_html()
+    page = make(title=EVIL, facts=[("name", EVIL)], rows=[(EVIL, 1.0, 0.5, True)], errors=[(EVIL, EVIL)])
     assert "<script>alert" not in page
     assert data_in(page)["rows"]["items"] == [[EVIL, 1.0, 0.5, True]]
     assert page.count("<script") == 2
     assert "default-src 'none'" in page
+    compared = comparison_page(EVIL, {EVIL: [["", EVIL], [EVIL, EVIL]]}, {EVIL: Figure()})
+    assert "<script" not in compared
+    assert compared.count("<th>") == compared.count("<td>") == 2
+    assert "\\u202e" in comparison_page("\u202e", {}, {})  # a mark that turns the direction of writing
 
 
 def test_the_page_is_kept_small_and_says_how_much_is_left_out(monkeypatch: object) -> None:
     rows = ((f"{i:06}.png", 1.0, 0.5, True) for i in range(400_000))
-    page = make(rows=rows).to_html()
+    page = make(rows=rows)
     kept = data_in(page)["rows"]
     assert kept["total"] == 400_000
     assert len(kept["items"]) > 100_000  # type: ignore[arg-type]
-    assert len(page) < html.ROW_BYTES + 100_000
+    assert len(page) < PAGE_BYTES["rows"] + 100_000
 
 
 def test_pictures_are_part_of_the_page() -> None:

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from anomaly_ae.reporting.figures.saving import Array, label
-from anomaly_ae.reporting.figures.style import LINE, NORMAL, distinct, log_scale, plots
+from anomaly_ae.reporting.figures.saving import Array, distinct, label
+from anomaly_ae.reporting.figures.style import LINE, NORMAL, log_scale, plots
 
 if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
@@ -26,8 +26,9 @@ def loss_curves(training: Sequence[float], validation: Sequence[float]) -> Figur
     axes.plot(epochs, training, color=NORMAL, marker=marker, label="training")
     axes.plot(epochs, validation, "--", color=LINE, marker=marker, label="validation")
     best = min(epochs, key=lambda epoch: validation[epoch - 1])
-    said = f"best epoch: {best}"
-    axes.plot(best, validation[best - 1], "o", color=LINE, fillstyle="none", markersize=11, label=said)
+    axes.plot(
+        best, validation[best - 1], "o", color=LINE, fillstyle="none", markersize=11, label=f"best epoch: {best}"
+    )
     axes.set(xlabel="epoch", ylabel="loss (log scale)", title="Loss by epoch")
     log_scale(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,9 +1,10 @@
 """Figures as files, and grids of images, which a training keeps as it goes on: nothing here waits for matplotlib."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 GRID_PIXELS = 84  # the least height of one image in a grid
-SHOWN, MAPPED = 10, 1_000  # images in a row, and latents in a map, at most
+SHOWN = 10  # images in a row at most
 DPI = 130  # of figures
 BAND, GRID_IMAGES = 6, 18  # images side by side in a grid, and in all: MLflow's card for pictures is square
 
@@ -29,18 +30,13 @@ def grid(images: Array, rebuilt: Array) -> Array:
     scale = max(1, round(GRID_PIXELS / min(images.shape[-2:])))
     bands = math.ceil(len(images) / BAND)
     width = len(images) // bands
-    rows = [
-        np.concatenate([_pixels(image, scale) for image in kind[i * width : (i + 1) * width]], axis=1)
-        for i in range(bands)
-        for kind in (images, rebuilt)
-    ]
-    return np.concatenate(rows, axis=0)
-
-
-def _pixels(image: Array, scale: int) -> Array:
-    """float (C, H, W) in [0, 1] to uint8 (H, W) or (H, W, 3), enlarged, with a thin gray frame."""
-    large = as_pixels(image).repeat(scale, axis=0).repeat(scale, axis=1)
-    return np.pad(large, ((1, 1), (1, 1), (0, 0))[: large.ndim], constant_values=96)
+    pairs = np.stack([images, rebuilt])[:, : bands * width, :3]  # (2, N, C, H, W)
+    large = np.rint(pairs * 255).astype(np.uint8).repeat(scale, axis=-2).repeat(scale, axis=-1)
+    framed = np.pad(large, ((0, 0),) * 3 + ((1, 1),) * 2, constant_values=96)  # in thin gray
+    _, _, channels, height, across = framed.shape
+    tiles = framed.reshape(2, bands, width, channels, height, across).transpose(1, 0, 4, 2, 5, 3)
+    picture = tiles.reshape(bands * 2 * height, width * across, channels)
+    return picture[..., 0] if channels == 1 else picture
 
 
 def as_pixels(image: Array) -> Array:
@@ -51,7 +47,7 @@ def as_pixels(image: Array) -> Array:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure still to be drawn: by which function of `anomaly_ae.reporting.figures`, and of what."""
+    """A figure still to be drawn: by which function of this package, as in `curves.loss_curves`, and of what."""
 
     function: str
     arguments: tuple[Any, ...]
@@ -63,9 +59,8 @@ class Drawing:
 
     def draw(self) -> "Figure":
         """The figure."""
-        from anomaly_ae.reporting import figures
-
-        drawn: Figure = getattr(figures, self.function)(*self.arguments)
+        module, function = self.function.split(".")
+        drawn: Figure = getattr(import_module(f"anomaly_ae.reporting.figures.{module}"), function)(*self.arguments)
         return drawn
 
 
@@ -81,6 +76,16 @@ def label(text: str, most: int = 24) -> str:
     """A name as a label: shortened in its middle, and plain."""
     half = (most - 1) // 2
     return plain(text if len(text) <= most else f"{text[:half]}…{text[-half:]}")
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names without those of their parts, between ` · `, that all of them have."""
+    split = [name.split(" · ") for name in names]
+    common = set(split[0]).intersection(*split[1:]) if len(split) > 1 else set()
+    return [
+        " · ".join(part for part in parts if part not in common) or name
+        for name, parts in zip(names, split, strict=True)
+    ]
 
 
 def plain(text: str) -> str:

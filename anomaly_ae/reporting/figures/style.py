@@ -38,16 +38,6 @@ def log_scale(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(Numbers())
 
 
-def distinct(names: Sequence[str]) -> list[str]:
-    """Names without those of their parts, between ` · `, that all of them have."""
-    split = [name.split(" · ") for name in names]
-    common = set(split[0]).intersection(*split[1:]) if len(split) > 1 else set()
-    return [
-        " · ".join(part for part in parts if part not in common) or name
-        for name, parts in zip(names, split, strict=True)
-    ]
-
-
 def plots(columns: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
     """A white figure with axes side by side, none of it known to pyplot."""
     with style.context("seaborn-v0_8-whitegrid"):

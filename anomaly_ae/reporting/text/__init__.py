@@ -1,12 +1,14 @@
 """Results as text for people, as the command line prints them; that `print` does so, too, is registered here."""
 
-from anomaly_ae.reporting.text.architectures import autoencoders, layers, listed
 from anomaly_ae.reporting.text.detectors import calibrated, evaluated, exported, trained
-from anomaly_ae.reporting.text.run_lists import (
+from anomaly_ae.reporting.text.listings import (
     COMPARISON_NOTE,
+    autoencoders,
     compared,
     deletable,
     deleted,
+    layers,
+    listed,
     listed_runs,
     narrow_scorers,
     promoted,

@@ -1,36 +1,51 @@
 """What several texts have in common."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from anomaly_ae.detector.evaluation import FoundTogether
 from anomaly_ae.escaping import counted
+from anomaly_ae.runtime.tables import columns
 
 if TYPE_CHECKING:
     from anomaly_ae.calibration.drift import Drift
 
 PIXEL_FIGURES = {"pixel_auroc": "pixel AUROC", "pixel_average_precision": "pixel AP", "pro": "PRO"}
+NUMBERS = {  # columns that are set to the right
+    *("AUROC", "FPR@95TPR", "difference", "p (DeLong)", "false alarms", "detected", "seconds"),
+    *("encoder", "decoder", "parameters", *PIXEL_FIGURES.values()),
+}
+NamedText = tuple[str, str | None]  # with None, it is left out
 
 
-def figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def named_lines(rows: Iterable[NamedText], width: int) -> str:
+    """Texts, each behind its name."""
+    return "\n".join(f"{name:<{width}}{text}".rstrip() for name, text in rows if text is not None)
+
+
+def table(rows: Sequence[Mapping[str, str]], numbers: Collection[str] = NUMBERS) -> str:
+    """Rows of text by their headings, those of numbers set to the right."""
+    heads = list(rows[0])
+    right = [i for i, head in enumerate(heads) if head in numbers]
+    return "\n".join(columns([heads, *(list(row.values()) for row in rows)], right))
+
+
+def figure(value: float | None, form: str = ".4f") -> str:
+    """A number in that form of `format`, and nothing where there is none."""
+    return "" if value is None else format(value, form)
 
 
 def interval(low: float | None, high: float | None) -> str:
     return "" if low is None else f"{low:.4f} to {high:.4f}"
 
 
+def times(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
 def unranked(false_positive_rate: float | None) -> str:
     """Why an evaluation has no AUROC."""
     return f"no {'normal' if false_positive_rate is None else 'anomalous'} test image"
-
-
-def percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.2%}"
-
-
-def times(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))
 
 
 def moved(drift: "Drift") -> str:
@@ -39,23 +54,17 @@ def moved(drift: "Drift") -> str:
     return f"{said}: in {drift.effect:.1%} of pairs (99 % interval {interval.low:.1%} to {interval.high:.1%})"
 
 
-def discovered(found: FoundTogether) -> list[tuple[str, str]]:
+def discovered(found: FoundTogether) -> list[NamedText]:
     rate = f"a false discovery rate of {found.fdr:g}"
     if found.fewest_possible > found.images:
         needs = f"{rate} needs {counted(found.images_needed, 'calibration image')}"
-        return [("", ""), ("discoveries", f"none possible: {needs}")]
-    rows = [
-        ("", ""),
-        (
-            "discoveries",
-            f"{found.found:,} of {counted(found.images, 'image')} at {rate}; "
-            f"{found.fewest_possible:,} are the fewest possible",
-        ),
-    ]
-    if found.false_discovery_share is None:
-        return rows
-    wrong = percent(found.false_discovery_share)
-    return [*rows, ("false among them", wrong), ("of all novel ones", percent(found.detection_rate))]
+        return [("discoveries", f"none possible: {needs}")]
+    count = f"{found.found:,} of {counted(found.images, 'image')} at {rate}"
+    rows: list[NamedText] = [("discoveries", f"{count}; {found.fewest_possible:,} are the fewest possible")]
+    if found.false_discovery_share is not None:
+        rows.append(("false among them", figure(found.false_discovery_share, ".2%")))
+        rows.append(("of all novel ones", figure(found.detection_rate, ".2%")))
+    return rows
 
 
 def p_value(value: float | None) -> str:

@@ -1,15 +1,10 @@
 """What came of a folder."""
 
-from typing import TYPE_CHECKING
-
 from anomaly_ae.detector.evaluation import FoundTogether
 from anomaly_ae.escaping import counted, counted_as
-from anomaly_ae.reporting.text.phrases import discovered, moved
+from anomaly_ae.reporting.text.phrases import NamedText, discovered, moved, named_lines
 from anomaly_ae.runtime.printed import as_text
 from anomaly_ae.scoring.scoring_results import Encoded, ScoreResult
-
-if TYPE_CHECKING:
-    from anomaly_ae.calibration.drift import Drift
 
 
 @as_text.register
@@ -22,38 +17,36 @@ def encoded(result: Encoded) -> str:
 @as_text.register
 def scored(result: ScoreResult) -> str:
     missing = f"; {result.heatmaps_missing:,} could not be written" if result.heatmaps_missing else ""
-    places = [("heat maps", f"{result.heatmaps}{missing}")] if result.heatmaps else []
-    places += [("report", result.report)] if result.report else []
-    return "\n".join(f"{name:<16}{text}" for name, text in [*scored_rows(result), *places])
+    heatmaps = f"{result.heatmaps}{missing}" if result.heatmaps else None
+    return named_lines([*scored_rows(result), ("heat maps", heatmaps), ("report", result.report)], 16)
 
 
-def scored_rows(result: ScoreResult) -> list[tuple[str, str]]:
+def scored_rows(result: ScoreResult) -> list[NamedText]:
     """What came of scoring, as names and texts."""
-    good = result.images - result.errors
-    rate = f"{result.images_per_second:,.0f} images/s"
-    were = counted(result.scored, "image")
+    good, drifted = result.images - result.errors, None
+    if result.drift and result.drift.moved:  # anomalies alone may do it, if there are many
+        drifted = f"{moved(result.drift)} one of these images scores above a calibration image"
+    rate = f"a false-alarm rate of {result.target_fpr:g} ({result.guarantee})"
+    above = f"{result.anomalies:,} of {good:,} are above the threshold {result.threshold:.4f}"
+    seconds = f"{_duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
     return [
         ("detector", result.detector),
         ("images", f"{result.images:,}{_resumed(result)}"),
-        *([("seen at", result.seen)] if result.seen else []),
-        *([] if result.score is None else [("score", f"{result.score:.4f}, p-value {result.p_value:.3g}")]),
-        (
-            "anomalous",
-            f"{result.anomalies:,} of {good:,} are above the threshold {result.threshold:.4f}, "
-            f"for a false-alarm rate of {result.target_fpr:g} ({result.guarantee})",
-        ),
-        *_found(result),
-        *([("bad files", f"{result.errors:,} have an error and no score")] if result.errors else []),
+        ("seen at", result.seen),
+        ("score", None if result.score is None else f"{result.score:.4f}, p-value {result.p_value:.3g}"),
+        ("anomalous", f"{above}, for {rate}"),
+        *_discoveries(result),
+        ("bad files", f"{result.errors:,} have an error and no score" if result.errors else None),
         *(("", f"{count:,} × {reason}") for reason, count in result.error_kinds.items()),
-        *([("skipped", f"{result.skipped:,} (no images)")] if result.skipped else []),
+        ("skipped", f"{result.skipped:,} (no images)" if result.skipped else None),
         *(("warning", text) for text in result.differences),
-        *_shifted(result.drift),
-        ("worked on", f"{were} in {_duration(result.seconds)}, {rate}"),
+        ("drift", drifted),
+        ("worked on", f"{counted(result.scored, 'image')} in {seconds}"),
         ("kept in", result.output),
     ]
 
 
-def unscored_rows(result: ScoreResult) -> list[tuple[str, str]]:
+def unscored_rows(result: ScoreResult) -> list[NamedText]:
     """What was not scored, which the terminal has been told already."""
     left_out = [("left out", counted_as(count, what)) for what, count in sorted(result.left_out.items())]
     return [*left_out, *(("warning", text) for text in result.unread_folders)]
@@ -65,24 +58,16 @@ def _resumed(result: ScoreResult) -> str:
         return ""
     counts = {"new": result.new, "changed": result.changed, "gone": result.gone}
     changes = [f"{count:,} {word}" for word, count in counts.items() if count]
-    said = f"; since the job began {', '.join(changes)}" if changes else ""
+    since = f"; since the job began {', '.join(changes)}" if changes else ""
     before = result.images - result.scored
-    return f", {before:,} of which had been scored before{said}" if before else f", all of them now{said}"
+    return f", {before:,} of which had been scored before{since}" if before else f", all of them now{since}"
 
 
-def _found(result: ScoreResult) -> list[tuple[str, str]]:
+def _discoveries(result: ScoreResult) -> list[NamedText]:
     fdr, found, fewest, needed = result.fdr, result.discoveries, result.fewest_discoveries, result.discoveries_need
     if fdr is None or found is None or fewest is None or needed is None:
         return []
-    whole = FoundTogether(fdr, result.images - result.errors, found, fewest, needed, None, None)
-    return [row for row in discovered(whole) if row != ("", "")]
-
-
-def _shifted(drift: "Drift | None") -> list[tuple[str, str]]:
-    """A word where scores have moved; anomalies alone may do it, if there are many."""
-    if drift is None or not drift.moved:
-        return []
-    return [("drift", f"{moved(drift)} one of these images scores above a calibration image")]
+    return discovered(FoundTogether(fdr, result.images - result.errors, found, fewest, needed, None, None))
 
 
 def _duration(seconds: float) -> str:

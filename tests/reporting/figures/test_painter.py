@@ -11,12 +11,12 @@ from anomaly_ae.errors import StorageError
 from anomaly_ae.reporting.figures import painter
 from anomaly_ae.reporting.figures.saving import Drawing
 
-LOSSES = Drawing.of("loss_curves", [0.3, 0.2, 0.1], [0.4, 0.3, 0.35])
+LOSSES = Drawing.of("curves.loss_curves", [0.3, 0.2, 0.1], [0.4, 0.3, 0.35])
 
 
 def test_a_painter_draws_what_is_drawn_here_to_the_last_byte(tmp_path: Path) -> None:
     images = np.random.default_rng(0).random((3, 1, 8, 8))
-    drawings = {"losses": LOSSES, "rows": Drawing.of("labelled_rows", [("images", images)], "a heading")}
+    drawings = {"losses": LOSSES, "rows": Drawing.of("image_grids.labelled_rows", [("images", images)], "a heading")}
     there = painter.Painter()
     there.take(painter.Order(tmp_path / "there", drawings, "a caption"))
     painter.save_figures(tmp_path / "here", drawings, "a caption")
@@ -29,7 +29,7 @@ def test_what_goes_wrong_there_is_raised_here_and_the_next_order_is_drawn(tmp_pa
     there = painter.Painter()
     (tmp_path / "file").write_text("")
     there.take(painter.Order(tmp_path / "file" / "below", {"losses": LOSSES}, ""))
-    there.take(painter.Order(tmp_path / "more", {"nonsense": Drawing.of("loss_curves", "no", "numbers")}, ""))
+    there.take(painter.Order(tmp_path / "more", {"nonsense": Drawing.of("curves.loss_curves", "no", "numbers")}, ""))
     there.take(painter.Order(tmp_path / "fine", {"losses": LOSSES}, ""))
     with pytest.raises(StorageError, match="below"):
         there.finish()
@@ -68,8 +68,7 @@ def test_where_the_painter_is_killed_all_is_drawn_here(tmp_path: Path) -> None:
 
 def test_a_painter_waits_for_no_torch() -> None:
     code = (
-        "import sys; from anomaly_ae.reporting import figures\nfrom anomaly_ae.reporting.figures import painter\n"
-        "[figures.loss_curves, figures.labelled_rows, figures.latent_map, figures.score_by_class]\n"
+        "import sys\nfrom anomaly_ae.reporting.figures import curves, distributions, image_grids, painter\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,22 +1,26 @@
-"""Scores: how they are distributed, by role, by class, by p-value."""
+"""Test images by class and role: how their scores are distributed, and where their latents lie."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from anomaly_ae.reporting.figures.saving import Array
-from anomaly_ae.reporting.figures.style import LINE, NORMAL, ROLES, log_scale, plots
+from anomaly_ae.reporting.figures.style import LINE, MARKERS, NORMAL, NOVEL, ROLES, log_scale, plots
 
 if TYPE_CHECKING:
     from anomaly_ae.calibration.conformal import Calibration
 
 FEWEST_BARS, MOST_BARS = 8, 60
 LETTER = 0.09  # inches that one takes in a label
+# Of classes by their role, from Paul Tol's bright scheme: cold ones, blue first, and warm ones, red first
+SHADES = {"normal": (NORMAL, "#66ccee", "#228833"), "novel": (NOVEL, "#ccbb44", "#aa3377")}
+STEPS = 500  # of t-SNE; twice as many change so small a map little
 
 
 def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: float) -> Figure:
@@ -61,18 +65,8 @@ def score_by_class(scores: Array, names: Sequence[str], novel: Array, threshold:
     figure, (axes,) = plots(1, (max(7.0, 0.9 * len(order)), 4.6))
     top = _far(scores, threshold)
     table = pd.DataFrame({"class": names, "score": scores.clip(max=top), "role": np.where(novel, "novel", "normal")})
-    sns.boxplot(
-        table,
-        x="class",
-        y="score",
-        hue="role",
-        hue_order=list(ROLES),
-        order=order,
-        palette=ROLES,
-        fliersize=1.5,
-        linewidth=1,
-        ax=axes,
-    )
+    look = {"hue": "role", "hue_order": list(ROLES), "palette": ROLES, "fliersize": 1.5, "linewidth": 1}
+    sns.boxplot(table, x="class", y="score", order=order, **look, ax=axes)
     axes.axhline(threshold, color=LINE, linestyle="--", label="threshold")
     beyond = [order.index(name) for name, score in zip(names, scores, strict=True) if score > top]
     if beyond:
@@ -128,18 +122,64 @@ def heat_table(values: Array, rows: Sequence[str], columns: Sequence[str], headi
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     axes = figure.subplots()
     low = float(np.nanmin(values))
-    sns.heatmap(
-        values * 100,
-        annot=True,
-        fmt=".1f",
-        cmap="viridis",
-        vmin=100 * low,
-        vmax=100,
-        cbar=False,
-        linewidths=0.5,
-        ax=axes,
-    )
+    look = {"cmap": "viridis", "vmin": 100 * low, "vmax": 100, "cbar": False, "linewidths": 0.5}
+    sns.heatmap(values * 100, annot=True, fmt=".1f", **look, ax=axes)
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=40, ha="right")
     axes.set_yticks(np.arange(len(rows)) + 0.5, rows, rotation=0)
     figure.suptitle(heading)
     return figure
+
+
+def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
+    """Latents (N, D) laid out in the plane by PCA and by t-SNE, a colour for each class.
+
+    van der Maaten and Hinton 2008, https://www.jmlr.org/papers/v9/vandermaaten08a.html
+    """
+    from sklearn.manifold import TSNE
+
+    figure, (left, right) = plots(2, (13.2, 6))
+    plane, shares = _principal_plane(latents)
+    _scatter(left, plane, names, novel)
+    left.set(xlabel=f"PCA 1 ({shares[0]:.0%} of the variance)", ylabel=f"PCA 2 ({shares[1]:.0%})", title="PCA")
+    perplexity = min(30.0, max(1.0, (len(latents) - 1) / 3))
+    start = "pca" if latents.shape[1] > 1 else "random"
+    tsne = TSNE(perplexity=perplexity, init=start, random_state=0, max_iter=STEPS)
+    _scatter(right, tsne.fit_transform(latents), names, novel)
+    right.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[], title="t-SNE")
+    right.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="class")
+    figure.suptitle(f"Latents of {len(latents):,} test images")
+    return figure
+
+
+def class_colors(role_of: Mapping[str, str]) -> dict[str, tuple[float, float, float]]:
+    """A colour for each class by its role: cold ones for normal classes, warm ones for novel."""
+    colors: dict[str, tuple[float, float, float]] = {}
+    for role, shades in SHADES.items():
+        classes = [name for name, its in role_of.items() if its == role]
+        mixed = sns.blend_palette(shades, len(classes)) if len(classes) > 1 else shades[:1]
+        colors |= {name: to_rgb(color) for name, color in zip(classes, mixed, strict=False)}
+    return colors
+
+
+def _principal_plane(latents: Array) -> tuple[Array, Array]:
+    """The first two principal components, (N, 2), and their shares of the variance, (2,); zeros where D = 1."""
+    from sklearn.decomposition import PCA
+
+    if latents.shape[1] == 1:
+        latents = np.hstack([latents, np.zeros_like(latents)])
+    pca = PCA(n_components=2, random_state=0)
+    plane = pca.fit_transform(latents)
+    return plane, np.nan_to_num(pca.explained_variance_ratio_)
+
+
+def _scatter(axes: Axes, plane: Array, names: Sequence[str], novel: Array) -> None:
+    """Points (N, 2), coloured by class, and handles for a legend that shows the marks of the map."""
+    table = pd.DataFrame({"x": plane[:, 0], "y": plane[:, 1], "class": names})
+    table["role"] = np.where(novel, "novel", "normal")
+    role_of = dict(sorted(zip(names, table["role"], strict=True), key=lambda each: (each[1] == "novel", each[0])))
+    colors = class_colors(role_of)
+    look = {"hue": "class", "palette": colors, "style": "role", "markers": MARKERS, "s": 28, "linewidth": 0.3}
+    sns.scatterplot(table, x="x", y="y", **look, legend=False, ax=axes)
+    for name in role_of:
+        label = f"{name} ({role_of[name]})"
+        axes.scatter([], [], s=28, color=colors[name], marker=MARKERS[role_of[name]], label=label)
