@@ -38,8 +38,11 @@ class AutoencoderEntry:
     origin: str
 
 
-MOST_VALUES = {False: 2**25, True: 2**28}  # of an image that a network sees whole, and of one that it sees in tiles
-OWN = "this project"
+LARGEST_IMAGES = {
+    False: 2**25,
+    True: 2**28,
+}  # values, of what a network sees whole, and of what it sees in tiles
+OURS = "this project"
 SHALLOW_DEEP = "MNIST project comparing a shallow and a deep CNN"
 BOTTLENECK = "MNIST project with a dense bottleneck (Keras)"
 LATENTS = "MNIST project with t-SNE and generation (PyTorch)"
@@ -47,9 +50,9 @@ THREE = "MNIST project comparing three autoencoders (Keras)"
 KERNELS = "MNIST project with a 15×15 kernel (PyTorch)"
 
 AUTOENCODERS: dict[str, AutoencoderEntry] = {
-    "conv": AutoencoderEntry(ConvAutoencoder, "strided convolutions, depth by image size", "strided", OWN),
+    "conv": AutoencoderEntry(ConvAutoencoder, "strided convolutions, depth by image size", "strided", OURS),
     "vae": AutoencoderEntry(VariationalAutoencoder, "conv with a Gaussian latent", "variational", "arXiv:1312.6114"),
-    "repair": AutoencoderEntry(RepairAutoencoder, "repairs planted defects and says where they are", "repair", OWN),
+    "repair": AutoencoderEntry(RepairAutoencoder, "repairs planted defects and says where they are", "repair", OURS),
     "shallow-cnn": AutoencoderEntry(ShallowCNN, "one block down, one back", "pooled", SHALLOW_DEEP),
     "deep-cnn": AutoencoderEntry(DeepCNN, "three blocks to a 128×7×7 map", "pooled", SHALLOW_DEEP),
     "dense-bottleneck-64": AutoencoderEntry(
@@ -71,7 +74,7 @@ def find_autoencoder(name: str) -> type[Autoencoder]:
 
 
 def image_size(
-    name: str, asked: tuple[int, int] | None, data: tuple[int, int], tiled: bool = False
+    name: str, requested: tuple[int, int] | None, data: tuple[int, int], tiled: bool = False
 ) -> tuple[int, int]:
     """Height and width that were asked for, else those the architecture was made for, else those of the data, made
     smaller where the architecture's usual side is less than the smaller of both; in tiles, those of the data.
@@ -79,7 +82,7 @@ def image_size(
     build = find_autoencoder(name)
     scale = 1.0 if tiled else min(1.0, build.side / min(data))
     native = None if tiled else build.native
-    return asked or native or (round(data[0] * scale), round(data[1] * scale))
+    return requested or native or (round(data[0] * scale), round(data[1] * scale))
 
 
 def build_autoencoder(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Autoencoder:  # noqa: B008 (frozen)
@@ -93,7 +96,7 @@ def build_autoencoder(name: str, shape: Shape, config: RunConfig = RunConfig()) 
 
 def require_room(shape: Shape, config: RunConfig) -> None:
     """Raise `UsageError` for images of `shape` (C, H, W) so large that there is no room for what is made of them."""
-    most = MOST_VALUES[config.tile is not None]
+    most = LARGEST_IMAGES[config.tile is not None]
     if math.prod(shape) > most:
         size = "×".join(map(str, shape))
         remedy = setting("image_size") if config.tile else f"{setting('image_size')}, or {setting('tile')}"

@@ -9,6 +9,7 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 
 Size = tuple[int, int]  # height, width
+SMALLEST_SIDE = 8  # pixels a side, from which images are halved
 
 
 class Rescale(nn.Module):

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape
-from anomaly_ae.autoencoders.blocks import activation, require_side, to_latent
+from anomaly_ae.autoencoders.blocks import SMALLEST_SIDE, activation, require_side, to_latent
 from anomaly_ae.config.run_config import RunConfig
 
-SMALLEST = 8  # pixels a side
 FIRST_CHANNELS, MOST_CHANNELS = 16, 128
 LATENT = 12
 MEAN, LOG_VARIANCE = "mean", "log_variance"  # heads of the variational one, float32 (N, D) each
@@ -30,7 +29,7 @@ class ConvAutoencoder(Autoencoder):
     def __init__(self, shape: Shape, config: RunConfig) -> None:
         super().__init__(shape, config)
         channels, height, width = shape
-        require_side(shape, SMALLEST)
+        require_side(shape, SMALLEST_SIDE)
         sizes = stage_sizes(height, width)
         widths = [channels, *(min(FIRST_CHANNELS << i, MOST_CHANNELS) for i in range(len(sizes) - 1))]
         maps, latent = (widths[-1], *sizes[-1]), config.latent or LATENT
@@ -72,7 +71,7 @@ class VariationalAutoencoder(ConvAutoencoder):
 def stage_sizes(height: int, width: int) -> list[tuple[int, int]]:
     """Height and width before the first stage and after each, e.g. (28, 28), (14, 14), (7, 7)."""
     sizes = [(height, width)]
-    while min(sizes[-1]) >= SMALLEST:
+    while min(sizes[-1]) >= SMALLEST_SIDE:
         sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
     return sizes
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape
 from anomaly_ae.errors import UsageError
 
-MOST_IMAGES, MOST_PIXELS = 256, 2**21  # of a batch
+BATCH_IMAGES, BATCH_PIXELS = 256, 2**21  # of a batch
 Read = Callable[[Tensor, Outputs], Tensor]  # images (B, C, H, W) and outputs -> a tensor (B, …)
 
 
@@ -27,7 +27,7 @@ def as_bytes(images: Tensor) -> Tensor:
 
 def batch_size(height: int, width: int) -> int:
     """Images per batch; it depends on their size alone, since a network's bits depend on the batch size."""
-    return max(1, min(MOST_IMAGES, MOST_PIXELS // (height * width)))
+    return max(1, min(BATCH_IMAGES, BATCH_PIXELS // (height * width)))
 
 
 def padded_count(count: int, height: int, width: int) -> int:

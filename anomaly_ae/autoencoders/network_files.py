@@ -13,9 +13,9 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, UsageError
 from anomaly_ae.storage.atomic import expand, write_bytes
 
-ENCODER, DECODER, WHOLE = "encoder", "decoder", "autoencoder"
-SETTINGS = ("latent", "batch_norm", "dropout", "tile")  # that a network depends on
-PARTS = (ENCODER, DECODER, WHOLE)
+ENCODER, DECODER, WHOLE_NETWORK = "encoder", "decoder", "autoencoder"
+NETWORK_SETTINGS = ("latent", "batch_norm", "dropout", "tile")  # that a network depends on
+NETWORK_PARTS = (ENCODER, DECODER, WHOLE_NETWORK)
 
 
 def save_parts(folder: Path, network: Autoencoder, name: str, shape: Shape, config: RunConfig) -> None:
@@ -23,9 +23,9 @@ def save_parts(folder: Path, network: Autoencoder, name: str, shape: Shape, conf
 
     name, shape, config: what the network was built from
     """
-    settings = {key: getattr(config, key) for key in SETTINGS}
+    settings = {key: getattr(config, key) for key in NETWORK_SETTINGS}
     about = {"name": name, "shape": json.dumps(shape), "options": json.dumps(settings)}
-    for part in PARTS:
+    for part in NETWORK_PARTS:
         weights = {key: value.cpu().contiguous() for key, value in _part(network, part).state_dict().items()}
         write_bytes(folder / f"{part}.safetensors", save_tensors(weights, about | {"part": part}))
 
@@ -54,4 +54,4 @@ def load_part(path: str | Path) -> nn.Module:
 
 
 def _part(network: Autoencoder, part: str) -> nn.Module:
-    return {ENCODER: network.encoder, DECODER: network.decoder, WHOLE: network}[part]
+    return {ENCODER: network.encoder, DECODER: network.decoder, WHOLE_NETWORK: network}[part]

@@ -9,17 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape
-from anomaly_ae.autoencoders.blocks import Size, activation, require_side, up
+from anomaly_ae.autoencoders.blocks import SMALLEST_SIDE, Size, activation, require_side, up
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
 
 DEFECT = "defect"  # the head: the logit of each pixel's being part of a defect, float32 (N, 1, H, W)
-WIDTHS = (16, 32, 64, 96, 128)  # channels at the full size, at half of it, a quarter …
+STAGE_WIDTHS = (16, 32, 64, 96, 128)  # channels at the full size, at half of it, a quarter …
 RISING = (8, 16, 32, 64, 96)  # and on the way back
 LATENT_MAPS = 16
 DIFFERENCE = 4.0  # times the difference between image and reconstruction, which is small beside what lies next to it
-SMALLEST = 8  # pixels a side
 CONTRAST_FLOOR = 0.05  # keeps images that are all of one brightness from being divided by nothing
 
 
@@ -40,9 +39,9 @@ class RepairAutoencoder(Autoencoder):
     def __init__(self, shape: Shape, config: RunConfig) -> None:
         super().__init__(shape, config)
         channels, height, width = shape
-        require_side(shape, SMALLEST)
+        require_side(shape, SMALLEST_SIDE)
         sizes = _halvings(height, width)
-        widths, rising = WIDTHS[: len(sizes)], RISING[: len(sizes)]
+        widths, rising = STAGE_WIDTHS[: len(sizes)], RISING[: len(sizes)]
         maps = _latent_maps(config.latent, sizes[-1])
         self.latent_shape = (maps, *sizes[-1])
         self.encoder = nn.Sequential(
@@ -112,7 +111,7 @@ def _latent_maps(latent: int | None, size: Size) -> int:
 def _halvings(height: int, width: int) -> list[Size]:
     """The sizes of the stages: halved, rounding up, until the smaller side is below 8 pixels, or four times."""
     sizes = [(height, width)]
-    while len(sizes) < len(WIDTHS) and min(sizes[-1]) >= SMALLEST:
+    while len(sizes) < len(STAGE_WIDTHS) and min(sizes[-1]) >= SMALLEST_SIDE:
         sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
     return sizes
 

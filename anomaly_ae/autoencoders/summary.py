@@ -48,7 +48,7 @@ def summarise(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Summa
     return Summary(*about, *network.parameter_counts(), network.latent_shape)
 
 
-def layers(name: str, shape: Shape, config: RunConfig = RunConfig()) -> list[Layer]:  # noqa: B008 (frozen)
+def list_layers(name: str, shape: Shape, config: RunConfig = RunConfig()) -> list[Layer]:  # noqa: B008 (frozen)
     """Every layer in order, each with the shape of what it gives. Raises as `summarise`."""
     with torch.device("meta"):
         network = build_autoencoder(name, shape, config).eval()

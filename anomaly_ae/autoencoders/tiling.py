@@ -23,7 +23,7 @@ MOST_TILES = 2**16  # of an image
 OVERLAP = 0.25  # the least share of a tile, of two pixels or more a side, that the next one covers too
 
 
-def positions(side: int, tile: int) -> list[int]:
+def tile_starts(side: int, tile: int) -> list[int]:
     """Where tiles of `tile` pixels begin along `side` pixels: the first at 0, the last ending with the side, as few
     as overlap by `OVERLAP`, and evenly spread to the pixel, e.g. 0, 72, 144 for 240 and 96.
 
@@ -71,12 +71,12 @@ class Grid:
     @cached_property
     def rows(self) -> list[int]:
         """Where tiles begin from above."""
-        return positions(self.image[0], self.tile[0])
+        return tile_starts(self.image[0], self.tile[0])
 
     @cached_property
     def columns(self) -> list[int]:
         """Where tiles begin from the left."""
-        return positions(self.image[1], self.tile[1])
+        return tile_starts(self.image[1], self.tile[1])
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly_ae.calibration.tail import ALIKE, FEWEST_IN_TAIL, Floats, Tail, tail_excesses
+from anomaly_ae.calibration.tail import FEWEST_IN_TAIL, SCORES_ALIKE, Floats, Tail, tail_excesses
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
 from anomaly_ae.images.sources import shown
 from anomaly_ae.metrics.ranking import require_numbers
@@ -24,7 +24,7 @@ CHOSEN = {  # thresholds that no rate was asked for: how they came about
     MANUAL: "the threshold was given",
     DETECT: "the threshold was chosen by known anomalies",
 }
-CONFIDENCE = 0.95
+USUAL_CONFIDENCE = 0.95
 SMALLEST_RATE, LARGEST_RATE = 1e-9, 0.999  # nobody has that many images; nobody wants that many alarms
 UP = Context(prec=4, rounding=ROUND_CEILING)  # a smallest rate is told in so many digits, and can be asked for so
 LONE = 2  # times as far from the next as all others are from each other, a score stands alone
@@ -75,7 +75,7 @@ class Calibration:
     scores: Tensor
     target_fpr: float
     guarantee: str = MARGINAL
-    confidence: float = CONFIDENCE
+    confidence: float = USUAL_CONFIDENCE
     tail: Tail | None = None
     names: tuple[bytes, ...] | None = None
     chosen: float | None = None
@@ -182,15 +182,15 @@ class Calibration:
 
         Raises `UnknownName`, and `UsageError` for a confidence that the guarantee has no use for.
         """
-        asked = {"target_fpr": target_fpr, "guarantee": guarantee, "confidence": confidence}
+        requested = {"target_fpr": target_fpr, "guarantee": guarantee, "confidence": confidence}
         changes: dict[str, Any] = {
-            key: value for key, value in asked.items() if value not in (None, getattr(self, key))
+            key: value for key, value in requested.items() if value not in (None, getattr(self, key))
         }
         own = MARGINAL if self.guarantee in CHOSEN else self.guarantee
         check_guarantee(guarantee or own, confidence or self.confidence)
         if "confidence" in changes and (guarantee or own) != CONDITIONAL:
             raise UsageError("a confidence goes with the guarantee conditional; ask for that, or leave it out")
-        if self.guarantee in CHOSEN and any(asked.values()):
+        if self.guarantee in CHOSEN and any(requested.values()):
             changes |= {"guarantee": guarantee or own, "chosen": None}
         return changes
 
@@ -224,7 +224,7 @@ class Calibration:
         if self.guarantee not in (MARGINAL, CONDITIONAL) or k >= len(self.scores):
             return None
         lowest, following, alone = (float(self.scores[i]) for i in (0, -k - 1, -k))
-        if alone - following <= max(LONE * (following - lowest), ALIKE * abs(alone)):
+        if alone - following <= max(LONE * (following - lowest), SCORES_ALIKE * abs(alone)):
             return None
         name = f"{shown(self.names[-k])}, " if self.names else ""
         far = f"{alone / following:.1f} times the next" if following > 0 else f"{alone:.4g}, the next {following:.4g}"
@@ -269,7 +269,7 @@ class Calibration:
         return float(edge)
 
 
-def p_value_levels(n: int, guarantee: str = MARGINAL, confidence: float = CONFIDENCE) -> Floats:
+def p_value_levels(n: int, guarantee: str = MARGINAL, confidence: float = USUAL_CONFIDENCE) -> Floats:
     """The p-value of a score that c of n calibration scores reach, for c = 0 to n, ascending, (n + 1,)."""
     at_least = np.arange(n + 1)
     if guarantee == CONDITIONAL:
@@ -288,7 +288,7 @@ def alarms_allowed(levels: Floats, target_fpr: float) -> int:
     return int(np.searchsorted(levels, target_fpr, side="right"))
 
 
-def images_needed(target_fpr: float, guarantee: str = MARGINAL, confidence: float = CONFIDENCE) -> int:
+def images_needed(target_fpr: float, guarantee: str = MARGINAL, confidence: float = USUAL_CONFIDENCE) -> int:
     """The fewest calibration images that can hold a rate: 19 for 5 %, and 59 with 95 % confidence."""
     if guarantee == TAIL:
         return FEWEST_IN_TAIL + 1
@@ -338,7 +338,7 @@ def check_guarantee(guarantee: str, confidence: float, known: Sequence[str] = GU
 
 
 def require_enough(
-    n: int, target_fpr: float, guarantee: str = MARGINAL, confidence: float = CONFIDENCE, most: int = 0
+    n: int, target_fpr: float, guarantee: str = MARGINAL, confidence: float = USUAL_CONFIDENCE, most: int = 0
 ) -> None:
     """Raise `CalibrationError` when n calibration images cannot hold the rate asked for.
 
@@ -361,7 +361,7 @@ def require_enough(
     )
 
 
-def smallest_rate(n: int, guarantee: str = MARGINAL, confidence: float = CONFIDENCE) -> float:
+def smallest_rate(n: int, guarantee: str = MARGINAL, confidence: float = USUAL_CONFIDENCE) -> float:
     """The smallest false-alarm rate that n calibration images can hold, rounded up to four digits, so that what is
     printed can be asked for; 1 where they can hold none.
     """

@@ -7,8 +7,8 @@ from torch import Tensor
 from anomaly_ae.metrics.ranking import Interval, auroc_interval, delong, require_numbers
 
 LEAST_EFFECT = 0.2  # on either side of 0.5: what a shift of 0.74 standard deviations or 40 % plain anomalies would do
-CONFIDENCE = 0.99
-FEWEST = 20  # images on each side, for an interval that means something
+DRIFT_CONFIDENCE = 0.99
+FEWEST_COMPARED = 20  # images on each side, for an interval that means something
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ def measure_drift(batch: Tensor, calibration: Tensor) -> Drift | None:
     Raises `DataError` for a score that is no number.
     """
     require_numbers(batch)
-    if min(len(batch), len(calibration)) < FEWEST:
+    if min(len(batch), len(calibration)) < FEWEST_COMPARED:
         return None
     above, below = batch.double().numpy(), calibration.double().numpy()
-    interval = auroc_interval(above, below, CONFIDENCE)
+    interval = auroc_interval(above, below, DRIFT_CONFIDENCE)
     moved = interval.low > 0.5 + LEAST_EFFECT or interval.high < 0.5 - LEAST_EFFECT
     return Drift(delong(above, below)[0], interval, moved)

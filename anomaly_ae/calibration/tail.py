@@ -11,7 +11,7 @@ from anomaly_ae.storage.schema import Positive, Share, Within
 
 TAIL_SHARE, FEWEST_IN_TAIL = 0.1, 30  # of the calibration scores, the highest, and how many of them a fit needs
 FEWEST_DIFFERENT = 5  # of those
-ALIKE = 1e-5  # relative, between scores that another machine may give the other way round
+SCORES_ALIKE = 1e-5  # relative, between scores that another machine may give the other way round
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,7 +70,7 @@ class Tail:
 def tail_excesses(scores: Floats) -> tuple[float, Floats]:
     """Where the tail of scores (n,) starts, and by how much those above exceed it, see `Tail.fit`."""
     n, highest = len(scores), max(FEWEST_IN_TAIL, round(TAIL_SHARE * len(scores))) - 1
-    apart = ALIKE * float(np.abs(scores).max())
+    apart = SCORES_ALIKE * float(np.abs(scores).max())
     above = int(np.searchsorted(scores, scores[-highest] - apart))
     if n - above > max(highest, n // 2):
         above = int(np.searchsorted(scores, scores[-highest] + apart, side="right"))

@@ -38,10 +38,10 @@ def autoencoders(
     asked = RunConfig.build({"image_size": image_size, "latent": latent})
     if name:
         from anomaly_ae.autoencoders import image_size as pick_size
-        from anomaly_ae.autoencoders.summary import Architecture, layers, summarise
+        from anomaly_ae.autoencoders.summary import Architecture, list_layers, summarise
 
         shape = (channels, *pick_size(name, asked.size, MNIST_SIZE))
-        whole = Architecture(**vars(summarise(name, shape, asked)), layers=layers(name, shape, asked))
+        whole = Architecture(**vars(summarise(name, shape, asked)), layers=list_layers(name, shape, asked))
         show_values(whole, as_json, text.layers)
         return
     found = remembered(

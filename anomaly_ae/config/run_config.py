@@ -21,7 +21,7 @@ IMAGE_SIZE = re.compile(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?")
 VALUE = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?"
 INTENSITY = re.compile(rf"(?P<percentiles>p)?(?P<low>{VALUE}):(?(percentiles)p)(?P<high>{VALUE})", re.IGNORECASE)
 JOINED = {"image_size": "x", "tile": "x", "intensity": ":", "scorer": "+", "objective": "+", "augment": "+"}  # lists
-LONGEST = 60  # letters of a value in a message
+LONGEST_SHOWN = 60  # letters of a value in a message
 ONE_CYCLE, CONSTANT = "one-cycle", "constant"
 # What a preset fills in where nothing else was said
 PRESET_BASE = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
@@ -144,7 +144,7 @@ LOCATION_FIELDS = ("data_dir", "device", "experiment")  # settings that say wher
 
 
 # The parts that a file may group its settings by.
-PARTS: dict[str, tuple[str, ...]] = {
+SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     "data": (
         *("normal", "dataset", "data_dir", "image_size", "tile", "channels", "resize_mode", "intensity"),
         "contamination",
@@ -156,7 +156,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "detection": ("preset", "scorer", "top_fraction", "target_fpr"),
 }
-DOTTED = tuple(f"{part}.{name}" for part, names in PARTS.items() for name in names)
+DOTTED = tuple(f"{part}.{name}" for part, names in SETTING_GROUPS.items() for name in names)
 
 
 def field_name(key: str) -> str:
@@ -231,7 +231,7 @@ def _given(value: Any) -> str:
         text = repr(value)
     except ValueError:  # Python's word for a number of too many digits
         return "a number of thousands of digits"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def _convert_bool(name: str, value: Any) -> bool:

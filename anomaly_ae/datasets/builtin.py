@@ -82,10 +82,10 @@ class NamedData:
         """All its images are alike."""
         return self
 
-    def find_intensity(self, asked: str | None = None) -> None:
+    def find_intensity(self, requested: str | None = None) -> None:
         """All have 8 bits. Raises `DataError` where an intensity was asked for."""
-        if asked:
-            raise DataError(f"the images of {self.name} have 8 bits; leave {setting('intensity', asked)} out")
+        if requested:
+            raise DataError(f"the images of {self.name} have 8 bits; leave {setting('intensity', requested)} out")
 
     def load(self, preprocessing: Preprocessing, only: Collection[bytes] | None = None) -> Dataset:
         """All its images, as they are."""

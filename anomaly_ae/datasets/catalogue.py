@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anomaly_ae.datasets.builtin import DATASETS, NamedData, data_root
 from anomaly_ae.datasets.image_folder import PictureData
-from anomaly_ae.datasets.normal_classes import ALL, parse_normal
+from anomaly_ae.datasets.normal_classes import ALL_CLASSES, parse_normal
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError
 from anomaly_ae.images.folder_words import same_class, sense
 from anomaly_ae.runtime.spelling import setting
@@ -24,7 +24,7 @@ def open_data(name: str, data_dir: str | None = None) -> Data:
     name: one of the catalogue; or a folder of pictures, also one in the folder where data sets lie; or an address
     (s3://…). Raises `UnknownName`, `DataMissing` when there is no such folder or no picture in it, `DataError`.
     """
-    check_dataset(name, data_dir)
+    require_dataset(name, data_dir)
     if name in DATASETS:
         return NamedData(name, data_dir)
     try:
@@ -36,7 +36,7 @@ def open_data(name: str, data_dir: str | None = None) -> Data:
 
 
 def normal_classes(text: str, data: Data) -> tuple[int, ...]:
-    """The positions of the classes of a data set that `text` calls normal, or where it is empty the data set itself.
+    """The indices of the classes of a data set that `text` calls normal, or where it is empty the data set itself.
 
     Raises what `parse_normal` raises, and `UsageError` where neither does.
     """
@@ -54,12 +54,12 @@ def normal_there(normal: Sequence[str], known: Sequence[str], data: Data) -> tup
     """
     alone = len(data.classes) == 1 and sense(data.classes[0]) >= 0
     if alone and isinstance(data, PictureData) and data.normal is None:
-        raise data.undecided(asked=False)
+        raise data.undecided(settable=False)
     trained, seen = ({same_class(name) for name in names} for names in (normal, known))
     if called := tuple(name for name in data.classes if same_class(name) in trained):
         return called
     new = [name for name in data.classes if same_class(name) not in seen and sense(name) >= 0]
-    found = tuple(name for name in new if data.normal in (name, ALL) or sense(name) > 0)
+    found = tuple(name for name in new if data.normal in (name, ALL_CLASSES) or sense(name) > 0)
     if new and not found:
         raise UsageError(
             f"{data.name} has no class that is known to be normal or anomalous to the detector; its classes are "
@@ -69,7 +69,7 @@ def normal_there(normal: Sequence[str], known: Sequence[str], data: Data) -> tup
     return found
 
 
-def check_dataset(name: str, data_dir: str | None = None) -> None:
+def require_dataset(name: str, data_dir: str | None = None) -> None:
     """Raise `UnknownName` or `DataMissing` when there is no such data set, without looking into it."""
     if name in DATASETS or "://" in name or _folder(name, data_dir):
         return

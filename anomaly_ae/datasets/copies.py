@@ -24,25 +24,25 @@ from anomaly_ae.images.image_set import Dataset, ImageSet, hash_rows
 from anomaly_ae.images.sources import shown
 from anomaly_ae.runtime.messages import logger
 
-Pictures = tuple[Tensor, Tensor]  # images, uint8 (M, C, H, W), and positions of some of them, int64 (N,)
+Pictures = tuple[Tensor, Tensor]  # images, uint8 (M, C, H, W), and indices of some of them, int64 (N,)
 
-SIDE = 32  # frequencies each way that are compared, the lowest
+FREQUENCIES = 32  # frequencies each way that are compared, the lowest
 MOST_PICTURES = 2**16  # among more than these, only equal ones are looked for
-REACH = 4096  # pictures that each is compared with, among more than so many those most like it in one respect
-AT_A_TIME = 256
+NEIGHBORS = 4096  # pictures that each is compared with, among more than so many those most like it in one respect
+PICTURES_AT_ONCE = 256
 JPEG_CHANGES = 6.0  # by about so much saving as JPEG changes a frequency, of 255
 TRIED, QUALITY, FOUND = 64, 75, 0.9  # pictures that are saved anew to see how alike copies are, and the share to find
 # The least correlation of copies, and in standard deviations of that of any two pictures; that of others stays below
 LEAST, DEVIATIONS = 0.35, 8.0
-SAMPLE = 1000  # pictures by which these deviations are found
+LIKENESS_SAMPLE = 1000  # pictures by which these deviations are found
 
 
 @dataclass(frozen=True, eq=False)
 class Copies:
     """Pictures of a data set that are there more than once.
 
-    left_out: by file, the positions of those that are not to be used, each with the reason
-    first:    of copies in the training file that are left out, the positions of what they are copies of
+    left_out: by file, the indices of those that are not to be used, each with the reason
+    first:    of copies in the training file that are left out, the indices of what they are copies of
     about:    what was found, a line for each kind
     """
 
@@ -89,9 +89,9 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     if test:
         trained |= set(indices[1][first[count:] < count].tolist())
         trained |= set(torch.nonzero(torch.isin(test.hashes(), hashes[is_normal])).flatten().tolist())
-    known = dict.fromkeys(sorted(trained), "a training picture, too")
+    trained_too = dict.fromkeys(sorted(trained), "a training picture, too")
     return Copies(
-        {"train": copies | unclear, "test": known},
+        {"train": copies | unclear, "test": trained_too},
         originals,
         (
             *_said(
@@ -111,7 +111,7 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
             *_said(
                 "left out: {} test picture that is a training picture, too",
                 "left out: {} test pictures that are training pictures, too",
-                known,
+                trained_too,
                 test or train,
             ),
         ),
@@ -129,17 +129,17 @@ def _said(one: str, many: str, found: Mapping[int, str], images: ImageSet) -> li
     ]
 
 
-def one_of_each(images: Tensor, positions: Tensor, saved_anew: bool = True) -> Tensor:
-    """Those of ascending `positions`, int64 (N,), of images (M, C, H, W) that are copies of no earlier one; how many
+def one_of_each(images: Tensor, indices: Tensor, saved_anew: bool = True) -> Tensor:
+    """Those of ascending `indices`, int64 (N,), of images (M, C, H, W) that are copies of no earlier one; how many
     others there are is said.
 
     saved_anew: whether those that were saved anew count as copies, too, and not equal ones alone
     """
-    if not len(positions):
-        return positions
-    first = first_alike((images, positions)) if saved_anew else first_of_equals(hash_rows(images[positions]))
-    kept = positions[torch.unique(first)]
-    if copies := len(positions) - len(kept):
+    if not len(indices):
+        return indices
+    first = first_alike((images, indices)) if saved_anew else first_of_equals(hash_rows(images[indices]))
+    kept = indices[torch.unique(first)]
+    if copies := len(indices) - len(kept):
         which = counted(copies, "picture that is equal to another", "pictures that are equal to others")
         logger.info(f"left out: {which}, or as alike as if saved anew, for each counts once")
     return kept
@@ -168,8 +168,8 @@ def first_alike(*sets: Pictures) -> Tensor:
 
 def _batches(sets: Sequence[Pictures]) -> Iterator[Tensor]:
     """All pictures in order, some at a time."""
-    for images, positions in sets:
-        yield from (images[part] for part in torch.split(positions, AT_A_TIME) if len(part))
+    for images, indices in sets:
+        yield from (images[part] for part in torch.split(indices, PICTURES_AT_ONCE) if len(part))
 
 
 def _first_saved_anew(sets: Sequence[Pictures]) -> Tensor:
@@ -212,7 +212,7 @@ class _Looks:
 
     @property
     def _count(self) -> int:
-        return sum(len(positions) for _, positions in self.sets)
+        return sum(len(indices) for _, indices in self.sets)
 
     def _spectra(self, images: Tensor) -> Tensor:
         """The lowest frequencies, (M, D), of what is left of images (M, C, H, W) without mean brightness and mean
@@ -227,14 +227,14 @@ class _Looks:
 
 def _cosines(size: int) -> Tensor:
     """The first rows of the orthonormal cosine transform of `size` values."""
-    rows, columns = torch.arange(min(SIDE, size))[:, None], torch.arange(size)[None]
+    rows, columns = torch.arange(min(FREQUENCIES, size))[:, None], torch.arange(size)[None]
     waves: Tensor = torch.cos(torch.pi * rows * (columns + 0.5) / size) * (2 / size) ** 0.5
     return waves / torch.where(rows == 0, 2**0.5, 1.0)
 
 
 def _likeness_of_others(looks: _Looks) -> float:
     """The correlation that no two pictures have which are no copies: many deviations above the median."""
-    sample = looks.all[:: max(1, len(looks.all) // SAMPLE)]
+    sample = looks.all[:: max(1, len(looks.all) // LIKENESS_SAMPLE)]
     likeness = (sample @ sample.T)[torch.ones(len(sample), len(sample), dtype=torch.bool).triu(diagonal=1)]
     deviation = 1.4826 * (likeness - likeness.median()).abs().median()  # of a normal law, whatever copies have
     return float(likeness.median() + DEVIATIONS * deviation)
@@ -242,8 +242,8 @@ def _likeness_of_others(looks: _Looks) -> float:
 
 def _likeness_of_copies(looks: _Looks) -> float:
     """The correlation that nine of ten pictures of the first set have, or more, with themselves saved as JPEG."""
-    images, positions = looks.sets[0]
-    originals = images[positions[torch.linspace(0, len(positions) - 1, min(TRIED, len(positions))).long()]]
+    images, indices = looks.sets[0]
+    originals = images[indices[torch.linspace(0, len(indices) - 1, min(TRIED, len(indices))).long()]]
     copies = []
     for pixels in originals.permute(0, 2, 3, 1).numpy():  # (H, W, C) each
         content = io.BytesIO()
@@ -255,13 +255,13 @@ def _likeness_of_copies(looks: _Looks) -> float:
 def _pairs(looks: Tensor, least: float) -> "np.typing.NDArray[np.int64]":
     """Pairs of rows, (P, 2), of `looks` (M, D) with a correlation of `least` or more."""
     order = torch.arange(len(looks))
-    if len(looks) > REACH:  # by what tells most of them apart, so that copies lie near each other
-        sample = looks[:: len(looks) // REACH]
+    if len(looks) > NEIGHBORS:  # by what tells most of them apart, so that copies lie near each other
+        sample = looks[:: len(looks) // NEIGHBORS]
         direction = torch.linalg.eigh(sample.T @ sample).eigenvectors[:, -1]
         order = (looks @ direction).argsort()
     found = [torch.zeros(0, 2, dtype=torch.int64)]
-    for start in range(0, len(looks), AT_A_TIME):
-        here, near = order[start : start + AT_A_TIME], order[start : start + AT_A_TIME + REACH]
+    for start in range(0, len(looks), PICTURES_AT_ONCE):
+        here, near = order[start : start + PICTURES_AT_ONCE], order[start : start + PICTURES_AT_ONCE + NEIGHBORS]
         alike = (looks[here] @ looks[near].T).triu(diagonal=1) >= least
         rows, columns = alike.nonzero(as_tuple=True)
         found.append(torch.stack([here[rows], near[columns]], dim=1))

@@ -5,16 +5,16 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from anomaly_ae.datasets.normal_classes import ALL
+from anomaly_ae.datasets.normal_classes import ALL_CLASSES
 from anomaly_ae.datasets.placements import Placement, by_value, find_placements, folders_called, ordered_names, some
 from anomaly_ae.errors import DataError
 from anomaly_ae.escaping import counted, counted_as
 from anomaly_ae.images.folder_words import (
-    ANOMALOUS,
+    ANOMALOUS_CLASS,
     DRAWN,
     DRAWN_AFFIX,
     MASK_AFFIX,
-    NORMAL,
+    NORMAL_CLASS,
     Parts,
     Role,
     Sense,
@@ -33,15 +33,15 @@ from anomaly_ae.images.folder_words import (
 TRAIN, TEST = "train", "test"
 MARKED = "defective"  # class of the pictures with a defect in their mask
 MANY_GROUPS, SMALL_GROUP = 20, 20  # more folders than so many with fewer images than so many are parts or patients
-ALIKE = 0.5  # share of numbered folders that must hold the same ones, for these to be the classes
+SAME_FOLDERS = 0.5  # share of numbered folders that must hold the same ones, for these to be the classes
 ASTRAY = "masks without a picture"
 OUTSIDE = "pictures outside of the folders for training and test"
 UNSAID = "pictures that no folder calls normal or anomalous"
-SPARE = "anomalous validation pictures, beside a test"
-UNLABELLED = "unlabelled pictures"
+SPARE_VALIDATION = "anomalous validation pictures, beside a test"
+UNLABELLED_PICTURES = "unlabelled pictures"
 MASK_UNKNOWN = "pictures whose mask cannot be used"
 
-Positions = list[int]  # of pictures among the paths
+Indices = list[int]  # of pictures among the paths
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class FolderLayout:
 
     about:    the arrangement, in words
     classes:  names, in order
-    files:    "train", and "test" where there is one: positions of the pictures among the paths, and of their classes
+    files:    "train", and "test" where there is one: indices of the pictures among the paths, and of their classes
     normal:   what is normal unless something else is said; None where that cannot be known
     doubt:    then, why not
     masks:    by the position of a picture, those of its masks
@@ -58,14 +58,14 @@ class FolderLayout:
     told:     whether folders or masks say which pictures are normal or anomalous
     by_names: whether nothing but names of files tells the normal ones of a folder from others
     unread:   files that may say so, too, and are not read, in words
-    sets:     folders side by side that hold a data set each, with the positions of their pictures; none if one does
+    sets:     folders side by side that hold a data set each, with the indices of their pictures; none if one does
     alone:    the path of one of them, where there is one
     left_out: pictures that are used for nothing, by the reason
     """
 
     about: str
     classes: tuple[str, ...]
-    files: dict[str, tuple[Positions, list[int]]]
+    files: dict[str, tuple[Indices, list[int]]]
     normal: str | None
     doubt: str = ""
     masks: dict[int, tuple[int, ...]] = field(default_factory=dict)
@@ -73,18 +73,18 @@ class FolderLayout:
     told: bool = True
     by_names: bool = False
     unread: tuple[str, ...] = ()
-    sets: dict[str, Positions] = field(default_factory=dict)
+    sets: dict[str, Indices] = field(default_factory=dict)
     alone: str = ""
-    left_out: dict[str, Positions] = field(default_factory=dict)
+    left_out: dict[str, Indices] = field(default_factory=dict)
 
     def marked(self, marked: Collection[int], unknown: Collection[int] = ()) -> "FolderLayout":
-        """The same with the pictures at the positions `marked` defective, and the others normal, but for those at
+        """The same with the pictures at the indices `marked` defective, and the others normal, but for those at
         `unknown`, whose masks cannot be used.
         """
-        classes = (MARKED, NORMAL) if marked else (NORMAL,)
-        chosen = {file: [i for i in positions if i not in unknown] for file, (positions, _) in self.files.items()}
+        classes = (MARKED, NORMAL_CLASS) if marked else (NORMAL_CLASS,)
+        chosen = {file: [i for i in indices if i not in unknown] for file, (indices, _) in self.files.items()}
         files = {
-            file: (known, [classes.index(MARKED if i in marked else NORMAL) for i in known])
+            file: (known, [classes.index(MARKED if i in marked else NORMAL_CLASS) for i in known])
             for file, known in chosen.items()
             if known
         }
@@ -92,34 +92,34 @@ class FolderLayout:
             raise DataError(
                 "none of the masks, which alone would say what is normal, can be used; mend or remove them"
             )
-        if classes.index(NORMAL) not in files[TRAIN][1]:
+        if classes.index(NORMAL_CLASS) not in files[TRAIN][1]:
             return dataclasses.replace(
                 self, normal=None, doubt="each of the pictures has a mask that marks something in it"
             )
         bare = [[i for i in known if i not in self.masks] for known, _ in files.values()]
         empty = [sum(i in self.masks and i not in marked for i in known) for known, _ in files.values()]
         without = counted(sum(map(len, bare)), "picture has no mask", "pictures have no mask") if any(bare) else ""
-        asked = self.doubt if self.sets else ""
-        if not asked and any(missing and sound for missing, sound in zip(bare, empty, strict=True)):
-            asked = f"{without}, and {counted(sum(empty), 'has an empty one', 'have an empty one')}"
+        doubt = self.doubt if self.sets else ""
+        if not doubt and any(missing and sound for missing, sound in zip(bare, empty, strict=True)):
+            doubt = f"{without}, and {counted(sum(empty), 'has an empty one', 'have an empty one')}"
         return dataclasses.replace(
             self,
             about=f"{self.about}; normal are those that no mask marks anything in{f'; {without}' * bool(without)}",
             classes=classes,
             files=files,
-            normal=None if asked else NORMAL if marked else ALL,
-            doubt=asked,
+            normal=None if doubt else NORMAL_CLASS if marked else ALL_CLASSES,
+            doubt=doubt,
             left_out=self.left_out | ({MASK_UNKNOWN: sorted(unknown)} if unknown else {}),
         )
 
     def as_one(self) -> "FolderLayout":
         """The same where somebody says what all the pictures of a folder are: names of files tell nothing then."""
-        if not self.by_names or {*self.classes} != {NORMAL, ANOMALOUS}:
+        if not self.by_names or {*self.classes} != {NORMAL_CLASS, ANOMALOUS_CLASS}:
             return self
-        files = {file: (positions, [0] * len(positions)) for file, (positions, _) in self.files.items()}
-        return dataclasses.replace(self, classes=(NORMAL,), files=files, by_names=False)
+        files = {file: (indices, [0] * len(indices)) for file, (indices, _) in self.files.items()}
+        return dataclasses.replace(self, classes=(NORMAL_CLASS,), files=files, by_names=False)
 
-    def beside(self, unread: Sequence[str]) -> "FolderLayout":
+    def with_unread(self, unread: Sequence[str]) -> "FolderLayout":
         """The same, where there are files of labels, boxes or outlines that are not read, in words: where nothing
         else says which pictures are normal, they may say that some are not.
         """
@@ -161,15 +161,15 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> FolderLa
     told = by_masks or any(map(sense, said))
     odd, remark, many = odd_ones({i: split[i][-1] for i in untold if names[i] == normal})
     if many:
-        renamed = {normal: normal if told else NORMAL}
-        names = {i: ANOMALOUS if i in odd else renamed.get(name) or name for i, name in names.items()}
+        renamed = {normal: normal if told else NORMAL_CLASS}
+        names = {i: ANOMALOUS_CLASS if i in odd else renamed.get(name) or name for i, name in names.items()}
         normal, doubt = None, remark
     elif not told and normal and not remark:
         remark = kinds_of([split[i][-1] for i, name in names.items() if name == normal])
     present = {roles[i] for i in names}
     if {Role.TRAIN, Role.VAL, Role.TEST} <= present:
         is_spare = [i for i, name in names.items() if roles[i] is Role.VAL and normal not in (None, name)]
-        left_out |= dict.fromkeys(is_spare, SPARE)
+        left_out |= dict.fromkeys(is_spare, SPARE_VALIDATION)
     names = {i: name for i, name in names.items() if i not in left_out}
     by_set = by_value({i: within[i] for i in names if i in within})
     sets = {name: sorted(by_set[name]) for name in sorted(by_set)}
@@ -182,7 +182,7 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> FolderLa
         about=_about(present if divided else set(), 1 if many else len(classes)) + (f"; {remark}" if remark else ""),
         classes=classes,
         files=_files(names, roles, classes, present),
-        normal=ALL if normal and len(classes) == 1 else normal,
+        normal=ALL_CLASSES if normal and len(classes) == 1 else normal,
         doubt=doubt,
         masks=by_value(fits),
         by_masks=by_masks,
@@ -209,7 +209,7 @@ def _unused(pictures: Mapping[int, Placement]) -> dict[int, str]:
     """Pictures in folders of unlabelled ones, and those in none for training or test where there are such folders."""
     divided = any(place.role not in (None, Role.UNLABELLED) for place in pictures.values())
     return {
-        i: UNLABELLED if place.role else OUTSIDE
+        i: UNLABELLED_PICTURES if place.role else OUTSIDE
         for i, place in pictures.items()
         if place.role is Role.UNLABELLED or (divided and place.role is None)
     }
@@ -223,8 +223,8 @@ def _unsaid(names: Mapping[int, str], roles: Mapping[int, Role], masked: Iterabl
 
 def _files(
     names: Mapping[int, str], roles: Mapping[int, Role], classes: Sequence[str], present: Collection[Role]
-) -> dict[str, tuple[Positions, list[int]]]:
-    """Positions of the pictures of each file, and of their classes; validation pictures are the test where there is
+) -> dict[str, tuple[Indices, list[int]]]:
+    """Indices of the pictures of each file, and of their classes; validation pictures are the test where there is
     no other.
     """
     tested = None if Role.TRAIN not in present else Role.TEST if Role.TEST in present else Role.VAL
@@ -291,15 +291,15 @@ def _class_names(rests: Mapping[int, Parts], roles: Mapping[int, Role]) -> dict[
         found = {rest[wrapped:] for i, rest in rests.items() if roles[i] is file}
         shallow = {rest for rest in found if len(rest) <= level}
         if file is Role.TRAIN and shallow and shallow != found:
-            beside = sum(roles[i] is file and len(rest[wrapped:]) <= level for i, rest in rests.items())
+            loose = sum(roles[i] is file and len(rest[wrapped:]) <= level for i, rest in rests.items())
             folders = {rest[len(min(shallow, key=len))] for rest in found - shallow}
             raise DataError(
-                f"{counted(beside, 'picture lies', 'pictures lie')} beside {folders_called(folders)}; move "
+                f"{counted(loose, 'picture lies', 'pictures lie')} beside {folders_called(folders)}; move "
                 f"them into a folder called good or bad, or {some(folders)} elsewhere; or name one folder alone"
             )
     for rest in counts:
-        own = sense(rest[level]) if len(rest) > level else Sense.ANOMALOUS
-        if own >= 0 and {*map(sense, rest)} - {own, Sense.NOTHING}:
+        meaning = sense(rest[level]) if len(rest) > level else Sense.ANOMALOUS
+        if meaning >= 0 and {*map(sense, rest)} - {meaning, Sense.NOTHING}:
             raise DataError(
                 f"the folders {'/'.join(rest)} say different things of their pictures, and {rest[level]} lies where "
                 "others are classes; move what is in it out of it, or give it a name that says what its pictures are"
@@ -346,7 +346,7 @@ def _numbered(rests: Iterable[Parts]) -> bool:
     return (
         all(any(map(str.isdigit, first)) for first in inner)
         and 1 < len(common) < len(inner)
-        and sum(found == common for found in inner.values()) > ALIKE * len(inner)
+        and sum(found == common for found in inner.values()) > SAME_FOLDERS * len(inner)
     )
 
 
@@ -437,8 +437,8 @@ def _one_normal(names: Mapping[int, str], roles: Mapping[int, Role]) -> dict[int
     normal = {name for name in others if sense(name) > 0}
     said = {name for name in trained if sense(name) > 0} or (trained if len(trained) == 1 else set())
     if len(said) != 1 or min(map(sense, said)) < 0:
-        return {i: name or NORMAL for i, name in names.items()}
-    one = next(iter(said)) or min(normal, default=NORMAL)
+        return {i: name or NORMAL_CLASS for i, name in names.items()}
+    one = next(iter(said)) or min(normal, default=NORMAL_CLASS)
     return {i: one if name in normal | said else name for i, name in names.items()}
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.datasets.folder_layout import TRAIN, FolderLayout, find_layout
-from anomaly_ae.datasets.layout_texts import TRAINING, describe, folder_tree
+from anomaly_ae.datasets.layout_texts import TO_TRAIN, describe_layout, folder_tree
 from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.annotations import find_annotations
@@ -44,7 +44,7 @@ from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import cache_folder, sha256, write_folder, write_json
 from anomaly_ae.storage.memmap import fits_in_memory
 
-AT_A_TIME, MOST_AT_A_TIME = 256, 2**22  # files that are decoded together, and their bytes when they are
+FILES_AT_ONCE, BYTES_AT_ONCE = 256, 2**22  # files that are decoded together, and their bytes when they are
 LOOKED_AT = 64  # pictures by which size and colour are found out,
 COLOURED = 16  # of 255, by which the channels of a gray picture may differ, as JPEG makes them
 MASKS_LOOKED_AT = Preprocessing(1, 64, 64)  # where they alone say which pictures are normal
@@ -62,7 +62,7 @@ PIXELS_FILE, ABOUT_FILE = "pixels.npy", "about.json"
 class PictureData:
     """Pictures below a folder or an address, and what each of them is.
 
-    learned: positions of the classes that are learned from; None where that is not known yet
+    learned: indices of the classes that are learned from; None where that is not known yet
     """
 
     name: str
@@ -87,7 +87,7 @@ class PictureData:
             marked = {i for i, mask in zip(masked, masks, strict=True) if mask.any()}
             layout = layout.marked(marked, {i for i, is_known in zip(masked, known, strict=True) if not is_known})
         trained = [source.inside(listing.paths[i]) for i in layout.files[TRAIN][0]]
-        return replace(data, layout=layout.beside(find_annotations(listing.beside, trained, source.head)))
+        return replace(data, layout=layout.with_unread(find_annotations(listing.annotations, trained, source.head)))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -102,21 +102,21 @@ class PictureData:
     def place(self) -> None:
         """Nowhere but where its name says."""
 
-    def describe(self, normal: Collection[int], purpose: str = TRAINING) -> str:
-        """What was found, and what is used for what where the classes at the positions `normal` are normal.
+    def describe(self, normal: Collection[int], purpose: str = TO_TRAIN) -> str:
+        """What was found, and what is used for what where the classes at the indices `normal` are normal.
 
         purpose: of `layout_texts`
         """
         one = f"\n  one of them alone: {setting('dataset', alone)}" if (alone := self._alone) else ""
-        return f"{self.name}: {describe(self.layout, self.listing, normal, purpose)}{one}"
+        return f"{self.name}: {describe_layout(self.layout, self.listing, normal, purpose)}{one}"
 
     def of_classes(self, wanted: Collection[int]) -> Listing:
-        """The files of the pictures whose classes are at the positions `wanted`."""
+        """The files of the pictures whose classes are at the indices `wanted`."""
         files = self.layout.files.values()
         return self.listing.take([i for of in files for i, label in zip(*of, strict=True) if label in wanted])
 
     def learning(self, normal: Collection[int]) -> "PictureData":
-        """The same where the classes at the positions `normal` are learned from: how pictures are seen is found out
+        """The same where the classes at the indices `normal` are learned from: how pictures are seen is found out
         by these alone.
         """
         return replace(self, learned=frozenset(normal))
@@ -125,10 +125,10 @@ class PictureData:
         """See `Layout.as_one`."""
         return replace(self, layout=self.layout.as_one())
 
-    def undecided(self, asked: bool = True) -> UsageError:
-        """What to say where nothing tells which classes are normal; `asked` where `normal` may tell it."""
+    def undecided(self, settable: bool = True) -> UsageError:
+        """What to say where nothing tells which classes are normal; `settable` where `normal` may tell it."""
         said = f"{self.name}: {self.layout.doubt}; "
-        if not asked:
+        if not settable:
             return _with_tree(UsageError(f"what is normal cannot be told: {said}{INTO_FOLDERS}"), self.listing)
         good = [name for name in self.classes if sense(name) > 0] or [
             name for name in self.classes if len(self.classes) > 1 and sense(name) == 0
@@ -170,9 +170,9 @@ class PictureData:
     @cached_property
     def _learned(self) -> Integers:
         """The training pictures that are learned from; all of them where that is not known, or none is."""
-        positions, labels = self.layout.files[TRAIN]
-        known = [i for i, label in zip(positions, labels, strict=True) if self.learned and label in self.learned]
-        return np.array(known or positions)
+        indices, labels = self.layout.files[TRAIN]
+        known = [i for i, label in zip(indices, labels, strict=True) if self.learned and label in self.learned]
+        return np.array(known or indices)
 
     @cached_property
     def _looked_at(self) -> Records:
@@ -184,8 +184,8 @@ class PictureData:
         return self._look(replace(LOOK, intensity=intensity)) if intensity else good
 
     def _look(self, target: Target) -> Records:
-        positions = self._learned
-        some = positions[np.linspace(0, len(positions) - 1, min(LOOKED_AT, len(positions))).astype(int)]
+        indices = self._learned
+        some = indices[np.linspace(0, len(indices) - 1, min(LOOKED_AT, len(indices))).astype(int)]
         with Decoders(self.source, target) as decoders:
             records = decoders.decode(*self.listing.at(some))
         good: Records = records[records["error"] == b""]
@@ -196,23 +196,23 @@ class PictureData:
             )
         return good
 
-    def find_intensity(self, asked: str | None = None) -> Intensity | None:
+    def find_intensity(self, requested: str | None = None) -> Intensity | None:
         """Which values are black and white in the pictures that are learned from, see `intensity.find_intensity`; it
         is said. One that was asked for is for the others where these have 8 bits.
         """
-        if (self._looked_at["kind"] == KINDS.index(EIGHT)).all() and not asked:
+        if (self._looked_at["kind"] == KINDS.index(EIGHT)).all() and not requested:
             return None
         kinds, samples = self._sampled(self._learned)
-        if asked and not samples:
+        if requested and not samples:
             kinds, samples = self._sampled(np.concatenate([of for of, _ in self.layout.files.values()]))
-        intensity = find_intensity(kinds, samples, asked)
+        intensity = find_intensity(kinds, samples, requested)
         if intensity:
-            logger.info(intensity_words(intensity, samples, asked))
+            logger.info(intensity_words(intensity, samples, requested))
         return intensity
 
-    def _sampled(self, positions: Integers) -> tuple[list[str], list[Values]]:
-        """The kinds of the pictures at some positions, and of those of more than 8 bits some values."""
-        records = np.concatenate(list(self._records(positions, SAMPLE, "looked at")))
+    def _sampled(self, indices: Integers) -> tuple[list[str], list[Values]]:
+        """The kinds of the pictures at some indices, and of those of more than 8 bits some values."""
+        records = np.concatenate(list(self._records(indices, SAMPLE, "looked at")))
         return _kinds_and_samples(records[records["error"] == b""])
 
     def load(self, preprocessing: Preprocessing, only: Collection[bytes] | None = None) -> Dataset:
@@ -289,32 +289,32 @@ class PictureData:
         masks[~known] = False
         return masks, known, bad
 
-    def _decode(self, positions: Integers, preprocessing: Preprocessing) -> "_Decoded":
-        shape = (len(positions), *preprocessing.shape)
+    def _decode(self, indices: Integers, preprocessing: Preprocessing) -> "_Decoded":
+        shape = (len(indices), *preprocessing.shape)
         if fits_in_memory(shape):
-            records = self._records(positions, preprocessing.target)
+            records = self._records(indices, preprocessing.target)
             return _fill(np.zeros(shape, np.uint8), records, preprocessing.intensity)
         # Another file, or one that has changed, gives another key
-        names = b"\0".join(self.listing.paths[i] for i in positions)
-        stats = self.listing.sizes[positions].tobytes(), self.listing.times[positions].tobytes()
+        names = b"\0".join(self.listing.paths[i] for i in indices)
+        stats = self.listing.sizes[indices].tobytes(), self.listing.times[indices].tobytes()
         about = repr((CACHE_FORMAT, PIL.__version__, self.source.identity, preprocessing))
         folder = cache_folder() / sha256(about.encode("utf-8", "surrogateescape"), names, *stats)
         if (kept := _read_cache(folder)) is None:
-            records = self._records(positions, preprocessing.target)
+            records = self._records(indices, preprocessing.target)
             write_folder(folder, lambda new: _fill_file(new, shape, records, preprocessing.intensity))
             kept = _read_cache(folder, passing=True)
         if kept is None:
             raise DataError(f"what was decoded to {folder} cannot be read again; free space, or set ANOMALY_AE_CACHE")
         return kept
 
-    def _records(self, positions: Integers, target: Target, what: str = "decoded") -> Iterator[Records]:
-        """What became of the files at some positions, with a display where they are many."""
-        size = max(1, min(AT_A_TIME, MOST_AT_A_TIME // math.prod(target.shape)))
-        parts = np.split(positions, range(size, len(positions), size))
-        with Decoders(self.source, target) as decoders, display(len(positions)) as progress:
+    def _records(self, indices: Integers, target: Target, what: str = "decoded") -> Iterator[Records]:
+        """What became of the files at some indices, with a display where they are many."""
+        size = max(1, min(FILES_AT_ONCE, BYTES_AT_ONCE // math.prod(target.shape)))
+        parts = np.split(indices, range(size, len(indices), size))
+        with Decoders(self.source, target) as decoders, display(len(indices)) as progress:
             for done, records in enumerate(decoders.map(map(self.listing.at, parts)), start=1):
                 yield records
-                progress.advance(len(records), f"{min(done * size, len(positions)):,} pictures {what}")
+                progress.advance(len(records), f"{min(done * size, len(indices)):,} pictures {what}")
 
 
 def _with_tree(error: E, listing: Listing) -> E:

@@ -10,16 +10,16 @@ from anomaly_ae.images.sources import Listing
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.tables import columns
 
-TRAINING, MEASURING, CALIBRATING = "training", "measuring", "calibrating"  # what pictures are for
-MOST_ROWS, MOST_LINES, MOST_BELOW, DEEPEST = 12, 16, 6, 4  # of the table; of the tree, a folder in it, its depth
+TO_TRAIN, TO_MEASURE, TO_CALIBRATE = "training", "measuring", "calibrating"  # what pictures are for
+MOST_ROWS, MOST_LINES, MOST_BELOW, TREE_DEPTH = 12, 16, 6, 4  # of the table; of the tree, a folder in it, its depth
 MOST_UNREAD = 10  # folders and links, by name
 WIDEST = 40  # characters of a name
 
 
-def describe(layout: FolderLayout, listing: Listing, normal: Collection[int], purpose: str) -> str:
+def describe_layout(layout: FolderLayout, listing: Listing, normal: Collection[int], purpose: str) -> str:
     """What is used for what, a row for each class of each file; and what is left out, with the reason.
 
-    normal: positions of the classes that are; purpose: what the pictures are for
+    normal: indices of the classes that are; purpose: what the pictures are for
     """
     rows = [row for file in (TRAIN, TEST) if file in layout.files for row in _rows(layout, file, normal, purpose)]
     lines = columns(rows[:MOST_ROWS], right=(2 if TEST in layout.files else 1,))
@@ -35,7 +35,7 @@ def describe(layout: FolderLayout, listing: Listing, normal: Collection[int], pu
 def _left_out(listing: Listing, layout: FolderLayout | None) -> list[str]:
     """How many files are used for nothing, a line for each of the reasons, which are phrases in plural."""
     found = layout.left_out if layout else {}
-    reasons = Counter({reason: len(positions) for reason, positions in found.items()}) + Counter(listing.left_out)
+    reasons = Counter({reason: len(indices) for reason, indices in found.items()}) + Counter(listing.left_out)
     return [f"left out: {counted_as(count, reason)}" for reason, count in sorted(reasons.items())]
 
 
@@ -66,8 +66,8 @@ def _sets(layout: FolderLayout, normal: Collection[int]) -> list[str]:
 def _rows(layout: FolderLayout, file: str, normal: Collection[int], purpose: str) -> list[tuple[str, ...]]:
     """The classes of a file, normal ones first: the file, where there are two, name, pictures, and their use."""
     tested = TEST in layout.files
-    positions, labels = layout.files[file]
-    masked = Counter(label for i, label in zip(positions, labels, strict=True) if i in layout.masks)
+    indices, labels = layout.files[file]
+    masked = Counter(label for i, label in zip(indices, labels, strict=True) if i in layout.masks)
     counts = sorted(Counter(labels).items(), key=lambda item: (item[0] not in normal, item[0]))
     return [
         (
@@ -84,11 +84,11 @@ def _rows(layout: FolderLayout, file: str, normal: Collection[int], purpose: str
 
 def _use(file: str, is_normal: bool, tested: bool, purpose: str) -> str:
     """What pictures are used for, by their file and whether there is one for the test."""
-    if purpose == CALIBRATING:
+    if purpose == TO_CALIBRATE:
         return "to set the threshold" if is_normal else "not used"
-    if file == TEST or not (tested or (purpose == TRAINING and is_normal)):
+    if file == TEST or not (tested or (purpose == TO_TRAIN and is_normal)):
         return "to measure with"
-    if purpose == MEASURING or not is_normal:
+    if purpose == TO_MEASURE or not is_normal:
         return "not used"
     return "to learn from, to set the threshold" + ("" if tested else ", and to measure with")
 
@@ -115,7 +115,7 @@ def _branch(
     """A folder and what is below it, as names and counts."""
     indent = "  " * len(folder)
     rows = [(f"{indent}{_name(folder[-1:])}/" if folder else "all pictures", f"{counts[folder]:,}")]
-    inner = below[folder] if len(folder) < DEEPEST else []
+    inner = below[folder] if len(folder) < TREE_DEPTH else []
     for each in inner[:MOST_BELOW]:
         rows += _branch(each, below, counts)
     if more := inner[MOST_BELOW:]:

@@ -8,45 +8,45 @@ from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.images.folder_words import same_class
 from anomaly_ae.runtime.spelling import setting
 
-ALL, ALL_BUT = "all", "all-but:"
+ALL_CLASSES, ALL_BUT = "all", "all-but:"
 
 
 def parse_normal(text: str, classes: Sequence[str]) -> tuple[int, ...]:
-    """The positions in `classes` of the classes that `text` calls normal, ascending.
+    """The indices in `classes` of the classes that `text` calls normal, ascending.
 
     A name goes before whatever else it could mean. Numbers and ranges are names where any class is called by a
-    number, and positions where none is. `all` is for those who want the autoencoder and have nothing to detect: no
+    number, and indices where none is. `all` is for those who want the autoencoder and have nothing to detect: no
     other word may name every class, unless there is but one.
     Raises `UsageError` for a class that does not exist, for none at all and for all of them.
     """
     body = text.strip()
     if not body:
-        known, first = ", ".join(classes), classes[0]
+        first = classes[0]
         raise UsageError(
-            f"{setting('normal')} is needed: it names the classes that are normal, of {known}; give e.g. "
-            f"{setting('normal', first)}, {setting('normal', f'{ALL_BUT}{first}')} or {setting('normal', ALL)}"
+            f"{setting('normal')} is needed: it names the classes that are normal, of {', '.join(classes)}; "
+            f"{_examples(first, f'{ALL_BUT}{first}')}"
         )
     if (whole := _named(body, classes)) is not None:
         return (whole,)
-    if body.lower() == ALL:
+    if body.lower() == ALL_CLASSES:
         return tuple(range(len(classes)))
     but = body.lower().startswith(ALL_BUT)
-    named = _positions(body[len(ALL_BUT) :] if but else body, classes)
+    named = _indices(body[len(ALL_BUT) :] if but else body, classes)
     if not named:
-        raise UsageError(f"{setting('normal')} names no class, and was given {text!r}; {_forms()}")
+        raise UsageError(f"{setting('normal')} names no class, and was given {text!r}; {_examples()}")
     normal = set(range(len(classes))) - named if but else named
     if len(normal) == len(classes) > 1:
         raise UsageError(
             f"{setting('normal', text)} calls all {len(classes)} classes normal, so nothing is left to detect; "
-            f"if that is meant, write {setting('normal', ALL)}"
+            f"if that is meant, write {setting('normal', ALL_CLASSES)}"
         )
     if not normal:
-        raise UsageError(f"{setting('normal', text)} leaves no class that is normal; {_forms()}")
+        raise UsageError(f"{setting('normal', text)} leaves no class that is normal; {_examples()}")
     return tuple(sorted(normal))
 
 
-def _positions(text: str, classes: Sequence[str]) -> set[int]:
-    """The positions of what stands between commas; a name may have some in it."""
+def _indices(text: str, classes: Sequence[str]) -> set[int]:
+    """The indices of what stands between commas; a name may have some in it."""
     parts = [part.strip() for part in text.split(",")]
     if not any(parts):
         return set()
@@ -56,7 +56,7 @@ def _positions(text: str, classes: Sequence[str]) -> set[int]:
         longest = next((name for name in joined if _named(name, classes) is not None), parts[0])
         if not longest:
             raise UsageError(
-                f"{setting('normal')} was given {text!r}, with nothing between two commas or after one; {_forms()}"
+                f"{setting('normal')} was given {text!r}, with nothing between two commas or after one; {_examples()}"
             )
         found.update(_part(longest, classes))
         del parts[: longest.count(",") + 1]
@@ -64,7 +64,7 @@ def _positions(text: str, classes: Sequence[str]) -> set[int]:
 
 
 def _part(part: str, classes: Sequence[str]) -> Sequence[int]:
-    """The positions of a name, a number or a range of numbers."""
+    """The indices of a name, a number or a range of numbers."""
     if (position := _named(part, classes)) is not None:
         return [position]
     if not (numbers := re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,18}))?", part)):
@@ -93,6 +93,7 @@ def _named(name: str, classes: Sequence[str]) -> int | None:
     return next(iter(exact or same), None)
 
 
-def _forms() -> str:
-    examples = [setting("normal", text) for text in ("0,1,2", "0-4", f"{ALL_BUT}7", ALL)]
-    return f"give e.g. {', '.join(examples[:-1])} or {examples[-1]}"
+def _examples(*texts: str) -> str:
+    """What to give: what stands in `texts`, or usual forms, or all classes."""
+    examples = [setting("normal", text) for text in texts or ("0,1,2", "0-4", f"{ALL_BUT}7")]
+    return f"give e.g. {', '.join(examples)} or {setting('normal', ALL_CLASSES)}"

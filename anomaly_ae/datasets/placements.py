@@ -21,7 +21,7 @@ from anomaly_ae.images.folder_words import (
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 FITTING = 0.5  # share of the files of a folder `labels` that must be called as pictures, for it to be one of masks
-MOST_NAMED = 5  # folders or classes that a message names
+MOST_FOLDERS_NAMED = 5  # folders or classes that a message names
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -56,7 +56,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Placements:
-    """Files by their positions.
+    """Files by their indices.
 
     stems:    their names without endings, casefolded
     pictures: where they lie
@@ -91,8 +91,8 @@ def find_placements(files: Mapping[int, Parts]) -> Placements:
 def some(names: Iterable[str]) -> str:
     """A few of some names, and how many more there are."""
     ordered = ordered_names(names)
-    more = f" and {len(ordered) - MOST_NAMED:,} more" if len(ordered) > MOST_NAMED else ""
-    return ", ".join(ordered[:MOST_NAMED]) + more
+    more = f" and {len(ordered) - MOST_FOLDERS_NAMED:,} more" if len(ordered) > MOST_FOLDERS_NAMED else ""
+    return ", ".join(ordered[:MOST_FOLDERS_NAMED]) + more
 
 
 def folders_called(names: Collection[str]) -> str:

@@ -18,19 +18,19 @@ from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.sources import shown
 from anomaly_ae.storage.schema import Count, Digest, Mismatch, Name, TensorSpec
 
-PARTS = ("fit", "validation", "calibration", "test")
+SPLIT_PARTS = ("fit", "validation", "calibration", "test")
 WITH_OFFICIAL_TEST = (0.8, 0.1, 0.1, 0.0)
 WITHOUT_OFFICIAL_TEST = (0.5, 0.1, 0.2, 0.2)
 MOST_CALIBRATION, LEAST_TEST = 0.5, 0.1
 SMALL_CLASS = 10  # images, fewer of which are not cut for themselves
 NO_COPIES = Copies()
-NOTHING = torch.zeros(0, dtype=torch.int64)
+NO_INDICES = torch.zeros(0, dtype=torch.int64)
 NO_CLASS = -1  # of what is not used
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some images of a data set: `file` it comes from, positions there, int64 `(N,)`, and their digest.
+    """Some images of a data set: `file` it comes from, indices there, int64 `(N,)`, and their digest.
 
     hashes: of these images, int64 (N,), by which they are known whatever they are called
     names:  of picture files, by which they are found however many others there are by then
@@ -86,23 +86,23 @@ class Split:
     validation: Part
     calibration: Part
     test: Part
-    copies: Tensor = field(default_factory=lambda: NOTHING, kw_only=True)
+    copies: Tensor = field(default_factory=lambda: NO_INDICES, kw_only=True)
     groups: int = field(default=0, kw_only=True)
     most_calibration: int = field(default=0, kw_only=True)
 
     def summary(self) -> dict[str, Any]:
         """File, number of images and digest of each part, as plain JSON values."""
-        return {name: dataclasses.asdict(getattr(self.record(), name)) for name in PARTS}
+        return {name: dataclasses.asdict(getattr(self.record(), name)) for name in SPLIT_PARTS}
 
     def record(self) -> "SplitRecord":
         """What a detector's JSON says of it."""
-        parts = (getattr(self, name) for name in PARTS)
+        parts = (getattr(self, name) for name in SPLIT_PARTS)
         records = (PartRecord(part.file, len(part.indices), part.digest) for part in parts)
         return SplitRecord(*records, copies=len(self.copies))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The positions and hashes of each part, int64, and the names of its files, uint8, with a NUL after each."""
-        parts = {name: getattr(self, name) for name in PARTS}
+        """The indices and hashes of each part, int64, and the names of its files, uint8, with a NUL after each."""
+        parts = {name: getattr(self, name) for name in SPLIT_PARTS}
         named = {f"{name}.names": pack_names(part.names) for name, part in parts.items() if part.names is not None}
         hashed = {f"{name}.hashes": part.hashes for name, part in parts.items()}
         copies = {"copies": self.copies} if len(self.copies) else {}
@@ -112,7 +112,7 @@ class Split:
     def from_record(cls, record: "SplitRecord", tensors: dict[str, Tensor]) -> "Split":
         """The split that `record` and `tensors` were taken from. Raises `Mismatch` when they do not agree."""
         parts = []
-        for name in PARTS:
+        for name in SPLIT_PARTS:
             about, indices, names = getattr(record, name), tensors[name], unpack_names(tensors.get(f"{name}.names"))
             if names is not None and len(names) != about.images:
                 raise Mismatch(f"split.{name} has {about.images:,} images and {len(names):,} names")
@@ -122,7 +122,7 @@ class Split:
         for one, other in itertools.combinations(parts, 2):
             if one.file == other.file and bool(torch.isin(one.indices, other.indices).any()):
                 raise Mismatch("the parts of the split have images in common")
-        return cls(*parts, copies=tensors.get("copies", NOTHING))
+        return cls(*parts, copies=tensors.get("copies", NO_INDICES))
 
     def known(self, hashes: Tensor) -> tuple[Tensor, Tensor]:
         """Of images with these hashes, int64 (N,): which a detector was made with, and which are copies of such ones,
@@ -137,7 +137,7 @@ class Split:
         return is_made & is_first, (is_made & ~is_first) | (is_copy & ~is_made)
 
     def pictures(self) -> dict[str, Any]:
-        """Names, positions and hashes of the pictures of each part, for `of_pictures`; nothing where none has a name.
+        """Names, indices and hashes of the pictures of each part, for `of_pictures`; nothing where none has a name.
 
         Bytes of names that are no UTF-8 are as Python has them in text.
         """
@@ -147,7 +147,7 @@ class Split:
                 "positions": part.indices.tolist(),
                 "hashes": part.hashes.tolist(),
             }
-            for name in PARTS
+            for name in SPLIT_PARTS
             if (part := getattr(self, name)).names is not None
         }
 
@@ -165,18 +165,20 @@ class Split:
                     torch.tensor(pictures[name]["hashes"], dtype=torch.int64),
                     tuple(each.encode("utf-8", "surrogateescape") for each in pictures[name]["names"]),
                 )
-                for name in PARTS
+                for name in SPLIT_PARTS
             ),
             copies=torch.tensor(copies, dtype=torch.int64),
         )
 
     def names(self) -> frozenset[bytes]:
         """Of all files in it."""
-        return frozenset(name for part in PARTS for name in getattr(self, part).names or ())
+        return frozenset(name for part in SPLIT_PARTS for name in getattr(self, part).names or ())
 
     def with_hashes(self, images: Mapping[str, ImageSet]) -> "Split":
         """The same with the hashes of these images, by part, as a detector sees them."""
-        hashed = {name: dataclasses.replace(getattr(self, name), hashes=images[name].hashes()) for name in PARTS}
+        hashed = {
+            name: dataclasses.replace(getattr(self, name), hashes=images[name].hashes()) for name in SPLIT_PARTS
+        }
         return dataclasses.replace(self, **hashed)
 
     def about(self, dataset: Dataset, normal: Sequence[int]) -> str:
@@ -214,7 +216,7 @@ class SplitRecord:
     def specs(self, with_names: bool) -> dict[str, TensorSpec]:
         """The tensors beside it, with or without names of files."""
         specs = {"copies": TensorSpec((self.copies,), "I64")} if self.copies else {}
-        for name in PARTS:
+        for name in SPLIT_PARTS:
             images = getattr(self, name).images
             specs |= dict.fromkeys((name, f"{name}.hashes"), TensorSpec((images,), "I64"))
             if with_names:
@@ -261,7 +263,7 @@ def split_dataset(
     inexact = sum(piece.inexact for piece in pieces)
     shares = _shares(usual, (needed + inexact) / max(1, found))
     generator = torch.Generator().manual_seed(seed)
-    cut = [piece.cut(shares, generator) for piece in pieces] or [(NOTHING,) * len(PARTS)]
+    cut = [piece.cut(shares, generator) for piece in pieces] or [(NO_INDICES,) * len(SPLIT_PARTS)]
     fit, validation, calibration, test = (torch.cat(part).sort().values for part in zip(*cut, strict=True))
     novel = torch.nonzero(~torch.isin(labels, torch.tensor([*normal, NO_CLASS]))).flatten()
     injected, novel = _inject(novel, round(len(fit) * contamination / (1 - contamination)), generator)
@@ -270,7 +272,7 @@ def split_dataset(
     if official:
         test = torch.nonzero(copies.used("test", len(dataset.files["test"]))).flatten()
     if min(map(len, (fit, validation, calibration, test))) == 0:
-        enough = max(len(PARTS), math.ceil((needed + inexact) / MOST_CALIBRATION))
+        enough = max(len(SPLIT_PARTS), math.ceil((needed + inexact) / MOST_CALIBRATION))
         raise DataError(
             f"{counted(found, 'normal image is', 'normal images are')} too few for fit, validation, calibration and "
             f"test; with {enough:,} they are enough for this false-alarm rate"
@@ -335,7 +337,7 @@ def _pieces(labels: Tensor, normal: Sequence[int]) -> list[Piece]:
 
 
 def split_rows(count: int, seed: int, needed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions, int64, of fit, validation and calibration among so many rows, 3 at the least, as the seed says.
+    """Indices, int64, of fit, validation and calibration among so many rows, 3 at the least, as the seed says.
 
     80/10/10 %, but one row at the least for each; calibration gets the `needed` ones if it takes no more than half.
     """
@@ -360,7 +362,7 @@ def _shares(usual: tuple[float, ...], calibration: float) -> tuple[float, ...]:
 
 
 def _inject(novel: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`count` of the novel positions, and the others. Raises `DataError` when there are fewer."""
+    """`count` of the novel indices, and the others. Raises `DataError` when there are fewer."""
     if count > len(novel):
         raise DataError(f"contamination needs {count:,} novel images, and there are {len(novel):,}; ask for less")
     shuffled = novel[torch.randperm(len(novel), generator=generator)]

@@ -13,8 +13,8 @@ from anomaly_ae.images.folder_words import junk, same_class, split_path, stem_of
 SHEETS = (".xlsx", ".xlsm", ".ods")  # of a spreadsheet: archives of XML
 TEXTS = (".txt", ".xml", ".json", ".jsonl", ".ndjson", ".geojson", ".csv", ".tsv", ".yaml", ".yml")
 ARRAYS = (".mat", ".npy", ".npz")
-ENDINGS = tuple(ending.encode() for ending in (*SHEETS, *TEXTS, *ARRAYS))
-MOST_BYTES, MOST_FILES = 2**22, 100  # of a file, and files that are looked into
+ANNOTATION_ENDINGS = tuple(ending.encode() for ending in (*SHEETS, *TEXTS, *ARRAYS))
+MOST_ANNOTATION_BYTES, MOST_FILES = 2**22, 100  # of a file, and files that are looked into
 SHORTEST = 4  # letters of a name without its ending; a shorter one, or one without digits, may be any number or word
 MOST_CHANCE = 0.5  # share of the pictures whose names without endings may be in a file by chance
 BETWEEN = re.compile(r"[,;|\t\r\n\"'<>/\\]+")
@@ -23,7 +23,7 @@ SPACES = re.compile(r"[\s,;|\"'<>/\\]+")
 
 def may_annotate(path: bytes) -> bool:
     """Whether a file is called as those that labels, boxes or outlines are kept in, and is not hidden."""
-    return path.lower().endswith(ENDINGS) and not junk(split_path(path))
+    return path.lower().endswith(ANNOTATION_ENDINGS) and not junk(split_path(path))
 
 
 def find_annotations(
@@ -46,7 +46,7 @@ def find_annotations(
     naming = [
         path
         for path in others[:MOST_FILES]
-        for words in (_words(path, read(path, MOST_BYTES)),)
+        for words in (_words(path, read(path, MOST_ANNOTATION_BYTES)),)
         if not sure.isdisjoint(words) or len(stems & words) > MOST_CHANCE * len(stems)
     ]
     found = [
@@ -66,7 +66,7 @@ def _words(path: bytes, content: bytes) -> set[str]:
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 parts = [name for name in archive.namelist() if name.endswith(".xml")]
-                content = b"\n".join(archive.open(name).read(MOST_BYTES) for name in parts[:MOST_FILES])
+                content = b"\n".join(archive.open(name).read(MOST_ANNOTATION_BYTES) for name in parts[:MOST_FILES])
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
             return set()  # it is damaged, or larger than what is looked at
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

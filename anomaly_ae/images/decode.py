@@ -23,12 +23,12 @@ from anomaly_ae.images.masks import cover, find_defects
 Pixels = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int]  # C, H, W
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # no other decoder is ever run
+FILE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # no other decoder is ever run
 OF_SEVERAL = ("TIFF", "GIF", "WEBP", "PNG")  # formats whose further pages or frames are pictures of their own
 MODES = {1: "L", 3: "RGB"}
-MOST_PIXELS = 2**26  # of a file, 8192×8192; more is refused by its header
-MOST_BYTES = 2**29
-TOO_LARGE = f"has too many bytes for a picture; the most are {MOST_BYTES:,}"
+LARGEST_PICTURE = 2**26  # of a file, 8192×8192; more is refused by its header
+LARGEST_FILE = 2**29
+TOO_LARGE = f"has too many bytes for a picture; the most are {LARGEST_FILE:,}"
 # A JPEG may be decoded to a half, quarter or eighth if that is still so many times larger than what is wanted: from
 # there on it is made smaller as all others, so that its pixels are those of the whole picture but for their rounding.
 FINER = 4
@@ -92,7 +92,7 @@ def read_file(path: bytes | str) -> bytes:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
             raise DataDamaged("is no regular file")
-        if about.st_size > MOST_BYTES:
+        if about.st_size > LARGEST_FILE:
             raise DataError(TOO_LARGE)
         return file.read()
 
@@ -110,7 +110,7 @@ def decode(content: bytes, target: Target) -> Picture:
     Raises `DataDamaged` when it cannot be decoded, `DataError` when it has too many pixels.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FILE_FORMATS) as image:
             further = False
             with contextlib.suppress(Exception):  # what follows a good picture may be damaged
                 further = image.format in OF_SEVERAL and bool(getattr(image, "is_animated", False))
@@ -164,8 +164,8 @@ def _convert_mask(image: Image.Image, target: Target) -> Picture:
 
 
 def _require_size(image: Image.Image) -> None:
-    if image.width * image.height > MOST_PIXELS:
-        raise DataError(f"{image.width}×{image.height} pixels are too many; the most are {MOST_PIXELS:,}")
+    if image.width * image.height > LARGEST_PICTURE:
+        raise DataError(f"{image.width}×{image.height} pixels are too many; the most are {LARGEST_PICTURE:,}")
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def size_inside(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def resize(plane: npt.NDArray[Any], height: int, width: int, resize_mode: str = STRETCH) -> npt.NDArray[Any]:
+def resize_plane(plane: npt.NDArray[Any], height: int, width: int, resize_mode: str = STRETCH) -> npt.NDArray[Any]:
     """A channel (H', W'), uint8 or float32, at H×W: bilinear, smoothed where it shrinks, as files are."""
     image, resized = Image.fromarray(plane), np.zeros((height, width), plane.dtype)
     _put(resized[None], image, place(image.size, (width, height), resize_mode))
@@ -236,7 +236,7 @@ def put_back(heat: npt.NDArray[np.float32], height: int, width: int, resize_mode
     x0, y0, x1, y1 = (round(edge) for edge in placed.seen)
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
     whole = np.zeros((height, width), np.float32)
-    whole[y0:y1, x0:x1] = resize(np.ascontiguousarray(heat[top : top + h, left : left + w]), y1 - y0, x1 - x0)
+    whole[y0:y1, x0:x1] = resize_plane(np.ascontiguousarray(heat[top : top + h, left : left + w]), y1 - y0, x1 - x0)
     return whole
 
 

@@ -22,8 +22,8 @@ from anomaly_ae.runtime.machine import usable_cores
 
 # -P: what lies in the working folder is not run
 DECODE_COMMAND = [sys.executable, "-P", "-m", "anomaly_ae.images.decode_worker"]
-PART = 64  # files that a decoder is asked for at once: few, so that all have work to the end
-PART_BYTES = 2**24  # or of so many bytes, which lie in memory where they have been fetched
+FILES_ASKED = 64  # files that a decoder is asked for at once: few, so that all have work to the end
+BYTES_ASKED = 2**24  # or of so many bytes, which lie in memory where they have been fetched
 AHEAD = 8  # such parts that wait for each decoder, so that it never does
 PACKAGES = str(Path(anomaly_ae.__file__).parent.parent)
 
@@ -113,11 +113,11 @@ class Decoders:
 
 
 def _parts(chunk: Chunk) -> Iterator[Chunk]:
-    """The files of a chunk in parts of at most `PART` files and `PART_BYTES` bytes, or one file."""
+    """The files of a chunk in parts of at most `FILES_ASKED` files and `BYTES_ASKED` bytes, or one file."""
     paths, sizes = chunk
     start, held = 0, 0
-    for i, size in enumerate(np.where(sizes < 0, PART_BYTES, sizes).tolist()):
-        if i > start and (i - start == PART or held + size > PART_BYTES):
+    for i, size in enumerate(np.where(sizes < 0, BYTES_ASKED, sizes).tolist()):
+        if i > start and (i - start == FILES_ASKED or held + size > BYTES_ASKED):
             yield paths[start:i], sizes[start:i]
             start, held = i, 0
         held += size
@@ -132,13 +132,13 @@ class _Decoder:
     """One process, and the socket by which it is asked."""
 
     def __init__(self, target: Target) -> None:
-        self.socket, theirs = socket.socketpair()
+        self.socket, childs_end = socket.socketpair()
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         path = os.pathsep.join(filter(None, (PACKAGES, os.environ.get("PYTHONPATH"))))
-        with theirs:
+        with childs_end:
             self.process = subprocess.Popen(
                 [*DECODE_COMMAND, write_target(target)],
-                stdin=theirs.fileno(),
+                stdin=childs_end.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=os.environ | single | {"PYTHONPATH": path},

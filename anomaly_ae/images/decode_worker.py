@@ -25,7 +25,7 @@ from anomaly_ae.images.intensity import KINDS, Intensity
 
 Records = npt.NDArray[Any]
 
-ERROR_BYTES = 240  # of an error's text
+MOST_ERROR_BYTES = 240  # of an error's text
 MOST_MEMORY = 2**32  # bytes of address space
 SECONDS = 60.0  # for one file
 LEAST_URGENT = 19
@@ -43,7 +43,7 @@ def record_type(target: Target) -> np.dtype[Any]:
             ("clipped", "<f4"),
             ("further", "?"),
             ("missing", "?"),
-            ("error", f"S{ERROR_BYTES}"),
+            ("error", f"S{MOST_ERROR_BYTES}"),
             ("sample", "<f8", (target.sample,)),
             ("pixels", "u1", target.shape),
         ]
@@ -93,10 +93,10 @@ def decode_files(files: Iterable[bytes], count: int, contents: bool, target: Tar
 
 def set_error(record: Any, text: str) -> None:
     """Put an error's text into a record, cut where it is too long."""
-    record["error"] = text.encode()[:ERROR_BYTES].decode(errors="ignore").encode()
+    record["error"] = text.encode()[:MOST_ERROR_BYTES].decode(errors="ignore").encode()
 
 
-def main() -> None:
+def answer() -> None:
     """Answer until the other side closes the socket."""
     target = read_target(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
@@ -116,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer()

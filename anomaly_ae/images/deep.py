@@ -25,11 +25,11 @@ READINGS = {
     8: [("RGBA", "RGBA;16B"), ("RGBA", "RGBA;16L")],
 }
 PNG_SAMPLES = {"LA;16B": 2, "RGB;16B": 3, "RGBA;16B": 4}  # of 16 bits, by raw mode
-PHOTOMETRIC, SAMPLES, PLANES, EXTRA, FORMAT = 262, 277, 284, 338, 339  # tags of TIFF,
+PHOTOMETRIC, SAMPLES, PLANES, EXTRA, NUMBER_FORMAT = 262, 277, 284, 338, 339  # tags of TIFF,
 BITS, FILL_ORDER = 258, 266
 WHITE_IS_ZERO, BLACK_IS_ZERO, COLOUR = 0, 1, 2  # and what they may say
-LETTERS = {1: "u", 2: "i", 3: "f"}  # of NumPy, by the tag FORMAT
-FORMATS = {1: "whole numbers", 2: "whole numbers with a sign", 3: "floats"}
+NUMPY_KINDS = {1: "u", 2: "i", 3: "f"}  # of NumPy, by the tag NUMBER_FORMAT
+NUMBER_WORDS = {1: "whole numbers", 2: "whole numbers with a sign", 3: "floats"}
 PREMULTIPLIED, NO_ALPHA = 1, 0
 # Pillow opens no TIFFs of these types until it is told that they exist. It cannot load them by this raw mode and will
 # say so, as before; what is here can. Twelve packed bits it knows, but for one order of two bytes.
@@ -133,7 +133,7 @@ def unread_words(content: bytes) -> str:
             tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if content[2:3] == b"+" else 8))
             file.seek(tags.next)
             tags.load(file)
-        bits, number = max(tags[BITS]), FORMATS.get(tags.get(FORMAT, (1,))[0], "no numbers")
+        bits, number = max(tags[BITS]), NUMBER_WORDS.get(tags.get(NUMBER_FORMAT, (1,))[0], "no numbers")
         what = f"is a TIFF of {tags.get(SAMPLES, 1)} × {bits} bits, {number}"
         return f"{what}; save it with 8 or 16 bits, or as gray floats"
     except Exception:  # noqa: BLE001  it is no TIFF, or a broken one
@@ -151,7 +151,7 @@ def _stored_type(image: Image.Image) -> "np.dtype[Any] | None":
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return None
     tags, by_libtiff = image.tag_v2, part.codec_name == "libtiff"  # which gives numbers in the machine's order
-    bits, letter = set(tags.get(BITS, (1,))), LETTERS.get(tags.get(FORMAT, (1,))[0])
+    bits, letter = set(tags.get(BITS, (1,))), NUMPY_KINDS.get(tags.get(NUMBER_FORMAT, (1,))[0])
     samples, meaning = tags.get(SAMPLES, 1), tags.get(PHOTOMETRIC, WHITE_IS_ZERO)
     colours = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, COLOUR: 3}.get(meaning, samples + 1)
     is_reversed = tags.get(FILL_ORDER, 1) != 1 and not by_libtiff

@@ -62,12 +62,12 @@ NEGATIONS = _words_in("not no non without wo un n zero kein keine ohne nicht")
 PREFIXES = ("non", "not", "no", "un")  # that negate what is written together with them
 AFTERWARDS = ("free", "less")  # as in defect-free
 
-ROLES = {
+ROLE_WORDS = {
     **dict.fromkeys(_words_in("train training trainval"), Role.TRAIN),
     **dict.fromkeys(_words_in("val valid validation validate"), Role.VAL),
     **dict.fromkeys(_words_in("test testing eval evaluation"), Role.TEST),
 }
-UNLABELLED = _words_in("unlabelled unlabeled unknown unsorted unsure uncertain")
+UNLABELLED_WORDS = _words_in("unlabelled unlabeled unknown unsorted unsure uncertain")
 HELD_BACK = "private"  # of a test, as MVTec AD 2 calls it
 CONTAINERS = _words_in(
     "images image img imgs data pictures picture pics photos photo jpegimages jpegs frames png pngs jpg jpgs jpeg "
@@ -97,7 +97,7 @@ JUNK = {
     **dict.fromkeys(("heatmap", "heatmaps", "heat_maps", "heat-maps", "heat maps", "overlay", "overlays"), DRAWN),
     **dict.fromkeys(("#recycle", "$recycle.bin", "lost+found"), "deleted files"),
 }
-NORMAL, ANOMALOUS = "normal", "anomalous"  # classes of pictures that no folder tells apart
+NORMAL_CLASS, ANOMALOUS_CLASS = "normal", "anomalous"  # classes of pictures that no folder tells apart
 MOST_ODD = 0.03  # share of pictures that may have names such as bad.png though their folder says nothing
 MOST_KINDS, FEWEST_OF_A_KIND = 4, 2  # of names, and pictures of one
 NUMBER = re.compile("([0-9]+)")
@@ -167,9 +167,9 @@ def _known(word: str) -> Sense:
 def role(name: str) -> tuple[Role | None, str]:
     """The role that a folder's name gives, and a class that it names as well: `train_good` is (train, good)."""
     words = _words(name)
-    roles = {ROLES[word] for word in words if word in ROLES}
-    others = [word for word in words if word not in ROLES and word not in FILLERS | MASKS | PERHAPS_MASKS]
-    if (HELD_BACK in others and roles) or (others and set(others) <= UNLABELLED):
+    roles = {ROLE_WORDS[word] for word in words if word in ROLE_WORDS}
+    others = [word for word in words if word not in ROLE_WORDS and word not in FILLERS | MASKS | PERHAPS_MASKS]
+    if (HELD_BACK in others and roles) or (others and set(others) <= UNLABELLED_WORDS):
         return Role.UNLABELLED, ""
     rest = "_".join(others)
     if len(roles) != 1 or (rest and not sense(rest)):
@@ -191,7 +191,7 @@ def may_be_mask_folder(name: str) -> bool:
 def _mask_words(name: str) -> tuple[str, ...]:
     """The words of a name if it says masks and nothing that is none of theirs, as in `with_mask`; else none."""
     words = _words(name)
-    rest = [word for word in words if word not in MASKS | PERHAPS_MASKS | BESIDE_MASKS and word not in ROLES]
+    rest = [word for word in words if word not in MASKS | PERHAPS_MASKS | BESIDE_MASKS and word not in ROLE_WORDS]
     return words if (MASKS | PERHAPS_MASKS) & set(words) and all(map(_known, rest)) else ()
 
 

@@ -16,7 +16,7 @@ class ImageSet:
     """Images with a class each.
 
     images: uint8 `(N, C, H, W)`, values 0 to 255, on the CPU
-    labels: int64 `(N,)`, positions in the data set's `classes`
+    labels: int64 `(N,)`, indices in the data set's `classes`
     names:  of the files they were, as bytes, or None where they come from elsewhere
     """
 
@@ -43,7 +43,7 @@ class ImageSet:
         return sha256(shape, self.images.contiguous().numpy().data, names)
 
     def relabelled(self, classes: Sequence[str], others: Sequence[str]) -> "ImageSet":
-        """The same with labels that are positions in `others`, where every class of these images is called as in
+        """The same with labels that are indices in `others`, where every class of these images is called as in
         `classes`.
         """
         if tuple(classes) == tuple(others):

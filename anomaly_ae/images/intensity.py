@@ -17,7 +17,7 @@ from anomaly_ae.storage.schema import Mismatch, OneOf
 EIGHT, WHOLE, FLOAT = "8 bits", "whole numbers of more than 8 bits", "floats"
 KINDS = (EIGHT, WHOLE, FLOAT)
 WHITE = {EIGHT: 255, WHOLE: 65_535, FLOAT: 1}  # where nothing else is known; 0 is black
-BITS = (8, 10, 12, 14, 16, *range(17, 32))  # of whole numbers, whatever they are kept in
+BIT_DEPTHS = (8, 10, 12, 14, 16, *range(17, 32))  # of whole numbers, whatever they are kept in
 NEARLY_ALL = 0.001, 0.999  # quantiles that set the range of floats, so that no hot pixel does
 NOTABLE = 0.01  # share of a picture's values, beyond black and white, from which it is worth a word
 
@@ -60,7 +60,7 @@ def to_bytes(values: Array, low: float, high: float) -> tuple[npt.NDArray[np.uin
     return np.rint(scaled, out=scaled).astype(np.uint8), 1 - float(inside.mean())
 
 
-def find_intensity(kinds: list[str], samples: list[Values], asked: str | None) -> Intensity | None:
+def find_intensity(kinds: list[str], samples: list[Values], requested: str | None) -> Intensity | None:
     """The intensity of a data set, of whose pictures these are the kinds and, unless they have 8 bits, the samples.
 
     Whole numbers: from 0 to the most that 8, 10, 12, 14, 16 … bits can hold and all their values need. Floats: to 1,
@@ -71,10 +71,10 @@ def find_intensity(kinds: list[str], samples: list[Values], asked: str | None) -
     """
     deep = [kind for kind in kinds if kind != EIGHT]
     if not deep:
-        if asked:
+        if requested:
             raise DataError(
-                f"the pictures have 8 bits, of which 0 is black and 255 white; leave {setting('intensity', asked)} "
-                "out"
+                "the pictures have 8 bits, of which 0 is black and 255 white; leave "
+                f"{setting('intensity', requested)} out"
             )
         return None
     if len(set(deep)) > 1:
@@ -82,28 +82,33 @@ def find_intensity(kinds: list[str], samples: list[Values], asked: str | None) -
             f"{deep.count(WHOLE):,} pictures hold {WHOLE} and {deep.count(FLOAT):,} {FLOAT}, whose brightness cannot "
             "be compared; save them alike"
         )
-    found = np.stack(samples)
-    low, high = _asked_range(asked, found) if asked else _own_range(deep[0], found)
+    values = np.stack(samples)
+    if not requested:
+        low, high = _range_of(deep[0], values)
+    else:
+        low, high = (float(bound) for bound in requested.lower().replace("p", "").split(":"))
+        if requested.lower().startswith("p"):
+            low, high = np.percentile(values[:, 1:-1], [low, high]).tolist()
     if not 0 < high - low < math.inf:
-        what = setting("intensity", asked) if asked else "the range of the pictures' values"
+        what = setting("intensity", requested) if requested else "the range of the pictures' values"
         raise DataError(f"{what} comes to {low:g}:{high:g}; black must lie below white, by a finite number")
     return Intensity(low, high, deep[0])
 
 
-def intensity_words(intensity: Intensity, samples: list[Values], asked: str | None) -> str:
+def intensity_words(intensity: Intensity, samples: list[Values], requested: str | None) -> str:
     """One line on what was found, or set, for people."""
-    found = np.stack(samples)
-    beyond = float(((found < intensity.low) | (found > intensity.high)).mean())
+    values = np.stack(samples)
+    beyond = float(((values < intensity.low) | (values > intensity.high)).mean())
     return (
-        f"brightness: {len(samples):,} pictures hold {intensity.kind}, from {found.min():,.6g} to "
-        f"{found.max():,.6g}: {intensity.words}"
+        f"brightness: {len(samples):,} pictures hold {intensity.kind}, from {values.min():,.6g} to "
+        f"{values.max():,.6g}: {intensity.words}"
         + (f", which clips {beyond:.1%} of their values" if beyond >= 0.0005 else "")
-        + (f" ({setting('intensity', asked)})" if asked else f"; {setting('intensity', 'LOW:HIGH')} sets it")
+        + (f" ({setting('intensity', requested)})" if requested else f"; {setting('intensity', 'LOW:HIGH')} sets it")
     )
 
 
 def intensity_differences(intensity: Intensity | None, kinds: Array, clipped: Array) -> list[str]:
-    """How many pictures, of which these are the kinds, as positions in `KINDS`, and the shares of values beyond black
+    """How many pictures, of which these are the kinds, as indices in `KINDS`, and the shares of values beyond black
     and white, are of another kind than `intensity` is for, or lose values; in words, often none.
     """
     trained, words = EIGHT if intensity is None else intensity.kind, []
@@ -124,7 +129,7 @@ def intensity_differences(intensity: Intensity | None, kinds: Array, clipped: Ar
     return words
 
 
-def _own_range(kind: str, samples: Values) -> tuple[float, float]:
+def _range_of(kind: str, samples: Values) -> tuple[float, float]:
     least, most = float(samples.min()), float(samples.max())
     if kind == FLOAT:
         least, most = np.quantile(samples[:, 1:-1], NEARLY_ALL).tolist()
@@ -132,12 +137,4 @@ def _own_range(kind: str, samples: Values) -> tuple[float, float]:
         return least, max(most, 0.0)
     if kind == FLOAT and most <= 1:
         return 0.0, 1.0
-    return 0.0, next((2.0**bits - 1 for bits in BITS if most <= 2**bits - 1), most)
-
-
-def _asked_range(asked: str, samples: Values) -> tuple[float, float]:
-    """LOW:HIGH or p1:p99 as values."""
-    low, high = (float(bound) for bound in asked.lower().replace("p", "").split(":"))
-    if asked.lower().startswith("p"):
-        low, high = np.percentile(samples[:, 1:-1], [low, high]).tolist()
-    return low, high
+    return 0.0, next((2.0**bits - 1 for bits in BIT_DEPTHS if most <= 2**bits - 1), most)

@@ -143,5 +143,5 @@ def resize(images: Tensor, size: tuple[int, int], resize_mode: str = decode.STRE
     flat = planes.cpu().contiguous().flatten(0, 1).numpy()
     resized = np.zeros((len(flat), *size), flat.dtype)
     for i, plane in enumerate(flat):
-        resized[i] = decode.resize(plane, *size, resize_mode)
+        resized[i] = decode.resize_plane(plane, *size, resize_mode)
     return torch.from_numpy(resized).view(*images.shape[:2], *size).to(images.device, images.dtype)

@@ -18,13 +18,13 @@ import numpy.typing as npt
 from anomaly_ae.errors import DataError, DataMissing, one_line
 from anomaly_ae.escaping import counted, counted_as
 from anomaly_ae.images.annotations import may_annotate
-from anomaly_ae.images.decode import MOST_BYTES, TOO_LARGE, open_file
+from anomaly_ae.images.decode import LARGEST_FILE, TOO_LARGE, open_file
 from anomaly_ae.images.folder_words import MAC_REMARKS, junk, split_path
 from anomaly_ae.storage.atomic import expand
 
 Integers = npt.NDArray[np.int64]
 
-ENDINGS = tuple(
+IMAGE_ENDINGS = tuple(
     b".png .jpg .jpeg .jpe .jfif .bmp .dib .gif .tif .tiff .webp .pbm .pgm .pnm .ppm .pfm".split()
 )  # of image files, whatever they hold
 UNREADABLE = {
@@ -50,8 +50,8 @@ STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0",
 APPLE_DOUBLE = b"._"  # before a file's name: a Mac's remarks on it
 Contents = list[bytes | Exception]  # of files, or why it cannot be had
 
-UNKNOWN = -1
-LOCAL = "file://"
+NOT_KNOWN = -1
+FILE_SCHEME = "file://"
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # what file systems call it
 
 
@@ -66,7 +66,7 @@ class Listing:
     unread:   folders that could not be looked into, each with the reason
     left_out: how many files or folders are none of the paths though people may think so, by what they are
     empty:    folders below which there is no image
-    beside:   files that may say what is in the pictures, by their endings
+    annotations: files that may say what is in the pictures, by their endings
     """
 
     paths: list[bytes]
@@ -76,7 +76,7 @@ class Listing:
     unread: tuple[str, ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
     empty: tuple[bytes, ...] = ()
-    beside: tuple[bytes, ...] = ()
+    annotations: tuple[bytes, ...] = ()
 
     @classmethod
     def of(
@@ -109,14 +109,14 @@ class Listing:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def take(self, positions: Iterable[int]) -> "Listing":
+    def take(self, indices: Iterable[int]) -> "Listing":
         """Some of the files, in their order."""
-        chosen = np.array(sorted(positions), np.int64)
+        chosen = np.array(sorted(indices), np.int64)
         return Listing(*self.at(chosen), self.times[chosen])
 
-    def at(self, positions: Integers) -> tuple[list[bytes], Integers]:
-        """Paths and sizes of the files at some positions."""
-        return [self.paths[i] for i in positions], self.sizes[positions]
+    def at(self, indices: Integers) -> tuple[list[bytes], Integers]:
+        """Paths and sizes of the files at some indices."""
+        return [self.paths[i] for i in indices], self.sizes[indices]
 
 
 @dataclass(frozen=True)
@@ -202,9 +202,9 @@ class PathList(Source):
             lines = content.split(b"\0" if b"\0" in content else b"\n")
             paths = [line.rstrip(b"\r") for line in lines if line.strip()]
         found = {path: _stat(path) for path in paths}
-        if set(found.values()) <= {(UNKNOWN, UNKNOWN)}:
+        if set(found.values()) <= {(NOT_KNOWN, NOT_KNOWN)}:
             raise DataMissing(f"{self.name} is no image, and as a list of paths it names no file that is there")
-        images = {path: known for path, known in found.items() if known == (UNKNOWN, UNKNOWN) or _is_image(path)}
+        images = {path: known for path, known in found.items() if known == (NOT_KNOWN, NOT_KNOWN) or _is_image(path)}
         return self._require(
             Listing.of([(path, *known) for path, known in images.items()], [*found.keys() - images.keys()])
         )
@@ -231,7 +231,7 @@ class Address(Source):
             os.fsencode(path[len(self._before) :]) for path, info in infos.items() if info.get("type") == "directory"
         }
         known = {
-            path: (int(info.get("size") or UNKNOWN), _time(info))
+            path: (int(info.get("size") or NOT_KNOWN), _time(info))
             for path, info in infos.items()
             if info.get("type") != "directory"
         }
@@ -256,7 +256,7 @@ class Address(Source):
 
     def fetch(self, paths: Sequence[bytes], sizes: Integers) -> Contents | None:
         system, whole = self._opened[0], [os.fsdecode(self.locate(path)) for path in paths]
-        wanted = [path for path, size in zip(whole, sizes, strict=True) if size <= MOST_BYTES]
+        wanted = [path for path, size in zip(whole, sizes, strict=True) if size <= LARGEST_FILE]
         try:  # names are taken as they are, not as patterns
             read = system.cat_ranges(wanted, None, None, on_error="return") if wanted else []
         except Exception as error:  # noqa: BLE001  drivers raise whatever they like
@@ -290,9 +290,9 @@ def open_source(place: str | Path) -> Source:
 
     Raises `DataMissing` when there is no such thing.
     """
-    if "://" in str(place) and not str(place).startswith(LOCAL):
+    if "://" in str(place) and not str(place).startswith(FILE_SCHEME):
         return Address(str(place))
-    path = expand(str(place).removeprefix(LOCAL))
+    path = expand(str(place).removeprefix(FILE_SCHEME))
     if path.is_dir():
         return Folder(str(path.resolve()))
     if path.is_file():
@@ -304,7 +304,7 @@ def open_source(place: str | Path) -> Source:
 
 def kinds() -> str:
     """The endings of image files, for people."""
-    return b", ".join(sorted(ENDINGS)).decode()
+    return b", ".join(sorted(IMAGE_ENDINGS)).decode()
 
 
 def shown(path: bytes) -> str:
@@ -313,7 +313,7 @@ def shown(path: bytes) -> str:
 
 
 def has_ending(path: bytes) -> bool:
-    return path.lower().endswith(ENDINGS)
+    return path.lower().endswith(IMAGE_ENDINGS)
 
 
 class _Walk:
@@ -414,7 +414,7 @@ def _stat(path: bytes) -> tuple[int, int]:
     try:
         about = os.stat(path)
     except OSError:
-        return UNKNOWN, UNKNOWN
+        return NOT_KNOWN, NOT_KNOWN
     return about.st_size, about.st_mtime_ns
 
 
@@ -426,7 +426,7 @@ def _time(info: dict[str, Any]) -> int:
             told = datetime.fromisoformat(told)
     if isinstance(told, datetime):
         told = (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
-    return round(told * 1e9) if isinstance(told, int | float) else UNKNOWN
+    return round(told * 1e9) if isinstance(told, int | float) else NOT_KNOWN
 
 
 def _unfetched(error: Exception) -> DataMissing:

@@ -12,7 +12,7 @@ from anomaly_ae.images.decode import STRETCH
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.schema import Mismatch, Share
 
-MOST_VALUES = 2**24  # looked at together
+VALUES_AT_ONCE = 2**24  # looked at together
 USUAL = (0.005, 0.995)  # quantiles between which the middle 99 % of images lie
 BLANK = 0.1  # of the least contrast that is usual
 MOST_COST = 4  # times what images of the usual size take, before it is worth a word
@@ -112,7 +112,7 @@ def brightness_contrast(images: Tensor) -> tuple[Tensor, Tensor]:
     scale = 255.0 if images.dtype == torch.uint8 else 1.0
     parts = [
         (part.double().mean(dim=1), part.double().std(dim=1, correction=0))
-        for part in torch.split(values, max(1, MOST_VALUES // max(1, values.shape[1])))
+        for part in torch.split(values, max(1, VALUES_AT_ONCE // max(1, values.shape[1])))
     ]
     brightness, contrast = (torch.cat(column) / scale for column in zip(*parts, strict=True))
     return brightness, contrast

@@ -23,13 +23,13 @@ from PIL import Image
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import AnomalyAEError, DataError, one_line
-from anomaly_ae.images.decode import FORMATS, MOST_PIXELS
-from anomaly_ae.images.sources import UNKNOWN, Contents, Integers, Listing, Source
+from anomaly_ae.images.decode import FILE_FORMATS, LARGEST_PICTURE
+from anomaly_ae.images.sources import NOT_KNOWN, Contents, Integers, Listing, Source
 from anomaly_ae.scoring.batches import read_batches
 from anomaly_ae.scoring.rows import make_table, score_batch
 
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # what MLflow sets where its server asks
-MOST_SERVED = 4 * MOST_PIXELS  # of a request to a server; some six seconds for those that take longest
+MOST_SERVED = 4 * LARGEST_PICTURE  # of a request to a server; some six seconds for those that take longest
 CONTENT = "content"  # the column that holds the files, called as in Spark's binaryFile
 COLUMNS = ["score", "p_value", "threshold", "is_anomaly", "error"]
 
@@ -101,9 +101,9 @@ def count_pixels(file: bytes) -> int:
     """By its header; none where that says more than are ever decoded, or nothing."""
     with suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(file), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(file), formats=FILE_FORMATS) as image:
             pixels = image.width * image.height
-            return pixels if pixels <= MOST_PIXELS else 0
+            return pixels if pixels <= LARGEST_PICTURE else 0
     return 0
 
 
@@ -116,7 +116,7 @@ def list_cells(cells: "pd.Series[Any]") -> Listing:
                 f"a cell of the column {CONTENT} is what an image file holds, as bytes, and one is of type "
                 f"{type(file).__name__}; read the files, as in Path(…).read_bytes()"
             )
-    return Listing([*map(bytes, files)], np.array([*map(len, files)], np.int64), np.full(len(files), UNKNOWN))
+    return Listing([*map(bytes, files)], np.array([*map(len, files)], np.int64), np.full(len(files), NOT_KNOWN))
 
 
 set_model(DetectorModel())

@@ -14,12 +14,12 @@ Bools = npt.NDArray[np.bool_]
 
 DELONG = "DeLong, on the logit scale"
 DELONG_TEST = "DeLong, paired"
-FEWEST = 10  # images on each side, for a test by DeLong's variance
-FEW = f"none: fewer than {FEWEST} images on one side"
+FEWEST_FOR_TEST = 10  # images on each side, for a test by DeLong's variance
+FEW = f"none: fewer than {FEWEST_FOR_TEST} images on one side"
 DEGENERATE = "none: an AUROC of 0 or 1 has no variance"
 PERFECT = "one-sided bound at perfect separation"
-UNKNOWN = "none: fewer than two images on one side"
-ALIKE = "none: the scores do not differ"
+TOO_FEW = "none: fewer than two images on one side"
+NO_DIFFERENCE = "none: the scores do not differ"
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ def auroc_interval(novel: Floats, normal: Floats, confidence: float = 0.95) -> I
         bound = float((1 - confidence) ** (1 / min(len(novel), len(normal))))
         return Interval(bound, 1.0, PERFECT) if auroc == 1.0 else Interval(0.0, 1 - bound, PERFECT)
     if min(len(novel), len(normal)) < 2:
-        return Interval(0.0, 1.0, UNKNOWN)
+        return Interval(0.0, 1.0, TOO_FEW)
     if variance == 0:
-        return Interval(0.0, 1.0, ALIKE)
+        return Interval(0.0, 1.0, NO_DIFFERENCE)
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * np.sqrt(variance) / (auroc * (1 - auroc))
     centre = np.log(auroc / (1 - auroc))
     low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]))))
@@ -177,7 +177,7 @@ def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: floa
     if np.array_equal(_order(scores), _order(others)):
         return Comparison(0.0, Interval(0.0, 0.0, DELONG_TEST), 1.0)
     variance = sum(float((a - b).var(ddof=1)) / len(a) for a, b in zip(first, second, strict=True) if len(a) > 1)
-    is_few = min(int(novel.sum()), int((~novel).sum())) < FEWEST
+    is_few = min(int(novel.sum()), int((~novel).sum())) < FEWEST_FOR_TEST
     if is_few or not {0.0, 1.0}.isdisjoint(areas) or variance == 0:
         one, other = (auroc_interval(values[novel], values[~novel], confidence) for values in (scores, others))
         return Comparison(

@@ -24,8 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.autoencoders import find_autoencoder
-from anomaly_ae.config.run_config import LOCATION_FIELDS, PARTS, RunConfig, check_value, field_name, read_config
-from anomaly_ae.datasets.catalogue import check_dataset
+from anomaly_ae.config.run_config import (
+    LOCATION_FIELDS,
+    SETTING_GROUPS,
+    RunConfig,
+    check_value,
+    field_name,
+    read_config,
+)
+from anomaly_ae.datasets.catalogue import require_dataset
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError, errors_at
 from anomaly_ae.runtime.renamed import KEYS, current
 from anomaly_ae.runtime.spelling import setting
@@ -100,7 +107,7 @@ def _read(path: Path, overrides: Sequence[Line], above: tuple[Path, ...]) -> tup
     """Name, description and cells of a file; `above` are the files that name it as a system."""
     read = [dataclasses.replace(line, key=current(line.key, KEYS)) for line in read_lines(path)]
     lines = {line.key: line for line in read if line.value is not None or "." in line.key}
-    for key in (*PARTS, "matrix", "published"):
+    for key in (*SETTING_GROUPS, "matrix", "published"):
         if key in lines:
             raise UsageError(f"{lines[key].where}: under {key} must stand lines of 'key: value'")
     systems, name, about = (lines.pop(key, None) for key in ("systems", "name", "about"))
@@ -239,7 +246,7 @@ def _check_name(field: str, value: Any, data_dir: str | None) -> None:
     """Look up a value of a field that holds a name. Raises `UnknownName`; a folder of pictures may still come."""
     if field == "dataset":
         try:
-            check_dataset(str(value), data_dir)
+            require_dataset(str(value), data_dir)
         except DataMissing:
             return
         except UnknownName as error:

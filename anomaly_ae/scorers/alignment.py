@@ -17,7 +17,7 @@ from anomaly_ae.storage.schema import TensorSpec
 COMPARED_SIDE = 32  # pixels of the smaller side at which images are compared
 REACH = 3 / 28  # how far a part may move, of the smaller side
 CANDIDATES, FINALISTS, NEAREST = 64, 12, 3  # fit images compared at half the size, compared at the full one, counted
-ENERGY_FLOOR = 0.1  # keeps images that are almost empty from being divided by nothing
+EDGE_ENERGY_FLOOR = 0.1  # keeps images that are almost empty from being divided by nothing
 TOGETHER = 16  # images compared at a time, so that their maps stay in the processor's cache
 
 
@@ -101,7 +101,7 @@ def _distance(errors: tuple[Tensor, Tensor], query: Tensor, reference: Tensor) -
     forward, backward = errors
     size = (forward.square().mean(dim=(0, 1)) + backward.square().mean(dim=(0, 1))).sqrt()
     energy = query.square().mean(dim=(0, 1, 2)) + reference.square().mean(dim=(0, 1, 2))  # (N, K)
-    return size.view_as(energy) / (energy + ENERGY_FLOOR)
+    return size.view_as(energy) / (energy + EDGE_ENERGY_FLOOR)
 
 
 def aligned_errors(query: Tensor, reference: Tensor, reach: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from anomaly_ae.storage.schema import Mismatch, TensorSpec
 
 COMPONENTS = 32
 TREES, DEPTH = 100, 8  # of an isolation forest, and how deep they are, each of 256 images
-MOST_IMAGES = 5_000  # of the fit set, evenly sampled: time and memory of the two below grow with them
+BASELINE_IMAGES = 5_000  # of the fit set, evenly sampled: time and memory of the two below grow with them
 SUPPORT_SHARE = 0.1  # ν of the one-class SVM: the share of fit images it may leave outside
 
 
@@ -148,7 +148,7 @@ def _pixels(images: Tensor) -> Tensor:
 
 def _sample(fit_set: ImageBatches) -> Tensor:
     """Fit images as such rows, float32 (M, C·H·W)."""
-    (images,) = fit_set.remember(lambda images, _: as_bytes(_pixels(images)), most=MOST_IMAGES)
+    (images,) = fit_set.remember(lambda images, _: as_bytes(_pixels(images)), most=BASELINE_IMAGES)
     return as_float(images)
 
 

@@ -9,7 +9,7 @@ from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.scorers.scorer import ImageBatches, Scorer
 from anomaly_ae.storage.schema import TensorSpec, prefixed
 
-TINY = 1e-12  # keeps the log of a perfect reconstruction finite
+LEAST_SCORE = 1e-12  # keeps the log of a perfect reconstruction finite
 
 
 class Combination(Scorer):
@@ -39,7 +39,7 @@ class Combination(Scorer):
 
     def _logs(self, images: Tensor, outputs: Outputs) -> Tensor:
         """log s of each part, (N, parts)."""
-        return torch.stack([part.score(images, outputs) for part in self.parts], dim=1).clamp_min(TINY).log()
+        return torch.stack([part.score(images, outputs) for part in self.parts], dim=1).clamp_min(LEAST_SCORE).log()
 
     def iter_parts(self) -> Iterator[Scorer]:
         for part in self.parts:

@@ -10,7 +10,7 @@ from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.scorers.scorer import ImageBatches, Scorer
 from anomaly_ae.storage.schema import TensorSpec
 
-AT_A_TIME = 1_024  # features that are centred and projected
+FEATURES_AT_ONCE = 1_024  # features that are centred and projected
 MOST_SIDE = 64  # pixels of the smaller side of images that are compared pixel by pixel
 SAME = 1e-4  # of a key's length: what lies nearer to another key is the same
 MOST_DIMENSIONS = 256  # of what is kept of each; more, as maps have, are projected at random to so many
@@ -78,7 +78,7 @@ class FeatureNeighbors(Neighbors):
 
     def learn(self, features: Tensor) -> None:
         """Centre and memory of the features (M, D) of fit images."""
-        parts = torch.split(features, AT_A_TIME)
+        parts = torch.split(features, FEATURES_AT_ONCE)
         total = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0)
         self.learned["centre"] = (total / len(features)).float()
         self.learned["memory"] = torch.cat([self.project(self._unit(part)) for part in parts])

@@ -14,7 +14,7 @@ from anomaly_ae.storage.schema import TensorSpec
 
 MAPS, FINEST = 2, 0.3  # feature maps compared: so many, from the first of at most this share of the image's height on
 MOST_PATCHES = 10_000  # remembered, however many images there were
-AT_A_TIME = 4_096  # patches compared with all of these, so that their distances fit into memory
+PATCHES_AT_ONCE = 4_096  # patches compared with all of these, so that their distances fit into memory
 IN_GRAPH = 1_000  # of the memory, in a graph that is exported, where it is the other way round
 
 
@@ -58,7 +58,9 @@ class PatchNeighbors(MapScorer):
         if torch.compiler.is_exporting():  # for any number of keys
             nearest = torch.stack([to_nearest(keys, part) for part in torch.split(memory, IN_GRAPH)]).amin(dim=0)
         else:
-            nearest = torch.cat([torch.cdist(part, memory).amin(dim=1) for part in torch.split(keys, AT_A_TIME)])
+            nearest = torch.cat(
+                [torch.cdist(part, memory).amin(dim=1) for part in torch.split(keys, PATCHES_AT_ONCE)]
+            )
         maps = nearest.view(-1, 1, *patches.shape[2:])
         return smooth(functional.interpolate(maps, images.shape[-2:], mode="bilinear")).squeeze(1)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.storage.schema import TensorSpec
 
-FEWEST = 5  # pixels of a heat map that decide
+FEWEST_PIXELS = 5  # pixels of a heat map that decide
 MOST_MEMORIES = 20_000  # images of which something is kept, an even sample where there are more
 
 
@@ -102,5 +102,5 @@ def top_mean(maps: Tensor, share: float) -> Tensor:
     if share == 1:
         return maps.mean(dim=(1, 2))
     flat = maps.flatten(1)
-    count = max(min(FEWEST, flat.shape[1]), round(share * flat.shape[1]))
+    count = max(min(FEWEST_PIXELS, flat.shape[1]), round(share * flat.shape[1]))
     return flat.topk(count, dim=1).values.mean(dim=1)

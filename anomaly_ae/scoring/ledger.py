@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import RunBusy, StorageError, UsageError
-from anomaly_ae.images.sources import UNKNOWN, Folder, Listing, Source
+from anomaly_ae.images.sources import NOT_KNOWN, Folder, Listing, Source
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.batches import Positions
 from anomaly_ae.scoring.rows import RESULT, UNSCORED, Results
@@ -222,7 +222,7 @@ def _merge(before: Listing, now: Listing) -> tuple[Listing, Changes]:
 
     paths = pa.array(now.paths, pa.binary())
     places = pc.index_in(pa.array(before.paths, pa.binary()), paths).fill_null(-1).to_numpy()
-    there = (places >= 0) & (now.sizes[places] != UNKNOWN)
+    there = (places >= 0) & (now.sizes[places] != NOT_KNOWN)
     sizes, times = before.sizes.copy(), before.times.copy()
     sizes[there], times[there] = now.sizes[places[there]], now.times[places[there]]
     changed = (sizes != before.sizes) | (times != before.times)
@@ -235,7 +235,7 @@ def _merge(before: Listing, now: Listing) -> tuple[Listing, Changes]:
         now.unread,
         now.left_out,
     )
-    gone = ~there & (before.sizes != UNKNOWN)
+    gone = ~there & (before.sizes != NOT_KNOWN)
     return merged, Changes(len(new), int(changed.sum()), int(gone.sum()))
 
 

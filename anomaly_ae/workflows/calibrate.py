@@ -25,7 +25,7 @@ from anomaly_ae.datasets.builtin import DATASETS
 from anomaly_ae.datasets.catalogue import normal_there, open_data, whole_name
 from anomaly_ae.datasets.copies import one_of_each
 from anomaly_ae.datasets.image_folder import PictureData
-from anomaly_ae.datasets.layout_texts import CALIBRATING, say_left_out_of
+from anomaly_ae.datasets.layout_texts import TO_CALIBRATE, say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.folder_words import sense
@@ -176,7 +176,7 @@ def _normal_pictures(detector: Detector, folder: str) -> Listing:
             "normal ones"
         )
     positions = [data.classes.index(name) for name in normal]
-    logger.info(data.describe(positions, CALIBRATING))
+    logger.info(data.describe(positions, TO_CALIBRATE))
     return data.of_classes(positions)
 
 
@@ -203,7 +203,7 @@ def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
         )
     wanted = torch.tensor([data.classes.index(each) for each in normal])
     if isinstance(data, PictureData):
-        logger.info(data.describe(wanted.tolist(), CALIBRATING))
+        logger.info(data.describe(wanted.tolist(), TO_CALIBRATE))
     files = map(detector.preprocessing.prepare_set, data.load(detector.preprocessing).files.values())
     return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in files])
 

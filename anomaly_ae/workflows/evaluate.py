@@ -12,7 +12,7 @@ from torch import Tensor
 from anomaly_ae.datasets.catalogue import Data, normal_there, open_data
 from anomaly_ae.datasets.copies import one_of_each
 from anomaly_ae.datasets.image_folder import PictureData
-from anomaly_ae.datasets.layout_texts import MEASURING
+from anomaly_ae.datasets.layout_texts import TO_MEASURE
 from anomaly_ae.datasets.splits import Part
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation, ScorerRow
@@ -137,7 +137,7 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     is_bad = called_bad and len(data.classes) == 1
     normal = () if is_bad else normal_there(detector.normal, detector.classes, data)
     if isinstance(data, PictureData):
-        logger.info(data.describe([data.classes.index(name) for name in normal], MEASURING))
+        logger.info(data.describe([data.classes.index(name) for name in normal], TO_MEASURE))
     dataset = data.load(detector.preprocessing)
     classes = (short_name(data.name),) if is_bad else data.classes
     normal = normal or detector.normal

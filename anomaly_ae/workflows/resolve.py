@@ -17,12 +17,12 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import Data, normal_classes, open_data, whole_name
 from anomaly_ae.datasets.copies import find_copies
 from anomaly_ae.datasets.image_folder import PictureData
-from anomaly_ae.datasets.splits import PARTS, Split, split_dataset
+from anomaly_ae.datasets.splits import SPLIT_PARTS, Split, split_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment, check_names, fill_defaults
 from anomaly_ae.errors import ModelError, UsageError, one_line
 from anomaly_ae.escaping import counted
-from anomaly_ae.images.decode import MOST_PIXELS
+from anomaly_ae.images.decode import LARGEST_PICTURE
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
@@ -71,7 +71,7 @@ def resolve(
     features = _features(perceptual, view.preprocessing, device)
     experiment = Experiment.build(config, view.preprocessing, view.classes, view.normal, features)
     division = Division.of_record(begun, data, view) if is_begun else Division.draw(config, data, view)
-    images = {part: division.take(part) for part in PARTS}
+    images = {part: division.take(part) for part in SPLIT_PARTS}
     split = division.split.with_hashes(images)
     intensity = view.preprocessing.intensity
     config = dataclasses.replace(
@@ -197,8 +197,8 @@ def _shape(config: RunConfig, data: Data) -> Shape:
     if config.channels and config.channels != channels and not isinstance(data, PictureData):
         raise UsageError(f"the images of {config.dataset} have {channels} channels; leave {setting('channels')} out")
     height, width = image_size(str(config.autoencoder), config.size, (height, width), bool(config.tile))
-    if height * width > MOST_PIXELS:
-        raise UsageError(f"images of {height}×{width} are too large; the most are {MOST_PIXELS:,} pixels")
+    if height * width > LARGEST_PICTURE:
+        raise UsageError(f"images of {height}×{width} are too large; the most are {LARGEST_PICTURE:,} pixels")
     return config.channels or channels, height, width
 
 

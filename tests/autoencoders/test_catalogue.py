@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 import anomaly_ae
 from anomaly_ae.autoencoders import AUTOENCODERS, build_autoencoder, image_size, parameter_count
-from anomaly_ae.autoencoders.summary import layers, summarise
+from anomaly_ae.autoencoders.summary import list_layers, summarise
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
@@ -20,7 +20,7 @@ ANCESTORS = [name for name in AUTOENCODERS if name not in ("conv", "vae", "repai
 
 def maps(name: str) -> list[tuple[int, ...]]:
     """The shapes of all layers' outputs without repetitions, as a project prints them."""
-    shapes = [layer.output_shape for layer in layers(name, GRAY)]
+    shapes = [layer.output_shape for layer in list_layers(name, GRAY)]
     return [shape for i, shape in enumerate(shapes) if i == 0 or shape != shapes[i - 1]]
 
 
@@ -98,7 +98,7 @@ def test_a_summary_takes_no_memory_and_counts_all_of_a_variational_network() -> 
     assert summarise("multilayer", (3, 4096, 4096)).encoder_parameters > 10**10
     summary, network = summarise("vae", GRAY), build_autoencoder("vae", GRAY)
     assert summary.encoder_parameters + summary.decoder_parameters == parameter_count(network)
-    assert sum(layer.parameters for layer in layers("vae", GRAY)) == parameter_count(network)
+    assert sum(layer.parameters for layer in list_layers("vae", GRAY)) == parameter_count(network)
 
 
 def test_the_wide_kernel_takes_no_other_size() -> None:

@@ -58,7 +58,7 @@ def test_how_many_images_come_together_changes_no_score_by_more_than_a_hundred_t
     scorer: str, tile: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor, in whole batches, by a single bit."""
-    monkeypatch.setattr(inference, "MOST_IMAGES", 64)
+    monkeypatch.setattr(inference, "BATCH_IMAGES", 64)
     torch.manual_seed(0)
     images = resize(load_dataset("digits").files["train"].images[:110], (20, 20))
     network = build_autoencoder("conv", (1, 20, 20), RunConfig(latent=4, tile=tile))

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import AUTOENCODERS, Autoencoder, Outputs, Shape, build_autoencoder, image_size
 from anomaly_ae.autoencoders.inference import map_images, map_latents
-from anomaly_ae.autoencoders.tiling import OVERLAP, Grid, Tiled, inner_network, positions, random_crops, shares
+from anomaly_ae.autoencoders.tiling import OVERLAP, Grid, Tiled, inner_network, random_crops, shares, tile_starts
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 
@@ -42,7 +42,7 @@ def tiled(name: str, image: tuple[int, int], channels: int = 1) -> Tiled:
 @pytest.mark.parametrize("tile", [1, 2, 3, 16, 27, 64])
 def test_tiles_cover_a_side_exactly_evenly_and_with_overlap(tile: int) -> None:
     for side in range(tile, 5 * tile + 3):
-        starts = positions(side, tile)
+        starts = tile_starts(side, tile)
         steps = [after - before for before, after in zip(starts, starts[1:], strict=False)]
         assert (starts[0], starts[-1] + tile) == (0, side)
         assert all(type(start) is int for start in starts)
@@ -53,12 +53,12 @@ def test_tiles_cover_a_side_exactly_evenly_and_with_overlap(tile: int) -> None:
 
 
 def test_tiles_stand_where_they_are_expected() -> None:
-    assert positions(240, 96) == [0, 72, 144]
-    assert positions(96, 96) == [0]
-    assert positions(97, 96) == [0, 1]
-    assert positions(10, 4) == [0, 3, 6]
+    assert tile_starts(240, 96) == [0, 72, 144]
+    assert tile_starts(96, 96) == [0]
+    assert tile_starts(97, 96) == [0, 1]
+    assert tile_starts(10, 4) == [0, 3, 6]
     with pytest.raises(UsageError, match="no tiles of 9×9"):
-        positions(8, 9)
+        tile_starts(8, 9)
 
 
 def test_what_a_tile_counts_falls_linearly_to_its_border_and_is_never_nothing() -> None:
@@ -67,7 +67,7 @@ def test_what_a_tile_counts_falls_linearly_to_its_border_and_is_never_nothing() 
     left, right = shares([0, 3], 5, 8)  # 1 2 3 2 1, twice, two pixels shared
     assert left.tolist() == pytest.approx([1, 1, 1, 2 / 3, 1 / 3])
     assert right.tolist() == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
-    assert bool((shares(positions(1000, 64), 64, 1000) > 0.01).all())
+    assert bool((shares(tile_starts(1000, 64), 64, 1000) > 0.01).all())
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=str)

@@ -83,7 +83,7 @@ def test_handwritten_digits_are_no_copies_of_each_other() -> None:
 
 
 def test_copies_are_found_far_apart_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anomaly_ae.datasets.copies.REACH", 200)
+    monkeypatch.setattr("anomaly_ae.datasets.copies.NEIGHBORS", 200)
     images = torch.from_numpy(np.random.default_rng(0).normal(128, 40, (900, 1, 20, 20)).clip(0, 255)).to(torch.uint8)
     again = torch.cat([images, (images[:50].float() * 0.95).to(torch.uint8)])
     first = first_alike((again, torch.arange(950)))

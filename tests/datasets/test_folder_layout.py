@@ -1,13 +1,13 @@
 import pytest
 
 from anomaly_ae.datasets.folder_layout import OUTSIDE, UNSAID, find_layout
-from anomaly_ae.datasets.normal_classes import ALL
+from anomaly_ae.datasets.normal_classes import ALL_CLASSES
 from anomaly_ae.errors import DataError
 
 
 def test_pictures_in_one_folder_are_all_normal() -> None:
     layout = find_layout([b"a.png", b"b.jpg"])
-    assert (layout.classes, layout.normal) == (("normal",), ALL)
+    assert (layout.classes, layout.normal) == (("normal",), ALL_CLASSES)
     assert layout.files == {"train": ([0, 1], [0, 0])}
 
 
@@ -55,7 +55,7 @@ def test_training_pictures_alone_and_without_a_class_of_their_own() -> None:
     assert layout.files == {"train": ([0, 1], [0, 0]), "test": ([3], [1])}
     assert layout.normal == "normal"
     assert layout.left_out == {UNSAID: [2]}  # what test/a.png is, nobody has said
-    assert find_layout([b"train/good/a.png"]).normal == ALL  # nothing is there to be detected
+    assert find_layout([b"train/good/a.png"]).normal == ALL_CLASSES  # nothing is there to be detected
 
 
 def test_a_training_set_of_several_classes_has_the_one_called_good_as_normal() -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from anomaly_ae.datasets import image_folder
-from anomaly_ae.datasets.catalogue import check_dataset, open_data, whole_name
+from anomaly_ae.datasets.catalogue import open_data, require_dataset, whole_name
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.errors import DataError, DataMissing, UnknownName, UsageError
 from anomaly_ae.escaping import short_name
@@ -166,18 +166,18 @@ def test_names_and_places(folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert whole_name("digits") == "digits"
     assert short_name(str(folder)) == "set"
     monkeypatch.chdir("/")
-    check_dataset("set", str(tmp_path))  # one among the data sets
+    require_dataset("set", str(tmp_path))  # one among the data sets
     with pytest.raises(UnknownName, match="did you mean 'digits'"):
-        check_dataset("digit")
+        require_dataset("digit")
     (tmp_path / "FashionMNIST/raw").mkdir(parents=True)  # where torchvision puts its files
     with pytest.raises(DataMissing, match=r"there is no image in .*; did you mean the data set fashion-mnist"):
         open_data("FashionMNIST", str(tmp_path))
     (tmp_path / "gro\u0308sse").mkdir()  # as macOS composes it
     assert whole_name("gr\u00f6sse", str(tmp_path)) == str(tmp_path / "gro\u0308sse")
     with pytest.raises(DataMissing, match=r"there is no folder \./set"):
-        check_dataset("./set")
+        require_dataset("./set")
     with pytest.raises(UsageError, match="is a file"):
-        check_dataset(str(folder / "train/good/0.png"))
+        require_dataset(str(folder / "train/good/0.png"))
 
 
 def test_pictures_at_an_address_are_taken_too() -> None:

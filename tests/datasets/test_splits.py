@@ -6,7 +6,7 @@ import torch
 from anomaly_ae.calibration.conformal import images_needed, require_enough
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.copies import Copies
-from anomaly_ae.datasets.splits import PARTS, Split, split_dataset, split_rows
+from anomaly_ae.datasets.splits import SPLIT_PARTS, Split, split_dataset, split_rows
 from anomaly_ae.errors import CalibrationError, DataChanged, DataError
 from anomaly_ae.images.image_set import Dataset, ImageSet
 
@@ -22,7 +22,7 @@ def dataset(count: int, test: int = 0) -> Dataset:
 def test_the_sets_are_disjoint_and_hold_normals_only_but_for_the_test() -> None:
     digits = load_dataset("digits")
     split = split_dataset(digits, (0, 1, 2), seed=0)
-    parts = [set(getattr(split, part).indices.tolist()) for part in PARTS]
+    parts = [set(getattr(split, part).indices.tolist()) for part in SPLIT_PARTS]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 1797
     labels = digits.files["train"].labels
     for part in ("fit", "validation", "calibration"):
@@ -32,14 +32,14 @@ def test_the_sets_are_disjoint_and_hold_normals_only_but_for_the_test() -> None:
 
 def test_shares_hold_in_each_class() -> None:
     split = split_dataset(dataset(400), (1, 3), seed=0)
-    assert [len(getattr(split, part).indices) for part in PARTS] == [100, 20, 40, 240]
+    assert [len(getattr(split, part).indices) for part in SPLIT_PARTS] == [100, 20, 40, 240]
     labels = dataset(400).files["train"].labels
     assert labels[split.calibration.indices].bincount().tolist() == [0, 20, 0, 20]
 
 
 def test_with_an_official_test_split_it_is_the_test_whole() -> None:
     split = split_dataset(dataset(400, test=40), (0, 1), seed=0)
-    assert [len(getattr(split, part).indices) for part in PARTS] == [160, 20, 20, 40]
+    assert [len(getattr(split, part).indices) for part in SPLIT_PARTS] == [160, 20, 20, 40]
     assert (split.test.file, split.fit.file) == ("test", "train")
 
 
@@ -93,7 +93,7 @@ def test_the_smallest_rate_that_a_refusal_tells_can_be_asked_for(count: int) -> 
     told = re.search(r"the smallest rate possible is ([\d.]+);", str(refused.value))
     assert told
     split = split_for(float(told[1]))
-    assert all(len(getattr(split, part).indices) for part in PARTS)
+    assert all(len(getattr(split, part).indices) for part in SPLIT_PARTS)
     with pytest.raises(CalibrationError):
         split_for(0.97 * float(told[1]))
 
@@ -178,14 +178,14 @@ def test_many_small_folders_are_parts_that_are_not_torn_apart(sizes: list[int], 
 
 def test_a_few_small_classes_are_cut_together() -> None:
     split = split_dataset(folders([100, 3, 2, 4, 1]), range(5), seed=0)
-    assert [len(getattr(split, part).indices) for part in PARTS] == [55, 11, 22, 22]
+    assert [len(getattr(split, part).indices) for part in SPLIT_PARTS] == [55, 11, 22, 22]
     assert split.groups == 0
 
 
 def test_of_forty_images_twelve_are_learned_from_and_it_is_said() -> None:
     data = folders([40, 30])
     split = split_dataset(data, (0,), seed=0, needed=19)
-    assert [len(getattr(split, part).indices) for part in PARTS] == [12, 4, 20, 4 + 30]
+    assert [len(getattr(split, part).indices) for part in SPLIT_PARTS] == [12, 4, 20, 4 + 30]
     assert split.about(data, (0,)) == (
         "40 normal images: 12 to learn from, 4 to stop by, 20 for the threshold, 4 to measure with, beside 30 others"
     )
@@ -195,5 +195,5 @@ def test_copies_are_in_no_part() -> None:
     data = folders([100, 20])
     copies = Copies({"train": dict.fromkeys((3, 7, 110), "a copy")})
     split = split_dataset(data, (0,), seed=0, copies=copies)
-    used = torch.cat([getattr(split, part).indices for part in PARTS]).tolist()
+    used = torch.cat([getattr(split, part).indices for part in SPLIT_PARTS]).tolist()
     assert sorted(used) == [i for i in range(120) if i not in (3, 7, 110)]

@@ -29,7 +29,7 @@ def flawed(content, target):
         time.sleep(60)
     return whole(content, target)
 decode_worker.decode = flawed
-decode_worker.main()
+decode_worker.answer()
 """
 
 

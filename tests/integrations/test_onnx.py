@@ -14,7 +14,7 @@ from anomaly_ae.autoencoders import AUTOENCODERS
 from anomaly_ae.calibration.conformal import GUARANTEES, TAIL
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.datasets.splits import PARTS, split_dataset
+from anomaly_ae.datasets.splits import SPLIT_PARTS, split_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.detector.fit import make_detector
@@ -54,7 +54,7 @@ def make(autoencoder: str, scorer: str, shape: tuple[int, int, int] = (1, 28, 28
         experiment.network.train()(torch.rand(16, shape[0], *(config.tile_size or shape[1:])))
     data = Dataset("surfaces", ("good",), {"train": ImageSet(surfaces(100, shape), torch.zeros(100).long())})
     split = split_dataset(data, [0], seed=0, needed=19)
-    parts = {name: getattr(split, name).take(data) for name in PARTS}
+    parts = {name: getattr(split, name).take(data) for name in SPLIT_PARTS}
     return make_detector(experiment, experiment.network.eval(), parts, split)
 
 

@@ -8,12 +8,12 @@ from MLstatkit import Delong_test
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from anomaly_ae.metrics.ranking import (
-    ALIKE,
     DEGENERATE,
     DELONG,
     FEW,
+    NO_DIFFERENCE,
     PERFECT,
-    UNKNOWN,
+    TOO_FEW,
     auroc_interval,
     compare_auroc,
     delong,
@@ -78,7 +78,7 @@ def test_perfect_separation_has_a_one_sided_bound() -> None:
 
 def test_one_image_on_a_side_knows_nothing() -> None:
     interval = auroc_interval(np.array([0.5]), np.array([0.1, 0.9]))
-    assert (interval.low, interval.high, interval.method) == (0.0, 1.0, UNKNOWN)
+    assert (interval.low, interval.high, interval.method) == (0.0, 1.0, TOO_FEW)
 
 
 def test_verdicts_agree_with_scikit_learn() -> None:
@@ -138,7 +138,7 @@ def test_a_comparison_with_a_perfect_ranking_has_no_p_value_and_an_interval_that
 def test_scores_that_do_not_differ_have_no_interval_of_no_width() -> None:
     """Neither of the AUROC, nor of the difference of two that separate perfectly in another order."""
     same = auroc_interval(np.ones(30), np.ones(20))
-    assert (same.low, same.high, same.method) == (0.0, 1.0, ALIKE)
+    assert (same.low, same.high, same.method) == (0.0, 1.0, NO_DIFFERENCE)
     novel = np.arange(30) < 10
     one, other = np.where(novel, 9.0, 0.0), np.where(novel, 9.0, np.arange(30) / 40)
     compared = compare_auroc(one, other, novel)

@@ -7,7 +7,7 @@ from scipy.ndimage import sobel
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.scorers.alignment import ENERGY_FLOOR, AlignedNeighbors, aligned_distance, edges
+from anomaly_ae.scorers.alignment import EDGE_ENERGY_FLOOR, AlignedNeighbors, aligned_distance, edges
 from tests.scorers.conftest import batches
 
 Batch = tuple[torch.Tensor, Outputs]
@@ -61,7 +61,7 @@ def test_the_distance_is_its_definition_pixel_by_pixel(reach: int, generator: to
     for k in range(2):
         a, b = ours[..., 0, 0].double().numpy(), theirs[..., 0, k].double().numpy()
         size = np.sqrt((closest(a, b) ** 2).mean() + (closest(b, a) ** 2).mean())
-        expected = size / ((a**2).mean() + (b**2).mean() + ENERGY_FLOOR)
+        expected = size / ((a**2).mean() + (b**2).mean() + EDGE_ENERGY_FLOOR)
         assert aligned_distance(ours, theirs, reach)[0, k].item() == pytest.approx(expected, rel=1e-5)
 
 

@@ -16,7 +16,7 @@ from tests.conftest import Cli, Trained
 def test_every_file_is_a_row_with_its_latent_or_an_error(
     trained: Trained, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "MOST_IMAGES", 8)  # 21 files are three batches
+    monkeypatch.setattr(inference, "BATCH_IMAGES", 8)  # 21 files are three batches
     detector = trained.detector()
     done = encode_folder(detector, pictures, tmp_path / "latents.parquet")
     assert (done.images, done.errors, done.latent_size) == (21, 1, 12)

@@ -34,7 +34,7 @@ NAMES = [f"{'sub/' if i % 2 else ''}{i:02}.png" for i in range(20)]
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """21 files are six batches in three shards."""
-    monkeypatch.setattr(inference, "MOST_IMAGES", 4)
+    monkeypatch.setattr(inference, "BATCH_IMAGES", 4)
     monkeypatch.setattr(ledger, "SHARD", 9)
 
 
@@ -329,7 +329,7 @@ def test_whatever_has_become_of_a_shard_resuming_gives_the_same_rows(
     detector: Detector, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """120 shards of one file each, of which 110 are damaged, each in another way."""
-    monkeypatch.setattr(inference, "MOST_IMAGES", 1)
+    monkeypatch.setattr(inference, "BATCH_IMAGES", 1)
     monkeypatch.setattr(ledger, "SHARD", 1)
     (tmp_path / "many").mkdir()
     for i, image in enumerate(load_dataset("digits").files["train"].images[:120, 0].numpy()):

@@ -91,13 +91,13 @@ def overlay(
     """
     scale = max(1, math.ceil(least / max(picture.shape[:2])))
     large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-    smooth = decode.resize(np.asarray(heat, np.float32), *large.shape[:2])
+    smooth = decode.resize_plane(np.asarray(heat, np.float32), *large.shape[:2])
     share = (smooth / (max(float(heat.max()), level or 0.0) or 1.0)).clip(0, 1)
     colour = colormaps["inferno"](share)[..., :3] * 255
     weight = 0.85 * np.sqrt(share)[..., None]
     blended: Array = np.rint(large * (1 - weight) + colour * weight).astype(np.uint8)
     if mask is not None:
-        blended[_outline(decode.resize(mask.astype(np.float32), *large.shape[:2]) > 0.5)] = TRUTH
+        blended[_outline(decode.resize_plane(mask.astype(np.float32), *large.shape[:2]) > 0.5)] = TRUTH
     if level is not None:
         blended[_outline(smooth > max(level, FAINT * float(heat.max())))] = CONTOUR
     return blended
