@@ -29,8 +29,8 @@ from anomaly_ae import Detector
 from anomaly_ae.autoencoders.inference import as_float, exact_float32
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.runtime.progress import silence
-from anomaly_ae.scoring.batches import read_batches
 from anomaly_ae.scoring.job import Job, score_job
+from anomaly_ae.scoring.rows import read_batches
 
 LARGE = 1_024  # pixels of a side
 LOOPED = 500  # files of the plain loop, which is slow

@@ -49,7 +49,7 @@ TESTED_ELSEWHERE = {
     "integrations/test_onnx.py": "exported",
     "reporting/test_figures.py": "curves distributions image_grids saving style",
     "runs/test_store.py": "record",
-    "scoring/test_job.py": "batches ledger scoring_results writers",
+    "scoring/test_job.py": "ledger scoring_results writers",
     "storage/test_atomic.py": "memmap",
     "detector/test_serialization.py": "schema",
     "runs/test_pipeline_file.py": "yaml_files",

@@ -83,8 +83,8 @@ def encode(
 ) -> None:
     """Write the latents of a folder of images, for whoever wants fewer dimensions."""
     with loading():
-        from anomaly_ae.scoring.encode import check_output, encode_folder
+        from anomaly_ae.scoring.encode import check_latents_file, encode_folder
         from anomaly_ae.workflows import find_model
-    check_output(output)
+    check_latents_file(output)
     detector = find_model.load(model, mlruns=mlruns, device=device)
     show(encode_folder(detector, folder, output), as_json)

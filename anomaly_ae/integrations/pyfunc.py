@@ -25,8 +25,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import AnomalyAEError, DataError, one_line
 from anomaly_ae.images.decode import FILE_FORMATS, LARGEST_PICTURE
 from anomaly_ae.images.sources import NOT_KNOWN, Contents, Integers, Listing, Source
-from anomaly_ae.scoring.batches import read_batches
-from anomaly_ae.scoring.rows import make_table, score_batch
+from anomaly_ae.scoring.rows import make_table, read_batches, score_batch
 
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # what MLflow sets where its server asks
 MOST_SERVED = 4 * LARGEST_PICTURE  # of a request to a server; some six seconds for those that take longest

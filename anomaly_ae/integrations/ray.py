@@ -33,10 +33,9 @@ from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.runtime.machine import usable_cores
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.scoring.batches import Positions, read_batches, split_by_batch
 from anomaly_ae.scoring.job import Engine, Job
 from anomaly_ae.scoring.ledger import Ledger
-from anomaly_ae.scoring.rows import RESULT, Results, score_batch
+from anomaly_ae.scoring.rows import RESULT, Positions, Results, read_batches, score_batch, split_by_batch
 from anomaly_ae.storage.atomic import sha256
 
 try:

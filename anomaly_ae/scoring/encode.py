@@ -16,8 +16,15 @@ from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.sources import Listing, open_source, shown
 from anomaly_ae.runtime.messages import report_skipped
-from anomaly_ae.scoring.batches import Batch, read_batches, with_progress
-from anomaly_ae.scoring.rows import Results, find_differences, is_scored, score_batch
+from anomaly_ae.scoring.rows import (
+    Batch,
+    Results,
+    find_differences,
+    is_scored,
+    read_batches,
+    score_batch,
+    with_progress,
+)
 from anomaly_ae.scoring.scoring_results import Encoded
 from anomaly_ae.scoring.writers import ParquetWriter
 from anomaly_ae.storage.atomic import expand, write_with
@@ -34,7 +41,7 @@ def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encode
     Raises `DataMissing` when there is no image, `DataError` when not one can be read.
     """
     output = expand(output)
-    check_output(output)
+    check_latents_file(output)
     source = open_source(place)
     listing, errors = source.pictures(), list[str]()
     say_left_out_of(listing)
@@ -53,7 +60,7 @@ def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encode
     return Encoded(len(listing), len(errors), detector.network.latent_size, str(output))
 
 
-def check_output(output: Path) -> None:
+def check_latents_file(output: Path) -> None:
     """Raise `UsageError` when the output is not called as Parquet files are, or is a folder."""
     if output.suffix.lower() not in (".parquet", ".pq") or output.is_dir():
         raise UsageError(
@@ -86,7 +93,7 @@ def score_images(detector: Detector, place: str | Path, listing: Listing | None 
     with detector.preprocessing.decoders(source) as decoders:
         for batch in with_progress(read_batches(decoders, detector, listing), len(listing)):
             parts.append(score_batch(detector, listing, batch))
-            images[batch.positions] = batch.images[batch.batch_slots]
+            images[batch.positions] = batch.images[batch.slots]
             errors += _errors(listing, batch)
     _require_one(listing, errors, source.name)
     report_skipped(errors)
@@ -113,15 +120,8 @@ def _latents(detector: Detector, listing: Listing, batch: Batch) -> "pa.Table":
     import pyarrow as pa
 
     bad = ~batch.good
-    latents = detector.encode(batch.images).numpy()[batch.batch_slots]  # (M, D)
+    latents = detector.encode(batch.images).numpy()[batch.slots]  # (M, D)
     names = [shown(listing.paths[i]) for i in batch.positions]
     errors = [error.decode() or None for error in batch.records["error"]]
-    columns = [pa.array(np.ascontiguousarray(column), mask=bad) for column in latents.T]
-    return pa.table([names, errors, *columns], schema=_schema(detector))
-
-
-def _schema(detector: Detector) -> "pa.Schema":
-    import pyarrow as pa
-
-    latents = [(f"latent_{i}", pa.float32()) for i in range(detector.network.latent_size)]
-    return pa.schema([("path", pa.string()), ("error", pa.string()), *latents])
+    columns = {f"latent_{i}": pa.array(column, mask=bad) for i, column in enumerate(np.ascontiguousarray(latents.T))}
+    return pa.table({"path": pa.array(names, pa.string()), "error": pa.array(errors, pa.string())} | columns)

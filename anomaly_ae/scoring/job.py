@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,19 @@ from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.scoring.batches import Batch, read_batches, with_progress
 from anomaly_ae.scoring.ledger import Changes, Ledger
-from anomaly_ae.scoring.rows import UNSCORED, Bools, find_differences, is_scored, make_table, score_batch, seen_words
+from anomaly_ae.scoring.rows import (
+    UNSCORED,
+    Batch,
+    Bools,
+    find_differences,
+    is_scored,
+    make_table,
+    read_batches,
+    score_batch,
+    seen_words,
+    with_progress,
+)
 from anomaly_ae.scoring.writers import writer_for
 from anomaly_ae.storage.atomic import remove_temporary, write_with
 
@@ -95,13 +105,19 @@ def score_job(job: Job, resume: bool = False, engine: Engine | None = None, own:
     say_left_out_of(now)
     with ledger.locked():
         listing, changes = _list(job, ledger, now, resume)
-        with _said_how_to_go_on(ledger, listing):
+        try:
             scored = (engine or score_locally)(job, ledger, listing)
             with stage(f"writing {job.output}"):
                 scores = _read_scores(job, ledger, listing, changes, scored)
                 remove_temporary(job.output)
                 write_with(job.output, partial(_write_rows, job, ledger, scores))
-            return scores
+        except KeyboardInterrupt:
+            kept = len(listing) - sum(map(len, ledger.missing(listing)))
+            raise Interrupted(
+                f"interrupted; {kept:,} of {len(listing):,} files are scored, and the same command with "
+                f"{setting('resume', True)} goes on"
+            ) from None
+        return scores
 
 
 def score_locally(job: Job, ledger: Ledger, listing: Listing) -> int:
@@ -149,19 +165,6 @@ def _list(job: Job, ledger: Ledger, now: Listing, resume: bool) -> tuple[Listing
             f"replacing {job.output}, which holds the scores of {before}; {setting('output')} names another file"
         )
     return ledger.begin(job.source.identity, now), None
-
-
-@contextmanager
-def _said_how_to_go_on(ledger: Ledger, listing: Listing) -> Iterator[None]:
-    """Turn Ctrl-C inside into `Interrupted`, with what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        kept = len(listing) - sum(map(len, ledger.missing(listing)))
-        raise Interrupted(
-            f"interrupted; {kept:,} of {len(listing):,} files are scored, and the same command with "
-            f"{setting('resume', True)} goes on"
-        ) from None
 
 
 def _read_scores(job: Job, ledger: Ledger, listing: Listing, changes: Changes | None, scored: int) -> Scores:

@@ -16,14 +16,13 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import RunBusy, StorageError, UsageError
 from anomaly_ae.images.sources import NOT_KNOWN, Folder, Listing, Source
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.scoring.batches import Positions
-from anomaly_ae.scoring.rows import RESULT, UNSCORED, Results
+from anomaly_ae.scoring.rows import RESULT, UNSCORED, Positions, Results
 from anomaly_ae.storage.atomic import sha256, storage_errors, write_bytes, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 3
+LEDGER_FORMAT = 3
 SHARD = 4_096  # files at the most
 JOB_FILE, LISTING_FILE, LOCK_FILE = "job.json", "listing", "lock"
 DIGEST = 32  # bytes
@@ -79,7 +78,7 @@ class Ledger:
                 if path.name != LOCK_FILE:
                     _remove(path)
         self._write_listing(listing)
-        write_json(self.folder / JOB_FILE, {"format": FORMAT, "detector": self.detector, "source": source})
+        write_json(self.folder / JOB_FILE, {"format": LEDGER_FORMAT, "detector": self.detector, "source": source})
         return listing
 
     def source(self) -> str | None:
@@ -118,7 +117,12 @@ class Ledger:
             )
         for temporary in self.folder.glob(".*.tmp"):
             temporary.unlink(missing_ok=True)
-        listing, changes = _merge(self._read_listing(), now)
+        try:
+            table = self._read_table(self.folder / LISTING_FILE)
+        except (OSError, ValueError) as error:
+            raise self._damaged() from error
+        begun = Listing(table["path"].to_pylist(), table["bytes"].to_numpy(), table["time"].to_numpy())
+        listing, changes = _merge(begun, now)
         self._write_listing(listing)
         return listing, changes
 
@@ -166,26 +170,22 @@ class Ledger:
         """The detector and the source of the job that was begun."""
         try:
             job = json.loads((self.folder / JOB_FILE).read_text())
-            if job["format"] == FORMAT:
+            if job["format"] == LEDGER_FORMAT:
                 return str(job["detector"]), str(job["source"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{self.folder} is damaged; leave {setting('resume')} out to start over") from error
+            raise self._damaged() from error
         raise UsageError(
             f"{self.folder} is of another version of anomaly-ae; leave {setting('resume')} out to start over"
         )
+
+    def _damaged(self) -> StorageError:
+        return StorageError(f"{self.folder} is damaged; leave {setting('resume')} out to start over")
 
     def _write_listing(self, listing: Listing) -> None:
         import pyarrow as pa
 
         paths = pa.array(listing.paths, pa.binary())
         self._write_table(self.folder / LISTING_FILE, {"path": paths, "bytes": listing.sizes, "time": listing.times})
-
-    def _read_listing(self) -> Listing:
-        try:
-            table = self._read_table(self.folder / LISTING_FILE)
-        except (OSError, ValueError) as error:
-            raise StorageError(f"{self.folder} is damaged; leave {setting('resume')} out to start over") from error
-        return Listing(table["path"].to_pylist(), table["bytes"].to_numpy(), table["time"].to_numpy())
 
     def _write_table(self, path: Path, columns: dict[str, Any]) -> None:
         """A digest, then the columns as Parquet."""

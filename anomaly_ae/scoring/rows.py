@@ -1,4 +1,6 @@
-"""The rows that scoring makes: one a file, a score or an error."""
+"""The rows that scoring makes: one a file, a score or an error; of batches that are fixed by position in the list,
+whoever decodes them and in whatever order.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,20 +10,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from anomaly_ae.autoencoders.inference import batch_size, padded_count
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.images.decode import further_words
+from anomaly_ae.images.decode_pool import Decoders
+from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.intensity import intensity_differences
 from anomaly_ae.images.sources import Listing, Source, open_source, shown
 from anomaly_ae.images.statistics import brightness_contrast, size_difference
-from anomaly_ae.scoring.batches import Batch, read_batches
+from anomaly_ae.runtime.progress import display
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 Bools = npt.NDArray[np.bool_]
+Positions = npt.NDArray[np.int64]  # in a listing
 
 # In place of a file's size, where no size is: not looked at yet; not to be had, so that another try may go better.
 UNSCORED, UNREAD = -2, -3
@@ -45,18 +52,74 @@ RESULT = np.dtype(
 Results = npt.NDArray[Any]
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some files that lie in one batch of the network.
+
+    positions: in the listing, (M,), ascending
+    records:   what became of each when it was decoded, (M,)
+    images:    uint8 (B, C, H, W), a whole batch, each at its place in it, zeros elsewhere
+    slots:     of the M files in the batch
+    """
+
+    positions: Positions
+    records: Records
+    images: Tensor
+    slots: Positions
+
+    @property
+    def good(self) -> Bools:
+        """Which files could be decoded, (M,)."""
+        return np.asarray(self.records["error"] == b"", np.bool_)
+
+
+def read_batches(
+    decoders: Decoders, detector: Detector, listing: Listing, wanted: Positions | None = None, *, few: bool = False
+) -> Iterator[Batch]:
+    """The files at `wanted` positions, ascending, all by default, as batches in the order of the list.
+
+    few: whether the list is all there is, so that the last batch may be smaller, and not a folder, whose rows are the
+    same bit for bit however many come after them
+    """
+    size = batch_size(*detector.preprocessing.shape[1:])
+    wanted = np.arange(len(listing)) if wanted is None else wanted
+    parts = split_by_batch(wanted, size)
+    for part, records in zip(parts, decoders.map(map(listing.at, parts)), strict=True):
+        slots = part % size
+        whole = padded_count(int(slots[-1]) + 1, *detector.preprocessing.shape[1:]) if few else size
+        images = np.zeros((whole, *detector.preprocessing.shape), np.uint8)
+        images[slots] = records["pixels"]
+        yield Batch(part, records, torch.from_numpy(images), slots)
+
+
+def with_progress(batches: Iterator[Batch], files: int, done: int = 0) -> Iterator[Batch]:
+    """The batches of so many files, with a display of how many are done when the next one is asked for."""
+    with display(files, done) as progress:
+        for batch in batches:
+            yield batch
+            done += len(batch.positions)
+            state = f"{done:,} of {files:,} files"
+            progress.advance(len(batch.positions), state)
+            progress.line(state, last=done == files)
+
+
+def split_by_batch(positions: Positions, size: int) -> list[Positions]:
+    """Ascending positions in parts, each within `size` of them that begin at a multiple of it."""
+    return np.split(positions, np.flatnonzero(np.diff(positions // size)) + 1) if len(positions) else []
+
+
 def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
     """What becomes of the files of a batch, (M,)."""
     results = np.zeros(len(batch.positions), RESULT)
     results["bytes"] = np.where(batch.records["missing"], UNREAD, listing.sizes[batch.positions])
     results["time"] = listing.times[batch.positions]
-    scores = detector.score(batch.images).numpy()[batch.batch_slots]
+    scores = detector.score(batch.images).numpy()[batch.slots]
     good = batch.good & np.isfinite(scores)
     results["score"] = np.where(good, scores, np.nan)
     for name in ("width", "height", "kind", "clipped", "further"):
         results[name] = batch.records[name]
     results["brightness"], results["contrast"] = (
-        values[batch.batch_slots].numpy() for values in brightness_contrast(batch.images)
+        values[batch.slots].numpy() for values in brightness_contrast(batch.images)
     )
     results["error"] = [error.decode() or None for error in batch.records["error"]]
     results["error"][batch.good & ~good] = "its score is no finite number"
@@ -114,7 +177,7 @@ def make_table(
     none = ~is_scored(results)
     scores, p_values = results["score"], np.zeros(len(results))
     p_values[~none] = calibration.p_values(torch.tensor(scores[~none])).numpy()
-    columns: dict[str, Any] = {
+    columns = {
         "path": pa.array(map(shown, paths), pa.string()),
         "score": pa.array(scores, mask=none),
         "p_value": pa.array(p_values, mask=none),
@@ -123,23 +186,11 @@ def make_table(
     }
     if discovered is not None:
         columns["is_discovery"] = pa.array(discovered, mask=none)
-    return pa.table(
-        columns
-        | {
-            "width": pa.array(results["width"], mask=none),
-            "height": pa.array(results["height"], mask=none),
-            "error": pa.array(results["error"], pa.string()),
-            "path_bytes": pa.array([None if _is_utf8(path) else path for path in paths], pa.binary()),
-        }
-    )
-
-
-def _is_utf8(path: bytes) -> bool:
-    try:
-        path.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    columns["width"], columns["height"] = (pa.array(results[name], mask=none) for name in ("width", "height"))
+    columns["error"] = pa.array(results["error"], pa.string())
+    no_utf8 = [None if shown(path).encode() == path else path for path in paths]
+    columns["path_bytes"] = pa.array(no_utf8, pa.binary())
+    return pa.table(columns)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

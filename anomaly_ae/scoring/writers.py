@@ -2,6 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +42,16 @@ class CsvWriter(Writer):
     def write(self, table: "pa.Table") -> None:
         from pyarrow import csv
 
-        table = _without_formulas(_as_text(table))
+        table = _map_texts(table, "path_bytes", bytes.hex)
+        for name in (field.name for field in table.schema if str(field.type) == "string"):
+            table = _map_texts(table, name, csv_text)
         self.within = self.within or csv.CSVWriter(self.file, table.schema)
         self.within.write_table(table)
 
 
 class JsonWriter(Writer):
     def write(self, table: "pa.Table") -> None:
-        for row in _as_text(table).to_pylist():
+        for row in _map_texts(table, "path_bytes", bytes.hex).to_pylist():
             self.file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
@@ -70,20 +73,9 @@ def writer_for(output: Path) -> type[Writer]:
     return kind
 
 
-def _without_formulas(table: "pa.Table") -> "pa.Table":
+def _map_texts(table: "pa.Table", name: str, change: Callable[[Any], str]) -> "pa.Table":
+    """The table with a column as the texts that `change` makes of its values."""
     import pyarrow as pa
 
-    for place, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
-            texts = [None if text is None else csv_text(text) for text in table[place].to_pylist()]
-            table = table.set_column(place, field.name, pa.array(texts, pa.string()))
-    return table
-
-
-def _as_text(table: "pa.Table") -> "pa.Table":
-    """The true names of files that are no UTF-8 in hexadecimal, since text cannot hold them."""
-    import pyarrow as pa
-
-    names = [None if name is None else name.hex() for name in table["path_bytes"].to_pylist()]
-    place = table.schema.get_field_index("path_bytes")
-    return table.set_column(place, "path_bytes", pa.array(names, pa.string()))
+    texts = [None if value is None else change(value) for value in table[name].to_pylist()]
+    return table.set_column(table.schema.get_field_index(name), name, pa.array(texts, pa.string()))
