@@ -1,6 +1,4 @@
-"""The default: strided convolutions down to a small map, a linear bottleneck, and the way back; and its variational
-form.
-"""
+"""The default: strided convolutions down to a small map, a bottleneck, and the way back; and its variational form."""
 
 import copy
 import math

@@ -91,8 +91,8 @@ class Grid:
         Raises `UsageError` when they are of another size.
         """
         if images.shape[-2:] != self.image:
-            whole, tile, given = ("×".join(map(str, size)) for size in (self.image, self.tile, images.shape[-2:]))
-            raise UsageError(f"this network takes images of {whole} pixels, or of {tile}, and these are {given}")
+            whole, tile, actual = ("×".join(map(str, size)) for size in (self.image, self.tile, images.shape[-2:]))
+            raise UsageError(f"this network takes images of {whole} pixels, or of {tile}, and these are {actual}")
         (height, width), places = self.tile, itertools.product(self.rows, self.columns)
         tiles = [images[..., y : y + height, x : x + width] for y, x in places]
         return torch.stack(tiles, dim=1).flatten(0, 1)  # (N, T, C, h, w) -> (N·T, C, h, w)
@@ -236,10 +236,8 @@ def _require_room(image: Size, tile: Size) -> None:
 
 
 def _picture(grid: Grid, tiles: Tensor) -> Tensor:
-    """Images (N, C, H, W) of tiles (N·T, C, h, w), both in [0, 1], which rounding is not to leave: the binary
-    cross-entropy refuses what is beyond.
-    """
-    return grid.blend(tiles).clamp(0, 1)
+    """Images (N, C, H, W) of tiles (N·T, C, h, w), both in [0, 1]."""
+    return grid.blend(tiles).clamp(0, 1)  # which rounding may leave, and the binary cross-entropy refuses that
 
 
 def _blend(parts: Sequence[Tensor], starts: Sequence[int], side: int, dim: int) -> Tensor:

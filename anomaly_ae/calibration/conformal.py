@@ -161,7 +161,7 @@ class Calibration:
         reached = self._reached_by(_single(scores))
         counts = torch.bincount(reached, minlength=1)
         as_low = zip(counts.tolist(), counts.cumsum(0).tolist(), strict=True)
-        passing = [c for c, (some, i) in enumerate(as_low) if some and (1 + c) * batch <= share * i]
+        passing = [c for c, (number, i) in enumerate(as_low) if number and (1 + c) * batch <= share * i]
         possible = max(1, math.ceil(batch / share))
         return Discoveries(reached <= max(passing, default=-1), possible, images_needed(fdr))
 
@@ -186,12 +186,12 @@ class Calibration:
         changes: dict[str, Any] = {
             key: value for key, value in requested.items() if value not in (None, getattr(self, key))
         }
-        own = MARGINAL if self.guarantee in CHOSEN else self.guarantee
-        check_guarantee(guarantee or own, confidence or self.confidence)
-        if "confidence" in changes and (guarantee or own) != CONDITIONAL:
+        usual = MARGINAL if self.guarantee in CHOSEN else self.guarantee
+        check_guarantee(guarantee or usual, confidence or self.confidence)
+        if "confidence" in changes and (guarantee or usual) != CONDITIONAL:
             raise UsageError("a confidence goes with the guarantee conditional; ask for that, or leave it out")
         if self.guarantee in CHOSEN and any(requested.values()):
-            changes |= {"guarantee": guarantee or own, "chosen": None}
+            changes |= {"guarantee": guarantee or usual, "chosen": None}
         return changes
 
     def at(self, **changes: Any) -> "Calibration":
@@ -303,13 +303,11 @@ def exact(rate: float) -> Fraction:
 
 
 def threshold_that_finds(share: float, scores: Tensor) -> float:
-    """The highest threshold that at least `share` of scores (M,) lie above. Raises `CalibrationError` unless the
-    share is in (0, 1].
-    """
+    """The highest threshold that at least `share`, in (0, 1], of scores (M,) lie above. Raises `CalibrationError`."""
     if not 0 < share <= 1:
         raise CalibrationError(f"a share to detect lies above 0 and is at most 1, and {share:g} does not")
-    found = math.ceil(exact(share) * len(scores))
-    return _float32_below(float(scores.sort(descending=True).values[found - 1]), strictly=True)
+    count = math.ceil(exact(share) * len(scores))
+    return _float32_below(float(scores.sort(descending=True).values[count - 1]), strictly=True)
 
 
 def _float32_below(value: float, strictly: bool = False) -> float:
@@ -323,15 +321,15 @@ def _single(scores: Tensor) -> Tensor:
     """Scores (N,) as float32 on the CPU; one that lies between two such numbers counts as the upper, so that it is
     above a threshold, which is one of them, whenever its p-value says so. Raises `DataError` for NaN.
     """
-    given = scores.cpu()
-    require_numbers(given)
-    values = given.float()
-    return torch.where(values < given, values.nextafter(torch.tensor(torch.inf)), values).contiguous()
+    exact_scores = scores.cpu()
+    require_numbers(exact_scores)
+    values = exact_scores.float()
+    return torch.where(values < exact_scores, values.nextafter(torch.tensor(torch.inf)), values).contiguous()
 
 
-def check_guarantee(guarantee: str, confidence: float, known: Sequence[str] = GUARANTEES) -> None:
+def check_guarantee(guarantee: str, confidence: float, guarantees: Sequence[str] = GUARANTEES) -> None:
     """Raise `UnknownName`, or `CalibrationError` when the confidence is none."""
-    if guarantee not in known:
+    if guarantee not in guarantees:
         raise UnknownName("guarantee", guarantee, GUARANTEES)
     if not 0 < confidence < 1:
         raise CalibrationError(f"a confidence lies above 0 and below 1, and {confidence:g} does not")

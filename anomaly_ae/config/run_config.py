@@ -131,8 +131,8 @@ class RunConfig:
 
     def filled(self) -> "RunConfig":
         """The same with what its preset says where nothing was said."""
-        own = {name: value for name, value in PRESETS[self.preset].items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **own)
+        preset = {name: value for name, value in PRESETS[self.preset].items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **preset)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
@@ -200,7 +200,10 @@ def _convert(name: str, value: Any) -> Any:
         raise UsageError(f"{name} needs a value; one that is called so is written in quotes")
     kind = kinds[0]
     if kind is bool:
-        return _convert_bool(name, value)
+        words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+        if not isinstance(value, str | bool) or str(value).lower() not in words:
+            raise UsageError(f"{name} must be true or false, and is {_given(value)}")
+        return words[str(value).lower()]
     try:
         if kind is str:
             return _convert_text(name, value)
@@ -234,13 +237,6 @@ def _given(value: Any) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
-def _convert_bool(name: str, value: Any) -> bool:
-    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-    if not isinstance(value, str | bool) or str(value).lower() not in words:
-        raise UsageError(f"{name} must be true or false, and is {_given(value)}")
-    return words[str(value).lower()]
-
-
 def _size(text: str | None) -> tuple[int, int] | None:
     """Height and width in pixels of `64` or `64x48`."""
     height, _, width = (text or "").partition("x")
@@ -270,9 +266,9 @@ def _problem(f: "dataclasses.Field[Any]", value: Any) -> str | None:
 
 def _intensity_problem(text: str) -> str | None:
     """What is wrong with LOW:HIGH, or p1:p99."""
-    if not (found := INTENSITY.fullmatch(text)):
+    if not (bounds := INTENSITY.fullmatch(text)):
         return f"is {text!r}"
-    low, high = float(found["low"]), float(found["high"])
+    low, high = float(bounds["low"]), float(bounds["high"])
     if not -math.inf < low < high < math.inf:
         return f"in {text} black does not lie below white"
-    return f"{text} goes beyond p0 and p100" if found["percentiles"] and not 0 <= low < high <= 100 else None
+    return f"{text} goes beyond p0 and p100" if bounds["percentiles"] and not 0 <= low < high <= 100 else None

@@ -173,8 +173,8 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}; it must be a readable file") from error
     if len(values) != math.prod(shape) or surplus:
-        found = "more" if surplus else f"{len(values):,}"
-        raise DataDamaged(f"{path} should hold {math.prod(shape):,} values and holds {found}; get it again")
+        count_words = "more" if surplus else f"{len(values):,}"
+        raise DataDamaged(f"{path} should hold {math.prod(shape):,} values and holds {count_words}; get it again")
     return torch.from_numpy(np.frombuffer(values, np.uint8).reshape(shape))
 
 

@@ -30,8 +30,8 @@ def open_data(name: str, data_dir: str | None = None) -> Data:
     try:
         return PictureData.open(whole_name(name, data_dir))
     except DataMissing as error:
-        if known := next((known for known in DATASETS if _letters(known) == _letters(name)), None):
-            raise DataMissing(f"{error}; did you mean the data set {known}?") from error
+        if similar := next((similar for similar in DATASETS if _letters(similar) == _letters(name)), None):
+            raise DataMissing(f"{error}; did you mean the data set {similar}?") from error
         raise
 
 
@@ -59,14 +59,14 @@ def normal_there(normal: Sequence[str], known: Sequence[str], data: Data) -> tup
     if called := tuple(name for name in data.classes if same_class(name) in trained):
         return called
     new = [name for name in data.classes if same_class(name) not in seen and sense(name) >= 0]
-    found = tuple(name for name in new if data.normal in (name, ALL_CLASSES) or sense(name) > 0)
-    if new and not found:
+    by_name = tuple(name for name in new if data.normal in (name, ALL_CLASSES) or sense(name) > 0)
+    if new and not by_name:
         raise UsageError(
             f"{data.name} has no class that is known to be normal or anomalous to the detector; its classes are "
             f"{', '.join(data.classes)}, and normal are {', '.join(normal)}; call the folder of its normal "
             "pictures so"
         )
-    return found
+    return by_name
 
 
 def require_dataset(name: str, data_dir: str | None = None) -> None:

@@ -118,15 +118,13 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     )
 
 
-def _said(one: str, many: str, found: Mapping[int, str], images: ImageSet) -> list[str]:
+def _said(one: str, many: str, reasons: Mapping[int, str], images: ImageSet) -> list[str]:
     """What was found, one or many, with an example; nothing where nothing was."""
-    if not found or images.names is None:
+    if not reasons or images.names is None:
         return []
-    position, reason = next(iter(found.items()))
-    return [
-        f"{(one if len(found) == 1 else many).format(f'{len(found):,}')}: {shown(images.names[position])} is {reason}"
-        + (" …" if len(found) > 1 else "")
-    ]
+    (i, reason), count = next(iter(reasons.items())), len(reasons)
+    what = (one if count == 1 else many).format(f"{count:,}")
+    return [f"{what}: {shown(images.names[i])} is {reason}{' …' if count > 1 else ''}"]
 
 
 def one_of_each(images: Tensor, indices: Tensor, saved_anew: bool = True) -> Tensor:
@@ -221,8 +219,8 @@ class _Looks:
         left = images - images.mean(dim=(1, 2, 3), keepdim=True)
         share = (left * self._mean).sum(dim=(1, 2, 3), keepdim=True) / self._mean.square().sum().clamp(min=1e-9)
         height, width = images.shape[2:]
-        told = _cosines(height) @ (left - share * self._mean) @ _cosines(width).T
-        return told.flatten(1)
+        lowest = _cosines(height) @ (left - share * self._mean) @ _cosines(width).T
+        return lowest.flatten(1)
 
 
 def _cosines(size: int) -> Tensor:
@@ -259,13 +257,13 @@ def _pairs(looks: Tensor, least: float) -> "np.typing.NDArray[np.int64]":
         sample = looks[:: len(looks) // NEIGHBORS]
         direction = torch.linalg.eigh(sample.T @ sample).eigenvectors[:, -1]
         order = (looks @ direction).argsort()
-    found = [torch.zeros(0, 2, dtype=torch.int64)]
+    pairs = [torch.zeros(0, 2, dtype=torch.int64)]
     for start in range(0, len(looks), PICTURES_AT_ONCE):
         here, near = order[start : start + PICTURES_AT_ONCE], order[start : start + PICTURES_AT_ONCE + NEIGHBORS]
         alike = (looks[here] @ looks[near].T).triu(diagonal=1) >= least
         rows, columns = alike.nonzero(as_tuple=True)
-        found.append(torch.stack([here[rows], near[columns]], dim=1))
-    return torch.cat(found).numpy()
+        pairs.append(torch.stack([here[rows], near[columns]], dim=1))
+    return torch.cat(pairs).numpy()
 
 
 def first_of_equals(values: Tensor) -> Tensor:

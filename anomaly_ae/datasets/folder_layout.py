@@ -84,9 +84,9 @@ class FolderLayout:
         classes = (MARKED, NORMAL_CLASS) if marked else (NORMAL_CLASS,)
         chosen = {file: [i for i in indices if i not in unknown] for file, (indices, _) in self.files.items()}
         files = {
-            file: (known, [classes.index(MARKED if i in marked else NORMAL_CLASS) for i in known])
-            for file, known in chosen.items()
-            if known
+            file: (usable, [classes.index(MARKED if i in marked else NORMAL_CLASS) for i in usable])
+            for file, usable in chosen.items()
+            if usable
         }
         if TRAIN not in files:
             raise DataError(
@@ -96,8 +96,8 @@ class FolderLayout:
             return dataclasses.replace(
                 self, normal=None, doubt="each of the pictures has a mask that marks something in it"
             )
-        bare = [[i for i in known if i not in self.masks] for known, _ in files.values()]
-        empty = [sum(i in self.masks and i not in marked for i in known) for known, _ in files.values()]
+        bare = [[i for i in usable if i not in self.masks] for usable, _ in files.values()]
+        empty = [sum(i in self.masks and i not in marked for i in usable) for usable, _ in files.values()]
         without = counted(sum(map(len, bare)), "picture has no mask", "pictures have no mask") if any(bare) else ""
         doubt = self.doubt if self.sets else ""
         if not doubt and any(missing and sound for missing, sound in zip(bare, empty, strict=True)):
@@ -158,13 +158,13 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> FolderLa
     names = _one_normal(_one_spelling(names, roles), roles)
     divided = any(place.role for place in pictures.values())
     normal, doubt = _normal(names, roles, [parts[-1] for parts in map(split_path, empty) if not junk(parts)], divided)
-    told = by_masks or any(map(sense, said))
+    is_told = by_masks or any(map(sense, said))
     odd, remark, many = odd_ones({i: split[i][-1] for i in untold if names[i] == normal})
     if many:
-        renamed = {normal: normal if told else NORMAL_CLASS}
+        renamed = {normal: normal if is_told else NORMAL_CLASS}
         names = {i: ANOMALOUS_CLASS if i in odd else renamed.get(name) or name for i, name in names.items()}
         normal, doubt = None, remark
-    elif not told and normal and not remark:
+    elif not is_told and normal and not remark:
         remark = kinds_of([split[i][-1] for i, name in names.items() if name == normal])
     present = {roles[i] for i in names}
     if {Role.TRAIN, Role.VAL, Role.TEST} <= present:
@@ -186,7 +186,7 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> FolderLa
         doubt=doubt,
         masks=by_value(fits),
         by_masks=by_masks,
-        told=told,
+        told=is_told,
         by_names=many,
         sets=sets,
         alone=_alone({name: [split[i] for i in chosen] for name, chosen in sets.items()}),
@@ -197,11 +197,11 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> FolderLa
 def _drawn(split: Sequence[Parts]) -> dict[int, str]:
     """Pictures called as another one beside them, with `_overlay`, `_heatmap` … after it."""
     stems = [(parts[:-1], stem_of(parts[-1])) for parts in split]
-    known = set(stems)
+    originals = set(stems)
     return {
         i: DRAWN
         for i, (folder, stem) in enumerate(stems)
-        if (plain := DRAWN_AFFIX.sub("", stem)) != stem and (folder, plain) in known
+        if (plain := DRAWN_AFFIX.sub("", stem)) != stem and (folder, plain) in originals
     }
 
 
@@ -217,16 +217,14 @@ def _unused(pictures: Mapping[int, Placement]) -> dict[int, str]:
 
 def _unsaid(names: Mapping[int, str], roles: Mapping[int, Role], masked: Iterable[int | None]) -> dict[int, str]:
     """Pictures that are not for training and lie in no class, unless masks tell what those of their role are."""
-    told = {Role.TRAIN, *(roles[i] for i in masked if i is not None and i in roles)}
-    return {i: UNSAID for i, name in names.items() if not name and roles[i] not in told}
+    roles_told = {Role.TRAIN, *(roles[i] for i in masked if i is not None and i in roles)}
+    return {i: UNSAID for i, name in names.items() if not name and roles[i] not in roles_told}
 
 
 def _files(
     names: Mapping[int, str], roles: Mapping[int, Role], classes: Sequence[str], present: Collection[Role]
 ) -> dict[str, tuple[Indices, list[int]]]:
-    """Indices of the pictures of each file, and of their classes; validation pictures are the test where there is
-    no other.
-    """
+    """Indices of each file's pictures, and of their classes; validation pictures are the test where there is none."""
     tested = None if Role.TRAIN not in present else Role.TEST if Role.TEST in present else Role.VAL
     by_file = by_value({i: TEST if roles[i] is tested else TRAIN for i in sorted(names)})
     return {
@@ -270,10 +268,10 @@ def _find_sets(
 
 def _require_pictures(pictures: int, masks: int, left_out: Mapping[int, str]) -> None:
     if not pictures:
-        found = [counted_as(count, reason) for reason, count in Counter(left_out.values()).items()]
-        found += [f"{counted(masks, 'mask')}, by the names of their folders"] if masks else []
+        counts = [counted_as(count, reason) for reason, count in Counter(left_out.values()).items()]
+        counts += [f"{counted(masks, 'mask')}, by the names of their folders"] if masks else []
         raise DataError(
-            f"no folder says of any picture what it is; found: {'; '.join(found)}; name the very folder of the "
+            f"no folder says of any picture what it is; found: {'; '.join(counts)}; name the very folder of the "
             "normal pictures, or put them into a folder called good"
         )
 
@@ -288,11 +286,11 @@ def _class_names(rests: Mapping[int, Parts], roles: Mapping[int, Role]) -> dict[
     counts = Counter({rest[wrapped:]: count for rest, count in counts.items()})
     level = _class_level({rest: count for rest, count in counts.items() if rest})
     for file in set(roles.values()):
-        found = {rest[wrapped:] for i, rest in rests.items() if roles[i] is file}
-        shallow = {rest for rest in found if len(rest) <= level}
-        if file is Role.TRAIN and shallow and shallow != found:
+        folders_of_role = {rest[wrapped:] for i, rest in rests.items() if roles[i] is file}
+        shallow = {rest for rest in folders_of_role if len(rest) <= level}
+        if file is Role.TRAIN and shallow and shallow != folders_of_role:
             loose = sum(roles[i] is file and len(rest[wrapped:]) <= level for i, rest in rests.items())
-            folders = {rest[len(min(shallow, key=len))] for rest in found - shallow}
+            folders = {rest[len(min(shallow, key=len))] for rest in folders_of_role - shallow}
             raise DataError(
                 f"{counted(loose, 'picture lies', 'pictures lie')} beside {folders_called(folders)}; move "
                 f"them into a folder called good or bad, or {some(folders)} elsewhere; or name one folder alone"
@@ -346,7 +344,7 @@ def _numbered(rests: Iterable[Parts]) -> bool:
     return (
         all(any(map(str.isdigit, first)) for first in inner)
         and 1 < len(common) < len(inner)
-        and sum(found == common for found in inner.values()) > SAME_FOLDERS * len(inner)
+        and sum(names == common for names in inner.values()) > SAME_FOLDERS * len(inner)
     )
 
 
@@ -364,7 +362,7 @@ def _match(
     for i, place in pictures.items():
         at[_folded(place.rest), stems[i]].append(i)
         called[stems[i]].append(i)
-    found = {}
+    picture_of = {}
     for mask, place in masks.items():
         where, stem = _folded(place.rest), stems[mask]
         plain = MASK_AFFIX.sub("", stem) or stem
@@ -376,9 +374,9 @@ def _match(
             of_role = [i for i in candidates if place.role in (None, pictures[i].role)]
             tested = [i for i in of_role if pictures[i].role is Role.TEST]
             if len(of_role) == 1 or len(tested) == 1:
-                found[mask] = (tested or of_role)[0]
+                picture_of[mask] = (tested or of_role)[0]
                 break
-    return found
+    return picture_of
 
 
 def _ends_alike(folders: Parts, others: Parts) -> bool:

@@ -83,9 +83,9 @@ class PictureData:
             raise _with_tree(DataError(f"{source.name}: {error}"), listing) from error
         if layout.by_masks:
             masked = list(layout.masks)
-            masks, known, _ = data._read_masks([listing.paths[i] for i in masked], MASKS_LOOKED_AT)
+            masks, usable, _ = data._read_masks([listing.paths[i] for i in masked], MASKS_LOOKED_AT)
             marked = {i for i, mask in zip(masked, masks, strict=True) if mask.any()}
-            layout = layout.marked(marked, {i for i, is_known in zip(masked, known, strict=True) if not is_known})
+            layout = layout.marked(marked, {i for i, is_usable in zip(masked, usable, strict=True) if not is_usable})
         trained = [source.inside(listing.paths[i]) for i in layout.files[TRAIN][0]]
         return replace(data, layout=layout.with_unread(find_annotations(listing.annotations, trained, source.head)))
 
@@ -116,9 +116,7 @@ class PictureData:
         return self.listing.take([i for of in files for i, label in zip(*of, strict=True) if label in wanted])
 
     def learning(self, normal: Collection[int]) -> "PictureData":
-        """The same where the classes at the indices `normal` are learned from: how pictures are seen is found out
-        by these alone.
-        """
+        """The same, learning from the classes at the indices `normal`, which alone say how pictures are seen."""
         return replace(self, learned=frozenset(normal))
 
     def as_one(self) -> "PictureData":
@@ -133,8 +131,8 @@ class PictureData:
         good = [name for name in self.classes if sense(name) > 0] or [
             name for name in self.classes if len(self.classes) > 1 and sense(name) == 0
         ]
-        known = len(good) == 1 or (bool(good) and sense(good[0]) > 0)
-        choice = setting("normal", ",".join(good) if known else "CLASS")
+        is_clear = len(good) == 1 or (bool(good) and sense(good[0]) > 0)
+        choice = setting("normal", ",".join(good) if is_clear else "CLASS")
         if self.layout.sets:
             one = f"name one of them, as in {setting('dataset', alone)}; or " if (alone := self._alone) else ""
             what = f"{one}take them together with {choice}"
@@ -142,9 +140,9 @@ class PictureData:
             what = f"say {setting('normal', 'all')} if all of them are normal; or {INTO_FOLDERS}"
         else:
             everything = f"{setting('normal', 'all')} if everything is"
-            what = f"say what is normal, {'as in' if known else 'with'} {choice}, or {everything}"
+            what = f"say what is normal, {'as in' if is_clear else 'with'} {choice}, or {everything}"
             loose = self.layout.by_names or self.layout.by_masks
-            if len(good) == 1 or not known:
+            if len(good) == 1 or not is_clear:
                 what += f"; or {INTO_FOLDERS if loose else 'call the folder of the normal ones good'}"
         return _with_tree(UsageError(f"{setting('normal')} is needed: {said}{what}"), self.listing)
 
@@ -171,28 +169,26 @@ class PictureData:
     def _learned(self) -> Integers:
         """The training pictures that are learned from; all of them where that is not known, or none is."""
         indices, labels = self.layout.files[TRAIN]
-        known = [i for i, label in zip(indices, labels, strict=True) if self.learned and label in self.learned]
-        return np.array(known or indices)
+        learned = [i for i, label in zip(indices, labels, strict=True) if self.learned and label in self.learned]
+        return np.array(learned or indices)
 
     @cached_property
     def _looked_at(self) -> Records:
-        """What some of the pictures that are learned from look like; of more than 8 bits, between their own black
-        and white.
-        """
+        """Some of the pictures that are learned from; of more than 8 bits, between their own black and white."""
         good = self._look(LOOK)
         intensity = find_intensity(*_kinds_and_samples(good), None)
         return self._look(replace(LOOK, intensity=intensity)) if intensity else good
 
     def _look(self, target: Target) -> Records:
         indices = self._learned
-        some = indices[np.linspace(0, len(indices) - 1, min(LOOKED_AT, len(indices))).astype(int)]
+        sample = indices[np.linspace(0, len(indices) - 1, min(LOOKED_AT, len(indices))).astype(int)]
         with Decoders(self.source, target) as decoders:
-            records = decoders.decode(*self.listing.at(some))
+            records = decoders.decode(*self.listing.at(sample))
         good: Records = records[records["error"] == b""]
         if not len(good):
-            first = f"{shown(self.listing.paths[some[0]])}: {records['error'][0].decode()}"
+            first = f"{shown(self.listing.paths[sample[0]])}: {records['error'][0].decode()}"
             raise DataError(
-                f"not one of {counted(len(some), 'picture')} in {self.name} can be read; the first {first}"
+                f"not one of {counted(len(sample), 'picture')} in {self.name} can be read; the first {first}"
             )
         return good
 
@@ -254,8 +250,8 @@ class PictureData:
         masked = {self.listing.paths[picture] for picture in self.layout.masks}
         if masked.isdisjoint(names):
             return None
-        masks, known, bad = self._read_masks(names, preprocessing)
-        empty = 0 if self.layout.by_masks else int((known & ~masks.flatten(1).any(dim=1)).sum())
+        masks, usable, bad = self._read_masks(names, preprocessing)
+        empty = 0 if self.layout.by_masks else int((usable & ~masks.flatten(1).any(dim=1)).sum())
         if bad:
             pictures = "its picture is" if len(bad) == 1 else "their pictures are"
             logger.info(
@@ -264,7 +260,7 @@ class PictureData:
             )
         if empty:
             logger.info(f"masks: {empty:,} {'marks' if empty == 1 else 'mark'} nothing as defective")
-        return masks, known
+        return masks, usable
 
     def _read_masks(self, names: Sequence[bytes], preprocessing: Preprocessing) -> tuple[Tensor, Tensor, list[str]]:
         """The same, and the masks that cannot be used, each with the reason."""
@@ -276,18 +272,18 @@ class PictureData:
         pictures = self._records(np.array([at_path[names[i]] for i in owners]), Target((1, 1, 1)))
         sizes = [(int(of["width"]), int(of["height"])) for of in itertools.chain.from_iterable(pictures)]
         records = itertools.chain.from_iterable(self._records(wanted, target))
-        masks, known = torch.zeros(len(names), *target.shape[1:], dtype=torch.bool), torch.zeros(len(names)).bool()
-        known[owners] = True
+        masks, usable = torch.zeros(len(names), *target.shape[1:], dtype=torch.bool), torch.zeros(len(names)).bool()
+        usable[owners] = True
         bad = list[str]()
         for owner, mask, size, record in zip(owners, wanted, sizes, records, strict=True):
             error = record["error"].decode() or check_size((record["width"], record["height"]), size)
             if error:
-                known[owner] = False
+                usable[owner] = False
                 bad.append(f"{shown(self.listing.paths[mask])}: {error}")
             else:
                 masks[owner] |= torch.from_numpy(record["pixels"][0] > 0)
-        masks[~known] = False
-        return masks, known, bad
+        masks[~usable] = False
+        return masks, usable, bad
 
     def _decode(self, indices: Integers, preprocessing: Preprocessing) -> "_Decoded":
         shape = (len(indices), *preprocessing.shape)

@@ -34,8 +34,8 @@ def describe_layout(layout: FolderLayout, listing: Listing, normal: Collection[i
 
 def _left_out(listing: Listing, layout: FolderLayout | None) -> list[str]:
     """How many files are used for nothing, a line for each of the reasons, which are phrases in plural."""
-    found = layout.left_out if layout else {}
-    reasons = Counter({reason: len(indices) for reason, indices in found.items()}) + Counter(listing.left_out)
+    left_out = layout.left_out if layout else {}
+    reasons = Counter({reason: len(indices) for reason, indices in left_out.items()}) + Counter(listing.left_out)
     return [f"left out: {counted_as(count, reason)}" for reason, count in sorted(reasons.items())]
 
 
@@ -94,9 +94,7 @@ def _use(file: str, is_normal: bool, tested: bool, purpose: str) -> str:
 
 
 def folder_tree(paths: Iterable[bytes], empty: Iterable[bytes] = ()) -> list[str]:
-    """The folders that pictures at these paths lie in, and empty ones, each with how many are below it; as many lines
-    as can be overlooked.
-    """
+    """The folders that pictures lie in, and empty ones, each with how many are below it; as many as can be read."""
     counts = Counter({split_path(path): 0 for path in empty})
     for path in paths:
         folders = split_path(path)[:-1]

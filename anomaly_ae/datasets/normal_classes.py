@@ -50,7 +50,7 @@ def _indices(text: str, classes: Sequence[str]) -> set[int]:
     parts = [part.strip() for part in text.split(",")]
     if not any(parts):
         return set()
-    found = set[int]()
+    indices = set[int]()
     while parts:
         joined = [",".join(parts[:end]) for end in range(len(parts), 1, -1)]
         longest = next((name for name in joined if _named(name, classes) is not None), parts[0])
@@ -58,9 +58,9 @@ def _indices(text: str, classes: Sequence[str]) -> set[int]:
             raise UsageError(
                 f"{setting('normal')} was given {text!r}, with nothing between two commas or after one; {_examples()}"
             )
-        found.update(_part(longest, classes))
+        indices.update(_part(longest, classes))
         del parts[: longest.count(",") + 1]
-    return found
+    return indices
 
 
 def _part(part: str, classes: Sequence[str]) -> Sequence[int]:
@@ -77,8 +77,8 @@ def _part(part: str, classes: Sequence[str]) -> Sequence[int]:
         raise UsageError(f"there is no class {part}; the classes are {', '.join(classes)}")
     by_number = names or {i: i for i in range(len(classes))}
     if missing := [number for number in (first, last) if number not in by_number.values()]:
-        known = "called" if names else f"0 to {len(classes) - 1}:"
-        raise UsageError(f"there is no class {missing[0]}; the classes are {known} {', '.join(classes)}")
+        range_words = "called" if names else f"0 to {len(classes) - 1}:"
+        raise UsageError(f"there is no class {missing[0]}; the classes are {range_words} {', '.join(classes)}")
     return [i for i, number in by_number.items() if first <= number <= last]
 
 

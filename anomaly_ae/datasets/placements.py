@@ -29,9 +29,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Kind:
-    """What a folder is for, by its name and its neighbours': a role, and perhaps a class; masks; or nothing, as
-    `images`.
-    """
+    """What a folder is for, by its and its neighbours' names: a role, perhaps a class; masks; or nothing."""
 
     role: Role | None = None
     rest: str = ""
@@ -110,9 +108,9 @@ def _masks_beside(folders: Mapping[int, Parts], stems: Mapping[int, str]) -> dic
         for i, folder in folders.items()
         if (plain := MASK_AFFIX.sub("", stems[i])) not in ("", stems[i]) and not any(map(is_mask_folder, folder))
     }
-    found = {i: at.get((folders[i], plain)) for i, (plain, _) in affixed.items()}
-    used = {affixed[i][1] for i, picture in found.items() if picture is not None}
-    return {i: picture for i, picture in found.items() if picture is not None or affixed[i][1] in used}
+    picture_of = {i: at.get((folders[i], plain)) for i, (plain, _) in affixed.items()}
+    used = {affixed[i][1] for i, picture in picture_of.items() if picture is not None}
+    return {i: picture for i, picture in picture_of.items() if picture is not None or affixed[i][1] in used}
 
 
 def _paired(split: Mapping[int, Parts]) -> dict[int, int | None]:
@@ -123,10 +121,10 @@ def _paired(split: Mapping[int, Parts]) -> dict[int, int | None]:
     for i, (*folder, name) in split.items():
         folders[tuple(folder)][name.lower().endswith(JPEG)][stem_of(name)] = i
     return {
-        mask: found[True][stem]
-        for found in folders.values()
-        if found[True].keys() == found[False].keys()
-        for stem, mask in found[False].items()
+        mask: by_kind[True][stem]
+        for by_kind in folders.values()
+        if by_kind[True].keys() == by_kind[False].keys()
+        for stem, mask in by_kind[False].items()
     }
 
 
@@ -139,7 +137,7 @@ def _kinds(
     several others it may be a class. Raises `DataError` when `labels` may be that or masks as well.
     """
     masks = {name for name in names if is_mask_folder(name)}
-    roles = {name: Kind(*found) for name in names - masks if (found := role(name))[0]}
+    roles = {name: Kind(*role_and_class) for name in names - masks if (role_and_class := role(name))[0]}
     containers = {name for name in names - masks if is_container(name)}
     perhaps = {name for name in names if may_be_mask_folder(name) and _fits(parent, name, files, stems)}
     others = names - masks - roles.keys() - containers - perhaps
@@ -170,15 +168,15 @@ def _fits(parent: Parts, name: str, files: Mapping[Parts, Sequence[int]], stems:
 
 
 def _place(folder: Parts, kinds: Mapping[Parts, Mapping[str, Kind]]) -> Placement:
-    found, is_mask, before, after = None, False, list[str](), list[str]()
+    first_role, is_mask, before, after = None, False, list[str](), list[str]()
     for depth, name in enumerate(folder):
         kind = kinds[folder[:depth]].get(name)
         if kind is None:
-            (after if found or is_mask else before).append(name)
+            (after if first_role or is_mask else before).append(name)
             continue
-        found, is_mask = found or kind.role, is_mask or kind.is_mask
+        first_role, is_mask = first_role or kind.role, is_mask or kind.is_mask
         after += [kind.rest] if kind.rest else []
-    return Placement(found, is_mask, tuple(before), tuple(after))
+    return Placement(first_role, is_mask, tuple(before), tuple(after))
 
 
 def by_value(mapping: Mapping[K, V]) -> dict[V, tuple[K, ...]]:

@@ -258,10 +258,10 @@ def split_dataset(
     official = "test" in dataset.files
     labels = dataset.files["train"].labels.where(copies.used("train", len(dataset.files["train"])), NO_CLASS)
     pieces = _pieces(labels, normal)
-    found = sum(len(piece.indices) for piece in pieces)
+    count = sum(len(piece.indices) for piece in pieces)
     usual = WITH_OFFICIAL_TEST if official else WITHOUT_OFFICIAL_TEST
     inexact = sum(piece.inexact for piece in pieces)
-    shares = _shares(usual, (needed + inexact) / max(1, found))
+    shares = _shares(usual, (needed + inexact) / max(1, count))
     generator = torch.Generator().manual_seed(seed)
     cut = [piece.cut(shares, generator) for piece in pieces] or [(NO_INDICES,) * len(SPLIT_PARTS)]
     fit, validation, calibration, test = (torch.cat(part).sort().values for part in zip(*cut, strict=True))
@@ -274,7 +274,7 @@ def split_dataset(
     if min(map(len, (fit, validation, calibration, test))) == 0:
         enough = max(len(SPLIT_PARTS), math.ceil((needed + inexact) / MOST_CALIBRATION))
         raise DataError(
-            f"{counted(found, 'normal image is', 'normal images are')} too few for fit, validation, calibration and "
+            f"{counted(count, 'normal image is', 'normal images are')} too few for fit, validation, calibration and "
             f"test; with {enough:,} they are enough for this false-alarm rate"
         )
     used = {*fit.tolist(), *validation.tolist(), *calibration.tolist()}
@@ -285,7 +285,7 @@ def split_dataset(
         calibration=Part.of(dataset, "train", calibration),
         test=Part.of(dataset, "test" if official else "train", test),
         copies=torch.unique(dataset.files["train"].take(copied).hashes()),
-        most_calibration=int(MOST_CALIBRATION * found - inexact),
+        most_calibration=int(MOST_CALIBRATION * count - inexact),
         groups=sum(len(torch.unique(piece.groups)) for piece in pieces if piece.groups is not None),
     )
 

@@ -49,14 +49,14 @@ def find_annotations(
         for words in (_words(path, read(path, MOST_ANNOTATION_BYTES)),)
         if not sure.isdisjoint(words) or len(stems & words) > MOST_CHANCE * len(stems)
     ]
-    found = [
+    groups = [
         (f"{ending} file", "called as a picture", "called as pictures", paths) for ending, paths in called.items()
     ]
-    found += [("file", "with names of pictures", "with names of pictures", naming)] if naming else []
+    groups += [("file", "with names of pictures", "with names of pictures", naming)] if naming else []
     return [
         f"{counted(len(paths), noun)} {one if len(paths) == 1 else many}, {'as ' if len(paths) > 1 else ''}"
         f"{'/'.join(split_path(paths[0]))}"
-        for noun, one, many, paths in found
+        for noun, one, many, paths in groups
     ]
 
 

@@ -59,11 +59,11 @@ class Decoders:
         fetched = self.source.fetch(paths, sizes)
         if fetched is None:
             return self._ask([self.source.locate(path) for path in paths], contents=False)
-        records = self._ask([b"" if isinstance(found, Exception) else found for found in fetched], contents=True)
-        for record, found in zip(records, fetched, strict=True):
-            if isinstance(found, Exception):
-                set_error(record, reason(found))
-                record["missing"] = missing(found)
+        records = self._ask([b"" if isinstance(each, Exception) else each for each in fetched], contents=True)
+        for record, content in zip(records, fetched, strict=True):
+            if isinstance(content, Exception):
+                set_error(record, reason(content))
+                record["missing"] = missing(content)
         return records
 
     def close(self) -> None:

@@ -82,8 +82,8 @@ class DeepImage:
         """It with 8 bits, gray or RGB, over black, and the share of its values that lay beyond black or white and was
         clipped; what is no number counts as such, and is black.
         """
-        own = intensity is not None and intensity.kind == self.kind
-        low, high = (intensity.low, intensity.high) if intensity and own else (0, self.white)
+        is_same_kind = intensity is not None and intensity.kind == self.kind
+        low, high = (intensity.low, intensity.high) if intensity and is_same_kind else (0, self.white)
         planes, clipped = zip(*(to_bytes(plane, low, high) for plane in np.moveaxis(self.values, 2, 0)), strict=True)
         pixels = np.stack(planes, axis=2)
         if self.inverted:
@@ -95,9 +95,9 @@ class DeepImage:
     def sample(self, count: int) -> Values:
         """So many of its values in order, the least first and the most last, between them evenly chosen ones."""
         values = self.values[np.isfinite(self.values)].astype(np.float64)
-        some = np.sort(values[np.linspace(0, len(values) - 1, count).astype(int)])
-        some[0], some[-1] = values.min(), values.max()
-        return some
+        chosen = np.sort(values[np.linspace(0, len(values) - 1, count).astype(int)])
+        chosen[0], chosen[-1] = values.min(), values.max()
+        return chosen
 
 
 def kind_of(image: Image.Image) -> str:
@@ -189,8 +189,8 @@ def _netpbm_white(image: Image.Image) -> int | None:
         return None
     if part.args == "I;16B":
         return 65_535
-    told = part.args[1] if part.codec_name in ("ppm", "ppm_plain") and isinstance(part.args, tuple) else 0
-    return int(told) if told > WHITE[EIGHT] and image.mode in ("I", "RGB") else None
+    white = part.args[1] if part.codec_name in ("ppm", "ppm_plain") and isinstance(part.args, tuple) else 0
+    return int(white) if white > WHITE[EIGHT] and image.mode in ("I", "RGB") else None
 
 
 def _read_netpbm(image: Image.Image) -> Array:

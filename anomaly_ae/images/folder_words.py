@@ -143,14 +143,14 @@ def sense(name: str) -> Sense:
     words = _words(name)
     if (whole := WHOLE_NAMES.get(name.casefold()) or _known("".join(words))) is not Sense.NOTHING:
         return whole
-    found, negated = [], False
+    meanings, negated = [], False
     for word, following in pairwise((*words, "")):
         if word in NEGATIONS or (word == "free" and following in ("of", "from")):
             negated = True
         elif said := _known(word):
-            found.append(-said if negated or following in AFTERWARDS else said)
+            meanings.append(-said if negated or following in AFTERWARDS else said)
             negated = False
-    return Sense(min(found, default=0))
+    return Sense(min(meanings, default=0))
 
 
 def _known(word: str) -> Sense:
@@ -204,9 +204,7 @@ def _words(name: str) -> tuple[str, ...]:
 
 
 def same_class(name: str) -> str:
-    """What is the same of two names that people take for one: written with other capitals, or composed otherwise, as
-    macOS does.
-    """
+    """What is the same of names that people take for one: with other capitals, or composed otherwise (macOS)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

@@ -43,9 +43,7 @@ class ImageSet:
         return sha256(shape, self.images.contiguous().numpy().data, names)
 
     def relabelled(self, classes: Sequence[str], others: Sequence[str]) -> "ImageSet":
-        """The same with labels that are indices in `others`, where every class of these images is called as in
-        `classes`.
-        """
+        """The same with labels that are indices in `others`, where their classes are called as in `classes`."""
         if tuple(classes) == tuple(others):
             return self
         moved = torch.tensor([others.index(name) if name in others else -1 for name in classes])

@@ -121,10 +121,10 @@ def intensity_differences(intensity: Intensity | None, kinds: Array, clipped: Ar
                 + (f", or train with {setting('intensity', 'LOW:HIGH')}" if trained == EIGHT else "")
             )
     if count := int((clipped > NOTABLE).sum()):
-        own = f" ({intensity.words})" if intensity else ""
+        limits = f" ({intensity.words})" if intensity else ""
         words.append(
             f"{counted(count, 'picture has', 'pictures have')} more than {NOTABLE:.0%} of values beyond black and "
-            f"white{own}; these were clipped"
+            f"white{limits}; these were clipped"
         )
     return words
 

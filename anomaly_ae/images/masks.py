@@ -58,9 +58,7 @@ def cover(defective: Bools, seen: tuple[float, float, float, float], size: tuple
 
 
 def check_size(mask: tuple[int, int], picture: tuple[int, int]) -> str | None:
-    """What is wrong with a mask of another size (width, height) than its picture; nothing if it is the same picture
-    made smaller or larger.
-    """
+    """What is wrong with a mask of another size (width, height) than its picture; nothing if proportions agree."""
     short, long = sorted((mask[0] * picture[1], mask[1] * picture[0]))
     one_pixel = 1 + 1 / max(1, min(*mask, *picture))
     if long <= short * max(one_pixel, 1 + ASPECT):

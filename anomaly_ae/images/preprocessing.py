@@ -105,9 +105,10 @@ class Preprocessing:
         if type(images) is np.ndarray and images.dtype.kind in "uif":  # a masked array would lose its mask
             kind: np.dtype[Any] = images.dtype.newbyteorder("=") if images.dtype.itemsize <= 8 else np.dtype(float)
             return torch.from_numpy(np.array(images, kind, order="C"))  # a copy: of flipped and read-only views, too
-        given = f"{type(images).__name__} of {images.dtype}" if hasattr(images, "dtype") else type(images).__name__
+        of_what = f" of {images.dtype}" if hasattr(images, "dtype") else ""
         raise DataError(
-            f"images are a torch tensor, a NumPy array of numbers or Pillow images, and these are: {given}"
+            "images are a torch tensor, a NumPy array of numbers or Pillow images, and these are: "
+            f"{type(images).__name__}{of_what}"
         )
 
     def _scale(self, images: Tensor) -> tuple[Tensor, list[str]]:

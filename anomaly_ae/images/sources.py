@@ -81,7 +81,7 @@ class Listing:
     @classmethod
     def of(
         cls,
-        found: Collection[tuple[bytes, int, int]],
+        files: Collection[tuple[bytes, int, int]],
         skipped: Sequence[bytes] = (),
         unread: Iterable[str] = (),
         repeated: int = 0,
@@ -91,7 +91,7 @@ class Listing:
 
         skipped: paths of files that are no images; repeated: folders that links lead to once more
         """
-        paths, sizes, times = zip(*sorted(found), strict=True) if found else ((), (), ())
+        paths, sizes, times = zip(*sorted(files), strict=True) if files else ((), (), ())
         left_out = dict(Counter(what for path in skipped if (what := _unreadable(path))))
         if repeated:
             left_out["folders that links lead to once more"] = repeated
@@ -178,10 +178,10 @@ class Folder(Source):
     """All files below a folder and those that links in it lead to, each folder once."""
 
     def list(self) -> Listing:
-        walk = _Walk(os.fsencode(self.name))
-        found = list(walk.images())
-        empty = _empty(walk.folders, found)
-        return self._require(Listing.of(found, walk.skipped, walk.unread, walk.repeated, empty))
+        walk = _FolderWalk(os.fsencode(self.name))
+        files = list(walk.images())
+        empty = _empty(walk.folders, files)
+        return self._require(Listing.of(files, walk.skipped, walk.unread, walk.repeated, empty))
 
     def locate(self, path: bytes) -> bytes:
         return os.path.join(os.fsencode(self.name), path)
@@ -201,12 +201,12 @@ class PathList(Source):
             content = Path(self.name).read_bytes().removeprefix(codecs.BOM_UTF8)
             lines = content.split(b"\0" if b"\0" in content else b"\n")
             paths = [line.rstrip(b"\r") for line in lines if line.strip()]
-        found = {path: _stat(path) for path in paths}
-        if set(found.values()) <= {(NOT_KNOWN, NOT_KNOWN)}:
+        files = {path: _stat(path) for path in paths}
+        if set(files.values()) <= {(NOT_KNOWN, NOT_KNOWN)}:
             raise DataMissing(f"{self.name} is no image, and as a list of paths it names no file that is there")
-        images = {path: known for path, known in found.items() if known == (NOT_KNOWN, NOT_KNOWN) or _is_image(path)}
+        images = {path: about for path, about in files.items() if about == (NOT_KNOWN, NOT_KNOWN) or _is_image(path)}
         return self._require(
-            Listing.of([(path, *known) for path, known in images.items()], [*found.keys() - images.keys()])
+            Listing.of([(path, *about) for path, about in images.items()], [*files.keys() - images.keys()])
         )
 
     def locate(self, path: bytes) -> bytes:
@@ -251,8 +251,8 @@ class Address(Source):
         return os.fsencode(self._before) + path
 
     def head(self, path: bytes, count: int) -> bytes:
-        (found,) = self._opened[0].cat_ranges([os.fsdecode(self.locate(path))], 0, count, on_error="return")
-        return b"" if isinstance(found, Exception) else bytes(found)
+        (content,) = self._opened[0].cat_ranges([os.fsdecode(self.locate(path))], 0, count, on_error="return")
+        return b"" if isinstance(content, Exception) else bytes(content)
 
     def fetch(self, paths: Sequence[bytes], sizes: Integers) -> Contents | None:
         system, whole = self._opened[0], [os.fsdecode(self.locate(path)) for path in paths]
@@ -316,7 +316,7 @@ def has_ending(path: bytes) -> bool:
     return path.lower().endswith(IMAGE_ENDINGS)
 
 
-class _Walk:
+class _FolderWalk:
     """Goes through a folder once, without recursion, and keeps count.
 
     Folders that lie in it come first, then those that links lead to, so that what a folder is called does not depend
@@ -420,13 +420,13 @@ def _stat(path: bytes) -> tuple[int, int]:
 
 def _time(info: dict[str, Any]) -> int:
     """The time of the last change that a file system tells of, in ns."""
-    told = next((info[key] for key in TIMES if info.get(key)), None)
-    if isinstance(told, str):
+    when = next((info[key] for key in TIMES if info.get(key)), None)
+    if isinstance(when, str):
         with contextlib.suppress(ValueError):  # written in some other way
-            told = datetime.fromisoformat(told)
-    if isinstance(told, datetime):
-        told = (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
-    return round(told * 1e9) if isinstance(told, int | float) else NOT_KNOWN
+            when = datetime.fromisoformat(when)
+    if isinstance(when, datetime):
+        when = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    return round(when * 1e9) if isinstance(when, int | float) else NOT_KNOWN
 
 
 def _unfetched(error: Exception) -> DataMissing:

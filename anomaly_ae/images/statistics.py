@@ -39,7 +39,9 @@ class Profile:
     @classmethod
     def of(cls, images: Tensor) -> "Profile":
         """The profile of images, uint8 or float in [0, 1], (N, C, H, W)."""
-        return cls(*(_range(values) for values in brightness_contrast(images)))
+        ends = torch.tensor(USUAL, dtype=torch.float64)
+        brightness, contrast = (tuple(torch.quantile(each, ends).tolist()) for each in brightness_contrast(images))
+        return cls(brightness, contrast)
 
     def differences(self, images: Tensor) -> list[str]:
         """How a batch, uint8 or float in [0, 1], (N, C, H, W), looks unlike the fit images altogether; often nothing.
@@ -74,10 +76,10 @@ class Profile:
         ]
 
 
-def size_difference(given: tuple[int, int], wanted: tuple[int, int], resize_mode: str = STRETCH) -> str | None:
+def size_difference(size: tuple[int, int], wanted: tuple[int, int], resize_mode: str = STRETCH) -> str | None:
     """A word on images whose height and width had to be stretched, or enlarged to more than twice; else None."""
-    up, wide = wanted[0] / given[0], wanted[1] / given[1]
-    shape = f"the images are {given[0]}×{given[1]} and the detector works at {wanted[0]}×{wanted[1]}"
+    up, wide = wanted[0] / size[0], wanted[1] / size[1]
+    shape = f"the images are {size[0]}×{size[1]} and the detector works at {wanted[0]}×{wanted[1]}"
     if resize_mode == STRETCH and max(up / wide, wide / up) > MOST_STRETCH:
         return f"{shape}: they are stretched"
     return f"{shape}: they have less detail than those in training" if min(up, wide) > 2 else None
@@ -116,11 +118,6 @@ def brightness_contrast(images: Tensor) -> tuple[Tensor, Tensor]:
     ]
     brightness, contrast = (torch.cat(column) / scale for column in zip(*parts, strict=True))
     return brightness, contrast
-
-
-def _range(values: Tensor) -> tuple[float, float]:
-    low, high = torch.quantile(values, torch.tensor(USUAL, dtype=torch.float64)).tolist()
-    return low, high
 
 
 def _within(value: float, usual: tuple[float, float]) -> bool:

@@ -198,8 +198,8 @@ def proportion_interval(successes: int, trials: int, confidence: float = 0.95) -
     """Clopper and Pearson's exact interval of a proportion, https://doi.org/10.1093/biomet/26.4.404; trials ≥ 1."""
     from scipy.stats import binomtest
 
-    found = binomtest(successes, trials).proportion_ci(confidence, "exact")
-    return float(found.low), float(found.high)
+    interval = binomtest(successes, trials).proportion_ci(confidence, "exact")
+    return float(interval.low), float(interval.high)
 
 
 def best_f1(novel: Floats, normal: Floats) -> tuple[float, float]:

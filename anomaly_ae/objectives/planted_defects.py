@@ -27,5 +27,5 @@ def repair(images: Tensor, outputs: Outputs) -> Tensor:
     logits = outputs.heads[DEFECT]
     planted = outputs.heads.get(PLANTED, torch.zeros_like(logits))
     weight = torch.full_like(logits[:1, :, :1, :1], RARE)
-    told = functional.binary_cross_entropy_with_logits(logits, planted, pos_weight=weight)
-    return told + REPAIRED * functional.mse_loss(outputs.reconstruction, images)
+    localisation = functional.binary_cross_entropy_with_logits(logits, planted, pos_weight=weight)
+    return localisation + REPAIRED * functional.mse_loss(outputs.reconstruction, images)

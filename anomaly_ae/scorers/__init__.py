@@ -60,12 +60,12 @@ def find_scorers(name: str, top_fraction: float | None = None) -> list[type[Scor
     for part in parts:
         if part not in SCORERS:
             raise UnknownName("scorer", part, [*SCORERS, "or several joined by +"])
-    found = [SCORERS[part].build for part in parts]
-    if top_fraction and not any(map(_is_top_mean, found)):
+    scorers = [SCORERS[part].build for part in parts]
+    if top_fraction and not any(map(_is_top_mean, scorers)):
         raise UsageError(
             "top_fraction is for scorers that are the mean of a heat map, as mse, contrast and defect are"
         )
-    return found
+    return scorers
 
 
 def build_scorer(name: str, top_fraction: float | None = None) -> Scorer:

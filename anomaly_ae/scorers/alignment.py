@@ -121,9 +121,7 @@ def aligned_errors(query: Tensor, reference: Tensor, reach: int) -> tuple[Tensor
 
 
 def _errors_to_closest(a: Tensor, b: Tensor, reach: int) -> Tensor:
-    """One direction of `aligned_errors`, (H, W, P), of two (2C, H, W, P), without writing into anything: what a graph
-    can have.
-    """
+    """One direction of `aligned_errors`, (H, W, P), of two (2C, H, W, P), written into nothing, as graphs need it."""
     _, height, width, _ = a.shape
     around = functional.pad(b, (0, 0, *[reach] * 4), value=torch.inf)
     moves = range(2 * reach + 1)

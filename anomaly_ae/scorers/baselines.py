@@ -20,9 +20,7 @@ SUPPORT_SHARE = 0.1  # ν of the one-class SVM: the share of fit images it may l
 
 
 class PrincipalComponents(MapScorer):
-    """`pca`: mean squared error of the reconstruction from the first 32 principal components of the fit images, the
-    smaller side at most 64 pixels.
-    """
+    """`pca`: squared error of the reconstruction from 32 principal components; a smaller side up to 64 pixels."""
 
     def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
         from sklearn.decomposition import PCA

@@ -97,9 +97,7 @@ class FeatureNeighbors(Neighbors):
 
 
 class PixelNeighbors(Neighbors):
-    """`pixel-knn`: distance to the nearest image, pixel by pixel, the smaller side at most 64 pixels; a baseline
-    without learning.
-    """
+    """`pixel-knn`: distance to the nearest image, pixel by pixel, of a smaller side up to 64; learns nothing."""
 
     most_dimensions = 4_096
 

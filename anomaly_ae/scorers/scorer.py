@@ -41,8 +41,8 @@ class ImageBatches:
         for images, outputs in self:
             here = wanted[(wanted >= first) & (wanted < first + len(images))] - first
             for values, read in zip(kept, reads, strict=True):
-                found = read(images, outputs)
-                values.append(found[here.to(found.device)])
+                values_read = read(images, outputs)
+                values.append(values_read[here.to(values_read.device)])
             first += len(images)
         return [torch.cat(values) for values in kept]
 

@@ -17,9 +17,7 @@ SMOOTH = 1 / 128  # σ of the Gaussian that takes single pixels back, of the sma
 
 
 class DefectProbability(MapScorer):
-    """`defect`: -log of the probability that a pixel is sound, as the segmentation head has it; the score is the mean
-    of its highest 0.1 %.
-    """
+    """`defect`: -log of the segmentation head's probability that a pixel is sound; mean of the highest 0.1 %."""
 
     top_fraction = TOP
 
