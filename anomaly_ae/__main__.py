@@ -1,6 +1,6 @@
 """`python -m anomaly_ae`."""
 
-from anomaly_ae.cli import main
+from anomaly_ae.cli import run_and_leave
 
 if __name__ == "__main__":
-    main()
+    run_and_leave()

@@ -24,6 +24,7 @@ from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.reporting.figures import painter
 from anomaly_ae.runs.run_results import TrainResult
 from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.tracking import run_logger
 from anomaly_ae.workflows import evaluate, train
 
 COMMAND = [sys.executable, "-m", "anomaly_ae.cli"]
@@ -130,7 +131,8 @@ def _only_figures_that_are_looked_at() -> Iterator[None]:
             evaluate, "draw_evaluation", lambda *args, **options: draw(*args, **options) if _drawing else {}
         )
         patch.setattr(train, "save_training_figures", lambda *args: save(*args) if _drawing else None)
-        patch.setattr(painter, "start", lambda: None)
+        patch.setattr(painter, "start", lambda *_: None)  # and no process is started for what is done within this one
+        patch.setattr(run_logger, "start", lambda: None)
         yield
 
 

@@ -1,5 +1,7 @@
 """The command line: parse, call, print. Commands are listed by `--help` in the order of these imports."""
 
+import atexit
+import contextlib
 import logging
 import os
 import signal
@@ -18,7 +20,7 @@ from anomaly_ae.runtime.spelling import spelt
 # isort: off
 from anomaly_ae.cli import detector_commands, folder_commands, run_commands, catalogue_commands  # noqa: F401 (they register their commands)
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run_and_leave"]
 
 
 def main() -> None:
@@ -30,6 +32,19 @@ def main() -> None:
     warnings.showwarning = lambda message, *_, **__: logger.warning(one_line(message))
     with spelt(as_flag), shown_by(StderrHandler()):
         sys.exit(_run())
+
+
+def run_and_leave() -> None:
+    """`main` as a program that ends at once, for Python takes a second to tidy up after PyTorch."""
+    try:
+        main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _run() -> int:

@@ -1,5 +1,5 @@
 """`python -m anomaly_ae.cli`."""
 
-from anomaly_ae.cli import main
+from anomaly_ae.cli import run_and_leave
 
-main()
+run_and_leave()

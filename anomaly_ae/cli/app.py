@@ -61,15 +61,8 @@ def without_command(
 
 
 @contextmanager
-def loading(figures: bool = False) -> Iterator[None]:
-    """Around the imports of what a command needs, which are slow where nothing of them was read before.
-
-    figures: whether some will be drawn, by a process that loads what draws meanwhile
-    """
-    if figures:
-        from anomaly_ae.reporting.figures import painter
-
-        painter.start()
+def loading() -> Iterator[None]:
+    """Around the imports of what a command needs, which are slow where nothing of them was read before."""
     with stage("loading PyTorch"):
         yield
 

@@ -138,12 +138,19 @@ def train(
     asked = RunConfig.build(*layers)
     check_config(asked)
     from anomaly_ae.runs.store import RunStore
+    from anomaly_ae.tracking import run_logger
 
     home = RunStore.find(mlruns)
     if resume and no_tracking:
         raise UsageError("--no-tracking is said when a run starts; a resumed run goes on as it was started")
-    with loading(figures=not no_figures):
+    if not no_tracking:
+        run_logger.start()
+    with loading():
         from anomaly_ae.workflows import train
+    if not no_figures:
+        from anomaly_ae.reporting.figures import painter
+
+        painter.start()
     if resume:
         result = train.resume(resume, layers, home=home, save_to=save_to, figures=not no_figures)
     else:
@@ -192,10 +199,17 @@ def evaluate(
     check_dataset(dataset, data_dir)
     rate = None if target_fpr is None else RunConfig.build({"target_fpr": target_fpr}).target_fpr
     from anomaly_ae.runs.store import RunStore
+    from anomaly_ae.tracking import run_logger
 
     home = RunStore.find(mlruns)
-    with loading(figures=not no_figures):
+    if not no_figures:
+        from anomaly_ae.reporting.figures import painter
+
+        painter.start("sklearn.manifold")
+    with loading():
         from anomaly_ae.workflows import evaluate
+    if not home.has_no_store():
+        run_logger.start()
     evaluate.evaluate(
         model,
         dataset=dataset,
@@ -249,7 +263,10 @@ def calibrate(
     asked = dict(locals())
     check_dataset(dataset, data_dir)
     from anomaly_ae.runs.store import RunStore
+    from anomaly_ae.tracking import run_logger
 
+    if not no_tracking:
+        run_logger.start()
     with loading():
         from anomaly_ae.workflows import calibrate
     settings = {key: asked[key] for key in asked if key not in ("no_tracking", "mlruns", "as_json")}

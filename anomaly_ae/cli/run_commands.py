@@ -32,10 +32,16 @@ def run(
 ) -> None:
     """Train and evaluate every cell of a pipeline file and compare them; interrupted, it goes on where it was."""
     from anomaly_ae.runs.store import RunStore
+    from anomaly_ae.tracking import run_logger
 
+    if not no_tracking:
+        run_logger.start()
     with loading():
         from anomaly_ae.workflows.pipeline import run_pipeline
+    if not no_figures and jobs == 1:
+        from anomaly_ae.reporting.figures import painter
 
+        painter.start("sklearn.manifold")
     overrides = [parse_setting(text) for text in settings or []]
     overrides += [("data_dir", data_dir)] if data_dir else []
     home = RunStore.find(mlruns)
@@ -106,8 +112,10 @@ def figures(
     as_json: Json = False,
 ) -> None:
     """Draw the figures of a run again, from what it keeps and its data."""
+    from anomaly_ae.reporting.figures import painter
     from anomaly_ae.runs.store import RunStore
 
+    painter.start("sklearn.manifold")
     with loading():
         from anomaly_ae.workflows import draw
     paths = draw.draw_again(run, home=RunStore.find(mlruns))

@@ -9,9 +9,9 @@ from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
 from anomaly_ae.runs.record import TRAINING, RunRecord
 from anomaly_ae.runs.store import SHORTEST_ID, RunFolder, RunStore
 from anomaly_ae.storage.atomic import write_folder
+from anomaly_ae.tracking.calls import KIND, PARENT
 from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.remote_runs import as_time, list_elsewhere
-from anomaly_ae.tracking.run_logger import KIND, PARENT
 
 NEEDED = ("config.json", "split.json", "result.json", "detector")
 EVALUATION = "evaluation"

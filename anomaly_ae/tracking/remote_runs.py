@@ -11,8 +11,9 @@ from anomaly_ae.runs.record import PIPELINE
 from anomaly_ae.runs.run_results import Listed, RunListing
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger
+from anomaly_ae.tracking.calls import KIND, PARENT
 from anomaly_ae.tracking.client import mlflow_errors, open_client
-from anomaly_ae.tracking.run_logger import KIND, PARENT, mark_dead_runs
+from anomaly_ae.tracking.run_logger import mark_dead_runs
 
 HAS_KIND = f"tags.`{KIND}` LIKE '%'"  # MLflow's way of asking for the runs that have such a tag
 

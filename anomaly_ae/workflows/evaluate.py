@@ -207,7 +207,6 @@ def _keep(
             run_logger = RunLogger(home, run.record.mlflow_run_id)
             if drawn:
                 with stage("drawing the figures"):
-                    run_logger.connect()  # which takes as long
                     finish_figures()
             with stage("logging to MLflow"):
                 run_logger.log_results(run)

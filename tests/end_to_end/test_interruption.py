@@ -1,5 +1,6 @@
 """Real kills: what is lost is the epoch it was in, and what comes out in the end is the same."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -110,21 +111,21 @@ def test_a_run_can_be_in_one_hand_only(cli: Cli, tmp_path: Path) -> None:
     assert run.record.status == KILLED
 
 
-STRUCK_WHILE_MLFLOW_MAKES_THE_RUN = """
+STRIKE = """
 import os, sys
 from mlflow import MlflowClient
-from anomaly_ae.cli import main
 
-real, number = MlflowClient.create_run, int(sys.argv.pop(1))
+real = MlflowClient.create_run
 
 def create(*arguments, **named):
     made = real(*arguments, **named)
-    os.kill(os.getpid(), number)
+    os.kill(os.getppid() if "strike" in sys.argv else os.getpid(), int(os.environ["STRUCK_BY"]))
     return made
 
 MlflowClient.create_run = create
-main()
 """
+HERE = "import strike"  # MLflow is loaded then, and no other process is started for it
+THERE = "run_logger.LOADED += ('strike',)"
 
 
 @pytest.fixture(scope="module")
@@ -136,21 +137,25 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 
 @pytest.mark.parametrize(
-    ("struck_by", "command"),
+    ("where", "struck_by", "command"),
     [
-        (signal.SIGINT, "train --normal 5 --epochs 1 --scorer mse"),
-        (signal.SIGKILL, "train --normal 5 --epochs 1 --scorer mse"),
-        (signal.SIGKILL, "calibrate --target-fpr 0.1"),
-        (signal.SIGKILL, "run five.yaml"),
+        (HERE, signal.SIGINT, "train --normal 5 --epochs 1 --scorer mse"),
+        (HERE, signal.SIGKILL, "train --normal 5 --epochs 1 --scorer mse"),
+        (THERE, signal.SIGINT, "train --normal 5 --epochs 1 --scorer mse"),
+        (THERE, signal.SIGKILL, "calibrate --target-fpr 0.1"),
+        (THERE, signal.SIGKILL, "run five.yaml"),
     ],
 )
 def test_a_run_struck_as_it_begins_is_marked_in_its_folder_and_in_mlflow(
-    small: RunStore, tmp_path: Path, struck_by: signal.Signals, command: str
+    small: RunStore, tmp_path: Path, where: str, struck_by: signal.Signals, command: str
 ) -> None:
     (tmp_path / "five.yaml").write_text("normal: 5\nepochs: 1\n")
+    (tmp_path / "strike.py").write_text(STRIKE)
     before = {run.path for run in small.runs()}
-    called = [sys.executable, "-c", STRUCK_WHILE_MLFLOW_MAKES_THE_RUN, str(int(struck_by)), *command.split()]
-    environment = clean_environment() | {"ANOMALY_AE_MLRUNS": str(small.root)}
+    code = f"from anomaly_ae.cli import main\nfrom anomaly_ae.tracking import run_logger\n{where}\nmain()"
+    called = [sys.executable, "-c", code, *command.split()]
+    environment = clean_environment() | {"ANOMALY_AE_MLRUNS": str(small.root), "STRUCK_BY": str(int(struck_by))}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment.get("PYTHONPATH", "")])
     ended = subprocess.run(
         called,
         cwd=tmp_path,

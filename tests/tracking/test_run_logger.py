@@ -17,7 +17,7 @@ from anomaly_ae.errors import Interrupted, ModelNotFound
 from anomaly_ae.runs.record import FINISHED, KILLED, RUNNING, RunRecord, now
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.storage.atomic import sha256
-from anomaly_ae.tracking import remote_runs, run_logger
+from anomaly_ae.tracking import calls, remote_runs, run_logger
 from anomaly_ae.tracking.client import open_client
 from anomaly_ae.workflows import evaluate, train
 from anomaly_ae.workflows.find_model import find_model
@@ -253,10 +253,9 @@ def test_runs_that_mlflow_has_running_and_that_have_no_folder_are_marked(
     home: RunStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client, ours = open_client(home), {"mlflow.source.name": "anomaly-ae"}
-    left = [client.create_run("0", tags=ours | tags).info.run_id for tags in ({}, {run_logger.FOLDER: "gone"})]
+    left = [client.create_run("0", tags=ours | tags).info.run_id for tags in ({}, {calls.FOLDER: "gone"})]
     begun, other = (
-        client.create_run("0", tags=tags).info.run_id
-        for tags in (ours | {run_logger.FOLDER: "begins"}, {"by": "hand"})
+        client.create_run("0", tags=tags).info.run_id for tags in (ours | {calls.FOLDER: "begins"}, {"by": "hand"})
     )
     with beginning(home, "begins"):
         assert remote_runs.list_runs(home).runs[0].status == RUNNING
