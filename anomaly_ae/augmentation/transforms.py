@@ -13,22 +13,23 @@ Augment = Callable[[Tensor], Tensor]  # float images (N, C, H, W) in [0, 1] -> t
 LIGHT = 0.2  # by which brightness and contrast change at the most
 
 
-def _flip(side: int, images: Tensor) -> Tensor:
+def flip(side: int, images: Tensor) -> Tensor:
     """Half of the images, by chance, mirrored along `side`."""
     return torch.where(_random(images) < 0.5, images.flip(side), images)
 
 
-def _flips(images: Tensor) -> Tensor:
-    return _flip(3, _flip(2, images))
+def flips(images: Tensor) -> Tensor:
+    """Mirrored along both sides, each by chance."""
+    return flip(3, flip(2, images))
 
 
-def _turns(images: Tensor) -> Tensor:
+def turns(images: Tensor) -> Tensor:
     """By 0, 90, 180 or 270 degrees, and mirrored; by 0 or 180 where the images are not square."""
     square = images.shape[2] == images.shape[3]
-    return _flips(torch.where(_random(images) < 0.5, images.transpose(2, 3), images) if square else images)
+    return flips(torch.where(_random(images) < 0.5, images.transpose(2, 3), images) if square else images)
 
 
-def _light(images: Tensor) -> Tensor:
+def light(images: Tensor) -> Tensor:
     """Brighter or darker, and of more or less contrast, by up to a fifth."""
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     brightness, contrast = (1 + LIGHT * (2 * _random(images) - 1) for _ in range(2))
@@ -49,10 +50,10 @@ class AugmentationEntry:
 
 AUGMENTATIONS: dict[str, AugmentationEntry] = {
     "as-is": AugmentationEntry("not varied, whatever the preset says", lambda images: images),
-    "mirror": AugmentationEntry("left and right exchanged", partial(_flip, 3)),
-    "flips": AugmentationEntry("left and right, and top and bottom exchanged", _flips),
-    "turns": AugmentationEntry("turned by right angles and mirrored", _turns),
-    "light": AugmentationEntry("brighter or darker, with more or less contrast, by up to a fifth", _light),
+    "mirror": AugmentationEntry("left and right exchanged", partial(flip, 3)),
+    "flips": AugmentationEntry("left and right, and top and bottom exchanged", flips),
+    "turns": AugmentationEntry("turned by right angles and mirrored", turns),
+    "light": AugmentationEntry("brighter or darker, with more or less contrast, by up to a fifth", light),
 }
 
 
@@ -67,10 +68,11 @@ def find_augmentations(name: str | None) -> list[Augment]:
 
 def build_augmentation(name: str | None) -> Augment:
     """The augmentation called `name`, one after another where several are joined by +. Raises `UnknownName`."""
-    return partial(_apply, find_augmentations(name))
+    steps = find_augmentations(name)
 
+    def augment(images: Tensor) -> Tensor:
+        for step in steps:
+            images = step(images)
+        return images
 
-def _apply(steps: list[Augment], images: Tensor) -> Tensor:
-    for step in steps:
-        images = step(images)
-    return images
+    return augment

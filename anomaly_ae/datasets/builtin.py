@@ -122,7 +122,7 @@ def find_dataset(name: str) -> DatasetEntry:
     return DATASETS[name]
 
 
-def _read_digits(root: Path, entry: DatasetEntry) -> dict[str, ImageSet]:
+def read_digits(root: Path, entry: DatasetEntry) -> dict[str, ImageSet]:
     """1,797 handwritten digits, 8×8, sixteen levels of gray (https://doi.org/10.24432/C50P49)."""
     package = find_spec("sklearn")  # which is not imported, for that takes a second
     assert package
@@ -132,7 +132,7 @@ def _read_digits(root: Path, entry: DatasetEntry) -> dict[str, ImageSet]:
     return {"train": ImageSet(images.reshape(-1, 1, 8, 8), torch.from_numpy(table[:, -1]).long())}
 
 
-def _read_idx_pair(root: Path, entry: DatasetEntry) -> dict[str, ImageSet] | None:
+def read_idx_pair(root: Path, entry: DatasetEntry) -> dict[str, ImageSet] | None:
     """Both files of an IDX data set, or None where one of the four parts is absent."""
     folder, files = root / str(entry.torchvision) / "raw", {}
     for file, prefix in IDX_FILES.items():
@@ -189,7 +189,7 @@ def _read_header(file: BinaryIO, path: Path, dimensions: int, most: int) -> tupl
     return shape
 
 
-def _read_cifar10(root: Path, entry: DatasetEntry) -> dict[str, ImageSet] | None:
+def read_cifar10(root: Path, entry: DatasetEntry) -> dict[str, ImageSet] | None:
     """CIFAR-10 through torchvision, which unpacks its batches only after comparing their checksums."""
     folder = root / "cifar-10-batches-py"
     if not folder.is_dir():
@@ -242,10 +242,10 @@ def _download(name: str, entry: DatasetEntry, root: Path) -> None:
 
 DATASETS: dict[str, DatasetEntry] = {
     "digits": DatasetEntry(
-        "1,797 handwritten digits, 8×8 gray, bundled with scikit-learn", DIGITS, None, _read_digits
+        "1,797 handwritten digits, 8×8 gray, bundled with scikit-learn", DIGITS, None, read_digits
     ),
-    "mnist": DatasetEntry("70,000 handwritten digits, 28×28 gray", DIGITS, "MNIST", _read_idx_pair),
-    "fashion-mnist": DatasetEntry("70,000 pieces of clothing, 28×28 gray", FASHION, "FashionMNIST", _read_idx_pair),
-    "kmnist": DatasetEntry("70,000 cursive Japanese letters, 28×28 gray", HIRAGANA, "KMNIST", _read_idx_pair),
-    "cifar10": DatasetEntry("60,000 photographs of ten things, 32×32 colour", CIFAR, "CIFAR10", _read_cifar10),
+    "mnist": DatasetEntry("70,000 handwritten digits, 28×28 gray", DIGITS, "MNIST", read_idx_pair),
+    "fashion-mnist": DatasetEntry("70,000 pieces of clothing, 28×28 gray", FASHION, "FashionMNIST", read_idx_pair),
+    "kmnist": DatasetEntry("70,000 cursive Japanese letters, 28×28 gray", HIRAGANA, "KMNIST", read_idx_pair),
+    "cifar10": DatasetEntry("60,000 photographs of ten things, 32×32 colour", CIFAR, "CIFAR10", read_cifar10),
 }

@@ -176,7 +176,10 @@ def _first_saved_anew(sets: Sequence[Pictures]) -> Tensor:
     from scipy.sparse.csgraph import connected_components
 
     looks = _Looks(sets)
-    least = max(LEAST, _likeness_of_others(looks), _likeness_of_copies(looks))
+    sample = looks.all[:: max(1, len(looks.all) // LIKENESS_SAMPLE)]
+    likeness = (sample @ sample.T)[torch.ones(len(sample), len(sample), dtype=torch.bool).triu(diagonal=1)]
+    deviation = 1.4826 * (likeness - likeness.median()).abs().median()  # of a normal law, whatever copies have
+    least = max(LEAST, float(likeness.median() + DEVIATIONS * deviation), _likeness_of_copies(looks))
     alike, count = _pairs(looks.all, least), len(looks.all)
     graph = coo_array((np.ones(len(alike)), (alike[:, 0], alike[:, 1])), shape=(count, count))
     return first_of_equals(torch.from_numpy(connected_components(graph, directed=False)[1]).long())
@@ -228,14 +231,6 @@ def _cosines(size: int) -> Tensor:
     rows, columns = torch.arange(min(FREQUENCIES, size))[:, None], torch.arange(size)[None]
     waves: Tensor = torch.cos(torch.pi * rows * (columns + 0.5) / size) * (2 / size) ** 0.5
     return waves / torch.where(rows == 0, 2**0.5, 1.0)
-
-
-def _likeness_of_others(looks: _Looks) -> float:
-    """The correlation that no two pictures have which are no copies: many deviations above the median."""
-    sample = looks.all[:: max(1, len(looks.all) // LIKENESS_SAMPLE)]
-    likeness = (sample @ sample.T)[torch.ones(len(sample), len(sample), dtype=torch.bool).triu(diagonal=1)]
-    deviation = 1.4826 * (likeness - likeness.median()).abs().median()  # of a normal law, whatever copies have
-    return float(likeness.median() + DEVIATIONS * deviation)
 
 
 def _likeness_of_copies(looks: _Looks) -> float:

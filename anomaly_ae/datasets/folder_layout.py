@@ -149,7 +149,9 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> FolderLa
     names = _class_names(rests, roles)
     fitting = placed.beside | _match(placed.masks, pictures, placed.stems, names)
     by_masks = _told_by_masks(names, roles, set(fitting.values()))
-    left_out |= _unsaid(names, roles, fitting.values() if by_masks else ())
+    # Not for training and in no class, unless masks tell what those of their role are
+    roles_told = {Role.TRAIN, *(roles[i] for i in fitting.values() if by_masks and i in roles)}
+    left_out |= {i: UNSAID for i, name in names.items() if not name and roles[i] not in roles_told}
     names = {i: name for i, name in names.items() if i not in left_out}
     _require_pictures(len(names), len(placed.masks), left_out)
     _require_plain(set(names.values()), {part for place in placed.masks.values() for part in place.rest})
@@ -213,12 +215,6 @@ def _unused(pictures: Mapping[int, Placement]) -> dict[int, str]:
         for i, place in pictures.items()
         if place.role is Role.UNLABELLED or (divided and place.role is None)
     }
-
-
-def _unsaid(names: Mapping[int, str], roles: Mapping[int, Role], masked: Iterable[int | None]) -> dict[int, str]:
-    """Pictures that are not for training and lie in no class, unless masks tell what those of their role are."""
-    roles_told = {Role.TRAIN, *(roles[i] for i in masked if i is not None and i in roles)}
-    return {i: UNSAID for i, name in names.items() if not name and roles[i] not in roles_told}
 
 
 def _files(
@@ -332,20 +328,15 @@ def _class_level(counted: Mapping[Parts, int]) -> int:
 
     depth = min(map(len, counted), default=0)
     level = max(range(depth), key=said, default=0)
-    return level or int(depth > 1 and not said(0)[0] and _numbered(counted))
-
-
-def _numbered(rests: Iterable[Parts]) -> bool:
-    """Whether the first folders all have a number and hold several folders called the same, fewer than they are."""
+    if level or depth < 2 or said(0)[0]:
+        return level
     inner = defaultdict[str, set[str]](set)
-    for first, second, *_ in rests:
+    for first, second, *_ in counted:
         inner[first].add(second)
     common = set.union(*inner.values())
-    return (
-        all(any(map(str.isdigit, first)) for first in inner)
-        and 1 < len(common) < len(inner)
-        and sum(names == common for names in inner.values()) > SAME_FOLDERS * len(inner)
-    )
+    same = sum(names == common for names in inner.values())
+    is_numbered = all(any(map(str.isdigit, first)) for first in inner)
+    return int(is_numbered and 1 < len(common) < len(inner) and same > SAME_FOLDERS * len(inner))
 
 
 def _match(

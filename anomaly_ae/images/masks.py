@@ -34,7 +34,10 @@ def find_defects(image: Image.Image) -> Bools:
         defective: Any = marked if deep.alpha is None else marked & (deep.alpha > 0)
     else:
         image.load()
-        values = _values(image)
+        plain = image.convert("RGB") if image.mode in ("LAB", "CMYK") else image
+        colours = np.asarray(plain.convert("RGBA"))
+        alpha, values = colours[..., 3], colours[..., :3].max(axis=2) * (colours[..., 3] > 0)
+        values = values if values.any() or alpha.all() else alpha
         defective = values > (TRACES * float(values.max()) if image.format in LOSSY else 0)
         if image.mode == "P" and (not any((image.getpalette("RGB") or [0])[:3]) or defective.all()):
             defective = np.asarray(image) > 0
@@ -64,15 +67,6 @@ def check_size(mask: tuple[int, int], picture: tuple[int, int]) -> str | None:
     if long <= short * max(one_pixel, 1 + ASPECT):
         return None
     return f"is a mask of {mask[0]}×{mask[1]} pixels, and its picture has {picture[0]}×{picture[1]}"
-
-
-def _values(image: Image.Image) -> npt.NDArray[Any]:
-    """What is 0 where there is background, (H, W)."""
-    plain = image.convert("RGB") if image.mode in ("LAB", "CMYK") else image
-    colours = np.asarray(plain.convert("RGBA"))
-    alpha = colours[..., 3]
-    seen = np.where(alpha > 0, colours[..., :3].max(axis=2), 0)
-    return seen if seen.any() or alpha.all() else alpha
 
 
 def _covered(start: float, end: float, count: int, limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -261,10 +261,11 @@ class Address(Source):
             read = system.cat_ranges(wanted, None, None, on_error="return") if wanted else []
         except Exception as error:  # noqa: BLE001  drivers raise whatever they like
             read = [error for _ in wanted]
-        contents = {
-            path: _unfetched(content) if isinstance(content, Exception) else bytes(content)
-            for path, content in zip(wanted, read, strict=True)
-        }
+        contents = dict[str, bytes | Exception]()
+        for path, content in zip(wanted, read, strict=True):
+            gone = isinstance(content, FileNotFoundError)
+            why = "cannot be fetched: it is gone" if gone else f"cannot be fetched ({type(content).__name__})"
+            contents[path] = DataMissing(why) if isinstance(content, Exception) else bytes(content)
         return [contents.get(path, DataError(TOO_LARGE)) for path in whole]
 
     @cached_property
@@ -427,12 +428,6 @@ def _time(info: dict[str, Any]) -> int:
     if isinstance(when, datetime):
         when = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     return round(when * 1e9) if isinstance(when, int | float) else NOT_KNOWN
-
-
-def _unfetched(error: Exception) -> DataMissing:
-    """Why a file cannot be had, without its name."""
-    gone = isinstance(error, FileNotFoundError)
-    return DataMissing("cannot be fetched: it is gone" if gone else f"cannot be fetched ({type(error).__name__})")
 
 
 @contextlib.contextmanager

@@ -54,7 +54,12 @@ def pixel_ranking(maps: Floats, masks: Bools) -> PixelRanking:
     auroc = _area(curve.caught, curve.false) / curve.caught[-1] / curve.false[-1]
     caught, false = curve.caught[2::2], curve.false[2::2]  # at the threshold that first catches each defective pixel
     precision = np.diff(caught, prepend=0) @ (caught / (caught + false)) / caught[-1]
-    return PixelRanking(float(auroc), float(precision), _pro(curve))
+    # Left in counts of pixels: whole numbers add up without rounding, so a perfect map has 1 exactly
+    limit = PRO_FPR_LIMIT * curve.false[-1]
+    within = np.searchsorted(curve.false, limit, side="right")
+    at_limit = np.interp(limit, curve.false, curve.overlap)
+    area = _area(np.append(curve.overlap[:within], at_limit), np.append(curve.false[:within], limit))
+    return PixelRanking(float(auroc), float(precision), float(area / limit))
 
 
 def _curve(maps: Floats, masks: Bools) -> _Curve:
@@ -78,12 +83,3 @@ def _curve(maps: Floats, masks: Bools) -> _Curve:
 def _area(heights: Floats | Ints, places: Floats | Ints) -> float:
     """Below a curve, by trapezoids."""
     return float(np.diff(places) @ (heights[1:] + heights[:-1]) / 2)
-
-
-def _pro(curve: _Curve) -> float:
-    # Left in counts of pixels: whole numbers add up without rounding, so a perfect map has 1 exactly.
-    limit = PRO_FPR_LIMIT * curve.false[-1]
-    within = np.searchsorted(curve.false, limit, side="right")
-    at_limit = np.interp(limit, curve.false, curve.overlap)
-    area = _area(np.append(curve.overlap[:within], at_limit), np.append(curve.false[:within], limit))
-    return float(area / limit)

@@ -76,7 +76,11 @@ def build_objective(name: str, features: Features | None = None) -> Objective:
                 )
             objective = partial(perceptual, features)
         parts.append((weight, objective))
-    return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else partial(_sum, parts)
+
+    def total(images: Tensor, outputs: Outputs) -> Tensor:
+        return torch.stack([weight * objective(images, outputs) for weight, objective in parts]).sum()
+
+    return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else total
 
 
 def parse_objective(name: str) -> list[tuple[float, str]]:
@@ -94,7 +98,3 @@ def parse_objective(name: str) -> list[tuple[float, str]]:
             raise UsageError(f"the weight of an objective is a number above 0, as in 0.5*ssim, and is {weight!r}")
         parts.append((factor, part))
     return parts
-
-
-def _sum(parts: list[tuple[float, Objective]], images: Tensor, outputs: Outputs) -> Tensor:
-    return torch.stack([weight * objective(images, outputs) for weight, objective in parts]).sum()
