@@ -42,7 +42,7 @@ CATALOGUES = ("autoencoders", "objectives", "scorers")  # whose entries have to 
 # Other modules without a test file of their own, and where they are tested: together, or by what uses them
 TESTED_ELSEWHERE = {
     "calibration/test_conformal.py": "tail",
-    "datasets/test_odd_layouts.py": "layout_texts placements",
+    "datasets/test_odd_layouts.py": "class_names layout_texts placements",
     "datasets/test_image_folder.py": "catalogue folder_words image_set",
     "detector/test_evaluation.py": "measuring",
     "images/test_decode_pool.py": "decode_worker",

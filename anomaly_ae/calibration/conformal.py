@@ -15,7 +15,7 @@ from torch import Tensor
 from anomaly_ae.calibration.tail import FEWEST_IN_TAIL, SCORES_ALIKE, Floats, Tail, tail_excesses
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
 from anomaly_ae.images.sources import shown
-from anomaly_ae.metrics.ranking import require_numbers
+from anomaly_ae.metrics.ranking import USUAL_CONFIDENCE, require_numbers
 
 MARGINAL, CONDITIONAL, TAIL = "marginal", "conditional", "tail"
 GUARANTEES = (MARGINAL, CONDITIONAL, TAIL)
@@ -24,7 +24,6 @@ CHOSEN = {  # thresholds that no rate was asked for: how they came about
     MANUAL: "the threshold was given",
     DETECT: "the threshold was chosen by known anomalies",
 }
-USUAL_CONFIDENCE = 0.95
 SMALLEST_RATE, LARGEST_RATE = 1e-9, 0.999  # nobody has that many images; nobody wants that many alarms
 UP = Context(prec=4, rounding=ROUND_CEILING)  # a smallest rate is told in so many digits, and can be asked for so
 LONE = 2  # times as far from the next as all others are from each other, a score stands alone

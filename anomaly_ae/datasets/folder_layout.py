@@ -1,30 +1,33 @@
 """What the pictures of a folder are and what they are for, found out from the paths in it alone."""
 
 import dataclasses
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from anomaly_ae.datasets.class_names import find_class_names, find_normal, one_normal, one_spelling, require_plain
 from anomaly_ae.datasets.normal_classes import ALL_CLASSES
-from anomaly_ae.datasets.placements import Placement, by_value, find_placements, folders_called, ordered_names, some
+from anomaly_ae.datasets.placements import (
+    Placement,
+    by_value,
+    find_placements,
+    folders_called,
+    match_masks,
+    ordered_names,
+)
 from anomaly_ae.errors import DataError
 from anomaly_ae.escaping import counted, counted_as
 from anomaly_ae.images.folder_words import (
     ANOMALOUS_CLASS,
     DRAWN,
     DRAWN_AFFIX,
-    MASK_AFFIX,
     NORMAL_CLASS,
     Parts,
     Role,
     Sense,
-    is_container,
     junk,
     kinds_of,
-    may_be_mask_folder,
     odd_ones,
-    role,
-    same_class,
     sense,
     split_path,
     stem_of,
@@ -33,7 +36,6 @@ from anomaly_ae.images.folder_words import (
 TRAIN, TEST = "train", "test"
 MARKED = "defective"  # class of the pictures with a defect in their mask
 MANY_GROUPS, SMALL_GROUP = 20, 20  # more folders than so many with fewer images than so many are parts or patients
-SAME_FOLDERS = 0.5  # share of numbered folders that must hold the same ones, for these to be the classes
 ASTRAY = "masks without a picture"
 OUTSIDE = "pictures outside of the folders for training and test"
 UNSAID = "pictures that no folder calls normal or anomalous"
@@ -77,7 +79,7 @@ class FolderLayout:
     alone: str = ""
     left_out: dict[str, Indices] = field(default_factory=dict)
 
-    def marked(self, marked: Collection[int], unknown: Collection[int] = ()) -> "FolderLayout":
+    def marked(self, marked: Collection[int], unknown: Collection[int]) -> "FolderLayout":
         """The same with the pictures at the indices `marked` defective, and the others normal, but for those at
         `unknown`, whose masks cannot be used.
         """
@@ -146,20 +148,22 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> FolderLa
     _require_pictures(len(pictures), len(placed.masks), left_out)
     roles = {i: place.role or Role.TRAIN for i, place in pictures.items()}
     within, rests = _find_sets(pictures, placed.masks)
-    names = _class_names(rests, roles)
-    fitting = placed.beside | _match(placed.masks, pictures, placed.stems, names)
+    names = find_class_names(rests, roles)
+    fitting = placed.beside | match_masks(placed, pictures, names)
     by_masks = _told_by_masks(names, roles, set(fitting.values()))
     # Not for training and in no class, unless masks tell what those of their role are
     roles_told = {Role.TRAIN, *(roles[i] for i in fitting.values() if by_masks and i in roles)}
     left_out |= {i: UNSAID for i, name in names.items() if not name and roles[i] not in roles_told}
     names = {i: name for i, name in names.items() if i not in left_out}
     _require_pictures(len(names), len(placed.masks), left_out)
-    _require_plain(set(names.values()), {part for place in placed.masks.values() for part in place.rest})
+    require_plain(set(names.values()), {part for place in placed.masks.values() for part in place.rest})
     untold = [i for i, name in names.items() if not sense(name) and not by_masks]
     said = set(names.values())
-    names = _one_normal(_one_spelling(names, roles), roles)
+    names = one_normal(one_spelling(names, roles), roles)
     divided = any(place.role for place in pictures.values())
-    normal, doubt = _normal(names, roles, [parts[-1] for parts in map(split_path, empty) if not junk(parts)], divided)
+    normal, doubt = find_normal(
+        names, roles, [parts[-1] for parts in map(split_path, empty) if not junk(parts)], divided
+    )
     is_told = by_masks or any(map(sense, said))
     odd, remark, many = odd_ones({i: split[i][-1] for i in untold if names[i] == normal})
     if many:
@@ -272,110 +276,6 @@ def _require_pictures(pictures: int, masks: int, left_out: Mapping[int, str]) ->
         )
 
 
-def _class_names(rests: Mapping[int, Parts], roles: Mapping[int, Role]) -> dict[int, str]:
-    """The class of each picture by the folders that it lies in, `rests`; nothing where it lies in none.
-
-    Raises `DataError` when that cannot be said.
-    """
-    counts = Counter(rests.values())
-    wrapped = _wrappers([rest for rest in counts if rest])
-    counts = Counter({rest[wrapped:]: count for rest, count in counts.items()})
-    level = _class_level({rest: count for rest, count in counts.items() if rest})
-    for file in set(roles.values()):
-        folders_of_role = {rest[wrapped:] for i, rest in rests.items() if roles[i] is file}
-        shallow = {rest for rest in folders_of_role if len(rest) <= level}
-        if file is Role.TRAIN and shallow and shallow != folders_of_role:
-            loose = sum(roles[i] is file and len(rest[wrapped:]) <= level for i, rest in rests.items())
-            folders = {rest[len(min(shallow, key=len))] for rest in folders_of_role - shallow}
-            raise DataError(
-                f"{counted(loose, 'picture lies', 'pictures lie')} beside {folders_called(folders)}; move "
-                f"them into a folder called good or bad, or {some(folders)} elsewhere; or name one folder alone"
-            )
-    for rest in counts:
-        meaning = sense(rest[level]) if len(rest) > level else Sense.ANOMALOUS
-        if meaning >= 0 and {*map(sense, rest)} - {meaning, Sense.NOTHING}:
-            raise DataError(
-                f"the folders {'/'.join(rest)} say different things of their pictures, and {rest[level]} lies where "
-                "others are classes; move what is in it out of it, or give it a name that says what its pictures are"
-            )
-    return {i: rest[wrapped:][level] if len(rest) > wrapped + level else "" for i, rest in rests.items()}
-
-
-def _wrappers(rests: Sequence[Parts]) -> int:
-    """How many folders all the pictures lie in before anything tells them apart; the last one is kept as their class,
-    and so is one that says normal or anomalous where no other does.
-    """
-    common = 0
-    while rests and {len(rest) for rest in rests} != {common + 1}:
-        tops = {rest[common : common + 1] for rest in rests}
-        if len(tops) > 1 or () in tops:
-            break
-        below = {part for rest in rests for part in rest[common + 1 :]}
-        if sense(rests[0][common]) and not any(map(sense, below)):
-            break
-        common += 1
-    return common
-
-
-def _class_level(counted: Mapping[Parts, int]) -> int:
-    """The depth at which folders are classes: where most of them say normal or anomalous; or where there are the same
-    few in each of several that are numbered, as patients are; or the first.
-    """
-
-    def said(level: int) -> tuple[int, int]:
-        senses = {rest: sense(rest[level]) for rest in counted}
-        return sum(count for rest, count in counted.items() if senses[rest]), len(set(senses.values()) - {0})
-
-    depth = min(map(len, counted), default=0)
-    level = max(range(depth), key=said, default=0)
-    if level or depth < 2 or said(0)[0]:
-        return level
-    inner = defaultdict[str, set[str]](set)
-    for first, second, *_ in counted:
-        inner[first].add(second)
-    common = set.union(*inner.values())
-    same = sum(names == common for names in inner.values())
-    is_numbered = all(any(map(str.isdigit, first)) for first in inner)
-    return int(is_numbered and 1 < len(common) < len(inner) and same > SAME_FOLDERS * len(inner))
-
-
-def _match(
-    masks: Mapping[int, Placement],
-    pictures: Mapping[int, Placement],
-    stems: Mapping[int, str],
-    names: Mapping[int, str],
-) -> dict[int, int]:
-    """The picture of each mask that fits one: in folders called the same, and called the same itself, but for `_mask`
-    and its like; or in a folder called as the picture; or, in folders that do not differ, the only one called so.
-    """
-    at = defaultdict[tuple[Parts, str], list[int]](list)
-    called = defaultdict[str, list[int]](list)
-    for i, place in pictures.items():
-        at[_folded(place.rest), stems[i]].append(i)
-        called[stems[i]].append(i)
-    picture_of = {}
-    for mask, place in masks.items():
-        where, stem = _folded(place.rest), stems[mask]
-        plain = MASK_AFFIX.sub("", stem) or stem
-        keys = [(where, stem), (where, plain), *([(where[:-1], where[-1])] if where else [])]
-        exact = next((at[key] for key in keys if key in at), [])
-        alike = [i for name in {stem, plain} for i in called.get(name, ()) if _ends_alike(pictures[i].rest, where)]
-        novel = [i for i in alike if sense(names[i]) is not Sense.NORMAL]
-        for candidates in (exact, novel, alike):
-            of_role = [i for i in candidates if place.role in (None, pictures[i].role)]
-            tested = [i for i in of_role if pictures[i].role is Role.TEST]
-            if len(of_role) == 1 or len(tested) == 1:
-                picture_of[mask] = (tested or of_role)[0]
-                break
-    return picture_of
-
-
-def _ends_alike(folders: Parts, others: Parts) -> bool:
-    """Whether one of them is the end of the other."""
-    shorter = min(len(folders), len(others))
-    return _folded(folders)[len(folders) - shorter :] == others[len(others) - shorter :]
-
-
 def _told_by_masks(names: Mapping[int, str], roles: Mapping[int, Role], masked: Collection[int | None]) -> bool:
     """Whether nothing but masks says which pictures are normal: no folder does, and every picture has a mask, or the
     folders do not differ and are not for a test alone.
@@ -386,77 +286,6 @@ def _told_by_masks(names: Mapping[int, str], roles: Mapping[int, Role], masked: 
         and not any(map(sense, classes))
         and (set(names) <= set(masked) or (len(classes) == 1 and Role.TRAIN in roles.values()))
     )
-
-
-def _require_plain(classes: set[str], masked: set[str]) -> None:
-    """Raise `DataError` when classes that say normal or anomalous lie beside `test`, `images`, `labels` …"""
-    odd = {
-        name
-        for name in classes
-        if role(name)[0] or is_container(name) or (may_be_mask_folder(name) and name not in masked)
-    }
-    if odd and any(map(sense, classes)):
-        raise DataError(
-            f"what the pictures in {some(odd)} are, beside {some(classes - odd)}, cannot be told; put all of them "
-            "into folders for training and test, or give it a name that says what is in it"
-        )
-
-
-def _one_spelling(names: Mapping[int, str], roles: Mapping[int, Role]) -> dict[int, str]:
-    """Class names, with one for what is written with other capitals in training and test; that of the training."""
-    spelled = defaultdict[str, dict[Role, set[str]]](lambda: defaultdict(set))
-    for i, name in names.items():
-        spelled[same_class(name)][roles[i]].add(name)
-    one = {
-        name: min(by_role.get(Role.TRAIN) or set[str]().union(*by_role.values()))
-        for by_role in spelled.values()
-        if all(len(same) == 1 for same in by_role.values())
-        for same in by_role.values()
-        for name in same
-    }
-    return {i: one.get(name, name) for i, name in names.items()}
-
-
-def _one_normal(names: Mapping[int, str], roles: Mapping[int, Role]) -> dict[int, str]:
-    """Class names, with one for what is called good, normal, ok … here and there: that of the training, and what
-    alone is trained on is normal, whatever it is called.
-    """
-    trained = {name for i, name in names.items() if roles[i] is Role.TRAIN}
-    others = set(names.values()) - trained
-    normal = {name for name in others if sense(name) > 0}
-    said = {name for name in trained if sense(name) > 0} or (trained if len(trained) == 1 else set())
-    if len(said) != 1 or min(map(sense, said)) < 0:
-        return {i: name or NORMAL_CLASS for i, name in names.items()}
-    one = next(iter(said)) or min(normal, default=NORMAL_CLASS)
-    return {i: one if name in normal | said else name for i, name in names.items()}
-
-
-def _normal(
-    names: Mapping[int, str], roles: Mapping[int, Role], empty: Sequence[str], divided: bool
-) -> tuple[str | None, str]:
-    """The class that is normal, or None and why that cannot be known.
-
-    empty: folders without pictures; divided: whether there are folders for roles
-    """
-    trained = {name for i, name in names.items() if roles[i] is Role.TRAIN} or set(names.values())
-    said = {name for name in trained if sense(name) > 0}
-    bare = [name for name in empty if sense(name) > 0]
-    untrained = [name for name in empty if role(name)[0] is Role.TRAIN]
-    if untrained and divided and Role.TRAIN not in {roles[i] for i in names}:
-        return None, f"{some(untrained)} holds no picture"
-    none = f", and {some(bare)} holds no picture" if bare else ""
-    if len(said) == 1:
-        return said.pop(), ""
-    if said:
-        return None, f"the classes {some(said)} {'both' if len(said) == 2 else 'all'} sound normal"
-    if all(sense(name) < 0 for name in trained):
-        return None, f"all there is to train on is called {some(trained)}, which is no name for what is normal{none}"
-    if len(trained) > 1:
-        return None, f"no name of the classes {some(trained)} says normal{none}"
-    (only,) = trained
-    if bare or may_be_mask_folder(only):
-        return None, f"all there is to train on lies in {only}, which may be something else{none}"
-    return only, ""
 
 
 def _about(present: Collection[Role], classes: int) -> str:
@@ -484,7 +313,3 @@ def _common(folders: Sequence[Parts]) -> int:
     """How many folders at the beginning are the same."""
     first, last = min(folders, default=()), max(folders, default=())
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-
-
-def _folded(parts: Parts) -> Parts:
-    return tuple(map(same_class, parts))

@@ -93,7 +93,7 @@ def _use(file: str, is_normal: bool, tested: bool, purpose: str) -> str:
     return "to learn from, to set the threshold" + ("" if tested else ", and to measure with")
 
 
-def folder_tree(paths: Iterable[bytes], empty: Iterable[bytes] = ()) -> list[str]:
+def folder_tree(paths: Iterable[bytes], empty: Iterable[bytes]) -> list[str]:
     """The folders that pictures lie in, and empty ones, each with how many are below it; as many as can be read."""
     counts = Counter({split_path(path): 0 for path in empty})
     for path in paths:

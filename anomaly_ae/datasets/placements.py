@@ -10,6 +10,7 @@ from anomaly_ae.images.folder_words import (
     MASK_AFFIX,
     Parts,
     Role,
+    Sense,
     is_container,
     is_mask_folder,
     may_be_mask_folder,
@@ -177,6 +178,43 @@ def _place(folder: Parts, kinds: Mapping[Parts, Mapping[str, Kind]]) -> Placemen
         first_role, is_mask = first_role or kind.role, is_mask or kind.is_mask
         after += [kind.rest] if kind.rest else []
     return Placement(first_role, is_mask, tuple(before), tuple(after))
+
+
+def match_masks(placed: Placements, pictures: Mapping[int, Placement], names: Mapping[int, str]) -> dict[int, int]:
+    """The picture of each mask that fits one of `pictures`, whose classes are `names`: in folders called the same,
+    and called the same itself, but for `_mask` and its like; or in a folder called as the picture; or, in folders
+    that do not differ, the only one called so.
+    """
+    at = defaultdict[tuple[Parts, str], list[int]](list)
+    called = defaultdict[str, list[int]](list)
+    for i, place in pictures.items():
+        at[_folded(place.rest), placed.stems[i]].append(i)
+        called[placed.stems[i]].append(i)
+    picture_of = {}
+    for mask, place in placed.masks.items():
+        where, stem = _folded(place.rest), placed.stems[mask]
+        plain = MASK_AFFIX.sub("", stem) or stem
+        keys = [(where, stem), (where, plain), *([(where[:-1], where[-1])] if where else [])]
+        exact = next((at[key] for key in keys if key in at), [])
+        alike = [i for name in {stem, plain} for i in called.get(name, ()) if _ends_alike(pictures[i].rest, where)]
+        novel = [i for i in alike if sense(names[i]) is not Sense.NORMAL]
+        for candidates in (exact, novel, alike):
+            of_role = [i for i in candidates if place.role in (None, pictures[i].role)]
+            tested = [i for i in of_role if pictures[i].role is Role.TEST]
+            if len(of_role) == 1 or len(tested) == 1:
+                picture_of[mask] = (tested or of_role)[0]
+                break
+    return picture_of
+
+
+def _ends_alike(folders: Parts, others: Parts) -> bool:
+    """Whether one of them is the end of the other."""
+    shorter = min(len(folders), len(others))
+    return _folded(folders)[len(folders) - shorter :] == others[len(others) - shorter :]
+
+
+def _folded(parts: Parts) -> Parts:
+    return tuple(map(same_class, parts))
 
 
 def by_value(mapping: Mapping[K, V]) -> dict[V, tuple[K, ...]]:

@@ -37,13 +37,6 @@ class Preprocessing:
     resize_mode: Annotated[str, OneOf((decode.STRETCH, decode.PAD, decode.CROP))] = decode.STRETCH
     intensity: Intensity | None = None
 
-    @classmethod
-    def for_shape(
-        cls, shape: Sequence[int], resize_mode: str = decode.STRETCH, intensity: Intensity | None = None
-    ) -> "Preprocessing":
-        channels, height, width = shape
-        return cls(channels, height, width, resize_mode, intensity)
-
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.height, self.width

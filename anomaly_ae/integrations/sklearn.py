@@ -352,7 +352,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         if pick_device(config.device).type == "cpu" and (reason := spinning()):
             warnings.warn(reason, RuntimeWarning, stacklevel=3)  # whoever called `fit`
         self.scale_ = Scale.of(rows[torch.cat(parts[:2]).numpy()], layout.is_picture)  # calibration has no say in it
-        preprocessing = Preprocessing.for_shape(_seen_shape(str(config.autoencoder), layout))
+        preprocessing = Preprocessing(*_seen_shape(str(config.autoencoder), layout))
         experiment = Experiment.build(config, preprocessing, (NORMAL,), (NORMAL,))
         images = _to_images(rows, layout, self.scale_, preprocessing)
         dataset = Dataset(ROWS, (NORMAL,), {"train": ImageSet(images, torch.zeros(len(images), dtype=torch.int64))})

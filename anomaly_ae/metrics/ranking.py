@@ -12,6 +12,7 @@ from anomaly_ae.errors import DataError
 Floats = npt.NDArray[np.floating]
 Bools = npt.NDArray[np.bool_]
 
+USUAL_CONFIDENCE = 0.95
 DELONG = "DeLong, on the logit scale"
 DELONG_TEST = "DeLong, paired"
 FEWEST_FOR_TEST = 10  # images on each side, for a test by DeLong's variance
@@ -78,7 +79,7 @@ def require_numbers(scores: npt.ArrayLike) -> None:
         )
 
 
-def ranking(scores: Floats, novel: Bools, confidence: float = 0.95) -> Ranking:
+def ranking(scores: Floats, novel: Bools) -> Ranking:
     """Measure scores (N,), higher for more anomalous, against labels (N,), True for novel; both must occur.
 
     Raises `DataError` for a score that is no number, as all do that measure scores.
@@ -89,7 +90,7 @@ def ranking(scores: Floats, novel: Bools, confidence: float = 0.95) -> Ranking:
     fpr, tpr, _ = roc_curve(novel, scores, drop_intermediate=False)
     return Ranking(
         auroc=_within_one(roc_auc_score(novel, scores)),
-        auroc_ci=auroc_interval(scores[novel], scores[~novel], confidence),
+        auroc_ci=auroc_interval(scores[novel], scores[~novel]),
         average_precision=_within_one(average_precision_score(novel, scores)),
         fpr_at_95_tpr=float(fpr[np.argmax(tpr >= 0.95)]),
         partial_auroc=_within_one(roc_auc_score(novel, scores, max_fpr=0.1)),
@@ -113,7 +114,7 @@ def verdicts(alarms: Bools, novel: Bools) -> Verdicts:
     )
 
 
-def auroc_interval(novel: Floats, normal: Floats, confidence: float = 0.95) -> Interval:
+def auroc_interval(novel: Floats, normal: Floats, confidence: float = USUAL_CONFIDENCE) -> Interval:
     """Confidence interval of the AUROC of scores of novel (M,) and normal (N,) images.
 
     DeLong's variance, taken to the logit scale so that the interval stays inside (0, 1). DeLong, DeLong and
@@ -164,7 +165,7 @@ def _share_below(scores: Floats, others: Floats) -> Floats:
     return share
 
 
-def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: float = 0.95) -> Comparison:
+def compare_auroc(scores: Floats, others: Floats, novel: Bools) -> Comparison:
     """DeLong's test of two scores, (N,) each, of the same images with labels (N,), True for novel.
 
     DeLong, DeLong and Clarke-Pearson 1988, https://doi.org/10.2307/2531595. With fewer than 10 images on one side, or
@@ -179,12 +180,12 @@ def compare_auroc(scores: Floats, others: Floats, novel: Bools, confidence: floa
     variance = sum(float((a - b).var(ddof=1)) / len(a) for a, b in zip(first, second, strict=True) if len(a) > 1)
     is_few = min(int(novel.sum()), int((~novel).sum())) < FEWEST_FOR_TEST
     if is_few or not {0.0, 1.0}.isdisjoint(areas) or variance == 0:
-        one, other = (auroc_interval(values[novel], values[~novel], confidence) for values in (scores, others))
+        one, other = (auroc_interval(values[novel], values[~novel]) for values in (scores, others))
         return Comparison(
             difference, Interval(one.low - other.high, one.high - other.low, FEW if is_few else DEGENERATE), None
         )
     error = variance**0.5
-    half = NormalDist().inv_cdf(0.5 + confidence / 2) * error
+    half = NormalDist().inv_cdf(0.5 + USUAL_CONFIDENCE / 2) * error
     p_value = math.erfc(abs(difference) / error / math.sqrt(2))
     return Comparison(difference, Interval(difference - half, difference + half, DELONG_TEST), p_value)
 
@@ -194,11 +195,11 @@ def _order(scores: Floats) -> npt.NDArray[np.intp]:
     return np.unique(scores, return_inverse=True)[1]
 
 
-def proportion_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def proportion_interval(successes: int, trials: int) -> tuple[float, float]:
     """Clopper and Pearson's exact interval of a proportion, https://doi.org/10.1093/biomet/26.4.404; trials ≥ 1."""
     from scipy.stats import binomtest
 
-    interval = binomtest(successes, trials).proportion_ci(confidence, "exact")
+    interval = binomtest(successes, trials).proportion_ci(USUAL_CONFIDENCE, "exact")
     return float(interval.low), float(interval.high)
 
 

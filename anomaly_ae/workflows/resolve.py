@@ -107,7 +107,7 @@ class View:
                 shape[1:], find_autoencoder(str(config.autoencoder)).side, config.resize_mode
             ):
                 logger.info(words)
-        preprocessing = Preprocessing.for_shape(shape, config.resize_mode, learned.find_intensity(config.intensity))
+        preprocessing = Preprocessing(*shape, config.resize_mode, learned.find_intensity(config.intensity))
         return cls(preprocessing, data.classes, tuple(data.classes[position] for position in normal))
 
     @classmethod

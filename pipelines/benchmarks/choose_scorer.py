@@ -130,7 +130,7 @@ def areas(data: ImageSet, normal: list[int]) -> dict[str, float]:
 
 def _trained(fit: Tensor, validation: Tensor) -> Autoencoder:
     config = RunConfig(normal="0", epochs=max(1, round(STEPS / max(1, round(len(fit) / 128)))), patience=1_000)
-    experiment = Experiment.build(config, Preprocessing.for_shape((1, 28, 28)), ("normal",), ("normal",))
+    experiment = Experiment.build(config, Preprocessing(1, 28, 28), ("normal",), ("normal",))
     return train_network(experiment, fit, validation)
 
 

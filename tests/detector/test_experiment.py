@@ -54,7 +54,7 @@ def test_what_was_not_said_is_the_presets_then_the_autoencoders_own() -> None:
 
 def test_what_does_not_go_together_is_said_before_anything_is_trained() -> None:
     def build(**settings: Any) -> Experiment:
-        return Experiment.build(RunConfig(**settings), Preprocessing.for_shape((1, 8, 8)), ("a", "b"), ("a",))
+        return Experiment.build(RunConfig(**settings), Preprocessing(1, 8, 8), ("a", "b"), ("a",))
 
     with pytest.raises(UsageError, match="vae"):
         build(scorer="elbo")

@@ -47,7 +47,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
         config = RunConfig(autoencoder="conv", scorer=scorer, device="cpu")
         split = split_dataset(dataset, range(6), seed=0)
         images = {part: getattr(split, part).take(dataset) for part in ("fit", "validation", "calibration")}
-        seen = Preprocessing.for_shape(dataset.shape)
+        seen = Preprocessing(*dataset.shape)
         experiment = Experiment.build(config, seen, dataset.classes, ("0", "1", "2", "3", "4", "5"))
         detector = make_detector(experiment, experiment.network, images, split)
         other = detector.calibration.at(**calibration) if calibration else detector.calibration

@@ -49,7 +49,7 @@ def make(autoencoder: str, scorer: str, shape: tuple[int, int, int] = (1, 28, 28
     """A detector with a network as it was drawn, which has seen some noise for its batch norm."""
     torch.manual_seed(0)
     config = RunConfig(dataset="surfaces", autoencoder=autoencoder, scorer=scorer, device="cpu", **told)
-    experiment = Experiment.build(config, Preprocessing.for_shape(shape), ("good",), ("good",))
+    experiment = Experiment.build(config, Preprocessing(*shape), ("good",), ("good",))
     with torch.no_grad():
         experiment.network.train()(torch.rand(16, shape[0], *(config.tile_size or shape[1:])))
     data = Dataset("surfaces", ("good",), {"train": ImageSet(surfaces(100, shape), torch.zeros(100).long())})
