@@ -34,10 +34,10 @@ PREMULTIPLIED, NO_ALPHA = 1, 0
 # Pillow opens no TIFFs of these types until it is told that they exist. It cannot load them by this raw mode and will
 # say so, as before; what is here can. Twelve packed bits it knows, but for one order of two bytes.
 ONLY_HERE = "all bytes"
-NUMBERS = [(1, 16), (1, 32), (1, 64), (2, 8), (2, 16), (2, 32), (2, 64), (3, 16), (3, 32), (3, 64)]
+NUMBER_TYPES = [(1, 16), (1, 32), (1, 64), (2, 8), (2, 16), (2, 32), (2, 64), (3, 16), (3, 32), (3, 64)]
 GRAY = [
     (((1,), 1, (12,), ()), ("I;16", "I;12")),
-    *[(((number,), 1, (bits,), ()), ("F" if number == 3 else "I", ONLY_HERE)) for number, bits in NUMBERS],
+    *[(((number,), 1, (bits,), ()), ("F" if number == 3 else "I", ONLY_HERE)) for number, bits in NUMBER_TYPES],
     *[(((1,), 1, (16, 16), (extra,)), ("LA", ONLY_HERE)) for extra in range(3)],
 ]
 for order, zero, (about, modes) in product((b"II", b"MM"), (WHITE_IS_ZERO, BLACK_IS_ZERO), GRAY):
