@@ -53,7 +53,7 @@ TESTED_ELSEWHERE = {
     "storage/test_atomic.py": "memmap",
     "detector/test_serialization.py": "schema",
     "runs/test_pipeline_file.py": "yaml_files",
-    "test_cli.py": "app catalogue_commands completion detector_commands flags folder_commands run_commands lazy",
+    "test_cli.py": "app catalogue_commands completion detector_commands run_commands lazy",
     "tracking/test_run_logger.py": "calls lifecycle training_logger remote_runs download",
     "end_to_end/test_ui.py": "server ui_view",
     "workflows/test_delete.py": "deletion",

@@ -10,15 +10,14 @@ import warnings
 
 import typer
 
-from anomaly_ae.cli.app import app
-from anomaly_ae.cli.flags import as_flag, with_current_flags
+from anomaly_ae.cli.app import app, as_flag, with_current_flags
 from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
 from anomaly_ae.escaping import printable
 from anomaly_ae.runtime.messages import StderrHandler, logger, shown_by
 from anomaly_ae.runtime.spelling import spelt
 
 # isort: off
-from anomaly_ae.cli import detector_commands, folder_commands, run_commands, catalogue_commands  # noqa: F401 (they register their commands)
+from anomaly_ae.cli import detector_commands, run_commands, catalogue_commands  # noqa: F401 (they register their commands)
 
 __all__ = ["app", "main", "run_and_leave"]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from anomaly_ae.cli.app import Json, app, show_values
+from anomaly_ae.cli.app import Json, app, option, show_values
 from anomaly_ae.cli.completion import DATA_SET, PACKAGE, catalogue, named
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError, one_line
@@ -27,33 +27,31 @@ def autoencoders(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="One of them, layer by layer.", **named("autoencoder"))
     ] = None,
-    image_size: Annotated[
-        str | None, typer.Option(metavar="N|HxW", help="Pixels [those it was made for, else 28].")
-    ] = None,
-    channels: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Channels: 3 for colour.")] = 1,
-    latent: Annotated[str | None, typer.Option(metavar="N", help="Latent dimensions [its own].")] = None,
+    image_size: Annotated[str | None, option("N|HxW", "Pixels [those it was made for, else 28].")] = None,
+    channels: Annotated[int, option("N", "Channels: 3 for colour.", min=1, max=64)] = 1,
+    latent: Annotated[str | None, option("N", "Latent dimensions [its own].")] = None,
     as_json: Json = False,
 ) -> None:
     """List the autoencoders, or one of them layer by layer."""
-    asked = RunConfig.build({"image_size": image_size, "latent": latent})
+    requested = RunConfig.build({"image_size": image_size, "latent": latent})
     if name:
         from anomaly_ae.autoencoders import image_size as pick_size
         from anomaly_ae.autoencoders.summary import Architecture, list_layers, summarise
 
-        shape = (channels, *pick_size(name, asked.size, MNIST_SIZE))
-        whole = Architecture(**vars(summarise(name, shape, asked)), layers=list_layers(name, shape, asked))
+        shape = (channels, *pick_size(name, requested.size, MNIST_SIZE))
+        whole = Architecture(**vars(summarise(name, shape, requested)), layers=list_layers(name, shape, requested))
         show_values(whole, as_json, text.layers)
         return
-    found = remembered(
-        f"autoencoders-{_sources_digest()}-{asked.image_size}-{channels}-{asked.latent}.json",
-        lambda: _summaries(asked, channels),
+    listed = remembered(
+        f"autoencoders-{_sources_digest()}-{requested.image_size}-{channels}-{requested.latent}.json",
+        lambda: _summaries(requested, channels),
     )
-    show_values({"autoencoders": found["rows"]}, as_json, lambda _: str(found["text"]))
-    for reason in found["refused"]:
+    show_values({"autoencoders": listed["rows"]}, as_json, lambda _: str(listed["text"]))
+    for reason in listed["refused"]:
         logger.info(f"left out: {reason}")
 
 
-def _summaries(asked: RunConfig, channels: int) -> dict[str, Any]:
+def _summaries(requested: RunConfig, channels: int) -> dict[str, Any]:
     """What each architecture comes to with these settings, and why some of them do not take them."""
     from anomaly_ae.autoencoders import AUTOENCODERS, image_size
     from anomaly_ae.autoencoders.summary import summarise
@@ -61,8 +59,8 @@ def _summaries(asked: RunConfig, channels: int) -> dict[str, Any]:
     rows, refused = [], []
     for name in AUTOENCODERS:
         try:
-            shape = (channels, *image_size(name, asked.size, MNIST_SIZE))
-            rows.append(summarise(name, shape, asked))
+            shape = (channels, *image_size(name, requested.size, MNIST_SIZE))
+            rows.append(summarise(name, shape, requested))
         except UsageError as error:
             refused.append(one_line(error))
     return {

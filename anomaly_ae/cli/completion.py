@@ -23,7 +23,7 @@ CATALOGUES = {
     "augmentation": ("augmentation/transforms.py", "AUGMENTATIONS"),
     DATA_SET: ("datasets/builtin.py", "DATASETS"),
 }
-FIELDS = {"autoencoder": "autoencoder", "scorer": "scorer", "objective": "objective", "augment": "augmentation"}
+NAMED_FIELDS = {"autoencoder": "autoencoder", "scorer": "scorer", "objective": "objective", "augment": "augmentation"}
 
 
 @cache
@@ -52,17 +52,17 @@ def _first_text(line: ast.expr) -> str:
 def named(kind: str, *others: str) -> dict[str, Any]:
     """What an option gets that takes names, several of them joined by `+` or `,`, of a catalogue or these others."""
 
-    def known() -> tuple[str, ...]:
+    def names() -> tuple[str, ...]:
         return (*(catalogue(kind) if kind in CATALOGUES else ()), *others)
 
     def refuse(context: typer.Context, value: str | None) -> str | None:
         if value and not context.resilient_parsing:
-            _check(kind, value, known())
+            _check(kind, value, names())
         return value
 
     def complete(incomplete: str) -> list[str]:
         last = re.split("[+,]", incomplete)[-1]
-        return [incomplete.removesuffix(last) + name for name in known() if name.startswith(last)]
+        return [incomplete.removesuffix(last) + name for name in names() if name.startswith(last)]
 
     # a folder may be a data set, too, and where it is to be looked for another option says
     return {"autocompletion": complete} | ({} if kind == DATA_SET else {"callback": refuse})
@@ -70,7 +70,7 @@ def named(kind: str, *others: str) -> dict[str, Any]:
 
 def check_config(config: RunConfig) -> None:
     """Raise `UnknownName` for the first name in a config that no catalogue has, and no folder of pictures."""
-    for field, kind in FIELDS.items():
+    for field, kind in NAMED_FIELDS.items():
         _check(kind, getattr(config, field) or "", catalogue(kind))
     check_dataset(config.dataset, config.data_dir)
 
@@ -78,14 +78,14 @@ def check_config(config: RunConfig) -> None:
 def check_dataset(name: str | None, data_dir: str | None) -> None:
     """Raise `UnknownName` for a word that is neither the name of a data set nor a folder's here."""
     places = (Path(), expand(data_dir or os.environ.get("ANOMALY_AE_DATA_DIR") or "data"))
-    known = catalogue(DATA_SET)
-    if name and name not in known and re.fullmatch(r"[\w-]+", name) and not any((p / name).exists() for p in places):
-        raise UnknownName(DATA_SET, name, [*known, "or a folder of pictures"])
+    names = catalogue(DATA_SET)
+    if name and name not in names and re.fullmatch(r"[\w-]+", name) and not any((p / name).exists() for p in places):
+        raise UnknownName(DATA_SET, name, [*names, "or a folder of pictures"])
 
 
-def _check(kind: str, value: str, known: Collection[str]) -> None:
+def _check(kind: str, value: str, names: Collection[str]) -> None:
     """Raise `UnknownName` for a part of a value, but for its weight as in `0.5*ssim`, that nothing is called by."""
     for part in re.split("[+,]", value):
         name = part.rpartition("*")[2].strip()
-        if name and name not in known:
-            raise UnknownName(kind, name, known)
+        if name and name not in names:
+            raise UnknownName(kind, name, names)

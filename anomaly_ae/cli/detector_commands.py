@@ -1,4 +1,4 @@
-"""`train`, `evaluate`, `calibrate` and `export`: making detectors, measuring them, and handing them on."""
+"""Making detectors, measuring them, handing them on, and having them work on a folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,141 +6,101 @@ from typing import Annotated
 import typer
 
 from anomaly_ae.cli.app import (
+    WITHOUT_A_FLAG,
     Confidence,
     DataDir,
     Device,
+    Fdr,
     Guarantee,
     Json,
     Mlruns,
     Model,
+    ModelOption,
     NoFigures,
+    NoTracking,
     app,
     loading,
+    option,
+    parse_setting,
+    run_store,
     show,
+    switch,
 )
-from anomaly_ae.cli.completion import DATA_SET, check_config, check_dataset, named
-from anomaly_ae.cli.flags import WITHOUT_A_FLAG, parse_setting
-from anomaly_ae.config.run_config import DEVICES, PRESETS
+from anomaly_ae.cli.completion import DATA_SET, check_config, check_dataset
+from anomaly_ae.config.run_config import DEVICES, PRESETS, TYPES, RunConfig, read_config
 from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.runtime.messages import logger
+from anomaly_ae.storage.atomic import expand
+from anomaly_ae.storage.yaml_files import read_lines
 
+Folder = Annotated[
+    str, typer.Argument(metavar="FOLDER", help="Images; or a text file of paths, or an address (s3://…).")
+]
 ONNX = "onnx"
 
 
 @app.command()
 def train(
-    normal: Annotated[
-        str | None, typer.Option(metavar="CLASSES", help="Normal classes: 0,1,2 or 0-4 or all-but:7 or good.")
-    ] = None,
+    normal: Annotated[str | None, option("CLASSES", "Normal classes: 0,1,2 or 0-4 or all-but:7 or good.")] = None,
     dataset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH",
-            help="See: anomaly-ae datasets; or a folder of pictures [digits].",
-            **named(DATA_SET),
-        ),
+        str | None, option("NAME|PATH", "See: anomaly-ae datasets; or a folder of pictures [digits].", DATA_SET)
     ] = None,
     data_dir: DataDir = None,
     preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="fast, default, or surface, for photos of things [default].",
-            **named("preset", *PRESETS),
-        ),
+        str | None, option("NAME", "fast, default, or surface, for photos of things [default].", "preset", *PRESETS)
     ] = None,
     autoencoder: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="See: anomaly-ae autoencoders [conv; repair for surface].", **named("autoencoder")
-        ),
+        str | None, option("NAME", "See: anomaly-ae autoencoders [conv; repair for surface].", "autoencoder")
     ] = None,
-    latent: Annotated[
-        str | None, typer.Option(metavar="N", help="Latent dimensions [the autoencoder's own; 12 for conv].")
-    ] = None,
+    latent: Annotated[str | None, option("N", "Latent dimensions [the autoencoder's own; 12 for conv].")] = None,
     image_size: Annotated[
-        str | None, typer.Option(metavar="N|HxW", help="Resize the images [as the autoencoder or the data have it].")
+        str | None, option("N|HxW", "Resize the images [as the autoencoder or the data have it].")
     ] = None,
-    resize_mode: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Other proportions: stretch, pad or crop [stretch].")
-    ] = None,
+    resize_mode: Annotated[str | None, option("NAME", "Other proportions: stretch, pad or crop [stretch].")] = None,
     intensity: Annotated[
-        str | None,
-        typer.Option(metavar="LOW:HIGH", help="Black and white of more than 8 bits; or p1:p99 [found by looking]."),
+        str | None, option("LOW:HIGH", "Black and white of more than 8 bits; or p1:p99 [found by looking].")
     ] = None,
-    tile: Annotated[
-        str | None, typer.Option(metavar="N|HxW", help="See large images in overlapping tiles [images whole].")
-    ] = None,
+    tile: Annotated[str | None, option("N|HxW", "See large images in overlapping tiles [images whole].")] = None,
     augment: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="What stays normal: as-is, mirror, flips, turns, light, or e.g. flips+light.",
-            **named("augmentation"),
-        ),
+        option("NAME", "What stays normal: as-is, mirror, flips, turns, light, or e.g. flips+light.", "augmentation"),
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="mse, bce, ssim, elbo, repair, perceptual, or e.g. mse+0.5*ssim [its own].",
-            **named("objective"),
-        ),
+        option("NAME", "mse, bce, ssim, elbo, repair, perceptual, or e.g. mse+0.5*ssim [its own].", "objective"),
     ] = None,
-    scorer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="See: anomaly-ae scorers [the preset's own].", **named("scorer")),
-    ] = None,
-    target_fpr: Annotated[str | None, typer.Option(metavar="F", help="False-alarm rate to hold [0.05].")] = None,
+    scorer: Annotated[str | None, option("NAME", "See: anomaly-ae scorers [the preset's own].", "scorer")] = None,
+    target_fpr: Annotated[str | None, option("F", "False-alarm rate to hold [0.05].")] = None,
     trim_training: Annotated[
-        str | None,
-        typer.Option(metavar="SHARE", help="Leave out the share of the training images that fits worst [0]."),
+        str | None, option("SHARE", "Leave out the share of the training images that fits worst [0].")
     ] = None,
-    epochs: Annotated[str | None, typer.Option(metavar="N", help="Epochs [as many as the data need].")] = None,
-    batch_size: Annotated[
-        str | None, typer.Option(metavar="N", help="Images per step [128; 16 for surface].")
-    ] = None,
-    learning_rate: Annotated[
-        str | None, typer.Option(metavar="F", help="Peak learning rate [the autoencoder's own].")
-    ] = None,
-    seed: Annotated[str | None, typer.Option(metavar="N", help="Same seed, same weights [0].")] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps [auto].", **named("device", *DEVICES))
-    ] = None,
-    experiment: Annotated[str | None, typer.Option(metavar="NAME", help="MLflow experiment [anomaly-ae].")] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings as YAML; flags win over it.")] = None,
+    epochs: Annotated[str | None, option("N", "Epochs [as many as the data need].")] = None,
+    batch_size: Annotated[str | None, option("N", "Images per step [128; 16 for surface].")] = None,
+    learning_rate: Annotated[str | None, option("F", "Peak learning rate [the autoencoder's own].")] = None,
+    seed: Annotated[str | None, option("N", "Same seed, same weights [0].")] = None,
+    device: Annotated[str | None, option("NAME", "auto, cpu, cuda or mps [auto].", "device", *DEVICES)] = None,
+    experiment: Annotated[str | None, option("NAME", "MLflow experiment [anomaly-ae].")] = None,
+    config: Annotated[Path | None, option("FILE", "Settings as YAML; flags win over it.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help=f"Any setting; without a flag are {', '.join(WITHOUT_A_FLAG)}."
-        ),
+        option("KEY=VALUE", f"Any setting; without a flag are {', '.join(WITHOUT_A_FLAG)}.", flag="--set"),
     ] = None,
-    resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run: its id, or latest.")
-    ] = None,
-    save_to: Annotated[str | None, typer.Option(metavar="DIR", help="Save a copy of the detector there.")] = None,
+    resume: Annotated[str | None, option("RUN", "Go on with an interrupted run: its id, or latest.")] = None,
+    save_to: Annotated[str | None, option("DIR", "Save a copy of the detector there.")] = None,
     no_figures: NoFigures = False,
-    no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
+    no_tracking: NoTracking = False,
     mlruns: Mlruns = None,
     as_json: Json = False,
 ) -> None:
     """Train a detector on the normal classes of a data set."""
-    asked_for = dict(locals())
-    from anomaly_ae.config.run_config import TYPES, RunConfig, read_config
-    from anomaly_ae.storage.atomic import expand
-    from anomaly_ae.storage.yaml_files import read_lines
-
-    given = {key: value for key, value in asked_for.items() if key in TYPES and value is not None}
-    layers = [
-        read_config(read_lines(expand(config))) if config else {},
-        dict(map(parse_setting, settings or [])),
-        given,
-    ]
-    asked = RunConfig.build(*layers)
-    check_config(asked)
-    from anomaly_ae.runs.store import RunStore
+    flags = {key: value for key, value in locals().items() if key in TYPES and value is not None}
+    from_file = read_config(read_lines(expand(config))) if config else {}
+    layers = [from_file, dict(map(parse_setting, settings or [])), flags]
+    requested = RunConfig.build(*layers)
+    check_config(requested)
     from anomaly_ae.tracking import run_logger
 
-    home = RunStore.find(mlruns)
+    home = run_store(mlruns)
     if resume and no_tracking:
         raise UsageError("--no-tracking is said when a run starts; a resumed run goes on as it was started")
     if not no_tracking:
@@ -154,7 +114,7 @@ def train(
     if resume:
         result = train.resume(resume, layers, home=home, save_to=save_to, figures=not no_figures)
     else:
-        result = train.train(asked, home=home, save_to=save_to, tracking=not no_tracking, figures=not no_figures)
+        result = train.train(requested, home=home, save_to=save_to, tracking=not no_tracking, figures=not no_figures)
     show(result, as_json)
 
 
@@ -162,31 +122,18 @@ def train(
 def evaluate(
     model: Model = "latest",
     dataset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH",
-            help="Other labelled pictures [those held out in training].",
-            **named(DATA_SET),
-        ),
+        str | None, option("NAME|PATH", "Other labelled pictures [those held out in training].", DATA_SET)
     ] = None,
     data_dir: DataDir = None,
     target_fpr: Annotated[
-        str | None,
-        typer.Option(metavar="F", help="Another false-alarm rate; printed only, the run keeps its own."),
+        str | None, option("F", "Another false-alarm rate; printed only, the run keeps its own.")
     ] = None,
     guarantee: Guarantee = None,
     confidence: Confidence = None,
-    fdr: Annotated[
-        float | None,
-        typer.Option(metavar="Q", help="Also the images that are anomalies at this false discovery rate."),
-    ] = None,
+    fdr: Fdr = None,
     compare_scorers: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Other scorers to measure on the same images: pixel-knn,pca or all.",
-            **named("scorer", "all"),
-        ),
+        option("NAMES", "Other scorers to measure on the same images: pixel-knn,pca or all.", "scorer", "all"),
     ] = None,
     device: Device = "auto",
     no_figures: NoFigures = False,
@@ -194,14 +141,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a detector on held-out test images."""
-    from anomaly_ae.config.run_config import RunConfig
-
     check_dataset(dataset, data_dir)
     rate = None if target_fpr is None else RunConfig.build({"target_fpr": target_fpr}).target_fpr
-    from anomaly_ae.runs.store import RunStore
     from anomaly_ae.tracking import run_logger
 
-    home = RunStore.find(mlruns)
+    home = run_store(mlruns)
     if not no_figures:
         from anomaly_ae.reporting.figures import painter
 
@@ -230,55 +174,43 @@ def evaluate(
 def calibrate(
     model: Model = "latest",
     dataset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH",
-            help="Another data set, whose classes have the same names.",
-            **named(DATA_SET),
-        ),
+        str | None, option("NAME|PATH", "Another data set, whose classes have the same names.", DATA_SET)
     ] = None,
     data_dir: DataDir = None,
-    normal_folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Normal images that the detector has not seen.")
-    ] = None,
-    anomaly_folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Known anomalies, to measure how many are found.")
-    ] = None,
-    target_fpr: Annotated[float | None, typer.Option(metavar="F", help="False-alarm rate [as before].")] = None,
+    normal_folder: Annotated[Path | None, option("DIR", "Normal images that the detector has not seen.")] = None,
+    anomaly_folder: Annotated[Path | None, option("DIR", "Known anomalies, to measure how many are found.")] = None,
+    target_fpr: Annotated[float | None, option("F", "False-alarm rate [as before].")] = None,
     threshold: Annotated[
-        float | None, typer.Option(metavar="T", help="A threshold of your own, instead of one that holds a rate.")
+        float | None, option("T", "A threshold of your own, instead of one that holds a rate.")
     ] = None,
     detect: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="The highest threshold that finds this share of --anomaly-folder."),
+        float | None, option("SHARE", "The highest threshold that finds this share of --anomaly-folder.")
     ] = None,
     guarantee: Guarantee = None,
     confidence: Confidence = None,
     device: Device = "auto",
-    no_tracking: Annotated[bool, typer.Option("--no-tracking", help="Leave MLflow out of it.")] = False,
+    no_tracking: NoTracking = False,
     mlruns: Mlruns = None,
     as_json: Json = False,
 ) -> None:
     """Make a new detector with another threshold, without training: for new normal images, rate or guarantee."""
-    asked = dict(locals())
+    settings = {key: value for key, value in locals().items() if key not in ("no_tracking", "mlruns", "as_json")}
     check_dataset(dataset, data_dir)
-    from anomaly_ae.runs.store import RunStore
     from anomaly_ae.tracking import run_logger
 
     if not no_tracking:
         run_logger.start()
     with loading():
         from anomaly_ae.workflows import calibrate
-    settings = {key: asked[key] for key in asked if key not in ("no_tracking", "mlruns", "as_json")}
-    result = calibrate.calibrate(**settings, home=RunStore.find(mlruns), tracking=not no_tracking)
+    result = calibrate.calibrate(**settings, home=run_store(mlruns), tracking=not no_tracking)
     show(result, as_json)
 
 
 @app.command()
 def export(
-    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it, as in detector.onnx.")],
+    output: Annotated[Path, option("FILE", "Where to write it, as in detector.onnx.")],
     model: Model = "latest",
-    kind: Annotated[str, typer.Option("--format", metavar="NAME", help="onnx.")] = "onnx",
+    kind: Annotated[str, option("NAME", "onnx.", flag="--format")] = "onnx",
     mlruns: Mlruns = None,
     as_json: Json = False,
 ) -> None:
@@ -290,3 +222,63 @@ def export(
         from anomaly_ae.workflows import find_model
     check_output(output)
     show(export_onnx(find_model.load(model, mlruns=mlruns, device="cpu"), output), as_json)
+
+
+@app.command()
+def score(
+    folder: Folder,
+    model: ModelOption = "latest",
+    output: Annotated[Path, option("FILE", "Rows, as .parquet, .csv or .jsonl.")] = Path("scores.parquet"),
+    target_fpr: Annotated[float | None, option("F", "False-alarm rate [the detector's].")] = None,
+    fdr: Fdr = None,
+    heatmaps: Annotated[
+        Path | None, option("DIR", "A picture of each anomalous image with its heat map over it.")
+    ] = None,
+    report: Annotated[Path | None, option("FILE.html", "One page to look through the images.")] = None,
+    resume: Annotated[
+        bool, switch("--resume", "Score what is missing, new or changed since the job that wrote there.")
+    ] = False,
+    workers: Annotated[
+        int | None, option("N", "Processes that decode, with Ray: that score [one a core].", min=1, max=1024)
+    ] = None,
+    device: Device = "auto",
+    engine: Annotated[
+        str, option("NAME", "local, or ray: many processes or machines.", "engine", "local", "ray")
+    ] = "local",
+    ray_address: Annotated[
+        str | None, option("ADDR", "A Ray cluster that runs [one of its own, on this machine].")
+    ] = None,
+    strict: Annotated[bool, switch("--strict", "Exit with 1 when a file or folder cannot be read.")] = False,
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Score every image of a folder: a row for each, with a score and a verdict, or an error."""
+    settings = {key: value for key, value in locals().items() if key not in ("strict", "mlruns", "as_json")}
+    with loading():
+        from anomaly_ae.workflows import score
+    result = score.score(**settings, home=run_store(mlruns))
+    show(result, as_json)
+    if result.heatmaps_missing:
+        raise typer.Exit(1)
+    if strict and (result.errors or result.unread_folders):
+        unread = f"files that could not be read: {result.errors:,}, folders: {len(result.unread_folders):,}"
+        logger.info(f"strict: {unread}")
+        raise typer.Exit(1)
+
+
+@app.command()
+def encode(
+    folder: Folder,
+    output: Annotated[Path, option("FILE", "A Parquet file: path, error, latent_0, latent_1 …")],
+    model: ModelOption = "latest",
+    device: Device = "auto",
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Write the latents of a folder of images, for whoever wants fewer dimensions."""
+    with loading():
+        from anomaly_ae.scoring.encode import check_latents_file, encode_folder
+        from anomaly_ae.workflows import find_model
+    check_latents_file(output)
+    detector = find_model.load(model, mlruns=mlruns, device=device)
+    show(encode_folder(detector, folder, output), as_json)

@@ -42,7 +42,7 @@ from anomaly_ae.storage.yaml_files import Line, Value, read_lines, read_value
 
 REUSED = ("scorer", "top_fraction", "target_fpr")  # settings that need no other network
 NAMED: dict[str, Callable[[str], object]] = {"autoencoder": find_autoencoder, "scorer": build_scorer}
-MOST_CELLS, DEEPEST = 2_000, 8
+MOST_CELLS, MOST_NESTED = 2_000, 8  # cells, and files that name one another
 OWN_KEYS = ("name", "about", "systems", "matrix", "compare_scorers", "published")
 MATRIX, PUBLISHED = "matrix.", "published."
 # What can be measured of a cell: errors on [0, 1] or on the system's own scale, losses at an epoch, sizes
@@ -85,8 +85,8 @@ class PipelineFile:
 
     def digest(self) -> str:
         """SHA-256 of all that the cells are asked to do; where the data lie is no part of it."""
-        asked = [[cell.name, cell.config.to_dict() | {"data_dir": None}, cell.compare_scorers] for cell in self.cells]
-        return sha256(json.dumps(asked).encode())
+        cells = [[cell.name, cell.config.to_dict() | {"data_dir": None}, cell.compare_scorers] for cell in self.cells]
+        return sha256(json.dumps(cells).encode())
 
 
 def read_pipeline_file(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> PipelineFile:
@@ -95,16 +95,16 @@ def read_pipeline_file(path: Path, overrides: Sequence[tuple[str, str]] = ()) ->
     Raises `StorageError`, and `UsageError` or `UnknownName` naming the file, the line and the right key.
     """
     path = expand(path)
-    given = [Line(key, _parse(key, text), setting("overrides", f"{key}={text}")) for key, text in overrides]
-    name, about, cells = _read(path, given, ())
+    lines = [Line(key, _parse(key, text), setting("overrides", f"{key}={text}")) for key, text in overrides]
+    name, about, cells = _read(path, lines, ())
     names = [cell.name for cell in cells]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"{path} has more than one cell called {twice.pop()!r}; give each system a name of its own")
     return PipelineFile(path, name, about, tuple(cells))
 
 
-def _read(path: Path, overrides: Sequence[Line], above: tuple[Path, ...]) -> tuple[str, str, list[Cell]]:
-    """Name, description and cells of a file; `above` are the files that name it as a system."""
+def _read(path: Path, overrides: Sequence[Line], parents: tuple[Path, ...]) -> tuple[str, str, list[Cell]]:
+    """Name, description and cells of a file; `parents` are the files that name it as a system."""
     read = [dataclasses.replace(line, key=current(line.key, KEYS)) for line in read_lines(path)]
     lines = {line.key: line for line in read if line.value is not None or "." in line.key}
     for key in (*SETTING_GROUPS, "matrix", "published"):
@@ -113,34 +113,35 @@ def _read(path: Path, overrides: Sequence[Line], above: tuple[Path, ...]) -> tup
     systems, name, about = (lines.pop(key, None) for key in ("systems", "name", "about"))
     compared = lines.pop("compare_scorers", None)
     published = [lines.pop(key) for key in list(lines) if key.startswith(PUBLISHED)]
-    given = _override(_by_meaning(lines.values()), overrides)
-    called = str(name.value) if name else path.stem
+    settings = _override(lines.values(), overrides)
+    title = str(name.value) if name else path.stem
     if systems is None:
         figures = _published(published)
-        ours = {} if any(_changes_results(line) for line in overrides) else figures
-        cells = _cells(called, given, ours, _scorers(compared))
+        if any(_meaning(line) not in LOCATION_FIELDS for line in overrides):
+            figures = {}  # they are of something else
+        cells = _cells(title, settings, figures, _scorers(compared))
     elif misplaced := [*published, *([compared] if compared else [])]:
         raise UsageError(f"{misplaced[0].where}: {misplaced[0].key} stands in the files of the systems")
     else:
-        cells = _systems(path, systems, list(given.values()), above)
-    return called, str(about.value) if about else "", cells
+        cells = _systems(path, systems, list(settings.values()), parents)
+    return title, str(about.value) if about else "", cells
 
 
-def _systems(path: Path, systems: Line, settings: Sequence[Line], above: tuple[Path, ...]) -> list[Cell]:
+def _systems(path: Path, systems: Line, settings: Sequence[Line], parents: tuple[Path, ...]) -> list[Cell]:
     """The cells of the files named under `systems`."""
     with errors_at(systems.where):
         if not isinstance(systems.value, list) or not systems.value:
             raise UsageError("systems must be a list of pipeline files, as in [one.yaml, other.yaml]")
-        if path.resolve() in above:
+        if path.resolve() in parents:
             raise UsageError(f"{path} names itself among its systems")
-        if len(above) > DEEPEST:
+        if len(parents) > MOST_NESTED:
             raise UsageError("pipeline files name one another more deeply than any that are meant")
         files = [path.parent / str(file) for file in systems.value]
         if missing := [str(file) for file in files if not file.is_file()]:
             raise UsageError(f"there is no pipeline file {missing[0]}")
     cells: list[Cell] = []
     for file in files:
-        cells += _read(file, settings, (*above, path.resolve()))[2]
+        cells += _read(file, settings, (*parents, path.resolve()))[2]
         _require_few(len(cells), str(path))
     return cells
 
@@ -164,15 +165,15 @@ def _scorers(line: Line | None) -> tuple[str, ...]:
 
 
 def _cells(
-    system: str, given: Mapping[str, Line], published: Mapping[str, float], compared: tuple[str, ...]
+    system: str, settings: Mapping[str, Line], published: Mapping[str, float], compared: tuple[str, ...]
 ) -> list[Cell]:
     """Every combination of the matrix."""
-    single = [line for key, line in given.items() if not key.startswith(MATRIX)]
+    single = [line for key, line in settings.items() if not key.startswith(MATRIX)]
     fixed = read_config(single)
     data_dir = fixed.get("data_dir")
-    matrix = {k.removeprefix(MATRIX): _values(line, data_dir) for k, line in given.items() if k.startswith(MATRIX)}
-    if both := matrix.keys() & given.keys():
-        line = given[both.pop()]
+    matrix = {k.removeprefix(MATRIX): _values(line, data_dir) for k, line in settings.items() if k.startswith(MATRIX)}
+    if both := matrix.keys() & settings.keys():
+        line = settings[both.pop()]
         raise UsageError(f"{line.where}: {line.key} stands in the matrix too; leave one of the two out")
     for line in single:
         with errors_at(line.where):
@@ -193,29 +194,21 @@ def _label(system: str, varied: Mapping[str, Any], without: Sequence[str]) -> st
     return " · ".join([system, *(f"{key} {value}" for key, value in varied.items() if key not in without)])
 
 
-def _changes_results(line: Line) -> bool:
-    """Whether an override makes a cell something else than what its source published figures of."""
-    return _meaning(line) not in LOCATION_FIELDS
-
-
-def _by_meaning(lines: Iterable[Line]) -> dict[str, Line]:
-    """Lines by the field that each sets. Raises `UsageError` when two set the same."""
-    given: dict[str, Line] = {}
+def _override(lines: Iterable[Line], overrides: Sequence[Line]) -> dict[str, Line]:
+    """Settings by the field that each sets, with others over them; a value takes the place of a list in the matrix,
+    and the other way round. Raises `UsageError` when two lines set the same.
+    """
+    settings: dict[str, Line] = {}
     for line in lines:
-        if (meaning := _meaning(line)) in given:
-            raise UsageError(f"{line.where}: {meaning} was said before; leave one of the two out")
-        given[meaning] = line
-    return given
-
-
-def _override(given: dict[str, Line], overrides: Sequence[Line]) -> dict[str, Line]:
-    """Settings with others over them; a value takes the place of a list in the matrix, and the other way round."""
+        if (key := _meaning(line)) in settings:
+            raise UsageError(f"{line.where}: {key} was said before; leave one of the two out")
+        settings[key] = line
     for line in overrides:
         key = _meaning(line)
-        given.pop(MATRIX + key, None)
-        given.pop(key.removeprefix(MATRIX), None)
-        given[key] = line
-    return given
+        settings.pop(MATRIX + key, None)
+        settings.pop(key.removeprefix(MATRIX), None)
+        settings[key] = line
+    return settings
 
 
 def _meaning(line: Line) -> str:
@@ -264,18 +257,13 @@ def _published(lines: Iterable[Line]) -> dict[str, float]:
             measure = line.key.removeprefix(PUBLISHED)
             if re.sub(r"@\d+$", "@EPOCH", measure) not in MEASURES:
                 raise UnknownName("measure", measure, MEASURES)
-            figures[measure] = _finite(line)
+            try:
+                figures[measure] = float(str(line.value))
+            except ValueError:
+                figures[measure] = math.nan
+            if not math.isfinite(figures[measure]):
+                raise UsageError(f"{line.key} must be a number, and is {line.value!r}")
     return figures
-
-
-def _finite(line: Line) -> float:
-    try:
-        value = float(str(line.value))
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UsageError(f"{line.key} must be a number, and is {line.value!r}")
-    return value
 
 
 def _parse(key: str, text: str) -> Value:

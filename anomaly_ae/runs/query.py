@@ -10,13 +10,31 @@ from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime.messages import warn_once
 
 BEST_FIRST = {"auroc": True, "false_positive_rate": False, "seconds": False}  # whether the largest comes first
-COLUMNS = ("run_id", "name", "status", "kind", "parent", "started")
+LISTED_COLUMNS = ("run_id", "name", "status", "kind", "parent", "started")
 SORTS = ("started", "name", "status", *BEST_FIRST)
 
 
 def list_home(home: RunStore) -> list[Listed]:
-    """The runs that have a folder in this home."""
-    return [row for run in home.runs() if (row := _listed(run))]
+    """The runs that have a folder in this home; one whose files are damaged is left out, which is said."""
+    rows = []
+    for run in home.runs():
+        try:
+            rows.append(_listed(run))
+        except ModelError as error:
+            warn_once(f"{one_line(error)}, so this run is left out")
+    return rows
+
+
+def _listed(run: RunFolder) -> Listed:
+    record, result, evaluation = run.record, run.read("result.json"), run.evaluation() or KeptEvaluation()
+    return Listed(
+        *(record.id, record.name, record.status, record.kind, record.parent, record.started),
+        auroc=evaluation.auroc,
+        false_positive_rate=evaluation.false_positive_rate,
+        seconds=result.get("train_seconds"),
+        settings=run.config.to_dict() if (run.path / "config.json").exists() else {},
+        unlogged=record.unlogged,
+    )
 
 
 def select(rows: Iterable[Listed], filters: Sequence[str] = (), sort: str = "started") -> list[Listed]:
@@ -36,26 +54,9 @@ def select(rows: Iterable[Listed], filters: Sequence[str] = (), sort: str = "sta
         return newest_first
     if sort not in BEST_FIRST:
         return sorted(newest_first, key=lambda row: str(getattr(row, sort)))
-    known = [row for row in newest_first if getattr(row, sort) is not None]
-    known.sort(key=lambda row: float(getattr(row, sort)), reverse=BEST_FIRST[sort])
-    return known + [row for row in newest_first if getattr(row, sort) is None]
-
-
-def _listed(run: RunFolder) -> Listed | None:
-    """None for a run whose files are damaged, which is said."""
-    try:
-        record, result, evaluation = run.record, run.read("result.json"), run.evaluation() or KeptEvaluation()
-        return Listed(
-            *(record.id, record.name, record.status, record.kind, record.parent, record.started),
-            auroc=evaluation.auroc,
-            false_positive_rate=evaluation.false_positive_rate,
-            seconds=result.get("train_seconds"),
-            settings=run.config.to_dict() if (run.path / "config.json").exists() else {},
-            unlogged=record.unlogged,
-        )
-    except ModelError as error:
-        warn_once(f"{one_line(error)}, so this run is left out")
-        return None
+    measured = [row for row in newest_first if getattr(row, sort) is not None]
+    measured.sort(key=lambda row: float(getattr(row, sort)), reverse=BEST_FIRST[sort])
+    return measured + [row for row in newest_first if getattr(row, sort) is None]
 
 
 def _fits(row: Listed, text: str) -> bool:
@@ -66,6 +67,6 @@ def _fits(row: Listed, text: str) -> bool:
         return True  # as the names of the runs have it
     if key in TYPES:
         return bool(row.settings) and row.settings[key] == check_value(key, value)
-    if key not in COLUMNS:
-        raise UnknownName("column", key, [*COLUMNS, *TYPES])
+    if key not in LISTED_COLUMNS:
+        raise UnknownName("column", key, [*LISTED_COLUMNS, *TYPES])
     return str(getattr(row, key)) == value

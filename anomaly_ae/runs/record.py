@@ -3,16 +3,11 @@
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from anomaly_ae.storage.schema import Count, Matching, Name, OneOf, Positive
 
-if TYPE_CHECKING:
-    pass
-
 TRAINING, PIPELINE, CALIBRATION = "training", "pipeline", "calibration"  # kinds of runs
-
-
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 
 

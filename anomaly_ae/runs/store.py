@@ -21,7 +21,7 @@ import dataclasses
 import os
 import typing
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 LATEST = "latest"
 EVALUATION = "evaluation/metrics.json"
 EXAMPLE, CALIBRATION_SCORES, FIGURES = "example.png", "calibration.csv", "figures"
-LOCK_WAIT = 20.0  # seconds to wait for a store that nobody has written to meanwhile
+STORE_LOCK_WAIT = 20.0  # seconds to wait for a store that nobody has written to meanwhile
 SHORTEST_ID = 4  # characters of a run id that may stand for the whole
 # What is read of a run's JSON, and must be that; there may be more
-FIELDS: dict[str, dict[str, Any]] = {
+JSON_FIELDS: dict[str, dict[str, Any]] = {
     "pipeline.json": {"name": Name, "experiment": Name, "digest": str, "command": str, "cells": dict[str, Any]},
     "result.json": {"train_seconds": float | None, "epochs": Count | None, "parameters": Count | None},
     EVALUATION: typing.get_type_hints(KeptEvaluation, include_extras=True),
@@ -110,7 +110,7 @@ class RunStore:
         process that hangs must not stop the others.
         """
         folder = self.store_file.parent if self.store_file else self.root
-        return FileLock(folder / "mlflow.lock", timeout=LOCK_WAIT, is_singleton=True)
+        return FileLock(folder / "mlflow.lock", timeout=STORE_LOCK_WAIT, is_singleton=True)
 
     def command(self, *words: str, **settings: Any) -> str:
         """A command with what it needs to find the runs that are here."""
@@ -122,32 +122,32 @@ class RunStore:
 
     def records(self) -> "dict[RunFolder, RunRecord]":
         """All run folders, the newest first, with their records; what is damaged is said and left out."""
-        found = {}
+        records = {}
         for path in (self.root / "runs").glob("[!.]*/run.json"):
             try:
-                found[RunFolder(path.parent)] = RunFolder(path.parent).record
+                records[RunFolder(path.parent)] = RunFolder(path.parent).record
             except ModelError as error:
                 if path.exists():  # or it has got another name, or is gone
                     warn_once(f"{one_line(error)}, so this run is left out")
-        newest_first = sorted(found, key=lambda run: (found[run].started, found[run].id), reverse=True)
-        return {run: found[run] for run in newest_first}
+        newest_first = sorted(records, key=lambda run: (records[run].started, records[run].id), reverse=True)
+        return {run: records[run] for run in newest_first}
 
     def dead_runs(self) -> "list[RunFolder]":
         """Runs still called RUNNING whose process is gone, those of pipeline files before their cells."""
-        running = [(run, record) for run, record in self.records().items() if record.status == RUNNING]
-        dead = [(run, record) for run, record in running if not run.is_locked()]
-        return [run for run, _ in sorted(dead, key=lambda each: each[1].parent is not None)]
+        records = self.records()
+        dead = [run for run, record in records.items() if record.status == RUNNING and not run.is_locked()]
+        return sorted(dead, key=lambda run: records[run].parent is not None)
 
     def find_run(self, name: str) -> "RunFolder":
         """The run called `name`: an id or a unique beginning of one. Raises `ModelNotFound`."""
         records = self.records()
         exact = [run for run, record in records.items() if name in (record.id, record.mlflow_run_id)]
         begins = [run for run, record in records.items() if len(name) >= SHORTEST_ID and record.id.startswith(name)]
-        found = exact or begins
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise UsageError(f"{len(found)} runs begin with {name!r}; give more of the id")
+        matches = exact or begins
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise UsageError(f"{len(matches)} runs begin with {name!r}; give more of the id")
         if len(name) < SHORTEST_ID:
             raise ModelNotFound(f"{name!r} is too short for a run's id; give {SHORTEST_ID} characters of it or more")
         raise ModelNotFound(
@@ -194,11 +194,12 @@ class RunFolder:
     @property
     def record(self) -> RunRecord:
         """State as it is on disk now. Raises `ModelError` when it cannot be read."""
-        usual = {f.name: f.default for f in dataclasses.fields(RunRecord) if f.default is not dataclasses.MISSING}
-        content = self._read("run.json")
-        known = {key: content[key] for key in content if key in RunRecord.__dataclass_fields__}
+        fields = dataclasses.fields(RunRecord)
+        defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+        content = self._read("run.json") | {"id": self.path.name}
+        kept = {field.name: content[field.name] for field in fields if field.name in content}
         try:
-            return parse(RunRecord, usual | known | {"id": self.path.name}, "record")
+            return parse(RunRecord, defaults | kept, "record")
         except Mismatch as error:
             raise ModelError(f"{self.path / 'run.json'} is damaged ({error})") from error
 
@@ -248,8 +249,8 @@ class RunFolder:
     @property
     def experiment(self) -> str:
         """The MLflow experiment that it belongs to."""
-        pipeline = self.record.kind == PIPELINE
-        return str(self.read("pipeline.json")["experiment"]) if pipeline else self.config.experiment
+        is_pipeline = self.record.kind == PIPELINE
+        return str(self.read("pipeline.json")["experiment"]) if is_pipeline else self.config.experiment
 
     def data_dir(self) -> str | None:
         """Where it found its data, if they may still be there."""
@@ -262,7 +263,7 @@ class RunFolder:
             return {}
         content = self._read(name)
         try:
-            for key, kind in FIELDS.get(name, {}).items():
+            for key, kind in JSON_FIELDS.get(name, {}).items():
                 parse(kind, content.get(key), key)
         except Mismatch as error:
             raise ModelError(f"{self.path / name} is damaged ({error}); evaluate or train anew") from error
@@ -340,9 +341,8 @@ class RunFolder:
 
     def grids(self) -> list[Path]:
         """The reconstruction grids, by epoch."""
-        found = (self.path / "images").glob("epoch-*.png")
-        numbered = {path: path.stem.removeprefix("epoch-") for path in found}
-        return sorted((path for path in numbered if numbered[path].isdecimal()), key=lambda path: int(numbered[path]))
+        numbers = {path: path.stem.removeprefix("epoch-") for path in (self.path / "images").glob("epoch-*.png")}
+        return sorted((path for path in numbers if numbers[path].isdecimal()), key=lambda path: int(numbers[path]))
 
     @contextmanager
     def lock(self, wait: float = 0) -> Iterator[None]:
@@ -378,19 +378,18 @@ class RunFolder:
 
 def place_settings(root: Path) -> dict[str, str]:
     """What a command needs to find runs in `root`; nothing where it looks there anyway."""
-    try:
-        is_found = root == RunStore.find().root
-    except UsageError:  # here none can be kept
-        is_found = False
-    return {} if is_found else {"mlruns": str(root)}
+    with suppress(UsageError):  # here none can be kept
+        if root == RunStore.find().root:
+            return {}
+    return {"mlruns": str(root)}
 
 
-def conflicts(recorded: RunConfig, asked: RunConfig) -> list[str]:
+def conflicts(recorded: RunConfig, requested: RunConfig) -> list[str]:
     """Where a resumed run was asked for something else than it was started with; data may have moved."""
     from anomaly_ae.datasets.builtin import DATASETS  # here, for listing runs needs no torch
 
-    before, after = recorded.to_dict(), asked.to_dict()
-    moved = {"data_dir"} if recorded.dataset in DATASETS or asked.dataset in DATASETS else {"data_dir", "dataset"}
+    before, after = recorded.to_dict(), requested.to_dict()
+    moved = {"data_dir"} if recorded.dataset in DATASETS or requested.dataset in DATASETS else {"data_dir", "dataset"}
     return [
         f"{key} is {before[key]} and {after[key]} was asked"
         for key in before

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from anomaly_ae.errors import ModelNotFound, StorageError, one_line
 from anomaly_ae.escaping import printable
-from anomaly_ae.runs.store import LOCK_WAIT, RunStore
+from anomaly_ae.runs.store import STORE_LOCK_WAIT, RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.storage.atomic import storage_errors
 from anomaly_ae.tracking import database
@@ -74,7 +74,7 @@ def _turns(store: Path) -> Iterator[None]:
         time.sleep(LOCK_POLL)
         now = time.time()
         written = store.stat().st_mtime if store.exists() else 0.0  # who writes does not hang
-        if now - max(began, written) > LOCK_WAIT or now - began > LONGEST_WAIT:
+        if now - max(began, written) > STORE_LOCK_WAIT or now - began > LONGEST_WAIT:
             return
         if not said and now - began > SAID_AFTER:
             logger.info(f"waiting for {store}, which is in other processes' hands")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 import anomaly_ae
-from anomaly_ae.cli.flags import with_current_flags
+from anomaly_ae.cli.app import with_current_flags
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs.pipeline_file import read_pipeline_file
 from anomaly_ae.runs.store import RunFolder

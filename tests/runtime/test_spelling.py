@@ -1,6 +1,6 @@
 import pytest
 
-from anomaly_ae.cli.flags import as_flag, parse_setting
+from anomaly_ae.cli.app import as_flag, parse_setting
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import command, setting, spelt
 

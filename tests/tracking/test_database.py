@@ -228,8 +228,8 @@ def test_what_cannot_be_used_is_said_with_its_remedy_and_left_alone(
 def test_who_holds_the_database_is_waited_for_and_that_is_said(
     home: RunStore, whole: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert client.LOCK_WAIT <= 20
-    monkeypatch.setattr(client, "LOCK_WAIT", 1.0)
+    assert client.STORE_LOCK_WAIT <= 20
+    monkeypatch.setattr(client, "STORE_LOCK_WAIT", 1.0)
     monkeypatch.setattr(client, "SAID_AFTER", 0.2)
     keep(home, whole)
     with closing(sqlite3.connect(home.database, isolation_level=None)) as other:
