@@ -4,6 +4,7 @@ import dataclasses
 import html
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's control, format and surrogate characters, line separators
@@ -63,6 +64,11 @@ def _printable(letter: str) -> str:
     if "\udc80" <= letter <= "\udcff":
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape" if not "\ud800" <= letter <= "\udfff" else "raw_unicode_escape").decode()
+
+
+def times(shape: Iterable[int]) -> str:
+    """A shape as people write it: `1×28×28`."""
+    return "×".join(map(str, shape))
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

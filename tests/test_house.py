@@ -46,7 +46,6 @@ TESTED_ELSEWHERE = {
     "datasets/test_image_folder.py": "catalogue folder_words image_set",
     "detector/test_evaluation.py": "measuring",
     "images/test_decode_pool.py": "decode_worker",
-    "integrations/test_onnx.py": "exported",
     "reporting/test_figures.py": "curves distributions image_grids saving style",
     "runs/test_store.py": "record",
     "scoring/test_job.py": "ledger scoring_results writers",

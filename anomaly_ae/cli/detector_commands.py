@@ -218,9 +218,9 @@ def export(
     if kind != ONNX:
         raise UnknownName("format", kind, [ONNX])
     with loading():
-        from anomaly_ae.integrations.onnx import check_output, export_onnx
+        from anomaly_ae.integrations.onnx import check_onnx_file, export_onnx
         from anomaly_ae.workflows import find_model
-    check_output(output)
+    check_onnx_file(output)
     show(export_onnx(find_model.load(model, mlruns=mlruns, device="cpu"), output), as_json)
 
 

@@ -12,19 +12,14 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder
-from anomaly_ae.autoencoders.inference import (
-    Read,
-    map_images,
-    map_latents,
-    pick_device,
-)
+from anomaly_ae.autoencoders.inference import Read, map_images, map_latents, pick_device
 from anomaly_ae.calibration.conformal import CHOSEN, Calibration, Discoveries
 from anomaly_ae.calibration.drift import Drift, measure_drift
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import Data
 from anomaly_ae.datasets.splits import Part, Split, pack_names, unpack_names
 from anomaly_ae.detector.serialization import (
-    FORMAT,
+    DETECTOR_FORMAT,
     JSON_FILE,
     NETWORK,
     SCORED_NAMES,
@@ -40,7 +35,7 @@ from anomaly_ae.detector.serialization import (
     read_detector,
 )
 from anomaly_ae.errors import DataError, StorageError
-from anomaly_ae.escaping import counted, printable, short_name
+from anomaly_ae.escaping import counted, printable, short_name, times
 from anomaly_ae.images.image_set import ImageSet, hash_rows
 from anomaly_ae.images.preprocessing import Images, Preprocessing, size_of
 from anomaly_ae.images.statistics import Profile, size_difference
@@ -82,9 +77,9 @@ class Detector:
     heat_level: float | None = None
 
     def __repr__(self) -> str:
-        shape = "×".join(map(str, self.preprocessing.shape))
+        images = f"images={times(self.preprocessing.shape)}"
         calibration = f"threshold={self.threshold:.4f}, target_fpr={self.calibration.target_fpr:g}"
-        return f"Detector({self.name!r}, images={shape}, {calibration}, {self.calibration.guarantee})"
+        return f"Detector({self.name!r}, {images}, {calibration}, {self.calibration.guarantee})"
 
     @property
     def name(self) -> str:
@@ -259,7 +254,7 @@ class Detector:
             tail=self.calibration.tail,
         )
         record = DetectorRecord(
-            format=FORMAT,
+            format=DETECTOR_FORMAT,
             config=self.config,
             classes=self.classes,
             normal=self.normal,
@@ -281,30 +276,16 @@ class Detector:
         names = unpack_names(saved.tensors.get(SCORED_NAMES))
         if names is not None and len(names) != about.images:
             raise Mismatch(f"there are {about.images:,} calibration scores and {len(names):,} names")
+        chosen = about.threshold if about.guarantee in CHOSEN else None
         calibration = Calibration(
-            saved.tensors[SCORES],
-            about.target_fpr,
-            about.guarantee,
-            about.confidence,
-            about.tail,
-            names,
-            about.threshold if about.guarantee in CHOSEN else None,
+            *(saved.tensors[SCORES], about.target_fpr, about.guarantee, about.confidence, about.tail, names, chosen)
         )
         if about.target_fpr != calibration.target_fpr or not _follows(about.threshold, calibration):
             raise Mismatch("its threshold does not follow from its calibration scores")
         split = Split.from_record(record.split, saved.under(SPLIT))
-        network = network.to(device).eval()
         return cls(
-            record.config,
-            record.classes,
-            record.normal,
-            record.preprocessing,
-            network,
-            scorer,
-            calibration,
-            split,
-            record.profile,
-            record.heat_level,
+            *(record.config, record.classes, record.normal, record.preprocessing, network.to(device).eval(), scorer),
+            *(calibration, split, record.profile, record.heat_level),
         )
 
 
@@ -318,11 +299,6 @@ def _follows(threshold: float, calibration: Calibration) -> bool:
     return tail_fits and above <= calibration.target_fpr < at and threshold == calibration.threshold
 
 
-def is_detector(folder: Path) -> bool:
-    """Whether a folder looks like one that `Detector.save` wrote."""
-    return (folder / JSON_FILE).is_file()
-
-
 def check_target(folder: Path) -> None:
     """Raise `StorageError` when a detector cannot be saved to `folder`, or would replace anything but a detector."""
     with storage_errors(f"save a detector to {folder}"):
@@ -330,6 +306,6 @@ def check_target(folder: Path) -> None:
             raise StorageError(
                 f"{folder} holds other things than a detector; name a new or empty folder, or a detector to replace"
             )
-        above = next(parent for parent in folder.absolute().parents if parent.exists())
-        if not (above.is_dir() and os.access(above, os.W_OK)):
-            raise StorageError(f"a detector cannot be saved to {folder}: {above} is no folder that can be written")
+        parent = next(each for each in folder.absolute().parents if each.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK)):
+            raise StorageError(f"a detector cannot be saved to {folder}: {parent} is no folder that can be written")

@@ -11,6 +11,7 @@ from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.autoencoders.tiling import inner_network
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError, one_line
+from anomaly_ae.escaping import times
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.objectives import Objective, build_objective, parse_objective
 from anomaly_ae.objectives.perceptual import Features
@@ -81,7 +82,7 @@ class Experiment:
         try:
             self.objective(images, outputs)
         except RuntimeError as error:
-            size = "×".join(map(str, self.preprocessing.shape))
+            size = times(self.preprocessing.shape)
             raise UsageError(
                 f"objective {self.config.objective} cannot be taken of images {size} ({one_line(error)}); "
                 f"name another objective, or a larger {setting('image_size')}"
@@ -94,12 +95,12 @@ def fill_defaults(config: RunConfig) -> RunConfig:
     Raises `UnknownName`.
     """
     config = config.filled()
-    own = find_autoencoder(str(config.autoencoder))
+    entry = find_autoencoder(str(config.autoencoder))
     return dataclasses.replace(
         config,
-        objective=config.objective or own.objective,
-        learning_rate=config.learning_rate or own.learning_rate,
-        defects=own.defects if config.defects is None else config.defects,
+        objective=config.objective or entry.objective,
+        learning_rate=config.learning_rate or entry.learning_rate,
+        defects=entry.defects if config.defects is None else config.defects,
     )
 
 

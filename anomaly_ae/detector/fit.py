@@ -103,14 +103,14 @@ def make_detector(
     the calibration images.
     """
     config, calibrating = experiment.config, images["calibration"]
-    known = images["fit"].images, images["validation"].images
-    scorer = fit_scorer(experiment.scorer, network, *known, config.trim_training)
+    trained_on = images["fit"].images, images["validation"].images
+    scorer = fit_scorer(experiment.scorer, network, *trained_on, config.trim_training)
     calibration = Calibration(
         map_images(network, calibrating.images, scorer.score, ()), config.target_fpr, names=calibrating.names
     )
-    usual = RunConfig()
+    anywhere = {name: getattr(RunConfig(), name) for name in LOCATION_FIELDS}
     detector = Detector(
-        config=dataclasses.replace(config, **{name: getattr(usual, name) for name in LOCATION_FIELDS}),
+        config=dataclasses.replace(config, **anywhere),
         classes=experiment.classes,
         normal=experiment.normal,
         preprocessing=experiment.preprocessing,
@@ -125,11 +125,11 @@ def make_detector(
 
 def _heat_level(detector: Detector, images: Tensor) -> float | None:
     """What the heat maps of no more calibration images exceed than the target rate allows; None without maps."""
-    some = images[sample(len(images), REFERENCES)]
     if detector.map_scorer is None:
         return None
-    maps = map_images(detector.network, some, detector.map_scorer.anomaly_map, detector.preprocessing.shape[1:])
-    rank = max(1, alarms_allowed(p_value_levels(len(some)), detector.calibration.target_fpr))
+    images = images[sample(len(images), REFERENCES)]
+    maps = map_images(detector.network, images, detector.map_scorer.anomaly_map, detector.preprocessing.shape[1:])
+    rank = max(1, alarms_allowed(p_value_levels(len(images)), detector.calibration.target_fpr))
     return float(maps.flatten(1).amax(dim=1).topk(rank).values[-1])
 
 

@@ -25,33 +25,33 @@ from anomaly_ae.scorers.reconstruction import SquaredError
 
 MSE = "mse"
 PLAIN = (MSE, "relative")  # reconstruction errors without learning, to see what the scorer adds to them
-MOST_PIXELS = 2**28  # of the heat maps that are measured against masks
+MOST_MAP_PIXELS = 2**28  # of the heat maps that are measured against masks
 
 
 @dataclass(frozen=True, eq=False)
 class Mapped:
     """Test images whose defects are known to the pixel.
 
-    positions: among the test images, int64 (M,): those with a mask, and the normal ones
+    indices:   among the test images, int64 (M,): those with a mask, and the normal ones
     maps:      their heat maps, float32 (M, H, W)
     masks:     their defective pixels, bool (M, H, W)
     """
 
-    positions: Tensor
+    indices: Tensor
     maps: Tensor
     masks: Tensor
 
 
-def map_defects(detector: Detector, test: ImageSet, masks: Tensor, known: Tensor) -> Mapped | None:
-    """The heat maps of test images with masks, bool (N, H, W), where `known`, bool (N,), and of the normal ones.
+def map_defects(detector: Detector, test: ImageSet, masks: Tensor, is_labelled: Tensor) -> Mapped | None:
+    """The heat maps of test images with masks, bool (N, H, W), where `is_labelled`, bool (N,), and of normal ones.
 
     They are evenly chosen if they are too many for the memory. None when the scorer has no heat map.
     """
-    positions = torch.nonzero(known | torch.from_numpy(~novelty(detector, test))).flatten()
-    most = max(1, MOST_PIXELS // masks[0].numel())
-    positions = positions[torch.linspace(0, len(positions) - 1, min(most, len(positions))).long()]
-    maps = detector.anomaly_map(test.images[positions])
-    return None if maps is None else Mapped(positions, maps, masks[positions])
+    indices = torch.nonzero(is_labelled | torch.from_numpy(~novelty(detector, test))).flatten()
+    most = max(1, MOST_MAP_PIXELS // masks[0].numel())
+    indices = indices[torch.linspace(0, len(indices) - 1, min(most, len(indices))).long()]
+    maps = detector.anomaly_map(test.images[indices])
+    return None if maps is None else Mapped(indices, maps, masks[indices])
 
 
 def measure(
@@ -78,8 +78,8 @@ def measure(
         **_measure_pixels(mapped, np.ones_like(novel)),
         per_class=[
             _measure_class(name, name not in detector.normal, values, alarms, novel, chosen, mapped)
-            for position, name in enumerate(detector.classes)
-            for chosen in [(test.labels == position).numpy()]
+            for label, name in enumerate(detector.classes)
+            for chosen in [(test.labels == label).numpy()]
         ],
         threshold_warning=detector.calibration.warning,
         calibration_images=0 if detector.calibration.chosen is not None else len(detector.calibration.scores),
@@ -94,23 +94,22 @@ def _plain_errors(detector: Detector, images: Tensor) -> dict[str, Floats]:
     def read(pixels: Tensor, outputs: Outputs) -> Tensor:
         return torch.stack([scorer.score(pixels, outputs) for scorer in scorers], dim=1)
 
-    found = map_images(detector.network, images, read, (len(PLAIN),)).numpy()
-    return {name: found[:, i] for i, name in enumerate(PLAIN)}
+    errors = map_images(detector.network, images, read, (len(PLAIN),)).numpy()
+    return dict(zip(PLAIN, errors.T, strict=True))
 
 
 def _rank_errors(detector: Detector, scores: dict[str, Floats], novel: Bools) -> list[ErrorRow]:
     """How well each ranks, the detector's own first; nothing where there is nothing to rank."""
     if not novel.any() or novel.all():
         return []
-    own = str(detector.config.scorer)
-    ranked = {name: ranking(scores[name], novel) for name in dict.fromkeys([own, *scores])}
+    rankings = {name: ranking(scores[name], novel) for name in dict.fromkeys([str(detector.config.scorer), *scores])}
     together = "its parts' logarithms, standardised, together"
     return [
         ErrorRow(
-            *(name, found.auroc, found.auroc_ci.low, found.auroc_ci.high),
+            *(name, ranked.auroc, ranked.auroc_ci.low, ranked.auroc_ci.high),
             about=SCORERS[name].about if name in SCORERS else together,
         )
-        for name, found in ranked.items()
+        for name, ranked in rankings.items()
     ]
 
 
@@ -131,8 +130,8 @@ def _measure_pixels(mapped: Mapped | None, chosen: Bools) -> dict[str, Any]:
     """The figures of the heat maps of chosen test images, bool (N,), by the names of `Evaluation`."""
     if mapped is None:
         return dataclasses.asdict(PixelRanking(None, None, None))
-    among = torch.from_numpy(chosen)[mapped.positions]
-    return dataclasses.asdict(pixel_ranking(mapped.maps[among].numpy(), mapped.masks[among].numpy()))
+    is_chosen = torch.from_numpy(chosen)[mapped.indices]
+    return dataclasses.asdict(pixel_ranking(mapped.maps[is_chosen].numpy(), mapped.masks[is_chosen].numpy()))
 
 
 def measure_discoveries(detector: Detector, test: ImageSet, scores: Tensor, fdr: float) -> FoundTogether:
@@ -156,15 +155,15 @@ def measure_discoveries(detector: Detector, test: ImageSet, scores: Tensor, fdr:
 def measure_scorers(
     detector: Detector,
     names: Sequence[str],
-    known: dict[str, ImageSet],
+    trained_on: dict[str, ImageSet],
     test: ImageSet,
     scores: Tensor,
     mapped: Mapped | None = None,
 ) -> list[ScorerRow]:
     """Other scorers on the detector's network and the same test images: a row for each, the detector's own first.
 
-    known:  its fit and validation images
-    scores: those of the detector, float32 (N,)
+    trained_on: its fit and validation images
+    scores:     those of the detector, float32 (N,)
     Raises `UsageError` where a scorer does not suit the network, or all test images are normal.
     """
     novel, own = novelty(detector, test), scores.numpy()
@@ -173,7 +172,7 @@ def measure_scorers(
     rows = [_scorer_row(detector, test, str(detector.config.scorer), own, own, None, mapped)]
     for name in names:
         started = time.perf_counter()
-        both = known["fit"].images, known["validation"].images
+        both = trained_on["fit"].images, trained_on["validation"].images
         scorer = fit_scorer(build_scorer(name), detector.network, *both, detector.config.trim_training)
         values = map_images(detector.network, test.images, scorer.score, ()).numpy()
         seconds = time.perf_counter() - started
@@ -192,11 +191,15 @@ def _scorer_row(
     mapped: Mapped | None,
 ) -> ScorerRow:
     novel = novelty(detector, test)
-    ranked, compared = ranking(scores, novel), compare_auroc(scores, own, novel)
+    ranked, compared, pixels = ranking(scores, novel), compare_auroc(scores, own, novel), dict[str, Any]()
+    if mapped is not None:
+        maps = detector.anomaly_map(test.images[mapped.indices])
+        mapped = None if maps is None else dataclasses.replace(mapped, maps=maps)
+        pixels = _measure_pixels(mapped, np.ones(len(test), bool))
     classes = {
         f"{CLASS_AUROC}{name}": ranking(scores[against], chosen[against]).auroc
-        for position, name in enumerate(detector.classes)
-        if (chosen := (test.labels == position).numpy() & novel).any() and (against := chosen | ~novel).any()
+        for label, name in enumerate(detector.classes)
+        if (chosen := (test.labels == label).numpy() & novel).any() and (against := chosen | ~novel).any()
     }
     return ScorerRow(
         scorer=name,
@@ -209,17 +212,8 @@ def _scorer_row(
         no_p_value=compared.interval.method if compared.p_value is None else None,
         by_class=Columns(classes),
         seconds=seconds,
-        pixels=Columns(_measure_map(detector, test, mapped)),
+        pixels=Columns(pixels),
     )
-
-
-def _measure_map(detector: Detector, test: ImageSet, mapped: Mapped | None) -> dict[str, Any]:
-    """The figures of a detector's heat maps where defects are known; nothing where none are."""
-    if mapped is None:
-        return {}
-    maps = detector.anomaly_map(test.images[mapped.positions])
-    found = None if maps is None else dataclasses.replace(mapped, maps=maps)
-    return _measure_pixels(found, np.ones(len(test), bool))
 
 
 def reconstruction_mse(detector: Detector, images: Tensor) -> float:

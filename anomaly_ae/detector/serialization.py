@@ -41,7 +41,7 @@ from anomaly_ae.storage.schema import (
     read_json,
 )
 
-FORMAT = 6
+DETECTOR_FORMAT = 6
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 NETWORK, SCORER, SPLIT = "network.", "scorer.", "split."
 SCORES, SCORED_NAMES = "calibration.scores", "calibration.names"
@@ -113,12 +113,15 @@ def read_detector(folder: Path) -> Saved:
     restore(folder)
     if not (folder / JSON_FILE).is_file():
         raise ModelNotFound(f"there is no detector in {folder}: it has no {JSON_FILE}; name a folder that has one")
+    path = folder / WEIGHTS_FILE
     try:
         record = _read_record(folder)
-        header = _read_header(folder / WEIGHTS_FILE)
+        header = read_header(path)
         with damaged(folder):
             network, scorer, specs = _build(record, header)
-        tensors = _read_tensors(folder / WEIGHTS_FILE, record.weights_sha256, specs)
+        tensors = _read_tensors(path, record.weights_sha256, specs)
+    except Mismatch as error:
+        raise DetectorDamaged(f"{path} is truncated or was changed ({error}); copy it again or train anew") from error
     except FileNotFoundError as error:
         raise DetectorDamaged(f"the detector in {folder} lacks {WEIGHTS_FILE}; copy both of its files") from error
     except OSError as error:
@@ -154,21 +157,14 @@ def _read_record(folder: Path) -> DetectorRecord:
     except Mismatch as error:
         raise DetectorDamaged(f"{path} is damaged ({error}); copy it again") from error
     made_by = about.get("format") if isinstance(about, dict) else None
-    if isinstance(made_by, int) and made_by > FORMAT:
+    if isinstance(made_by, int) and made_by > DETECTOR_FORMAT:
         raise DetectorDamaged(f"the detector in {folder} is of a later format; install a later anomaly-ae")
-    if isinstance(made_by, int) and made_by in range(1, FORMAT):
+    if isinstance(made_by, int) and made_by in range(1, DETECTOR_FORMAT):
         raise DetectorDamaged(f"the detector in {folder} was made by an earlier anomaly-ae; train it anew")
     with damaged(folder):
         if not isinstance(about, dict) or about.pop("sha256", None) != digest_of(about):
             raise Mismatch(f"{JSON_FILE} was changed after it was saved")
         return parse(DetectorRecord, about, JSON_FILE)
-
-
-def _read_header(path: Path) -> Specs:
-    try:
-        return read_header(path)
-    except Mismatch as error:
-        raise DetectorDamaged(f"{path} is truncated or was changed ({error}); copy it again or train anew") from error
 
 
 def _build(record: DetectorRecord, header: Specs) -> tuple[Autoencoder, Scorer, Specs]:

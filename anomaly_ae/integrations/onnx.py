@@ -9,8 +9,8 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,8 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders.inference import as_bytes, as_float, batch_size, exact_float32
 from anomaly_ae.calibration.conformal import Calibration, p_value_levels
-from anomaly_ae.calibration.tail import Tail
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.detector.exported import Exported
+from anomaly_ae.detector.evaluation import Exported
 from anomaly_ae.errors import ExportError, UsageError
 from anomaly_ae.images.preprocessing import resize
 from anomaly_ae.runtime.progress import stage
@@ -46,14 +45,14 @@ except ImportError as error:
     ) from error
 
 OPSET = 20
-LARGEST = 2**31 - 2**24  # bytes of a protobuf, with some left for all that is no tensor
+LARGEST_GRAPH = 2**31 - 2**24  # bytes of a protobuf, with some left for all that is no tensor
 TOLERANCE, AS_EXACT = 1e-5, 4
 IMAGES, RECONSTRUCTION, SCORE, HEAT_MAP = "images", "reconstruction", "score", "heat_map"
 P_VALUE, IS_ANOMALY = "p_value", "is_anomaly"
 REDUCTIONS = torch.ops.aten.mean.dim, torch.ops.aten.sum.dim_IntList, torch.ops.aten.std.correction
 MANY = 64  # values of which a sum in float32 is no longer good enough
 TINY = 1e-30  # keeps a deviation of nothing from being divided by nothing
-KEPT = 6  # images of each kind that the graph is compared on
+TRIALS = 6  # images of each kind that the graph is compared on
 
 Expected = dict[str, tuple[Tensor, Tensor]]  # by output: its values, and the scale of a deviation
 
@@ -91,7 +90,7 @@ def export_onnx(detector: Detector, output: str | Path) -> Exported:
     Raises `UsageError` when the file's name is none for it, or a scorer cannot be in a graph, `ExportError` when the
     graph computes something else than the detector; nothing is written then.
     """
-    path = check_output(output)
+    path = check_onnx_file(output)
     check_detector(detector)
     detector = converted(detector)
     with stage("making the graph"):
@@ -106,7 +105,7 @@ def export_onnx(detector: Detector, output: str | Path) -> Exported:
     return Exported(str(path), inputs, outputs, len(images), deviations, detector.threshold, OPSET, len(content))
 
 
-def check_output(output: str | Path) -> Path:
+def check_onnx_file(output: str | Path) -> Path:
     """Where the output is meant to be. Raises `UsageError` when it is not called as ONNX files are, is a folder, or
     would be in none.
     """
@@ -121,7 +120,7 @@ def check_output(output: str | Path) -> Path:
 def check_detector(detector: Detector) -> None:
     """Raise `UsageError` when a detector has too much for a graph."""
     size = sum(tensor.nbytes for tensor in (detector.network.state_dict() | detector.scorer.state()).values())
-    if size > LARGEST:
+    if size > LARGEST_GRAPH:
         raise UsageError(
             f"an ONNX file holds 2 GB at the most, and the network with what scorer {detector.config.scorer} "
             f"remembers has {size / 1e9:.1f} GB; train with a smaller {setting('image_size')} or another "
@@ -144,7 +143,11 @@ def converted(detector: Detector, kind: torch.dtype = torch.float32) -> Detector
 def make_graph(detector: Detector) -> bytes:
     """A detector, on the CPU, as the content of an ONNX file."""
     example = torch.zeros(3, *detector.preprocessing.shape, dtype=torch.uint8)
-    with _hushed(), torch.autocast("cpu", enabled=False):  # the tracer refuses flags of single operators
+    with (
+        warnings.catch_warnings(action="ignore"),
+        redirect_stdout(io.StringIO()),  # PyTorch's exporter says much on the way
+        torch.autocast("cpu", enabled=False),  # the tracer refuses flags of single operators
+    ):
         whole = Graph(detector)
         program = torch.export.export(whole, (example,), dynamic_shapes={IMAGES: {0: torch.export.Dim("N")}})
         program = program.run_decompositions({each: _in_double(each) for each in REDUCTIONS})
@@ -186,7 +189,7 @@ def metadata(detector: Detector) -> dict[str, str]:
     calibration, config = detector.calibration, detector.config
     preprocessing = dataclasses.asdict(detector.preprocessing)
     preprocessing["fit"] = preprocessing.pop("resize_mode")  # as programs know it that read such files
-    said = {
+    facts = {
         "threshold": detector.threshold,
         "target_fpr": calibration.target_fpr,
         "guarantee": calibration.guarantee,
@@ -201,7 +204,7 @@ def metadata(detector: Detector) -> dict[str, str]:
         "heat_level": detector.heat_level,
         "detector_sha256": detector.digest,
     }
-    return {name: json.dumps(value, ensure_ascii=False) for name, value in said.items()}
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
 
 
 def p_values(calibration: Calibration, scores: Tensor) -> Tensor:
@@ -214,13 +217,10 @@ def p_values(calibration: Calibration, scores: Tensor) -> Tensor:
     p = torch.where(scores.isnan(), torch.nan, torch.from_numpy(levels)[reached])
     if calibration.tail is None:
         return p
-    return torch.where(scores > calibration.tail.start, _tail_p_values(calibration.tail, scores), p)
-
-
-def _tail_p_values(tail: Tail, scores: Tensor) -> Tensor:
+    tail = calibration.tail
     excess = ((scores.double() - tail.start) / tail.scale).clamp_min(0)
     survival = (1 + tail.shape * excess) ** (-1 / tail.shape) if tail.shape else torch.exp(-excess)
-    return (tail.share * survival).clamp_min(np.finfo(float).tiny)
+    return torch.where(scores > tail.start, (tail.share * survival).clamp_min(np.finfo(float).tiny), p)
 
 
 @torch.inference_mode()
@@ -231,14 +231,14 @@ def trial_images(detector: Detector) -> Tensor:
     """
     (channels, *size), draw = detector.preprocessing.shape, torch.Generator().manual_seed(0)
     flat = torch.tensor([0.0, 0.5, 1.0]).view(-1, 1, 1, 1).expand(-1, channels, *size)
-    noise = torch.rand(KEPT, channels, *size, generator=draw)
-    small = torch.rand(KEPT, channels, 4, 4, generator=draw)
+    noise = torch.rand(TRIALS, channels, *size, generator=draw)
+    small = torch.rand(TRIALS, channels, 4, 4, generator=draw)
     smooth = functional.interpolate(small, size, mode="bilinear")
     made = as_bytes(torch.cat([flat, noise, noise**20, smooth]))
-    rebuilt = detector.network(as_float(made[-KEPT:])).reconstruction
+    rebuilt = detector.network(as_float(made[-TRIALS:])).reconstruction
     kept = [part.learned["images"] for part in detector.scorer.iter_parts() if "images" in part.learned]
-    known = [resize(images[sample(len(images), KEPT)], (size[0], size[1])).roll(1, -1) for images in kept]
-    return torch.cat([made, as_bytes(rebuilt), *known])
+    shifted = [resize(images[sample(len(images), TRIALS)], (size[0], size[1])).roll(1, -1) for images in kept]
+    return torch.cat([made, as_bytes(rebuilt), *shifted])
 
 
 def open_session(content: bytes) -> Any:
@@ -260,11 +260,19 @@ def check(session: Any, detector: Detector, images: Tensor) -> dict[str, float]:
     expected = _expect(detector, images)
     deviations = dict.fromkeys([*expected, P_VALUE, IS_ANOMALY], 0.0)
     for size in (1, min(len(images), batch_size(*images.shape[-2:]))):
-        found = _run(session, images, size)
-        for name, (value, scale) in (expected | _follow(detector, found[SCORE])).items():
-            deviations[name] = max(deviations[name], _deviation(found[name], value, scale))
-    if max(deviations.values()) > TOLERANCE:
-        _require_rounding(deviations, rounding(detector, images, expected))
+        outputs = _run(session, images, size)
+        p, verdicts = detector.p_values(outputs[SCORE]), outputs[SCORE] > detector.threshold
+        following = {P_VALUE: (p, p), IS_ANOMALY: (verdicts, torch.tensor(1.0))}
+        for name, (value, scale) in (expected | following).items():
+            deviations[name] = max(deviations[name], _deviation(outputs[name], value, scale))
+    rounded = rounding(detector, images, expected) if max(deviations.values()) > TOLERANCE else {}
+    for name, deviation in deviations.items():
+        if deviation > max(TOLERANCE, AS_EXACT * rounded.get(name, 0)):
+            raise ExportError(
+                f"the graph's {name} deviates from the detector's by {deviation:.1e}, relative, where "
+                f"{TOLERANCE:.0e} is allowed; nothing was written; score with anomaly-ae, or train with another "
+                f"{setting('scorer')}"
+            )
     return deviations
 
 
@@ -274,17 +282,6 @@ def rounding(detector: Detector, images: Tensor, expected: Expected) -> dict[str
     return {name: _deviation(value, exact[name][0].float(), scale) for name, (value, scale) in expected.items()}
 
 
-def _require_rounding(deviations: dict[str, float], rounded: dict[str, float]) -> None:
-    """Raise `ExportError` when a deviation is more than that of rounding."""
-    for name, deviation in deviations.items():
-        if deviation > max(TOLERANCE, AS_EXACT * rounded.get(name, 0)):
-            raise ExportError(
-                f"the graph's {name} deviates from the detector's by {deviation:.1e}, relative, where "
-                f"{TOLERANCE:.0e} is allowed; nothing was written; score with anomaly-ae, or train with another "
-                f"{setting('scorer')}"
-            )
-
-
 @torch.inference_mode()
 def _expect(detector: Detector, images: Tensor, kind: torch.dtype = torch.float32) -> Expected:
     """What the outputs should be, and what a deviation is relative to."""
@@ -292,21 +289,15 @@ def _expect(detector: Detector, images: Tensor, kind: torch.dtype = torch.float3
         parts = torch.split(as_float(images).to(kind), batch_size(*images.shape[-2:]))
         passed = [(pixels, detector.network(pixels).map_tensors(lambda tensor: tensor.to(kind))) for pixels in parts]
     score = torch.cat([detector.scorer.score(*each) for each in passed])
-    usual = detector.calibration.scores.abs().median()
+    median = detector.calibration.scores.abs().median()
     expected = {
         RECONSTRUCTION: (torch.cat([outputs.reconstruction for _, outputs in passed]), torch.tensor(1.0)),
-        SCORE: (score, score.abs().clamp_min(usual)),
+        SCORE: (score, score.abs().clamp_min(median)),
     }
     if detector.map_scorer is not None:
         heat = torch.cat([detector.map_scorer.anomaly_map(*each) for each in passed])
         expected[HEAT_MAP] = heat, heat.abs().amax(dim=(1, 2), keepdim=True).clamp_min(detector.heat_level or 0)
     return expected
-
-
-def _follow(detector: Detector, scores: Tensor) -> Expected:
-    """What follows from scores."""
-    p = detector.p_values(scores)
-    return {P_VALUE: (p, p), IS_ANOMALY: (scores > detector.threshold, torch.tensor(1.0))}
 
 
 def _run(session: Any, images: Tensor, size: int) -> dict[str, Tensor]:
@@ -316,11 +307,11 @@ def _run(session: Any, images: Tensor, size: int) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.concatenate(each)) for name, *each in zip(names, *parts, strict=True)}
 
 
-def _deviation(found: Tensor, expected: Tensor, scale: Tensor) -> float:
+def _deviation(actual: Tensor, expected: Tensor, scale: Tensor) -> float:
     """The largest relative one; infinite where a value is no number, or the shapes differ."""
-    if found.shape != expected.shape or found.dtype != expected.dtype:
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
         return math.inf
-    relative = (found.double() - expected.double()).abs() / scale.double().clamp_min(TINY)
+    relative = (actual.double() - expected.double()).abs() / scale.double().clamp_min(TINY)
     return float(relative.nan_to_num(math.inf).max())
 
 
@@ -328,11 +319,3 @@ def _kind(value: Any) -> str:
     """Type and shape of an input or output, as in `uint8 (N, 1, 28, 28)`."""
     kind = {"tensor(float)": "float32", "tensor(double)": "float64"}.get(value.type, value.type[7:-1])
     return f"{kind} ({', '.join(map(str, value.shape))})"
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep to itself what PyTorch's exporter says on the way, on standard output too."""
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

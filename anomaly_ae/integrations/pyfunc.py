@@ -20,7 +20,6 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 from PIL import Image
 
-from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import AnomalyAEError, DataError, one_line
 from anomaly_ae.images.decode import FILE_FORMATS, LARGEST_PICTURE
@@ -66,7 +65,9 @@ class DetectorModel(PythonModel):  # type: ignore[misc]
             listing = list_cells(model_input[CONTENT])
             if os.environ.get(SERVING) == "true":
                 check_request(listing.paths)
-            calibration = self._calibration((params or {}).get("target_fpr"))
+            rate, calibration = (params or {}).get("target_fpr"), self.detector.calibration
+            if rate is not None:
+                calibration = calibration.at(**calibration.changes(rate, None, None))
         except AnomalyAEError as error:
             raise MlflowException(one_line(error), error_code=INVALID_PARAMETER_VALUE) from error
         rows = list[dict[str, Any]]()
@@ -74,10 +75,6 @@ class DetectorModel(PythonModel):  # type: ignore[misc]
             results = score_batch(self.detector, listing, batch)
             rows += make_table([b""] * len(results), results, calibration).select(COLUMNS).to_pylist()
         return pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # its None becomes null in JSON; NaN and NA do not
-
-    def _calibration(self, target_fpr: float | None) -> Calibration:
-        own = self.detector.calibration
-        return own if target_fpr is None else own.at(**own.changes(target_fpr, None, None))
 
 
 def check_request(files: Sequence[bytes]) -> None:
@@ -98,11 +95,13 @@ def check_request(files: Sequence[bytes]) -> None:
 
 def count_pixels(file: bytes) -> int:
     """By its header; none where that says more than are ever decoded, or nothing."""
-    with suppress(Exception), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(file), formats=FILE_FORMATS) as image:
-            pixels = image.width * image.height
-            return pixels if pixels <= LARGEST_PICTURE else 0
+    with (
+        suppress(Exception),
+        warnings.catch_warnings(action="ignore"),
+        Image.open(io.BytesIO(file), formats=FILE_FORMATS) as image,
+    ):
+        pixels = image.width * image.height
+        return pixels if pixels <= LARGEST_PICTURE else 0
     return 0
 
 

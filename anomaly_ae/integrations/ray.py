@@ -48,10 +48,10 @@ except ImportError as error:
         f"{setting('engine', 'ray')} needs Ray 2.55 or later; install it with: pip install 'anomaly-ae[ray]'"
     ) from error
 
-PART = 256  # files at the most that an actor scores at a time
-SPARE = 2  # CPUs beside those of the actors, for Ray's own tasks: reading, filtering and writing parts
-PATIENCE = PART * SECONDS  # the longest that a part can take: if nothing else goes on either, one kills its actors
-ID = "part"  # the column by which Ray's checkpoint tells parts
+PART_FILES = 256  # files at the most that an actor scores at a time
+SPARE_CPUS = 2  # CPUs beside those of the actors, for Ray's own tasks: reading, filtering and writing parts
+PATIENCE = PART_FILES * SECONDS  # the longest that a part can take: after it, if nothing else goes on, its actors die
+PART_ID = "part"  # the column by which Ray's checkpoint tells parts
 NAMES = RESULT.names or ()
 
 Files = dict[str, bytes]  # of a saved detector, by name
@@ -77,10 +77,10 @@ class PartScorer:
         """The results of a part, both as one row."""
         (part,) = table.to_pylist()
         listing = Listing(part["paths"], np.array(part["bytes"]), np.array(part["times"]))
-        places = np.array(part["places"])
-        batches = read_batches(self.decoders, self.detector, listing, places)
+        indices = np.array(part["indices"])
+        batches = read_batches(self.decoders, self.detector, listing, indices)
         results = np.concatenate([score_batch(self.detector, listing, batch) for batch in batches])
-        return _pack(part[ID], part["start"] + places, results)
+        return _pack(part[PART_ID], part["start"] + indices, results)
 
 
 class _Parts(Datasource):  # type: ignore[misc]
@@ -116,42 +116,50 @@ def _score(address: str | None, job: Job, ledger: Ledger, listing: Listing) -> i
 
 
 def _parts(listing: Listing, wanted: Positions, batch: int) -> Iterator[pa.Table]:
-    """Rows of what is to be scored: the files of some whole batches, and the places of those that are wanted.
+    """Rows of what is to be scored: the files of some whole batches, and the indices of those that are wanted.
 
     The number that tells it from other parts is another one when its files have changed.
     """
-    size = PART // batch * batch
+    size = PART_FILES // batch * batch
     for positions in split_by_batch(wanted, size):
         start = int(positions[0]) // size * size
         where = slice(start, start + size)
         sizes, times = listing.sizes[where], listing.times[where]
         number = int(sha256(positions.tobytes(), sizes.tobytes(), times.tobytes())[:15], 16)
-        part = {ID: number, "start": start, "places": positions - start}
+        part = {PART_ID: number, "start": start, "indices": positions - start}
         yield pa.Table.from_pylist([part | {"paths": listing.paths[where], "bytes": sizes, "times": times}])
 
 
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[int]:
-    """Ray for as long as it lasts, unless it is in use already; how many actors there is room for."""
-    ours = address is not None or not ray.is_initialized()
+    """Ray for as long as it lasts, unless it is in use already; how many actors there is room for.
+
+    Raises `UsageError` when not one would leave Ray the CPUs it needs.
+    """
+    is_own = address is not None or not ray.is_initialized()
     with redirect_stdout(sys.stderr):  # where Ray would tell of processes that were killed
-        if ours:
+        if is_own:
             _connect(address, workers)
         try:
-            yield _room(workers)
+            free = int(ray.available_resources().get("CPU", 0))
+            if free <= SPARE_CPUS:
+                raise UsageError(
+                    f"scoring needs {SPARE_CPUS + 1} free CPUs of a Ray cluster at the least, and there are {free}"
+                )
+            yield min(workers or free, free - SPARE_CPUS)
         finally:
-            if ours:
+            if is_own:
                 ray.shutdown()
 
 
 def _connect(address: str | None, workers: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    own = {} if address else {"num_cpus": (workers or usable_cores()) + SPARE, "include_dashboard": False}
+    settings = {} if address else {"num_cpus": (workers or usable_cores()) + SPARE_CPUS, "include_dashboard": False}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         _knock(address or "")
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **settings)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         raise UsageError(f"there is no Ray at {address or 'this machine'}: {one_line(error)}") from error
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the process at once
@@ -164,21 +172,15 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def _room(workers: int | None) -> int:
-    """How many actors there are to be. Raises `UsageError` when not one would leave Ray the CPUs it needs."""
-    free = int(ray.available_resources().get("CPU", 0))
-    if free <= SPARE:
-        raise UsageError(f"scoring needs {SPARE + 1} free CPUs of a Ray cluster at the least, and there are {free}")
-    return min(workers or free, free - SPARE)
-
-
 def _run(job: Job, parts: list[pa.Table], folder: Path, actors: int) -> None:
     """Let Ray score the parts that its checkpoint does not have, and write their results."""
     tasks = ray.data.read_datasource(_Parts(parts), override_num_blocks=len(parts))
     tasks.context.enable_progress_bars = False
     tasks.context.raise_original_map_exception = True
     tasks.context.execution_no_progress_timeout_s = PATIENCE
-    tasks.context.checkpoint_config = CheckpointConfig(ID, str(folder / "done"), delete_checkpoint_on_success=False)
+    tasks.context.checkpoint_config = CheckpointConfig(
+        PART_ID, str(folder / "done"), delete_checkpoint_on_success=False
+    )
     results = tasks.map_batches(
         PartScorer,
         batch_size=1,
@@ -234,7 +236,7 @@ def _pack(number: int, positions: Positions, results: Results) -> pa.Table:
     columns = {"position": positions} | {name: results[name] for name in NAMES}
     kinds = {name: pa.string() if name == "error" else pa.from_numpy_dtype(columns[name].dtype) for name in columns}
     lists = {name: pa.array([columns[name]], pa.list_(kinds[name])) for name in columns}
-    return pa.table({ID: [number], "digest": [_digest(positions, results)]} | lists)
+    return pa.table({PART_ID: [number], "digest": [_digest(positions, results)]} | lists)
 
 
 def _unpack(path: Path) -> Iterator[tuple[Positions, Results]]:
@@ -259,13 +261,13 @@ def _digest(positions: Positions, results: Results) -> str:
 
 def _keep(ledger: Ledger, listing: Listing, folder: Path, before: set[Path]) -> int:
     """Put what Ray has written into the shards that lack it; how many results there are but for those in `before`."""
-    results, known, count = np.zeros(len(listing), RESULT), np.zeros(len(listing), bool), 0
+    results, is_done, count = np.zeros(len(listing), RESULT), np.zeros(len(listing), bool), 0
     for path in sorted(folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns):  # the latest counts
-        for positions, found in _unpack(path):
-            results[positions], known[positions] = found, True
+        for positions, part in _unpack(path):
+            results[positions], is_done[positions] = part, True
             count += 0 if path in before else len(positions)
     for missing in ledger.missing(listing):
-        where, done = ledger.around(int(missing[0]), listing), missing[known[missing]]
+        where, done = ledger.around(int(missing[0]), listing), missing[is_done[missing]]
         shard = ledger.read_shard(where, listing)
         shard[done - where.start] = results[done]
         ledger.write_shard(where, listing, shard)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import operator
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from anomaly_ae.autoencoders import AUTOENCODERS, Shape, image_size
+from anomaly_ae.autoencoders import AUTOENCODERS, image_size
 from anomaly_ae.autoencoders.inference import map_images, pick_device
 from anomaly_ae.calibration.conformal import images_needed, smallest_rate
 from anomaly_ae.config.run_config import TYPES, RunConfig
@@ -37,6 +37,7 @@ from anomaly_ae.errors import (
     TooFewRows,
     one_line,
 )
+from anomaly_ae.escaping import times
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing, resize
 from anomaly_ae.metrics.ranking import require_numbers
@@ -46,8 +47,8 @@ from anomaly_ae.storage.schema import Digest, Mismatch, parse, read_json
 
 FEATURES: dict[str, Any] = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures
 FEW_VALUES = 128  # from which a latent of 64 is narrow
-SPARE = 2  # calibration scores that may lie at the threshold or above: by the highest alone it would vary more
-ROWS, NORMAL = "rows", "normal"  # the names of a data set that has none, and of its class
+SPARE_SCORES = 2  # calibration scores that may lie at the threshold or above: by the highest alone it would vary more
+ROWS_NAME, NORMAL_CLASS = "rows", "normal"  # the names of a data set that has none, and of its class
 FEWEST_ROWS = 3  # one to fit, one to tell when to stop, one to calibrate
 
 Floats = npt.NDArray[np.float64]
@@ -296,7 +297,14 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         self.detector_.save(folder)
-        about = self._about()
+        names = getattr(self, "feature_names_in_", None)
+        about = {
+            "detector": self.detector_.digest,
+            "settings": {name: _plain(value) for name, value in self.get_params().items()},
+            "layout": dataclasses.asdict(self.layout_),
+            "scale": {"low": self.scale_.low.tolist(), "high": self.scale_.high.tolist()},
+            "feature_names": None if names is None else list(names),
+        }
         write_json(expand(folder) / ESTIMATOR_FILE, about | {"sha256": digest_of(about)})
 
     @classmethod
@@ -312,18 +320,6 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             return cls._assemble(read_json(path), detector)
         except (TypeError, ValueError) as error:
             raise DetectorDamaged(f"{path} is damaged ({one_line(error)}); copy it again") from error
-
-    def _about(self) -> dict[str, Any]:
-        """What `load` needs beside the detector, as plain JSON values."""
-        settings = {name: _plain(value) for name, value in self.get_params().items()}
-        names = getattr(self, "feature_names_in_", None)
-        return {
-            "detector": self.detector_.digest,
-            "settings": settings,
-            "layout": dataclasses.asdict(self.layout_),
-            "scale": {"low": self.scale_.low.tolist(), "high": self.scale_.high.tolist()},
-            "feature_names": None if names is None else list(names),
-        }
 
     @classmethod
     def _assemble(cls, about: dict[str, Any], detector: Detector) -> "AutoencoderDetector":
@@ -346,16 +342,21 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def _fit(self, rows: Rows, layout: RowLayout) -> None:
         """Divide rows (N, D), find the scale that brings them to the [0, 1] that a detector takes, and fit one."""
         config = self._config(layout)
-        parts = split_rows(len(rows), config.seed, images_needed(config.target_fpr / SPARE))
+        parts = split_rows(len(rows), config.seed, images_needed(config.target_fpr / SPARE_SCORES))
         rate = _possible_rate(config.target_fpr, len(parts[2]), len(rows))
         config = dataclasses.replace(config, target_fpr=rate)
         if pick_device(config.device).type == "cpu" and (reason := spinning()):
             warnings.warn(reason, RuntimeWarning, stacklevel=3)  # whoever called `fit`
         self.scale_ = Scale.of(rows[torch.cat(parts[:2]).numpy()], layout.is_picture)  # calibration has no say in it
-        preprocessing = Preprocessing(*_seen_shape(str(config.autoencoder), layout))
-        experiment = Experiment.build(config, preprocessing, (NORMAL,), (NORMAL,))
+        shape = layout.shape  # features are seen as they are, pictures at the network's size
+        if layout.is_picture:
+            shape = (shape[0], *image_size(str(config.autoencoder), None, shape[1:]))
+        preprocessing = Preprocessing(*shape)
+        experiment = Experiment.build(config, preprocessing, (NORMAL_CLASS,), (NORMAL_CLASS,))
         images = _to_images(rows, layout, self.scale_, preprocessing)
-        dataset = Dataset(ROWS, (NORMAL,), {"train": ImageSet(images, torch.zeros(len(images), dtype=torch.int64))})
+        dataset = Dataset(
+            ROWS_NAME, (NORMAL_CLASS,), {"train": ImageSet(images, torch.zeros(len(images), dtype=torch.int64))}
+        )
         nothing = torch.zeros(0, dtype=torch.int64)
         split = Split(*(Part.of(dataset, "train", indices) for indices in (*parts, nothing)))
         taken = {name: getattr(split, name).take(dataset) for name in ("fit", "validation", "calibration")}
@@ -364,24 +365,27 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def _read(self, X: Any, fitted: bool = False) -> tuple[Rows, RowLayout]:
         """What was given as rows (n_samples, n_features), and how these are images. Raises `ValueError`."""
         X = np.asarray(X) if isinstance(X, list | tuple) else X
-        given = tuple(X.shape[1:]) if getattr(X, "ndim", 2) > 2 else None
-        X = X if given is None else np.asarray(X).reshape(len(X), math.prod(given))
+        shape = tuple(X.shape[1:]) if getattr(X, "ndim", 2) > 2 else None
+        X = X if shape is None else np.asarray(X).reshape(len(X), math.prod(shape))
         rows = validate_data(self, X, reset=not fitted, ensure_min_samples=1 if fitted else FEWEST_ROWS)
         with _value_errors():
-            layout = self.layout_ if fitted else RowLayout.of(self.image_shape or given or rows.shape[1:])
-            if math.prod(layout.shape) != rows.shape[1] or (given and RowLayout.of(given) != layout):
-                what = f"images of {_times(given)}" if given else f"rows of {rows.shape[1]} values"
-                raise DataError(f"{what} were given, and images of {_times(layout.shape)} expected")
+            layout = self.layout_ if fitted else RowLayout.of(self.image_shape or shape or rows.shape[1:])
+            if math.prod(layout.shape) != rows.shape[1] or (shape and RowLayout.of(shape) != layout):
+                what = f"images of {times(shape)}" if shape else f"rows of {rows.shape[1]} values"
+                raise DataError(f"{what} were given, and images of {times(layout.shape)} expected")
         return rows, layout
 
     def _config(self, layout: RowLayout) -> RunConfig:
         """What was asked for, with what suits such images where nothing was. Raises `UsageError`."""
         settings = {name: value for name, value in self.get_params().items() if name in TYPES}
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        named = {"dataset": ROWS, "normal": NORMAL, "seed": seed}
+        named = {"dataset": ROWS_NAME, "normal": NORMAL_CLASS, "seed": seed}
         usual = {} if layout.is_picture else {name: FEATURES[name] for name in FEATURES if settings[name] is None}
         config = RunConfig.build(settings, usual, named).filled()
-        return dataclasses.replace(config, latent=config.latent or _narrow_latent(str(config.autoencoder), layout))
+        values, entry = math.prod(layout.shape), AUTOENCODERS.get(str(config.autoencoder))
+        if not config.latent and entry and entry.family == "dense" and values < FEW_VALUES:
+            config = dataclasses.replace(config, latent=max(1, values // 2))  # that it does not copy its few inputs
+        return config
 
 
 @contextmanager
@@ -402,20 +406,9 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _times(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))
-
-
 def _to_images(rows: Rows, layout: RowLayout, scale: Scale, preprocessing: Preprocessing) -> Tensor:
     """Rows (N, D) as a detector's network sees them, (N, C, H, W): uint8, or float32, [0, 1] for what is usual."""
     return resize(layout.images(scale.apply(rows)), (preprocessing.height, preprocessing.width))
-
-
-def _narrow_latent(autoencoder: str, layout: RowLayout) -> int | None:
-    """A latent size that keeps a dense network from copying its few inputs; None for the architecture's own."""
-    is_dense = autoencoder in AUTOENCODERS and AUTOENCODERS[autoencoder].family == "dense"
-    values = math.prod(layout.shape)
-    return max(1, values // 2) if is_dense and values < FEW_VALUES else None
 
 
 def _possible_rate(target_fpr: float, calibrating: int, count: int) -> float:
@@ -431,9 +424,3 @@ def _possible_rate(target_fpr: float, calibrating: int, count: int) -> float:
         stacklevel=4,  # whoever called `fit`
     )
     return smallest
-
-
-def _seen_shape(autoencoder: str, layout: RowLayout) -> Shape:
-    """Channels, height and width of what the network sees: pictures at its size, features as they are."""
-    channels, height, width = layout.shape
-    return (channels, *image_size(autoencoder, None, (height, width))) if layout.is_picture else layout.shape

@@ -185,11 +185,11 @@ def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> Drawing:
     names, classes = class_names(detector, test), []
     defective = mapped.masks.flatten(1).any(dim=1)
     for name in detector.classes:
-        of_class = torch.tensor([names[i] == name for i in mapped.positions.tolist()]) & defective
+        of_class = torch.tensor([names[i] == name for i in mapped.indices.tolist()]) & defective
         if of_class.any():
             indices = torch.nonzero(of_class).flatten()
             chosen = indices[_spread(len(indices), SHOWN)]
-            images = as_float(test.images[mapped.positions[chosen]]).numpy()
+            images = as_float(test.images[mapped.indices[chosen]]).numpy()
             classes.append((label(name), images, mapped.maps[chosen].numpy(), mapped.masks[chosen].numpy()))
     heading = "Heat maps of defects; outlined what is defective (green) and found (cyan)"
     return Drawing.of("image_grids.defects", classes, detector.heat_level, heading)

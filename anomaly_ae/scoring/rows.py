@@ -15,6 +15,7 @@ from torch import Tensor
 from anomaly_ae.autoencoders.inference import batch_size, padded_count
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.detector.detector import Detector
+from anomaly_ae.escaping import times
 from anomaly_ae.images.decode import further_words
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import Records
@@ -151,10 +152,9 @@ def seen_words(detector: Detector, results: Results) -> str | None:
     if not len(good):
         return None
     channels, *seen = detector.preprocessing.shape
-    sizes = ["×".join(map(str, size)) for size in (seen, _middle_size(good))]
     median = " at the median" if len(np.unique(good[["height", "width"]])) > 1 else ""
-    have = "image has" if len(good) == 1 else "images have"
-    return f"{sizes[0]} {'in gray' if channels == 1 else 'in colour'}; the {have} {sizes[1]}{median}"
+    images = f"the {'image has' if len(good) == 1 else 'images have'} {times(_middle_size(good))}{median}"
+    return f"{times(seen)} {'in gray' if channels == 1 else 'in colour'}; {images}"
 
 
 def _middle_size(good: Results) -> tuple[int, int]:

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from textwrap import indent
 
-from anomaly_ae.detector.evaluation import ClassRow, ErrorRow, Evaluation, ScorerRow
-from anomaly_ae.detector.exported import Exported
+from anomaly_ae.detector.evaluation import ClassRow, ErrorRow, Evaluation, Exported, ScorerRow
 from anomaly_ae.escaping import counted
 from anomaly_ae.reporting.text.phrases import (
     NUMBERS,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from anomaly_ae.escaping import times
 from anomaly_ae.reporting.text.phrases import (
     PIXEL_FIGURES,
     figure,
@@ -13,7 +14,6 @@ from anomaly_ae.reporting.text.phrases import (
     no_p_values,
     p_value,
     table,
-    times,
 )
 from anomaly_ae.runs.record import RUNNING, RunRecord
 from anomaly_ae.runs.run_results import (

@@ -39,10 +39,6 @@ def interval(low: float | None, high: float | None) -> str:
     return "" if low is None else f"{low:.4f} to {high:.4f}"
 
 
-def times(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))
-
-
 def unranked(false_positive_rate: float | None) -> str:
     """Why an evaluation has no AUROC."""
     return f"no {'normal' if false_positive_rate is None else 'anomalous'} test image"
