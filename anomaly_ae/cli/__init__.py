@@ -25,7 +25,7 @@ __all__ = ["app", "main", "run_and_leave"]
 def main() -> None:
     """Run the command line; an error is one line on standard error, and the exit code says whose it is."""
     _open_streams()
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
     for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.showwarning = lambda message, *_, **__: logger.warning(one_line(message))
@@ -94,10 +94,6 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int, level: int = logging.ERROR) -> int:

@@ -9,7 +9,7 @@ from anomaly_ae.cli.app import Json, app, option, show_values
 from anomaly_ae.cli.completion import DATA_SET, PACKAGE, catalogue, named
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError, one_line
-from anomaly_ae.reporting import text
+from anomaly_ae.reporting.text import listings
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.storage.atomic import remembered, sha256
 
@@ -19,7 +19,7 @@ MNIST_SIZE = (28, 28)  # at which the autoencoders that take any size are listed
 @app.command()
 def datasets(as_json: Json = False) -> None:
     """List the data sets; a folder of pictures is one, too."""
-    show_values(catalogue(DATA_SET), as_json, text.listed)
+    show_values(catalogue(DATA_SET), as_json, listings.listed)
 
 
 @app.command()
@@ -40,10 +40,11 @@ def autoencoders(
 
         shape = (channels, *pick_size(name, requested.size, MNIST_SIZE))
         whole = Architecture(**vars(summarise(name, shape, requested)), layers=list_layers(name, shape, requested))
-        show_values(whole, as_json, text.layers)
+        show_values(whole, as_json, listings.layers)
         return
+    sources = sha256(*(path.read_bytes() for path in sorted((PACKAGE / "autoencoders").glob("*.py"))))[:16]
     listed = remembered(
-        f"autoencoders-{_sources_digest()}-{requested.image_size}-{channels}-{requested.latent}.json",
+        f"autoencoders-{sources}-{requested.image_size}-{channels}-{requested.latent}.json",
         lambda: _summaries(requested, channels),
     )
     show_values({"autoencoders": listed["rows"]}, as_json, lambda _: str(listed["text"]))
@@ -65,17 +66,12 @@ def _summaries(requested: RunConfig, channels: int) -> dict[str, Any]:
             refused.append(one_line(error))
     return {
         "rows": [dataclasses.asdict(row) for row in rows],
-        "text": text.autoencoders({"autoencoders": rows}),
+        "text": listings.autoencoders({"autoencoders": rows}),
         "refused": refused,
     }
-
-
-def _sources_digest() -> str:
-    """What changes when an architecture may have changed."""
-    return sha256(*(path.read_bytes() for path in sorted((PACKAGE / "autoencoders").glob("*.py"))))[:16]
 
 
 @app.command()
 def scorers(as_json: Json = False) -> None:
     """List the scorers; several can be joined by +."""
-    show_values(catalogue("scorer"), as_json, text.listed)
+    show_values(catalogue("scorer"), as_json, listings.listed)

@@ -22,7 +22,7 @@ from anomaly_ae.cli.app import (
     switch,
 )
 from anomaly_ae.escaping import printable_values
-from anomaly_ae.reporting import text
+from anomaly_ae.reporting.text import listings
 
 if TYPE_CHECKING:
     from anomaly_ae.runs.store import RunStore
@@ -89,7 +89,7 @@ def runs(
 
     home = run_store(mlruns)
     if delete is not None:
-        show_values({"deleted": _delete(home, delete)}, as_json, text.deleted)
+        show_values({"deleted": _delete(home, delete)}, as_json, listings.deleted)
         return
     if sync:
         run_logger.sync(home)
@@ -102,7 +102,7 @@ def _delete(home: "RunStore", name: str) -> list[str]:
     from anomaly_ae.workflows.delete import delete, find_deletable
 
     deletable = find_deletable(home, name)
-    logger.info(text.deletable([printable_values(run.record) for run in deletable]))
+    logger.info(listings.deletable([printable_values(run.record) for run in deletable]))
     print(f"delete {len(deletable):,} for good? [y/N] ", end="", file=sys.stderr, flush=True)
     if (sys.stdin.readline() if sys.stdin else "").strip().lower() not in ("y", "yes"):
         logger.info("nothing was deleted")

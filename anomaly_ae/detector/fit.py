@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from anomaly_ae.autoencoders import Autoencoder, Outputs
+from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_images
 from anomaly_ae.calibration.conformal import Calibration, alarms_allowed, p_value_levels
 from anomaly_ae.config.run_config import LOCATION_FIELDS, RunConfig
@@ -139,7 +139,8 @@ def fit_scorer(
     """The scorer, fitted to what a network makes of images, uint8 (N, C, H, W).
 
     trim_fraction: of the fit images, those that score highest among the others, which it does not get to see
-    Raises `UsageError` when the network's outputs lack what it needs.
+    Raises `UsageError` when the network's outputs lack what it needs, `NotImplementedError` when the scorer could not
+    be loaded again, or its scores are none.
     """
     if trim_fraction and len(fit_images) > 1:
         fit_images = take_rows(fit_images, _usual(scorer, network, fit_images, validation, trim_fraction))
@@ -149,16 +150,13 @@ def fit_scorer(
             part.check(outputs)
         sets = (ImageBatches(len(each), partial(forward_batches, network, each)) for each in (fit_images, validation))
         scorer.fit(*sets)
-        _require_whole(scorer, images, outputs)
-    return scorer
-
-
-def _require_whole(scorer: Scorer, images: Tensor, outputs: Outputs) -> None:
-    """Raise `NotImplementedError` for a scorer that could not be loaded again, or whose scores are none."""
-    if forgotten := scorer.state().keys() - scorer.specs(images, outputs).keys():
+        forgotten = scorer.state().keys() - scorer.specs(images, outputs).keys()
+        shape = tuple(scorer.score(images, outputs).shape)
+    if forgotten:
         raise NotImplementedError(f"the specs of {type(scorer).__name__} lack what it learns: {', '.join(forgotten)}")
-    if (shape := tuple(scorer.score(images, outputs).shape)) != (len(images),):
+    if shape != (len(images),):
         raise NotImplementedError(f"the scores of {type(scorer).__name__} have the shape {shape}, and not (N,)")
+    return scorer
 
 
 def _usual(

@@ -231,7 +231,26 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """
         rows, layout = self._read(X)
         with _value_errors(), left_as_found():
-            self._fit(rows, layout)
+            config = self._config(layout)
+            parts = split_rows(len(rows), config.seed, images_needed(config.target_fpr / SPARE_SCORES))
+            rate = _possible_rate(config.target_fpr, len(parts[2]), len(rows))
+            config = dataclasses.replace(config, target_fpr=rate)
+            if pick_device(config.device).type == "cpu" and (reason := spinning()):
+                warnings.warn(reason, RuntimeWarning, stacklevel=2)  # whoever called this
+            learned_from = rows[torch.cat(parts[:2]).numpy()]  # what calibrates has no say in the scale
+            self.scale_ = Scale.of(learned_from, layout.is_picture)
+            shape = layout.shape  # features are seen as they are, pictures at the network's size
+            if layout.is_picture:
+                shape = (shape[0], *image_size(str(config.autoencoder), None, shape[1:]))
+            preprocessing = Preprocessing(*shape)
+            experiment = Experiment.build(config, preprocessing, (NORMAL_CLASS,), (NORMAL_CLASS,))
+            images = _to_images(rows, layout, self.scale_, preprocessing)
+            labels = torch.zeros(len(images), dtype=torch.int64)
+            dataset = Dataset(ROWS_NAME, (NORMAL_CLASS,), {"train": ImageSet(images, labels)})
+            nothing = torch.zeros(0, dtype=torch.int64)
+            split = Split(*(Part.of(dataset, "train", indices) for indices in (*parts, nothing)))
+            taken = {name: getattr(split, name).take(dataset) for name in ("fit", "validation", "calibration")}
+            self.detector_ = fit(experiment, taken, split)
         self.layout_, self.target_fpr_ = layout, self.detector_.calibration.target_fpr
         self.offset_ = -self.detector_.threshold
         return self
@@ -339,29 +358,6 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             estimator.feature_names_in_ = np.array(record.feature_names, dtype=object)
         return estimator
 
-    def _fit(self, rows: Rows, layout: RowLayout) -> None:
-        """Divide rows (N, D), find the scale that brings them to the [0, 1] that a detector takes, and fit one."""
-        config = self._config(layout)
-        parts = split_rows(len(rows), config.seed, images_needed(config.target_fpr / SPARE_SCORES))
-        rate = _possible_rate(config.target_fpr, len(parts[2]), len(rows))
-        config = dataclasses.replace(config, target_fpr=rate)
-        if pick_device(config.device).type == "cpu" and (reason := spinning()):
-            warnings.warn(reason, RuntimeWarning, stacklevel=3)  # whoever called `fit`
-        self.scale_ = Scale.of(rows[torch.cat(parts[:2]).numpy()], layout.is_picture)  # calibration has no say in it
-        shape = layout.shape  # features are seen as they are, pictures at the network's size
-        if layout.is_picture:
-            shape = (shape[0], *image_size(str(config.autoencoder), None, shape[1:]))
-        preprocessing = Preprocessing(*shape)
-        experiment = Experiment.build(config, preprocessing, (NORMAL_CLASS,), (NORMAL_CLASS,))
-        images = _to_images(rows, layout, self.scale_, preprocessing)
-        dataset = Dataset(
-            ROWS_NAME, (NORMAL_CLASS,), {"train": ImageSet(images, torch.zeros(len(images), dtype=torch.int64))}
-        )
-        nothing = torch.zeros(0, dtype=torch.int64)
-        split = Split(*(Part.of(dataset, "train", indices) for indices in (*parts, nothing)))
-        taken = {name: getattr(split, name).take(dataset) for name in ("fit", "validation", "calibration")}
-        self.detector_ = fit(experiment, taken, split)
-
     def _read(self, X: Any, fitted: bool = False) -> tuple[Rows, RowLayout]:
         """What was given as rows (n_samples, n_features), and how these are images. Raises `ValueError`."""
         X = np.asarray(X) if isinstance(X, list | tuple) else X
@@ -421,6 +417,6 @@ def _possible_rate(target_fpr: float, calibrating: int, count: int) -> float:
         f"with, and twice as many in all, and {count:,} were given: it is set for a rate of {smallest:g}; fit more "
         "samples, or ask for a higher target_fpr",
         TooFewRows,
-        stacklevel=4,  # whoever called `fit`
+        stacklevel=3,  # whoever called `fit`
     )
     return smallest

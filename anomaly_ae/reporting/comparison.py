@@ -15,14 +15,14 @@ from anomaly_ae.errors import ModelError
 from anomaly_ae.metrics.ranking import compare_auroc
 from anomaly_ae.reporting.figures.saving import Array
 from anomaly_ae.reporting.html import fill, svg
-from anomaly_ae.reporting.text import COMPARISON_NOTE
+from anomaly_ae.reporting.text.listings import COMPARISON_NOTE
 from anomaly_ae.runs.run_results import ComparedRun, KeptEvaluation
 from anomaly_ae.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURES = (  # of an evaluation, in the row of its run
+ROW_FIGURES = (  # of an evaluation, in the row of its run
     *("images", "auroc", "average_precision", "fpr_at_95_tpr", "partial_auroc", "false_positive_rate"),
     *("true_positive_rate", "pixel_auroc", "pixel_average_precision", "pro"),
 )
@@ -92,7 +92,7 @@ def _row(run: RunFolder) -> ComparedRun:
         parameters=result.get("parameters"),
         epochs=result.get("epochs"),
         seconds=result.get("train_seconds"),
-        **{name: getattr(evaluation, name) for name in FIGURES},
+        **{name: getattr(evaluation, name) for name in ROW_FIGURES},
     )
 
 

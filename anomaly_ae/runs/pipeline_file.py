@@ -183,15 +183,14 @@ def _cells(
     for combination in itertools.product(*matrix.values()):
         varied = dict(zip(matrix, combination, strict=True))
         left_out = ((), ("normal",), ("normal", "seed", *REUSED), ("normal", *REUSED))
-        name, row, variant, network = (_label(system, varied, without) for without in left_out)
+        name, row, variant, network = (
+            " · ".join([system, *(f"{key} {value}" for key, value in varied.items() if key not in without)])
+            for without in left_out
+        )
         config = RunConfig.build(fixed, varied)
         first = row not in {cell.row for cell in cells}
         cells.append(Cell(name, row, variant, network, config, {} if cells else published, first, compared))
     return cells
-
-
-def _label(system: str, varied: Mapping[str, Any], without: Sequence[str]) -> str:
-    return " · ".join([system, *(f"{key} {value}" for key, value in varied.items() if key not in without)])
 
 
 def _override(lines: Iterable[Line], overrides: Sequence[Line]) -> dict[str, Line]:

@@ -6,7 +6,7 @@ from anomaly_ae.config.run_config import TYPES, check_value
 from anomaly_ae.errors import ModelError, UnknownName, one_line
 from anomaly_ae.escaping import short_name
 from anomaly_ae.runs.run_results import KeptEvaluation, Listed
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import warn_once
 
 BEST_FIRST = {"auroc": True, "false_positive_rate": False, "seconds": False}  # whether the largest comes first
@@ -19,22 +19,19 @@ def list_home(home: RunStore) -> list[Listed]:
     rows = []
     for run in home.runs():
         try:
-            rows.append(_listed(run))
+            record, result, evaluation = run.record, run.read("result.json"), run.evaluation() or KeptEvaluation()
+            row = Listed(
+                *(record.id, record.name, record.status, record.kind, record.parent, record.started),
+                auroc=evaluation.auroc,
+                false_positive_rate=evaluation.false_positive_rate,
+                seconds=result.get("train_seconds"),
+                settings=run.config.to_dict() if (run.path / "config.json").exists() else {},
+                unlogged=record.unlogged,
+            )
+            rows.append(row)
         except ModelError as error:
             warn_once(f"{one_line(error)}, so this run is left out")
     return rows
-
-
-def _listed(run: RunFolder) -> Listed:
-    record, result, evaluation = run.record, run.read("result.json"), run.evaluation() or KeptEvaluation()
-    return Listed(
-        *(record.id, record.name, record.status, record.kind, record.parent, record.started),
-        auroc=evaluation.auroc,
-        false_positive_rate=evaluation.false_positive_rate,
-        seconds=result.get("train_seconds"),
-        settings=run.config.to_dict() if (run.path / "config.json").exists() else {},
-        unlogged=record.unlogged,
-    )
 
 
 def select(rows: Iterable[Listed], filters: Sequence[str] = (), sort: str = "started") -> list[Listed]:

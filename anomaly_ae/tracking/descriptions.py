@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.escaping import markdown, markdown_code, short_name
-from anomaly_ae.reporting.text import narrow_scorers
+from anomaly_ae.reporting.text.listings import narrow_scorers
 from anomaly_ae.reporting.text.phrases import interval, unranked
 from anomaly_ae.runs.record import CALIBRATION
 from anomaly_ae.runs.run_results import CellRow, KeptEvaluation, PipelineResult, TrainResult

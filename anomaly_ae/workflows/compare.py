@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomaly_ae.errors import ModelError, UsageError
-from anomaly_ae.reporting import text
 from anomaly_ae.reporting.comparison import (
     compare_runs,
     comparison_page,
@@ -15,6 +14,7 @@ from anomaly_ae.reporting.comparison import (
     read_scores,
 )
 from anomaly_ae.reporting.figures.saving import write_figures
+from anomaly_ae.reporting.text import listings
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.record import FINISHED, PIPELINE
 from anomaly_ae.runs.run_results import ComparedRun, RunComparison
@@ -80,8 +80,8 @@ def _keep(
     more = [sha256("".join(ids).encode())[:8]] if len(ids) > MOST_NAMED else []
     folder = Path(FOLDER, "-".join(["with", *ids[:MOST_NAMED], *more]))
     page = first.path / folder / "comparison.html"
-    tables = {"Figures": text.side_by_side(labels(runs), rows)}
-    tables |= {"Settings that differ": text.settings_side_by_side(labels(runs), settings)} if settings else {}
+    tables = {"Figures": listings.side_by_side(labels(runs), rows)}
+    tables |= {"Settings that differ": listings.settings_side_by_side(labels(runs), settings)} if settings else {}
     headed = {HEADINGS[name]: figure for name, figure in drawn.items()}
     title = f"{len(runs)} runs, compared with {first.record.name}"
     with first.lock(wait=LOCK_WAIT):

@@ -11,8 +11,8 @@ from anomaly_ae.calibration.conformal import images_needed
 from anomaly_ae.datasets.layout_texts import first_unread
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.images.sources import open_source
-from anomaly_ae.reporting import text
 from anomaly_ae.reporting.folder_report import check_overlays, write_overlays, write_report
+from anomaly_ae.reporting.text import scored_folders
 from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.spelling import setting
@@ -68,7 +68,7 @@ def score(
     if overlays:
         result = dataclasses.replace(result, heatmaps_missing=write_overlays(job, scores, overlays))
     if page:
-        write_report(job, scores, [*text.scored_rows(result), *text.unscored_rows(result)], page)
+        write_report(job, scores, [*scored_folders.scored_rows(result), *scored_folders.unscored_rows(result)], page)
     return result
 
 

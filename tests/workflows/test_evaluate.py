@@ -16,7 +16,7 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import CalibrationError, UsageError
-from anomaly_ae.reporting import text
+from anomaly_ae.reporting.text import detectors
 from anomaly_ae.runs.run_results import CalibrateResult
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.descriptions import describe
@@ -74,7 +74,7 @@ def test_without_normal_test_pictures_there_is_a_detection_rate_and_no_auroc(sma
     assert (evaluation.auroc, evaluation.false_positive_rate, evaluation.precision) == (None, None, None)
     assert (evaluation.reconstruction_mse, evaluation.reconstruction_errors) == (None, [])
     assert evaluation.true_positive_rate == 1
-    said = text.evaluated(evaluation)
+    said = detectors.evaluated(evaluation)
     for line in ("AUROC              none: no normal test image", "detection rate     100.00%"):
         assert line in said
     run = small.home.find_run(small.run_id)
@@ -93,14 +93,14 @@ def test_a_folder_of_anomalies_alone_is_measured_and_never_called_normal(
     assert (evaluation.images, evaluation.true_positive_rate, evaluation.false_positive_rate) == (images, 1, None)
     rows = {(row.role, row.images) for row in evaluation.per_class}
     assert rows == {("novel", images), ("normal", 0)}
-    assert "no normal test image" in text.evaluated(evaluation)
+    assert "no normal test image" in detectors.evaluated(evaluation)
 
 
 def test_a_folder_of_normal_pictures_alone_has_a_false_alarm_rate(small: Small) -> None:
     evaluation = small.evaluate("only-good")
     assert (evaluation.auroc, evaluation.true_positive_rate) == (None, None)
     assert evaluation.false_positive_rate is not None
-    assert "AUROC              none: no anomalous test image" in text.evaluated(evaluation)
+    assert "AUROC              none: no anomalous test image" in detectors.evaluated(evaluation)
 
 
 def test_a_data_set_by_name_and_folders_of_its_classes_are_measured_by_a_detector_of_another(small: Small) -> None:
@@ -134,7 +134,7 @@ def test_the_plain_reconstruction_errors_stand_beside_the_scorer(small: Small) -
     assert rows["mse"].auroc == roc_auc_score(np.arange(18) < 9, errors)
     assert rows["mae"].auroc == evaluation.auroc
     assert evaluation.reconstruction_mse == pytest.approx(errors[9:].mean(), rel=1e-5)
-    said = text.evaluated(evaluation)
+    said = detectors.evaluated(evaluation)
     for about in ("mean squared reconstruction error", "blurred squared reconstruction error"):
         assert about in said
 
@@ -148,9 +148,9 @@ def test_one_odd_picture_that_sets_the_threshold_is_said_with_its_name(small: Sm
     detector = small.detector(result.run_id)
     ratio = detector.calibration.scores[-1] / detector.calibration.scores[-2]
     said = f"one image alone sets the threshold: odd one.png, {ratio:.1f} times the next"
-    assert said in text.calibrated(result)
+    assert said in detectors.calibrated(result)
     evaluation = anomaly_ae.evaluate(result.run_id, home=small.home)
-    assert said in text.evaluated(evaluation)
+    assert said in detectors.evaluated(evaluation)
     scores = (small.home.find_run(result.run_id).path / "calibration.csv").read_text().splitlines()
     assert scores[1].startswith("odd one.png,")
     assert len(scores) == 11
@@ -165,7 +165,7 @@ def test_one_odd_picture_among_those_of_a_training_is_said_by_train(small: Small
         config = {"dataset": str(folder.parent), "target_fpr": 0.1, "seed": seed}
         result = anomaly_ae.train(RunConfig.build(SETTINGS | config), home=small.home, tracking=False)
         is_there = b"odd.png" in b"".join(small.detector(result.run_id).calibration.names or ())
-        assert ("one image alone" in text.trained(result)) == is_there
+        assert ("one image alone" in detectors.trained(result)) == is_there
         assert ("odd.png" in str(result.threshold_warning)) == is_there
         warned += is_there
     assert 0 < warned < 6
@@ -182,7 +182,7 @@ def test_a_threshold_of_ones_own_is_kept_with_the_rate_it_holds(small: Small) ->
     values = torch.cat([scores, torch.tensor([detector.threshold]), torch.linspace(0, 2 * between, 50)])
     above = values > detector.threshold
     assert torch.equal(above, detector.p_values(values) <= result.target_fpr)
-    said = text.evaluated(anomaly_ae.evaluate(result.run_id, home=small.home))
+    said = detectors.evaluated(anomaly_ae.evaluate(result.run_id, home=small.home))
     assert f"for a false-alarm rate of {result.target_fpr:g} (manual: the threshold was given" in said
     other = anomaly_ae.evaluate(result.run_id, target_fpr=0.2, home=small.home)
     assert (other.calibration, other.target_fpr) == (MARGINAL, 0.2)
@@ -202,7 +202,7 @@ def test_a_share_of_known_anomalies_to_detect_sets_the_threshold(small: Small) -
     assert result.anomalies.expected_detection_rate == 0.7  # of new ones: 7 of the 10 places among 9
     above = int((detector.calibration.scores > detector.threshold).sum())
     assert result.target_fpr == (1 + above) / (len(detector.calibration.scores) + 1)
-    assert "of new ones like them 70.0% are to be expected" in text.calibrated(result)
+    assert "of new ones like them 70.0% are to be expected" in detectors.calibrated(result)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_what_no_threshold_can_be_set_by_is_said(small: Small, asked: dict[str, 
 
 def test_tail_is_offered_where_it_can_be(small: Small) -> None:
     enough = small.calibrate(normal_folder=write(small.place / "new", 40, 9))
-    assert "tail for less" in text.calibrated(enough)
+    assert "tail for less" in detectors.calibrated(enough)
     fewer = small.calibrate(normal_folder=small.place / "only-good", target_fpr=0.2)
     assert set(fewer.smallest_rates) == {"marginal", "conditional"}
-    assert "tail" not in text.calibrated(fewer)
+    assert "tail" not in detectors.calibrated(fewer)

@@ -14,7 +14,7 @@ import pytest
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import DetectorDamaged, Interrupted, ModelError, ModelNotFound, UsageError
-from anomaly_ae.reporting import text
+from anomaly_ae.reporting.text import detectors
 from anomaly_ae.runs.record import KILLED
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime import progress
@@ -75,7 +75,7 @@ def test_a_training_says_what_to_do_next_with_this_very_run(home: RunStore, whol
     evaluate, score = result.next  # and nothing of MLflow's pages, which have nothing of it
     assert evaluate == f"anomaly-ae evaluate {result.run_id[:8]}{place}"
     assert score == f"anomaly-ae score FOLDER --model {result.run_id[:8]}{place}"
-    assert f"next          {evaluate} · {score}" in text.trained(result)
+    assert f"next          {evaluate} · {score}" in detectors.trained(result)
 
 
 def test_a_finished_run_whose_detector_is_damaged_gets_it_again_from_its_checkpoint(

@@ -20,7 +20,7 @@ FEWEST_BARS, MOST_BARS = 8, 60
 LETTER = 0.09  # inches that one takes in a label
 # Of classes by their role, from Paul Tol's bright scheme: cold ones, blue first, and warm ones, red first
 SHADES = {"normal": (NORMAL, "#66ccee", "#228833"), "novel": (NOVEL, "#ccbb44", "#aa3377")}
-STEPS = 500  # of t-SNE; twice as many change so small a map little
+TSNE_STEPS = 500  # of t-SNE; twice as many change so small a map little
 
 
 def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: float) -> Figure:
@@ -135,15 +135,18 @@ def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
 
     van der Maaten and Hinton 2008, https://www.jmlr.org/papers/v9/vandermaaten08a.html
     """
+    from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     figure, (left, right) = plots(2, (13.2, 6))
-    plane, shares = _principal_plane(latents)
-    _scatter(left, plane, names, novel)
+    pca = PCA(n_components=2, random_state=0)
+    two_columns = latents if latents.shape[1] > 1 else np.hstack([latents, np.zeros_like(latents)])
+    _scatter(left, pca.fit_transform(two_columns), names, novel)
+    shares = np.nan_to_num(pca.explained_variance_ratio_)
     left.set(xlabel=f"PCA 1 ({shares[0]:.0%} of the variance)", ylabel=f"PCA 2 ({shares[1]:.0%})", title="PCA")
     perplexity = min(30.0, max(1.0, (len(latents) - 1) / 3))
     start = "pca" if latents.shape[1] > 1 else "random"
-    tsne = TSNE(perplexity=perplexity, init=start, random_state=0, max_iter=STEPS)
+    tsne = TSNE(perplexity=perplexity, init=start, random_state=0, max_iter=TSNE_STEPS)
     _scatter(right, tsne.fit_transform(latents), names, novel)
     right.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[], title="t-SNE")
     right.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="class")
@@ -159,17 +162,6 @@ def class_colors(role_of: Mapping[str, str]) -> dict[str, tuple[float, float, fl
         mixed = sns.blend_palette(shades, len(classes)) if len(classes) > 1 else shades[:1]
         colors |= {name: to_rgb(color) for name, color in zip(classes, mixed, strict=False)}
     return colors
-
-
-def _principal_plane(latents: Array) -> tuple[Array, Array]:
-    """The first two principal components, (N, 2), and their shares of the variance, (2,); zeros where D = 1."""
-    from sklearn.decomposition import PCA
-
-    if latents.shape[1] == 1:
-        latents = np.hstack([latents, np.zeros_like(latents)])
-    pca = PCA(n_components=2, random_state=0)
-    plane = pca.fit_transform(latents)
-    return plane, np.nan_to_num(pca.explained_variance_ratio_)
 
 
 def _scatter(axes: Axes, plane: Array, names: Sequence[str], novel: Array) -> None:
