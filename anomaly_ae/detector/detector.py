@@ -29,7 +29,6 @@ from anomaly_ae.detector.serialization import (
     WEIGHTS_FILE,
     CalibrationRecord,
     DetectorRecord,
-    Saved,
     damaged,
     digest_of,
     read_detector,
@@ -225,7 +224,24 @@ class Detector:
         folder, place = expand(folder), pick_device(device)
         saved = read_detector(folder)
         with damaged(folder):
-            return cls._assemble(saved, place)
+            record, network, scorer = saved.record, saved.network, saved.scorer
+            network.load_state_dict(saved.under(NETWORK))
+            scorer.load_state({name: value.to(place) for name, value in saved.under(SCORER).items()})
+            about = record.calibration
+            names = unpack_names(saved.tensors.get(SCORED_NAMES))
+            if names is not None and len(names) != about.images:
+                raise Mismatch(f"there are {about.images:,} calibration scores and {len(names):,} names")
+            chosen = about.threshold if about.guarantee in CHOSEN else None
+            settings = about.target_fpr, about.guarantee, about.confidence, about.tail
+            calibration = Calibration(saved.tensors[SCORES], *settings, names, chosen)
+            if about.target_fpr != calibration.target_fpr or not _follows(about.threshold, calibration):
+                raise Mismatch("its threshold does not follow from its calibration scores")
+            split = Split.from_record(record.split, saved.under(SPLIT))
+            network = network.to(place).eval()
+            return cls(
+                *(record.config, record.classes, record.normal, record.preprocessing, network, scorer, calibration),
+                *(split, record.profile, record.heat_level),
+            )
 
     @cached_property
     def digest(self) -> str:
@@ -266,27 +282,6 @@ class Detector:
             weights_sha256=sha256(weights),
         )
         return dataclasses.asdict(record), weights
-
-    @classmethod
-    def _assemble(cls, saved: Saved, device: torch.device) -> "Detector":
-        record, network, scorer = saved.record, saved.network, saved.scorer
-        network.load_state_dict(saved.under(NETWORK))
-        scorer.load_state({name: value.to(device) for name, value in saved.under(SCORER).items()})
-        about = record.calibration
-        names = unpack_names(saved.tensors.get(SCORED_NAMES))
-        if names is not None and len(names) != about.images:
-            raise Mismatch(f"there are {about.images:,} calibration scores and {len(names):,} names")
-        chosen = about.threshold if about.guarantee in CHOSEN else None
-        calibration = Calibration(
-            *(saved.tensors[SCORES], about.target_fpr, about.guarantee, about.confidence, about.tail, names, chosen)
-        )
-        if about.target_fpr != calibration.target_fpr or not _follows(about.threshold, calibration):
-            raise Mismatch("its threshold does not follow from its calibration scores")
-        split = Split.from_record(record.split, saved.under(SPLIT))
-        return cls(
-            *(record.config, record.classes, record.normal, record.preprocessing, network.to(device).eval(), scorer),
-            *(calibration, split, record.profile, record.heat_level),
-        )
 
 
 def _follows(threshold: float, calibration: Calibration) -> bool:
