@@ -140,15 +140,15 @@ def measure_discoveries(detector: Detector, test: ImageSet, scores: Tensor, fdr:
     Raises `CalibrationError` unless the calibration is `marginal`.
     """
     novel, discoveries = novelty(detector, test), detector.discoveries(scores, fdr)
-    found = discoveries.found.numpy()
+    is_found = discoveries.found.numpy()
     return FoundTogether(
         fdr=fdr,
         images=len(test),
-        found=int(found.sum()),
+        found=int(is_found.sum()),
         fewest_possible=discoveries.possible,
         images_needed=discoveries.needed,
-        false_discovery_share=float((found & ~novel).sum() / found.sum()) if found.any() else None,
-        detection_rate=verdicts(found, novel).true_positive_rate,
+        false_discovery_share=float((is_found & ~novel).sum() / is_found.sum()) if is_found.any() else None,
+        detection_rate=verdicts(is_found, novel).true_positive_rate,
     )
 
 
@@ -166,10 +166,10 @@ def measure_scorers(
     scores:     those of the detector, float32 (N,)
     Raises `UsageError` where a scorer does not suit the network, or all test images are normal.
     """
-    novel, own = novelty(detector, test), scores.numpy()
+    novel, reference = novelty(detector, test), scores.numpy()
     if not novel.any() or novel.all():
         raise UsageError("scorers are compared by their AUROC, which takes normal and novel test images")
-    rows = [_scorer_row(detector, test, str(detector.config.scorer), own, own, None, mapped)]
+    rows = [_scorer_row(detector, test, str(detector.config.scorer), reference, reference, None, mapped)]
     for name in names:
         started = time.perf_counter()
         both = trained_on["fit"].images, trained_on["validation"].images
@@ -177,7 +177,7 @@ def measure_scorers(
         values = map_images(detector.network, test.images, scorer.score, ()).numpy()
         seconds = time.perf_counter() - started
         other = dataclasses.replace(detector, scorer=scorer)
-        rows.append(_scorer_row(other, test, name, values, own, seconds, mapped))
+        rows.append(_scorer_row(other, test, name, values, reference, seconds, mapped))
     return rows
 
 
@@ -186,12 +186,12 @@ def _scorer_row(
     test: ImageSet,
     name: str,
     scores: Floats,
-    own: Floats,
+    reference: Floats,
     seconds: float | None,
     mapped: Mapped | None,
 ) -> ScorerRow:
     novel = novelty(detector, test)
-    ranked, compared, pixels = ranking(scores, novel), compare_auroc(scores, own, novel), dict[str, Any]()
+    ranked, compared, pixels = ranking(scores, novel), compare_auroc(scores, reference, novel), dict[str, Any]()
     if mapped is not None:
         maps = detector.anomaly_map(test.images[mapped.indices])
         mapped = None if maps is None else dataclasses.replace(mapped, maps=maps)

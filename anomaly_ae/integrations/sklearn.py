@@ -48,7 +48,7 @@ from anomaly_ae.storage.schema import Digest, Mismatch, parse, read_json
 FEATURES: dict[str, Any] = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures
 FEW_VALUES = 128  # from which a latent of 64 is narrow
 SPARE_SCORES = 2  # calibration scores that may lie at the threshold or above: by the highest alone it would vary more
-ROWS_NAME, NORMAL_CLASS = "rows", "normal"  # the names of a data set that has none, and of its class
+ROWS_NAME, ROWS_CLASS = "rows", "normal"  # the names of a data set that has none, and of its class
 FEWEST_ROWS = 3  # one to fit, one to tell when to stop, one to calibrate
 
 Floats = npt.NDArray[np.float64]
@@ -243,10 +243,10 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             if layout.is_picture:
                 shape = (shape[0], *image_size(str(config.autoencoder), None, shape[1:]))
             preprocessing = Preprocessing(*shape)
-            experiment = Experiment.build(config, preprocessing, (NORMAL_CLASS,), (NORMAL_CLASS,))
+            experiment = Experiment.build(config, preprocessing, (ROWS_CLASS,), (ROWS_CLASS,))
             images = _to_images(rows, layout, self.scale_, preprocessing)
             labels = torch.zeros(len(images), dtype=torch.int64)
-            dataset = Dataset(ROWS_NAME, (NORMAL_CLASS,), {"train": ImageSet(images, labels)})
+            dataset = Dataset(ROWS_NAME, (ROWS_CLASS,), {"train": ImageSet(images, labels)})
             nothing = torch.zeros(0, dtype=torch.int64)
             split = Split(*(Part.of(dataset, "train", indices) for indices in (*parts, nothing)))
             taken = {name: getattr(split, name).take(dataset) for name in ("fit", "validation", "calibration")}
@@ -375,7 +375,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """What was asked for, with what suits such images where nothing was. Raises `UsageError`."""
         settings = {name: value for name, value in self.get_params().items() if name in TYPES}
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        named = {"dataset": ROWS_NAME, "normal": NORMAL_CLASS, "seed": seed}
+        named = {"dataset": ROWS_NAME, "normal": ROWS_CLASS, "seed": seed}
         usual = {} if layout.is_picture else {name: FEATURES[name] for name in FEATURES if settings[name] is None}
         config = RunConfig.build(settings, usual, named).filled()
         values, entry = math.prod(layout.shape), AUTOENCODERS.get(str(config.autoencoder))

@@ -98,9 +98,9 @@ def published_table(done: Sequence[Done]) -> list[PublishedRow]:
     rows = []
     for each in done:
         for measure, source in each.cell.published.items():
-            ours = each.measures.get(measure)
-            difference = None if ours is None else ours - source
-            rows.append(PublishedRow(each.cell.row, measure, source, ours, difference))
+            measured = each.measures.get(measure)
+            difference = None if measured is None else measured - source
+            rows.append(PublishedRow(each.cell.row, measure, source, measured, difference))
     return rows
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OVERLAY_SIDE, REPORT_SIDE = 512, 160  # pixels of a picture at the most
-LONGEST_NAME = 200  # bytes
+LONGEST_OVERLAY_NAME = 200  # bytes
 PICTURES = 500  # images in the report, the most anomalous
 PAGE_BYTES = {"pictures": 18_000_000, "rows": 8_000_000, "errors": 2_000_000}  # 30 MB in all
 
@@ -72,7 +72,7 @@ def overlay_name(path: bytes) -> bytes:
     """Where the overlay of a file lies: as the file does, but never above the folder. A name that is changed, since
     it leads elsewhere or is too long, gets a digest at its end, so that it is like no other.
     """
-    parts = [part[:LONGEST_NAME] for part in path.split(b"/") if part not in (b"", b".", b"..")]
+    parts = [part[:LONGEST_OVERLAY_NAME] for part in path.split(b"/") if part not in (b"", b".", b"..")]
     kept = b"/".join(parts)
     return kept + (b".png" if kept == path else b"-" + sha256(path)[:16].encode() + b".png")
 

@@ -68,7 +68,7 @@ class Scores:
     scored:      how many files were worked on now
     values:      the scores, float32 (N,), NaN where there is an error
     anomalous:   which are above the threshold, (N,)
-    found:       which are discoveries at the false discovery rate asked for, (N,); fewest: how many are possible
+    discovered:  which are discoveries at the false discovery rate asked for, (N,); fewest: how many are possible
     differences: how the images look unlike those of the training, in words
     bad:         the files without a score: position and reason
     seen:        at what size the images are seen, and what size they have, in words; None without a score
@@ -79,7 +79,7 @@ class Scores:
     scored: int
     values: npt.NDArray[np.float32]
     anomalous: Bools
-    found: Bools | None
+    discovered: Bools | None
     fewest: int | None
     differences: list[str]
     bad: list[tuple[int, str]]
@@ -91,17 +91,17 @@ class Scores:
         return np.isfinite(self.values)
 
 
-def score_job(job: Job, resume: bool = False, engine: Engine | None = None, own: Sequence[Path] = ()) -> Scores:
+def score_job(job: Job, resume: bool = False, engine: Engine | None = None, others: Sequence[Path] = ()) -> Scores:
     """Score all files of a job, or with `resume` those that are missing, and write the rows.
 
-    engine: what scores them, by default `score_locally`; own: files that are written beside the rows
+    engine: what scores them, by default `score_locally`; others: files that are written beside the rows
     Raises `DataMissing` when there is no image; `UsageError` when the job to resume is another; `RunBusy` when
     another process works on it; `Interrupted` on Ctrl-C, when all but the batch in work is kept.
     """
     ledger = Ledger.beside(job.output, job.detector)
     with stage(f"looking for images in {job.source.name}"):
         now = job.source.pictures()
-    now = replace(now, skipped=now.skipped - ledger.files_in(job.source, job.output, *own))
+    now = replace(now, skipped=now.skipped - ledger.files_in(job.source, job.output, *others))
     say_left_out_of(now)
     with ledger.locked():
         listing, changes = _list(job, ledger, now, resume)
@@ -174,21 +174,21 @@ def _read_scores(job: Job, ledger: Ledger, listing: Listing, changes: Changes | 
         raise EngineError(
             f"{lost:,} files were not scored; the same command with {setting('resume', True)} scores them"
         )
-    values, good, found, fewest = results["score"], is_scored(results), None, None
+    values, good, discovered, fewest = results["score"], is_scored(results), None, None
     if job.fdr is not None:
         discoveries = job.calibration.discoveries(torch.from_numpy(values[good]), job.fdr)
-        found, fewest = np.zeros(len(values), bool), discoveries.possible
-        found[good] = discoveries.found.numpy()
+        discovered, fewest = np.zeros(len(values), bool), discoveries.possible
+        discovered[good] = discoveries.found.numpy()
     bad = [(i, results["error"][i]) for i in np.flatnonzero(~good).tolist()]
     anomalous, differences = values > job.calibration.threshold, find_differences(job.detector, results)
     seen = seen_words(job.detector, results)
-    return Scores(listing, changes, scored, values.copy(), anomalous, found, fewest, differences, bad, seen)
+    return Scores(listing, changes, scored, values.copy(), anomalous, discovered, fewest, differences, bad, seen)
 
 
 def _write_rows(job: Job, ledger: Ledger, scores: Scores, path: Path) -> None:
     """Write the rows of all shards."""
     with closing(writer_for(job.output)(path)) as writer:
         for where in ledger.shards(scores.listing):
-            found = None if scores.found is None else scores.found[where]
+            discovered = None if scores.discovered is None else scores.discovered[where]
             paths, results = scores.listing.paths[where], ledger.read_shard(where, scores.listing)
-            writer.write(make_table(paths, results, job.calibration, found))
+            writer.write(make_table(paths, results, job.calibration, discovered))

@@ -87,10 +87,10 @@ class Ledger:
             return self._job()[1]
         return None
 
-    def files_in(self, source: Source, *own: Path) -> int:
-        """How many files of the ledger, and of the job's `own` ones, lie in the folder that is scored."""
+    def files_in(self, source: Source, *others: Path) -> int:
+        """How many files of the ledger, and `others` of the job, lie in the folder that is scored."""
         folder = Path(source.name)
-        files = [path.resolve() for path in (*own, *self.folder.glob("*")) if path.is_file()]
+        files = [path.resolve() for path in (*others, *self.folder.glob("*")) if path.is_file()]
         return sum(path.is_relative_to(folder) for path in files) if isinstance(source, Folder) else 0
 
     def kept(self) -> int:

@@ -138,7 +138,7 @@ def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, pag
         differences=scores.differences,
         drift=job.detector.drift(torch.from_numpy(scores.values[scores.good])),
         fdr=job.fdr,
-        discoveries=None if scores.found is None else int(scores.found.sum()),
+        discoveries=None if scores.discovered is None else int(scores.discovered.sum()),
         fewest_discoveries=scores.fewest,
         discoveries_need=None if job.fdr is None else images_needed(job.fdr),
         heatmaps=None if overlays is None else str(overlays),

@@ -6,7 +6,7 @@ import pytest
 
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.sources import open_source
-from anomaly_ae.reporting.folder_report import LONGEST_NAME, check_overlays, overlay_name
+from anomaly_ae.reporting.folder_report import LONGEST_OVERLAY_NAME, check_overlays, overlay_name
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.scoring.job import Job
 from tests.conftest import Trained
@@ -28,7 +28,7 @@ def test_an_overlay_is_called_as_its_image_and_stays_in_its_folder(path: bytes, 
 def test_long_names_are_cut_and_stay_apart() -> None:
     names = {overlay_name(b"x" * 250 + end + b".png") for end in (b"a", b"b")}
     assert len(names) == 2
-    assert max(map(len, names)) <= LONGEST_NAME + 21
+    assert max(map(len, names)) <= LONGEST_OVERLAY_NAME + 21
     assert overlay_name(b"a.png") != overlay_name(b"./a.png") != overlay_name(b"../a.png")
 
 

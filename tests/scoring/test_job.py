@@ -157,8 +157,8 @@ def test_discoveries_are_a_column_that_follows_from_all_rows(
     found = detector.discoveries(torch.tensor(table.score[good].to_numpy()), 0.5).found
     assert table.is_discovery[good].tolist() == found.tolist()
     assert table.is_discovery[~good].isna().all()
-    assert scores.found is not None
-    assert int(scores.found.sum()) == int(found.sum()) > 0
+    assert scores.discovered is not None
+    assert int(scores.discovered.sum()) == int(found.sum()) > 0
 
 
 def interrupted_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,8 +117,8 @@ def _far(scores: Array, threshold: float) -> float:
 
 def heat_table(values: Array, rows: Sequence[str], columns: Sequence[str], heading: str) -> Figure:
     """Values (rows, columns) in [0, 1] as a table of percentages, the better the darker."""
-    beside, below = (LETTER * max(map(len, names)) for names in (rows, columns))
-    size = (max(0.6 * len(columns) + beside + 0.6, LETTER * len(heading) + 0.6), 0.34 * len(rows) + 0.7 * below + 0.9)
+    left, below = (LETTER * max(map(len, names)) for names in (rows, columns))
+    size = (max(0.6 * len(columns) + left + 0.6, LETTER * len(heading) + 0.6), 0.34 * len(rows) + 0.7 * below + 0.9)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     axes = figure.subplots()
     low = float(np.nanmin(values))

@@ -6,7 +6,7 @@ from textwrap import indent
 from anomaly_ae.detector.evaluation import ClassRow, ErrorRow, Evaluation, Exported, ScorerRow
 from anomaly_ae.escaping import counted
 from anomaly_ae.reporting.text.phrases import (
-    NUMBERS,
+    NUMBER_COLUMNS,
     PIXEL_FIGURES,
     NamedText,
     discovered,
@@ -66,19 +66,17 @@ def calibrated(result: CalibrateResult) -> str:
     return named_lines(rows, 16)
 
 
-def _anomalies(found: KnownAnomalies) -> list[NamedText]:
-    share = f"{found.detection_rate:.1%} of {found.images:,} are found"
-    if found.detection_rate_ci:
-        low, high = found.detection_rate_ci
+def _anomalies(anomalies: KnownAnomalies) -> list[NamedText]:
+    share = f"{anomalies.detection_rate:.1%} of {anomalies.images:,} are found"
+    if anomalies.detection_rate_ci:
+        low, high = anomalies.detection_rate_ci
         share += f" (95 % interval {low:.1%} to {high:.1%})"
     else:
-        expected = found.expected_detection_rate
+        expected = anomalies.expected_detection_rate
         share += f", for which the threshold was chosen; of new ones like them {expected:.1%} are to be expected"
-    best = (
-        f"{found.best_f1:.4f} with threshold {found.best_f1_threshold:.4f}, chosen on these very images, without a "
-        f"guarantee: {found.best_f1_detection_rate:.1%} found, {found.best_f1_false_positive_rate:.2%} false alarms"
-    )
-    return [("anomalies", share), ("best F1", best)]
+    best = f"{anomalies.best_f1:.4f} with threshold {anomalies.best_f1_threshold:.4f}, chosen on these very images"
+    rates = f"{anomalies.best_f1_detection_rate:.1%} found, {anomalies.best_f1_false_positive_rate:.2%} false alarms"
+    return [("anomalies", share), ("best F1", f"{best}, without a guarantee: {rates}")]
 
 
 @as_text.register
@@ -128,8 +126,8 @@ def _ranking(result: Evaluation) -> list[NamedText]:
 
 def _why_missed(result: Evaluation) -> str | None:
     """Where anomalies rank high and yet hardly any is found, that it is the threshold."""
-    auroc, found = result.auroc, result.true_positive_rate
-    is_missed = auroc is not None and found is not None and auroc >= GOOD_AUROC and found < FEW_FOUND
+    auroc, rate = result.auroc, result.true_positive_rate
+    is_missed = auroc is not None and rate is not None and auroc >= GOOD_AUROC and rate < FEW_FOUND
     if not is_missed or not result.calibration_images:
         return None
     images = counted(result.calibration_images, "calibration image")
@@ -164,7 +162,7 @@ def _by_class(rows: Sequence[ClassRow]) -> str:
         | {heading: figure(getattr(row, name)) for name, heading in pixels.items()}
         for row in sorted(rows, key=lambda row: row.role != "normal")
     ]
-    return table(lines, NUMBERS | {"images"})
+    return table(lines, NUMBER_COLUMNS | {"images"})
 
 
 def _errors(rows: Sequence[ErrorRow]) -> str:

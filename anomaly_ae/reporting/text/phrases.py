@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from anomaly_ae.calibration.drift import Drift
 
 PIXEL_FIGURES = {"pixel_auroc": "pixel AUROC", "pixel_average_precision": "pixel AP", "pro": "PRO"}
-NUMBERS = {  # columns that are set to the right
+NUMBER_COLUMNS = {  # columns that are set to the right
     *("AUROC", "FPR@95TPR", "difference", "p (DeLong)", "false alarms", "detected", "seconds"),
     *("encoder", "decoder", "parameters", *PIXEL_FIGURES.values()),
 }
@@ -23,7 +23,7 @@ def named_lines(rows: Iterable[NamedText], width: int) -> str:
     return "\n".join(f"{name:<{width}}{text}".rstrip() for name, text in rows if text is not None)
 
 
-def table(rows: Sequence[Mapping[str, str]], numbers: Collection[str] = NUMBERS) -> str:
+def table(rows: Sequence[Mapping[str, str]], numbers: Collection[str] = NUMBER_COLUMNS) -> str:
     """Rows of text by their headings, those of numbers set to the right."""
     heads = list(rows[0])
     right = [i for i, head in enumerate(heads) if head in numbers]
@@ -45,21 +45,21 @@ def unranked(false_positive_rate: float | None) -> str:
 
 
 def moved(drift: "Drift") -> str:
-    said = "the scores as a whole have moved" if drift.moved else "not clearly beyond 30 to 70 %"
+    verdict = "the scores as a whole have moved" if drift.moved else "not clearly beyond 30 to 70 %"
     interval = drift.interval
-    return f"{said}: in {drift.effect:.1%} of pairs (99 % interval {interval.low:.1%} to {interval.high:.1%})"
+    return f"{verdict}: in {drift.effect:.1%} of pairs (99 % interval {interval.low:.1%} to {interval.high:.1%})"
 
 
-def discovered(found: FoundTogether) -> list[NamedText]:
-    rate = f"a false discovery rate of {found.fdr:g}"
-    if found.fewest_possible > found.images:
-        needs = f"{rate} needs {counted(found.images_needed, 'calibration image')}"
+def discovered(discoveries: FoundTogether) -> list[NamedText]:
+    rate = f"a false discovery rate of {discoveries.fdr:g}"
+    if discoveries.fewest_possible > discoveries.images:
+        needs = f"{rate} needs {counted(discoveries.images_needed, 'calibration image')}"
         return [("discoveries", f"none possible: {needs}")]
-    count = f"{found.found:,} of {counted(found.images, 'image')} at {rate}"
-    rows: list[NamedText] = [("discoveries", f"{count}; {found.fewest_possible:,} are the fewest possible")]
-    if found.false_discovery_share is not None:
-        rows.append(("false among them", figure(found.false_discovery_share, ".2%")))
-        rows.append(("of all novel ones", figure(found.detection_rate, ".2%")))
+    count = f"{discoveries.found:,} of {counted(discoveries.images, 'image')} at {rate}"
+    rows: list[NamedText] = [("discoveries", f"{count}; {discoveries.fewest_possible:,} are the fewest possible")]
+    if discoveries.false_discovery_share is not None:
+        rows.append(("false among them", figure(discoveries.false_discovery_share, ".2%")))
+        rows.append(("of all novel ones", figure(discoveries.detection_rate, ".2%")))
     return rows
 
 

@@ -64,10 +64,10 @@ def _resumed(result: ScoreResult) -> str:
 
 
 def _discoveries(result: ScoreResult) -> list[NamedText]:
-    fdr, found, fewest, needed = result.fdr, result.discoveries, result.fewest_discoveries, result.discoveries_need
-    if fdr is None or found is None or fewest is None or needed is None:
+    fdr, count, fewest, needed = result.fdr, result.discoveries, result.fewest_discoveries, result.discoveries_need
+    if fdr is None or count is None or fewest is None or needed is None:
         return []
-    return discovered(FoundTogether(fdr, result.images - result.errors, found, fewest, needed, None, None))
+    return discovered(FoundTogether(fdr, result.images - result.errors, count, fewest, needed, None, None))
 
 
 def _duration(seconds: float) -> str:
