@@ -319,3 +319,17 @@ def test_results_print_in_python_as_the_command_line_shows_them(cli: Cli, traine
     assert f"{evaluation}\n" == shown
     assert str(trained.result).startswith("run  ")
     assert repr(evaluation).startswith("Evaluation(run_id=")
+
+
+def test_a_setting_given_as_a_flag_that_it_has_not_is_told_how_it_is_given(cli: Cli) -> None:
+    ended = cli("train", "--top-fraction", "0.1")
+    assert ended.code == 2
+    assert "give it with --set top_fraction=VALUE" in ended.err
+
+
+def test_a_run_named_in_place_of_the_folder_is_told_apart(cli: Cli, trained: Trained) -> None:
+    place = ("--mlruns", str(trained.home.root))
+    ended = cli("score", trained.run.record.id, *place)
+    assert f"{trained.run.record.id} is the run" in ended.err
+    assert f"score FOLDER --model {trained.run.record.id}" in ended.err
+    assert "there is no folder" in cli("score", "folder", *place).err

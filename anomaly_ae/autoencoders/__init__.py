@@ -91,7 +91,11 @@ def build_autoencoder(name: str, shape: Shape, config: RunConfig = RunConfig()) 
     Raises `UnknownName`, and `UsageError` when the architecture does not take that shape or those settings.
     """
     build, tile = find_autoencoder(name), config.tile_size
-    return Tiled(build((shape[0], *tile), config), shape, tile) if tile else build(shape, config)
+    network = build((shape[0], *tile) if tile else shape, config)
+    for part in ("encoder", "decoder", "latent_shape"):
+        if not hasattr(network, part):
+            raise NotImplementedError(f"{build.__name__} sets no {part}, which every autoencoder has")
+    return Tiled(network, shape, tile) if tile else network
 
 
 def require_room(shape: Shape, config: RunConfig) -> None:

@@ -10,7 +10,7 @@ import warnings
 
 import typer
 
-from anomaly_ae.cli.app import app, as_flag, with_current_flags
+from anomaly_ae.cli.app import WITHOUT_A_FLAG, app, as_flag, with_current_flags
 from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
 from anomaly_ae.escaping import printable
 from anomaly_ae.runtime.messages import StderrHandler, logger, shown_by
@@ -80,6 +80,9 @@ def one_line_of(error: typer.TyperException) -> str:
     """Typer's message as one line, ending with where to read on."""
     context = getattr(error, "ctx", None)
     command = f"anomaly-ae {context.info_name}" if context and context.parent else "anomaly-ae"
+    name = str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_")
+    if name in WITHOUT_A_FLAG:
+        return f"{name} is a setting without a flag of its own; give it with {as_flag(name)}=VALUE"
     return printable(" ".join(error.format_message().split())).rstrip(".") + f"; see: {command} --help"
 
 

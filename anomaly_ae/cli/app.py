@@ -20,7 +20,7 @@ from anomaly_ae.runtime.spelling import in_shell
 if TYPE_CHECKING:
     from anomaly_ae.runs.store import RunStore
 
-T = TypeVar("T")
+Value = TypeVar("Value")
 
 app = typer.Typer(
     name="anomaly-ae",
@@ -92,7 +92,7 @@ def show(result: Printed, as_json: bool) -> None:
     print(json.dumps(result.to_dict(), allow_nan=False) if as_json else result, flush=True)
 
 
-def show_values(values: T, as_json: bool, render: Callable[[T], str]) -> None:
+def show_values(values: Value, as_json: bool, render: Callable[[Value], str]) -> None:
     """The same of other values, which `render` makes a text of."""
     content = json.dumps(values, allow_nan=False, default=to_dict) if as_json else render(printable_values(values))
     print(content, flush=True)

@@ -27,10 +27,10 @@ Metric = tuple[str, float, int]  # name, value and step
 FOLDERS = ("figures", "evaluation", "evaluations", "comparisons", "detector", "network")
 FILES = ("config.json", "split.json", "metrics.csv", "calibration.csv", "result.json", "pipeline.json")
 PARENT, KIND = "mlflow.parentRunId", "anomaly_ae.kind"
-FOLDER = "anomaly_ae.folder"  # what a run's folder was called when it was begun
+FOLDER_TAG = "anomaly_ae.folder"  # what a run's folder was called when it was begun
 # Settings that are logged whatever they are
 LOGGED_PARAMS = ("dataset", "normal", "autoencoder", "objective", "scorer", "preset", "target_fpr", "seed")
-GRIDS = "reconstructions"  # key of the images with a step slider
+GRIDS_KEY = "reconstructions"  # key of the images with a step slider
 MOST_METRICS = 1_000  # that MLflow takes at once
 LONGEST_NAME = 500  # of a data set that MLflow takes
 LONGEST_RUN_NAME = 250
@@ -59,7 +59,7 @@ def begin_run(client: Any, home: RunStore, experiment: str, record: RunRecord, p
     """
     experiment_id = find_experiment(client, home, experiment)
     tags = {"mlflow.source.name": "anomaly-ae", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-    tags |= {FOLDER: record.id} | ({PARENT: parent} if parent else {})
+    tags |= {FOLDER_TAG: record.id} | ({PARENT: parent} if parent else {})
     try:
         begun = find_begun(client, home, experiment, record)
         name = printable(record.name)[:LONGEST_RUN_NAME]
@@ -73,7 +73,7 @@ def begin_run(client: Any, home: RunStore, experiment: str, record: RunRecord, p
 def find_begun(client: Any, home: RunStore, experiment: str, record: RunRecord) -> str | None:
     """The id of the run that was opened for this folder, if one was."""
     experiments = [find_experiment(client, home, experiment)]
-    begun = client.search_runs(experiments, f"tags.`{FOLDER}` = '{record.id}'", max_results=1)
+    begun = client.search_runs(experiments, f"tags.`{FOLDER_TAG}` = '{record.id}'", max_results=1)
     return str(begun[0].info.run_id) if begun else None
 
 
@@ -123,7 +123,7 @@ def log_grid(client: Any, run_id: str, path: Path) -> None:
     """A grid of reconstructions, for the step slider; its file name ends with the epoch."""
     from PIL import Image
 
-    client.log_image(run_id, Image.open(path), key=GRIDS, step=_epoch_of(path))
+    client.log_image(run_id, Image.open(path), key=GRIDS_KEY, step=_epoch_of(path))
 
 
 def log_missing(client: Any, run_id: str, run: RunFolder) -> None:
@@ -132,7 +132,7 @@ def log_missing(client: Any, run_id: str, run: RunFolder) -> None:
     missing = [epoch for epoch in run.history() if epoch.epoch not in steps]
     log_metrics(client, run_id, [*epoch_metrics(missing)])
     paths = " ".join(artifact.path for artifact in client.list_artifacts(run_id, "images"))
-    drawn = {int(step) for step in re.findall(rf"{GRIDS}[%+]step[%+](\d+)[%+]", paths)}
+    drawn = {int(step) for step in re.findall(rf"{GRIDS_KEY}[%+]step[%+](\d+)[%+]", paths)}
     for path in run.grids():
         if _epoch_of(path) not in drawn:
             log_grid(client, run_id, path)

@@ -14,8 +14,8 @@ from anomaly_ae.tracking.client import mlflow_errors, open_client
 from anomaly_ae.tracking.remote_runs import as_time, list_elsewhere
 
 NEEDED = ("config.json", "split.json", "result.json", "detector")
-EVALUATION = "evaluation"
-WELCOME = {"metrics.csv", EVALUATION}
+EVALUATION_FOLDER = "evaluation"
+WELCOME = {"metrics.csv", EVALUATION_FOLDER}
 ID_LENGTH = 32  # of MLflow's run ids
 
 
@@ -49,12 +49,12 @@ def fetch_run(home: RunStore, name: str) -> RunFolder:
 
 def fetch_evaluation(home: RunStore, run: RunFolder) -> None:
     """Bring what somebody else has measured of a run since it was fetched; nothing where the server is away."""
-    run_id, here = run.record.mlflow_run_id, run.path / EVALUATION
+    run_id, here = run.record.mlflow_run_id, run.path / EVALUATION_FOLDER
     if home.is_local or run_id is None or here.exists():
         return
     with contextlib.suppress(ModelNotFound, StorageError), mlflow_errors(home, "no such run"):
         client = open_client(home)
-        if any(artifact.path == EVALUATION for artifact in client.list_artifacts(run_id)):
+        if any(artifact.path == EVALUATION_FOLDER for artifact in client.list_artifacts(run_id)):
             write_folder(here, lambda folder: _download_files(client, run_id, folder))
 
 
@@ -70,7 +70,7 @@ def _whole_id(home: RunStore, name: str) -> str:
 
 def _download_files(client: Any, run_id: str, folder: Path) -> None:
     """The files of the evaluation, without the folder they are in."""
-    client.download_artifacts(run_id, EVALUATION, str(folder))
-    for path in [*(folder / EVALUATION).iterdir()]:
+    client.download_artifacts(run_id, EVALUATION_FOLDER, str(folder))
+    for path in [*(folder / EVALUATION_FOLDER).iterdir()]:
         path.rename(folder / path.name)
-    (folder / EVALUATION).rmdir()
+    (folder / EVALUATION_FOLDER).rmdir()

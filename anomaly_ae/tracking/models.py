@@ -15,7 +15,7 @@ import anomaly_ae
 from anomaly_ae.runs.store import EXAMPLE
 
 MODEL = "model"
-CONTENT = "content"  # the one column, as `integrations/pyfunc.py` has it
+CONTENT_COLUMN = "content"  # the one column, as `integrations/pyfunc.py` has it
 CODE = Path(anomaly_ae.__file__).parent / "integrations" / "pyfunc.py"  # handed over as a file, and not imported here
 READY = "READY"
 
@@ -83,7 +83,7 @@ def _signature() -> Any:
         "error": "string",
     }
     return ModelSignature(
-        Schema([ColSpec(DataType.binary, CONTENT)]),
+        Schema([ColSpec(DataType.binary, CONTENT_COLUMN)]),
         Schema([ColSpec(kind, name, required=False) for name, kind in results.items()]),
         ParamSchema([ParamSpec("target_fpr", DataType.double, default=None)]),
     )
@@ -93,7 +93,7 @@ def _example(picture: Path) -> Any:
     """A frame with one picture, if it is there."""
     import pandas as pd
 
-    return pd.DataFrame({CONTENT: [picture.read_bytes()]}) if picture.exists() else None
+    return pd.DataFrame({CONTENT_COLUMN: [picture.read_bytes()]}) if picture.exists() else None
 
 
 def model_of(client: Any, run_id: str) -> str | None:

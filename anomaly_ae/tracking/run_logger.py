@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
 
 RETRY_AFTER = 60.0  # seconds after which MLflow, once away, may be back
-LOADED = ("mlflow.tracking", "anomaly_ae.tracking.calls")  # while there is nothing to log yet
+LOGGING_MODULES = ("mlflow.tracking", "anomaly_ae.tracking.calls")  # while there is nothing to log yet
 _worker: Worker | None = None
 
 
@@ -38,7 +38,7 @@ def start() -> None:
     """Have a process load MLflow, for what is logged from now on; once, and not where MLflow is loaded already."""
     global _worker
     if "mlflow" not in sys.modules:
-        _worker = _worker or Worker(*LOADED)
+        _worker = _worker or Worker(*LOGGING_MODULES)
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ def _mark_orphans(home: RunStore) -> None:
 
     Of a run that is just beginning there is the folder first, which is then called as MLflow calls the run.
     """
-    running = running_runs(home, calls.FOLDER) if home.is_local else {}
+    running = running_runs(home, calls.FOLDER_TAG) if home.is_local else {}
     known = {run.record.mlflow_run_id for run in home.runs()} if running else set()
     for run_id, folder in running.items():
         there = any((home.root / "runs" / name).exists() for name in (folder, run_id) if name)

@@ -14,8 +14,8 @@ from anomaly_ae.tracking.client import mlflow_errors, open_client
 
 KEY = "anomaly-ae"
 TAG = f"mlflow.sharedViewState.{KEY}"
-TRAINING = {"workflowType": "machine_learning"}  # not the view for language models
-COLUMNS = {  # and how many pixels wide
+TRAINING_RUNS = {"workflowType": "machine_learning"}  # not the view for language models
+SHOWN_COLUMNS = {  # and how many pixels wide
     "params.`normal`": 110,
     "params.`autoencoder`": 110,
     "params.`scorer`": 130,
@@ -23,9 +23,9 @@ COLUMNS = {  # and how many pixels wide
     "metrics.`test/false_positive_rate`": 160,
     "metrics.`train/seconds`": 120,
 }
-WIDTHS = {"attributes.`Run Name`": 260} | COLUMNS
+WIDTHS = {"attributes.`Run Name`": 260} | SHOWN_COLUMNS
 VIEW = {
-    "selectedColumns": [*COLUMNS],
+    "selectedColumns": [*SHOWN_COLUMNS],
     "columnOrder": [*WIDTHS],
     "columnWidths": WIDTHS,
     "orderByKey": "attributes.start_time",
@@ -42,8 +42,8 @@ def runs_page(home: RunStore) -> str:
     """The end of the address at which the newest run's experiment is shown, or all where there is none yet."""
     experiment = _experiment(home)
     if experiment is None:
-        return f"#/experiments?{urlencode(TRAINING)}"
-    return f"#/experiments/{experiment}/runs?{urlencode({'viewStateShareKey': KEY} | TRAINING)}"
+        return f"#/experiments?{urlencode(TRAINING_RUNS)}"
+    return f"#/experiments/{experiment}/runs?{urlencode({'viewStateShareKey': KEY} | TRAINING_RUNS)}"
 
 
 def _experiment(home: RunStore) -> str | None:

@@ -29,7 +29,7 @@ from anomaly_ae.workflows.find_model import find_run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FOLDER = "comparisons"
+COMPARISONS = "comparisons"
 MOST_NAMED = 4  # runs in the name of a comparison's folder
 HEADINGS = {"roc_curves": "ROC curves", "loss_curves": "Losses by epoch"}
 
@@ -78,7 +78,7 @@ def _keep(
     first, *others = runs
     ids = [run.record.id[:8] for run in others]
     more = [sha256("".join(ids).encode())[:8]] if len(ids) > MOST_NAMED else []
-    folder = Path(FOLDER, "-".join(["with", *ids[:MOST_NAMED], *more]))
+    folder = Path(COMPARISONS, "-".join(["with", *ids[:MOST_NAMED], *more]))
     page = first.path / folder / "comparison.html"
     tables = {"Figures": listings.side_by_side(labels(runs), rows)}
     tables |= {"Settings that differ": listings.settings_side_by_side(labels(runs), settings)} if settings else {}

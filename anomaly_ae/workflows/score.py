@@ -9,8 +9,8 @@ import torch
 
 from anomaly_ae.calibration.conformal import images_needed
 from anomaly_ae.datasets.layout_texts import first_unread
-from anomaly_ae.errors import UnknownName, UsageError
-from anomaly_ae.images.sources import open_source
+from anomaly_ae.errors import AnomalyAEError, DataMissing, UnknownName, UsageError
+from anomaly_ae.images.sources import Source, open_source
 from anomaly_ae.reporting.folder_report import check_overlays, write_overlays, write_report
 from anomaly_ae.reporting.text import scored_folders
 from anomaly_ae.runs.store import LATEST, RunStore
@@ -54,9 +54,10 @@ def score(
     scores_with = _engine(engine, ray_address, device)
     output = expand(output)
     overlays, page = (None if path is None else expand(path) for path in (heatmaps, report))
-    source = open_source(folder)
+    home = home or RunStore.find()
+    source = _open_source(folder, home)
     with stage("loading the detector"):
-        detector, _ = load_model(home or RunStore.find(), str(model), device)
+        detector, _ = load_model(home, str(model), device)
     changes = detector.calibration.changes(target_fpr)
     calibration = detector.calibration.at(**changes) if changes else detector.calibration
     if fdr is not None:
@@ -70,6 +71,19 @@ def score(
     if page:
         write_report(job, scores, [*scored_folders.scored_rows(result), *scored_folders.unscored_rows(result)], page)
     return result
+
+
+def _open_source(folder: str | Path, home: RunStore) -> Source:
+    """`open_source`, for people who may have named a run where a folder is asked for."""
+    try:
+        return open_source(folder)
+    except DataMissing as error:
+        try:
+            run = home.find_run(str(folder))
+        except AnomalyAEError:
+            raise error from None
+        again = home.command("score", "FOLDER", model=str(folder))
+        raise DataMissing(f"{folder} is the run {run.record.id}; name a folder of images, too: {again}") from error
 
 
 def _engine(name: str, ray_address: str | None, device: str) -> Engine:

@@ -50,7 +50,7 @@ from anomaly_ae.workflows.resolve import TrainingData, resolve
 
 BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run
 KEEP_EVERY = 5.0  # seconds between checkpoints
-GRIDS = 8  # reconstruction grids of a training, about
+GRID_COUNT = 8  # reconstruction grids of a training, about
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class RunRecorder(Callback):
 
     def __init__(self, run: RunFolder, experiment: Experiment, images: Mapping[str, ImageSet]) -> None:
         self.run, self.validation = run, images["validation"].images
-        self.grid_every = max(1, int(experiment.config.epochs or 1) // GRIDS)
+        self.grid_every = max(1, int(experiment.config.epochs or 1) // GRID_COUNT)
         self.kept_at = -math.inf
         self.snapshot: Snapshot | None = None  # after the last whole epoch
 

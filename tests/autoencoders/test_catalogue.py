@@ -3,9 +3,17 @@
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 import anomaly_ae
-from anomaly_ae.autoencoders import AUTOENCODERS, build_autoencoder, image_size, parameter_count
+from anomaly_ae.autoencoders import (
+    AUTOENCODERS,
+    Autoencoder,
+    AutoencoderEntry,
+    build_autoencoder,
+    image_size,
+    parameter_count,
+)
 from anomaly_ae.autoencoders.summary import list_layers, summarise
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
@@ -120,3 +128,14 @@ def test_each_finds_anomalies_after_a_moment_on_the_bundled_digits(name: str, ho
     test = detector.split.test.take(load_dataset("digits"))
     some = test.take(torch.arange(256))
     assert roc_auc_score(some.labels != 0, detector.score(some.images)) > 0.6
+
+
+def test_a_network_that_lacks_a_part_is_told_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shapeless(Autoencoder):
+        def __init__(self, shape: tuple[int, int, int], config: RunConfig) -> None:
+            super().__init__(shape, config)
+            self.encoder, self.decoder = nn.Sequential(), nn.Sequential()
+
+    monkeypatch.setitem(AUTOENCODERS, "shapeless", AutoencoderEntry(Shapeless, "", "", ""))
+    with pytest.raises(NotImplementedError, match="Shapeless sets no latent_shape"):
+        build_autoencoder("shapeless", (1, 8, 8))

@@ -125,7 +125,7 @@ def create(*arguments, **named):
 MlflowClient.create_run = create
 """
 HERE = "import strike"  # MLflow is loaded then, and no other process is started for it
-THERE = "run_logger.LOADED += ('strike',)"
+THERE = "run_logger.LOGGING_MODULES += ('strike',)"
 
 
 @pytest.fixture(scope="module")

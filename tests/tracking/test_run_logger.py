@@ -253,9 +253,10 @@ def test_runs_that_mlflow_has_running_and_that_have_no_folder_are_marked(
     home: RunStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client, ours = open_client(home), {"mlflow.source.name": "anomaly-ae"}
-    left = [client.create_run("0", tags=ours | tags).info.run_id for tags in ({}, {calls.FOLDER: "gone"})]
+    left = [client.create_run("0", tags=ours | tags).info.run_id for tags in ({}, {calls.FOLDER_TAG: "gone"})]
     begun, other = (
-        client.create_run("0", tags=tags).info.run_id for tags in (ours | {calls.FOLDER: "begins"}, {"by": "hand"})
+        client.create_run("0", tags=tags).info.run_id
+        for tags in ({**ours, calls.FOLDER_TAG: "begins"}, {"by": "hand"})
     )
     with beginning(home, "begins"):
         assert remote_runs.list_runs(home).runs[0].status == RUNNING

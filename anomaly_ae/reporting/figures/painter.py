@@ -10,7 +10,7 @@ from pathlib import Path
 from anomaly_ae.reporting.figures.saving import Drawing, write_figures
 from anomaly_ae.runtime.worker import Worker
 
-LOADED = ("matplotlib.figure", "seaborn")  # while there is nothing to draw yet
+DRAWING_MODULES = ("matplotlib.figure", "seaborn")  # while there is nothing to draw yet
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ _ordered: "list[Future[None]]" = []
 def start(*modules: str) -> None:
     """Have a process load what draws, and the modules named, for `save_figures` to use; once."""
     global _painter
-    _painter = _painter or Worker(*LOADED, *modules)
+    _painter = _painter or Worker(*DRAWING_MODULES, *modules)
 
 
 def save_figures(folder: Path, drawings: Mapping[str, Drawing], caption: str) -> None:

@@ -106,7 +106,9 @@ def evaluated(result: Evaluation) -> str:
     dataset = result.dataset.rstrip("/").rpartition("/")[2]  # of a folder its own name
     heading = f"{dataset}: normal {', '.join(result.normal)} · {counted(result.images, 'test image')}"
     blocks = [named_lines(rows, 19), _by_class(result.per_class)]
-    blocks += [_errors(result.reconstruction_errors)] if result.reconstruction_errors else []
+    compared = {row.scorer for row in result.beside or ()}
+    errors = [row for row in result.reconstruction_errors or () if row.scorer not in compared]
+    blocks += [_errors(errors)] if errors else []
     blocks += [_scorers(result.beside)] if result.beside else []
     return "\n\n".join([f"{heading} · scorer {result.scorer}", *(indent(block, "  ") for block in blocks)])
 
