@@ -132,21 +132,13 @@ def _parts(listing: Listing, wanted: Positions, batch: int) -> Iterator[pa.Table
 
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[int]:
-    """Ray for as long as it lasts, unless it is in use already; how many actors there is room for.
-
-    Raises `UsageError` when not one would leave Ray the CPUs it needs.
-    """
+    """Ray for as long as it lasts, unless it is in use already; how many actors there is room for."""
     is_own = address is not None or not ray.is_initialized()
     with redirect_stdout(sys.stderr):  # where Ray would tell of processes that were killed
         if is_own:
             _connect(address, workers)
         try:
-            free = int(ray.available_resources().get("CPU", 0))
-            if free <= SPARE_CPUS:
-                raise UsageError(
-                    f"scoring needs {SPARE_CPUS + 1} free CPUs of a Ray cluster at the least, and there are {free}"
-                )
-            yield min(workers or free, free - SPARE_CPUS)
+            yield _room(workers)
         finally:
             if is_own:
                 ray.shutdown()
@@ -170,6 +162,16 @@ def _knock(address: str) -> None:
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def _room(workers: int | None) -> int:
+    """How many actors there are to be. Raises `UsageError` when not one would leave Ray the CPUs it needs."""
+    free = int(ray.available_resources().get("CPU", 0))
+    if free <= SPARE_CPUS:
+        raise UsageError(
+            f"scoring needs {SPARE_CPUS + 1} free CPUs of a Ray cluster at the least, and there are {free}"
+        )
+    return min(workers or free, free - SPARE_CPUS)
 
 
 def _run(job: Job, parts: list[pa.Table], folder: Path, actors: int) -> None:

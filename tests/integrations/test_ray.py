@@ -38,7 +38,9 @@ GOOD, BAD = 1_100, 2  # files: five parts
 def address() -> Iterator[str]:
     """A cluster with room for two actors."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2 + door.SPARE, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2 + door.SPARE_CPUS, "include_dashboard": False}
+    )
     yield cluster.address
     cluster.shutdown()
 
