@@ -121,16 +121,21 @@ def test_every_form_of_import_is_seen(tmp_path: Path) -> None:
     assert "cli" not in rooms_imported(file)
 
 
-def test_no_two_modules_and_no_two_public_classes_have_one_name() -> None:
-    modules, classes = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+def test_no_two_modules_public_classes_or_constants_have_one_name() -> None:
+    modules, classes, constants = (defaultdict[str, list[str]](list) for _ in range(3))
     for path in FILES:
         if path.stem not in ("__init__", "__main__"):
             modules[path.stem].append(module_of(path))
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 classes[node.name].append(module_of(path))
-    twice = {name: found for names in (modules, classes) for name, found in names.items() if len(found) > 1}
-    assert not twice
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                stored = (each for each in ast.walk(node) if isinstance(each, ast.Name) and each.id.isupper())
+                for each in stored:
+                    if isinstance(each.ctx, ast.Store):
+                        constants[each.id].append(module_of(path))
+    names = (modules, classes, constants)
+    assert not {name: where for kind in names for name, where in kind.items() if len(where) > 1}
 
 
 def test_every_module_has_its_test_file_or_stands_on_the_list() -> None:
