@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 
 import typer
@@ -39,6 +40,7 @@ def run_and_leave() -> None:
         main()
     except SystemExit as end:
         code = int(end.code or 0)
+    threading._shutdown()  # type: ignore[attr-defined] # pools let go of their processes, which are waited for next
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

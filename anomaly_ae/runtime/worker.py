@@ -11,8 +11,10 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from importlib import import_module
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from anomaly_ae.errors import AnomalyAEError
@@ -36,12 +38,23 @@ class Worker:
 
     def __init__(self, *modules: str) -> None:
         self.process = subprocess.Popen([*COMMAND, *modules], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._thread = ThreadPoolExecutor(1)  # no Ctrl-C cuts an order or an answer in two there
+        self._tasks = SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]]()
+        Thread(target=self._work_off, daemon=True).start()  # no Ctrl-C cuts an order or an answer in two there
         atexit.register(self.process.kill)  # at once, for who reads what this process says waits for both to end
 
     def submit(self, do: Callable[..., Result], *arguments: Any) -> "Future[Result]":
         """Call `do`, which may `ask`, in the thread that talks to the process, after all submitted before."""
-        return self._thread.submit(do, *arguments)
+        future = Future[Result]()
+        self._tasks.put((future, do, arguments))
+        return future
+
+    def _work_off(self) -> None:
+        while True:
+            future, do, arguments = self._tasks.get()
+            try:
+                future.set_result(do(*arguments))
+            except BaseException as error:  # noqa: BLE001 (it is raised where the result is asked for)
+                future.set_exception(error)
 
     def ask(self, order: Order) -> Any:
         """What comes of an order. Raises what it raises: an `AnomalyAEError`, or a `RuntimeError` that holds a
