@@ -136,6 +136,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
     return home
 
 
+@pytest.mark.slow  # several whole commands, killed
 @pytest.mark.parametrize(
     ("where", "struck_by", "command"),
     [
@@ -195,6 +196,7 @@ main()
 """
 
 
+@pytest.mark.slow  # several whole commands, killed
 @pytest.mark.parametrize("moment", ["write_record", "named"])
 def test_a_run_killed_while_its_folder_is_made_leaves_nothing(small: RunStore, tmp_path: Path, moment: str) -> None:
     before = sorted((small.root / "runs").iterdir())

@@ -39,6 +39,7 @@ def assert_nothing_is_lost(client: MlflowClient, run: RunFolder) -> None:
     assert client.list_logged_model_artifacts(model.model_id)
 
 
+@pytest.mark.slow  # four whole trainings
 @pytest.mark.timeout(400)  # four times ten seconds of a processor, and others may be at work
 def test_trainings_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # they share the processor

@@ -122,6 +122,7 @@ def test_the_file_alone_says_what_to_do_with_it(exported: door.Exported, trained
     assert b"/anomaly_ae/" not in Path(exported.file).read_bytes()  # no places of the machine that made it
 
 
+@pytest.mark.slow  # an export of each
 @pytest.mark.parametrize("scorer", EXPORTABLE)
 def test_every_scorer_can_be_exported(scorer: str, tmp_path: Path) -> None:
     detector = make(NEEDS.get(scorer, "conv"), scorer)
@@ -130,6 +131,7 @@ def test_every_scorer_can_be_exported(scorer: str, tmp_path: Path) -> None:
         assert_same(tmp_path / "a.onnx", detector, surfaces(5, (1, 28, 28)))
 
 
+@pytest.mark.slow  # an export of each
 @pytest.mark.parametrize("autoencoder", sorted({*AUTOENCODERS} - {"conv", "vae", "repair"}))
 def test_every_autoencoder_can_be_exported(autoencoder: str, tmp_path: Path) -> None:
     shape = (1, 28, 28) if autoencoder == "wide-kernel" else (1, 16, 16)

@@ -118,6 +118,7 @@ def begun(home: RunStore) -> str | None:
     return logger.run_id
 
 
+@pytest.mark.slow  # several processes, killed
 @pytest.mark.parametrize(("statements", "by"), [(300, signal.SIGKILL), (100, signal.SIGINT)])
 def test_a_kill_while_the_database_is_made_leaves_none(
     home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: int, by: signal.Signals

@@ -173,6 +173,7 @@ def test_wrong_names_are_said_before_anything_is_trained(cli: Cli, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["p.yaml"]
 
 
+@pytest.mark.slow  # whole pipelines, killed
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_pipeline_goes_on_with_the_cells_that_are_missing(
     cli: Cli, tmp_path: Path, how: signal.Signals
@@ -228,6 +229,7 @@ def test_cells_in_parallel_come_to_the_same_as_one_after_the_other(cli: Cli, tmp
     assert list(pd.read_csv(folder / "scorers.csv").scorer) == [row["scorer"] for row in together["scorers"]]
 
 
+@pytest.mark.slow  # whole pipelines, killed
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_cells_in_parallel_end_with_the_one_above_them_and_go_on(
     cli: Cli, tmp_path: Path, how: signal.Signals

@@ -181,6 +181,7 @@ def test_wrong_use_is_said_before_any_work(
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+@pytest.mark.slow  # several whole jobs, killed
 def test_killed_at_any_moment_and_resumed_the_rows_are_the_same(cli: Cli, trained: Trained, tmp_path: Path) -> None:
     """Real kills: of a job of many shards, at moments spread over its time."""
     (tmp_path / "in").mkdir()
