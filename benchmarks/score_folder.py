@@ -28,7 +28,7 @@ from PIL import Image
 from anomaly_ae import Detector
 from anomaly_ae.autoencoders.inference import as_float, exact_float32
 from anomaly_ae.images.sources import open_source
-from anomaly_ae.runtime.progress import silence
+from anomaly_ae.runtime.progress import hide_displays
 from anomaly_ae.scoring.job import Job, score_job
 from anomaly_ae.scoring.rows import read_batches
 
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=1_500, help="JPEGs of 1024×1024")
     parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args()
-    silence()
+    hide_displays()
     detector = Detector.load(asked.detector)
     print(f"on {next(detector.network.parameters()).device}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as place:
