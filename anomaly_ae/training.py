@@ -18,6 +18,7 @@ from torch.optim.adamw import adamw
 from anomaly_ae.augmentation.corruption import Corrupted, Corruption
 from anomaly_ae.augmentation.transforms import Augment
 from anomaly_ae.autoencoders import Autoencoder, Outputs
+from anomaly_ae.autoencoders.feature_conv import PAINTED, SMALL
 from anomaly_ae.autoencoders.inference import as_float, batch_size
 from anomaly_ae.autoencoders.tiling import random_crops
 from anomaly_ae.config.run_config import CONSTANT, RunConfig
@@ -56,7 +57,9 @@ class AdamW:
 
     def __init__(self, network: Autoencoder, decay: float) -> None:
         self.decay = decay
-        self.parameters: dict[str, Tensor] = dict(network.named_parameters())
+        self.parameters: dict[str, Tensor] = {
+            name: each for name, each in network.named_parameters() if each.requires_grad
+        }
         self.step_of = {name: torch.zeros((), device=each.device) for name, each in self.parameters.items()}
         self.mean = {name: torch.zeros_like(each) for name, each in self.parameters.items()}
         self.mean_square = {name: torch.zeros_like(each) for name, each in self.parameters.items()}
@@ -227,6 +230,7 @@ def train_epochs(
     fit, validation = _near(fit, device), _near(validation, device)  # moved once, as they are
     total = epoch_count(config, len(fit))
     pixels = min(config.batch_size or len(fit), len(fit)) * math.prod(config.tile_size or fit.shape[-2:])
+    pixels *= max(1, fit.shape[1] // 3)  # what is trained on may be features, with many channels
     while len(training.history) < total and not training.stops_early(total):
         number = len(training.history) + 1
         seed(config.seed * 1_000_003 + number, device)
@@ -286,8 +290,12 @@ def best_fitting(images: Tensor, outputs: Outputs, trimmed: float) -> tuple[Tens
     The trimmed loss of Shen and Sanghavi 2019, https://arxiv.org/abs/1810.11874
     """
     if count := round(trimmed * len(images)):
-        error = (images - outputs.reconstruction.detach()).square().mean(dim=(1, 2, 3))
-        errors = error / (images.square().mean(dim=(1, 2, 3)) + ENERGY_FLOOR)
+        seen, given_back = (
+            outputs.heads.get(SMALL, images),
+            outputs.heads.get(PAINTED, outputs.reconstruction),
+        )
+        error = (seen - given_back.detach()).square().mean(dim=(1, 2, 3))
+        errors = error / (seen.square().mean(dim=(1, 2, 3)) + ENERGY_FLOOR)
         kept = errors.topk(len(images) - count, largest=False).indices
         return images[kept], outputs.map_tensors(lambda tensor: tensor[kept])
     return images, outputs

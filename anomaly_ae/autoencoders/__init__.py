@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape, parameter_count
 from anomaly_ae.autoencoders.conv import ConvAutoencoder, VariationalAutoencoder
 from anomaly_ae.autoencoders.dense import Multilayer, Vanilla
+from anomaly_ae.autoencoders.feature_conv import FeatureAutoencoder
 from anomaly_ae.autoencoders.pooled import ConvPool, DeepCNN, DenseBottleneck64, ShallowCNN
 from anomaly_ae.autoencoders.repair import RepairAutoencoder
 from anomaly_ae.autoencoders.strided import Strided32, WideKernel
@@ -53,6 +54,9 @@ AUTOENCODERS: dict[str, AutoencoderEntry] = {
     "conv": AutoencoderEntry(ConvAutoencoder, "strided convolutions, depth by image size", "strided", OURS),
     "vae": AutoencoderEntry(VariationalAutoencoder, "conv with a Gaussian latent", "variational", "arXiv:1312.6114"),
     "repair": AutoencoderEntry(RepairAutoencoder, "repairs planted defects and says where they are", "repair", OURS),
+    "feature-conv": AutoencoderEntry(
+        FeatureAutoencoder, "gives back what a network trained on photographs sees", "features", "arXiv:2012.07122"
+    ),
     "shallow-cnn": AutoencoderEntry(ShallowCNN, "one block down, one back", "pooled", SHALLOW_DEEP),
     "deep-cnn": AutoencoderEntry(DeepCNN, "three blocks to a 128×7×7 map", "pooled", SHALLOW_DEEP),
     "dense-bottleneck-64": AutoencoderEntry(

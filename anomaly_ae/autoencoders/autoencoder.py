@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from anomaly_ae.augmentation.transforms import Augment
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
@@ -48,6 +49,14 @@ class Outputs(NamedTuple):
         )
 
 
+class Prepared(NamedTuple):
+    """What a network is trained and validated on, and how it may be varied; images, unless it says otherwise."""
+
+    fit: Tensor
+    validation: Tensor
+    augment: Augment
+
+
 class Autoencoder(nn.Module, ABC):
     """An encoder, images (N, C, H, W) in [0, 1] to latents (N, D), and a decoder, latents to images.
 
@@ -62,7 +71,9 @@ class Autoencoder(nn.Module, ABC):
     span: float = 1.0  # of the pixel values it works on inside: 2 for [-1, 1]
     objective: str = "mse"  # what it is trained for unless another is named,
     learning_rate: float = 4e-3  # and at which peak,
-    defects: float = 0.0  # and with synthetic defects in which share of the images
+    defects: float = 0.0  # and with synthetic defects in which share of the images,
+    batch_size: int | None = None  # in batches of so many, and for so many steps; None: as the preset has it
+    steps: int | None = None
     encoder: nn.Sequential
     decoder: nn.Sequential
     latent_shape: tuple[int, ...]  # before flattening
@@ -70,6 +81,13 @@ class Autoencoder(nn.Module, ABC):
     @abstractmethod
     def __init__(self, shape: Shape, config: RunConfig) -> None:
         super().__init__()
+
+    def begin(self, config: RunConfig) -> None:
+        """Take over what a training begins with that is not drawn by chance. Raises `UsageError`."""
+
+    def prepare(self, fit: Tensor, validation: Tensor, augment: Augment) -> Prepared:
+        """What it is trained on, of images (N, C, H, W), uint8 or float in [0, 1]."""
+        return Prepared(fit, validation, augment)
 
     @property
     def latent_size(self) -> int:
@@ -112,7 +130,7 @@ class Autoencoder(nn.Module, ABC):
 
 def parameter_count(module: nn.Module) -> int:
     """The number of trained numbers."""
-    return sum(parameter.numel() for parameter in module.parameters())
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def fixed_latent(config: RunConfig, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

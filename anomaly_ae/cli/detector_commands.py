@@ -52,6 +52,12 @@ def train(
     autoencoder: Annotated[
         str | None, option("NAME", "See: anomaly-ae autoencoders [conv; repair for surface].", "autoencoder")
     ] = None,
+    backbone: Annotated[
+        str | None, option("NAME", "The timm network whose features feature-conv sees [the packaged one].")
+    ] = None,
+    backbone_weights: Annotated[
+        str | None, option("FILE", "Its weights as safetensors, by timm's names [those packaged].")
+    ] = None,
     latent: Annotated[str | None, option("N", "Latent dimensions [the autoencoder's own; 12 for conv].")] = None,
     image_size: Annotated[
         str | None, option("N|HxW", "Resize the images [as the autoencoder or the data have it].")

@@ -65,6 +65,8 @@ class RunConfig:
     # None: found in the training pictures
     intensity: str | None = None
     autoencoder: str | None = None  # None: the preset's own, as with all that it names
+    backbone: str | None = None  # the timm network whose features feature-conv sees; None: the packaged one
+    backbone_weights: str | None = None  # a safetensors file of its weights; None: the packaged ones
     # None: the autoencoder's own
     latent: int | None = field(default=None, metadata=_number(1, 2**24, text="from 1 to 16777216"))
     batch_norm: bool | None = None  # None: the autoencoder's own way
@@ -140,7 +142,7 @@ class RunConfig:
 
 
 TYPES: dict[str, Any] = typing.get_type_hints(RunConfig)
-LOCATION_FIELDS = ("data_dir", "device", "experiment")  # settings that say where, not what
+LOCATION_FIELDS = ("backbone_weights", "data_dir", "device", "experiment")  # settings that say where, not what
 
 
 # The parts that a file may group its settings by.

@@ -58,6 +58,7 @@ class Experiment:
         require_room(preprocessing.shape, config)
         torch.manual_seed(config.seed)
         network = build_autoencoder(str(config.autoencoder), preprocessing.shape, config).to(device)
+        network.begin(config)
         experiment = cls(
             config=dataclasses.replace(config, latent=inner_network(network).latent_size),
             classes=classes,
@@ -94,8 +95,10 @@ def fill_defaults(config: RunConfig) -> RunConfig:
 
     Raises `UnknownName`.
     """
-    config = config.filled()
-    entry = find_autoencoder(str(config.autoencoder))
+    entry = find_autoencoder(str(config.filled().autoencoder))
+    config = dataclasses.replace(
+        config, batch_size=config.batch_size or entry.batch_size, steps=config.steps or entry.steps
+    ).filled()
     return dataclasses.replace(
         config,
         objective=config.objective or entry.objective,
@@ -120,6 +123,11 @@ def check_names(config: RunConfig) -> None:
     if "repair" in objectives and not config.defects:
         raise UsageError(
             f"objective repair needs defects to repair, and defects is 0; leave {setting('defects')} out"
+        )
+    if (config.autoencoder == "feature-conv") != (objectives == ["features"]):
+        raise UsageError(
+            f"autoencoder feature-conv and objective features go together alone, and {config.autoencoder} and "
+            f"{config.objective} were given; leave {setting('objective')} out"
         )
     if ("perceptual" in objectives) == (config.perceptual is None):
         raise UsageError(

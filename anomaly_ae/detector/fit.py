@@ -70,7 +70,12 @@ def train_network(
 
     images, validation: uint8, or float in [0, 1], (N, C, H, W)
     """
-    training = Training(experiment.network, experiment.config, experiment.objective, experiment.augment)
+    network = experiment.network
+    with ExitStack() as stages:
+        for each in callbacks:
+            stages.enter_context(each.stage("looking at the images"))
+        prepared = network.prepare(images, validation, experiment.augment)
+    training = Training(network, experiment.config, experiment.objective, prepared.augment)
 
     def advance(count: int, state: str) -> None:
         for each in callbacks:
@@ -79,7 +84,7 @@ def train_network(
     try:
         for each in callbacks:
             each.on_start(training)
-        for epoch in train_epochs(training, images, validation, advance):
+        for epoch in train_epochs(training, prepared.fit, prepared.validation, advance):
             for each in callbacks:
                 each.on_epoch(training, epoch)
     except BaseException as error:

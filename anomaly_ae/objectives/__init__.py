@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.autoencoders.feature_conv import PAINTED, RESTORED, SEEN, SMALL
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.objectives.elbo import elbo
 from anomaly_ae.objectives.perceptual import Features, perceptual
@@ -40,6 +41,20 @@ def negative_elbo(images: Tensor, outputs: Outputs) -> Tensor:
     return -elbo(images, outputs).mean() / images[0].numel()
 
 
+def features(images: Tensor, outputs: Outputs) -> Tensor:
+    """Mean squared error of the features that a network gives back, and of the small picture beside them.
+
+    Raises `UsageError` when the network gives none back.
+    """
+    heads = outputs.heads
+    if RESTORED not in heads:
+        raise UsageError(
+            "objective features needs a network that gives features back; take "
+            f"{setting('autoencoder', 'feature-conv')}"
+        )
+    return functional.mse_loss(heads[RESTORED], heads[SEEN]) + functional.mse_loss(heads[PAINTED], heads[SMALL])
+
+
 @dataclass(frozen=True)
 class ObjectiveEntry:
     """A line of the catalogue; `perceptual` alone is made when it is known whose features to compare."""
@@ -54,6 +69,7 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
     "ssim": ObjectiveEntry("1 - structural similarity", ssim),
     "elbo": ObjectiveEntry("negative evidence lower bound, for autoencoder vae", negative_elbo),
     "repair": ObjectiveEntry("planted defects found and repaired, for autoencoder repair", repair),
+    "features": ObjectiveEntry("squared error of features given back, for autoencoder feature-conv", features),
     PERCEPTUAL: ObjectiveEntry("squared distance of features of the network named by setting perceptual", None),
 }
 

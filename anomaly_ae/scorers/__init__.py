@@ -10,7 +10,7 @@ from anomaly_ae.scorers.neighbors import FeatureNeighbors, LatentNeighbors, Pixe
 from anomaly_ae.scorers.patches import PatchNeighbors
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, NegativeELBO, RelativeError, SquaredError
 from anomaly_ae.scorers.scorer import ImageBatches, MapScorer, Scorer
-from anomaly_ae.scorers.surface import ContrastError, DefectProbability, GradientError
+from anomaly_ae.scorers.surface import ContrastError, DefectProbability, FeatureError, GradientError
 
 __all__ = ["SCORERS", "ImageBatches", "MapScorer", "Scorer", "ScorerEntry", "build_scorer", "find_scorers"]
 
@@ -33,6 +33,9 @@ SCORERS: dict[str, ScorerEntry] = {
     ),
     "gradient": ScorerEntry("reconstruction error of the gradients; worst 1 %", GradientError),
     "defect": ScorerEntry("what autoencoder repair holds for a defect; worst 0.1 %", DefectProbability),
+    "feature-error": ScorerEntry(
+        "error of the features given back, for autoencoder feature-conv; worst 1 %", FeatureError
+    ),
     "patch-knn": ScorerEntry(
         "distance of each patch's features to the nearest in training; worst 1 %", PatchNeighbors
     ),

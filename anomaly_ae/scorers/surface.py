@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.autoencoders.feature_conv import RESTORED, SEEN
 from anomaly_ae.autoencoders.repair import DEFECT
 from anomaly_ae.errors import UsageError
 from anomaly_ae.objectives.ssim import blur
@@ -29,6 +30,23 @@ class DefectProbability(MapScorer):
 
     def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         return functional.softplus(outputs.heads[DEFECT]).squeeze(1)
+
+
+class FeatureError(MapScorer):
+    """`feature-error`: blurred squared error of the features that a network gives back; mean of the highest 1 %."""
+
+    top_fraction = 0.01
+
+    def check(self, outputs: Outputs) -> None:
+        if RESTORED not in outputs.heads:
+            raise UsageError(
+                "scorer feature-error needs a network that gives features back; take "
+                f"{setting('autoencoder', 'feature-conv')}"
+            )
+
+    def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+        error = (outputs.heads[RESTORED] - outputs.heads[SEEN]).square().mean(dim=1, keepdim=True)
+        return smooth(functional.interpolate(error, images.shape[-2:], mode="bilinear")).squeeze(1)
 
 
 class ContrastError(MapScorer):

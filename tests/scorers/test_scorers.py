@@ -6,6 +6,7 @@ from skimage.metrics import structural_similarity
 from sklearn.neighbors import NearestNeighbors
 
 from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.autoencoders.feature_conv import RESTORED, SEEN
 from anomaly_ae.detector.serialization import DTYPES
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers import SCORERS, ImageBatches, MapScorer, build_scorer, neighbors, patches
@@ -25,13 +26,15 @@ def batch(count: int, seed: int, size: int = 28, channels: int = 1, latent: int 
 
 
 def with_maps(made: Batch) -> Batch:
-    """The same from a network with feature maps and a head that says where defects are."""
+    """The same from a network with feature maps, one given back, and a head that says where defects are."""
     images, outputs = made
     g = torch.Generator().manual_seed(len(images))
     sizes = [-(-images.shape[-1] // scale) for scale in (2, 4, 8)]
     features = tuple(torch.randn(len(images), 4, size, size, generator=g) for size in sizes)
     logits = torch.randn(len(images), 1, *images.shape[2:], generator=g)
-    return images, outputs._replace(features=features, heads={**outputs.heads, "defect": logits})
+    restored = features[-1] + torch.randn(features[-1].shape, generator=g)
+    heads = {**outputs.heads, "defect": logits, SEEN: features[-1], RESTORED: restored}
+    return images, outputs._replace(features=features, heads=heads)
 
 
 def test_mse_and_mae_by_hand() -> None:
@@ -210,7 +213,7 @@ def test_unknown_parts_are_refused() -> None:
 
 @pytest.mark.parametrize("name", [name for name in SCORERS if name not in ("defect", "elbo")])
 def test_the_fit_set_is_gone_through_once_and_in_what_parts_changes_nothing(name: str) -> None:
-    images, outputs = batch(60, seed=3, size=16)
+    images, outputs = with_maps(batch(60, seed=3, size=16))
     outputs = outputs._replace(features=(images.repeat(1, 2, 1, 1),))
     passes = 0
 

@@ -1,0 +1,210 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
+from torch.nn import functional
+
+import anomaly_ae
+from anomaly_ae.autoencoders import Autoencoder, build_autoencoder
+from anomaly_ae.autoencoders import backbone as backbones
+from anomaly_ae.autoencoders.backbone import PACKAGED, Backbone
+from anomaly_ae.autoencoders.feature_conv import (
+    BACKBONE_BATCH,
+    PAINTED,
+    RESTORED,
+    SEEN,
+    SMALL,
+)
+from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.integrations.onnx import export_onnx
+from anomaly_ae.runs.store import RunStore
+from anomaly_ae.workflows.train import resume
+
+SHAPE = (3, 40, 48)
+
+
+def ready(**settings: object) -> Autoencoder:
+    config = RunConfig.build(settings)
+    network = build_autoencoder("feature-conv", SHAPE, config)
+    network.begin(config)
+    return network
+
+
+@pytest.fixture(scope="module")
+def flower() -> torch.Tensor:
+    """A photo, float (1, 3, 320, 480) in [0, 1]."""
+    pixels = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)[None].float() / 255
+    return functional.interpolate(pixels, (320, 480), mode="area")
+
+
+def test_the_packaged_weights_know_a_flower(flower: torch.Tensor) -> None:
+    whole = timm.create_model(PACKAGED).eval()
+    whole.load_state_dict(whole.state_dict() | backbones._packaged(PACKAGED))
+    with torch.inference_mode():
+        best = whole(2 * functional.interpolate(flower, (224, 224)) - 1).argmax()
+    assert int(best) == 985  # daisy, of the thousand classes of ImageNet
+
+
+def test_the_features_are_those_of_timm_s_stages(flower: torch.Tensor) -> None:
+    backbone = Backbone(PACKAGED)
+    backbone.load_pretrained()
+    stages = timm.create_model(PACKAGED, features_only=True, out_indices=(2, 3)).eval()
+    stages.load_state_dict(
+        stages.state_dict() | {k: v for k, v in backbones._packaged(PACKAGED).items() if k in stages.state_dict()}
+    )
+    with torch.inference_mode():
+        fine, coarse = stages(2 * flower - 1)
+        seen = backbone.train()(flower)  # which changes nothing in it
+    assert seen.shape == (1, 40 + 112, 40, 60)
+    assert torch.allclose(seen[0, :40, 7, 9], fine[0, :, 6:9, 8:11].mean(dim=(1, 2)), atol=1e-5)
+    pooled = functional.avg_pool2d(coarse, 3, 1, 1)
+    assert torch.allclose(seen[:, 40:], functional.interpolate(pooled, (40, 60), mode="bilinear"), atol=1e-5)
+    gray = flower[:, :1]
+    assert torch.equal(backbone(gray), backbone(gray.expand(-1, 3, -1, -1)))
+
+
+def test_weights_of_another_network_are_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownName, match="unknown backbone 'resnet19'"):
+        Backbone("resnet19")
+    with pytest.raises(
+        UsageError, match="do not come with this tool; name a safetensors file of them with backbone_w"
+    ):
+        Backbone("resnet18").load_pretrained()
+    save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.safetensors")
+    Backbone("resnet18").load_pretrained(str(tmp_path / "resnet18.safetensors"))
+    with pytest.raises(UsageError, match=r"not those of backbone tf_efficientnet_lite0: they lack conv_stem\.weight"):
+        Backbone(PACKAGED).load_pretrained(str(tmp_path / "resnet18.safetensors"))
+    (tmp_path / "text.safetensors").write_text("hello")
+    for name, reason in (("text", "no safetensors file"), ("none", "cannot be read")):
+        with pytest.raises(UsageError, match=reason):
+            Backbone(PACKAGED).load_pretrained(str(tmp_path / f"{name}.safetensors"))
+    monkeypatch.setattr(backbones, "PACKAGED_SHA256", "0" * 64)
+    with pytest.raises(UsageError, match="is not the file that was published"):
+        Backbone(PACKAGED).load_pretrained()
+
+
+def test_what_is_prepared_is_what_is_seen_standardised() -> None:
+    network = ready()
+    images = torch.randint(0, 256, (BACKBONE_BATCH + 3, *SHAPE), dtype=torch.uint8)
+    fit, validation, augment = network.prepare(images, images[:4], lambda images: images)
+    features = fit[:, :152].float()
+    assert features.mean(dim=(0, 2, 3)).abs().max() < 0.01
+    assert features.std(dim=(0, 2, 3)).sub(1).abs().max() < 0.02
+    assert torch.allclose(fit[:4].float(), validation.float(), atol=0.02)
+    assert augment(fit) is fit
+    with torch.inference_mode():
+        direct, cached = network.eval()(images[:4].float() / 255), network(validation.float())
+    for head in (SEEN, RESTORED, SMALL, PAINTED):
+        assert torch.allclose(direct.heads[head], cached.heads[head], atol=0.02), head
+    assert direct.reconstruction.shape == (4, *SHAPE)
+
+
+def test_varied_images_are_looked_at_several_times() -> None:
+    images = torch.randint(0, 256, (3, *SHAPE), dtype=torch.uint8)
+    fit, validation, _ = ready(augment="flips").prepare(images, images, lambda images: images.flip(3))
+    assert (len(fit), len(validation)) == (12, 3)
+
+
+def test_the_picture_teaches_the_features_nothing() -> None:
+    network = ready().train()
+    outputs = network(torch.rand(2, *SHAPE))
+    outputs.heads[PAINTED].sum().backward()
+    assert all(each.grad is None for each in (*network.encoder.parameters(), *network.restorer.parameters()))
+    assert all(each.grad is not None for each in network.decoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"noise": 0.1}, "sees none with noise=0.1"),
+        ({"tile": "32"}, "sees none with tile="),
+        ({"objective": "mse"}, "go together alone"),
+        ({"latent": 7}, "name a multiple of 30"),
+        ({"image_size": "8"}, "takes images from 16×16 pixels"),
+    ],
+)
+def test_what_it_cannot_do_is_said(settings: dict[str, object], reason: str, photos: Path, home: RunStore) -> None:
+    config = {"dataset": str(photos), "autoencoder": "feature-conv", "image_size": "40x48"} | settings
+    with pytest.raises(UsageError, match=reason):
+        anomaly_ae.train(RunConfig.build(config), home=home, tracking=False)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty woven cloths, and a test of four more and of four with a bright scratch."""
+    root = tmp_path_factory.mktemp("photos")
+    y, x = np.mgrid[:40, :48]
+    for place, count in (("train/good", 24), ("test/good", 6), ("test/scratched", 6)):
+        (root / place).mkdir(parents=True)
+        for i in range(count):
+            rng = np.random.default_rng([len(place), i])
+            cloth = 120 + 40 * np.sin(x * 0.8 + rng.uniform(0, 6)) * np.sin(y * 0.8 + rng.uniform(0, 6))
+            cloth = cloth[..., None] * [1, 0.8, 0.6] + rng.normal(0, 4, (40, 48, 3))
+            if "scratched" in place:
+                cloth[abs(y - x - rng.integers(-8, 8)) < 2] = 240
+            Image.fromarray(cloth.clip(0, 255).astype(np.uint8)).save(root / place / f"{i}.png")
+    return root
+
+
+def test_scratches_are_found_and_the_detector_needs_no_weights_but_its_own(
+    photos: Path, home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig(
+        dataset=str(photos),
+        autoencoder="feature-conv",
+        scorer="feature-error",
+        image_size="40x48",
+        target_fpr=0.2,
+        steps=60,
+    )
+    result = anomaly_ae.train(config, home=home, tracking=False)
+    assert (result.epochs, home.find_run(result.run_id).config.batch_size) == (30, 8)  # two batches an epoch
+    measured = anomaly_ae.evaluate(home=home, compare_scorers=["patch-knn", "feature-error+patch-knn"])
+    assert measured.auroc is not None
+    assert measured.auroc > 0.9
+    assert all(row.auroc > 0.9 for row in measured.beside or ())
+
+    def missing(name: str) -> None:
+        raise AssertionError(f"the packaged weights of {name} were asked for")
+
+    monkeypatch.setattr(backbones, "_packaged", missing)
+    detector = Detector.load(home.find_run(result.run_id).path / "detector")
+    pictures = torch.randint(0, 256, (5, *SHAPE), dtype=torch.uint8)
+    detector.save(tmp_path / "again")
+    assert torch.equal(Detector.load(tmp_path / "again").score(pictures), detector.score(pictures))
+    assert detector.anomaly_map(pictures).shape == (5, 40, 48)
+    exported = export_onnx(detector, tmp_path / "a.onnx")
+    assert max(exported.deviations.values()) < 1e-4
+
+
+def test_a_training_goes_on_where_it_was(photos: Path, home: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RunConfig(
+        dataset=str(photos),
+        autoencoder="feature-conv",
+        scorer="feature-error",
+        image_size="40x48",
+        target_fpr=0.2,
+        epochs=3,
+    )
+    whole = anomaly_ae.train(config, home=home, tracking=False)
+    from anomaly_ae.workflows import train as workflow
+
+    class Strike(workflow.Progress):
+        def on_epoch(self, training: object, epoch: object) -> None:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow, "Progress", Strike)
+        with pytest.raises(anomaly_ae.AnomalyAEError):
+            anomaly_ae.train(config, home=home, tracking=False)
+    again = resume("latest", home=home)
+    assert again.run_id != whole.run_id
+    assert again.final_loss == whole.final_loss
+    assert again.threshold == whole.threshold
