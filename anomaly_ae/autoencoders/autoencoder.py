@@ -74,6 +74,7 @@ class Autoencoder(nn.Module, ABC):
     defects: float = 0.0  # and with synthetic defects in which share of the images,
     batch_size: int | None = None  # in batches of so many, and for so many steps; None: as the preset has it
     steps: int | None = None
+    copies: int = 1  # of each training image, varied, that it is trained on
     encoder: nn.Sequential
     decoder: nn.Sequential
     latent_shape: tuple[int, ...]  # before flattening

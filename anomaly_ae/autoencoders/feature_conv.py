@@ -57,9 +57,9 @@ class FeatureAutoencoder(Autoencoder):
                     "autoencoder feature-conv is trained on features of whole images, and sees none with "
                     f"{setting(name, value)}; leave it out"
                 )
-        self.shape, self.copies = shape, VARIED_COPIES if config.augment not in (None, "as-is") else 1
+        self.shape = shape
+        self.copies = 1 if config.augment in (None, "as-is") else VARIED_COPIES
         look = Look(config.backbone or PACKAGED)
-        self.look = (look,)  # in a tuple, for it is the encoder's first stage, and not a second one
         depth, small = look.backbone.channels, shape[0] * PIXELS_A_PLACE**2
         size = tuple(math.ceil(side / STAGE_REDUCTIONS[0]) for side in shape[1:])
         self.latent_shape = (_maps(config.latent, math.prod(size)), *size)
@@ -87,12 +87,19 @@ class FeatureAutoencoder(Autoencoder):
             nn.Upsample(size=shape[1:], mode="bilinear"),
         )
 
+    @property
+    def look(self) -> "Look":
+        """The encoder's first stage, which learns nothing."""
+        first = self.encoder[0]
+        assert isinstance(first, Look)
+        return first
+
     def begin(self, config: RunConfig) -> None:
-        self.look[0].backbone.load_pretrained(config.backbone_weights)
+        self.look.backbone.load_pretrained(config.backbone_weights)
 
     @torch.no_grad()
     def prepare(self, fit: Tensor, validation: Tensor, augment: Augment) -> Prepared:
-        (look,) = self.look
+        look = self.look
         look.centre.zero_()
         look.spread.fill_(1)
         device = look.centre.device
@@ -110,7 +117,7 @@ class FeatureAutoencoder(Autoencoder):
         """What the network sees of all images, uint8 or float (N, C, H, W), float16 (N, D + C·16, h, w)."""
         size = self.latent_shape[1:]
         room = room_for((len(images), sum(self.depths), size[0], 2 * size[1])).view(torch.float16)
-        device = self.look[0].centre.device
+        device = self.look.centre.device
         for part, seen in zip(torch.split(images, BACKBONE_BATCH), torch.split(room, BACKBONE_BATCH), strict=True):
             seen.copy_(self._see(augment(as_float(part.to(device)))))
         return room
@@ -119,10 +126,10 @@ class FeatureAutoencoder(Autoencoder):
         """Features and small pictures, float (N, D + C·16, h, w), of images (N, C, H, W) in [0, 1]."""
         size = [PIXELS_A_PLACE * side for side in self.latent_shape[1:]]
         small = functional.interpolate(images, size, mode="area")
-        return torch.cat([self.look[0](images), functional.pixel_unshuffle(small, PIXELS_A_PLACE)], dim=1)
+        return torch.cat([self.look(images), functional.pixel_unshuffle(small, PIXELS_A_PLACE)], dim=1)
 
     def encode(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        features: Tensor = self.look[0](images)
+        features: Tensor = self.look(images)
         latent: Tensor = self.encoder[1:](features)
         return latent, (features,)
 

@@ -77,7 +77,7 @@ def resolve(
     config = dataclasses.replace(
         experiment.config,
         intensity=None if intensity is None else intensity.setting,
-        epochs=epoch_count(experiment.config, len(split.fit.indices)),
+        epochs=epoch_count(experiment.config, experiment.network.copies * len(split.fit.indices)),
     )
     record = dict(begun) if is_begun else division.record(split)
     return dataclasses.replace(experiment, config=config), TrainingData(split, images, record)

@@ -236,6 +236,7 @@ class Progress(Callback):
     def __init__(self, run: RunFolder, experiment: Experiment, images: Mapping[str, ImageSet]) -> None:
         self.run, self.experiment, self.count = run, experiment, len(images["fit"])
         self.total, self.shown = int(experiment.config.epochs or 1), ExitStack()
+        self.trained_on = self.count * experiment.network.copies
         self.display: Display = Silent()
 
     def on_start(self, training: Training) -> None:
@@ -244,8 +245,8 @@ class Progress(Callback):
         logger.info(f"run {self.run.record.id}: {counted(self.count, 'image')} of {data} on {device}")
         if device.type == "cpu" and (warning := spinning()):
             logger.info(warning)
-        done = len(training.history) * self.count
-        self.display = self.shown.enter_context(display(self.total * self.count, done))
+        done = len(training.history) * self.trained_on
+        self.display = self.shown.enter_context(display(self.total * self.trained_on, done))
 
     def on_batches(self, images: int, state: str) -> None:
         self.display.advance(images, state)

@@ -184,6 +184,12 @@ def test_scratches_are_found_and_the_detector_needs_no_weights_but_its_own(
     assert max(exported.deviations.values()) < 1e-4
 
 
+def test_varied_images_are_trained_on_for_as_many_steps(photos: Path, home: RunStore) -> None:
+    settings = {"dataset": str(photos), "autoencoder": "feature-conv", "image_size": "40x48", "target_fpr": 0.2}
+    config = RunConfig.build(settings | {"augment": "mirror", "scorer": "feature-error", "steps": 18})
+    assert anomaly_ae.train(config, home=home, tracking=False).epochs == 2  # of 68 images in 8 or 9 batches
+
+
 def test_a_training_goes_on_where_it_was(photos: Path, home: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     config = RunConfig(
         dataset=str(photos),
