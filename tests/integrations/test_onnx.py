@@ -33,7 +33,7 @@ import onnxruntime
 from anomaly_ae.integrations import onnx as door
 
 EXPORTABLE = sorted({*SCORERS} - {"aligned-knn"})  # the latter is the default, tested below
-NEEDS = {"elbo": "vae", "defect": "repair"}
+NEEDS = {"elbo": "vae", "defect": "repair", "feature-error": "feature-conv"}
 
 
 def surfaces(count: int, shape: tuple[int, int, int]) -> Tensor:

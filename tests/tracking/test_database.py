@@ -47,7 +47,13 @@ open_client(RunStore.find(sys.argv[1]))
 def killed_while_it_opens(home: RunStore, statements: int, by: signal.Signals = signal.SIGKILL) -> str:
     """Open the store in a process that is killed after so many statements; what it said."""
     called = [sys.executable, "-c", KILLS_ITSELF, str(home.root), str(int(by)), str(statements)]
-    ended = subprocess.run(called, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        called,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by what runs behind
+    )
     assert ended.returncode != 0
     return ended.stderr
 
