@@ -46,6 +46,7 @@ LATEST = "latest"
 EVALUATION = "evaluation/metrics.json"
 EXAMPLE, CALIBRATION_SCORES, FIGURES = "example.png", "calibration.csv", "figures"
 STORE_LOCK_WAIT = 20.0  # seconds to wait for a store that nobody has written to meanwhile
+STORE_LOCKS: dict[str, FileLock] = {}  # one for each file, for who has it may take it again
 SHORTEST_ID = 4  # characters of a run id that may stand for the whole
 # What is read of a run's JSON, and must be that; there may be more
 JSON_FIELDS: dict[str, dict[str, Any]] = {
@@ -110,7 +111,9 @@ class RunStore:
         process that hangs must not stop the others.
         """
         folder = self.store_file.parent if self.store_file else self.root
-        return FileLock(folder / "mlflow.lock", timeout=STORE_LOCK_WAIT, is_singleton=True)
+        file = str((folder / "mlflow.lock").absolute())
+        # ours to keep: filelock's own singleton stays unusable after a Ctrl-C while it is made
+        return STORE_LOCKS.get(file) or STORE_LOCKS.setdefault(file, FileLock(file, timeout=STORE_LOCK_WAIT))
 
     def command(self, *words: str, **settings: Any) -> str:
         """A command with what it needs to find the runs that are here."""

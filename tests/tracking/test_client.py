@@ -39,7 +39,7 @@ signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
 home, whole, ended = RunStore.find(sys.argv[1]), 0, 0
 for _ in range(300):
     try:
-        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3), 0.5)  # again, for Python may drop one
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3), 10)  # again: Python may drop one
         while True:
             with store_held(home), store_held(home):
                 whole += 1
