@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly_ae.calibration.tail import FEWEST_IN_TAIL, SCORES_ALIKE, Floats, Tail, tail_excesses
+from anomaly_ae.calibration.tail import FEWEST_IN_TAIL, Floats, Tail, tail_excesses
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
 from anomaly_ae.images.sources import shown
 from anomaly_ae.metrics.ranking import USUAL_CONFIDENCE, require_numbers
@@ -26,7 +26,6 @@ CHOSEN = {  # thresholds that no rate was asked for: how they came about
 }
 SMALLEST_RATE, LARGEST_RATE = 1e-9, 0.999  # nobody has that many images; nobody wants that many alarms
 UP = Context(prec=4, rounding=ROUND_CEILING)  # a smallest rate is told in so many digits, and can be asked for so
-LONE = 2  # times as far from the next as all others are from each other, a score stands alone
 
 
 @dataclass(frozen=True)
@@ -212,25 +211,6 @@ class Calibration:
             return len(self.scores) > FEWEST_IN_TAIL and bool(tail_excesses(self.scores.double().numpy()))
         except CalibrationError:
             return False
-
-    @property
-    def warning(self) -> str | None:
-        """What is to be said where one image alone sets the threshold: its score is the k-th largest, and lies more
-        than twice as far above the next as all the scores below it are apart. Of 19 images with scores of a normal
-        law this is so in fewer than one of a thousand sets, and of an exponential law in about one of sixty.
-        """
-        k = alarms_allowed(self._levels, self.target_fpr)
-        if self.guarantee not in (MARGINAL, CONDITIONAL) or k >= len(self.scores):
-            return None
-        lowest, following, alone = (float(self.scores[i]) for i in (0, -k - 1, -k))
-        if alone - following <= max(LONE * (following - lowest), SCORES_ALIKE * abs(alone)):
-            return None
-        name = f"{shown(self.names[-k])}, " if self.names else ""
-        far = f"{alone / following:.1f} times the next" if following > 0 else f"{alone:.4g}, the next {following:.4g}"
-        return (
-            f"one image alone sets the threshold: {name}{far}; if it is not normal, train or calibrate without it, "
-            "for nothing that scores less is found"
-        )
 
     def by_file(self) -> list[dict[str, Any]]:
         """The files with their scores, the highest first; none where there are no files."""

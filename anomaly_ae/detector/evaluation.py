@@ -8,6 +8,7 @@ from anomaly_ae.runtime.printed import Columns, Printed, from_dict
 
 if TYPE_CHECKING:
     from anomaly_ae.calibration.drift import Drift  # which needs torch
+    from anomaly_ae.calibration.odd import OddNormals
 
 CLASS_AUROC = "auroc "  # before the name of a novel class, in a `ScorerRow`
 PIXELS = ("pixel_auroc", "pixel_average_precision", "pro")
@@ -101,7 +102,7 @@ class Evaluation(Printed):
     without masks or heat map
     per_class: a row for each class, be it without test images
     calibration_images: how many set the threshold; 0 where it was chosen
-    threshold_warning: where one calibration image alone sets the threshold, that it does
+    threshold_warning: which calibration images look odd, in words; odd_normals: the same in numbers
     reconstruction_errors: a row for the detector's scorer and each plain reconstruction error, on the same
     images, with AUROC and what it is; none if there is nothing to rank
     discoveries: what was found in the test images together, where a false discovery rate was asked for
@@ -133,6 +134,7 @@ class Evaluation(Printed):
     pro: float | None
     per_class: list[ClassRow]
     threshold_warning: str | None
+    odd_normals: "OddNormals | None"
     reconstruction_errors: list[ErrorRow]
     discoveries: FoundTogether | None = None
     beside: list[ScorerRow] = field(default_factory=list)

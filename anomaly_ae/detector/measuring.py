@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import map_images
+from anomaly_ae.calibration.odd import odd_normals
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import CLASS_AUROC, ClassRow, ErrorRow, Evaluation, FoundTogether, ScorerRow
 from anomaly_ae.detector.fit import fit_scorer
@@ -61,7 +62,7 @@ def measure(
     novel, values = novelty(detector, test), scores.numpy()
     require_numbers(values)
     alarms = (scores > detector.threshold).numpy()
-    errors = _plain_errors(detector, test.images)
+    errors, odd = _plain_errors(detector, test.images), odd_normals(detector.calibration)
     return Evaluation(
         run_id=run_id,
         dataset=detector.config.dataset,
@@ -81,7 +82,8 @@ def measure(
             for label, name in enumerate(detector.classes)
             for chosen in [(test.labels == label).numpy()]
         ],
-        threshold_warning=detector.calibration.warning,
+        threshold_warning=odd.about if odd else None,
+        odd_normals=odd,
         calibration_images=0 if detector.calibration.chosen is not None else len(detector.calibration.scores),
         reconstruction_errors=_rank_errors(detector, errors | {str(detector.config.scorer): values}, novel),
     )

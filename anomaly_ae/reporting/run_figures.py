@@ -9,6 +9,7 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.inference import as_float, draw_latents, interpolate_latents, map_images
+from anomaly_ae.calibration.odd import odd_normals
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.detector.measuring import Mapped, class_names, novelty
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 DRAWN_FROM = 4_096  # training images whose latents the samples are drawn after
 SAMPLE_ROWS = 4  # of samples, and of interpolations at the most
+USUAL_BESIDE = 3  # images beside odd ones
 FEWEST_MAPPED, MAPPED = 3, 1_000  # latents that a plane can be laid through, and in a map at most
 
 
@@ -54,7 +56,9 @@ def draw_training(
     drawn = draw_latents(latents, SAMPLE_ROWS * SHOWN, detector.config.seed)
     samples = [("", part.numpy()) for part in torch.split(detector.decode(drawn), SHOWN)]
     losses = [epoch.train_loss for epoch in history], [epoch.validation_loss for epoch in history]
-    return {
+    calibrating = images["calibration"]
+    odd = draw_odd_normals(detector, calibrating.images, detector.score(calibrating.images), calibrating.names)
+    return odd | {
         "loss_curves": Drawing.of("curves.loss_curves", *losses),
         "reconstructions": Drawing.of(
             "image_grids.image_rows",
@@ -69,6 +73,32 @@ def draw_training(
             samples, "Decoded from latents drawn from a Gaussian fitted to those of the training images"
         ),
     }
+
+
+def draw_odd_normals(
+    detector: Detector, images: Tensor, scores: Tensor, names: Sequence[bytes] | None
+) -> dict[str, Drawing]:
+    """The images of the calibration, (N, C, H, W), that look odd, beside usual ones; nothing where none does.
+
+    scores: of these images, (N,); names: of their files, if they come from any
+    """
+    if (odd := odd_normals(detector.calibration)) is None:
+        return {}
+    count, order = min(len(odd.scores), SHOWN - USUAL_BESIDE), scores.argsort(descending=True, stable=True)
+    chosen = torch.cat([order[:count], order[(len(order) - USUAL_BESIDE) // 2 :][:USUAL_BESIDE]])
+    looks = ["odd"] * count + ["usual"] * USUAL_BESIDE
+    titles = [f"{look}\nscore {score:.4g}" for look, score in zip(looks, scores[chosen].tolist(), strict=True)]
+    shown_of = f" (the first {count} of {len(odd.scores):,})" if count < len(odd.scores) else ""
+    heading = f"Normal images that look odd{shown_of}, and {USUAL_BESIDE} usual ones on the right"
+    return {"odd_normals": _detections(detector, images[chosen], _below_files(titles, chosen, names), heading)}
+
+
+def _below_files(titles: Sequence[str], chosen: Tensor, names: Sequence[bytes] | None) -> list[str]:
+    """Titles of images below the names of their files, if they come from any."""
+    if names is None:
+        return list(titles)
+    files = [label(shown(names[i]).rpartition("/")[2], 14) for i in chosen.tolist()]
+    return [f"{file}\n{title}" for file, title in zip(files, titles, strict=True)]
 
 
 def _rows(rows: Sequence[tuple[str, Array]], heading: str) -> Drawing:
@@ -166,10 +196,7 @@ def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor,
         f"{label(name, 14)}\nscore {score:.2f}"
         for name, score in zip(class_names(detector, chosen), scores[order].tolist(), strict=False)
     ]
-    if chosen.names:
-        files = [label(shown(name).rpartition("/")[2], 15) for name in chosen.names]
-        titles = [f"{file}\n{title}" for file, title in zip(files, titles, strict=True)]
-    return _detections(detector, chosen.images, titles, heading)
+    return _detections(detector, chosen.images, _below_files(titles, order[:SHOWN], test.names), heading)
 
 
 def _detections(detector: Detector, images: Tensor, titles: Sequence[str], heading: str) -> Drawing:

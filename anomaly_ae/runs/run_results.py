@@ -13,6 +13,7 @@ from anomaly_ae.storage.schema import Count, Share
 
 if TYPE_CHECKING:
     from anomaly_ae.calibration.drift import Drift
+    from anomaly_ae.calibration.odd import OddNormals
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class TrainResult(Printed):
     Losses are by the objective, the validation loss that of the best epoch, whose weights are kept. `train_mse` and
     `validation_mse` are the mean squared reconstruction errors of those weights, of images in [0, 1]; on the scale
     that the network works on inside they are `span`² times as large. `smallest_rate` is the smallest false-alarm
-    rate that so many calibration images can hold; `threshold_warning` says if one of them alone sets it.
+    rate that so many calibration images can hold; `threshold_warning` says in words which of them look odd, if any.
     """
 
     run_id: str
@@ -44,6 +45,7 @@ class TrainResult(Printed):
     calibration_images: int
     smallest_rate: float
     threshold_warning: str | None
+    odd_normals: "OddNormals | None"
     device: str
     run_folder: str
     next: list[str]  # commands that one may want now
@@ -115,6 +117,7 @@ class CalibrateResult(Printed):
     smallest_rates: by guarantee, the smallest false-alarm rate that these images can hold; `tail` only if it can be
     drift:          how the new calibration scores lie to the old ones, see `Drift`; None where they are the same
     differences:    how the images look unlike those of the training, and what else speaks against them
+    odd_normals:    those of them that look odd
     anomalies:      what known anomalies show; None without any
     """
 
@@ -131,6 +134,7 @@ class CalibrateResult(Printed):
     smallest_rates: dict[str, float]
     drift: "Drift | None"
     differences: list[str]
+    odd_normals: "OddNormals | None"
     anomalies: KnownAnomalies | None
     run_folder: str
     next: list[str]  # commands that one may want now

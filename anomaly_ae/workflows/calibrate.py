@@ -20,6 +20,7 @@ from anomaly_ae.calibration.conformal import (
     threshold_that_finds,
 )
 from anomaly_ae.calibration.drift import measure_drift
+from anomaly_ae.calibration.odd import odd_normals
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import DATASETS
 from anomaly_ae.datasets.catalogue import normal_there, open_data, whole_name
@@ -32,6 +33,7 @@ from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.reporting.figures.saving import Drawing, write_figures
+from anomaly_ae.reporting.run_figures import draw_odd_normals
 from anomaly_ae.runs.lifecycle import finish_run, start_run
 from anomaly_ae.runs.record import CALIBRATION, RunRecord
 from anomaly_ae.runs.run_results import CalibrateResult, KnownAnomalies
@@ -40,6 +42,7 @@ from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.encode import Scored, score_images
 from anomaly_ae.storage.atomic import expand, write_csv, write_json
+from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.find_model import load_model
 
@@ -51,12 +54,13 @@ KNOWN_SHARE, LOW = 0.3, 0.1
 class Normals:
     """Scores of normal images, (N,), where they come from, and what is to be said of them.
 
-    names: of their files, if they come from any
+    images: themselves, (N, C, H, W), where they are new; names: of their files, if they come from any
     """
 
     scores: Tensor
     source: str
     names: tuple[bytes, ...] | None = None
+    images: Tensor | None = None
     unreadable: int = 0
     left_out: int = 0
     differences: tuple[str, ...] = ()
@@ -151,16 +155,16 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
         new = one_of_each(scored.images, detector.unseen(scored.images))
         left_out = len(scored.images) - len(new)
         names = tuple(scored.names[i] for i in new.tolist())
-        return Normals(scored.scores[new], source, names, len(scored.errors), left_out, tuple(scored.differences))
+        images, errors = take_rows(scored.images, new), len(scored.errors)
+        return Normals(scored.scores[new], source, names, images, errors, left_out, tuple(scored.differences))
     if not dataset:
         own = detector.calibration
         return Normals(own.scores, "the same images as before", own.names)
     images = _images_of(detector, dataset, data_dir)
     new = one_of_each(images, detector.unseen(images), dataset not in DATASETS)
     left_out, images = len(images) - len(new), images[new]
-    return Normals(
-        detector.score(images), dataset, left_out=left_out, differences=tuple(detector.differences(images))
-    )
+    differences = tuple(detector.differences(images))
+    return Normals(detector.score(images), dataset, images=images, left_out=left_out, differences=differences)
 
 
 def _normal_pictures(detector: Detector, folder: str) -> Listing:
@@ -235,7 +239,7 @@ def _measure_anomalies(calibration: Calibration, scored: Scored, folder: Path) -
 
 def _doubts(old: Detector, new: Detector, normals: Normals, anomalies: KnownAnomalies | None) -> list[str]:
     """What speaks against the images that were given, or the threshold that they come to."""
-    doubts = [] if new.calibration.warning is None else [new.calibration.warning]
+    doubts = [odd.about] if (odd := odd_normals(new.calibration)) else []
     low = float((normals.scores < old.calibration.scores.quantile(LOW)).float().mean())
     if low > KNOWN_SHARE:
         doubts.append(
@@ -270,8 +274,10 @@ def _keep(
         new.save(run.path / "detector")
         if rows := new.calibration.by_file():
             write_csv(run.path / CALIBRATION_SCORES, rows)
-        drawn = Drawing.of("distributions.calibration", new.calibration).draw()
-        write_figures(run.path / "figures", {"calibration": drawn}, name)
+        drawn = {"calibration": Drawing.of("distributions.calibration", new.calibration)}
+        if normals.images is not None:
+            drawn |= draw_odd_normals(new, normals.images, normals.scores, normals.names)
+        write_figures(run.path / "figures", {name: each.draw() for name, each in drawn.items()}, record.name)
         write_json(run.path / "result.json", result.to_dict())
         if parent and (parent.path / EXAMPLE).exists():
             shutil.copy2(parent.path / EXAMPLE, run.path / EXAMPLE)
@@ -303,6 +309,7 @@ def _result(
         smallest_rates=smallest_rates(calibration),
         drift=moved,
         differences=list(normals.differences),
+        odd_normals=odd_normals(calibration),
         anomalies=anomalies,
         run_folder=str(run.path),
         next=run.next_commands(),

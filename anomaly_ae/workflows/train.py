@@ -17,6 +17,7 @@ from anomaly_ae.autoencoders import parameter_count
 from anomaly_ae.autoencoders.inference import as_float, pick_device
 from anomaly_ae.autoencoders.network_files import save_parts
 from anomaly_ae.calibration.conformal import smallest_rate
+from anomaly_ae.calibration.odd import odd_normals
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import whole_name
 from anomaly_ae.detector.detector import Detector, check_target
@@ -271,7 +272,7 @@ def _result(
     images: Mapping[str, ImageSet],
     run: RunFolder,
 ) -> TrainResult:
-    history = run.history()
+    history, odd = run.history(), odd_normals(detector.calibration)
     best = min(history, key=lambda epoch: epoch.validation_loss)
     encoder, decoder = detector.network.parameter_counts()
     seconds = sum(epoch.seconds for epoch in history)
@@ -294,7 +295,8 @@ def _result(
         target_fpr=detector.calibration.target_fpr,
         calibration_images=len(detector.calibration.scores),
         smallest_rate=smallest_rate(len(detector.calibration.scores)),
-        threshold_warning=detector.calibration.warning,
+        threshold_warning=odd.about if odd else None,
+        odd_normals=odd,
         device=str(experiment.device),
         run_folder=str(run.path),
         next=run.next_commands(),

@@ -145,17 +145,25 @@ def test_one_odd_picture_that_sets_the_threshold_is_said_with_its_name(small: Sm
     write(tmp_path / "odd", 1, 8, contrast=1)
     (tmp_path / "odd" / "000.png").rename(normal / "odd one.png")
     result = small.calibrate(normal_folder=normal)
-    detector = small.detector(result.run_id)
-    ratio = detector.calibration.scores[-1] / detector.calibration.scores[-2]
-    said = f"one image alone sets the threshold: odd one.png, {ratio:.1f} times the next"
-    assert said in detectors.calibrated(result)
+    scores = small.detector(result.run_id).calibration.scores.tolist()
+    said = (
+        f"odd one.png (score {scores[-1]:.4g}) looks odd among 10 normal images; without it, the threshold would be"
+    )
+    assert f"{said} {scores[-2]:.4g} instead of {scores[-1]:.4g}" in detectors.calibrated(result)
+    assert result.odd_normals is not None
+    assert result.odd_normals.names == ["odd one.png"]
     evaluation = anomaly_ae.evaluate(result.run_id, home=small.home)
     assert said in detectors.evaluated(evaluation)
-    scores = (small.home.find_run(result.run_id).path / "calibration.csv").read_text().splitlines()
-    assert scores[1].startswith("odd one.png,")
-    assert len(scores) == 11
+    assert evaluation.odd_normals == result.odd_normals
+    folder = small.home.find_run(result.run_id).path
+    rows = (folder / "calibration.csv").read_text().splitlines()
+    assert rows[1].startswith("odd one.png,")
+    assert len(rows) == 11
+    assert (folder / "figures" / "odd_normals.png").exists()
+    assert small.calibrate(target_fpr=0.2).odd_normals is None
 
 
+@pytest.mark.usefixtures("figures")
 def test_one_odd_picture_among_those_of_a_training_is_said_by_train(small: Small) -> None:
     """If it falls into the calibration, which one of the seeds does."""
     folder = write(small.place / "odd-training" / "good", 30, 9)
@@ -165,8 +173,11 @@ def test_one_odd_picture_among_those_of_a_training_is_said_by_train(small: Small
         config = {"dataset": str(folder.parent), "target_fpr": 0.1, "seed": seed}
         result = anomaly_ae.train(RunConfig.build(SETTINGS | config), home=small.home, tracking=False)
         is_there = b"odd.png" in b"".join(small.detector(result.run_id).calibration.names or ())
-        assert ("one image alone" in detectors.trained(result)) == is_there
-        assert ("odd.png" in str(result.threshold_warning)) == is_there
+        assert ("looks odd among" in detectors.trained(result)) == is_there
+        kept = json.loads((Path(result.run_folder) / "result.json").read_text())
+        assert kept["threshold_warning"] == (result.odd_normals.about if result.odd_normals else None)
+        assert (kept["odd_normals"] or {}).get("names") == (["good/odd.png"] if is_there else None)
+        assert (Path(result.run_folder) / "figures" / "odd_normals.png").exists() == is_there
         warned += is_there
     assert 0 < warned < 6
 

@@ -16,6 +16,7 @@ from anomaly_ae.reporting.figures.style import Plot
 OVERLAY_PIXELS = 224  # the least larger side of a picture with a heat map over it
 CONTOUR, TRUTH, OUTLINE = (0, 255, 255), (60, 255, 60), 2  # colours of lines over pictures, and their width in pixels
 FAINT = 0.1  # share of a map's largest value below which nothing gets a contour
+COLUMN = 1.1  # inches, of images in rows
 LETTERS = 10  # of a heading, to an inch
 STRIP_PIXELS = 64  # the least width of one image in it
 
@@ -49,7 +50,9 @@ def labelled_rows(rows: Sequence[tuple[str, Array]], heading: str, titles: Seque
     titles: a few words for each column
     """
     columns = max(len(shown) for _, shown in rows)
-    size = (1.1 * columns + 1.4, 1.2 * len(rows) + 1.0)
+    tallest = max(shown.shape[-2] / shown.shape[-1] for _, shown in rows)
+    height = min(max(1.2, COLUMN * tallest), 2 * COLUMN)  # of a row, so that titles have the width of their column
+    size = (COLUMN * columns + 1.4, height * len(rows) + 1.0)
     figure = Plot(figsize=size, layout="constrained", facecolor="white")
     for axes, (name, shown) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         gray = {"cmap": "magma", "vmax": float(shown.max()) or 1} if shown.ndim == 3 else {"cmap": "gray", "vmax": 1}
