@@ -10,7 +10,7 @@ from torch.nn import functional
 from anomaly_ae.augmentation.transforms import Augment
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Prepared, Shape
 from anomaly_ae.autoencoders.backbone import PACKAGED, STAGE_REDUCTIONS, Backbone
-from anomaly_ae.autoencoders.blocks import activation, require_side
+from anomaly_ae.autoencoders.blocks import activation, conv, require_side
 from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
@@ -25,28 +25,32 @@ SMALL, PAINTED = (
     "small picture",
     "painted picture",
 )  # heads: (N, C·16, h, w), 4×4 pixels for each place
-CODER_WIDTHS = (92, 64)  # channels between the features and the latent
+CODER_WIDTH = 64  # channels between the features and the latent
 FEATURE_LATENT_MAPS = 32  # of the latent
 PIXELS_A_PLACE = 4  # a side, of the small picture for each place
 HIDDEN = 0.2  # share of the features that it has to do without in training, so that it cannot copy
+CROP = 16  # places a side of what it is trained on, cut out of the maps at random
 VARIED_COPIES = 4  # of the training images, where they may be varied
 BACKBONE_BATCH = 16  # images at a time
-FAINTEST = 1e-3  # spread of a channel that does not change
+FAINTEST = 1e-2  # of the variance of whitened features, added to it, so that what hardly varies is not blown up
 
 
 class FeatureAutoencoder(Autoencoder):
-    """`feature-conv`: convolutions from the standardised feature maps of a frozen backbone to 32 maps, the latent,
-    and back; beside it a way back to the picture, for people, that the others do not learn from.
+    """`feature-conv`: convolutions from the whitened feature maps of a frozen backbone to 32 maps of half their
+    size, the latent, and back; beside it a way back to the picture, for people, that the others do not learn from.
 
     That the features of a network trained on photographs are what is reconstructed: DFR, Yang et al. 2020,
-    https://arxiv.org/abs/2012.07122. It is trained on what the backbone makes of the images, which is made once.
+    https://arxiv.org/abs/2012.07122. That they are whitened first, so that a direction in which normal images vary
+    little counts as much as one in which they vary much: as in Rippel et al. 2020,
+    https://arxiv.org/abs/2005.14140. It is trained on crops of what the backbone makes of the images, which is made
+    once.
     """
 
     side = 256
     objective = "features"
-    learning_rate = 4e-3
+    learning_rate = 1e-2
     batch_size = 8
-    steps = 300
+    steps = 150
 
     def __init__(self, shape: Shape, config: RunConfig) -> None:
         super().__init__(shape, config)
@@ -61,28 +65,33 @@ class FeatureAutoencoder(Autoencoder):
         self.copies = 1 if config.augment in (None, "as-is") else VARIED_COPIES
         look = Look(config.backbone or PACKAGED)
         depth, small = look.backbone.channels, shape[0] * PIXELS_A_PLACE**2
-        size = tuple(math.ceil(side / STAGE_REDUCTIONS[0]) for side in shape[1:])
-        self.latent_shape = (_maps(config.latent, math.prod(size)), *size)
-        self.depths = (depth, small)
-        widths = (depth, *CODER_WIDTHS)
-        back = (self.latent_shape[0], *reversed(CODER_WIDTHS))
+        places = tuple(math.ceil(side / STAGE_REDUCTIONS[0]) for side in shape[1:])
+        half = tuple(math.ceil(side / 2) for side in places)
+        self.latent_shape = (_latent_maps(config.latent, math.prod(half)), *half)
+        self.places, self.depths = places, (depth, small)
         self.encoder = nn.Sequential(
             look,
             nn.Dropout(config.dropout or HIDDEN),
-            *(_stage(i, o, config) for i, o in zip(widths, widths[1:], strict=False)),
-            nn.Conv2d(widths[-1], self.latent_shape[0], 3, padding=1),
+            _stage(nn.Conv2d(depth, CODER_WIDTH, 1), config),
+            _stage(nn.Conv2d(CODER_WIDTH, CODER_WIDTH, 3, stride=2, padding=1), config),
+            conv(CODER_WIDTH, self.latent_shape[0]),
             nn.Flatten(),
         )
         self.restorer = nn.Sequential(
             nn.Unflatten(1, self.latent_shape),
-            *(_stage(i, o, config) for i, o in zip(back, back[1:], strict=False)),
-            nn.Conv2d(back[-1], depth, 3, padding=1),
+            _stage(conv(self.latent_shape[0], CODER_WIDTH), config),
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            Cut(places),
+            _stage(conv(CODER_WIDTH, CODER_WIDTH), config),
+            nn.Conv2d(CODER_WIDTH, depth, 1),
         )
         self.decoder = nn.Sequential(
             nn.Unflatten(1, self.latent_shape),
-            _stage(back[0], back[1], config),
-            nn.Conv2d(back[1], small, 3, padding=1),
+            _stage(conv(self.latent_shape[0], CODER_WIDTH), config),
+            conv(CODER_WIDTH, 4 * small),
             nn.Sigmoid(),
+            nn.PixelShuffle(2),
+            Cut(places),
             nn.PixelShuffle(PIXELS_A_PLACE),
             nn.Upsample(size=shape[1:], mode="bilinear"),
         )
@@ -100,31 +109,30 @@ class FeatureAutoencoder(Autoencoder):
     @torch.no_grad()
     def prepare(self, fit: Tensor, validation: Tensor, augment: Augment) -> Prepared:
         look = self.look
-        look.centre.zero_()
-        look.spread.fill_(1)
-        device = look.centre.device
-        few = look(as_float(fit[:BACKBONE_BATCH].to(device)))
-        look.rescale(*_moments([few]))  # about right at first, so that float16 holds what follows
+        look.begin()
+        mean, covariance = _moments([look(as_float(fit[:BACKBONE_BATCH].to(look.device)))])
+        deviation = covariance.diagonal().sqrt().clamp_min(FAINTEST)
+        look.follow(mean, torch.diag(1 / deviation))  # about right, so that float16 holds what follows
         seen = self._see_all(fit.repeat(self.copies, 1, 1, 1), augment)
         features = torch.split(seen[:, : self.depths[0]], BACKBONE_BATCH)
-        mean, deviation = _moments(features)
+        mean, covariance = _moments(features)
+        mixing = _whitening(covariance)
         for part in features:
-            part.copy_((part.float() - mean) / deviation)
-        look.rescale(mean, deviation)
-        return Prepared(seen, self._see_all(validation, lambda images: images), lambda maps: maps)
+            part.copy_(_mix(part.float(), mixing, -mixing @ mean))
+        look.follow(mean, mixing)
+        return Prepared(seen, self._see_all(validation, lambda images: images), _crop)
 
     def _see_all(self, images: Tensor, augment: Augment) -> Tensor:
         """What the network sees of all images, uint8 or float (N, C, H, W), float16 (N, D + C·16, h, w)."""
-        size = self.latent_shape[1:]
-        room = room_for((len(images), sum(self.depths), size[0], 2 * size[1])).view(torch.float16)
-        device = self.look.centre.device
+        height, width = self.places
+        room = room_for((len(images), sum(self.depths), height, 2 * width)).view(torch.float16)
         for part, seen in zip(torch.split(images, BACKBONE_BATCH), torch.split(room, BACKBONE_BATCH), strict=True):
-            seen.copy_(self._see(augment(as_float(part.to(device)))))
+            seen.copy_(self._see(augment(as_float(part.to(self.look.device)))))
         return room
 
     def _see(self, images: Tensor) -> Tensor:
         """Features and small pictures, float (N, D + C·16, h, w), of images (N, C, H, W) in [0, 1]."""
-        size = [PIXELS_A_PLACE * side for side in self.latent_shape[1:]]
+        size = [PIXELS_A_PLACE * side for side in self.places]
         small = functional.interpolate(images, size, mode="area")
         return torch.cat([self.look(images), functional.pixel_unshuffle(small, PIXELS_A_PLACE)], dim=1)
 
@@ -137,55 +145,93 @@ class FeatureAutoencoder(Autoencoder):
         """images: or what was seen of them"""
         seen = self._see(images) if images.shape[1:] == self.shape else images
         features, small = seen[:, : self.depths[0]], seen[:, self.depths[0] :]
-        latent = self.encoder[1:](features)
-        painted = self.decoder[:-2](latent.detach())
+        maps = self.encoder[1:-1](features)  # without flattening, for these may be crops
+        painted = self.decoder[1:-2](maps.detach())
         heads = {
             SEEN: features,
-            RESTORED: self.restorer(latent),
+            RESTORED: self.restorer[1:](maps),
             SMALL: small,
             PAINTED: painted,
         }
-        return Outputs(self.decoder[-2:](painted), latent, (features,), heads)
+        return Outputs(self.decoder[-2:](painted), maps.flatten(1), (features,), heads)
 
 
 class Look(nn.Module):
-    """Images (N, C, H, W) in [0, 1] to the features that a backbone has for each place, each channel less its mean
-    over the training images and divided by its deviation, (N, D, h, w).
+    """Images (N, C, H, W) in [0, 1] to the features that a backbone has for each place, whitened by those of the
+    training images, (N, D, h, w).
     """
 
-    centre: Tensor
-    spread: Tensor
+    mixing: Tensor
+    offset: Tensor
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
         self.backbone = Backbone(backbone)
-        self.register_buffer("centre", torch.zeros(self.backbone.channels, 1, 1))
-        self.register_buffer("spread", torch.ones(self.backbone.channels, 1, 1))
+        self.register_buffer("mixing", torch.eye(self.backbone.channels))
+        self.register_buffer("offset", torch.zeros(self.backbone.channels))
 
-    def rescale(self, mean: Tensor, deviation: Tensor) -> None:
-        """Take mean and deviation, (D, 1, 1), of what it gives so far out of what it gives from now on."""
-        self.centre += mean.to(self.centre) * self.spread
-        self.spread *= deviation.to(self.spread)
+    @property
+    def device(self) -> torch.device:
+        return self.mixing.device
+
+    def begin(self) -> None:
+        """Give the features as the backbone has them."""
+        self.mixing.copy_(torch.eye(len(self.mixing)))
+        self.offset.zero_()
+
+    def follow(self, mean: Tensor, mixing: Tensor) -> None:
+        """Give from now on what it gave so far, less its mean (D,) and mixed by a matrix (D, D)."""
+        self.offset.copy_(mixing @ (self.offset - mean))
+        self.mixing.copy_(mixing @ self.mixing)
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.backbone(images)
-        return (features - self.centre) / self.spread
+        return _mix(self.backbone(images), self.mixing, self.offset)
+
+
+class Cut(nn.Module):
+    """Maps without what they have beyond height and width."""
+
+    def __init__(self, size: Sequence[int]) -> None:
+        super().__init__()
+        self.height, self.width = size
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps[:, :, : self.height, : self.width]
 
 
 def _moments(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel, float32 (D, 1, 1), over parts of maps, (B, D, h, w) each."""
+    """Mean (D,) and covariance (D, D) of the channels, float32, over parts of maps, (B, D, h, w) each."""
     places = sum(len(part) for part in parts) * math.prod(parts[0].shape[2:])
-    mean = torch.stack([part.float().sum(dim=(0, 2, 3)) for part in parts]).sum(dim=0)[:, None, None] / places
-    squares = [(part.float() - mean).square().sum(dim=(0, 2, 3)) for part in parts]
-    return mean, (torch.stack(squares).sum(dim=0)[:, None, None] / places).sqrt().clamp_min(FAINTEST)
+    mean = torch.stack([part.float().sum(dim=(0, 2, 3)) for part in parts]).sum(dim=0) / places
+    covariance = torch.zeros(len(mean), len(mean), device=mean.device)
+    for part in parts:
+        rows = part.float().permute(0, 2, 3, 1).flatten(0, 2) - mean  # (B·h·w, D)
+        covariance += rows.T @ rows / places
+    return mean, covariance
 
 
-def _stage(channels_in: int, channels_out: int, config: RunConfig) -> nn.Sequential:
-    convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=config.batch_norm is False)
-    return nn.Sequential(convolution, *activation(channels_out, config))
+def _whitening(covariance: Tensor) -> Tensor:
+    """The matrix after which channels of this covariance have none, and a variance of one."""
+    variance, directions = torch.linalg.eigh(covariance)
+    mixing: Tensor = directions / (variance.clamp_min(0) + FAINTEST).sqrt()
+    return mixing.T
 
 
-def _maps(latent: int | None, places: int) -> int:
+def _mix(maps: Tensor, mixing: Tensor, offset: Tensor) -> Tensor:
+    return functional.conv2d(maps, mixing[:, :, None, None], offset)
+
+
+def _crop(seen: Tensor) -> Tensor:
+    """The same random part of maps (N, D, h, w)."""
+    down, right = (int(torch.randint(max(1, side - CROP + 1), ())) for side in seen.shape[2:])
+    return seen[:, :, down : down + CROP, right : right + CROP]
+
+
+def _stage(convolution: nn.Conv2d, config: RunConfig) -> nn.Sequential:
+    return nn.Sequential(convolution, *activation(convolution.out_channels, config))
+
+
+def _latent_maps(latent: int | None, places: int) -> int:
     """How many maps have so many latent dimensions. Raises `UsageError` for a number that is not whole."""
     if latent and latent % places:
         raise UsageError(
