@@ -56,6 +56,7 @@ TESTED_ELSEWHERE = {
     "tracking/test_run_logger.py": "calls lifecycle training_logger remote_runs download",
     "end_to_end/test_ui.py": "server ui_view",
     "workflows/test_delete.py": "deletion",
+    "workflows/test_evaluate.py": "missed",
     "workflows/test_draw.py": "run_figures",
     "workflows/test_pipeline.py": "parallel",
     "tracking/test_registry.py": "promote",

@@ -92,6 +92,23 @@ class FoundTogether:
 
 
 @dataclass(frozen=True)
+class Missed:
+    """What would find anomalies that rank high, and lie below the threshold.
+
+    target_fpr:       the false-alarm rate whose threshold finds nine tenths of these; None where it is above a half
+    threshold:        at that rate; detection_rate: the share of these that it finds
+    rate_without_odd: the share that is found where normal images that look odd set no threshold; None without any
+    command:          that sets the threshold anew
+    """
+
+    target_fpr: float | None
+    threshold: float | None
+    detection_rate: float | None
+    rate_without_odd: float | None
+    command: str | None = None
+
+
+@dataclass(frozen=True)
 class Evaluation(Printed):
     """What was measured on the test images; rates and areas in [0, 1], None where undefined.
 
@@ -103,6 +120,7 @@ class Evaluation(Printed):
     per_class: a row for each class, be it without test images
     calibration_images: how many set the threshold; 0 where it was chosen
     threshold_warning: which calibration images look odd, in words; odd_normals: the same in numbers
+    missed: what would find the anomalies, where they rank high and the threshold finds few
     reconstruction_errors: a row for the detector's scorer and each plain reconstruction error, on the same
     images, with AUROC and what it is; none if there is nothing to rank
     discoveries: what was found in the test images together, where a false discovery rate was asked for
@@ -139,6 +157,7 @@ class Evaluation(Printed):
     discoveries: FoundTogether | None = None
     beside: list[ScorerRow] = field(default_factory=list)
     calibration_images: int = 0
+    missed: Missed | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from anomaly_ae.calibration.odd import odd_normals
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import CLASS_AUROC, ClassRow, ErrorRow, Evaluation, FoundTogether, ScorerRow
 from anomaly_ae.detector.fit import fit_scorer
+from anomaly_ae.detector.missed import find_missed
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.metrics.pixels import PixelRanking, pixel_ranking
@@ -63,7 +64,7 @@ def measure(
     require_numbers(values)
     alarms = (scores > detector.threshold).numpy()
     errors, odd = _plain_errors(detector, test.images), odd_normals(detector.calibration)
-    return Evaluation(
+    evaluation = Evaluation(
         run_id=run_id,
         dataset=detector.config.dataset,
         normal=list(detector.normal),
@@ -87,6 +88,8 @@ def measure(
         calibration_images=0 if detector.calibration.chosen is not None else len(detector.calibration.scores),
         reconstruction_errors=_rank_errors(detector, errors | {str(detector.config.scorer): values}, novel),
     )
+    missed = find_missed(detector, evaluation, scores[torch.from_numpy(novel)])
+    return dataclasses.replace(evaluation, missed=missed)
 
 
 def _plain_errors(detector: Detector, images: Tensor) -> dict[str, Floats]:

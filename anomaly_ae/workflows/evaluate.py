@@ -1,7 +1,7 @@
 """Measuring a model on the test images recorded with it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import TO_MEASURE
 from anomaly_ae.datasets.splits import Part
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.detector.evaluation import Evaluation, ScorerRow
+from anomaly_ae.detector.evaluation import Evaluation, Missed, ScorerRow
 from anomaly_ae.detector.measuring import (
     class_names,
     map_defects,
@@ -24,6 +24,7 @@ from anomaly_ae.detector.measuring import (
     measure_scorers,
     novelty,
 )
+from anomaly_ae.detector.missed import ENOUGH_FOUND
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.escaping import short_name
 from anomaly_ae.images.folder_words import sense
@@ -99,6 +100,10 @@ def evaluate(
     masks = data.masks(test.names or (), detector.preprocessing)
     mapped = None if masks is None else map_defects(detector, test, *masks)
     evaluation = measure(detector, test, scores, run.record.id if run else None, mapped)
+    if evaluation.missed:
+        name, again = run.path.name[:8] if run else model, {"guarantee": guarantee, "confidence": confidence}
+        missed = _with_command(evaluation.missed, partial(home.command, "calibrate", name), again)
+        evaluation = dataclasses.replace(evaluation, missed=missed)
     if others:
         with stage("measuring the other scorers"):
             rows = measure_scorers(detector, _others(detector, others), known, test, scores, mapped)
@@ -111,6 +116,13 @@ def evaluate(
         drawn = partial(draw_evaluation, detector, test, scores, mapped=mapped) if figures else None
         _keep(home, run, folder, detector, test, scores, evaluation, drawn)
     return whole
+
+
+def _with_command(missed: Missed, calibrate: Callable[..., str], again: Mapping[str, object]) -> Missed:
+    """The same with the command that sets a threshold which finds them: by its rate, or by themselves."""
+    if missed.target_fpr is None:
+        return dataclasses.replace(missed, command=calibrate(anomaly_folder="FOLDER", detect=ENOUGH_FOUND))
+    return dataclasses.replace(missed, command=calibrate(target_fpr=missed.target_fpr, **again))
 
 
 def _recorded(detector: Detector, data: Data) -> ImageSet | None:

@@ -1,5 +1,6 @@
 """What is said of a detector whose test lacks a kind of images, or whose threshold is set by one image or by hand."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import betaincinv
 from sklearn.metrics import roc_auc_score
 
 import anomaly_ae
@@ -161,6 +163,77 @@ def test_one_odd_picture_that_sets_the_threshold_is_said_with_its_name(small: Sm
     assert len(rows) == 11
     assert (folder / "figures" / "odd_normals.png").exists()
     assert small.calibrate(target_fpr=0.2).odd_normals is None
+
+
+def with_odd_normals(small: Small, place: Path, count: int) -> str:
+    """A calibration of ten normal pictures, some of them full of contrast, as a run."""
+    normal = write(place / "normal", 10 - count, 7)
+    for path in write(place / "odd", count, 8, contrast=1).iterdir():
+        path.rename(normal / f"odd {path.name}")
+    return small.calibrate(normal_folder=normal, target_fpr=0.1).run_id
+
+
+def faint(place: Path, count: int, contrast: float = 0.4) -> str:
+    """A folder of good pictures, and as many that are bad by a contrast."""
+    write(place / "faint" / "good", 12, 21)
+    return str(write(place / "faint" / "bad", count, 22, contrast).parent)
+
+
+def test_where_few_are_found_though_they_rank_high_the_rate_that_finds_them_is_said(
+    small: Small, tmp_path: Path
+) -> None:
+    run_id, dataset = with_odd_normals(small, tmp_path, 1), faint(tmp_path, 12)
+    evaluation = anomaly_ae.evaluate(run_id, dataset=dataset, home=small.home)
+    missed = evaluation.missed
+    assert missed is not None
+    assert (evaluation.auroc, evaluation.true_positive_rate) == (1, 0)
+    assert (missed.target_fpr, missed.detection_rate, missed.rate_without_odd) == (0.1819, 1, 1)
+    root = small.home.root
+    assert missed.command == f"anomaly-ae calibrate {run_id[:8]} --target-fpr 0.1819 --mlruns {root}"
+    said = detectors.evaluated(evaluation)
+    assert "they rank high, and lie below a threshold set by 10 normal images; without what looks odd among" in said
+    assert f"a rate of 0.1819 would find 100% of them: {missed.command}" in said
+    kept = json.loads((small.home.find_run(run_id).path / "evaluations" / "faint" / "metrics.json").read_text())
+    assert kept["missed"] == dataclasses.asdict(missed)
+    again = anomaly_ae.calibrate(run_id, target_fpr=missed.target_fpr, home=small.home, tracking=False)
+    measured = anomaly_ae.evaluate(again.run_id, dataset=dataset, home=small.home)
+    assert (measured.threshold, measured.true_positive_rate) == (missed.threshold, missed.detection_rate)
+    assert measured.missed is None
+
+
+def test_where_no_rate_finds_them_known_anomalies_are_to_set_the_threshold(small: Small, tmp_path: Path) -> None:
+    run_id, dataset = with_odd_normals(small, tmp_path, 6), faint(tmp_path, 12)
+    missed = anomaly_ae.evaluate(run_id, dataset=dataset, home=small.home).missed
+    assert missed is not None
+    assert (missed.target_fpr, missed.threshold, missed.detection_rate) == (None, None, None)
+    assert missed.command is not None
+    assert missed.command.startswith(f"anomaly-ae calibrate {run_id[:8]} --anomaly-folder FOLDER --detect 0.9")
+
+
+def test_the_rate_that_is_said_is_that_of_the_guarantee_asked_for(small: Small, tmp_path: Path) -> None:
+    run_id, dataset = with_odd_normals(small, tmp_path, 1), faint(tmp_path, 12)
+    asked = {"dataset": dataset, "guarantee": "conditional", "confidence": 0.8, "target_fpr": 0.2, "home": small.home}
+    missed = anomaly_ae.evaluate(run_id, **asked).missed  # type: ignore[arg-type]
+    assert missed is not None
+    assert missed.target_fpr == pytest.approx(betaincinv(2, 9, 0.8), abs=1e-4)
+    assert f"--target-fpr {missed.target_fpr} --guarantee conditional --confidence 0.8" in str(missed.command)
+
+
+@pytest.mark.parametrize(("count", "contrast"), [(5, 0.4), (12, 0.2)])
+def test_nothing_is_concluded_from_five_anomalies_or_a_poor_ranking(
+    small: Small, tmp_path: Path, count: int, contrast: float
+) -> None:
+    run_id, dataset = with_odd_normals(small, tmp_path, 1), faint(tmp_path, count, contrast)
+    evaluation = anomaly_ae.evaluate(run_id, dataset=dataset, home=small.home)
+    assert (evaluation.true_positive_rate, evaluation.missed) == (0, None)
+    assert "they rank high" not in detectors.evaluated(evaluation)
+
+
+def test_a_threshold_of_ones_own_is_not_said_to_be_the_rates_doing(small: Small, tmp_path: Path) -> None:
+    dataset = faint(tmp_path, 12)
+    run_id = small.calibrate(threshold=1.0).run_id
+    evaluation = anomaly_ae.evaluate(run_id, dataset=dataset, home=small.home)
+    assert (evaluation.true_positive_rate, evaluation.missed) == (0, None)
 
 
 @pytest.mark.usefixtures("figures")

@@ -21,9 +21,6 @@ from anomaly_ae.reporting.text.phrases import (
 )
 from anomaly_ae.runs.run_results import CalibrateResult, KnownAnomalies, TrainResult
 from anomaly_ae.runtime.printed import as_text
-from anomaly_ae.runtime.spelling import setting
-
-GOOD_AUROC, FEW_FOUND = 0.8, 0.2  # from where a low detection rate is the threshold's doing
 
 
 @as_text.register
@@ -127,16 +124,15 @@ def _ranking(result: Evaluation) -> list[NamedText]:
 
 
 def _why_missed(result: Evaluation) -> str | None:
-    """Where anomalies rank high and yet hardly any is found, that it is the threshold."""
-    auroc, rate = result.auroc, result.true_positive_rate
-    is_missed = auroc is not None and rate is not None and auroc >= GOOD_AUROC and rate < FEW_FOUND
-    if not is_missed or not result.calibration_images:
+    """Where anomalies rank high and few are found, that it is the threshold, and what helps."""
+    if (missed := result.missed) is None:
         return None
-    images = counted(result.calibration_images, "calibration image")
-    return (
-        f"they rank high, and lie below a threshold set by {images}; more normal images, a higher "
-        f"{setting('target_fpr')}, or calibrate {setting('detect')} with known anomalies may lower it"
-    )
+    why = f"they rank high, and lie below a threshold set by {counted(result.calibration_images, 'normal image')}"
+    if missed.rate_without_odd is not None:
+        why += f"; without what looks odd among these, {missed.rate_without_odd:.0%} would be found"
+    if missed.target_fpr is None:
+        return f"{why}; no rate up to a half finds most of them, but they may set it themselves: {missed.command}"
+    return f"{why}; a rate of {missed.target_fpr:g} would find {missed.detection_rate:.0%} of them: {missed.command}"
 
 
 def _pixels(result: Evaluation) -> list[NamedText]:
