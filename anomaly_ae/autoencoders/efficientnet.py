@@ -12,13 +12,13 @@ from torch.nn import functional
 
 STEM = 32  # channels at half the picture's size
 STAGES = ((16, 1, 3, 1, 1), (24, 6, 3, 2, 2), (40, 6, 5, 2, 2), (80, 6, 3, 2, 3), (112, 6, 5, 1, 3))
-STAGES_SEEN = (2, 4)  # of these, the last ones at an eighth and a sixteenth of the picture's size
+STAGES_SEEN = (1, 2, 4)  # of these, the last ones at a quarter, an eighth and a sixteenth of the picture's size
 EPSILON = 1e-3  # of its batch norms
 FOLDED = 5  # tensors of a convolution and its batch norm: kernel, scale, shift, mean, variance
 
 
 class EfficientNetLite(nn.Module):
-    """Images, float (N, 3, H, W) in [-1, 1], to feature maps of 40 and 112 channels."""
+    """Images, float (N, 3, H, W) in [-1, 1], to feature maps of 24, 40 and 112 channels."""
 
     channels = sum(STAGES[i][0] for i in STAGES_SEEN)
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from anomaly_ae.augmentation.transforms import Augment
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Prepared, Shape
-from anomaly_ae.autoencoders.backbone import PACKAGED, STAGE_REDUCTIONS, Backbone
+from anomaly_ae.autoencoders.backbone import PACKAGED, PLACE, STAGE_REDUCTIONS, Backbone
 from anomaly_ae.autoencoders.blocks import activation, conv, require_side
 from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.config.run_config import RunConfig
@@ -29,7 +29,7 @@ CODER_WIDTH = 64  # channels between the features and the latent
 FEATURE_LATENT_MAPS = 32  # of the latent
 PIXELS_A_PLACE = 4  # a side, of the small picture for each place
 HIDDEN = 0.2  # share of the features that it has to do without in training, so that it cannot copy
-CROP = 16  # places a side of what it is trained on, cut out of the maps at random
+CROP_PLACES = 16  # places a side of what it is trained on, cut out of the maps at random
 VARIED_COPIES = 4  # of the training images, where they may be varied
 BACKBONE_BATCH = 16  # images at a time
 FAINTEST = 1e-2  # of the variance of whitened features, added to it, so that what hardly varies is not blown up
@@ -65,7 +65,7 @@ class FeatureAutoencoder(Autoencoder):
         self.copies = 1 if config.augment in (None, "as-is") else VARIED_COPIES
         look = Look(config.backbone or PACKAGED)
         depth, small = look.backbone.channels, shape[0] * PIXELS_A_PLACE**2
-        places = tuple(math.ceil(side / STAGE_REDUCTIONS[0]) for side in shape[1:])
+        places = tuple(math.ceil(side / PLACE) for side in shape[1:])
         half = tuple(math.ceil(side / 2) for side in places)
         self.latent_shape = (_latent_maps(config.latent, math.prod(half)), *half)
         self.places, self.depths = places, (depth, small)
@@ -223,8 +223,8 @@ def _mix(maps: Tensor, mixing: Tensor, offset: Tensor) -> Tensor:
 
 def _crop(seen: Tensor) -> Tensor:
     """The same random part of maps (N, D, h, w)."""
-    down, right = (int(torch.randint(max(1, side - CROP + 1), ())) for side in seen.shape[2:])
-    return seen[:, :, down : down + CROP, right : right + CROP]
+    down, right = (int(torch.randint(max(1, side - CROP_PLACES + 1), ())) for side in seen.shape[2:])
+    return seen[:, :, down : down + CROP_PLACES, right : right + CROP_PLACES]
 
 
 def _stage(convolution: nn.Conv2d, config: RunConfig) -> nn.Sequential:

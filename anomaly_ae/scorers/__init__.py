@@ -34,7 +34,7 @@ SCORERS: dict[str, ScorerEntry] = {
     "gradient": ScorerEntry("reconstruction error of the gradients; worst 1 %", GradientError),
     "defect": ScorerEntry("what autoencoder repair holds for a defect; worst 0.1 %", DefectProbability),
     "feature-error": ScorerEntry(
-        "error of the features given back, for autoencoder feature-conv; worst 1 %", FeatureError
+        "error of the features given back, for autoencoder feature-conv; worst 0.3 %", FeatureError
     ),
     "patch-knn": ScorerEntry(
         "distance of each patch's features to the nearest in training; worst 1 %", PatchNeighbors

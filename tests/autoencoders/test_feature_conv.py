@@ -15,7 +15,7 @@ from anomaly_ae.autoencoders import backbone as backbones
 from anomaly_ae.autoencoders.backbone import PACKAGED, Backbone
 from anomaly_ae.autoencoders.feature_conv import (
     BACKBONE_BATCH,
-    CROP,
+    CROP_PLACES,
     PAINTED,
     RESTORED,
     SEEN,
@@ -67,7 +67,7 @@ def test_the_packaged_weights_know_a_flower(flower: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("size", [(40, 48), (41, 50), (63, 22)])
 def test_the_packaged_network_is_timm_s(flower: torch.Tensor, size: tuple[int, int]) -> None:
-    stages = timm.create_model(PACKAGED, features_only=True, out_indices=(2, 3)).eval()
+    stages = timm.create_model(PACKAGED, features_only=True, out_indices=(1, 2, 3)).eval()
     stages.load_state_dict(by_timm_s_names(stages))
     backbone = Backbone(PACKAGED)
     backbone.load_pretrained()
@@ -89,13 +89,15 @@ def test_features_are_means_of_3x3_places_side_by_side(flower: torch.Tensor) -> 
     backbone = Backbone(PACKAGED)
     backbone.load_pretrained()
     with torch.inference_mode():
-        fine, coarse = backbone.stages(2 * flower - 1)
+        finest, fine, coarse = backbone.stages(2 * flower - 1)
         seen = backbone.train()(flower)  # which changes nothing in it
-    assert seen.shape == (1, 40 + 112, 40, 60)
-    assert torch.allclose(seen[0, :40, 7, 9], fine[0, :, 6:9, 8:11].mean(dim=(1, 2)), atol=1e-5)
+    assert seen.shape == (1, 24 + 40 + 112, 40, 60)
+    assert torch.allclose(seen[0, 24:64, 7, 9], fine[0, :, 6:9, 8:11].mean(dim=(1, 2)), atol=1e-5)
+    quarter = functional.avg_pool2d(functional.avg_pool2d(finest, 3, 1, 1), 2)
+    torch.testing.assert_close(seen[:, :24], quarter, rtol=1e-4, atol=1e-4)
     pooled = functional.avg_pool2d(coarse, 3, 1, 1)
     enlarged = functional.interpolate(pooled, (40, 60), mode="bilinear")
-    torch.testing.assert_close(seen[:, 40:], enlarged, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(seen[:, 64:], enlarged, rtol=1e-4, atol=1e-4)
     gray = flower[:, :1]
     assert torch.equal(backbone(gray), backbone(gray.expand(-1, 3, -1, -1)))
 
@@ -124,14 +126,14 @@ def test_what_is_prepared_is_what_is_seen_whitened() -> None:
     network = ready()
     images = torch.randint(0, 256, (BACKBONE_BATCH + 3, *SHAPE), dtype=torch.uint8)
     fit, validation, augment = network.prepare(images, images[:4], lambda images: images)
-    rows = fit[:, :152].float().permute(0, 2, 3, 1).flatten(0, 2)
+    rows = fit[:, :176].float().permute(0, 2, 3, 1).flatten(0, 2)
     covariance = rows.T @ rows / len(rows)
     assert rows.mean(dim=0).abs().max() < 0.01
     assert (covariance - covariance.diagonal().diag()).abs().max() < 0.01
     assert 0.9 < covariance.diagonal().max() < 1.01
     assert torch.allclose(fit[:4].float(), validation.float(), atol=0.05)
     assert torch.equal(augment(fit), fit)  # maps of 5×6 places are not cut
-    assert augment(torch.rand(2, 3, 40, 9)).shape == (2, 3, CROP, 9)
+    assert augment(torch.rand(2, 3, 40, 9)).shape == (2, 3, CROP_PLACES, 9)
     with torch.inference_mode():
         direct, cached = network.eval()(images[:4].float() / 255), network(validation.float())
     for head in (SEEN, RESTORED, SMALL, PAINTED):
