@@ -18,7 +18,7 @@ from torch import Tensor
 from anomaly_ae.datasets.folder_layout import TRAIN, FolderLayout, find_layout
 from anomaly_ae.datasets.layout_texts import TO_TRAIN, describe_layout, folder_tree
 from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
-from anomaly_ae.escaping import counted
+from anomaly_ae.escaping import counted, times
 from anomaly_ae.images.annotations import find_annotations
 from anomaly_ae.images.decode import INSIDE, Pixels, Target, further_words
 from anomaly_ae.images.decode_pool import Decoders
@@ -161,9 +161,16 @@ class PictureData:
         return 3 if (spread > COLOURED).any() else 1, height, width
 
     def size_words(self, seen: tuple[int, int], side: int, resize_mode: str) -> list[str]:
-        """What seeing the pictures in height and width `seen` does to them, or costs: see `profile.size_words`."""
+        """What size and colour the pictures have, and what seeing them in height and width `seen` does to them, or
+        costs: see `statistics.size_words`.
+        """
         heights, widths = (self._looked_at[name].astype(np.int64) for name in ("height", "width"))
-        return size_words(heights, widths, seen, side, resize_mode)
+        count, colour = len(self._learned), "in colour" if self.shape[0] == 3 else "gray"
+        sample = f" ({LOOKED_AT} of {count:,} looked at)" if count > LOOKED_AT else ""
+        low, high = (times((int(end(heights)), int(end(widths)))) for end in (np.min, np.max))
+        sizes = low if low == high else f"{low} to {high}"
+        looks = f"pictures: {sizes}, {colour}{sample}; seen at {times(seen)}"
+        return [looks, *size_words(heights, widths, seen, side, resize_mode)]
 
     @cached_property
     def _learned(self) -> Integers:

@@ -12,7 +12,7 @@ import torch
 
 from anomaly_ae.autoencoders import Shape, find_autoencoder, image_size
 from anomaly_ae.autoencoders.inference import pick_device
-from anomaly_ae.calibration.conformal import images_needed, require_enough
+from anomaly_ae.calibration.conformal import images_needed, require_enough, smallest_rate
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import Data, normal_classes, open_data, whole_name
 from anomaly_ae.datasets.copies import find_copies
@@ -144,7 +144,8 @@ class Division:
         needed = images_needed(config.target_fpr)
         split = split_dataset(dataset, normal, config.seed, config.contamination, needed, copies)
         require_enough(len(split.calibration.indices), config.target_fpr, most=split.most_calibration)
-        logger.info(split.about(dataset, normal))
+        rate = smallest_rate(len(split.calibration.indices))
+        logger.info(f"{split.about(dataset, normal)}; false-alarm rates from {rate:g} on are possible")
         files = len(data.listing) if isinstance(data, PictureData) else 0
         return cls(dataset, view, split, files, (*dataset.left_out, *copies.names(dataset)))
 

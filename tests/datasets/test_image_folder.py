@@ -118,6 +118,22 @@ def test_colour_is_found_by_looking(tmp_path: Path, make: Callable[[], np.ndarra
     assert open_data(str(tmp_path)).shape == (channels, 20, 30)
 
 
+def test_size_and_colour_of_the_pictures_are_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(of: Path) -> str:
+        data = open_data(str(of))
+        assert isinstance(data, PictureData)
+        return data.size_words((8, 12), 64, PAD)[0]
+
+    assert said(folder) == "pictures: 20×30 to 29×30, gray; seen at 8×12"
+    for i in range(3):
+        save(tmp_path / f"colour/good/{i}.png", np.stack([gray(i), gray(9), gray(10)], axis=-1))
+    assert said(tmp_path / "colour") == "pictures: 20×30, in colour; seen at 8×12"
+    monkeypatch.setattr(image_folder, "LOOKED_AT", 2)
+    assert said(tmp_path / "colour") == "pictures: 20×30, in colour (2 of 3 looked at); seen at 8×12"
+
+
 @pytest.mark.parametrize("resize_mode", [STRETCH, PAD, CROP])
 def test_too_many_for_the_memory_lie_in_a_file_and_are_the_same(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resize_mode: str
