@@ -47,10 +47,11 @@ def train(
     ] = None,
     data_dir: DataDir = None,
     preset: Annotated[
-        str | None, option("NAME", "fast, default, or surface, for photos of things [default].", "preset", *PRESETS)
+        str | None,
+        option("NAME", "fast, default, surface-scratch, or surface, for photos of things.", "preset", *PRESETS),
     ] = None,
     autoencoder: Annotated[
-        str | None, option("NAME", "See: anomaly-ae autoencoders [conv; repair for surface].", "autoencoder")
+        str | None, option("NAME", "See: anomaly-ae autoencoders [conv; feature-conv for surface].", "autoencoder")
     ] = None,
     backbone: Annotated[
         str | None, option("NAME", "The timm network whose features feature-conv sees [the packaged one].")
@@ -81,7 +82,7 @@ def train(
         str | None, option("SHARE", "Leave out the share of the training images that fits worst [0].")
     ] = None,
     epochs: Annotated[str | None, option("N", "Epochs [as many as the data need].")] = None,
-    batch_size: Annotated[str | None, option("N", "Images per step [128; 16 for surface].")] = None,
+    batch_size: Annotated[str | None, option("N", "Images per step [128; 8 for surface].")] = None,
     learning_rate: Annotated[str | None, option("F", "Peak learning rate [the autoencoder's own].")] = None,
     seed: Annotated[str | None, option("N", "Same seed, same weights [0].")] = None,
     device: Annotated[str | None, option("NAME", "auto, cpu, cuda or mps [auto].", "device", *DEVICES)] = None,

@@ -28,7 +28,8 @@ PRESET_BASE = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": PRESET_BASE | {"scorer": "relative+latent-knn"},
     "default": PRESET_BASE | {"scorer": "aligned-knn"},
-    "surface": {
+    "surface": {"autoencoder": "feature-conv", "scorer": "feature-error", "augment": "flips+light", "patience": 60},
+    "surface-scratch": {
         "autoencoder": "repair",
         "scorer": "defect",
         "augment": "flips+light",

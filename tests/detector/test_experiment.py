@@ -45,10 +45,13 @@ def test_a_training_builds_everything_once(home: RunStore, monkeypatch: pytest.M
 
 
 def test_what_was_not_said_is_the_presets_then_the_autoencoders_own() -> None:
-    config = fill_defaults(RunConfig(preset="surface"))
+    config = fill_defaults(RunConfig(preset="surface-scratch"))
     assert (config.autoencoder, config.objective, config.scorer) == ("repair", "repair", "defect")
     assert config.defects
-    assert fill_defaults(RunConfig(preset="surface", objective="mse", scorer="mse")).objective == "mse"
+    assert fill_defaults(RunConfig(preset="surface-scratch", objective="mse", scorer="mse")).objective == "mse"
+    config = fill_defaults(RunConfig(preset="surface"))
+    assert (config.autoencoder, config.objective, config.scorer) == ("feature-conv", "features", "feature-error")
+    assert (config.batch_size, config.steps) == (8, 150)
     assert fill_defaults(RunConfig(defects=0.25)).defects == 0.25
 
 

@@ -189,6 +189,20 @@ def test_the_memory_of_patches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert 50 <= len(scorer.state()["memory"]) <= 50 + 40
 
 
+def test_the_patches_least_like_each_other_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches, "MEMORIES", 3)
+    images, outputs = with_maps(batch(2, seed=24, size=32))
+    plain = [torch.rand_like(each) * 0.01 for each in outputs.features]
+    plain[1][0, :, :2, :2] += 5
+    plain[1][1, :2, -2:, -2:] -= 5
+    odd = (images, outputs._replace(features=tuple(plain)))
+    scorer = build_scorer("patch-knn")
+    scorer.fit(batches(odd, odd), batches(odd, odd))
+    memory = scorer.state()["memory"]
+    assert len(memory) == 3
+    assert torch.pdist(memory).min() > 1  # one of each kind
+
+
 @pytest.mark.parametrize("name", ["mse", "mae", "ssim", "relative", "contrast", "gradient"])
 def test_a_worse_reconstruction_scores_higher(name: str) -> None:
     images, outputs = batch(5, seed=14)

@@ -65,11 +65,11 @@ def train(home: RunStore, dataset: Path, **settings: object) -> TrainResult:
 
 @pytest.fixture(scope="module", params=["gray", "colour"])
 def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    """A detector of preset surface, trained for a moment, and what it came to."""
+    """A detector of preset surface-scratch, trained for a moment, and what it came to."""
     place = tmp_path_factory.mktemp(request.param)
     home = RunStore.find(str(place / "mlruns"))
     cloths = make_set(place / "cloths", request.param == "colour")
-    train(home, cloths, preset="surface", steps=220, image_size="40x48", resize_mode="pad")
+    train(home, cloths, preset="surface-scratch", steps=220, image_size="40x48", resize_mode="pad")
     with drawing():
         return home, cloths, anomaly_ae.evaluate(home=home, compare_scorers=["mse", "pixel-knn"])
 
@@ -216,8 +216,8 @@ def test_anomalies_alone_are_measured_as_far_as_they_can_be(tmp_path: Path) -> N
     [
         ({"augment": "flip"}, "did you mean 'flips'"),
         ({"scorer": "latent-knn", "top_fraction": 0.1}, "top_fraction is for scorers"),
-        ({"preset": "surface", "objective": "mse"}, "scorer defect reads what objective repair teaches"),
-        ({"preset": "surface", "defects": 0}, "needs defects to repair"),
+        ({"preset": "surface-scratch", "objective": "mse"}, "scorer defect reads what objective repair teaches"),
+        ({"preset": "surface-scratch", "defects": 0}, "needs defects to repair"),
         ({"autoencoder": "repair", "latent": 12, "image_size": 32}, "a multiple of 16"),
         ({"tile": 64, "image_size": 32}, "no tiles of 64×64"),
     ],
@@ -259,7 +259,7 @@ def test_large_pictures_are_seen_in_tiles(tmp_path: Path, autoencoder: str) -> N
 
 def test_an_interrupted_training_on_planted_defects_ends_as_one_that_was_not(tmp_path: Path) -> None:
     cloths = make_set(tmp_path / "cloths", colour=False, test=2)
-    settings = {"preset": "surface", "image_size": "16", "steps": 20}
+    settings = {"preset": "surface-scratch", "image_size": "16", "steps": 20}
     whole, home = RunStore.find(str(tmp_path / "whole")), RunStore.find(str(tmp_path / "parts"))
     first = train(whole, cloths, **settings)
     config = RunConfig.build({"dataset": str(cloths), "batch_size": 8} | settings)
