@@ -58,7 +58,8 @@ class OddNormals:
         if self.threshold_without is None:
             left = self.images - len(self.scores)
             return f"{left:,} would be too few for this rate, and hold rates from {self.smallest_rate_without:g}"
-        return f"the threshold would be {self.threshold_without:.4g} instead of {self.threshold:.4g}"
+        before, after = f"{self.threshold:.4g}", f"{self.threshold_without:.4g}"
+        return f"the threshold would {f'stay {before}' if before == after else f'be {after} instead of {before}'}"
 
 
 def odd_normals(calibration: Calibration) -> OddNormals | None:

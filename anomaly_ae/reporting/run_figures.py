@@ -57,8 +57,7 @@ def draw_training(
     samples = [("", part.numpy()) for part in torch.split(detector.decode(drawn), SHOWN)]
     losses = [epoch.train_loss for epoch in history], [epoch.validation_loss for epoch in history]
     calibrating = images["calibration"]
-    odd = draw_odd_normals(detector, calibrating.images, detector.score(calibrating.images), calibrating.names)
-    return odd | {
+    return draw_odd_normals(detector, calibrating.images, calibrating.names) | {
         "loss_curves": Drawing.of("curves.loss_curves", *losses),
         "reconstructions": Drawing.of(
             "image_grids.image_rows",
@@ -75,16 +74,15 @@ def draw_training(
     }
 
 
-def draw_odd_normals(
-    detector: Detector, images: Tensor, scores: Tensor, names: Sequence[bytes] | None
-) -> dict[str, Drawing]:
+def draw_odd_normals(detector: Detector, images: Tensor, names: Sequence[bytes] | None) -> dict[str, Drawing]:
     """The images of the calibration, (N, C, H, W), that look odd, beside usual ones; nothing where none does.
 
-    scores: of these images, (N,); names: of their files, if they come from any
+    names: of their files, if they come from any
     """
     if (odd := odd_normals(detector.calibration)) is None:
         return {}
-    count, order = min(len(odd.scores), SHOWN - USUAL_BESIDE), scores.argsort(descending=True, stable=True)
+    scores, count = detector.score(images), min(len(odd.scores), SHOWN - USUAL_BESIDE)
+    order = scores.argsort(descending=True, stable=True)
     chosen = torch.cat([order[:count], order[(len(order) - USUAL_BESIDE) // 2 :][:USUAL_BESIDE]])
     looks = ["odd"] * count + ["usual"] * USUAL_BESIDE
     titles = [f"{look}\nscore {score:.4g}" for look, score in zip(looks, scores[chosen].tolist(), strict=True)]

@@ -276,7 +276,7 @@ def _keep(
             write_csv(run.path / CALIBRATION_SCORES, rows)
         drawn = {"calibration": Drawing.of("distributions.calibration", new.calibration)}
         if normals.images is not None:
-            drawn |= draw_odd_normals(new, normals.images, normals.scores, normals.names)
+            drawn |= draw_odd_normals(new, normals.images, normals.names)
         write_figures(run.path / "figures", {name: each.draw() for name, each in drawn.items()}, record.name)
         write_json(run.path / "result.json", result.to_dict())
         if parent and (parent.path / EXAMPLE).exists():

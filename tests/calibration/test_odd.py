@@ -46,6 +46,13 @@ def test_one_odd_image_is_named_with_the_threshold_without_it() -> None:
     assert json.loads(json.dumps(dataclasses.asdict(odd)))["names"] == ["1.027.png"]
 
 
+def test_a_threshold_that_stays_is_said_to() -> None:
+    odd = odd_normals(calibration(*COOKIES, 1.027, target_fpr=0.19))  # the second of ten, and the first of nine
+    assert odd is not None
+    assert odd.threshold_without == odd.threshold
+    assert "without it, the threshold would stay 0.236: look at it" in odd.about
+
+
 def test_two_alike_do_not_hide_each_other_and_the_highest_comes_first() -> None:
     odd = odd_normals(calibration(*COOKIES, 1.3, 1.35, target_fpr=0.2))
     assert odd is not None
