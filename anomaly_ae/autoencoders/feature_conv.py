@@ -167,7 +167,7 @@ class Look(nn.Module):
     def __init__(self, backbone: str) -> None:
         super().__init__()
         self.backbone = Backbone(backbone)
-        self.register_buffer("mixing", torch.eye(self.backbone.channels))
+        self.register_buffer("mixing", torch.zeros(self.backbone.channels, self.backbone.channels))
         self.register_buffer("offset", torch.zeros(self.backbone.channels))
 
     @property

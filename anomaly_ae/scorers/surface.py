@@ -36,7 +36,7 @@ class DefectProbability(MapScorer):
 
 
 class FeatureError(MapScorer):
-    """`feature-error`: blurred squared error of the features that a network gives back, each channel's divided by
+    """`feature-error`: squared error of the features that a network gives back, each channel's divided by
     what it is on the average for the fit images; mean of the highest 0.3 %.
     """
 
@@ -58,7 +58,7 @@ class FeatureError(MapScorer):
 
     def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         error = (_squared_errors(outputs) / self.learned["usual"][:, None, None]).mean(dim=1, keepdim=True)
-        return smooth(functional.interpolate(error, images.shape[-2:], mode="bilinear")).squeeze(1)
+        return functional.interpolate(error, images.shape[-2:], mode="bilinear").squeeze(1)
 
 
 class ContrastError(MapScorer):
