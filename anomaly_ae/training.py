@@ -228,7 +228,8 @@ def train_epochs(
     """
     config, device = training.config, next(training.network.parameters()).device
     fit, validation = _near(fit, device), _near(validation, device)  # moved once, as they are
-    total = epoch_count(config, len(fit))
+    trained_on = [len(own) for _, own in training.network.learners(len(fit))]
+    total = epoch_count(config, trained_on[0])
     pixels = min(config.batch_size or len(fit), len(fit)) * math.prod(config.tile_size or fit.shape[-2:])
     pixels *= max(1, fit.shape[1] // 3)  # what is trained on may be features, with many channels
     while len(training.history) < total and not training.stops_early(total):
@@ -244,9 +245,9 @@ def train_epochs(
                 f"the loss is no longer a finite number in epoch {number}; "
                 f"try a {setting('learning_rate')} below {training.peak:g}"
             )
-        steps = batch_count(config, len(fit))
+        steps = batch_count(config, trained_on[0])
         rate = training.rate_at(number * steps - 1, total * steps)
-        epoch = Epoch(number, train_loss, validation_loss, rate, len(fit) / seconds, seconds)
+        epoch = Epoch(number, train_loss, validation_loss, rate, sum(trained_on) / seconds, seconds)
         is_best = number == 1 or validation_loss < training.best_epoch.validation_loss
         training.history.append(epoch)
         if is_best:
@@ -262,21 +263,24 @@ def _train(
     network, optimizer, config = training.network, training.optimizer, training.config
     device = next(network.parameters()).device
     corrupt = Corruption(config.defects or 0.0, config.noise, config.masked)
-    batches = batch_count(config, len(images))
+    learners = network.learners(len(images))
+    batches = batch_count(config, len(learners[0][1]))
     loss_sum, shown = torch.zeros((), device=device), 0
     trimmed = (
         config.trim_training if number > max(1, round(WARM_UP * total)) else 0.0
     )  # first it must see what is usual
     network.train()
-    for i, chosen in enumerate(torch.randperm(len(images)).to(images.device).tensor_split(batches)):
-        batch = training.augment(as_float(_seen(images[chosen].to(device), config)))  # (B, C, h, w) in [0, 1]
-        outputs = _forward(network, corrupt(batch), config.precision)
-        loss = training.objective(*best_fitting(batch, outputs, trimmed))
-        network.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step(training.rate_at((number - 1) * batches + i, total * batches))
-        loss_sum += loss.detach()
-        shown += len(batch)
+    orders = [own[torch.randperm(len(own))].to(images.device).tensor_split(batches) for _, own in learners]
+    for i, parts in enumerate(zip(*orders, strict=True)):
+        for (learner, _), chosen in zip(learners, parts, strict=True):
+            batch = training.augment(as_float(_seen(images[chosen].to(device), config)))  # (B, C, h, w) in [0, 1]
+            outputs = _forward(learner, corrupt(batch), config.precision)
+            loss = training.objective(*best_fitting(batch, outputs, trimmed))
+            network.zero_grad()  # and another learner's gradients are None, so that it stays as it is
+            torch.autograd.backward(loss)
+            optimizer.step(training.rate_at((number - 1) * batches + i, total * batches))
+            loss_sum += loss.detach() / len(learners)
+            shown += len(batch)
         if (i + 1) % SHOW_EVERY == 0 or i + 1 == batches:
             if advance:
                 advance(shown, f"epoch {number}/{total} · loss {loss_sum.item() / (i + 1):.5f}")
@@ -314,7 +318,9 @@ def _validate(training: Training, images: Tensor) -> float:
         seed(training.config.seed, device)
         for part in torch.split(images, batch_size(*images.shape[-2:])):
             batch = as_float(_seen(part.to(device), training.config))
-            losses.append(training.objective(batch, _forward(network, planting(batch), "float32")) * len(part))
+            planted, learners = planting(batch), network.learners(0)
+            each = [training.objective(batch, _forward(learner, planted, "float32")) for learner, _ in learners]
+            losses.append(torch.stack(each).mean() * len(part))
     return float(torch.stack(losses).sum()) / len(images)
 
 

@@ -1,5 +1,6 @@
 """The architectures and the catalogue of their names."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape, par
 from anomaly_ae.autoencoders.conv import ConvAutoencoder, VariationalAutoencoder
 from anomaly_ae.autoencoders.dense import Multilayer, Vanilla
 from anomaly_ae.autoencoders.feature_conv import FeatureAutoencoder
+from anomaly_ae.autoencoders.folds import FoldAutoencoders
 from anomaly_ae.autoencoders.pooled import ConvPool, DeepCNN, DenseBottleneck64, ShallowCNN
 from anomaly_ae.autoencoders.repair import RepairAutoencoder
 from anomaly_ae.autoencoders.strided import Strided32, WideKernel
@@ -90,10 +92,15 @@ def image_size(
 
 
 def build_autoencoder(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Autoencoder:  # noqa: B008 (frozen)
-    """A new network for images of `shape` (C, H, W).
+    """A new network for images of `shape` (C, H, W), or as many as there are folds.
 
     Raises `UnknownName`, and `UsageError` when the architecture does not take that shape or those settings.
     """
+    if config.folds:
+        single = dataclasses.replace(config, folds=None)
+        return FoldAutoencoders(
+            [build_autoencoder(name, shape, single) for _ in range(config.folds)], shape, config.seed
+        )
     build, tile = find_autoencoder(name), config.tile_size
     network = build((shape[0], *tile) if tile else shape, config)
     for part in ("encoder", "decoder", "latent_shape"):

@@ -24,12 +24,14 @@ class Outputs(NamedTuple):
     latent:         float32 (N, D)
     features:       feature maps of the encoder, float32 (N, C', H', W') each, from large to small
     heads:          what further heads say, by name
+    members:        what each network made of them, where several are as one
     """
 
     reconstruction: Tensor
     latent: Tensor
     features: tuple[Tensor, ...] = ()
     heads: Mapping[str, Tensor] = MappingProxyType({})
+    members: "tuple[Outputs, ...]" = ()
 
     def first(self, count: int) -> "Outputs":
         """The outputs of the first `count` images."""
@@ -46,6 +48,7 @@ class Outputs(NamedTuple):
             change(self.latent),
             tuple(map(change, self.features)),
             {name: change(head) for name, head in self.heads.items()},
+            tuple(member.map_tensors(change) for member in self.members),
         )
 
 
@@ -74,6 +77,7 @@ class Autoencoder(nn.Module, ABC):
     defects: float = 0.0  # and with synthetic defects in which share of the images,
     batch_size: int | None = None  # in batches of so many, and for so many steps; None: as the preset has it
     steps: int | None = None
+    cheap_folds: bool = False  # whether several cost hardly more than one, since what takes long is shared
     copies: int = 1  # of each training image, varied, that it is trained on
     encoder: nn.Sequential
     decoder: nn.Sequential
@@ -89,6 +93,12 @@ class Autoencoder(nn.Module, ABC):
     def prepare(self, fit: Tensor, validation: Tensor, augment: Augment) -> Prepared:
         """What it is trained on, of images (N, C, H, W), uint8 or float in [0, 1]."""
         return Prepared(fit, validation, augment)
+
+    def learners(self, count: int) -> "list[tuple[Autoencoder, Tensor]]":
+        """The networks that are trained, itself unless it is several as one, and the indices, int64, of those of
+        `count` images that each learns from.
+        """
+        return [(self, torch.arange(count))]
 
     @property
     def latent_size(self) -> int:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.calibration.tail import FEWEST_IN_TAIL, Floats, Tail, tail_excesses
+from anomaly_ae.config.run_config import CONDITIONAL, CROSS, GUARANTEES, MARGINAL, TAIL
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
 from anomaly_ae.images.sources import shown
 from anomaly_ae.metrics.ranking import USUAL_CONFIDENCE, require_numbers
+from anomaly_ae.runtime.spelling import setting
 
-MARGINAL, CONDITIONAL, TAIL = "marginal", "conditional", "tail"
-GUARANTEES = (MARGINAL, CONDITIONAL, TAIL)
 MANUAL, DETECT = "manual", "detect"
 CHOSEN = {  # thresholds that no rate was asked for: how they came about
     MANUAL: "the threshold was given",
@@ -57,6 +57,11 @@ class Calibration:
                        1934, https://doi.org/10.1093/biomet/26.4.404; Vovk 2012, https://arxiv.org/abs/1209.2673
         `tail`         marginal up to the highest tenth, and from there a generalised Pareto law: an extrapolation,
                        with no guarantee, for rates that n images cannot reach
+        `cross`        (1 + c) / (n + 1) with scores of images that were learned from, too: K detectors, each trained
+                       without one fold of m = n / K images, score their own folds, and a new image has the lowest of
+                       their K scores. P(alarm) ≤ (k + m - 1) / (n + m) with k = ⌊α(n + 1)⌋, which is α where each
+                       image is a fold: jackknife-minmax, Barber et al. 2021, https://doi.org/10.1214/20-AOS1965,
+                       Theorem 2; for folds see `cross_bound`
         `manual`       p is marginal, and the threshold was chosen without regard to a rate; `target_fpr` becomes the
                        rate that it holds, (1 + the scores above it) / (n + 1). From the threshold down, p is at least
                        one step above that, so that verdict and p-value agree
@@ -64,6 +69,7 @@ class Calibration:
     confidence: of `conditional`, in (0, 1)
     tail:       the law of the highest scores for `tail`, fitted to them where it is not given
     names:      of the files that the scores are of, one for each, if there are any
+    folds:      K of `cross`, and 0 otherwise
     chosen:     the threshold of `manual` and `detect`, which becomes the next float32 below
 
     The threshold is such that s > threshold exactly when p(s) ≤ α. Raises `CalibrationError` when n is too small for
@@ -77,6 +83,7 @@ class Calibration:
     tail: Tail | None = None
     names: tuple[bytes, ...] | None = None
     chosen: float | None = None
+    folds: int = 0
 
     def __post_init__(self) -> None:
         check_guarantee(self.guarantee, self.confidence, (*GUARANTEES, *CHOSEN))
@@ -86,6 +93,11 @@ class Calibration:
         object.__setattr__(self, "scores", scores)
         if self.names is not None:
             object.__setattr__(self, "names", tuple(self.names[i] for i in order.tolist()))
+        if self.guarantee not in CHOSEN and (self.guarantee == CROSS) != (self.folds > 0):
+            raise CalibrationError(
+                "the guarantee cross is that of a detector trained in folds, which this is not; train with "
+                f"{setting('guarantee', CROSS)}"
+            )
         if self.guarantee in CHOSEN:
             if self.chosen is None or not math.isfinite(self.chosen):
                 raise CalibrationError(f"a threshold is a finite number, and {self.chosen} was given")
@@ -127,7 +139,18 @@ class Calibration:
         if self.tail:
             law = f"generalised Pareto with ξ = {self.tail.shape:.2f}, from the {self.tail.count:,} highest scores"
             return f"tail, an extrapolation: {law}"
+        if self.guarantee == CROSS:
+            return f"cross, {self.folds} folds, at most {self.proven_fpr:.3g} proven"
         return f"conditional, with {self.confidence:.0%} confidence" if self.guarantee == CONDITIONAL else MARGINAL
+
+    @property
+    def proven_fpr(self) -> float | None:
+        """The false-alarm rate that is proven for normal images exchangeable with the calibration ones, on average
+        over calibration sets; None where none is.
+        """
+        if self.guarantee == CROSS:
+            return cross_bound(len(self.scores), self.folds, alarms_allowed(self._levels, self.target_fpr))
+        return self.target_fpr if self.guarantee in (MARGINAL, CONDITIONAL) else None
 
     def p_values(self, scores: Tensor) -> Tensor:
         """p-values, float64 (N,), above 0 and up to 1, of scores (N,). Raises `DataError` for one that is NaN."""
@@ -165,10 +188,9 @@ class Calibration:
 
     def check_discoveries(self, fdr: float) -> None:
         """Raise `CalibrationError` where `discoveries` would."""
-        if self.guarantee in (CONDITIONAL, TAIL):
-            raise CalibrationError(
-                f"discoveries need marginal p-values, and these are {self.guarantee}; take the guarantee marginal"
-            )
+        if self.guarantee in (CONDITIONAL, TAIL, CROSS):
+            how = "calibrate with other normal images" if self.folds else "take the guarantee marginal"
+            raise CalibrationError(f"discoveries need marginal p-values, and these are {self.guarantee}; {how}")
         if not SMALLEST_RATE <= fdr < 1:
             raise CalibrationError(f"a false discovery rate lies above 0 and below 1, and {fdr:g} does not")
 
@@ -184,17 +206,24 @@ class Calibration:
         changes: dict[str, Any] = {
             key: value for key, value in requested.items() if value not in (None, getattr(self, key))
         }
-        usual = MARGINAL if self.guarantee in CHOSEN else self.guarantee
+        usual = self.guarantee if self.guarantee not in CHOSEN else CROSS if self.folds else MARGINAL
         check_guarantee(guarantee or usual, confidence or self.confidence)
         if "confidence" in changes and (guarantee or usual) != CONDITIONAL:
             raise UsageError("a confidence goes with the guarantee conditional; ask for that, or leave it out")
+        if self.folds and guarantee not in (None, CROSS):
+            raise CalibrationError(
+                f"the scores of a detector trained in folds have the guarantee cross, and {guarantee} was asked; "
+                f"calibrate with other normal images, or train with {setting('guarantee', guarantee)}"
+            )
         if self.guarantee in CHOSEN and any(requested.values()):
             changes |= {"guarantee": guarantee or usual, "chosen": None}
         return changes
 
     def at(self, **changes: Any) -> "Calibration":
         """Another calibration, with other scores and their names, another rate, guarantee or confidence."""
-        unnamed = {"names": None} if "scores" in changes else {}
+        unnamed: dict[str, Any] = {"names": None} if "scores" in changes else {}
+        if self.folds and changes.get("scores", self.scores) is not self.scores:
+            unnamed |= {"folds": 0, "guarantee": MARGINAL}  # new images, which no detector has seen
         return replace(self, **{"tail": None} | unnamed | changes)
 
     def at_threshold(self, threshold: float, guarantee: str = MANUAL) -> "Calibration":
@@ -259,6 +288,19 @@ def p_value_levels(n: int, guarantee: str = MARGINAL, confidence: float = USUAL_
     return (1 + at_least) / (n + 1)
 
 
+def cross_bound(n: int, folds: int, alarms: int) -> float:
+    """The proven false-alarm rate of a threshold that is the k-th largest of n scores of K folds of m = n / K images:
+    (k + m - 1) / (n + m).
+
+    Let m - 1 further images and the new one be a fold of their own, and let each of the n + m images score lowest
+    among the detectors trained without its fold and another's. All are exchangeable. If the new image alarms, at
+    least n + 1 - k of the others' lowest scores lie below its own, so it is among the k + m - 1 highest of n + m: the
+    argument of Barber et al. 2021, https://doi.org/10.1214/20-AOS1965, for the jackknife-minmax, where m = 1.
+    """
+    size = n // folds
+    return (alarms + size - 1) / (n + size)
+
+
 def alarms_allowed(levels: Floats, target_fpr: float) -> int:
     """k, how many p-values of `levels` are at most α: the threshold is the k-th largest calibration score. For
     `marginal` it is ⌊α(n + 1)⌋, by the comparison that p ≤ α makes, which has no rounding error: the fraction
@@ -271,7 +313,7 @@ def images_needed(target_fpr: float, guarantee: str = MARGINAL, confidence: floa
     """The fewest calibration images that can hold a rate: 19 for 5 %, and 59 with 95 % confidence."""
     if guarantee == TAIL:
         return FEWEST_IN_TAIL + 1
-    if guarantee == MARGINAL:
+    if guarantee in (MARGINAL, CROSS):
         return math.ceil(1 / exact(target_fpr)) - 1
     return math.ceil(math.log(1 - confidence) / math.log1p(-target_fpr))
 

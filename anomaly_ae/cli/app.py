@@ -9,7 +9,7 @@ import typer
 
 from anomaly_ae import __version__
 from anomaly_ae.cli.completion import named
-from anomaly_ae.config.run_config import DEVICES
+from anomaly_ae.config.run_config import DEVICES, GUARANTEES
 from anomaly_ae.errors import UsageError
 from anomaly_ae.escaping import printable_values
 from anomaly_ae.runtime.printed import Printed, to_dict
@@ -47,7 +47,7 @@ def switch(flag: str, about: str) -> Any:
 
 MODELS = "latest, a run id, models:/NAME@ALIAS, or a saved detector's folder."
 MLRUNS = "Where runs are kept [ANOMALY_AE_MLRUNS, MLFLOW_TRACKING_URI, ./mlruns]."
-GUARANTEE_NAMES = "marginal, conditional, or tail, which extrapolates [its own]."
+GUARANTEE_NAMES = "marginal, conditional, cross, or tail, which extrapolates [its own]."
 Json = Annotated[bool, switch("--json", "Print one JSON object to standard output, and nothing else.")]
 Mlruns = Annotated[str | None, option("DIR", MLRUNS)]
 NoFigures = Annotated[bool, switch("--no-figures", "Draw none; `anomaly-ae figures` draws them later.")]
@@ -55,7 +55,7 @@ NoTracking = Annotated[bool, switch("--no-tracking", "Leave MLflow out of it.")]
 DataDir = Annotated[str | None, option("DIR", "Where data sets lie [ANOMALY_AE_DATA_DIR, ./data].")]
 Model = Annotated[str, typer.Argument(metavar="[MODEL]", help=MODELS)]
 ModelOption = Annotated[str, option("MODEL", MODELS, flag="--model")]
-Guarantee = Annotated[str | None, option("NAME", GUARANTEE_NAMES, "guarantee", "marginal", "conditional", "tail")]
+Guarantee = Annotated[str | None, option("NAME", GUARANTEE_NAMES, "guarantee", *GUARANTEES)]
 Device = Annotated[str, option("NAME", "auto, cpu, cuda or mps.", "device", *DEVICES)]
 Confidence = Annotated[float | None, option("F", "Of the guarantee conditional [its own, 0.95].")]
 Fdr = Annotated[float | None, option("Q", "Also the images that are anomalies at this false discovery rate.")]
@@ -99,7 +99,18 @@ def show_values(values: Value, as_json: bool, render: Callable[[Value], str]) ->
 
 
 WITHOUT_A_FLAG = (
-    *("batch_norm", "channels", "contamination", "defects", "dropout", "masked", "noise", "patience", "perceptual"),
+    *(
+        "batch_norm",
+        "channels",
+        "contamination",
+        "defects",
+        "dropout",
+        "folds",
+        "masked",
+        "noise",
+        "patience",
+        "perceptual",
+    ),
     *("precision", "schedule", "steps", "top_fraction", "weight_decay"),
 )
 

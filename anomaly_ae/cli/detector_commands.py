@@ -27,7 +27,7 @@ from anomaly_ae.cli.app import (
     switch,
 )
 from anomaly_ae.cli.completion import DATA_SET, check_config, check_dataset
-from anomaly_ae.config.run_config import DEVICES, PRESETS, TYPES, RunConfig, read_config
+from anomaly_ae.config.run_config import DEVICES, GUARANTEES, PRESETS, TYPES, RunConfig, read_config
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.storage.atomic import expand
@@ -78,6 +78,15 @@ def train(
     ] = None,
     scorer: Annotated[str | None, option("NAME", "See: anomaly-ae scorers [the preset's own].", "scorer")] = None,
     target_fpr: Annotated[str | None, option("F", "False-alarm rate to hold [0.05].")] = None,
+    guarantee: Annotated[
+        str | None,
+        option(
+            "NAME",
+            "marginal, conditional, tail, or cross, for few images [by their number].",
+            "guarantee",
+            *GUARANTEES,
+        ),
+    ] = None,
     trim_training: Annotated[
         str | None, option("SHARE", "Leave out the share of the training images that fits worst [0].")
     ] = None,

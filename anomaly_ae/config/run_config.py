@@ -22,6 +22,8 @@ VALUE = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?"
 INTENSITY = re.compile(rf"(?P<percentiles>p)?(?P<low>{VALUE}):(?(percentiles)p)(?P<high>{VALUE})", re.IGNORECASE)
 JOINED = {"image_size": "x", "tile": "x", "intensity": ":", "scorer": "+", "objective": "+", "augment": "+"}  # lists
 LONGEST_SHOWN = 60  # letters of a value in a message
+MARGINAL, CONDITIONAL, TAIL, CROSS = "marginal", "conditional", "tail", "cross"
+GUARANTEES = (MARGINAL, CONDITIONAL, TAIL, CROSS)  # how a threshold holds a rate, see calibration/conformal.py
 ONE_CYCLE, CONSTANT = "one-cycle", "constant"
 # What a preset fills in where nothing else was said
 PRESET_BASE = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
@@ -89,6 +91,10 @@ class RunConfig:
     # share of novel images smuggled into the fit set, to see what they do to a detector
     contamination: float = field(default=0.0, metadata=_number(0, 0.5, text="from 0 to 0.5"))
     target_fpr: float = field(default=0.05, metadata=_number(1e-9, 0.999, text="above 0 and below 1"))
+    # how the threshold holds the rate; None: marginal, or cross where few images and cheap folds ask for it
+    guarantee: str | None = field(default=None, metadata={"choices": (None, *GUARANTEES)})
+    # of cross: how many detectors there are, each of which has not seen a part of the images; None: 5 to 10
+    folds: int | None = field(default=None, metadata=_number(2, 100, text="from 2 to 100"))
     # None: as many epochs as come nearest to `steps` optimiser steps, training.STEPS where that is None, too
     epochs: int | None = field(default=None, metadata=_number(1, 1_000_000, text="1 or more"))
     steps: int | None = field(default=None, metadata=_number(1, 100_000_000, text="1 or more"))
@@ -157,7 +163,7 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
         *("objective", "perceptual", "noise", "masked", "defects", "augment", "epochs", "steps", "patience"),
         *("batch_size", "learning_rate", "schedule", "weight_decay", "precision", "seed", "device", "trim_training"),
     ),
-    "detection": ("preset", "scorer", "top_fraction", "target_fpr"),
+    "detection": ("preset", "scorer", "top_fraction", "target_fpr", "guarantee", "folds"),
 }
 DOTTED = tuple(f"{part}.{name}" for part, names in SETTING_GROUPS.items() for name in names)
 

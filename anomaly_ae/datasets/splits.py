@@ -181,16 +181,26 @@ class Split:
         }
         return dataclasses.replace(self, **hashed)
 
-    def about(self, dataset: Dataset, normal: Sequence[int]) -> str:
+    @property
+    def trainable(self) -> int:
+        """How many images are learned from with the guarantee cross: those of fit and calibration."""
+        return len(self.fit.indices) + len(self.calibration.indices)
+
+    def about(self, dataset: Dataset, normal: Sequence[int], folds: int | None = None) -> str:
         """Which of the images go where, in words."""
         test = dataset.files[self.test.file].labels[self.test.indices]
         normals = int(torch.isin(test, torch.tensor(normal)).sum())
         parts = [len(part.indices) for part in (self.fit, self.validation, self.calibration)]
         together = f"; each of {self.groups:,} small folders, as of one part or patient, is in one of these alone"
+        learned = f"{parts[0]:,} to learn from, {parts[1]:,} to stop by, {parts[2]:,} for the threshold"
+        if folds:
+            learned = (
+                f"{self.trainable:,} to learn from, in {folds} folds, each left out once for the threshold, "
+                f"{parts[1]:,} to stop by"
+            )
         return (
-            f"{sum(parts) + normals:,} normal images: {parts[0]:,} to learn from, {parts[1]:,} to stop by, "
-            f"{parts[2]:,} for the threshold, {normals:,} to measure with, beside {len(test) - normals:,} others"
-            f"{together if self.groups else ''}"
+            f"{sum(parts) + normals:,} normal images: {learned}, {normals:,} to measure with, "
+            f"beside {len(test) - normals:,} others{together if self.groups else ''}"
         )
 
 

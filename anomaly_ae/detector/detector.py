@@ -42,6 +42,7 @@ from anomaly_ae.metrics.ranking import require_numbers
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.renamed import say_renamed
 from anomaly_ae.scorers import MapScorer, Scorer
+from anomaly_ae.scorers.folds import map_part
 from anomaly_ae.storage.atomic import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.storage.schema import Mismatch
 
@@ -173,7 +174,7 @@ class Detector:
     @property
     def map_scorer(self) -> MapScorer | None:
         """The scorer, or its first part, that has a heat map, if there is one."""
-        return next((part for part in self.scorer.iter_parts() if isinstance(part, MapScorer)), None)
+        return map_part(self.scorer)
 
     def _each(self, images: Images, read: Read, shape: tuple[int, ...]) -> Tensor:
         """What `read` makes of every image, (N, *shape)."""
@@ -233,7 +234,7 @@ class Detector:
                 raise Mismatch(f"there are {about.images:,} calibration scores and {len(names):,} names")
             chosen = about.threshold if about.guarantee in CHOSEN else None
             settings = about.target_fpr, about.guarantee, about.confidence, about.tail
-            calibration = Calibration(saved.tensors[SCORES], *settings, names, chosen)
+            calibration = Calibration(saved.tensors[SCORES], *settings, names, chosen, about.folds)
             if about.target_fpr != calibration.target_fpr or not _follows(about.threshold, calibration):
                 raise Mismatch("its threshold does not follow from its calibration scores")
             split = Split.from_record(record.split, saved.under(SPLIT))
@@ -267,6 +268,7 @@ class Detector:
             target_fpr=self.calibration.target_fpr,
             threshold=self.threshold,
             images=len(self.calibration.scores),
+            folds=self.calibration.folds,
             tail=self.calibration.tail,
         )
         record = DetectorRecord(

@@ -7,9 +7,9 @@ import torch
 
 from anomaly_ae.augmentation.transforms import Augment, build_augmentation, find_augmentations
 from anomaly_ae.autoencoders import Autoencoder, build_autoencoder, find_autoencoder, require_room
+from anomaly_ae.autoencoders.folds import latent_size
 from anomaly_ae.autoencoders.inference import pick_device
-from anomaly_ae.autoencoders.tiling import inner_network
-from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.config.run_config import CROSS, RunConfig
 from anomaly_ae.errors import UsageError, one_line
 from anomaly_ae.escaping import times
 from anomaly_ae.images.preprocessing import Preprocessing
@@ -60,12 +60,12 @@ class Experiment:
         network = build_autoencoder(str(config.autoencoder), preprocessing.shape, config).to(device)
         network.begin(config)
         experiment = cls(
-            config=dataclasses.replace(config, latent=inner_network(network).latent_size),
+            config=dataclasses.replace(config, latent=latent_size(network)),
             classes=classes,
             normal=normal,
             preprocessing=preprocessing,
             network=network,
-            scorer=build_scorer(str(config.scorer), config.top_fraction),
+            scorer=build_scorer(str(config.scorer), config.top_fraction, config.folds),
             objective=build_objective(str(config.objective), features),
             augment=build_augmentation(config.augment),
             device=device,
@@ -128,6 +128,14 @@ def check_names(config: RunConfig) -> None:
         raise UsageError(
             f"autoencoder feature-conv and objective features go together alone, and {config.autoencoder} and "
             f"{config.objective} were given; leave {setting('objective')} out"
+        )
+    if config.folds and config.guarantee != CROSS:
+        raise UsageError(f"folds are those of the guarantee cross; name {setting('guarantee', CROSS)}, too")
+    if config.guarantee == CROSS and (config.trim_training or config.contamination):
+        name = "trim_training" if config.trim_training else "contamination"
+        raise UsageError(
+            f"the guarantee cross takes all images for normal, and {setting(name, getattr(config, name))} does not; "
+            "leave one of the two out"
         )
     if ("perceptual" in objectives) == (config.perceptual is None):
         raise UsageError(

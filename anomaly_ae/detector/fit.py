@@ -14,13 +14,14 @@ from torch import Tensor
 from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_images
 from anomaly_ae.calibration.conformal import Calibration, alarms_allowed, p_value_levels
-from anomaly_ae.config.run_config import LOCATION_FIELDS, RunConfig
+from anomaly_ae.config.run_config import LOCATION_FIELDS, MARGINAL, RunConfig
 from anomaly_ae.datasets.splits import Split
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.statistics import Profile
 from anomaly_ae.scorers import Scorer
+from anomaly_ae.scorers.folds import FoldScorer, map_part
 from anomaly_ae.scorers.scorer import ImageBatches, sample
 from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.training import Epoch, Training, train_epochs
@@ -53,7 +54,8 @@ def fit(
 ) -> Detector:
     """Train the experiment's network, fit its scorer, and calibrate.
 
-    images: by part of the split: "fit", "validation" and "calibration", at the network's size
+    images: by part of the split: "fit", "validation" and "calibration", at the network's size; with the guarantee
+        cross as `in_folds` has them
     Raises `TrainingError`, and `CalibrationError` when there are too few calibration images for the target rate.
     """
     network = train_network(experiment, images["fit"].images, images["validation"].images, callbacks)
@@ -110,8 +112,11 @@ def make_detector(
     config, calibrating = experiment.config, images["calibration"]
     trained_on = images["fit"].images, images["validation"].images
     scorer = fit_scorer(experiment.scorer, network, *trained_on, config.trim_training)
+    pairs = held_out(network, scorer, calibrating)
+    scores = torch.cat([map_images(own, part.images, judge.score, ()) for own, judge, part in pairs])
+    names = tuple(name for _, _, part in pairs for name in part.names or ())
     calibration = Calibration(
-        map_images(network, calibrating.images, scorer.score, ()), config.target_fpr, names=calibrating.names
+        scores, config.target_fpr, config.guarantee or MARGINAL, names=names or None, folds=config.folds or 0
     )
     anywhere = {name: getattr(RunConfig(), name) for name in LOCATION_FIELDS}
     detector = Detector(
@@ -125,17 +130,44 @@ def make_detector(
         split=split,
         profile=Profile.of(images["fit"].images),
     )
-    return dataclasses.replace(detector, heat_level=_heat_level(detector, calibrating.images))
+    return dataclasses.replace(detector, heat_level=_heat_level(pairs, config.target_fpr))
 
 
-def _heat_level(detector: Detector, images: Tensor) -> float | None:
+Judged = tuple[Autoencoder, Scorer, ImageSet]
+
+
+def held_out(network: Autoencoder, scorer: Scorer, calibrating: ImageSet) -> list[Judged]:
+    """Networks and scorers with the calibration images that they have not learned from: of folds each its own, but
+    for the few images that are in none.
+    """
+    if not isinstance(scorer, FoldScorer):
+        return [(network, scorer, calibrating)]
+    learned = network.learners(len(calibrating))
+    unseen = [~torch.isin(torch.arange(len(calibrating)), rows) for _, rows in learned]
+    return [
+        (own, part, calibrating.take(torch.nonzero(rows).flatten()))
+        for (own, _), part, rows in zip(learned, scorer.parts, unseen, strict=True)
+    ]
+
+
+def in_folds(images: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
+    """Images by part of a split, as they are for the guarantee cross: those of fit and calibration are both."""
+    both = images["fit"].joined(images["calibration"])
+    return {**images, "fit": both, "calibration": both}
+
+
+def _heat_level(pairs: Sequence[Judged], target_fpr: float) -> float | None:
     """What the heat maps of no more calibration images exceed than the target rate allows; None without maps."""
-    if detector.map_scorer is None:
-        return None
-    images = images[sample(len(images), REFERENCES)]
-    maps = map_images(detector.network, images, detector.map_scorer.anomaly_map, detector.preprocessing.shape[1:])
-    rank = max(1, alarms_allowed(p_value_levels(len(images)), detector.calibration.target_fpr))
-    return float(maps.flatten(1).amax(dim=1).topk(rank).values[-1])
+    highest = list[Tensor]()
+    for network, scorer, calibrating in pairs:
+        if (mapping := map_part(scorer)) is None:
+            return None
+        images = calibrating.images[sample(len(calibrating), REFERENCES // len(pairs))]
+        maps = map_images(network, images, mapping.anomaly_map, tuple(images.shape[2:]))
+        highest.append(maps.flatten(1).amax(dim=1))
+    count = sum(map(len, highest))
+    rank = max(1, alarms_allowed(p_value_levels(count), target_fpr))
+    return float(torch.cat(highest).topk(rank).values[-1])
 
 
 def fit_scorer(
@@ -147,6 +179,10 @@ def fit_scorer(
     Raises `UsageError` when the network's outputs lack what it needs, `NotImplementedError` when the scorer could not
     be loaded again, or its scores are none.
     """
+    if isinstance(scorer, FoldScorer):
+        for (own, rows), part in zip(network.learners(len(fit_images)), scorer.parts, strict=True):
+            fit_scorer(part, own, take_rows(fit_images, rows), validation)
+        return scorer
     if trim_fraction and len(fit_images) > 1:
         fit_images = take_rows(fit_images, _usual(scorer, network, fit_images, validation, trim_fraction))
     with torch.inference_mode(), exact_float32(next(network.parameters()).device.type):

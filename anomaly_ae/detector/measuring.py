@@ -178,7 +178,9 @@ def measure_scorers(
     for name in names:
         started = time.perf_counter()
         both = trained_on["fit"].images, trained_on["validation"].images
-        scorer = fit_scorer(build_scorer(name), detector.network, *both, detector.config.trim_training)
+        scorer = fit_scorer(
+            build_scorer(name, folds=detector.config.folds), detector.network, *both, detector.config.trim_training
+        )
         values = map_images(detector.network, test.images, scorer.score, ()).numpy()
         seconds = time.perf_counter() - started
         other = dataclasses.replace(detector, scorer=scorer)

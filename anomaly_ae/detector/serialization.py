@@ -17,9 +17,9 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder, build_autoencoder, require_room
-from anomaly_ae.calibration.conformal import CHOSEN, GUARANTEES, TAIL
+from anomaly_ae.calibration.conformal import CHOSEN
 from anomaly_ae.calibration.tail import Tail
-from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.config.run_config import CROSS, GUARANTEES, TAIL, RunConfig
 from anomaly_ae.datasets.splits import SplitRecord
 from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, ModelNotFound, StorageError, one_line
 from anomaly_ae.images.preprocessing import Preprocessing
@@ -27,6 +27,7 @@ from anomaly_ae.images.statistics import Profile
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
 from anomaly_ae.storage.atomic import restore, sha256
 from anomaly_ae.storage.schema import (
+    Count,
     Digest,
     Mismatch,
     OneOf,
@@ -41,7 +42,7 @@ from anomaly_ae.storage.schema import (
     read_json,
 )
 
-DETECTOR_FORMAT = 6
+DETECTOR_FORMAT = 7
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 NETWORK, SCORER, SPLIT = "network.", "scorer.", "split."
 SCORES, SCORED_NAMES = "calibration.scores", "calibration.names"
@@ -57,9 +58,15 @@ class CalibrationRecord:
     target_fpr: Share
     threshold: float
     images: Positive
+    folds: Count
     tail: Tail | None
 
     def __post_init__(self) -> None:
+        in_folds = self.guarantee == CROSS or (self.guarantee in CHOSEN and self.folds > 0)
+        if in_folds != (self.folds > 0) or (in_folds and self.images % self.folds):
+            raise Mismatch(
+                f"the guarantee {self.guarantee} does not go with {self.folds} folds of {self.images} images"
+            )
         if (self.tail is None) == (self.guarantee == TAIL):
             raise Mismatch(f"the guarantee {self.guarantee} goes {'with' if self.tail is None else 'without'} a tail")
 
@@ -176,7 +183,7 @@ def _build(record: DetectorRecord, header: Specs) -> tuple[Autoencoder, Scorer, 
     }
     check_tensors({name: spec for name, spec in header.items() if name.startswith(NETWORK)}, expected)
     network = record.build_network().eval()
-    scorer = build_scorer(str(record.config.scorer), record.config.top_fraction)
+    scorer = build_scorer(str(record.config.scorer), record.config.top_fraction, record.config.folds)
     with torch.inference_mode():
         outputs = network.outline(record.preprocessing.shape)
         for part in scorer.iter_parts():

@@ -32,6 +32,11 @@ class ImageSet:
         names = None if self.names is None else tuple(self.names[i] for i in indices.tolist())
         return ImageSet(take_rows(self.images, indices), self.labels[indices], names)
 
+    def joined(self, other: "ImageSet") -> "ImageSet":
+        """These images and those of another set, in that order."""
+        names = None if self.names is None or other.names is None else self.names + other.names
+        return ImageSet(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]), names)
+
     def hashes(self) -> Tensor:
         """A number for the pixels of each image, int64 (N,): equal for equal images, and hardly ever for others."""
         return hash_rows(self.images)

@@ -130,9 +130,13 @@ def check_detector(detector: Detector) -> None:
 
 def converted(detector: Detector, kind: torch.dtype = torch.float32) -> Detector:
     """The same detector on the CPU, of floating-point numbers of that kind."""
-    scorer, state = build_scorer(str(detector.config.scorer), detector.config.top_fraction), detector.scorer.state()
+    config = detector.config
+    scorer = build_scorer(str(config.scorer), config.top_fraction, config.folds)
     scorer.load_state(
-        {name: value.to("cpu", kind if value.is_floating_point() else value.dtype) for name, value in state.items()}
+        {
+            name: value.to("cpu", kind if value.is_floating_point() else value.dtype)
+            for name, value in detector.scorer.state().items()
+        }
     )
     return dataclasses.replace(
         detector, network=copy.deepcopy(detector.network).to("cpu", kind).eval(), scorer=scorer

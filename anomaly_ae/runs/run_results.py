@@ -22,8 +22,9 @@ class TrainResult(Printed):
 
     Losses are by the objective, the validation loss that of the best epoch, whose weights are kept. `train_mse` and
     `validation_mse` are the mean squared reconstruction errors of those weights, of images in [0, 1]; on the scale
-    that the network works on inside they are `span`² times as large. `smallest_rate` is the smallest false-alarm
-    rate that so many calibration images can hold; `threshold_warning` says in words which of them look odd, if any.
+    that the network works on inside they are `span`² times as large. `guarantee` is how the threshold holds its
+    rate, in words, and `proven_fpr` what is proven of it. `smallest_rate` is the smallest false-alarm rate that so
+    many calibration images can hold; `threshold_warning` says in words which of them look odd, if any.
     """
 
     run_id: str
@@ -43,6 +44,8 @@ class TrainResult(Printed):
     threshold: float
     target_fpr: float
     calibration_images: int
+    guarantee: str
+    proven_fpr: float | None
     smallest_rate: float
     threshold_warning: str | None
     odd_normals: "OddNormals | None"

@@ -6,6 +6,7 @@ from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers.alignment import AlignedNeighbors
 from anomaly_ae.scorers.baselines import IsolationForest, OneClassSVM, PrincipalComponents
 from anomaly_ae.scorers.combination import Combination
+from anomaly_ae.scorers.folds import fold_scorer
 from anomaly_ae.scorers.neighbors import FeatureNeighbors, LatentNeighbors, PixelNeighbors
 from anomaly_ae.scorers.patches import PatchNeighbors
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, NegativeELBO, RelativeError, SquaredError
@@ -71,11 +72,14 @@ def find_scorers(name: str, top_fraction: float | None) -> list[type[Scorer]]:
     return scorers
 
 
-def build_scorer(name: str, top_fraction: float | None = None) -> Scorer:
+def build_scorer(name: str, top_fraction: float | None = None, folds: int | None = None) -> Scorer:
     """The scorer called `name`; names joined by `+` are combined. Raises `UnknownName`, `UsageError`.
 
     top_fraction: of the heat map, whose highest values are the score, in place of each scorer's own
+    folds: of the network that it scores by
     """
+    if folds:
+        return fold_scorer([build_scorer(name, top_fraction) for _ in range(folds)])
     built = [kind() for kind in find_scorers(name, top_fraction)]
     for each in built:
         if top_fraction and isinstance(each, MapScorer) and _is_top_mean(type(each)):

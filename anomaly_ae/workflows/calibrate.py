@@ -10,18 +10,15 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.calibration.conformal import (
-    CONDITIONAL,
     DETECT,
-    MARGINAL,
     SMALLEST_RATE,
-    TAIL,
     Calibration,
     smallest_rate,
     threshold_that_finds,
 )
 from anomaly_ae.calibration.drift import measure_drift
 from anomaly_ae.calibration.odd import odd_normals
-from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.config.run_config import CONDITIONAL, CROSS, MARGINAL, TAIL, RunConfig
 from anomaly_ae.datasets.builtin import DATASETS
 from anomaly_ae.datasets.catalogue import normal_there, open_data, whole_name
 from anomaly_ae.datasets.copies import one_of_each
@@ -319,5 +316,7 @@ def _result(
 def smallest_rates(calibration: Calibration) -> dict[str, float]:
     """By guarantee, the smallest false-alarm rate that these images can hold; `tail` where one can be fitted."""
     count = len(calibration.scores)
+    if calibration.folds:
+        return {CROSS: smallest_rate(count, CROSS)}
     rates = {MARGINAL: smallest_rate(count), CONDITIONAL: smallest_rate(count, CONDITIONAL, calibration.confidence)}
     return rates | ({TAIL: SMALLEST_RATE} if calibration.can_have_tail else {})

@@ -16,6 +16,7 @@ from anomaly_ae.datasets.layout_texts import TO_MEASURE
 from anomaly_ae.datasets.splits import Part
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation, Missed, ScorerRow
+from anomaly_ae.detector.fit import in_folds
 from anomaly_ae.detector.measuring import (
     class_names,
     map_defects,
@@ -87,7 +88,8 @@ def evaluate(
         recorded = _recorded(detector, data)
     if others:
         own_data = data if recorded else open_data(detector.config.dataset, run.data_dir() if run else None)
-        known = {part: detector.take(part, own_data) for part in ("fit", "validation")}
+        known = {part: detector.take(part, own_data) for part in ("fit", "validation", "calibration")}
+        known = in_folds(known) if detector.config.folds else known
     detector, test = (detector, recorded) if recorded else _others_test(detector, data)
     own = detector.calibration
     changes = own.changes(target_fpr, guarantee, confidence)

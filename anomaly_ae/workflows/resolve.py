@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,15 +12,17 @@ from typing import Any
 import torch
 
 from anomaly_ae.autoencoders import Shape, find_autoencoder, image_size
+from anomaly_ae.autoencoders.folds import fold_count
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.calibration.conformal import images_needed, require_enough, smallest_rate
-from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
 from anomaly_ae.datasets.catalogue import Data, normal_classes, open_data, whole_name
 from anomaly_ae.datasets.copies import find_copies
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.splits import SPLIT_PARTS, Split, split_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment, check_names, fill_defaults
+from anomaly_ae.detector.fit import in_folds
 from anomaly_ae.errors import ModelError, UsageError, one_line
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.decode import LARGEST_PICTURE
@@ -34,6 +37,8 @@ from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.schema import parse
 from anomaly_ae.training import epoch_count
 from anomaly_ae.workflows.find_model import find_model
+
+FEW_SET_ASIDE = 60  # images for the threshold, fewer of which are few
 
 
 @dataclass(frozen=True)
@@ -69,15 +74,20 @@ def resolve(
     is_begun = isinstance(data, PictureData) and "pictures" in begun
     view = View.of_record(begun) if is_begun else View.find(config, data)
     features = _features(perceptual, view.preprocessing, device)
+    division = Division.of_record(begun, data, view, config.folds) if is_begun else Division.draw(config, data, view)
+    guarantee = CROSS if division.folds else config.guarantee or MARGINAL
+    config = dataclasses.replace(config, guarantee=guarantee, folds=division.folds)
     experiment = Experiment.build(config, view.preprocessing, view.classes, view.normal, features)
-    division = Division.of_record(begun, data, view) if is_begun else Division.draw(config, data, view)
     images = {part: division.take(part) for part in SPLIT_PARTS}
     split = division.split.with_hashes(images)
+    if config.folds:
+        images = in_folds(images)
+    trained_on = experiment.network.learners(experiment.network.copies * len(images["fit"]))[0][1]
     intensity = view.preprocessing.intensity
     config = dataclasses.replace(
         experiment.config,
         intensity=None if intensity is None else intensity.setting,
-        epochs=epoch_count(experiment.config, experiment.network.copies * len(split.fit.indices)),
+        epochs=epoch_count(experiment.config, len(trained_on)),
     )
     record = dict(begun) if is_begun else division.record(split)
     return dataclasses.replace(experiment, config=config), TrainingData(split, images, record)
@@ -122,6 +132,7 @@ class View:
 class Division:
     """The images of a training, and which of them go where.
 
+    folds:    of the guarantee cross, which is taken then
     files:    how many there were
     left_out: what is used for nothing, each with the reason
     """
@@ -129,6 +140,7 @@ class Division:
     dataset: Dataset
     view: View
     split: Split
+    folds: int | None = None
     files: int = 0
     left_out: tuple[str, ...] = ()
 
@@ -141,23 +153,37 @@ class Division:
         copies = find_copies(dataset, normal)
         for line in copies.about:
             logger.info(line)
-        needed = images_needed(config.target_fpr)
-        split = split_dataset(dataset, normal, config.seed, config.contamination, needed, copies)
-        require_enough(len(split.calibration.indices), config.target_fpr, most=split.most_calibration)
-        rate = smallest_rate(len(split.calibration.indices))
-        logger.info(f"{split.about(dataset, normal)}; false-alarm rates from {rate:g} on are possible")
+        divide = partial(split_dataset, dataset, normal, config.seed, config.contamination, copies=copies)
+        guarantee, folds = config.guarantee or MARGINAL, None
+        split = divide(0 if guarantee == CROSS else images_needed(config.target_fpr, guarantee))
+        if config.guarantee is None and _asks_for_folds(config, split):
+            aside = len(split.calibration.indices)
+            logger.info(
+                f"{counted(aside, 'normal image')} set aside would be few for the threshold: with guarantee cross "
+                f"all are learned from, and scored in turn; {setting('guarantee', MARGINAL)} sets them aside"
+            )
+            guarantee, split = CROSS, divide(0)
+        if guarantee == CROSS:
+            folds = _folds(config, split)
+            count = split.trainable // folds * folds
+            require_enough(count, config.target_fpr, CROSS)
+        else:
+            count = len(split.calibration.indices)
+            require_enough(count, config.target_fpr, guarantee, most=split.most_calibration)
+        rate = smallest_rate(count, guarantee)
+        logger.info(f"{split.about(dataset, normal, folds)}; false-alarm rates from {rate:g} on are possible")
         files = len(data.listing) if isinstance(data, PictureData) else 0
-        return cls(dataset, view, split, files, (*dataset.left_out, *copies.names(dataset)))
+        return cls(dataset, view, split, folds, files, (*dataset.left_out, *copies.names(dataset)))
 
     @classmethod
-    def of_record(cls, record: Mapping[str, Any], data: Data, view: View) -> "Division":
+    def of_record(cls, record: Mapping[str, Any], data: Data, view: View, folds: int | None = None) -> "Division":
         """The one that `record` made a record of, with its own pictures alone. Raises `ModelError`."""
         with _of_record():
             split = Split.of_pictures(record["parts"], record["pictures"], record["copies"])
             before = int(record["files"])
         if isinstance(data, PictureData) and (more := len(data.listing) - before) > 0:
             logger.info(f"{counted(more, 'file')} more than when this training began in {data.name}: not used")
-        return cls(data.load(view.preprocessing, split.names()), view, split)
+        return cls(data.load(view.preprocessing, split.names()), view, split, folds)
 
     def take(self, part: str) -> ImageSet:
         """The images of a part as the detector sees them. Raises `DataChanged`."""
@@ -181,6 +207,28 @@ class Division:
             "left_out": list(self.left_out),
             **(more if pictures else {}),
         }
+
+
+def _asks_for_folds(config: RunConfig, split: Split) -> bool:
+    """Whether the images that are set aside are few, and folds would cost little."""
+    plain = not (split.groups or config.trim_training or config.contamination or config.tile)
+    few = len(split.calibration.indices) < FEW_SET_ASIDE
+    return plain and few and find_autoencoder(str(config.autoencoder)).cheap_folds
+
+
+def _folds(config: RunConfig, split: Split) -> int:
+    """Into how many folds the images are divided that are learned from. Raises `UsageError` where they cannot be."""
+    if split.groups:
+        raise UsageError(
+            f"the guarantee cross is for images that are each for itself, and these are of {split.groups:,} parts or "
+            f"patients, whose images stay together; leave {setting('guarantee', CROSS)} out"
+        )
+    folds = config.folds or fold_count(split.trainable)
+    if folds > split.trainable:
+        raise UsageError(
+            f"{counted(split.trainable, 'image')} cannot be divided into {folds} folds; leave {setting('folds')} out"
+        )
+    return folds
 
 
 @contextmanager

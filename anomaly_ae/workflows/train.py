@@ -237,7 +237,8 @@ class Progress(Callback):
     def __init__(self, run: RunFolder, experiment: Experiment, images: Mapping[str, ImageSet]) -> None:
         self.run, self.experiment, self.count = run, experiment, len(images["fit"])
         self.total, self.shown = int(experiment.config.epochs or 1), ExitStack()
-        self.trained_on = self.count * experiment.network.copies
+        learners = experiment.network.learners(self.count * experiment.network.copies)
+        self.trained_on = sum(len(own) for _, own in learners)
         self.display: Display = Silent()
 
     def on_start(self, training: Training) -> None:
@@ -294,7 +295,9 @@ def _result(
         threshold=detector.threshold,
         target_fpr=detector.calibration.target_fpr,
         calibration_images=len(detector.calibration.scores),
-        smallest_rate=smallest_rate(len(detector.calibration.scores)),
+        guarantee=detector.calibration.method,
+        proven_fpr=detector.calibration.proven_fpr,
+        smallest_rate=smallest_rate(len(detector.calibration.scores), detector.calibration.guarantee),
         threshold_warning=odd.about if odd else None,
         odd_normals=odd,
         device=str(experiment.device),

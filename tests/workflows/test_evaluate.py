@@ -13,8 +13,8 @@ from scipy.special import betaincinv
 from sklearn.metrics import roc_auc_score
 
 import anomaly_ae
-from anomaly_ae.calibration.conformal import DETECT, MANUAL, MARGINAL
-from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.calibration.conformal import DETECT, MANUAL
+from anomaly_ae.config.run_config import MARGINAL, RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import CalibrationError, UsageError

@@ -29,7 +29,7 @@ def trained(result: TrainResult) -> str:
     best = f"validation {result.validation_loss:.5f} (best, epoch {result.best_epoch})"
     images = counted(result.calibration_images, "normal image")
     holds = f"from {images}, which hold rates from {result.smallest_rate:g} ({result.scorer})"
-    rate = f"a false-alarm rate of {result.target_fpr:g} (marginal)"
+    rate = f"a false-alarm rate of {result.target_fpr:g} ({result.guarantee})"
     rows = [
         ("run", result.run_id),
         ("trained", f"{counted(result.epochs, 'epoch')} in {speed}, {result.parameters:,} parameters"),

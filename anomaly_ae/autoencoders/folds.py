@@ -1,0 +1,104 @@
+"""Several autoencoders as one, each trained without one fold of the images: for thresholds from few images."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from anomaly_ae.augmentation.transforms import Augment
+from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Prepared, Shape
+from anomaly_ae.autoencoders.tiling import inner_network
+from anomaly_ae.config.run_config import RunConfig
+
+FEWEST_FOLDS, MOST_FOLDS = 5, 10
+IN_NO_FOLD = -1
+
+
+def fold_count(images: int) -> int:
+    """Into how many folds images are divided: each its own up to ten, else five to ten, as leaves out fewest."""
+    if images <= MOST_FOLDS:
+        return max(2, images)
+    return min(range(FEWEST_FOLDS, MOST_FOLDS + 1), key=lambda folds: (images % folds, -folds))
+
+
+def draw_folds(images: int, folds: int, seed: int) -> Tensor:
+    """The fold of each image, int64 (N,), drawn by the seed. All folds are of one size, which the guarantee asks for;
+    the few images that are over have -1: all learn from them.
+    """
+    size = images // folds
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.full((images,), IN_NO_FOLD)
+    drawn[order[: size * folds]] = torch.arange(folds).repeat_interleave(size)
+    return drawn
+
+
+class FoldAutoencoders(Autoencoder):
+    """K autoencoders of one kind, the k-th of which is trained on all images but those of the k-th fold.
+
+    Its reconstruction is the mean of theirs, its latent has theirs side by side, and its outputs have theirs as
+    `members`.
+    """
+
+    def __init__(self, members: Sequence[Autoencoder], shape: Shape, seed: int) -> None:
+        super().__init__(shape, RunConfig())
+        first = members[0]
+        self.members, self.seed = nn.ModuleList(members), seed
+        self.latent_shape = (len(members), *first.latent_shape)
+        for name in ("span", "objective", "learning_rate", "defects", "batch_size", "steps", "copies"):
+            setattr(self, name, getattr(first, name))
+        # Past `nn.Module`, which would give every weight a second name in the state, and safetensors refuses that.
+        vars(self)["encoder"] = nn.Sequential(SideBySide([member.encoder for member in members]))
+        vars(self)["decoder"] = nn.Sequential(MeanPicture([member.decoder for member in members]))
+
+    def __iter__(self) -> Iterator[Autoencoder]:
+        return iter(self.members)  # type: ignore[arg-type]
+
+    def begin(self, config: RunConfig) -> None:
+        for member in self:
+            member.begin(config)
+
+    def prepare(self, fit: Tensor, validation: Tensor, augment: Augment) -> Prepared:
+        return next(iter(self)).prepare(fit, validation, augment)
+
+    def learners(self, count: int) -> list[tuple[Autoencoder, Tensor]]:
+        drawn = draw_folds(count // self.copies, len(self.members), self.seed).repeat(self.copies)
+        return [(member, torch.nonzero(drawn != fold).flatten()) for fold, member in enumerate(self)]
+
+    def forward(self, images: Tensor) -> Outputs:
+        return _as_one([member(images) for member in self])
+
+    def outline(self, shape: Shape) -> Outputs:
+        return _as_one([member.outline(shape) for member in self])
+
+
+def latent_size(network: Autoencoder) -> int:
+    """The latent dimensions of the network that sees the images, or their tiles; of folds, of each."""
+    return inner_network(next(iter(network)) if isinstance(network, FoldAutoencoders) else network).latent_size
+
+
+def _as_one(outputs: Sequence[Outputs]) -> Outputs:
+    reconstruction = torch.stack([each.reconstruction for each in outputs]).mean(dim=0)
+    return Outputs(reconstruction, torch.cat([each.latent for each in outputs], dim=1), members=tuple(outputs))
+
+
+class SideBySide(nn.Module):
+    """Images (N, C, H, W) to the latents of K encoders side by side, (N, K·D)."""
+
+    def __init__(self, encoders: Sequence[nn.Sequential]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([encoder(images) for encoder in self.encoders], dim=1)
+
+
+class MeanPicture(nn.Module):
+    """Latents side by side, (N, K·D), to the mean of the images that K decoders make of theirs, (N, C, H, W)."""
+
+    def __init__(self, decoders: Sequence[nn.Sequential]) -> None:
+        super().__init__()
+        self.decoders = nn.ModuleList(decoders)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        parts = latents.chunk(len(self.decoders), dim=1)
+        return torch.stack([decoder(part) for decoder, part in zip(self.decoders, parts, strict=True)]).mean(dim=0)

@@ -1,0 +1,69 @@
+import dataclasses
+
+import pytest
+import torch
+
+from anomaly_ae.autoencoders import build_autoencoder
+from anomaly_ae.autoencoders.folds import IN_NO_FOLD, FoldAutoencoders, draw_folds, fold_count
+from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.objectives import build_objective
+from anomaly_ae.training import Training, train_epochs
+
+CONFIG = RunConfig(normal="0", folds=3, guarantee="cross", latent=4, epochs=2, batch_size=8).filled()
+
+
+def network() -> FoldAutoencoders:
+    torch.manual_seed(0)
+    built = build_autoencoder("conv", (1, 8, 8), CONFIG)
+    assert isinstance(built, FoldAutoencoders)
+    return built
+
+
+@pytest.mark.parametrize(
+    ("images", "folds"), [(2, 2), (9, 9), (10, 10), (20, 10), (25, 5), (28, 7), (30, 10), (31, 10), (56, 8)]
+)
+def test_folds_are_as_many_as_leave_out_fewest_images(images: int, folds: int) -> None:
+    assert fold_count(images) == folds
+
+
+@pytest.mark.parametrize(("images", "folds"), [(9, 9), (28, 7), (31, 10), (47, 10)])
+def test_all_folds_are_of_one_size_and_the_rest_is_in_none(images: int, folds: int) -> None:
+    drawn = draw_folds(images, folds, seed=3)
+    counts = drawn[drawn != IN_NO_FOLD].bincount(minlength=folds)
+    assert counts.tolist() == [images // folds] * folds
+    assert int((drawn == IN_NO_FOLD).sum()) == images % folds
+    assert torch.equal(drawn, draw_folds(images, folds, seed=3))
+    assert not torch.equal(drawn, draw_folds(images, folds, seed=4))
+
+
+def test_what_a_network_has_learned_does_not_depend_on_its_own_fold() -> None:
+    images = torch.rand(19, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    drawn = draw_folds(19, 3, CONFIG.seed)
+    other = torch.where((drawn == 1)[:, None, None, None], 1 - images, images)
+    trained = []
+    for each in (images, other):
+        training = Training(network(), CONFIG, build_objective("mse"), lambda batch: batch)
+        list(train_epochs(training, each, images[:4]))
+        trained.append([member.state_dict() for member in training.network.members])  # type: ignore[union-attr]
+    same = [
+        all(torch.equal(value, theirs[name]) for name, value in ours.items())
+        for ours, theirs in zip(*trained, strict=True)
+    ]
+    assert same == [False, True, False]
+
+
+def test_its_outputs_are_those_of_its_members() -> None:
+    folds = network().eval()
+    images = torch.rand(5, 1, 8, 8)
+    outputs = folds(images)
+    alone = [member(images) for member in folds]
+    for member, own in zip(outputs.members, alone, strict=True):
+        assert torch.equal(member.reconstruction, own.reconstruction)
+    assert torch.allclose(outputs.reconstruction, sum(own.reconstruction for own in alone) / 3)
+    assert torch.equal(outputs.latent, torch.cat([own.latent for own in alone], dim=1))
+    assert torch.equal(folds.encode(images)[0], outputs.latent)
+    assert torch.allclose(folds.decode(outputs.latent), outputs.reconstruction, atol=1e-6)
+    assert outputs.first(2).members[0].latent.shape == (2, 4)
+    single = build_autoencoder("conv", (1, 8, 8), dataclasses.replace(CONFIG, folds=None))
+    names = {f"members.{fold}.{name}" for fold in range(3) for name in single.state_dict()}
+    assert folds.state_dict().keys() == names  # each weight once
