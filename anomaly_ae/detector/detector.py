@@ -42,7 +42,7 @@ from anomaly_ae.metrics.ranking import require_numbers
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.renamed import say_renamed
 from anomaly_ae.scorers import MapScorer, Scorer
-from anomaly_ae.scorers.folds import map_part
+from anomaly_ae.scorers.fold_scorer import map_part
 from anomaly_ae.storage.atomic import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.storage.schema import Mismatch
 

@@ -21,7 +21,7 @@ from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.statistics import Profile
 from anomaly_ae.scorers import Scorer
-from anomaly_ae.scorers.folds import FoldScorer, map_part
+from anomaly_ae.scorers.fold_scorer import FoldScorer, map_part
 from anomaly_ae.scorers.scorer import ImageBatches, sample
 from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.training import Epoch, Training, train_epochs

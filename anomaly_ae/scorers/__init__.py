@@ -6,7 +6,7 @@ from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers.alignment import AlignedNeighbors
 from anomaly_ae.scorers.baselines import IsolationForest, OneClassSVM, PrincipalComponents
 from anomaly_ae.scorers.combination import Combination
-from anomaly_ae.scorers.folds import fold_scorer
+from anomaly_ae.scorers.fold_scorer import fold_scorer
 from anomaly_ae.scorers.neighbors import FeatureNeighbors, LatentNeighbors, PixelNeighbors
 from anomaly_ae.scorers.patches import PatchNeighbors
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, NegativeELBO, RelativeError, SquaredError

@@ -74,18 +74,22 @@ def resolve(
     is_begun = isinstance(data, PictureData) and "pictures" in begun
     view = View.of_record(begun) if is_begun else View.find(config, data)
     features = _features(perceptual, view.preprocessing, device)
+    seen = view.preprocessing, view.classes, view.normal, features
+    experiment = Experiment.build(config, *seen)  # what does not go together is said before the images are read
     division = Division.of_record(begun, data, view, config.folds) if is_begun else Division.draw(config, data, view)
     guarantee = CROSS if division.folds else config.guarantee or MARGINAL
-    config = dataclasses.replace(config, guarantee=guarantee, folds=division.folds)
-    experiment = Experiment.build(config, view.preprocessing, view.classes, view.normal, features)
+    if division.folds:
+        config = dataclasses.replace(config, guarantee=guarantee, folds=division.folds)
+        experiment = Experiment.build(config, *seen)
     images = {part: division.take(part) for part in SPLIT_PARTS}
     split = division.split.with_hashes(images)
-    if config.folds:
+    if division.folds:
         images = in_folds(images)
     trained_on = experiment.network.learners(experiment.network.copies * len(images["fit"]))[0][1]
     intensity = view.preprocessing.intensity
     config = dataclasses.replace(
         experiment.config,
+        guarantee=guarantee,
         intensity=None if intensity is None else intensity.setting,
         epochs=epoch_count(experiment.config, len(trained_on)),
     )
