@@ -94,6 +94,16 @@ class Autoencoder(nn.Module, ABC):
         """What it is trained on, of images (N, C, H, W), uint8 or float in [0, 1]."""
         return Prepared(fit, validation, augment)
 
+    def perceive(self, images: Tensor) -> Tensor:
+        """What it makes of images (N, C, H, W) before all that it learns; `forward` takes this in their place."""
+        return images
+
+    def borrow(self, other: "Autoencoder") -> None:
+        """Take another's part that learns nothing for its own, where it has one."""
+
+    def settle(self, prepared: Tensor, rows: Tensor) -> None:
+        """Learn what is reckoned, not trained, of those rows, int64 (M,), of what `prepare` gave."""
+
     def learners(self, count: int) -> "list[tuple[Autoencoder, Tensor]]":
         """The networks that are trained, itself unless it is several as one, and the indices, int64, of those of
         `count` images that each learns from.

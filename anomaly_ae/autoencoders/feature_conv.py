@@ -32,7 +32,7 @@ HIDDEN = 0.2  # share of the features that it has to do without in training, so 
 CROP_PLACES = 16  # places a side of what it is trained on, cut out of the maps at random
 VARIED_COPIES = 4  # of the training images, where they may be varied
 BACKBONE_BATCH = 16  # images at a time
-FAINTEST = 1e-2  # of the variance of whitened features, added to it, so that what hardly varies is not blown up
+FAINTEST = 1e-2  # deviation of a channel, and variance before whitening, so that what hardly varies is not blown up
 
 
 class FeatureAutoencoder(Autoencoder):
@@ -51,6 +51,7 @@ class FeatureAutoencoder(Autoencoder):
     learning_rate = 1e-2
     batch_size = 8
     steps = 150
+    cheap_folds = True
 
     def __init__(self, shape: Shape, config: RunConfig) -> None:
         super().__init__(shape, config)
@@ -71,6 +72,7 @@ class FeatureAutoencoder(Autoencoder):
         self.places, self.depths = places, (depth, small)
         self.encoder = nn.Sequential(
             look,
+            Whitening(depth),
             nn.Dropout(config.dropout or HIDDEN),
             _stage(nn.Conv2d(depth, CODER_WIDTH, 1), config),
             _stage(nn.Conv2d(CODER_WIDTH, CODER_WIDTH, 3, stride=2, padding=1), config),
@@ -96,56 +98,54 @@ class FeatureAutoencoder(Autoencoder):
             nn.Upsample(size=shape[1:], mode="bilinear"),
         )
 
-    @property
-    def look(self) -> "Look":
-        """The encoder's first stage, which learns nothing."""
-        first = self.encoder[0]
-        assert isinstance(first, Look)
-        return first
-
     def begin(self, config: RunConfig) -> None:
-        self.look.backbone.load_pretrained(config.backbone_weights)
+        look: nn.Module = self.encoder[0]
+        if isinstance(look, Look):
+            look.backbone.load_pretrained(config.backbone_weights)
+
+    def borrow(self, other: Autoencoder) -> None:
+        self.encoder[0] = Borrowed(other.encoder[0])
 
     @torch.no_grad()
     def prepare(self, fit: Tensor, validation: Tensor, augment: Augment) -> Prepared:
-        look = self.look
-        look.begin()
-        mean, covariance = _moments([look(as_float(fit[:BACKBONE_BATCH].to(look.device)))])
-        deviation = covariance.diagonal().sqrt().clamp_min(FAINTEST)
-        look.follow(mean, torch.diag(1 / deviation))  # about right, so that float16 holds what follows
+        look = self.encoder[0]
+        assert isinstance(look, Look)
+        look.rescale(as_float(fit[:BACKBONE_BATCH]))
         seen = self._see_all(fit.repeat(self.copies, 1, 1, 1), augment)
-        features = torch.split(seen[:, : self.depths[0]], BACKBONE_BATCH)
-        mean, covariance = _moments(features)
-        mixing = _whitening(covariance)
-        for part in features:
-            part.copy_(_mix(part.float(), mixing, -mixing @ mean))
-        look.follow(mean, mixing)
+        self.settle(seen, torch.arange(len(seen)))
         return Prepared(seen, self._see_all(validation, lambda images: images), _crop)
+
+    @torch.no_grad()
+    def settle(self, prepared: Tensor, rows: Tensor) -> None:
+        whitening = self.encoder[1]
+        assert isinstance(whitening, Whitening)
+        whitening.fit(prepared[:, : self.depths[0]], rows)
 
     def _see_all(self, images: Tensor, augment: Augment) -> Tensor:
         """What the network sees of all images, uint8 or float (N, C, H, W), float16 (N, D + C·16, h, w)."""
         height, width = self.places
         room = room_for((len(images), sum(self.depths), height, 2 * width)).view(torch.float16)
         for part, seen in zip(torch.split(images, BACKBONE_BATCH), torch.split(room, BACKBONE_BATCH), strict=True):
-            seen.copy_(self._see(augment(as_float(part.to(self.look.device)))))
+            device = next(self.parameters()).device
+            seen.copy_(self.perceive(augment(as_float(part.to(device)))))
         return room
 
-    def _see(self, images: Tensor) -> Tensor:
+    def perceive(self, images: Tensor) -> Tensor:
         """Features and small pictures, float (N, D + C·16, h, w), of images (N, C, H, W) in [0, 1]."""
         size = [PIXELS_A_PLACE * side for side in self.places]
         small = functional.interpolate(images, size, mode="area")
-        return torch.cat([self.look(images), functional.pixel_unshuffle(small, PIXELS_A_PLACE)], dim=1)
+        return torch.cat([self.encoder[0](images), functional.pixel_unshuffle(small, PIXELS_A_PLACE)], dim=1)
 
     def encode(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        features: Tensor = self.look(images)
-        latent: Tensor = self.encoder[1:](features)
+        features: Tensor = self.encoder[:2](images)
+        latent: Tensor = self.encoder[2:](features)
         return latent, (features,)
 
     def forward(self, images: Tensor) -> Outputs:
         """images: or what was seen of them"""
-        seen = self._see(images) if images.shape[1:] == self.shape else images
-        features, small = seen[:, : self.depths[0]], seen[:, self.depths[0] :]
-        maps = self.encoder[1:-1](features)  # without flattening, for these may be crops
+        seen = self.perceive(images) if images.shape[1:] == self.shape else images
+        features, small = self.encoder[1](seen[:, : self.depths[0]]), seen[:, self.depths[0] :]
+        maps = self.encoder[2:-1](features)  # without flattening, for these may be crops
         painted = self.decoder[1:-2](maps.detach())
         heads = {
             SEEN: features,
@@ -157,35 +157,68 @@ class FeatureAutoencoder(Autoencoder):
 
 
 class Look(nn.Module):
-    """Images (N, C, H, W) in [0, 1] to the features that a backbone has for each place, whitened by those of the
-    training images, (N, D, h, w).
+    """Images (N, C, H, W) in [0, 1] to the features that a backbone has for each place, (N, D, h, w), each channel
+    about of mean 0 and deviation 1, so that float16 holds them.
     """
 
-    mixing: Tensor
-    offset: Tensor
+    centre: Tensor
+    spread: Tensor
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
         self.backbone = Backbone(backbone)
-        self.register_buffer("mixing", torch.zeros(self.backbone.channels, self.backbone.channels))
-        self.register_buffer("offset", torch.zeros(self.backbone.channels))
+        self.register_buffer("centre", torch.zeros(self.backbone.channels, 1, 1))
+        self.register_buffer("spread", torch.ones(self.backbone.channels, 1, 1))
 
-    @property
-    def device(self) -> torch.device:
-        return self.mixing.device
-
-    def begin(self) -> None:
-        """Give the features as the backbone has them."""
-        self.mixing.copy_(torch.eye(len(self.mixing)))
-        self.offset.zero_()
-
-    def follow(self, mean: Tensor, mixing: Tensor) -> None:
-        """Give from now on what it gave so far, less its mean (D,) and mixed by a matrix (D, D)."""
-        self.offset.copy_(mixing @ (self.offset - mean))
-        self.mixing.copy_(mixing @ self.mixing)
+    def rescale(self, images: Tensor) -> None:
+        """Go by these images."""
+        maps = self.backbone(images.to(self.centre.device))
+        deviation, mean = torch.std_mean(maps, dim=(0, 2, 3))
+        self.centre.copy_(mean[:, None, None])
+        self.spread.copy_(deviation[:, None, None].clamp_min(FAINTEST))
 
     def forward(self, images: Tensor) -> Tensor:
-        return _mix(self.backbone(images), self.mixing, self.offset)
+        features: Tensor = self.backbone(images)
+        return (features - self.centre) / self.spread
+
+
+class Borrowed(nn.Module):
+    """A part of another network, with whose weights its own are saved."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        vars(self)["part"] = part  # past `nn.Module`, which would give every weight a second name
+
+    def forward(self, images: Tensor) -> Tensor:
+        given: Tensor = vars(self)["part"](images)
+        return given
+
+
+class Whitening(nn.Module):
+    """Maps (N, D, h, w) less their mean, and mixed so that over training images no channel varies with another."""
+
+    mixing: Tensor
+    offset: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mixing", torch.zeros(channels, channels))
+        self.register_buffer("offset", torch.zeros(channels))
+
+    def fit(self, maps: Tensor, rows: Tensor) -> None:
+        """Go by those rows, int64 (M,), of maps (N, D, h, w), a few at a time, for there may be many."""
+        count, parts = len(rows) * math.prod(maps.shape[2:]), torch.split(rows, BACKBONE_BATCH)
+        mean = torch.stack([maps[part].float().sum(dim=(0, 2, 3)) for part in parts]).sum(dim=0) / count
+        covariance = torch.zeros_like(self.mixing)
+        for part in parts:
+            values = maps[part].float().permute(0, 2, 3, 1).flatten(0, 2) - mean  # (B·h·w, D)
+            covariance += (values.T @ values / count).to(covariance)
+        variance, directions = torch.linalg.eigh(covariance)
+        self.mixing.copy_((directions / (variance.clamp_min(0) + FAINTEST).sqrt()).T)
+        self.offset.copy_(-self.mixing @ mean.to(covariance))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return functional.conv2d(maps, self.mixing[:, :, None, None], self.offset)
 
 
 class Cut(nn.Module):
@@ -197,28 +230,6 @@ class Cut(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps[:, :, : self.height, : self.width]
-
-
-def _moments(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and covariance (D, D) of the channels, float32, over parts of maps, (B, D, h, w) each."""
-    places = sum(len(part) for part in parts) * math.prod(parts[0].shape[2:])
-    mean = torch.stack([part.float().sum(dim=(0, 2, 3)) for part in parts]).sum(dim=0) / places
-    covariance = torch.zeros(len(mean), len(mean), device=mean.device)
-    for part in parts:
-        rows = part.float().permute(0, 2, 3, 1).flatten(0, 2) - mean  # (B·h·w, D)
-        covariance += rows.T @ rows / places
-    return mean, covariance
-
-
-def _whitening(covariance: Tensor) -> Tensor:
-    """The matrix after which channels of this covariance have none, and a variance of one."""
-    variance, directions = torch.linalg.eigh(covariance)
-    mixing: Tensor = directions / (variance.clamp_min(0) + FAINTEST).sqrt()
-    return mixing.T
-
-
-def _mix(maps: Tensor, mixing: Tensor, offset: Tensor) -> Tensor:
-    return functional.conv2d(maps, mixing[:, :, None, None], offset)
 
 
 def _crop(seen: Tensor) -> Tensor:

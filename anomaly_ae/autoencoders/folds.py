@@ -41,7 +41,9 @@ class FoldAutoencoders(Autoencoder):
 
     def __init__(self, members: Sequence[Autoencoder], shape: Shape, seed: int) -> None:
         super().__init__(shape, RunConfig())
-        first = members[0]
+        first, *others = members
+        for member in others:
+            member.borrow(first)
         self.members, self.seed = nn.ModuleList(members), seed
         self.latent_shape = (len(members), *first.latent_shape)
         for name in ("span", "objective", "learning_rate", "defects", "batch_size", "steps", "copies"):
@@ -53,27 +55,36 @@ class FoldAutoencoders(Autoencoder):
     def __iter__(self) -> Iterator[Autoencoder]:
         return iter(self.members)  # type: ignore[arg-type]
 
+    @property
+    def first(self) -> Autoencoder:
+        """The one that has what all share."""
+        return next(iter(self))
+
     def begin(self, config: RunConfig) -> None:
         for member in self:
             member.begin(config)
 
     def prepare(self, fit: Tensor, validation: Tensor, augment: Augment) -> Prepared:
-        return next(iter(self)).prepare(fit, validation, augment)
+        prepared = self.first.prepare(fit, validation, augment)
+        for member, rows in self.learners(len(prepared.fit)):
+            member.settle(prepared.fit, rows)
+        return prepared
 
     def learners(self, count: int) -> list[tuple[Autoencoder, Tensor]]:
         drawn = draw_folds(count // self.copies, len(self.members), self.seed).repeat(self.copies)
         return [(member, torch.nonzero(drawn != fold).flatten()) for fold, member in enumerate(self)]
 
     def forward(self, images: Tensor) -> Outputs:
-        return _as_one([member(images) for member in self])
+        seen = self.first.perceive(images)
+        return _as_one([member(seen) for member in self])
 
     def outline(self, shape: Shape) -> Outputs:
-        return _as_one([member.outline(shape) for member in self])
+        return _as_one([self.first.outline(shape)] * len(self.members))
 
 
 def latent_size(network: Autoencoder) -> int:
     """The latent dimensions of the network that sees the images, or their tiles; of folds, of each."""
-    return inner_network(next(iter(network)) if isinstance(network, FoldAutoencoders) else network).latent_size
+    return inner_network(network.first if isinstance(network, FoldAutoencoders) else network).latent_size
 
 
 def _as_one(outputs: Sequence[Outputs]) -> Outputs:

@@ -81,7 +81,7 @@ class Experiment:
         for part in self.scorer.iter_parts():
             part.check(outputs)
         try:
-            self.objective(images, outputs)
+            self.objective(images, outputs.members[0] if outputs.members else outputs)
         except RuntimeError as error:
             size = times(self.preprocessing.shape)
             raise UsageError(

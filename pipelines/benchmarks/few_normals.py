@@ -6,8 +6,8 @@ and counts alarms on normal images not drawn and on images of the other classes.
 cross-conformal p-values of Vovk 2015, https://doi.org/10.1007/s10472-013-9368-4, on the same networks: of the
 calibration scores, c are at least what the detector of *their* fold gives the new image, p = (1 + c) / (n + 1),
 proven to hold about 2α (Barber et al. 2021, https://doi.org/10.1214/20-AOS1965, Theorem 4). `memory` is the distance
-to the nearest training image, `autoencoder` the error of the autoencoder conv after 30 steps, of images of at most
-14×14 pixels.
+to the nearest training image, `autoencoder` the error of the autoencoder conv after 30 steps. Larger images are made
+14×14 pixels first.
 
     python pipelines/benchmarks/few_normals.py digits|mnist memory|autoencoder [DRAWS]
 """
@@ -117,7 +117,7 @@ def main(dataset: str, kind: str, draws: str = "200") -> None:
     """Print a table."""
     files = load_dataset(dataset).files
     data, config = files["train"], KINDS[kind]
-    if kind == "autoencoder" and data.images.shape[-1] > SIDE:
+    if data.images.shape[-1] > SIDE:
         data = replace(data, images=Preprocessing(1, SIDE, SIDE).prepare(data.images))
     print(f"{dataset}, {kind} ({config.scorer}), {draws} draws: mean realised rate ± s.e., and detection rate")
     print("n   asked  guarantee  calibrate  proven  realised           detected")

@@ -21,6 +21,8 @@ from anomaly_ae.autoencoders.feature_conv import (
     SEEN,
     SMALL,
 )
+from anomaly_ae.autoencoders.folds import FoldAutoencoders, draw_folds
+from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UnknownName, UsageError
@@ -126,7 +128,7 @@ def test_what_is_prepared_is_what_is_seen_whitened() -> None:
     network = ready()
     images = torch.randint(0, 256, (BACKBONE_BATCH + 3, *SHAPE), dtype=torch.uint8)
     fit, validation, augment = network.prepare(images, images[:4], lambda images: images)
-    rows = fit[:, :176].float().permute(0, 2, 3, 1).flatten(0, 2)
+    rows = network.encoder[1](fit[:, :176].float()).permute(0, 2, 3, 1).flatten(0, 2)
     covariance = rows.T @ rows / len(rows)
     assert rows.mean(dim=0).abs().max() < 0.01
     assert (covariance - covariance.diagonal().diag()).abs().max() < 0.01
@@ -139,6 +141,27 @@ def test_what_is_prepared_is_what_is_seen_whitened() -> None:
     for head in (SEEN, RESTORED, SMALL, PAINTED):
         assert torch.allclose(direct.heads[head], cached.heads[head], atol=0.1), head
     assert direct.reconstruction.shape == (4, *SHAPE)
+
+
+def test_networks_of_folds_share_what_learns_nothing_and_whiten_by_their_own_images() -> None:
+    torch.manual_seed(0)
+    config = RunConfig(autoencoder="feature-conv", folds=2, guarantee="cross", augment="flips").filled()
+    folds = build_autoencoder("feature-conv", SHAPE, config)
+    assert isinstance(folds, FoldAutoencoders)
+    folds.begin(config)
+    assert not any(name.startswith("members.1.encoder.0") for name in folds.state_dict())
+    images = torch.randint(0, 256, (6, *SHAPE), dtype=torch.uint8)
+    images[draw_folds(6, 2, config.seed) == 0] //= 4
+    fit = folds.prepare(images, images[:2], lambda images: images).fit
+    assert len(fit) == 24
+    for member, rows in folds.learners(len(fit)):
+        own = member.encoder[1](fit[rows, :176].float())
+        assert own.mean(dim=(0, 2, 3)).abs().max() < 0.01
+    with torch.inference_mode():
+        given = as_float(images)
+        together = folds.eval()(given)
+        for member, outputs in zip(folds, together.members, strict=True):
+            assert torch.allclose(member(given).latent, outputs.latent, atol=1e-4)
 
 
 def test_varied_images_are_looked_at_several_times() -> None:
