@@ -276,9 +276,9 @@ def _train(
             batch = training.augment(as_float(_seen(images[chosen].to(device), config)))  # (B, C, h, w) in [0, 1]
             outputs = _forward(learner, corrupt(batch), config.precision)
             loss = training.objective(*best_fitting(batch, outputs, trimmed))
-            network.zero_grad()  # and another learner's gradients are None, so that it stays as it is
             torch.autograd.backward(loss)
             optimizer.step(training.rate_at((number - 1) * batches + i, total * batches))
+            learner.zero_grad()  # now, for another that has gradients would be changed by its next step, too
             loss_sum += loss.detach() / len(learners)
             shown += len(batch)
         if (i + 1) % SHOW_EVERY == 0 or i + 1 == batches:

@@ -153,7 +153,8 @@ class FeatureAutoencoder(Autoencoder):
             SMALL: small,
             PAINTED: painted,
         }
-        return Outputs(self.decoder[-2:](painted), maps.flatten(1), (features,), heads)
+        finish = self.decoder[-2:-1] if self.training else self.decoder[-2:]  # the whole picture is for people alone
+        return Outputs(finish(painted), maps.flatten(1), (features,), heads)
 
 
 class Look(nn.Module):
@@ -235,7 +236,8 @@ class Cut(nn.Module):
 def _crop(seen: Tensor) -> Tensor:
     """The same random part of maps (N, D, h, w)."""
     down, right = (int(torch.randint(max(1, side - CROP_PLACES + 1), ())) for side in seen.shape[2:])
-    return seen[:, :, down : down + CROP_PLACES, right : right + CROP_PLACES]
+    crops = seen[:, :, down : down + CROP_PLACES, right : right + CROP_PLACES]
+    return crops.contiguous(memory_format=torch.channels_last)
 
 
 def _stage(convolution: nn.Conv2d, config: RunConfig) -> nn.Sequential:
