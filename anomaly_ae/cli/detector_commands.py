@@ -48,7 +48,12 @@ def train(
     data_dir: DataDir = None,
     preset: Annotated[
         str | None,
-        option("NAME", "fast, default, surface-scratch, or surface, for photos of things.", "preset", *PRESETS),
+        option(
+            "NAME",
+            "fast, default, surface-scratch, surface for photos [auto, by size].",
+            "preset",
+            *PRESETS,
+        ),
     ] = None,
     autoencoder: Annotated[
         str | None, option("NAME", "See: anomaly-ae autoencoders [conv; feature-conv for surface].", "autoencoder")

@@ -27,10 +27,12 @@ GUARANTEES = (MARGINAL, CONDITIONAL, TAIL, CROSS)  # how a threshold holds a rat
 ONE_CYCLE, CONSTANT = "one-cycle", "constant"
 # What a preset fills in where nothing else was said
 PRESET_BASE = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
+AUTO, DEFAULT, SURFACE = "auto", "default", "surface"
 PRESETS: dict[str, dict[str, Any]] = {
+    AUTO: PRESET_BASE | {"scorer": "aligned-knn"},  # until the images are known, see `resolve`
     "fast": PRESET_BASE | {"scorer": "relative+latent-knn"},
-    "default": PRESET_BASE | {"scorer": "aligned-knn"},
-    "surface": {"autoencoder": "feature-conv", "scorer": "feature-error", "augment": "flips+light", "patience": 60},
+    DEFAULT: PRESET_BASE | {"scorer": "aligned-knn"},
+    SURFACE: {"autoencoder": "feature-conv", "scorer": "feature-error", "augment": "flips+light", "patience": 60},
     "surface-scratch": {
         "autoencoder": "repair",
         "scorer": "defect",
@@ -82,7 +84,7 @@ class RunConfig:
     # share of the images in which defects are planted for the network to repair; None: the autoencoder's own
     defects: float | None = field(default=None, metadata=_number(0, 1, text="from 0 to 1"))
     augment: str | None = None  # how training images may be varied and stay normal
-    preset: str = field(default="default", metadata={"choices": tuple(PRESETS)})  # fills in what was left open
+    preset: str = field(default=AUTO, metadata={"choices": tuple(PRESETS)})  # fills in what was left open
     scorer: str | None = None
     # share of the heat map, its highest values, whose mean is the score; None: the scorer's own
     top_fraction: float | None = field(default=None, metadata=_number(1e-6, 1, text="above 0 and at most 1"))

@@ -1,6 +1,7 @@
 """What a training, an evaluation and a detector's work on a few images are shown by."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from anomaly_ae.autoencoders.inference import as_float, draw_latents, interpolat
 from anomaly_ae.calibration.odd import odd_normals
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
+from anomaly_ae.detector.fit import held_out
 from anomaly_ae.detector.measuring import Mapped, class_names, novelty
 from anomaly_ae.errors import DataError
 from anomaly_ae.images.image_set import ImageSet
@@ -57,7 +59,7 @@ def draw_training(
     samples = [("", part.numpy()) for part in torch.split(detector.decode(drawn), SHOWN)]
     losses = [epoch.train_loss for epoch in history], [epoch.validation_loss for epoch in history]
     calibrating = images["calibration"]
-    return draw_odd_normals(detector, calibrating.images, calibrating.names) | {
+    return draw_odd_normals(detector, calibrating) | {
         "loss_curves": Drawing.of("curves.loss_curves", *losses),
         "reconstructions": Drawing.of(
             "image_grids.image_rows",
@@ -74,21 +76,23 @@ def draw_training(
     }
 
 
-def draw_odd_normals(detector: Detector, images: Tensor, names: Sequence[bytes] | None) -> dict[str, Drawing]:
-    """The images of the calibration, (N, C, H, W), that look odd, beside usual ones; nothing where none does.
-
-    names: of their files, if they come from any
-    """
+def draw_odd_normals(detector: Detector, calibrating: ImageSet) -> dict[str, Drawing]:
+    """The images of the calibration that look odd, beside usual ones; nothing where none does."""
     if (odd := odd_normals(detector.calibration)) is None:
         return {}
-    scores, count = detector.score(images), min(len(odd.scores), SHOWN - USUAL_BESIDE)
+    alone = detector.network, detector.scorer, calibrating
+    judged = held_out(*alone) if detector.calibration.folds else [alone]
+    scores = torch.cat([map_images(network, part.images, scorer.score, ()) for network, scorer, part in judged])
+    ordered = reduce(ImageSet.joined, [part for *_, part in judged])
+    images, count = ordered.images, min(len(odd.scores), SHOWN - USUAL_BESIDE)
     order = scores.argsort(descending=True, stable=True)
     chosen = torch.cat([order[:count], order[(len(order) - USUAL_BESIDE) // 2 :][:USUAL_BESIDE]])
     looks = ["odd"] * count + ["usual"] * USUAL_BESIDE
     titles = [f"{look}\nscore {score:.4g}" for look, score in zip(looks, scores[chosen].tolist(), strict=True)]
     shown_of = f" (the first {count} of {len(odd.scores):,})" if count < len(odd.scores) else ""
     heading = f"Normal images that look odd{shown_of}, and {USUAL_BESIDE} usual ones on the right"
-    return {"odd_normals": _detections(detector, images[chosen], _below_files(titles, chosen, names), heading)}
+    titles = _below_files(titles, chosen, ordered.names)
+    return {"odd_normals": _detections(detector, images[chosen], titles, heading)}
 
 
 def _below_files(titles: Sequence[str], chosen: Tensor, names: Sequence[bytes] | None) -> list[str]:

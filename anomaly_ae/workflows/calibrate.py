@@ -27,6 +27,7 @@ from anomaly_ae.datasets.layout_texts import TO_CALIBRATE, say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.folder_words import sense
+from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.reporting.figures.saving import Drawing, write_figures
@@ -273,7 +274,8 @@ def _keep(
             write_csv(run.path / CALIBRATION_SCORES, rows)
         drawn = {"calibration": Drawing.of("distributions.calibration", new.calibration)}
         if normals.images is not None:
-            drawn |= draw_odd_normals(new, normals.images, normals.names)
+            no_labels = torch.zeros(len(normals.images), dtype=torch.int64)
+            drawn |= draw_odd_normals(new, ImageSet(normals.images, no_labels, normals.names))
         write_figures(run.path / "figures", {name: each.draw() for name, each in drawn.items()}, record.name)
         write_json(run.path / "result.json", result.to_dict())
         if parent and (parent.path / EXAMPLE).exists():

@@ -15,7 +15,7 @@ from anomaly_ae.autoencoders import Shape, find_autoencoder, image_size
 from anomaly_ae.autoencoders.folds import fold_count
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.calibration.conformal import images_needed, require_enough, smallest_rate
-from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
+from anomaly_ae.config.run_config import AUTO, CROSS, DEFAULT, MARGINAL, SURFACE, RunConfig
 from anomaly_ae.datasets.catalogue import Data, normal_classes, open_data, whole_name
 from anomaly_ae.datasets.copies import find_copies
 from anomaly_ae.datasets.image_folder import PictureData
@@ -38,6 +38,7 @@ from anomaly_ae.storage.schema import parse
 from anomaly_ae.training import epoch_count
 from anomaly_ae.workflows.find_model import find_model
 
+PHOTO_SIDE, MOST_PHOTOS = 128, 5_000  # pixels of the smaller side from which, and up to how many, pictures are photos
 FEW_SET_ASIDE = 60  # images for the threshold, fewer of which are few
 
 
@@ -63,10 +64,11 @@ def resolve(
     The experiment's config says what was left open: the number of epochs, the latent size, what is black and white,
     and where the data lie.
     """
-    config = fill_defaults(dataclasses.replace(config, dataset=whole_name(config.dataset, config.data_dir)))
-    check_names(config)
+    config = dataclasses.replace(config, dataset=whole_name(config.dataset, config.data_dir))
+    check_names(fill_defaults(config))
     perceptual = _locate_features(config.perceptual, home)
     data = open_data(config.dataset, config.data_dir)
+    config = fill_defaults(_with_preset(config, data))
     config = dataclasses.replace(
         config, normal=config.normal or data.normal or "", data_dir=data.place, perceptual=perceptual
     )
@@ -95,6 +97,24 @@ def resolve(
     )
     record = dict(begun) if is_begun else division.record(split)
     return dataclasses.replace(experiment, config=config), TrainingData(split, images, record)
+
+
+def _with_preset(config: RunConfig, data: Data) -> RunConfig:
+    """The config with the preset that suits the images, where it is to be found; it is said which, for photos."""
+    if config.preset != AUTO:
+        return config
+    choices = ("autoencoder", "scorer", "objective", "tile", "defects", "noise", "masked", "latent")
+    if not isinstance(data, PictureData) or any(getattr(config, name) for name in choices):
+        return dataclasses.replace(config, preset=DEFAULT)
+    learned = data.learning(normal_classes(config.normal or data.normal or "", data))
+    side = min(config.size or learned.shape[1:])
+    if side < PHOTO_SIDE or len(learned.listing) > MOST_PHOTOS:
+        return dataclasses.replace(config, preset=DEFAULT)
+    logger.info(
+        f"preset surface, for photos of {PHOTO_SIDE} pixels a side or more: an autoencoder of what a network trained "
+        f"on photographs sees in them; {setting('preset', DEFAULT)} learns from the pixels alone"
+    )
+    return dataclasses.replace(config, preset=SURFACE)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from anomaly_ae.errors import DataChanged, DataMissing, Interrupted, UsageError
 from anomaly_ae.runs.run_results import TrainResult
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.workflows.train import resume
-from tests.conftest import drawing
+from tests.conftest import Cli, drawing
 
 SIZES = (44, 48, 52)
 Measured = tuple[RunStore, Path, Evaluation]
@@ -298,3 +298,26 @@ def test_very_long_pictures_are_said_with_what_they_cost_and_endless_sizes_refus
         train(home, tmp_path / "set", image_size="60000")
     train(home, tmp_path / "set", preset="fast", epochs=1, image_size="32x16", target_fpr=0.2)
     assert "100% of the pictures have other proportions than 32×16 and are stretched" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("side", "settings", "preset"),
+    [
+        (128, (), "surface"),
+        (127, (), "default"),
+        (128, ("--preset", "default"), "default"),
+        (128, ("--scorer", "mse"), "default"),
+    ],
+)
+def test_photos_get_the_preset_for_photos_unless_settings_say_otherwise(
+    side: int, settings: tuple[str, ...], preset: str, tmp_path: Path, cli: Cli
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 140, side), dtype=np.uint8)
+    for i, each in enumerate(pixels):
+        save(tmp_path / f"photos/{i}.png", each)
+    brief = ("--epochs", "1", "--target-fpr", "0.4", "--no-figures", "--no-tracking", "--json")
+    ended = cli("train", "--dataset", str(tmp_path / "photos"), *settings, *brief)
+    result = ended.json()
+    assert json.loads(Path(result["run_folder"], "config.json").read_text())["preset"] == preset
+    assert ("preset surface, for photos" in ended.err) == (preset == "surface")
+    assert result["guarantee"].startswith("cross" if preset == "surface" else "marginal")
