@@ -146,7 +146,7 @@ class FeatureAutoencoder(Autoencoder):
         seen = self.perceive(images) if images.shape[1:] == self.shape else images
         features, small = self.encoder[1](seen[:, : self.depths[0]]), seen[:, self.depths[0] :]
         maps = self.encoder[2:-1](features)  # without flattening, for these may be crops
-        painted = self.decoder[1:-2](maps.detach())
+        painted = self.decoder[1:-2](maps.detach().contiguous())  # as `decode` has them
         heads = {
             SEEN: features,
             RESTORED: self.restorer[1:](maps),
@@ -219,7 +219,8 @@ class Whitening(nn.Module):
         self.offset.copy_(-self.mixing @ mean.to(covariance))
 
     def forward(self, maps: Tensor) -> Tensor:
-        return functional.conv2d(maps, self.mixing[:, :, None, None], self.offset)
+        # of one layout, so that images and what was perceived of them come to the same bits
+        return functional.conv2d(maps.contiguous(), self.mixing[:, :, None, None], self.offset)
 
 
 class Cut(nn.Module):
@@ -236,8 +237,7 @@ class Cut(nn.Module):
 def _crop(seen: Tensor) -> Tensor:
     """The same random part of maps (N, D, h, w)."""
     down, right = (int(torch.randint(max(1, side - CROP_PLACES + 1), ())) for side in seen.shape[2:])
-    crops = seen[:, :, down : down + CROP_PLACES, right : right + CROP_PLACES]
-    return crops.contiguous(memory_format=torch.channels_last)
+    return seen[:, :, down : down + CROP_PLACES, right : right + CROP_PLACES]
 
 
 def _stage(convolution: nn.Conv2d, config: RunConfig) -> nn.Sequential:
