@@ -214,8 +214,9 @@ class Whitening(nn.Module):
         for part in parts:
             values = maps[part].float().permute(0, 2, 3, 1).flatten(0, 2) - mean  # (B·h·w, D)
             covariance += (values.T @ values / count).to(covariance)
-        variance, directions = torch.linalg.eigh(covariance)
-        self.mixing.copy_((directions / (variance.clamp_min(0) + FAINTEST).sqrt()).T)
+        scale = covariance.diagonal().sqrt().clamp_min(FAINTEST)  # so that it matters not how they are scaled already
+        variance, directions = torch.linalg.eigh(covariance / scale / scale[:, None])
+        self.mixing.copy_((directions / (variance.clamp_min(0) + FAINTEST).sqrt()).T / scale)
         self.offset.copy_(-self.mixing @ mean.to(covariance))
 
     def forward(self, maps: Tensor) -> Tensor:

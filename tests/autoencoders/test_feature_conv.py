@@ -20,6 +20,7 @@ from anomaly_ae.autoencoders.feature_conv import (
     RESTORED,
     SEEN,
     SMALL,
+    Whitening,
 )
 from anomaly_ae.autoencoders.folds import FoldAutoencoders, draw_folds
 from anomaly_ae.autoencoders.inference import as_float
@@ -162,6 +163,17 @@ def test_networks_of_folds_share_what_learns_nothing_and_whiten_by_their_own_ima
         together = folds.eval()(given)
         for member, outputs in zip(folds, together.members, strict=True):
             assert torch.allclose(member(given).latent, outputs.latent, atol=1e-4)
+
+
+def test_whitening_does_not_depend_on_how_channels_are_scaled() -> None:
+    maps, rows = torch.randn(600, 5, 4, 4), torch.arange(600)
+    scaled = maps * torch.tensor([0.1, 0.5, 1.0, 3.0, 20.0])[:, None, None] + 2
+    one, other = Whitening(5), Whitening(5)
+    one.fit(maps, rows)
+    other.fit(scaled, rows)
+    white = one(maps).permute(1, 0, 2, 3).flatten(1)
+    assert torch.allclose(one(maps).abs(), other(scaled).abs(), atol=1e-3)  # but for the directions' signs
+    assert torch.allclose(white.cov(correction=0), torch.eye(5), atol=0.05)
 
 
 def test_varied_images_are_looked_at_several_times() -> None:
