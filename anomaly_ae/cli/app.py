@@ -99,19 +99,8 @@ def show_values(values: Value, as_json: bool, render: Callable[[Value], str]) ->
 
 
 WITHOUT_A_FLAG = (
-    *(
-        "batch_norm",
-        "channels",
-        "contamination",
-        "defects",
-        "dropout",
-        "folds",
-        "masked",
-        "noise",
-        "patience",
-        "perceptual",
-    ),
-    *("precision", "schedule", "steps", "top_fraction", "weight_decay"),
+    *("batch_norm", "channels", "contamination", "defects", "dropout", "folds", "masked", "noise", "patience"),
+    *("perceptual", "precision", "schedule", "steps", "top_fraction", "weight_decay"),
 )
 
 

@@ -48,12 +48,7 @@ def train(
     data_dir: DataDir = None,
     preset: Annotated[
         str | None,
-        option(
-            "NAME",
-            "fast, default, surface-scratch, surface for photos [auto, by size].",
-            "preset",
-            *PRESETS,
-        ),
+        option("NAME", "fast, default, surface-scratch, surface for photos [auto, by size].", "preset", *PRESETS),
     ] = None,
     autoencoder: Annotated[
         str | None, option("NAME", "See: anomaly-ae autoencoders [conv; feature-conv for surface].", "autoencoder")

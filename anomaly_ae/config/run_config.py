@@ -27,11 +27,12 @@ GUARANTEES = (MARGINAL, CONDITIONAL, TAIL, CROSS)  # how a threshold holds a rat
 ONE_CYCLE, CONSTANT = "one-cycle", "constant"
 # What a preset fills in where nothing else was said
 PRESET_BASE = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
+DEFAULT_PRESET = PRESET_BASE | {"scorer": "aligned-knn"}
 AUTO, DEFAULT, SURFACE = "auto", "default", "surface"
 PRESETS: dict[str, dict[str, Any]] = {
-    AUTO: PRESET_BASE | {"scorer": "aligned-knn"},  # until the images are known, see `resolve`
+    AUTO: DEFAULT_PRESET,  # until the images are known, see `resolve`
     "fast": PRESET_BASE | {"scorer": "relative+latent-knn"},
-    DEFAULT: PRESET_BASE | {"scorer": "aligned-knn"},
+    DEFAULT: DEFAULT_PRESET,
     SURFACE: {"autoencoder": "feature-conv", "scorer": "feature-error", "augment": "flips+light", "patience": 60},
     "surface-scratch": {
         "autoencoder": "repair",
