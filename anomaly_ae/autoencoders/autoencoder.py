@@ -94,8 +94,16 @@ class Autoencoder(nn.Module, ABC):
         """What it is trained on, of images (N, C, H, W), uint8 or float in [0, 1]."""
         return Prepared(fit, validation, augment)
 
+    def vary(self, images: Tensor) -> Tensor:
+        """What it and its scorer learn from, of images (N, C, H, W): all of them `copies` times, varied."""
+        return images
+
+    def look(self, images: Tensor) -> Tensor:
+        """What it makes of all images, uint8 or float (N, C, H, W), before all that it learns, (N, …)."""
+        return images
+
     def perceive(self, images: Tensor) -> Tensor:
-        """What it makes of images (N, C, H, W) before all that it learns; `forward` takes this in their place."""
+        """The same of a batch, float (N, C, H, W) in [0, 1]; `forward` takes either in place of images."""
         return images
 
     def borrow(self, other: "Autoencoder") -> None:

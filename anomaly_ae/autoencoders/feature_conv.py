@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomaly_ae.augmentation.transforms import Augment
+from anomaly_ae.augmentation.transforms import Augment, build_augmentation
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Prepared, Shape
 from anomaly_ae.autoencoders.backbone import PACKAGED, PLACE, STAGE_REDUCTIONS, Backbone
 from anomaly_ae.autoencoders.blocks import activation, conv, require_side
-from anomaly_ae.autoencoders.inference import as_float
+from anomaly_ae.autoencoders.inference import as_bytes, as_float
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.storage.memmap import room_for
+from anomaly_ae.storage.memmap import room_for, take_rows
 
 SEEN, RESTORED = (
     "features",
@@ -50,7 +50,7 @@ class FeatureAutoencoder(Autoencoder):
     objective = "features"
     learning_rate = 1e-2
     batch_size = 8
-    steps = 150
+    steps = 75
     cheap_folds = True
 
     def __init__(self, shape: Shape, config: RunConfig) -> None:
@@ -64,6 +64,7 @@ class FeatureAutoencoder(Autoencoder):
                 )
         self.shape = shape
         self.copies = 1 if config.augment in (None, "as-is") else VARIED_COPIES
+        self.augment, self.seed = build_augmentation(config.augment), config.seed
         look = Look(config.backbone or PACKAGED)
         depth, small = look.backbone.channels, shape[0] * PIXELS_A_PLACE**2
         places = tuple(math.ceil(side / PLACE) for side in shape[1:])
@@ -73,7 +74,7 @@ class FeatureAutoencoder(Autoencoder):
         self.encoder = nn.Sequential(
             look,
             Whitening(depth),
-            nn.Dropout(config.dropout or HIDDEN),
+            Hide(config.dropout or HIDDEN),
             _stage(nn.Conv2d(depth, CODER_WIDTH, 1), config),
             _stage(nn.Conv2d(CODER_WIDTH, CODER_WIDTH, 3, stride=2, padding=1), config),
             conv(CODER_WIDTH, self.latent_shape[0]),
@@ -90,7 +91,7 @@ class FeatureAutoencoder(Autoencoder):
         self.decoder = nn.Sequential(
             nn.Unflatten(1, self.latent_shape),
             _stage(conv(self.latent_shape[0], CODER_WIDTH), config),
-            conv(CODER_WIDTH, 4 * small),
+            nn.Conv2d(CODER_WIDTH, 4 * small, 1),
             nn.Sigmoid(),
             nn.PixelShuffle(2),
             Cut(places),
@@ -111,9 +112,9 @@ class FeatureAutoencoder(Autoencoder):
         look = self.encoder[0]
         assert isinstance(look, Look)
         look.rescale(as_float(fit[:BACKBONE_BATCH]))
-        seen = self._see_all(fit.repeat(self.copies, 1, 1, 1), augment)
+        seen = self.look(self.vary(fit))
         self.settle(seen, torch.arange(len(seen)))
-        return Prepared(seen, self._see_all(validation, lambda images: images), _crop)
+        return Prepared(seen, self.look(validation), _crop)
 
     @torch.no_grad()
     def settle(self, prepared: Tensor, rows: Tensor) -> None:
@@ -121,13 +122,25 @@ class FeatureAutoencoder(Autoencoder):
         assert isinstance(whitening, Whitening)
         whitening.fit(prepared[:, : self.depths[0]], rows)
 
-    def _see_all(self, images: Tensor, augment: Augment) -> Tensor:
-        """What the network sees of all images, uint8 or float (N, C, H, W), float16 (N, D + C·16, h, w)."""
-        height, width = self.places
+    @torch.no_grad()
+    def vary(self, images: Tensor) -> Tensor:
+        if self.copies == 1:
+            return images
+        varied = take_rows(images, torch.arange(len(images)).repeat(self.copies))
+        with torch.random.fork_rng([]):
+            torch.manual_seed(self.seed)
+            for part in torch.split(varied[len(images) :], BACKBONE_BATCH):  # the first are left as they are
+                changed = self.augment(as_float(part))
+                part.copy_(as_bytes(changed) if part.dtype == torch.uint8 else changed)
+        return varied
+
+    @torch.no_grad()
+    def look(self, images: Tensor) -> Tensor:
+        """Features and small pictures of all, float16 (N, D + C·16, h, w)."""
+        device, (height, width) = next(self.parameters()).device, self.places
         room = room_for((len(images), sum(self.depths), height, 2 * width)).view(torch.float16)
         for part, seen in zip(torch.split(images, BACKBONE_BATCH), torch.split(room, BACKBONE_BATCH), strict=True):
-            device = next(self.parameters()).device
-            seen.copy_(self.perceive(augment(as_float(part.to(device)))))
+            seen.copy_(self.perceive(as_float(part.to(device))))
         return room
 
     def perceive(self, images: Tensor) -> Tensor:
@@ -137,18 +150,19 @@ class FeatureAutoencoder(Autoencoder):
         return torch.cat([self.encoder[0](images), functional.pixel_unshuffle(small, PIXELS_A_PLACE)], dim=1)
 
     def encode(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        features: Tensor = self.encoder[:2](images)
-        latent: Tensor = self.encoder[2:](features)
+        features: Tensor = self.encoder[0](images)
+        latent: Tensor = self.encoder[1:](features)
         return latent, (features,)
 
     def forward(self, images: Tensor) -> Outputs:
         """images: or what was seen of them"""
         seen = self.perceive(images) if images.shape[1:] == self.shape else images
-        features, small = self.encoder[1](seen[:, : self.depths[0]]), seen[:, self.depths[0] :]
-        maps = self.encoder[2:-1](features)  # without flattening, for these may be crops
+        features, small = torch.split(seen, [*self.depths], dim=1)
+        white = self.encoder[1](features)
+        maps = self.encoder[2:-1](white)  # without flattening, for these may be crops
         painted = self.decoder[1:-2](maps.detach().contiguous())  # as `decode` has them
         heads = {
-            SEEN: features,
+            SEEN: white,
             RESTORED: self.restorer[1:](maps),
             SMALL: small,
             PAINTED: painted,
@@ -222,6 +236,13 @@ class Whitening(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         # of one layout, so that images and what was perceived of them come to the same bits
         return functional.conv2d(maps.contiguous(), self.mixing[:, :, None, None], self.offset)
+
+
+class Hide(nn.Dropout):
+    """Dropout, the same for all maps of a batch, for drawing random numbers takes longer than all else here."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps * super().forward(torch.ones_like(maps[:1])) if self.training else maps
 
 
 class Cut(nn.Module):

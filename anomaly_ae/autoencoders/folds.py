@@ -70,6 +70,12 @@ class FoldAutoencoders(Autoencoder):
             member.settle(prepared.fit, rows)
         return prepared
 
+    def vary(self, images: Tensor) -> Tensor:
+        return self.first.vary(images)
+
+    def look(self, images: Tensor) -> Tensor:
+        return self.first.look(images)
+
     def learners(self, count: int) -> list[tuple[Autoencoder, Tensor]]:
         drawn = draw_folds(count // self.copies, len(self.members), self.seed).repeat(self.copies)
         return [(member, torch.nonzero(drawn != fold).flatten()) for fold, member in enumerate(self)]

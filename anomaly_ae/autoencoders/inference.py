@@ -90,25 +90,31 @@ def interpolate_latents(first: Tensor, last: Tensor, count: int) -> Tensor:
 
 
 @torch.inference_mode()
-def forward_batches(network: Autoencoder, images: Tensor) -> Iterator[tuple[Tensor, Outputs]]:
-    """Batches of images, float (B, C, H, W), and what the network makes of them, on its device, in float32."""
-    for batch, outputs, count in _padded_batches(network, images):
+def forward_batches(
+    network: Autoencoder, images: Tensor, perceived: Tensor | None = None
+) -> Iterator[tuple[Tensor, Outputs]]:
+    """Batches of images, float (B, C, H, W), and what the network makes of them, on its device, in float32.
+
+    perceived: what the network's `look` gave of the images, where it is at hand
+    """
+    for batch, outputs, count in _padded_batches(network, images, perceived=perceived):
         yield batch[:count], outputs.first(count)
 
 
 def _padded_batches(
-    network: Autoencoder, images: Tensor, whole: bool = False
+    network: Autoencoder, images: Tensor, whole: bool = False, perceived: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Outputs, int]]:
     """Batches fixed by position, the last padded, each with the number of images that are real."""
     device = next(network.parameters()).device
     network.eval()
     size = batch_size(*images.shape[-2:])
-    for part in torch.split(images, size) if len(images) else ():
-        missing = (size if whole else padded_count(len(part), *part.shape[-2:])) - len(part)
-        batch = as_float(torch.cat([part, part.new_zeros(missing, *part.shape[1:])]).to(device))
+    given = [images] if perceived is None or perceived is images else [images, perceived]
+    for parts in zip(*(torch.split(each, size) for each in given), strict=True) if len(images) else ():
+        missing = (size if whole else padded_count(len(parts[0]), *images.shape[-2:])) - len(parts[0])
+        batches = [as_float(torch.cat([part, part.new_zeros(missing, *part.shape[1:])]).to(device)) for part in parts]
         with exact_float32(device.type):  # ends before the batch is handed out: who has it does as he likes
-            outputs = network(batch)
-        yield batch, outputs, len(part)
+            outputs = network(batches[-1])
+        yield batches[0], outputs, len(parts[0])
 
 
 _passes, _changed, _lock = 0, ExitStack(), threading.Lock()

@@ -33,7 +33,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     AUTO: DEFAULT_PRESET,  # until the images are known, see `resolve`
     "fast": PRESET_BASE | {"scorer": "relative+latent-knn"},
     DEFAULT: DEFAULT_PRESET,
-    SURFACE: {"autoencoder": "feature-conv", "scorer": "feature-error", "augment": "flips+light", "patience": 60},
+    SURFACE: {
+        "autoencoder": "feature-conv",
+        "scorer": "feature-error+patch-knn",
+        "augment": "flips+light",
+        "patience": 60,
+    },
     "surface-scratch": {
         "autoencoder": "repair",
         "scorer": "defect",

@@ -4,14 +4,15 @@ and nothing printed: who wants to see or keep what happens hands over a `Callbac
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder
+from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_images
 from anomaly_ae.calibration.conformal import Calibration, alarms_allowed, p_value_levels
 from anomaly_ae.config.run_config import LOCATION_FIELDS, MARGINAL, RunConfig
@@ -58,25 +59,28 @@ def fit(
         cross as `in_folds` has them
     Raises `TrainingError`, and `CalibrationError` when there are too few calibration images for the target rate.
     """
-    network = train_network(experiment, images["fit"].images, images["validation"].images, callbacks)
+    with _stage(callbacks, "looking at the images"):
+        learned, validation = images["fit"].images, images["validation"].images
+        prepared = experiment.network.prepare(learned, validation, experiment.augment)
+    network = train_network(experiment, prepared, callbacks)
+    with _stage(callbacks, f"fitting the scorer {experiment.config.scorer}, and calibrating"):
+        return make_detector(experiment, network, images, split, prepared)
+
+
+@contextmanager
+def _stage(callbacks: Sequence[Callback], what: str) -> Iterator[None]:
     with ExitStack() as stages:
         for each in callbacks:
-            stages.enter_context(each.stage(f"fitting the scorer {experiment.config.scorer}, and calibrating"))
-        return make_detector(experiment, network, images, split)
+            stages.enter_context(each.stage(what))
+        yield
 
 
-def train_network(
-    experiment: Experiment, images: Tensor, validation: Tensor, callbacks: Sequence[Callback] = ()
-) -> Autoencoder:
+def train_network(experiment: Experiment, prepared: Prepared, callbacks: Sequence[Callback] = ()) -> Autoencoder:
     """The experiment's network with the weights of its best epoch on the validation images.
 
-    images, validation: uint8, or float in [0, 1], (N, C, H, W)
+    prepared: what its `prepare` gave of images
     """
     network = experiment.network
-    with ExitStack() as stages:
-        for each in callbacks:
-            stages.enter_context(each.stage("looking at the images"))
-        prepared = network.prepare(images, validation, experiment.augment)
     training = Training(network, experiment.config, experiment.objective, prepared.augment)
 
     def advance(count: int, state: str) -> None:
@@ -104,14 +108,20 @@ def _end(callbacks: Sequence[Callback], training: Training, error: BaseException
 
 
 def make_detector(
-    experiment: Experiment, network: Autoencoder, images: Mapping[str, ImageSet], split: Split
+    experiment: Experiment,
+    network: Autoencoder,
+    images: Mapping[str, ImageSet],
+    split: Split,
+    prepared: Prepared | None = None,
 ) -> Detector:
     """A detector of a trained network: its scorer learns from the fit and validation images, its threshold is set by
     the calibration images.
+
+    prepared: what the network's `prepare` gave of the fit and validation images, where it is at hand
     """
     config, calibrating = experiment.config, images["calibration"]
     trained_on = images["fit"].images, images["validation"].images
-    scorer = fit_scorer(experiment.scorer, network, *trained_on, config.trim_training)
+    scorer = fit_scorer(experiment.scorer, network, *trained_on, config.trim_training, prepared)
     pairs = held_out(network, scorer, calibrating)
     scores = torch.cat([map_images(own, part.images, judge.score, ()) for own, judge, part in pairs])
     names = tuple(name for _, _, part in pairs for name in part.names or ())
@@ -171,33 +181,48 @@ def _heat_level(pairs: Sequence[Judged], target_fpr: float) -> float | None:
 
 
 def fit_scorer(
-    scorer: Scorer, network: Autoencoder, fit_images: Tensor, validation: Tensor, trim_fraction: float = 0.0
+    scorer: Scorer,
+    network: Autoencoder,
+    fit_images: Tensor,
+    validation: Tensor,
+    trim_fraction: float = 0.0,
+    prepared: Prepared | None = None,
 ) -> Scorer:
-    """The scorer, fitted to what a network makes of images, uint8 (N, C, H, W).
+    """The scorer, fitted to what a network makes of images, uint8 (N, C, H, W), varied as in its training.
 
     trim_fraction: of the fit images, those that score highest among the others, which it does not get to see
+    prepared: what the network's `prepare` gave of the images, where it is at hand
     Raises `UsageError` when the network's outputs lack what it needs, `NotImplementedError` when the scorer could not
     be loaded again, or its scores are none.
     """
-    if isinstance(scorer, FoldScorer):
-        for (own, rows), part in zip(network.learners(len(fit_images)), scorer.parts, strict=True):
-            fit_scorer(part, own, take_rows(fit_images, rows), validation)
-        return scorer
     if trim_fraction and len(fit_images) > 1:
         fit_images = take_rows(fit_images, _usual(scorer, network, fit_images, validation, trim_fraction))
+        prepared = None
+    varied = network.vary(fit_images)
+    seen = prepared.fit if prepared else network.look(varied)
+    seen_validation = prepared.validation if prepared else network.look(validation)
+    learners, parts = network.learners(len(varied)), scorer.parts if isinstance(scorer, FoldScorer) else [scorer]
+    for (own, rows), part in zip(learners, parts, strict=True):
+        every = len(rows) == len(varied)
+        learned = (varied, seen) if every else (take_rows(varied, rows), take_rows(seen, rows))
+        sets = learned, (validation, seen_validation)
+        _fit_one(part, own, *(ImageBatches(len(each[0]), partial(forward_batches, own, *each)) for each in sets))
+    return scorer
+
+
+def _fit_one(scorer: Scorer, network: Autoencoder, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
     with torch.inference_mode(), exact_float32(next(network.parameters()).device.type):
-        images, outputs = next(iter(forward_batches(network, fit_images[:1])))
+        images, outputs = next(iter(validation_set))
+        images, outputs = images[:1], outputs.first(1)
         for part in scorer.iter_parts():
             part.check(outputs)
-        sets = (ImageBatches(len(each), partial(forward_batches, network, each)) for each in (fit_images, validation))
-        scorer.fit(*sets)
+        scorer.fit(fit_set, validation_set)
         forgotten = scorer.state().keys() - scorer.specs(images, outputs).keys()
         shape = tuple(scorer.score(images, outputs).shape)
     if forgotten:
         raise NotImplementedError(f"the specs of {type(scorer).__name__} lack what it learns: {', '.join(forgotten)}")
-    if shape != (len(images),):
+    if shape != (1,):
         raise NotImplementedError(f"the scores of {type(scorer).__name__} have the shape {shape}, and not (N,)")
-    return scorer
 
 
 def _usual(

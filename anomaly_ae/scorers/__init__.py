@@ -10,7 +10,7 @@ from anomaly_ae.scorers.fold_scorer import fold_scorer
 from anomaly_ae.scorers.neighbors import FeatureNeighbors, LatentNeighbors, PixelNeighbors
 from anomaly_ae.scorers.patches import PatchNeighbors
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, NegativeELBO, RelativeError, SquaredError
-from anomaly_ae.scorers.scorer import ImageBatches, MapScorer, Scorer
+from anomaly_ae.scorers.scorer import ImageBatches, MapScorer, PlaceScorer, Scorer
 from anomaly_ae.scorers.surface import ContrastError, DefectProbability, FeatureError, GradientError
 
 __all__ = ["SCORERS", "ImageBatches", "MapScorer", "Scorer", "ScorerEntry", "build_scorer", "find_scorers"]
@@ -89,4 +89,4 @@ def build_scorer(name: str, top_fraction: float | None = None, folds: int | None
 
 def _is_top_mean(kind: type[Scorer]) -> bool:
     """Whether a scorer is the mean of the highest values of its heat map, and nothing of its own."""
-    return issubclass(kind, MapScorer) and kind.score is MapScorer.score
+    return issubclass(kind, MapScorer) and kind.score in (MapScorer.score, PlaceScorer.score)

@@ -1,23 +1,19 @@
 """Several scorers as one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.scorers.scorer import ImageBatches, Scorer
-from anomaly_ae.storage.schema import TensorSpec, prefixed
+from anomaly_ae.scorers.scorer import ImageBatches, Parts, Scorer
+from anomaly_ae.storage.schema import TensorSpec
 
 LEAST_SCORE = 1e-12  # keeps the log of a perfect reconstruction finite
 
 
-class Combination(Scorer):
+class Combination(Parts):
     """`a+b`: mean over the parts of (log s - μ) / σ, with μ and σ those of log s on the validation normals."""
-
-    def __init__(self, parts: Sequence[Scorer]) -> None:
-        super().__init__()
-        self.parts = list(parts)
 
     def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
         for part in self.parts:
@@ -28,10 +24,8 @@ class Combination(Scorer):
 
     def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
         each = (len(self.parts),)
-        specs = {"centre": TensorSpec(each), "spread": TensorSpec(each, positive=True)}
-        for i, part in enumerate(self.parts):
-            specs |= prefixed(f"{i}.", part.specs(images, outputs))
-        return specs
+        own = {"centre": TensorSpec(each), "spread": TensorSpec(each, positive=True)}
+        return own | super().specs(images, outputs)
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         standardised = (self._logs(images, outputs) - self.learned["centre"]) / self.learned["spread"]
@@ -44,13 +38,3 @@ class Combination(Scorer):
     def iter_parts(self) -> Iterator[Scorer]:
         for part in self.parts:
             yield from part.iter_parts()
-
-    def state(self) -> dict[str, Tensor]:
-        parts = {f"{i}.{key}": v for i, part in enumerate(self.parts) for key, v in part.state().items()}
-        return self.learned | parts
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        self.learned = {key: value for key, value in state.items() if "." not in key}
-        for i, part in enumerate(self.parts):
-            prefix = f"{i}."
-            part.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

@@ -6,44 +6,26 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.scorers.scorer import MapScorer, Scorer
-from anomaly_ae.storage.schema import TensorSpec, prefixed
+from anomaly_ae.scorers.scorer import MapScorer, Parts, Scorer
 
 
-class FoldScorer(Scorer):
+class FoldScorer(Parts):
     """The lowest of the scores that K scorers give an image, each by the network of its fold: what is anomalous is so
     whichever normal images were learned from. They learn one by one, each without its fold (`fit_scorer`).
 
     Of jackknife-minmax, Barber et al. 2021, https://doi.org/10.1214/20-AOS1965, which has a proven guarantee.
     """
 
-    def __init__(self, parts: Sequence[Scorer]) -> None:
-        super().__init__()
-        self.parts = list(parts)
-
     def check(self, outputs: Outputs) -> None:
         for part in self.parts[0].iter_parts():
             part.check(outputs.members[0])
 
-    def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
-        each = enumerate(zip(self.parts, outputs.members, strict=True))
-        return {
-            name: spec
-            for fold, (part, own) in each
-            for name, spec in prefixed(f"{fold}.", part.specs(images, own)).items()
-        }
+    def seen_by_parts(self, outputs: Outputs) -> Sequence[Outputs]:
+        return outputs.members
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         pairs = zip(self.parts, outputs.members, strict=True)
         return torch.stack([part.score(images, own) for part, own in pairs]).amin(dim=0)
-
-    def state(self) -> dict[str, Tensor]:
-        return {f"{fold}.{name}": v for fold, part in enumerate(self.parts) for name, v in part.state().items()}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        for fold, part in enumerate(self.parts):
-            prefix = f"{fold}."
-            part.load_state({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
 
 
 class FoldMapScorer(FoldScorer, MapScorer):

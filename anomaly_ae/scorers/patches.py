@@ -6,11 +6,11 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.feature_conv import SEEN
+from anomaly_ae.autoencoders.inference import split_batches
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers.neighbors import to_nearest
-from anomaly_ae.scorers.scorer import ImageBatches, MapScorer, sample
-from anomaly_ae.scorers.surface import smooth
+from anomaly_ae.scorers.scorer import ImageBatches, PlaceScorer, sample
 from anomaly_ae.storage.schema import TensorSpec
 
 MAPS, FINEST = 2, 0.3  # feature maps compared: so many, from the first of at most this share of the image's height on
@@ -20,13 +20,14 @@ DIRECTIONS = 32  # random ones, by which they are chosen
 PATCHES_AT_ONCE = 4_096  # patches compared with all of these, so that their distances fit into memory
 
 
-class PatchNeighbors(MapScorer):
-    """`patch-knn`: distance of the features about each pixel to the nearest that any place of a fit image had.
+class PatchNeighbors(PlaceScorer):
+    """`patch-knn`: squared distance of the features about each place to the nearest that any of a fit image had.
 
     Two feature maps of the encoder, of a quarter and an eighth of the image's size, each the mean over 3×3
     neighbours, side by side at the size of the larger, every channel less its mean and divided by its deviation. In
-    the manner of PatchCore, Roth et al. 2022, https://arxiv.org/abs/2106.08265, with features that were learned here,
-    or those that `feature-conv` sees. Of an even sample the patches are remembered that are least like each other.
+    the manner of PatchCore, Roth et al. 2022, https://arxiv.org/abs/2106.08265, with features that were learned here;
+    or those of the backbone of `feature-conv`, four neighbouring ones as one. Of an even sample the patches are
+    remembered that are least like each other.
     """
 
     top_fraction = 0.01
@@ -54,18 +55,12 @@ class PatchNeighbors(MapScorer):
         moments = {"centre": TensorSpec((channels,)), "spread": TensorSpec((channels,), positive=True)}
         return moments | {"memory": TensorSpec(("memories", channels))}
 
-    def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
-        patches = _patches(outputs)
+    def places(self, outputs: Outputs) -> Tensor:
+        patches, memory = _patches(outputs), self.learned["memory"]
         keys = self._standardise(_rows(patches))  # (N·h·w, D)
-        memory = self.learned["memory"]
-        if torch.compiler.is_exporting():  # for any number of keys
-            nearest = to_nearest(keys, memory)
-        else:
-            nearest = torch.cat(
-                [torch.cdist(part, memory).amin(dim=1) for part in torch.split(keys, PATCHES_AT_ONCE)]
-            )
-        maps = nearest.view(-1, 1, *patches.shape[2:])
-        return smooth(functional.interpolate(maps, images.shape[-2:], mode="bilinear")).squeeze(1)
+        parts = split_batches(keys, PATCHES_AT_ONCE)
+        nearest = torch.cat([to_nearest(part, memory) for part in parts])
+        return nearest.square().view(-1, *patches.shape[2:])
 
     def _standardise(self, rows: Tensor) -> Tensor:
         return (rows - self.learned["centre"]) / self.learned["spread"]
@@ -76,7 +71,7 @@ def _patches(outputs: Outputs) -> Tensor:
     height = FINEST * outputs.reconstruction.shape[2]
     maps = [each for each in outputs.features if each.shape[2] <= height][:MAPS] or outputs.features[-1:]
     if SEEN in outputs.heads:
-        return maps[0]  # a mean over neighbours already
+        return functional.avg_pool2d(maps[0], 2, ceil_mode=True)  # of means over neighbours already
     means = [functional.avg_pool2d(each, 3, 1, 1, count_include_pad=False) for each in maps]
     return torch.cat([functional.interpolate(each, means[0].shape[2:], mode="bilinear") for each in means], dim=1)
 

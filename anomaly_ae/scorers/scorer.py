@@ -1,14 +1,15 @@
 """What every scorer is. A score is higher for the more anomalous image, and has no upper bound."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.storage.schema import TensorSpec
+from anomaly_ae.storage.schema import TensorSpec, prefixed
 
 FEWEST_PIXELS = 5  # pixels of a heat map that decide
 MOST_MEMORIES = 20_000  # images of which something is kept, an even sample where there are more
@@ -95,6 +96,50 @@ class MapScorer(Scorer):
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         return top_mean(self.anomaly_map(images, outputs), self.top_fraction)
+
+
+class PlaceScorer(MapScorer):
+    """A map scorer with one value for each place of the feature maps: the score goes by these, and the heat map has
+    them enlarged.
+    """
+
+    @abstractmethod
+    def places(self, outputs: Outputs) -> Tensor:
+        """The value of each place, float32 (N, h, w)."""
+
+    def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+        small = self.places(outputs)[:, None]
+        return functional.interpolate(small, images.shape[-2:], mode="bilinear").squeeze(1)
+
+    def score(self, images: Tensor, outputs: Outputs) -> Tensor:
+        return top_mean(self.places(outputs), self.top_fraction)
+
+
+class Parts(Scorer):
+    """A scorer made of others."""
+
+    def __init__(self, parts: Sequence[Scorer]) -> None:
+        super().__init__()
+        self.parts = list(parts)
+
+    def seen_by_parts(self, outputs: Outputs) -> Sequence[Outputs]:
+        """What each part goes by."""
+        return [outputs] * len(self.parts)
+
+    def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
+        pairs = zip(self.parts, self.seen_by_parts(outputs), strict=True)
+        each = [prefixed(f"{i}.", part.specs(images, own)) for i, (part, own) in enumerate(pairs)]
+        return {name: spec for specs in each for name, spec in specs.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        parts = {f"{i}.{key}": v for i, part in enumerate(self.parts) for key, v in part.state().items()}
+        return self.learned | parts
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.learned = {key: value for key, value in state.items() if "." not in key}
+        for i, part in enumerate(self.parts):
+            prefix = f"{i}."
+            part.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
 
 def top_mean(maps: Tensor, share: float) -> Tensor:

@@ -11,7 +11,7 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.objectives.ssim import blur
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers.neighbors import shrink
-from anomaly_ae.scorers.scorer import ImageBatches, MapScorer
+from anomaly_ae.scorers.scorer import ImageBatches, MapScorer, PlaceScorer
 from anomaly_ae.storage.schema import TensorSpec
 
 TOP = 0.001  # share of the pixels, the highest, whose mean is the score
@@ -35,7 +35,7 @@ class DefectProbability(MapScorer):
         return functional.softplus(outputs.heads[DEFECT]).squeeze(1)
 
 
-class FeatureError(MapScorer):
+class FeatureError(PlaceScorer):
     """`feature-error`: squared error of the features that a network gives back, each channel's divided by
     what it is on the average for the fit images; mean of the highest 0.3 %.
     """
@@ -56,9 +56,8 @@ class FeatureError(MapScorer):
     def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
         return {"usual": TensorSpec((outputs.heads[SEEN].shape[1],), positive=True)}
 
-    def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
-        error = (_squared_errors(outputs) / self.learned["usual"][:, None, None]).mean(dim=1, keepdim=True)
-        return functional.interpolate(error, images.shape[-2:], mode="bilinear").squeeze(1)
+    def places(self, outputs: Outputs) -> Tensor:
+        return (_squared_errors(outputs) / self.learned["usual"][:, None, None]).mean(dim=1)
 
 
 class ContrastError(MapScorer):

@@ -32,15 +32,16 @@ def room_for(shape: Sequence[int]) -> Tensor:
 
 
 def take_rows(images: Tensor, indices: Tensor) -> Tensor:
-    """`images[indices]`, uint8 (M, C, H, W); in a nameless file where they are too many for the memory."""
-    shape = (len(indices), *images.shape[1:])
+    """`images[indices]`, of their type, (M, …); in a nameless file where they are too many for the memory."""
+    content = images.view(torch.uint8)  # of other types the bytes
+    shape = (len(indices), *content.shape[1:])
     if fits_in_memory(shape):
         return images[indices]
     taken = _anonymous_memmap(shape)
     rows = max(1, COPIED // math.prod(shape[1:]))
     for start in range(0, len(indices), rows):
-        taken[start : start + rows] = images[indices[start : start + rows]]
-    return taken
+        taken[start : start + rows] = content[indices[start : start + rows]]
+    return taken.view(images.dtype)
 
 
 def _anonymous_memmap(shape: Sequence[int]) -> Tensor:

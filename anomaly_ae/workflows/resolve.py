@@ -39,7 +39,10 @@ from anomaly_ae.training import epoch_count
 from anomaly_ae.workflows.find_model import find_model
 
 PHOTO_SIDE, MOST_PHOTOS = 128, 5_000  # pixels of the smaller side from which, and up to how many, pictures are photos
-FEW_SET_ASIDE = 60  # images for the threshold, fewer of which are few
+FEW_SET_ASIDE = 60  # images for the threshold, fewer of which are few,
+MOST_FOLDED = (
+    180  # images to learn from and for the threshold, up to which folds are made rather than so many set aside
+)
 
 
 @dataclass(frozen=True)
@@ -180,8 +183,11 @@ class Division:
         divide = partial(split_dataset, dataset, normal, config.seed, config.contamination, copies=copies)
         guarantee, folds = config.guarantee or MARGINAL, None
         split = divide(0 if guarantee == CROSS else images_needed(config.target_fpr, guarantee))
-        if config.guarantee is None and _asks_for_folds(config, split):
-            aside = len(split.calibration.indices)
+        aside = len(split.calibration.indices)
+        is_few = config.guarantee is None and aside < FEW_SET_ASIDE and _has_cheap_folds(config, split)
+        if is_few and split.trainable > MOST_FOLDED:
+            split = divide(FEW_SET_ASIDE)
+        elif is_few:
             logger.info(
                 f"{counted(aside, 'normal image')} set aside would be few for the threshold: with guarantee cross "
                 f"all are learned from, and scored in turn; {setting('guarantee', MARGINAL)} sets them aside"
@@ -233,11 +239,10 @@ class Division:
         }
 
 
-def _asks_for_folds(config: RunConfig, split: Split) -> bool:
-    """Whether the images that are set aside are few, and folds would cost little."""
+def _has_cheap_folds(config: RunConfig, split: Split) -> bool:
+    """Whether folds can be made of the images, and would cost little."""
     plain = not (split.groups or config.trim_training or config.contamination or config.tile)
-    few = len(split.calibration.indices) < FEW_SET_ASIDE
-    return plain and few and find_autoencoder(str(config.autoencoder)).cheap_folds
+    return plain and find_autoencoder(str(config.autoencoder)).cheap_folds
 
 
 def _folds(config: RunConfig, split: Split) -> int:

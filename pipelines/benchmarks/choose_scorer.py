@@ -131,7 +131,7 @@ def areas(data: ImageSet, normal: list[int]) -> dict[str, float]:
 def _trained(fit: Tensor, validation: Tensor) -> Autoencoder:
     config = RunConfig(normal="0", epochs=max(1, round(STEPS / max(1, round(len(fit) / 128)))), patience=1_000)
     experiment = Experiment.build(config, Preprocessing(1, 28, 28), ("normal",), ("normal",))
-    return train_network(experiment, fit, validation)
+    return train_network(experiment, experiment.network.prepare(fit, validation, experiment.augment))
 
 
 def main() -> None:

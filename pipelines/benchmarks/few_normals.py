@@ -76,7 +76,7 @@ def marginal(config: RunConfig, drawn: Draw, rate: float, seed: int) -> Trial:
     parts = split_rows(len(drawn.images), seed, round(1 / rate) - 1)
     fit, validation, aside = (drawn.images[part] for part in parts)
     made = experiment(replace(config, seed=seed), fit)
-    network = train_network(made, fit, validation)
+    network = train_network(made, made.network.prepare(fit, validation, made.augment))
     scorer = fit_scorer(made.scorer, network, fit, validation)
     return Trial(*(map_images(network, each, scorer.score, ()) for each in (aside, drawn.normal, drawn.novel)))
 
@@ -87,7 +87,7 @@ def cross(config: RunConfig, drawn: Draw, seed: int) -> tuple[Trial, Trial]:
     validation, images = drawn.images[:stop], drawn.images[stop:]
     folds = fold_count(len(images))
     made = experiment(replace(config, seed=seed, folds=folds, guarantee=CROSS), images)
-    network = train_network(made, images, validation)
+    network = train_network(made, made.network.prepare(images, validation, made.augment))
     scorer = fit_scorer(made.scorer, network, images, validation)
     calibrating = ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
     judged = held_out(network, scorer, calibrating)

@@ -20,15 +20,18 @@ from anomaly_ae.autoencoders.feature_conv import (
     RESTORED,
     SEEN,
     SMALL,
+    Hide,
     Whitening,
 )
 from anomaly_ae.autoencoders.folds import FoldAutoencoders, draw_folds
 from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.fit import fit_scorer
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.integrations.onnx import export_onnx
 from anomaly_ae.runs.store import RunStore
+from anomaly_ae.scorers import build_scorer
 from anomaly_ae.workflows.train import resume
 
 SHAPE = (3, 40, 48)
@@ -176,10 +179,36 @@ def test_whitening_does_not_depend_on_how_channels_are_scaled() -> None:
     assert torch.allclose(white.cov(correction=0), torch.eye(5), atol=0.05)
 
 
-def test_varied_images_are_looked_at_several_times() -> None:
+def test_network_and_scorer_learn_from_the_images_and_varied_copies() -> None:
     images = torch.randint(0, 256, (3, *SHAPE), dtype=torch.uint8)
-    fit, validation, _ = ready(augment="flips").prepare(images, images, lambda images: images.flip(3))
+    network, state = ready(augment="mirror"), torch.get_rng_state()
+    varied = network.vary(images)
+    assert torch.equal(varied, network.vary(images))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(varied[:3], images)
+    mirrored = [torch.equal(copy, images[i % 3].flip(2)) for i, copy in enumerate(varied)]
+    assert 0 < sum(mirrored) < 9
+    assert all(flipped or torch.equal(varied[i], images[i % 3]) for i, flipped in enumerate(mirrored))
+    fit, validation, _ = network.prepare(images, images, lambda images: images)
     assert (len(fit), len(validation)) == (12, 3)
+    scorer = fit_scorer(build_scorer("patch-knn"), network, images[:1], images)
+    assert len(scorer.state()["memory"]) == 4 * 3 * 3  # places of four copies, each of four of the feature maps'
+
+
+def test_varied_float_images_stay_in_their_range() -> None:
+    images = torch.rand(2, *SHAPE)
+    varied = ready(augment="light").vary(images)
+    assert varied.dtype == torch.float32
+    assert not torch.equal(varied[2:4], images)
+    assert 0 <= float(varied.min()) <= float(varied.max()) <= 1
+
+
+def test_what_is_hidden_is_hidden_in_all_maps_of_a_batch() -> None:
+    hide, maps = Hide(0.3), torch.rand(4, 8, 6, 6) + 1
+    hidden = hide.train()(maps) == 0
+    assert torch.equal(hidden, hidden[:1].expand_as(hidden))
+    assert 0.1 < hidden.float().mean() < 0.5
+    assert torch.equal(hide.eval()(maps), maps)
 
 
 def test_the_picture_teaches_the_features_nothing() -> None:

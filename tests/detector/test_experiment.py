@@ -50,7 +50,11 @@ def test_what_was_not_said_is_the_presets_then_the_autoencoders_own() -> None:
     assert config.defects
     assert fill_defaults(RunConfig(preset="surface-scratch", objective="mse", scorer="mse")).objective == "mse"
     config = fill_defaults(RunConfig(preset="surface"))
-    assert (config.autoencoder, config.objective, config.scorer) == ("feature-conv", "features", "feature-error")
+    assert (config.autoencoder, config.objective, config.scorer) == (
+        "feature-conv",
+        "features",
+        "feature-error+patch-knn",
+    )
     assert (config.batch_size, config.steps) == (8, 150)
     assert fill_defaults(RunConfig(defects=0.25)).defects == 0.25
 

@@ -166,8 +166,14 @@ def test_a_defect_head_scores_by_its_logits_and_a_network_without_one_is_refused
         scorer.check(outputs._replace(heads={}))
 
 
+def learned_maps(made: Batch) -> Batch:
+    """The same from a network that has learned its feature maps, and has no further heads."""
+    images, outputs = with_maps(made)
+    return images, outputs._replace(heads={})
+
+
 def test_patches_of_the_training_are_near_and_others_far() -> None:
-    images, outputs = with_maps(batch(5, seed=22, size=32))
+    images, outputs = learned_maps(batch(5, seed=22, size=32))
     scorer = build_scorer("patch-knn")
     scorer.fit(batches((images, outputs)), batches((images, outputs)))
     assert len(scorer.state()["memory"]) == 5 * 8 * 8
@@ -184,14 +190,14 @@ def test_patches_of_the_training_are_near_and_others_far() -> None:
 def test_the_memory_of_patches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patches, "MOST_PATCHES", 50)
     scorer = build_scorer("patch-knn")
-    made = with_maps(batch(20, seed=23, size=32))
+    made = learned_maps(batch(20, seed=23, size=32))
     scorer.fit(batches(made, made), batches(made, made))
     assert 50 <= len(scorer.state()["memory"]) <= 50 + 40
 
 
 def test_the_patches_least_like_each_other_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patches, "MEMORIES", 3)
-    images, outputs = with_maps(batch(2, seed=24, size=32))
+    images, outputs = learned_maps(batch(2, seed=24, size=32))
     plain = [torch.rand_like(each) * 0.01 for each in outputs.features]
     plain[1][0, :, :2, :2] += 5
     plain[1][1, :2, -2:, -2:] -= 5
@@ -201,6 +207,25 @@ def test_the_patches_least_like_each_other_are_remembered(monkeypatch: pytest.Mo
     memory = scorer.state()["memory"]
     assert len(memory) == 3
     assert torch.pdist(memory).min() > 1  # one of each kind
+
+
+def test_patches_of_a_backbone_are_four_places_as_one() -> None:
+    images, outputs = with_maps(batch(6, seed=25, size=32))
+    seen = torch.randn(6, 5, 7, 9, generator=torch.Generator().manual_seed(0))
+    fitted = outputs._replace(features=(seen,))
+    scorer = build_scorer("patch-knn")
+    scorer.fit(batches((images[:4], fitted.first(4))), batches((images[:4], fitted.first(4))))
+    new = seen[4:].numpy()
+    blocks = np.array(
+        [[[new[:, :, y : y + 2, x : x + 2].mean(axis=(2, 3)) for x in range(0, 9, 2)] for y in (0, 2, 4, 6)]]
+    )
+    rows = blocks[0].transpose(2, 0, 1, 3).reshape(2, 4 * 5, 5)  # image, place, channel
+    state = {name: value.numpy() for name, value in scorer.state().items()}
+    squares = ((rows - state["centre"]) / state["spread"])[:, :, None] - state["memory"]
+    nearest = (squares**2).sum(axis=-1).min(axis=-1)  # image, place
+    expected = np.sort(nearest)[:, -5:].mean(axis=-1)
+    scores = scorer.score(images[4:], outputs._replace(features=(seen[4:],)))
+    assert scores.tolist() == pytest.approx(expected.tolist(), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["mse", "mae", "ssim", "relative", "contrast", "gradient"])
