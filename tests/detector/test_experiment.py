@@ -55,7 +55,7 @@ def test_what_was_not_said_is_the_presets_then_the_autoencoders_own() -> None:
         "features",
         "feature-error+patch-knn",
     )
-    assert (config.batch_size, config.steps) == (8, 150)
+    assert (config.batch_size, config.steps) == (8, 75)
     assert fill_defaults(RunConfig(defects=0.25)).defects == 0.25
 
 
