@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     DEFAULT: DEFAULT_PRESET,
     SURFACE: {
         "autoencoder": "feature-conv",
-        "scorer": "feature-error+patch-knn",
+        "scorer": "feature-error+2*patch-knn",
         "augment": "flips+light",
         "patience": 60,
     },

@@ -17,6 +17,7 @@ from anomaly_ae.objectives import Objective, build_objective, parse_objective
 from anomaly_ae.objectives.perceptual import Features
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers import Scorer, build_scorer, find_scorers
+from anomaly_ae.scorers.surface import DefectProbability
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +113,10 @@ def check_names(config: RunConfig) -> None:
 
     Raises `UnknownName`, and `UsageError` where two settings do not go together.
     """
-    find_scorers(str(config.scorer), config.top_fraction)
+    scorers = find_scorers(str(config.scorer), config.top_fraction)
     find_augmentations(config.augment)
     objectives = [name for _, name in parse_objective(str(config.objective))]
-    if "defect" in str(config.scorer).replace(" ", "").split("+") and "repair" not in objectives:
+    if DefectProbability in scorers and "repair" not in objectives:
         raise UsageError(
             f"scorer defect reads what objective repair teaches, and the objective is {config.objective}; leave "
             f"{setting('objective')} out, or name repair with it, as in repair+ssim"

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.feature_conv import PAINTED, RESTORED, SEEN, SMALL
-from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.config.weighted_sum import parse_weighted_sum
+from anomaly_ae.errors import UsageError
 from anomaly_ae.objectives.elbo import elbo
 from anomaly_ae.objectives.perceptual import Features, perceptual
 from anomaly_ae.objectives.planted_defects import repair
@@ -101,16 +102,4 @@ def build_objective(name: str, features: Features | None = None) -> Objective:
 
 def parse_objective(name: str) -> list[tuple[float, str]]:
     """Weights and names in a sum of objectives. Raises `UnknownName`, and `UsageError` for what is no weight."""
-    parts = []
-    for text in name.split("+"):
-        weight, times, part = (each.strip() for each in text.rpartition("*"))
-        if part not in OBJECTIVES:
-            raise UnknownName("objective", part, [*OBJECTIVES, "or several joined by +, as in mse+0.5*ssim"])
-        try:
-            factor = float(weight) if times else 1.0
-        except ValueError:
-            factor = 0.0
-        if not 0 < factor < float("inf"):
-            raise UsageError(f"the weight of an objective is a number above 0, as in 0.5*ssim, and is {weight!r}")
-        parts.append((factor, part))
-    return parts
+    return parse_weighted_sum("objective", name, OBJECTIVES, "mse+0.5*ssim")

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.config.weighted_sum import parse_weighted_sum
+from anomaly_ae.errors import UsageError
 from anomaly_ae.scorers.alignment import AlignedNeighbors
 from anomaly_ae.scorers.baselines import IsolationForest, OneClassSVM, PrincipalComponents
-from anomaly_ae.scorers.combination import Combination
+from anomaly_ae.scorers.combination import Combination, PlaceCombination
 from anomaly_ae.scorers.fold_scorer import fold_scorer
 from anomaly_ae.scorers.neighbors import FeatureNeighbors, LatentNeighbors, PixelNeighbors
 from anomaly_ae.scorers.patches import PatchNeighbors
@@ -54,17 +55,11 @@ SCORERS: dict[str, ScorerEntry] = {
 
 
 def find_scorers(name: str, top_fraction: float | None) -> list[type[Scorer]]:
-    """The scorers in a name, which may be several joined by `+`.
+    """The scorers in a name, which may be several joined by `+`, each with a weight, as in `a+2*b`.
 
     top_fraction: as for `build_scorer`. Raises `UnknownName`, `UsageError`.
     """
-    parts = [part.strip() for part in name.split("+")]
-    if "" in parts:
-        raise UsageError(f"a scorer is a name, or names joined by +, and {name!r} has a part that is empty")
-    for part in parts:
-        if part not in SCORERS:
-            raise UnknownName("scorer", part, [*SCORERS, "or several joined by +"])
-    scorers = [SCORERS[part].build for part in parts]
+    scorers = [SCORERS[part].build for _, part in _parse(name)]
     if top_fraction and not any(map(_is_top_mean, scorers)):
         raise UsageError(
             "top_fraction is for scorers that are the mean of a heat map, as mse, contrast and defect are"
@@ -73,10 +68,11 @@ def find_scorers(name: str, top_fraction: float | None) -> list[type[Scorer]]:
 
 
 def build_scorer(name: str, top_fraction: float | None = None, folds: int | None = None) -> Scorer:
-    """The scorer called `name`; names joined by `+` are combined. Raises `UnknownName`, `UsageError`.
+    """The scorer called `name`; names joined by `+` are combined, by place where all of them go by places.
 
     top_fraction: of the heat map, whose highest values are the score, in place of each scorer's own
     folds: of the network that it scores by
+    Raises `UnknownName`, `UsageError`.
     """
     if folds:
         return fold_scorer([build_scorer(name, top_fraction) for _ in range(folds)])
@@ -84,7 +80,18 @@ def build_scorer(name: str, top_fraction: float | None = None, folds: int | None
     for each in built:
         if top_fraction and isinstance(each, MapScorer) and _is_top_mean(type(each)):
             each.top_fraction = top_fraction
-    return built[0] if len(built) == 1 else Combination(built)
+    if len(built) == 1:
+        return built[0]
+    weights = [weight for weight, _ in _parse(name)]
+    by_place = [each for each in built if isinstance(each, PlaceScorer)]
+    return PlaceCombination(by_place, weights) if len(by_place) == len(built) else Combination(built, weights)
+
+
+def _parse(name: str) -> list[tuple[float, str]]:
+    """Weights and names. Raises `UnknownName`, `UsageError`."""
+    if not all(part.strip() for part in name.split("+")):
+        raise UsageError(f"a scorer is a name, or names joined by +, and {name!r} has a part that is empty")
+    return parse_weighted_sum("scorer", name, SCORERS, "feature-error+2*patch-knn")
 
 
 def _is_top_mean(kind: type[Scorer]) -> bool:

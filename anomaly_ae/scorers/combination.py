@@ -1,19 +1,27 @@
 """Several scorers as one."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.scorers.scorer import ImageBatches, Parts, Scorer
+from anomaly_ae.scorers.scorer import ImageBatches, Parts, PlaceScorer, Scorer
 from anomaly_ae.storage.schema import TensorSpec
 
 LEAST_SCORE = 1e-12  # keeps the log of a perfect reconstruction finite
 
 
 class Combination(Parts):
-    """`a+b`: mean over the parts of (log s - μ) / σ, with μ and σ those of log s on the validation normals."""
+    """`a+b`: mean over the parts of (log s - μ) / σ, with μ and σ those of log s on the validation normals; weighted
+    where the name says so, as in `a+2*b`.
+    """
+
+    def __init__(self, parts: Sequence[Scorer], weights: Sequence[float]) -> None:
+        super().__init__(parts)
+        self.weights = [weight / sum(weights) for weight in weights]
 
     def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
         for part in self.parts:
@@ -29,7 +37,7 @@ class Combination(Parts):
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         standardised = (self._logs(images, outputs) - self.learned["centre"]) / self.learned["spread"]
-        return standardised.mean(dim=1)
+        return standardised @ standardised.new_tensor(self.weights)
 
     def _logs(self, images: Tensor, outputs: Outputs) -> Tensor:
         """log s of each part, (N, parts)."""
@@ -38,3 +46,38 @@ class Combination(Parts):
     def iter_parts(self) -> Iterator[Scorer]:
         for part in self.parts:
             yield from part.iter_parts()
+
+
+class PlaceCombination(Parts, PlaceScorer):
+    """`a+b` of scorers that go by places: the sum of their values of each place, divided by what each scores the
+    validation normals on the average. So the heat map is that of the score, and few validation images are enough.
+    """
+
+    def __init__(self, parts: Sequence[PlaceScorer], weights: Sequence[float]) -> None:
+        super().__init__(parts)
+        self.by_place, self.weights = parts, weights
+        self.top_fraction = min(part.top_fraction for part in parts)
+
+    def check(self, outputs: Outputs) -> None:
+        for part in self.parts:
+            part.check(outputs)
+
+    def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
+        for part in self.parts:
+            part.fit(fit_set, validation_set)
+        scores = [
+            torch.stack([part.score(images, outputs) for part in self.parts], dim=1)
+            for images, outputs in validation_set
+        ]
+        self.learned["usual"] = torch.cat(scores).mean(dim=0).clamp_min(LEAST_SCORE)
+
+    def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
+        return {"usual": TensorSpec((len(self.parts),), positive=True)} | super().specs(images, outputs)
+
+    def places(self, outputs: Outputs) -> Tensor:
+        each = [
+            weight * part.places(outputs)[:, None] / usual
+            for part, weight, usual in zip(self.by_place, self.weights, self.learned["usual"], strict=True)
+        ]
+        finest = max((values.shape[2:] for values in each), key=math.prod)
+        return torch.stack([functional.interpolate(v, finest, mode="bilinear") for v in each]).sum(dim=0)[:, 0]

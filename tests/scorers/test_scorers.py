@@ -228,6 +228,47 @@ def test_patches_of_a_backbone_are_four_places_as_one() -> None:
     assert scores.tolist() == pytest.approx(expected.tolist(), rel=1e-3)
 
 
+def test_scorers_that_go_by_places_are_added_place_by_place() -> None:
+    images, outputs = with_maps(batch(6, seed=26, size=48))
+    seen = torch.randn(6, 4, 6, 7, generator=torch.Generator().manual_seed(0))
+    heads = {SEEN: seen, RESTORED: seen * 0.8}
+    outputs = outputs._replace(features=(seen,), heads=heads)
+    learned = batches((images[:3], outputs.map_tensors(lambda tensor: tensor[:3])))
+    parts = [build_scorer(name) for name in ("feature-error", "patch-knn")]
+    both = build_scorer("feature-error + 2*patch-knn")
+    validation = batches((images[3:5], outputs.map_tensors(lambda tensor: tensor[3:5])))
+    for scorer in (*parts, both):
+        scorer.fit(learned, validation)
+    usual = [float(part.score(images[3:5], outputs.map_tensors(lambda tensor: tensor[3:5])).mean()) for part in parts]
+    error, distance = (part.places(outputs) for part in parts)  # type: ignore[attr-defined]
+    enlarged = torch.nn.functional.interpolate(distance[:, None], (6, 7), mode="bilinear")[:, 0]
+    expected = error / usual[0] + 2 * enlarged / usual[1]
+    assert torch.allclose(both.places(outputs), expected, rtol=1e-4)  # type: ignore[attr-defined]
+    assert both.score(images, outputs).tolist() == pytest.approx(
+        expected.flatten(1).topk(5, dim=1).values.mean(dim=1).tolist(), rel=1e-4
+    )
+    assert both.anomaly_map(images, outputs).shape == (6, 48, 48)  # type: ignore[attr-defined]
+    again = build_scorer("feature-error+2*patch-knn")
+    again.load_state(both.state())
+    assert torch.equal(again.score(images, outputs), both.score(images, outputs))
+    assert both.state().keys() == both.specs(images, outputs).keys()
+
+
+def test_parts_of_a_combination_are_weighted() -> None:
+    images, outputs = with_maps(batch(9, seed=27))
+    made = batches((images, outputs))
+    logs = []
+    for name in ("mse", "ssim"):
+        values = build_scorer(name).score(images, outputs).log()
+        logs.append((values - values.mean()) / values.std(correction=0))
+    both = build_scorer("mse+3*ssim")
+    both.fit(made, made)
+    assert torch.allclose(both.score(images, outputs), (logs[0] + 3 * logs[1]) / 4, atol=1e-4)
+    for wrong in ("mse+0*ssim", "x*mse", "-1*mse+ssim"):
+        with pytest.raises(UsageError, match="the weight of scorer"):
+            build_scorer(wrong)
+
+
 @pytest.mark.parametrize("name", ["mse", "mae", "ssim", "relative", "contrast", "gradient"])
 def test_a_worse_reconstruction_scores_higher(name: str) -> None:
     images, outputs = batch(5, seed=14)
