@@ -12,7 +12,7 @@ def test_weights_and_names_are_read() -> None:
 
 
 def test_what_is_no_name_or_no_weight_is_said() -> None:
-    with pytest.raises(UnknownName, match="unknown fruit 'aple'.*'apple'"):
+    with pytest.raises(UnknownName, match=r"unknown fruit 'aple'.*'apple'"):
         parse_weighted_sum("fruit", "pear+aple", ("apple", "pear"), "pear+2*apple")
     for wrong in ("0", "-1", "inf", "nan", "two", ""):
         with pytest.raises(UsageError, match=f"the weight of fruit pear is a number above 0.*is {wrong!r}"):
