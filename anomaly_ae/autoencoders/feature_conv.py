@@ -25,7 +25,7 @@ SMALL, PAINTED = (
     "small picture",
     "painted picture",
 )  # heads: (N, C·16, h, w), 4×4 pixels for each place
-CODER_WIDTH = 64  # channels between the features and the latent
+CODER_WIDTH = 32  # channels between the features and the latent
 FEATURE_LATENT_MAPS = 32  # of the latent
 PIXELS_A_PLACE = 4  # a side, of the small picture for each place
 HIDDEN = 0.2  # share of the features that it has to do without in training, so that it cannot copy
@@ -85,7 +85,7 @@ class FeatureAutoencoder(Autoencoder):
             _stage(conv(self.latent_shape[0], CODER_WIDTH), config),
             nn.Upsample(scale_factor=2, mode="bilinear"),
             Cut(places),
-            _stage(conv(CODER_WIDTH, CODER_WIDTH), config),
+            _stage(nn.Conv2d(CODER_WIDTH, CODER_WIDTH, 1), config),
             nn.Conv2d(CODER_WIDTH, depth, 1),
         )
         self.decoder = nn.Sequential(
@@ -234,8 +234,9 @@ class Whitening(nn.Module):
         self.offset.copy_(-self.mixing @ mean.to(covariance))
 
     def forward(self, maps: Tensor) -> Tensor:
-        # of one layout, so that images and what was perceived of them come to the same bits
-        return functional.conv2d(maps.contiguous(), self.mixing[:, :, None, None], self.offset)
+        # of one layout, the faster one, so that images and what was perceived of them come to the same bits
+        same = maps.contiguous(memory_format=torch.channels_last)
+        return functional.conv2d(same, self.mixing[:, :, None, None], self.offset)
 
 
 class Hide(nn.Dropout):
