@@ -15,6 +15,7 @@ from torch.nn import functional
 from anomaly_ae.autoencoders.efficientnet import EfficientNetLite
 from anomaly_ae.autoencoders.inference import split_batches
 from anomaly_ae.errors import UnknownName, UsageError, one_line
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import expand, sha256
 
@@ -24,6 +25,7 @@ PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf7
 STAGE_REDUCTIONS = (4, 8, 16)  # how much smaller than the picture the feature maps are that are looked at
 PLACE = 8  # pixels a side for which there is one feature of each kind
 AT_ONCE = 4  # images, on a CPU: what they become stays in its cache
+SAFETENSORS_FILE = "model.safetensors"  # of timm's weights on the hub
 COUNTER = "num_batches_tracked"  # of batch norm, which other libraries do not save
 Moments = tuple[float, float, float]
 
@@ -60,20 +62,22 @@ class Backbone(nn.Module):
         size = maps[STAGE_REDUCTIONS.index(PLACE)].shape[2:]
         return torch.cat([functional.interpolate(each, size, mode="bilinear") for each in maps], dim=1)
 
-    def load_pretrained(self, file: str | None = None) -> None:
-        """Take over weights: from a safetensors file with timm's names, else those that come with a package.
+    def load_pretrained(self, file: str | None = None, download: bool = False) -> None:
+        """Take over weights: from a safetensors file with timm's names, else those that come with a package, else
+        timm's own, where they may be downloaded.
 
         Raises `UsageError` where there are none, or they are not of this network.
         """
         if isinstance(self.stages, EfficientNetLite):
             weights = _read_weights(file, _timm_stages(self.name)[0]) if file else _packaged()
             self.stages.fold([*weights.values()])
-        elif file:
-            self.stages.load_state_dict(self.stages.state_dict() | _read_weights(file, self.stages))
+        elif file or download:
+            weights = _read_weights(file or _download(self.name), self.stages)
+            self.stages.load_state_dict(self.stages.state_dict() | weights)
         else:
             raise UsageError(
                 f"the weights of backbone {self.name} do not come with this tool; name a safetensors file of them "
-                f"with {setting('backbone_weights')}"
+                f"with {setting('backbone_weights')}, or have timm's own downloaded with {setting('download', True)}"
             )
 
 
@@ -119,6 +123,25 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"the weights {path} cannot be read ({error.strerror}); name a safetensors file") from error
     except SafetensorError as error:
         raise UsageError(f"the weights {path} are no safetensors file ({one_line(error)})") from error
+
+
+def _download(name: str) -> str:
+    """The safetensors file of timm's own weights of a network, from the Hugging Face hub or what is kept of it."""
+    import timm
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    about: Any = timm.get_pretrained_cfg(name)
+    if not about or not about.hf_hub_id:
+        raise UsageError(f"timm has no weights of backbone {name}; name a file with {setting('backbone_weights')}")
+    logger.info(f"taking the weights of backbone {name} from {constants.ENDPOINT}/{about.hf_hub_id}")
+    try:
+        return hf_hub_download(about.hf_hub_id, SAFETENSORS_FILE)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UsageError(
+            f"the weights of backbone {name} could not be downloaded ({one_line(error)}); is there a network? Name "
+            f"a file of them with {setting('backbone_weights')}"
+        ) from error
 
 
 def _packaged() -> dict[str, Tensor]:

@@ -102,7 +102,7 @@ class FeatureAutoencoder(Autoencoder):
     def begin(self, config: RunConfig) -> None:
         look: nn.Module = self.encoder[0]
         if isinstance(look, Look):
-            look.backbone.load_pretrained(config.backbone_weights)
+            look.backbone.load_pretrained(config.backbone_weights, config.download)
 
     def borrow(self, other: Autoencoder) -> None:
         self.encoder[0] = Borrowed(other.encoder[0])

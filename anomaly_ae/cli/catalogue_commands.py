@@ -73,5 +73,5 @@ def _summaries(requested: RunConfig, channels: int) -> dict[str, Any]:
 
 @app.command()
 def scorers(as_json: Json = False) -> None:
-    """List the scorers; several can be joined by +."""
+    """List the scorers; several can be joined by +, with weights, as in feature-error+2*patch-knn."""
     show_values(catalogue("scorer"), as_json, listings.listed)

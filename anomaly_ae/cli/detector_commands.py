@@ -59,6 +59,7 @@ def train(
     backbone_weights: Annotated[
         str | None, option("FILE", "Its weights as safetensors, by timm's names [those packaged].")
     ] = None,
+    download: Annotated[bool | None, switch("--download", "Download timm's weights of the backbone [never].")] = None,
     latent: Annotated[str | None, option("N", "Latent dimensions [the autoencoder's own; 12 for conv].")] = None,
     image_size: Annotated[
         str | None, option("N|HxW", "Resize the images [as the autoencoder or the data have it].")

@@ -78,6 +78,7 @@ class RunConfig:
     autoencoder: str | None = None  # None: the preset's own, as with all that it names
     backbone: str | None = None  # the timm network whose features feature-conv sees; None: the packaged one
     backbone_weights: str | None = None  # a safetensors file of its weights; None: the packaged ones
+    download: bool = False  # whether weights of a backbone that are not at hand may be downloaded
     # None: the autoencoder's own
     latent: int | None = field(default=None, metadata=_number(1, 2**24, text="from 1 to 16777216"))
     batch_norm: bool | None = None  # None: the autoencoder's own way
@@ -157,7 +158,13 @@ class RunConfig:
 
 
 TYPES: dict[str, Any] = typing.get_type_hints(RunConfig)
-LOCATION_FIELDS = ("backbone_weights", "data_dir", "device", "experiment")  # settings that say where, not what
+LOCATION_FIELDS = (
+    "backbone_weights",
+    "data_dir",
+    "device",
+    "download",
+    "experiment",
+)  # settings that say where, not what
 
 
 # The parts that a file may group its settings by.

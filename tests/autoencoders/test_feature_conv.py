@@ -1,11 +1,14 @@
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from sklearn.datasets import load_sample_image
 from torch.nn import functional
 
@@ -35,6 +38,9 @@ from anomaly_ae.scorers import build_scorer
 from anomaly_ae.workflows.train import resume
 
 SHAPE = (3, 40, 48)
+
+
+PLACE_ON_THE_HUB = "/{repo_id}/resolve/{revision}/{filename}"
 
 
 def ready(**settings: object) -> Autoencoder:
@@ -126,6 +132,56 @@ def test_weights_of_another_network_are_refused_in_words(tmp_path: Path, monkeyp
     monkeypatch.setattr(backbones, "PACKAGED_SHA256", "0" * 64)
     with pytest.raises(UsageError, match="is not the file that was published"):
         Backbone(PACKAGED).load_pretrained()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], dict[str, bytes]]]:
+    """A server on this machine in place of the Hugging Face hub: what it was asked for, and the files that it has."""
+    asked, files = list[str](), dict[str, bytes]()
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            content = files.get(self.path, b"")
+            self.send_response(200 if content else 404)
+            for name, value in (("ETag", f'"{len(content)}"'), ("X-Repo-Commit", "0" * 40)):
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address + PLACE_ON_THE_HUB)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield asked, files
+    server.shutdown()
+    server.server_close()
+
+
+def test_weights_are_downloaded_when_that_was_asked_for_alone(hub: tuple[list[str], dict[str, bytes]]) -> None:
+    asked, files = hub
+    with pytest.raises(UsageError, match="downloaded with download=True"):
+        Backbone("resnet10t").load_pretrained()
+    assert asked == []
+    with pytest.raises(UsageError, match="of backbone resnet10t could not be downloaded"):
+        Backbone("resnet10t").load_pretrained(download=True)
+    published = timm.create_model("resnet10t").state_dict()
+    files["/timm/resnet10t.c3_in1k/resolve/main/model.safetensors"] = save(published)
+    backbone = Backbone("resnet10t")
+    backbone.load_pretrained(download=True)
+    own = backbone.stages.state_dict()
+    assert all(torch.equal(value, published[name]) for name, value in own.items() if name in published)
+    assert "conv1.0.weight" in own
 
 
 def test_what_is_prepared_is_what_is_seen_whitened() -> None:
