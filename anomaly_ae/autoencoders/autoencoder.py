@@ -114,7 +114,7 @@ class Autoencoder(nn.Module, ABC):
 
     def learners(self, count: int) -> "list[tuple[Autoencoder, Tensor]]":
         """The networks that are trained, itself unless it is several as one, and the indices, int64, of those of
-        `count` images that each learns from.
+        `count` images, varied copies among them, that each learns from.
         """
         return [(self, torch.arange(count))]
 

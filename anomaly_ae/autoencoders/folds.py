@@ -76,8 +76,12 @@ class FoldAutoencoders(Autoencoder):
     def look(self, images: Tensor) -> Tensor:
         return self.first.look(images)
 
+    def folds_of(self, images: int) -> Tensor:
+        """The fold of each of so many images, int64 (N,), as `draw_folds` has it."""
+        return draw_folds(images, len(self.members), self.seed)
+
     def learners(self, count: int) -> list[tuple[Autoencoder, Tensor]]:
-        drawn = draw_folds(count // self.copies, len(self.members), self.seed).repeat(self.copies)
+        drawn = self.folds_of(count // self.copies).repeat(self.copies)
         return [(member, torch.nonzero(drawn != fold).flatten()) for fold, member in enumerate(self)]
 
     def forward(self, images: Tensor) -> Outputs:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.autoencoder import Prepared
+from anomaly_ae.autoencoders.folds import FoldAutoencoders
 from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_images
 from anomaly_ae.calibration.conformal import Calibration, alarms_allowed, p_value_levels
 from anomaly_ae.config.run_config import LOCATION_FIELDS, MARGINAL, RunConfig
@@ -150,13 +151,12 @@ def held_out(network: Autoencoder, scorer: Scorer, calibrating: ImageSet) -> lis
     """Networks and scorers with the calibration images that they have not learned from: of folds each its own, but
     for the few images that are in none.
     """
-    if not isinstance(scorer, FoldScorer):
+    if not (isinstance(scorer, FoldScorer) and isinstance(network, FoldAutoencoders)):
         return [(network, scorer, calibrating)]
-    learned = network.learners(len(calibrating))
-    unseen = [~torch.isin(torch.arange(len(calibrating)), rows) for _, rows in learned]
+    drawn = network.folds_of(len(calibrating))
     return [
-        (own, part, calibrating.take(torch.nonzero(rows).flatten()))
-        for (own, _), part, rows in zip(learned, scorer.parts, unseen, strict=True)
+        (own, part, calibrating.take(torch.nonzero(drawn == fold).flatten()))
+        for fold, (own, part) in enumerate(zip(network, scorer.parts, strict=True))
     ]
 
 

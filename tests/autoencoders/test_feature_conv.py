@@ -27,11 +27,12 @@ from anomaly_ae.autoencoders.feature_conv import (
     Whitening,
 )
 from anomaly_ae.autoencoders.folds import FoldAutoencoders, draw_folds
-from anomaly_ae.autoencoders.inference import as_float
+from anomaly_ae.autoencoders.inference import as_float, map_images
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.detector.fit import fit_scorer
+from anomaly_ae.detector.fit import fit_scorer, held_out
 from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.integrations.onnx import export_onnx
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.scorers import build_scorer
@@ -222,6 +223,30 @@ def test_networks_of_folds_share_what_learns_nothing_and_whiten_by_their_own_ima
         together = folds.eval()(given)
         for member, outputs in zip(folds, together.members, strict=True):
             assert torch.allclose(member(given).latent, outputs.latent, atol=1e-4)
+
+
+def test_no_fold_s_judge_knows_its_images_nor_varied_copies_of_them() -> None:
+    config = RunConfig(autoencoder="feature-conv", folds=3, guarantee="cross", augment="flips").filled()
+    images = torch.randint(0, 256, (7, *SHAPE), dtype=torch.uint8)
+    new = torch.randint(0, 256, (5, *SHAPE), dtype=torch.uint8)
+    drawn = draw_folds(7, 3, config.seed)
+    changed = torch.where((drawn == 1)[:, None, None, None], images // 3, images)
+    scores = []
+    for each in (images, changed):
+        torch.manual_seed(0)
+        network = build_autoencoder("feature-conv", SHAPE, config)
+        network.begin(config)
+        prepared = network.prepare(each, new[:1], lambda batch: batch)
+        scorer = fit_scorer(build_scorer("patch-knn", folds=3), network, each, new[:1], 0, prepared)
+        judges = held_out(network, scorer, ImageSet(each, torch.zeros(7, dtype=torch.int64)))
+        for fold, (own, judge, part) in enumerate(judges):
+            assert torch.equal(part.images, each[drawn == fold])
+            scores.append(map_images(own, new, judge.score, ()))
+    deviations = [
+        float((before / after - 1).abs().max()) for before, after in zip(scores[:3], scores[3:], strict=True)
+    ]
+    assert deviations[1] < 0.02
+    assert min(deviations[0], deviations[2]) > 0.05
 
 
 def test_whitening_does_not_depend_on_how_channels_are_scaled() -> None:
