@@ -128,7 +128,7 @@ class FeatureAutoencoder(Autoencoder):
             return images
         varied = take_rows(images, torch.arange(len(images)).repeat(self.copies))
         with torch.random.fork_rng([]):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)  # the CPU's alone
             for part in torch.split(varied[len(images) :], BACKBONE_BATCH):  # the first are left as they are
                 changed = self.augment(as_float(part))
                 part.copy_(as_bytes(changed) if part.dtype == torch.uint8 else changed)

@@ -203,9 +203,9 @@ def fit_scorer(
     seen_validation = prepared.validation if prepared else network.look(validation)
     learners, parts = network.learners(len(varied)), scorer.parts if isinstance(scorer, FoldScorer) else [scorer]
     for (own, rows), part in zip(learners, parts, strict=True):
-        every = len(rows) == len(varied)
-        learned = (varied, seen) if every else (take_rows(varied, rows), take_rows(seen, rows))
-        sets = learned, (validation, seen_validation)
+        own_images = varied if len(rows) == len(varied) else take_rows(varied, rows)
+        own_seen = own_images if seen is varied else seen if len(rows) == len(varied) else take_rows(seen, rows)
+        sets = (own_images, own_seen), (validation, seen_validation)
         _fit_one(part, own, *(ImageBatches(len(each[0]), partial(forward_batches, own, *each)) for each in sets))
     return scorer
 

@@ -108,7 +108,7 @@ def _rank_errors(detector: Detector, scores: dict[str, Floats], novel: Bools) ->
     if not novel.any() or novel.all():
         return []
     rankings = {name: ranking(scores[name], novel) for name in dict.fromkeys([str(detector.config.scorer), *scores])}
-    together = "its parts' logarithms, standardised, together"
+    together = "its parts together"
     return [
         ErrorRow(
             *(name, ranked.auroc, ranked.auroc_ci.low, ranked.auroc_ci.high),

@@ -39,7 +39,7 @@ SCORERS: dict[str, ScorerEntry] = {
         "error of the features given back, for autoencoder feature-conv; worst 0.3 %", FeatureError
     ),
     "patch-knn": ScorerEntry(
-        "distance of each patch's features to the nearest in training; worst 1 %", PatchNeighbors
+        "squared distance of each patch's features to the nearest in training; worst 1 %", PatchNeighbors
     ),
     "elbo": ScorerEntry("negative evidence lower bound, for autoencoder vae", NegativeELBO),
     "latent-knn": ScorerEntry("distance to the nearest latent of a training image", LatentNeighbors),

@@ -46,7 +46,10 @@ class PatchNeighbors(PlaceScorer):
             of_these = -(-MOST_PATCHES * len(outputs.latent) // fit_set.count)
             kept.append(rows[sample(len(rows), of_these).to(rows.device)])
         memory = torch.cat(kept)  # (M, D)
-        self.learned["centre"], self.learned["spread"] = memory.mean(dim=0), memory.std(dim=0).clamp_min(1e-6)
+        self.learned["centre"], self.learned["spread"] = (
+            memory.mean(dim=0),
+            memory.std(dim=0, correction=0).clamp_min(1e-6),
+        )
         patches = self._standardise(memory)
         self.learned["memory"] = patches[_unlike(patches, MEMORIES)]
 

@@ -33,10 +33,10 @@ def room_for(shape: Sequence[int]) -> Tensor:
 
 def take_rows(images: Tensor, indices: Tensor) -> Tensor:
     """`images[indices]`, of their type, (M, …); in a nameless file where they are too many for the memory."""
-    content = images.view(torch.uint8)  # of other types the bytes
-    shape = (len(indices), *content.shape[1:])
+    shape = (len(indices), *images.shape[1:-1], images.shape[-1] * images.element_size())
     if fits_in_memory(shape):
         return images[indices]
+    content = images.contiguous().view(torch.uint8)  # of other types the bytes
     taken = _anonymous_memmap(shape)
     rows = max(1, COPIED // math.prod(shape[1:]))
     for start in range(0, len(indices), rows):

@@ -39,7 +39,7 @@ from anomaly_ae.training import epoch_count
 from anomaly_ae.workflows.find_model import find_model
 
 PHOTO_SIDE, MOST_PHOTOS = 128, 5_000  # pixels of the smaller side from which, and up to how many, pictures are photos
-FEW_SET_ASIDE = 60  # images for the threshold, fewer of which are few,
+FEW_SET_ASIDE = 60  # images for the threshold, fewer of which are few
 MOST_FOLDED = (
     180  # images to learn from and for the threshold, up to which folds are made rather than so many set aside
 )
@@ -185,7 +185,8 @@ class Division:
         split = divide(0 if guarantee == CROSS else images_needed(config.target_fpr, guarantee))
         aside = len(split.calibration.indices)
         is_few = config.guarantee is None and aside < FEW_SET_ASIDE and _has_cheap_folds(config, split)
-        if is_few and split.trainable > MOST_FOLDED:
+        are_many = split.trainable > MOST_FOLDED and images_needed(config.target_fpr) <= FEW_SET_ASIDE
+        if is_few and are_many:
             split = divide(FEW_SET_ASIDE)
         elif is_few:
             logger.info(

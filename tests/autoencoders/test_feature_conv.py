@@ -36,6 +36,7 @@ from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.integrations.onnx import export_onnx
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.scorers import build_scorer
+from anomaly_ae.workflows.resolve import resolve
 from anomaly_ae.workflows.train import resume
 
 SHAPE = (3, 40, 48)
@@ -53,7 +54,7 @@ def ready(**settings: object) -> Autoencoder:
 
 def seeing(photos: Path, **settings: object) -> RunConfig:
     """A training on these photos."""
-    usual = {"scorer": "feature-error", "image_size": "40x48", "target_fpr": 0.2}
+    usual = {"scorer": "feature-error+2*patch-knn", "image_size": "40x48", "target_fpr": 0.2}
     return RunConfig.build({"dataset": str(photos), "autoencoder": "feature-conv"} | usual | settings)
 
 
@@ -338,7 +339,7 @@ def test_scratches_are_found_and_the_detector_needs_no_weights_but_its_own(
     config = seeing(photos, steps=60)
     result = anomaly_ae.train(config, home=home, tracking=False)
     assert (result.epochs, home.find_run(result.run_id).config.batch_size) == (30, 8)  # two batches an epoch
-    measured = anomaly_ae.evaluate(home=home, compare_scorers=["patch-knn", "feature-error+patch-knn"])
+    measured = anomaly_ae.evaluate(home=home, compare_scorers=["patch-knn", "feature-error"])
     assert measured.auroc is not None
     assert measured.auroc > 0.9
     assert all(row.auroc > 0.9 for row in measured.beside or ())
@@ -354,6 +355,27 @@ def test_scratches_are_found_and_the_detector_needs_no_weights_but_its_own(
     assert detector.anomaly_map(pictures).shape == (5, 40, 48)
     exported = export_onnx(detector, tmp_path / "a.onnx")
     assert max(exported.deviations.values()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("folded", "rate", "guarantee", "calibrating"),
+    [(30, 0.2, "cross", 21), (15, 0.2, "marginal", 6), (15, 0.06, "cross", 21)],
+    ids=["few images", "many images", "many, and a rate that those set aside could not hold"],
+)
+def test_few_images_are_folded_and_of_more_some_are_set_aside(
+    folded: int,
+    rate: float,
+    guarantee: str,
+    calibrating: int,
+    photos: Path,
+    home: RunStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("anomaly_ae.workflows.resolve.MOST_FOLDED", folded)
+    monkeypatch.setattr("anomaly_ae.workflows.resolve.FEW_SET_ASIDE", 6)
+    experiment, data = resolve(seeing(photos, target_fpr=rate), home)
+    assert experiment.config.guarantee == guarantee
+    assert len(data.images["calibration"]) == calibrating
 
 
 def test_varied_images_are_trained_on_for_as_many_steps(photos: Path, home: RunStore) -> None:

@@ -82,3 +82,5 @@ def test_room_on_the_disk_is_taken_where_it_cannot_be_reserved(
     monkeypatch.setenv("ANOMALY_AE_CACHE", str(tmp_path))
     images = torch.arange(24, dtype=torch.uint8).view(6, 1, 2, 2)
     assert torch.equal(memmap.take_rows(images, torch.tensor([5, 0])), images[[5, 0]])
+    turned = torch.rand(3, 4, 5, 2).permute(0, 3, 1, 2)
+    assert torch.equal(memmap.take_rows(turned, torch.tensor([2, 1])), turned[[2, 1]])

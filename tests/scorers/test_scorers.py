@@ -228,6 +228,15 @@ def test_patches_of_a_backbone_are_four_places_as_one() -> None:
     assert scores.tolist() == pytest.approx(expected.tolist(), rel=1e-3)
 
 
+def test_one_place_alone_may_be_remembered() -> None:
+    images, outputs = with_maps(batch(3, seed=28, size=16))
+    one = outputs._replace(features=(torch.randn(3, 5, 2, 2),))
+    scorer = build_scorer("patch-knn")
+    scorer.fit(batches((images[:1], one.first(1))), batches((images[:1], one.first(1))))
+    assert len(scorer.state()["memory"]) == 1
+    assert bool(scorer.score(images, one).isfinite().all())
+
+
 def test_scorers_that_go_by_places_are_added_place_by_place() -> None:
     images, outputs = with_maps(batch(6, seed=26, size=48))
     seen = torch.randn(6, 4, 6, 7, generator=torch.Generator().manual_seed(0))
