@@ -28,7 +28,7 @@ from anomaly_ae.cli.app import (
 )
 from anomaly_ae.cli.completion import DATA_SET, check_config, check_dataset
 from anomaly_ae.config.run_config import DEVICES, GUARANTEES, PRESETS, TYPES, RunConfig, read_config
-from anomaly_ae.errors import UnknownName, UsageError
+from anomaly_ae.errors import Interrupted, UnknownName, UsageError
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.yaml_files import read_lines
@@ -281,6 +281,36 @@ def score(
         unread = f"files that could not be read: {result.errors:,}, folders: {len(result.unread_folders):,}"
         logger.info(f"strict: {unread}")
         raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where images come in; also in folders below it.")],
+    output: Annotated[Path, option("DIR", "A folder for the rows; the same one goes on where it ended.")],
+    model: ModelOption = "latest",
+    heatmaps: Annotated[
+        bool, switch("--heatmaps", "Also a picture of each anomalous image, in DIR/heatmaps.")
+    ] = False,
+    webhook: Annotated[
+        str | None, option("URL", "Send anomalies there, signed with ANOMALY_AE_WEBHOOK_SECRET.")
+    ] = None,
+    webhook_for: Annotated[str, option("NAME", "anomalies or all.", "webhook-for", "anomalies", "all")] = "anomalies",
+    once: Annotated[bool, switch("--once", "End when all that is there has a row.")] = False,
+    poll: Annotated[
+        float | None, option("SECONDS", "List the folder so often, where the system tells of no new files.")
+    ] = None,
+    device: Device = "auto",
+    mlruns: Mlruns = None,
+    as_json: Json = False,
+) -> None:
+    """Score each new image of a folder as it comes in, until Ctrl-C: a row for each, once, also after a kill."""
+    settings = {key: value for key, value in locals().items() if key not in ("mlruns", "as_json")}
+    with loading():
+        from anomaly_ae.workflows import watch
+    result = watch.watch(**settings, home=run_store(mlruns))
+    show(result, as_json)
+    if result.interrupted:
+        raise typer.Exit(Interrupted.exit_code)
 
 
 @app.command()

@@ -186,6 +186,14 @@ class Folder(Source):
     def locate(self, path: bytes) -> bytes:
         return os.path.join(os.fsencode(self.name), path)
 
+    def about(self, path: bytes) -> tuple[int, int] | None:
+        """Size and time of a file as `pictures` would list them; None where it is gone, or is none of them."""
+        whole = self.locate(path)
+        if junk(split_path(path)) or not os.path.isfile(whole) or not _is_image(whole):
+            return None
+        about = _stat(whole)
+        return None if NOT_KNOWN in about else about
+
 
 @dataclass(frozen=True)
 class PathList(Source):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import StorageError, UsageError, one_line
 from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
@@ -19,7 +20,7 @@ from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import display
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.job import Job, Scores
-from anomaly_ae.scoring.previews import load_previews
+from anomaly_ae.scoring.previews import Preview, load_previews
 from anomaly_ae.storage.atomic import sha256, write_text
 
 if TYPE_CHECKING:
@@ -49,15 +50,12 @@ def write_overlays(job: Job, scores: Scores, folder: Path) -> int:
     The colours go from none to the largest value in the image, or to the detector's heat level if that is more; what
     lies above that has a contour.
     """
-    from anomaly_ae.reporting.figures.image_grids import overlay
-
     indices, written, reasons = scores.anomalous.nonzero()[0], 0, list[str]()
     previews = load_previews(job.detector, job.source, scores.listing, indices, OVERLAY_SIDE, job.workers)
     with display(len(indices)) as progress:
-        for preview, heat in ((each, each.heat) for each in previews if each.heat is not None):
-            path = folder / os.fsdecode(overlay_name(scores.listing.paths[preview.position]))
+        for preview in previews:
             try:
-                save_image(path, overlay(preview.picture, heat, level=job.detector.heat_level))
+                save_overlay(job.detector, preview, scores.listing.paths[preview.position], folder)
                 written += 1
             except StorageError as error:  # of one odd name, or of all where the disk is full
                 reasons.append(one_line(error))
@@ -66,6 +64,15 @@ def write_overlays(job: Job, scores: Scores, folder: Path) -> int:
         first = f"; the first {reasons[0]}" if reasons else "; their images are gone or damaged by now"
         logger.info(f"{lost:,} of {len(indices):,} heat maps could not be written{first}")
     return lost
+
+
+def save_overlay(detector: Detector, preview: Preview, path: bytes, folder: Path) -> None:
+    """Write the picture of a file of that path. Raises `StorageError`."""
+    from anomaly_ae.reporting.figures.image_grids import overlay
+
+    if preview.heat is not None:
+        picture = overlay(preview.picture, preview.heat, level=detector.heat_level)
+        save_image(folder / os.fsdecode(overlay_name(path)), picture)
 
 
 def overlay_name(path: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,25 +38,41 @@ def load_previews(
     """Looks at the files at some positions, pictures at most `side` pixels high and wide; files that are gone or
     damaged by now are left out.
     """
-    parts = _split(positions, batch_size(*detector.preprocessing.shape[1:]))
+    with looking(detector, source, side, workers) as decoders:
+        yield from look_at(detector, decoders, listing, positions)
+
+
+@contextmanager
+def looking(
+    detector: Detector, source: Source, side: int, workers: int | None = None
+) -> Iterator[tuple[Decoders, Decoders]]:
+    """Decoders to what the detector sees, and to pictures at most `side` pixels high and wide."""
     with (
         detector.preprocessing.decoders(source, workers) as small,
         Decoders(source, Target((3, side, side), INSIDE, detector.preprocessing.intensity), workers) as large,
     ):
-        views = itertools.chain.from_iterable(large.map(map(listing.at, _split(positions, PICTURES_AT_A_TIME))))
-        for part, records in zip(parts, small.map(map(listing.at, parts)), strict=True):
-            images = torch.from_numpy(records["pixels"].copy())
-            maps, rebuilt = detector.anomaly_map(images), detector.reconstruct(images).numpy()
-            heat = [None] * len(part) if maps is None else list(maps.numpy())
-            for i, position in enumerate(part.tolist()):
-                view, small_heat = next(views), heat[i]
-                if records[i]["error"] or view["error"]:
-                    continue
-                width, height = size_inside((int(view["width"]), int(view["height"])), (side, side))
-                picture = view["pixels"][:, :height, :width].transpose(1, 2, 0)
-                mode = detector.preprocessing.resize_mode
-                over = None if small_heat is None else put_back(small_heat, height, width, mode)
-                yield Preview(position, picture, rebuilt[i], over)
+        yield small, large
+
+
+def look_at(
+    detector: Detector, decoders: tuple[Decoders, Decoders], listing: Listing, positions: Positions
+) -> Iterator[Preview]:
+    """The same as `load_previews`, with decoders that are there already."""
+    parts, (small, large) = _split(positions, batch_size(*detector.preprocessing.shape[1:])), decoders
+    views = itertools.chain.from_iterable(large.map(map(listing.at, _split(positions, PICTURES_AT_A_TIME))))
+    for part, records in zip(parts, small.map(map(listing.at, parts)), strict=True):
+        images = torch.from_numpy(records["pixels"].copy())
+        maps, rebuilt = detector.anomaly_map(images), detector.reconstruct(images).numpy()
+        heat = [None] * len(part) if maps is None else list(maps.numpy())
+        for i, position in enumerate(part.tolist()):
+            view, small_heat = next(views), heat[i]
+            if records[i]["error"] or view["error"]:
+                continue
+            width, height = size_inside((int(view["width"]), int(view["height"])), large.target.shape[1:])
+            picture = view["pixels"][:, :height, :width].transpose(1, 2, 0)
+            mode = detector.preprocessing.resize_mode
+            over = None if small_heat is None else put_back(small_heat, height, width, mode)
+            yield Preview(position, picture, rebuilt[i], over)
 
 
 def _split(positions: Positions, size: int) -> list[Positions]:

@@ -63,6 +63,39 @@ class ScoreResult(Printed):
 
 
 @dataclass(frozen=True)
+class WatchResult(Printed):
+    """What came of watching a folder, since it began this time.
+
+    files:       that got a row; errors: those of them that have no score
+    anomalies:   images above the threshold
+    gone:        files that went before they could be scored; waiting: those that were still being written
+    drifted:     whether the last scores as a whole are not like those of the calibration
+    p95_ms:      from when a file is seen to its row, milliseconds that 95 % of the last files took at the most
+    heatmaps_missing: heat maps that could not be written
+    unsent:      messages that wait for the next time
+    interrupted: whether it was told to end
+    """
+
+    detector: str
+    files: int
+    anomalies: int
+    errors: int
+    gone: int
+    waiting: int
+    threshold: float
+    target_fpr: float
+    guarantee: str
+    drifted: bool
+    p95_ms: float | None
+    seconds: float
+    output: str
+    heatmaps: str | None
+    heatmaps_missing: int
+    unsent: int
+    interrupted: bool
+
+
+@dataclass(frozen=True)
 class Encoded(Printed):
     """What became of a folder: image files, those that could not be read, and the Parquet file."""
 

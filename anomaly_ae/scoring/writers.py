@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +51,7 @@ class CsvWriter(Writer):
 
 class JsonWriter(Writer):
     def write(self, table: "pa.Table") -> None:
-        for row in _map_texts(table, "path_bytes", bytes.hex).to_pylist():
-            self.file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self.file.writelines(map(json_line, json_rows(table)))
 
 
 WRITERS: dict[str, type[Writer]] = {
@@ -61,6 +60,16 @@ WRITERS: dict[str, type[Writer]] = {
     ".csv": CsvWriter,
     ".jsonl": JsonWriter,
 }
+
+
+def json_rows(table: "pa.Table") -> list[dict[str, Any]]:
+    """The rows as JSON takes them."""
+    return list(_map_texts(table, "path_bytes", bytes.hex).to_pylist())
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """A row as a line of JSON."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def writer_for(output: Path) -> type[Writer]:

@@ -4,7 +4,7 @@ from anomaly_ae.detector.evaluation import FoundTogether
 from anomaly_ae.escaping import counted, counted_as
 from anomaly_ae.reporting.text.phrases import NamedText, discovered, moved, named_lines
 from anomaly_ae.runtime.printed import as_text
-from anomaly_ae.scoring.scoring_results import Encoded, ScoreResult
+from anomaly_ae.scoring.scoring_results import Encoded, ScoreResult, WatchResult
 
 
 @as_text.register
@@ -16,9 +16,28 @@ def encoded(result: Encoded) -> str:
 
 @as_text.register
 def scored(result: ScoreResult) -> str:
-    missing = f"; {result.heatmaps_missing:,} could not be written" if result.heatmaps_missing else ""
-    heatmaps = f"{result.heatmaps}{missing}" if result.heatmaps else None
-    return named_lines([*scored_rows(result), ("heat maps", heatmaps), ("report", result.report)], 16)
+    return named_lines([*scored_rows(result), ("heat maps", _heatmaps(result)), ("report", result.report)], 16)
+
+
+@as_text.register
+def watched(result: WatchResult) -> str:
+    rate = f"a false-alarm rate of {result.target_fpr:g} ({result.guarantee})"
+    above = f"{result.anomalies:,} of {result.files - result.errors:,} are above the threshold {result.threshold:.4f}"
+    late = None if result.p95_ms is None else f"95 % at most {result.p95_ms:,.0f} ms after the file was seen"
+    lines = [
+        ("detector", result.detector),
+        ("files", f"{result.files:,} have a row now"),
+        ("anomalous", f"{above}, for {rate}"),
+        ("bad files", f"{result.errors:,} have an error and no score" if result.errors else None),
+        ("gone", f"{result.gone:,} before they could be scored" if result.gone else None),
+        ("waiting", f"{result.waiting:,} for the next time: still being written" if result.waiting else None),
+        ("drift", "the last scores as a whole are not like those of the calibration" if result.drifted else None),
+        ("rows", late),
+        ("messages", f"{result.unsent:,} not taken yet, which the next time sends" if result.unsent else None),
+        ("kept in", result.output),
+        ("heat maps", _heatmaps(result)),
+    ]
+    return named_lines(lines, 16)
 
 
 def scored_rows(result: ScoreResult) -> list[NamedText]:
@@ -50,6 +69,11 @@ def unscored_rows(result: ScoreResult) -> list[NamedText]:
     """What was not scored, which the terminal has been told already."""
     left_out = [("left out", counted_as(count, what)) for what, count in sorted(result.left_out.items())]
     return [*left_out, *(("warning", text) for text in result.unread_folders)]
+
+
+def _heatmaps(result: ScoreResult | WatchResult) -> str | None:
+    missing = f"; {result.heatmaps_missing:,} could not be written" if result.heatmaps_missing else ""
+    return f"{result.heatmaps}{missing}" if result.heatmaps else None
 
 
 def _resumed(result: ScoreResult) -> str:
