@@ -88,7 +88,10 @@ class RowLog:
                 log._check(source)
                 with storage_errors(f"read and write {folder}"):
                     log._recover()
-                yield log
+                try:
+                    yield log
+                finally:
+                    log._close()
         except Timeout as error:
             raise RunBusy(f"another process is watching with the same output ({folder}); name another one") from error
 
@@ -111,13 +114,17 @@ class RowLog:
         """Make a shard of the rows of now, if they are many or old enough."""
         full = self._count >= SEGMENT_ROWS or time.time_ns() - self._begun >= SEGMENT_NS
         if self._current and self._count and full:
-            self._current.close()
-            self._current, self._count = None, 0
+            self._close()
             begun = datetime.fromtimestamp(self._begun / 1e9, UTC)
             segment = self.folder / f"rows-{begun:%Y%m%dT%H%M%S.%fZ}.jsonl"
             with storage_errors(f"write {segment}"):
                 (self.folder / CURRENT).rename(segment)
                 self._make_shard(segment)
+
+    def _close(self) -> None:
+        if self._current:
+            self._current.close()
+        self._current, self._count = None, 0
 
     def _table(self, listing: Listing, results: Results, now: int) -> "pa.Table":
         """Rows as `score` has them, and of the file as it was: bytes, time of its last change; when it was scored."""

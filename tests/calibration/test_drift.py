@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from anomaly_ae.calibration.drift import measure_drift
+from anomaly_ae.calibration.drift import RollingDrift, measure_drift
 
 
 def normals(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -42,3 +42,24 @@ def test_a_fifth_of_anomalies_is_no_drift() -> None:
 
 def test_few_images_say_nothing() -> None:
     assert measure_drift(normals(19, 0), normals(100, 1)) is None
+
+
+def test_rolling_drift_begins_once_and_ends_once() -> None:
+    rolling, turns = RollingDrift(normals(400, 0)), list[tuple[int, bool]]()
+    scores = torch.cat([normals(600, 1), normals(600, 2, 2.0), normals(600, 3)])
+    for i, part in enumerate(scores.split(10)):
+        if drift := rolling.add(part):
+            turns.append((10 * i, drift.moved))
+    assert [moved for _, moved in turns] == [True, False]
+    assert 600 < turns[0][0] < 900
+    assert 1_200 < turns[1][0] < 1_500
+
+
+def test_rolling_drift_at_the_border_does_not_come_and_go() -> None:
+    rolling = RollingDrift(normals(400, 0))
+    turns = sum(rolling.add(part) is not None for part in normals(6_000, 1, 1.0).split(7))
+    assert turns <= 1
+
+
+def test_a_few_scores_are_no_rolling_drift() -> None:
+    assert RollingDrift(normals(400, 0)).add(normals(90, 1, 9.0)) is None

@@ -1,0 +1,142 @@
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import watchfiles
+
+from anomaly_ae.images.sources import Folder
+from anomaly_ae.scoring import arrivals
+from anomaly_ae.scoring.arrivals import PATIENCE, SETTLED, Arrivals, File, Waiting
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    (tmp_path / "in").mkdir()
+    return Folder(str(tmp_path / "in"))
+
+
+def put(folder: Folder, name: str, content: bytes = b"image") -> File:
+    path = Path(folder.name) / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_bytes(content)
+    return os.fsencode(name), len(content), path.stat().st_mtime_ns
+
+
+def taken(source: Arrivals, count: int, seconds: float = 5.0) -> set[File]:
+    """Files that come within some seconds, until there are so many."""
+    files, end = set[File](), time.monotonic() + seconds
+    while len(files) < count and time.monotonic() < end:
+        files.update(source.take(100))
+        source.wait(0.05)
+    return files
+
+
+def test_files_without_a_row_are_listed_the_oldest_first_so_many_at_a_time(folder: Folder) -> None:
+    files = [put(folder, name) for name in ("c.png", "a.png", "sub/b.png", "d.png")]
+    for second, (path, *_) in enumerate(files):
+        os.utime(folder.locate(path), (second, second))
+    source = Arrivals(folder, known={(b"a.png", 5, 10**9)})
+    source.look()
+    assert [path for path, *_ in source.take(2)] == [b"c.png", b"sub/b.png"]
+    assert [path for path, *_ in source.take(2)] == [b"d.png"]
+    assert source.take(2) == []
+
+
+def test_an_empty_folder_and_one_that_is_gone_have_no_files(folder: Folder) -> None:
+    source = Arrivals(folder, known=())
+    assert len(source.look()) == 0
+    Path(folder.name).rmdir()
+    assert len(source.look()) == 0
+    assert source.take(1) == []
+
+
+def test_events_bring_new_files_of_new_folders_and_odd_names_and_no_others(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "LEAST_PAUSE", 0.1)
+    put(folder, "sub/first.png")
+    (Path(folder.name) / "link").symlink_to("sub")
+    source = Arrivals(folder, known=())
+    with closing(source):
+        source.start()
+        assert {path for path, *_ in taken(source, 1)} == {b"sub/first.png"}
+        names = ("a.png", "sub/b.png", "new/deep/c.png", "line\nbreak.png", os.fsdecode(b"caf\xe9.png"))
+        files = {put(folder, name) for name in names}
+        for name in (".hidden.png", ".part/d.png", "notes.txt"):
+            put(folder, name)
+        os.mkfifo(Path(folder.name) / "pipe.png")
+        (Path(folder.name) / "e.part").write_bytes(b"image")
+        (Path(folder.name) / "e.part").rename(Path(folder.name) / "e.png")
+        found = taken(source, 6)
+        assert found >= files
+        assert {path for path, *_ in found - files} <= {b"e.png", b"sub/first.png"}
+        assert b"e.png" in {path for path, *_ in found}
+
+
+def test_where_events_do_not_come_the_folder_is_listed(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: Any, **__: Any) -> Iterator[Any]:
+        raise OSError(errno.ENOSPC, "OS file watch limit reached")
+
+    monkeypatch.setattr(arrivals, "POLLED", 0.2)
+    monkeypatch.setattr(arrivals, "LEAST_PAUSE", 0.1)
+    monkeypatch.setattr(watchfiles, "watch", refused)
+    for poll in (None, 0.1):
+        source = Arrivals(folder, known=(), poll=poll)
+        with closing(source):
+            source.start()
+            file = put(folder, f"{poll}.png")
+            assert file in taken(source, 1 if poll is None else 2)
+    assert capsys.readouterr().err.count("no events can be had") == 1
+
+
+def test_what_an_event_did_not_tell_is_found_by_listing(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "RELISTED", 0.3)
+    monkeypatch.setattr(arrivals, "LEAST_PAUSE", 0.1)
+    monkeypatch.setattr(Arrivals, "_tell", lambda *_: None)
+    source = Arrivals(folder, known=())
+    with closing(source):
+        source.start()
+        file = put(folder, "a.png")
+        assert taken(source, 1) == {file}
+
+
+def test_a_file_is_due_when_it_has_not_changed_for_a_while(folder: Folder) -> None:
+    waiting, file = Waiting(folder), put(folder, "a.png")
+    waiting.add(file, 100.0)
+    assert waiting.due(100.0 + SETTLED / 2, 9) == []
+    changed = put(folder, "a.png", b"a longer image")
+    assert waiting.due(100.0 + SETTLED, 9) == []  # which has seen that it changed, and waits anew
+    assert waiting.due(100.0 + 1.9 * SETTLED, 9) == []
+    assert waiting.due(100.0 + 2 * SETTLED, 9) == [changed]
+    waiting.add(changed, 200.0)  # told once more
+    assert waiting.finish(changed[0]) == 100.0 + SETTLED
+    assert len(waiting) == 0
+
+
+def test_a_file_that_cannot_be_read_gets_a_second_chance_and_any_more_where_it_changes(folder: Folder) -> None:
+    waiting, file = Waiting(folder), put(folder, "a.png")
+    waiting.add(file, 100.0)
+    assert not waiting.fail(b"a.png", 101.0)
+    assert waiting.untried() == 0
+    assert waiting.due(100.9 + PATIENCE, 9) == []
+    assert waiting.due(101.0 + PATIENCE, 9) == [file]
+    changed = put(folder, "a.png", b"whole")
+    assert not waiting.is_same(file, 105.0)
+    assert not waiting.fail(b"a.png", 106.0)
+    assert waiting.fail(b"a.png", 110.0)
+    assert waiting.is_same(changed, 110.0)
+
+
+def test_a_file_that_goes_is_counted_and_waited_for_no_more(folder: Folder) -> None:
+    waiting, file = Waiting(folder), put(folder, "a.png")
+    waiting.add(file, 100.0)
+    (Path(folder.name) / "a.png").unlink()
+    assert waiting.due(101.0, 9) == []
+    assert (len(waiting), waiting.gone, waiting.next_due()) == (0, 1, float("inf"))
