@@ -11,7 +11,7 @@ from anomaly_ae.metrics.ranking import Interval, auroc_interval, delong, require
 LEAST_EFFECT = 0.2  # on either side of 0.5: what a shift of 0.74 standard deviations or 40 % plain anomalies would do
 DRIFT_CONFIDENCE = 0.99
 FEWEST_COMPARED = 20  # images on each side, for an interval that means something
-WINDOW, FEWEST_IN_WINDOW, STEPS = 300, 100, 30  # of scores that come one by one, and how many between comparisons
+WINDOW, FEWEST_IN_WINDOW, COMPARED_EVERY = 300, 100, 30  # of scores that come one by one
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RollingDrift:
         """Take scores in, (N,), which are numbers; the drift where it has begun or ended with them."""
         self._scores.extend(scores.tolist())
         self._fresh += len(scores)
-        if self._fresh < STEPS or len(self._scores) < FEWEST_IN_WINDOW:
+        if self._fresh < COMPARED_EVERY or len(self._scores) < FEWEST_IN_WINDOW:
             return None
         self._fresh = 0
         drift = measure_drift(torch.tensor(self._scores), self.calibration)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from anomaly_ae.errors import UsageError, one_line
+from anomaly_ae.errors import StorageError, UsageError, one_line
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.scoring.writers import json_line
 from anomaly_ae.storage.atomic import flush, storage_errors, write_bytes, write_with
@@ -45,6 +45,12 @@ def check_webhook(url: str) -> None:
 def sign(body: bytes, secret: str) -> str:
     """What stands in the header `X-Signature`."""
     return "sha256=" + hmac.new(os.fsencode(secret), body, hashlib.sha256).hexdigest()
+
+
+def has_messages(folder: Path) -> bool:
+    """Whether a queue in it has messages that wait."""
+    queue = folder / QUEUE
+    return queue.exists() and queue.stat().st_size > 0
 
 
 class Outbox:
@@ -103,22 +109,28 @@ class Outbox:
     def _send_all(self) -> None:
         pause = 0.0
         while not self._stop.wait(pause):
-            with self.queue.open("rb") as file:
-                file.seek(self._offset)
-                line = file.readline()
-            if not line:
-                self._news.wait()
-                self._news.clear()
-            elif reason := self._send(line[:-1]):
-                if not pause:
-                    logger.warning(f"{self.host} does not take messages, which wait and are sent again: {reason}")
-                pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
-                continue
-            else:
-                if pause:
-                    logger.info(f"{self.host} takes messages again")
-                self._mark_sent(len(line))
-            pause = 0.0
+            try:
+                reason = self._send_next()
+            except (OSError, StorageError) as error:
+                reason = one_line(error)
+            if reason and not pause:
+                logger.warning(f"messages to {self.host} wait and are sent again: {reason}")
+            if pause and not reason:
+                logger.info(f"messages to {self.host} are taken again")
+            pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE) if reason else 0.0
+
+    def _send_next(self) -> str | None:
+        """Send the next message, or wait for one; why it was not taken, or None."""
+        with self._lock, self.queue.open("rb") as file:  # so that no line is half written
+            file.seek(self._offset)
+            line = file.readline()
+        if not line:
+            self._news.wait()
+            self._news.clear()
+            return None
+        if not (reason := self._send(line[:-1])):
+            self._mark_sent(len(line))
+        return reason
 
     def _send(self, body: bytes) -> str | None:
         """Send a message; why it was not taken, or None."""

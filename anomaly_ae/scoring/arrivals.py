@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Container, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -22,9 +23,9 @@ from anomaly_ae.runtime.messages import logger
 File = tuple[bytes, int, int]  # path within the folder, bytes, time of the last change in ns
 
 SETTLED = 0.03  # seconds without a change after which a file is tried
-PATIENCE = 3.0  # seconds without a change after which one that cannot be read is given up
+GIVEN_UP = 3.0  # seconds without a change after which one that cannot be read is given up
 RELISTED, POLLED = 60.0, 2.0  # seconds between listings, beside events and without them
-LEAST_PAUSE, SHARE = 1.0, 20  # seconds between any two, and the pause in times that a listing takes
+LEAST_PAUSE, LISTING_SHARE = 1.0, 20  # seconds between any two, or so many times what a listing takes
 STEP, DEBOUNCE, TIMEOUT = 10, 40, 200  # milliseconds that events are gathered for
 
 
@@ -86,29 +87,38 @@ class Arrivals:
 
     def _listen(self) -> None:
         """Pass on the system's events; whenever they begin, what came before them is found by listing."""
-        while not self._stop.is_set():
-            try:
-                for changes in watchfiles.watch(
-                    self.folder.name,
-                    watch_filter=None,
-                    debounce=DEBOUNCE,
-                    step=STEP,
-                    rust_timeout=TIMEOUT,
-                    yield_on_timeout=True,  # so that it says when it is ready
-                    stop_event=self._stop,
-                    ignore_permission_denied=True,
-                ):
-                    self._ready.set()
-                    self._tell(path for _, path in changes)
-            except RuntimeError:  # of a name that is no UTF-8
-                self._again.set()
-                self._stop.wait(STEP / 1_000)
-            except OSError as error:
-                self._pause = POLLED
-                why = one_line(error)
-                logger.warning(f"no events can be had, so the folder is listed every {POLLED:g} s: {why}")
-                break
-        self._ready.set()
+        try:
+            while not self._stop.wait(STEP / 1_000):
+                with suppress(FileNotFoundError):  # the folder is gone, and may come again
+                    self._listen_once()
+        except OSError as error:
+            self._pause = POLLED
+            logger.warning(f"no events can be had, so the folder is listed every {POLLED:g} s: {one_line(error)}")
+        finally:
+            self._ready.set()
+
+    def _listen_once(self) -> None:
+        """Until the end, or until the folder is another one, or a name is no UTF-8, which a listing then finds."""
+        folder, again = Path(self.folder.name), self._ready.is_set()
+        began = folder.stat().st_ino
+        with suppress(RuntimeError):
+            for changes in watchfiles.watch(
+                self.folder.name,
+                watch_filter=None,
+                debounce=DEBOUNCE,
+                step=STEP,
+                rust_timeout=TIMEOUT,
+                yield_on_timeout=True,  # so that it says when it is ready
+                stop_event=self._stop,
+                ignore_permission_denied=True,
+            ):
+                if again:
+                    self._again.set()
+                    again = False
+                self._ready.set()
+                self._tell(path for _, path in changes)
+                if folder.stat().st_ino != began:
+                    break
 
     def _tell(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -129,7 +139,7 @@ class Arrivals:
                 self._again.clear()
             began = time.monotonic()
             self.look()
-            least = max(LEAST_PAUSE, SHARE * (time.monotonic() - began))
+            least = max(LEAST_PAUSE, LISTING_SHARE * (time.monotonic() - began))
 
 
 def _at(listing: Listing, i: int) -> File:
@@ -187,7 +197,7 @@ class Waiting:
     def fail(self, path: bytes, now: float) -> bool:
         """Say that a file could not be read; whether that was so before, and it has not changed for long."""
         state = self._states[path]
-        before, state.failed, state.due = state.failed, True, now + PATIENCE
+        before, state.failed, state.due = state.failed, True, now + GIVEN_UP
         return before
 
     def finish(self, path: bytes) -> float:

@@ -19,10 +19,10 @@ from anomaly_ae.calibration.drift import Drift, RollingDrift
 from anomaly_ae.datasets.layout_texts import say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import StorageError, UnknownName, UsageError, one_line
-from anomaly_ae.escaping import counted
+from anomaly_ae.escaping import counted, printable
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.sources import Folder, Listing, open_source, shown
-from anomaly_ae.integrations.webhook import Outbox, check_webhook
+from anomaly_ae.integrations.webhook import Outbox, check_webhook, has_messages
 from anomaly_ae.reporting.folder_report import OVERLAY_SIDE, check_overlays, save_overlay
 from anomaly_ae.reporting.text.phrases import moved
 from anomaly_ae.runs.store import LATEST, RunStore
@@ -38,7 +38,7 @@ from anomaly_ae.scoring.scoring_results import WatchResult
 from anomaly_ae.storage.atomic import expand, sha256
 from anomaly_ae.workflows.find_model import load_model
 
-SENT_FOR = ANOMALIES, ALL = "anomalies", "all"
+SENT_FOR = ANOMALIES, ALL_ROWS = "anomalies", "all"
 HEATMAPS = "heatmaps"  # a folder of the output
 BATCHES = 4  # whole ones that are taken at a time
 TICK = 0.2  # seconds between looks at whether to end, at the most
@@ -87,7 +87,9 @@ def watch(
         decoders = stack.enter_context(detector.preprocessing.decoders(source))
         previews = stack.enter_context(looking(detector, source, OVERLAY_SIDE, 1)) if heatmaps else None
         outbox = Outbox(output, webhook) if webhook else None
-        watcher = _Watcher(source, detector, rows, decoders, previews, outbox, webhook_for == ALL)
+        if not outbox and has_messages(output):
+            logger.info(f"messages of before wait in {output}; {setting('webhook')} sends them")
+        watcher = _Watcher(source, detector, rows, decoders, previews, outbox, webhook_for == ALL_ROWS)
         with _ending(watcher):
             return watcher.run(once, poll)
 
@@ -229,7 +231,7 @@ class _Watcher:
     def _message(self, row: Row) -> Row:
         """What is sent about a row; the same file has the same id, also when it is sent again."""
         parts = f"{row['bytes']} {row['time']} {row['path_bytes']} {row['path']}".encode()
-        about = {"id": sha256(self.detector.digest.encode(), parts)[:32], "detector": self.detector.name}
+        about = {"id": sha256(self.detector.digest.encode(), parts)[:32], "detector": printable(self.detector.name)}
         return about | {"folder": shown(os.fsencode(self.source.name))} | row
 
     def _say_drift(self, drift: Drift) -> None:

@@ -11,7 +11,7 @@ import watchfiles
 
 from anomaly_ae.images.sources import Folder
 from anomaly_ae.scoring import arrivals
-from anomaly_ae.scoring.arrivals import PATIENCE, SETTLED, Arrivals, File, Waiting
+from anomaly_ae.scoring.arrivals import GIVEN_UP, SETTLED, Arrivals, File, Waiting
 
 
 @pytest.fixture
@@ -78,6 +78,20 @@ def test_events_bring_new_files_of_new_folders_and_odd_names_and_no_others(
         assert b"e.png" in {path for path, *_ in found}
 
 
+def test_a_folder_that_went_and_came_again_is_listened_to(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "LEAST_PAUSE", 0.1)
+    source = Arrivals(folder, known=())
+    with closing(source):
+        source.start()
+        Path(folder.name).rmdir()
+        time.sleep(0.5)
+        files = {put(folder, "a.png")}
+        assert taken(source, 1) == files
+        time.sleep(0.5)
+        assert taken(source, 2, 0.5) <= files
+        assert put(folder, "b.png") in taken(source, 1)
+
+
 def test_where_events_do_not_come_the_folder_is_listed(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,8 +139,8 @@ def test_a_file_that_cannot_be_read_gets_a_second_chance_and_any_more_where_it_c
     waiting.add(file, 100.0)
     assert not waiting.fail(b"a.png", 101.0)
     assert waiting.untried() == 0
-    assert waiting.due(100.9 + PATIENCE, 9) == []
-    assert waiting.due(101.0 + PATIENCE, 9) == [file]
+    assert waiting.due(100.9 + GIVEN_UP, 9) == []
+    assert waiting.due(101.0 + GIVEN_UP, 9) == [file]
     changed = put(folder, "a.png", b"whole")
     assert not waiting.is_same(file, 105.0)
     assert not waiting.fail(b"a.png", 106.0)

@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anomaly_ae.scoring.arrivals.PATIENCE", 0.3)
+    monkeypatch.setattr("anomaly_ae.scoring.arrivals.GIVEN_UP", 0.3)
     monkeypatch.setattr(watch, "ONCE_WAITS", 1.0)
 
 
@@ -279,7 +279,8 @@ def test_a_dead_receiver_is_said_and_its_messages_are_kept(
     ended = cli(*command, "--webhook", "http://127.0.0.1:1/", env={SECRET: "hush"})
     assert ended.code == 0
     assert "not taken yet, which the next time sends" in ended.out
-    assert "127.0.0.1 does not take messages" in ended.err
+    assert "messages to 127.0.0.1 wait and are sent again" in ended.err
+    assert "messages of before wait in out; --webhook sends them" in cli(*command).err
 
 
 def test_what_goes_on_is_said(
