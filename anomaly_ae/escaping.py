@@ -90,3 +90,8 @@ def csv_text(text: str) -> str:
     it, and without that is as it was.
     """
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def plain_csv_text(text: str) -> str:
+    """The text that `csv_text` made a cell of."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text

@@ -18,6 +18,7 @@ PACKAGE = Path(anomaly_ae.__file__).parent
 FLOORS = (
     {"__main__"},
     {"cli"},
+    {"review"},
     {"workflows"},
     {"integrations", "tracking"},
     {"reporting"},
@@ -48,6 +49,8 @@ TESTED_ELSEWHERE = {
     "images/test_decode_pool.py": "decode_worker",
     "reporting/test_figures.py": "curves distributions image_grids saving style",
     "runs/test_store.py": "record",
+    "review/test_session.py": "review_results",
+    "end_to_end/test_review.py": "serve",
     "scoring/test_job.py": "ledger scoring_results writers",
     "storage/test_atomic.py": "memmap",
     "detector/test_serialization.py": "schema",

@@ -42,6 +42,16 @@ class Discoveries:
     needed: int
 
 
+@dataclass(frozen=True)
+class HeldRate:
+    """The false-alarm rate that some threshold holds, by which guarantee, and what it is at most, and by which."""
+
+    rate: float
+    guarantee: str
+    at_most: float
+    by: str
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
     """One monotone map from score to p-value, made of the scores of n calibration normals; the threshold inverts it.
@@ -107,7 +117,7 @@ class Calibration:
                     f"a threshold of {self.chosen:g} calls {above:,} of {len(scores):,} normal calibration images "
                     "anomalous; choose a higher one"
                 )
-            object.__setattr__(self, "chosen", _float32_below(self.chosen))
+            object.__setattr__(self, "chosen", float32_below(self.chosen))
             object.__setattr__(self, "target_fpr", rate)
         require_enough(len(scores), self.target_fpr, self.guarantee, self.confidence)
         if self.guarantee == TAIL and self.tail is None:
@@ -151,6 +161,16 @@ class Calibration:
         if self.guarantee == CROSS:
             return cross_bound(len(self.scores), self.folds, alarms_allowed(self._levels, self.target_fpr))
         return self.target_fpr if self.guarantee in (MARGINAL, CONDITIONAL) else None
+
+    def held_at(self, threshold: float) -> HeldRate:
+        """What any threshold holds for new normal images, though it was not chosen to hold a rate."""
+        n, above = len(self.scores), int((self.scores > threshold).sum())
+        rate = float(p_value_levels(n)[above])
+        if self.folds:
+            bound = min(1.0, cross_bound(n, self.folds, above + 1))
+            return HeldRate(rate, f"{CROSS}, {self.folds} folds", bound, "proven")
+        bound = float(p_value_levels(n, CONDITIONAL, self.confidence)[above])
+        return HeldRate(rate, MARGINAL, bound, f"with {self.confidence:.0%} confidence")
 
     def p_values(self, scores: Tensor) -> Tensor:
         """p-values, float64 (N,), above 0 and up to 1, of scores (N,). Raises `DataError` for one that is NaN."""
@@ -328,10 +348,10 @@ def threshold_that_finds(share: float, scores: Tensor) -> float:
     if not 0 < share <= 1:
         raise CalibrationError(f"a share to detect lies above 0 and is at most 1, and {share:g} does not")
     count = math.ceil(exact(share) * len(scores))
-    return _float32_below(float(scores.sort(descending=True).values[count - 1]), strictly=True)
+    return float32_below(float(scores.sort(descending=True).values[count - 1]), strictly=True)
 
 
-def _float32_below(value: float, strictly: bool = False) -> float:
+def float32_below(value: float, strictly: bool = False) -> float:
     """The largest float32 that is at most a value, or lies below it."""
     nearest = np.float32(value)
     is_low = float(nearest) < value if strictly else float(nearest) <= value

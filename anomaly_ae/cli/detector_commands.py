@@ -1,11 +1,12 @@
 """Making detectors, measuring them, handing them on, and having them work on a folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from anomaly_ae.cli.app import (
+    MODELS,
     WITHOUT_A_FLAG,
     Confidence,
     DataDir,
@@ -329,3 +330,19 @@ def encode(
     check_latents_file(output)
     detector = find_model.load(model, mlruns=mlruns, device=device)
     show(encode_folder(detector, folder, output), as_json)
+
+
+@app.command()
+def review(
+    output: Annotated[Path, typer.Argument(metavar="[SCORES]", help="What `score` wrote.")] = Path("scores.parquet"),
+    model: Annotated[str | None, option("MODEL", f"{MODELS[:-1]} [the one that scored].")] = None,
+    folder: Annotated[str | None, option("DIR", "Where the pictures are [where they were scored].")] = None,
+    port: Annotated[int, option("N", "Port on this machine [a free one].", min=0, max=65535)] = 0,
+    no_browser: Annotated[bool, switch("--no-browser", "Say the address, and open nothing.")] = False,
+    mlruns: Mlruns = None,
+) -> None:
+    """Look through a scored folder on a page: move the threshold, mark what is good or bad; until Ctrl-C."""
+    with loading():
+        from anomaly_ae.review.serve import review
+    settings: dict[str, Any] = {"open_browser": None} if no_browser else {}
+    review(output, model, folder=folder, port=port, home=run_store(mlruns), **settings)

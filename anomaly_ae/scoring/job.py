@@ -42,7 +42,10 @@ KEPT_EVERY = 10.0  # seconds of work that a kill may cost
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What is to be scored by what, and where the rows go. Raises `UsageError` when that is no place for them."""
+    """What is to be scored by what, and where the rows go. Raises `UsageError` when that is no place for them.
+
+    model: what to load the detector by again
+    """
 
     detector: Detector
     calibration: Calibration
@@ -50,6 +53,7 @@ class Job:
     output: Path
     fdr: float | None = None
     workers: int | None = None
+    model: str = ""
 
     def __post_init__(self) -> None:
         writer_for(self.output)
@@ -164,7 +168,7 @@ def _list(job: Job, ledger: Ledger, now: Listing, resume: bool) -> tuple[Listing
         logger.info(
             f"replacing {job.output}, which holds the scores of {before}; {setting('output')} names another file"
         )
-    return ledger.begin(job.source.identity, now), None
+    return ledger.begin(job.source, now, job.model), None
 
 
 def _read_scores(job: Job, ledger: Ledger, listing: Listing, changes: Changes | None, scored: int) -> Scores:

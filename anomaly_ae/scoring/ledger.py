@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,32 @@ class Changes:
 
 
 @dataclass(frozen=True)
+class ScoredBy:
+    """Which detector, by its digest and by what to load it by, scored what is at some place; texts are empty where
+    that is not known.
+    """
+
+    detector: str = ""
+    model: str = ""
+    source: str = ""
+    place: str = ""
+
+    @classmethod
+    def read(cls, output: Path) -> "ScoredBy":
+        """By what an output was scored, as its ledger has it; nothing where there is none."""
+        try:
+            job = json.loads((ledger_folder(output) / JOB_FILE).read_text())
+            return cls(**{field.name: str(job.get(field.name, "")) for field in fields(cls)})
+        except (OSError, ValueError, AttributeError):
+            return cls()
+
+
+def ledger_folder(output: Path) -> Path:
+    """Where the ledger of an output lies."""
+    return output.with_name(f".{output.name}.ledger")
+
+
+@dataclass(frozen=True)
 class Ledger:
     """A folder: what the job is, the list of files, and a file of results for each shard of them.
 
@@ -55,7 +81,7 @@ class Ledger:
     @classmethod
     def beside(cls, output: Path, detector: Detector) -> "Ledger":
         batch = batch_size(*detector.preprocessing.shape[1:])
-        return cls(output.with_name(f".{output.name}.ledger"), SHARD // batch * batch, detector.digest)
+        return cls(ledger_folder(output), SHARD // batch * batch, detector.digest)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -70,7 +96,7 @@ class Ledger:
                 f"another process is scoring to the same output ({self.folder}); name another one"
             ) from error
 
-    def begin(self, source: str, listing: Listing) -> Listing:
+    def begin(self, source: Source, listing: Listing, model: str = "") -> Listing:
         """Start anew, with nothing scored."""
         with storage_errors(f"write {self.folder}"):
             _remove(self.folder / JOB_FILE)  # first, so that what is half gone is no job
@@ -78,7 +104,8 @@ class Ledger:
                 if path.name != LOCK_FILE:
                     _remove(path)
         self._write_listing(listing)
-        write_json(self.folder / JOB_FILE, {"format": LEDGER_FORMAT, "detector": self.detector, "source": source})
+        about = {"detector": self.detector, "source": source.identity, "place": source.name, "model": model}
+        write_json(self.folder / JOB_FILE, {"format": LEDGER_FORMAT} | about)
         return listing
 
     def source(self) -> str | None:

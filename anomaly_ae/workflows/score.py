@@ -57,12 +57,13 @@ def score(
     home = home or RunStore.find()
     source = _open_source(folder, home)
     with stage("loading the detector"):
-        detector, _ = load_model(home, str(model), device)
+        detector, run = load_model(home, str(model), device)
     changes = detector.calibration.changes(target_fpr)
     calibration = detector.calibration.at(**changes) if changes else detector.calibration
     if fdr is not None:
         calibration.check_discoveries(fdr)
-    job = Job(detector, calibration, source, output, fdr, workers)
+    loaded_by = run.record.id if run else str(expand(model).resolve())
+    job = Job(detector, calibration, source, output, fdr, workers, loaded_by)
     _check_places(job, overlays, page)
     scores = score_job(job, resume, scores_with, [page] if page else [])
     result = _result(job, scores, time.monotonic() - started, overlays, page)

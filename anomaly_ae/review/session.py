@@ -1,0 +1,286 @@
+"""What is reviewed: the rows of a scored folder with their marks, asked for by whatever page shows them."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from anomaly_ae.calibration.conformal import float32_below
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.errors import DataMissing, UsageError
+from anomaly_ae.escaping import printable
+from anomaly_ae.images.sources import NOT_KNOWN, Source, open_source, shown
+from anomaly_ae.review.review_results import (
+    About,
+    AtThreshold,
+    Axis,
+    Floats,
+    Item,
+    Kept,
+    MarkedShare,
+    Query,
+    Shown,
+    SortedBy,
+    Window,
+)
+from anomaly_ae.runs.store import RunStore
+from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.spelling import setting
+from anomaly_ae.scoring.ledger import ScoredBy
+from anomaly_ae.scoring.marks import BAD, GOOD, NONE, Mark, MarkFile, stat_of
+from anomaly_ae.scoring.rows import Bools, Positions
+from anomaly_ae.scoring.scored_rows import ScoredRows
+from anomaly_ae.workflows import calibrate
+from anomaly_ae.workflows.find_model import load_model
+
+MOST_ITEMS = 500  # at a time
+MOST_FOLDERS = 1_000  # to choose from
+BINS = 80  # of the histogram
+SCORED_AGAIN, ALIKE = (
+    4,
+    1e-3,
+)  # images by which it is told whether a detector made the scores, and how alike those are
+
+
+@dataclass(eq=False)
+class Session:
+    """A scored output under review: by which detector it is looked at, and the marks beside it.
+
+    model: what the detector is loaded by
+    """
+
+    output: Path
+    rows: ScoredRows
+    detector: Detector
+    model: str
+    source: Source
+    marks: MarkFile
+    home: RunStore
+    threshold: float
+    version: int = 0
+    _checked: dict[bytes, tuple[Any, bool]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, output: Path, model: str | None, home: RunStore, folder: str | None = None) -> "Session":
+        """The review of an output, by the detector that scored it unless another one is named.
+
+        Raises what `ScoredRows.read` and `find_model` raise, and `UsageError` where the pictures or the detector are
+        not those that were scored.
+        """
+        rows, by = ScoredRows.read(output), ScoredBy.read(output)
+        source = _source(output, by, folder)
+        if not (name := model or by.model):
+            raise UsageError(f"it is not known what scored {output}; name the detector with {setting('model')}")
+        detector, run = load_model(home, name)
+        session = cls(
+            *(output, rows, detector, run.record.id if run else name, source, MarkFile.beside(output), home),
+            detector.threshold if model or rows.threshold is None else rows.threshold,
+        )
+        if detector.digest != by.detector:
+            session._require_same_scores()
+        session.refresh()
+        if session.marks.damaged:
+            logger.warning(f"{session.marks.path}: lines that are no marks, left out: {session.marks.damaged:,}")
+        return session
+
+    @cached_property
+    def scored(self) -> Bools:
+        """Which files have a score, (N,)."""
+        return np.isfinite(self.rows.scores)
+
+    @cached_property
+    def axis(self) -> Axis:
+        calibration = self.detector.calibration.scores.numpy()
+        return Axis.of(np.concatenate([self.rows.scores[self.scored], calibration]).astype(np.float64))
+
+    @cached_property
+    def p_values(self) -> Floats:
+        """Of all files, NaN without a score, (N,)."""
+        values = np.full(len(self.rows.scores), np.nan)
+        values[self.scored] = self.detector.calibration.p_values(torch.tensor(self.rows.scores[self.scored])).numpy()
+        return values
+
+    @cached_property
+    def folders(self) -> npt.NDArray[np.bytes_]:
+        """The folder of each file, (N,)."""
+        return np.array([os.path.dirname(path) for path in self.rows.paths], np.object_)  # noqa: PTH120 (bytes)
+
+    @cached_property
+    def positions(self) -> dict[bytes, int]:
+        """Of each path."""
+        return {path: i for i, path in enumerate(self.rows.paths)}
+
+    def about(self) -> About:
+        counts = Counter(self.folders.tolist())
+        calibration = self.detector.calibration.scores.numpy()
+        return About(
+            output=printable(str(self.output)),
+            source=printable(self.source.name),
+            detector=self.detector.name,
+            model=printable(self.model),
+            images=len(self.rows.paths),
+            errors=int((~self.scored).sum()),
+            threshold=self.threshold,
+            axis=self.axis,
+            folder_bins=self._histogram(self.rows.scores[self.scored]),
+            calibration_bins=self._histogram(calibration),
+            calibration_images=len(calibration),
+            has_maps=self.detector.map_scorer is not None,
+            folders={shown(name): number for name, number in sorted(counts.items())[:MOST_FOLDERS] if name},
+        )
+
+    def at(self, threshold: float) -> AtThreshold:
+        """What a threshold comes to. Raises `UsageError` where it is no finite number."""
+        if not np.isfinite(np.float32(threshold)):
+            raise UsageError(f"a threshold is a finite number, and {threshold} was given")
+        edge = float32_below(threshold)
+        anomalous = int((self.rows.scores[self.scored] > edge).sum())
+        marks, scores = self._valid(), self.rows.scores.astype(np.float64)
+        good, bad = (
+            np.array([scores[i] for i, mark in marks.items() if mark == kind and self.scored[i]], np.float64)
+            for kind in (GOOD, BAD)
+        )
+        lost = sum(1 for mark in self.marks if mark.file in self.positions) - len(marks)
+        return AtThreshold(
+            threshold=edge,
+            anomalous=anomalous,
+            normal=int(self.scored.sum()) - anomalous,
+            held=self.detector.calibration.held_at(edge),
+            detected=MarkedShare.of(bad, edge),
+            false_alarms=MarkedShare.of(good, edge),
+            marks=dict(Counter(marks.values())) | {Shown.LOST.value: lost},
+            version=self.version,
+        )
+
+    def window(self, query: Query, start: int, count: int) -> Window:
+        """So many of the items that a query asks for, from `start` on."""
+        order = self._order(query)
+        return Window(len(order), [self.item(int(i)) for i in order[start : start + min(count, MOST_ITEMS)]])
+
+    def item(self, index: int) -> Item:
+        """Raises `DataMissing` where there is no such row."""
+        if not 0 <= index < len(self.rows.paths):
+            raise DataMissing(f"there is no row {index}")
+        path, there = self.rows.paths[index], bool(self.scored[index])
+        mark = self.marks.marks.get(path)
+        return Item(
+            index=index,
+            path=printable(shown(path)),
+            score=float(self.rows.scores[index]) if there else None,
+            p_value=float(self.p_values[index]) if there else None,
+            mark=mark.mark if mark else NONE,
+            lost=bool(mark and mark.mark != NONE and not self._holds(mark)),
+            error=self.rows.errors.get(index),
+        )
+
+    def mark(self, index: int, mark: str) -> Item:
+        """Mark a file; the mark is on the disk when this returns. Raises `DataMissing` where the file is gone."""
+        self.item(index)
+        self.marks.append(Mark.of(self.source, self.rows.paths[index], mark))
+        self.version += 1
+        return self.item(index)
+
+    def keep(self, threshold: float) -> Kept:
+        """Calibrate the detector at a threshold, in a run of its own. Raises what `calibrate` does."""
+        run_id = calibrate.calibrate(self.model, threshold=threshold, home=self.home).run_id
+        return Kept(run_id, self.home.command("score", self.source.name, model=run_id))
+
+    def refresh(self) -> None:
+        """Take notice of what others have marked."""
+        if self.marks.refresh():
+            self.version += 1
+
+    def _valid(self) -> dict[int, str]:
+        """The marks on files of these rows that are still what was marked, by position."""
+        there = ((self.positions.get(mark.file), mark) for mark in self.marks)
+        return {i: mark.mark for i, mark in there if i is not None and self._holds(mark)}
+
+    def _holds(self, mark: Mark) -> bool:
+        """Whether a mark counts, found out anew only where the file has been touched since the last time."""
+        about = stat_of(self.source, mark.file)
+        touched = mark, about and (about.st_ctime_ns, about.st_size)
+        known = self._checked.get(mark.file)
+        if known is None or known[0] != touched:
+            self._checked[mark.file] = known = touched, mark.holds(self.source)
+            self.version += 1
+        return known[1]
+
+    def _order(self, query: Query) -> Positions:
+        there = np.flatnonzero(self._passing(query))
+        if query.sort == SortedBy.PATH:
+            return there[self._by_path[there].argsort(kind="stable")]
+        scores = self.rows.scores[there].astype(np.float64)
+        if query.sort == SortedBy.SCORE:
+            return there[np.argsort(-scores, kind="stable")]
+        return there[np.argsort(np.abs(self.axis.along(scores) - self.axis.along(query.threshold)), kind="stable")]
+
+    @cached_property
+    def _by_path(self) -> Positions:
+        """The rank of each file by its path, (N,)."""
+        ranks = np.empty(len(self.rows.paths), np.int64)
+        ranks[sorted(range(len(ranks)), key=self.rows.paths.__getitem__)] = np.arange(len(ranks))
+        return ranks
+
+    def _passing(self, query: Query) -> Bools:
+        """Which files a query's filter and folder let pass, (N,)."""
+        passing = self._of_kind(query)
+        if query.folder:
+            names = {name for name in set(self.folders.tolist()) if f"{shown(name)}/".startswith(f"{query.folder}/")}
+            passing &= np.array([name in names for name in self.folders], bool)
+        return passing
+
+    def _of_kind(self, query: Query) -> Bools:
+        above = self.rows.scores > query.threshold
+        simple: dict[str, Bools] = {
+            Shown.ALL: np.ones(len(self.scored), bool),
+            Shown.ERRORS: ~self.scored,
+            Shown.ANOMALOUS: above,
+            Shown.NORMAL: self.scored & ~above,
+        }
+        if query.filter in simple:
+            return simple[query.filter]
+        valid, marked = self._valid(), np.zeros(len(self.scored), bool)
+        if query.filter == Shown.LOST:
+            there = {self.positions[mark.file] for mark in self.marks if mark.file in self.positions}
+            marked[list(there - valid.keys())] = True
+            return marked
+        one = query.filter not in (Shown.MARKED, Shown.UNMARKED)
+        marked[[i for i, mark in valid.items() if not one or mark == query.filter]] = True
+        return ~marked if query.filter == Shown.UNMARKED else marked
+
+    def _histogram(self, scores: npt.NDArray[np.float32]) -> list[float]:
+        counts, _ = np.histogram(self.axis.along(scores), BINS, (0, 1))
+        return [float(count) / max(1, len(scores)) for count in counts]
+
+    def _require_same_scores(self) -> None:
+        """Raise `UsageError` unless the detector gives some of the images the scores that they have."""
+        some = np.flatnonzero(self.scored)[:SCORED_AGAIN]
+        with self.detector.preprocessing.decoders(self.source, 1) as decoders:
+            records = decoders.decode([self.rows.paths[i] for i in some], np.full(len(some), NOT_KNOWN))
+        good = records["error"] == b""
+        scores = self.detector.score(torch.from_numpy(records["pixels"][good].copy())).numpy()
+        before = self.rows.scores[some][good]
+        if not np.allclose(scores, before, rtol=ALIKE, atol=ALIKE * float(np.abs(before).max(initial=0))):
+            raise UsageError(
+                f"the scores in {self.output} are not those of the detector {self.model}; name the one that scored "
+                f"the folder with {setting('model')}, or score it again"
+            )
+
+
+def _source(output: Path, by: ScoredBy, folder: str | None) -> Source:
+    """Where the pictures are. Raises `UsageError` where that is not known, `DataMissing` where they are gone."""
+    if folder is None and not by.place:
+        raise UsageError(
+            f"it is not known which pictures the scores in {output} are of, for the folder {output.name} was scored "
+            f"with left nothing beside it; name them with {setting('folder')}"
+        )
+    source = open_source(folder or by.place)
+    if folder is None and source.identity != by.source:
+        raise UsageError(f"the scores in {output} are of {by.source}; go there, for its paths are relative")
+    return source

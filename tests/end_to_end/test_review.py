@@ -1,0 +1,236 @@
+"""`anomaly-ae review` as a person uses it: a real server, a real browser, a real kill."""
+
+import json
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import anomaly_ae
+from anomaly_ae.datasets.builtin import load_dataset
+from tests.conftest import Cli, Trained, start
+from tests.end_to_end.conftest import free_port
+
+pytestmark = pytest.mark.slow  # a browser
+
+sync_api = pytest.importorskip("playwright.sync_api")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+HOSTILE = "<img src=x onerror=document.title='caught'>.png"
+
+
+@pytest.fixture(scope="module")
+def scored(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A thousand digits of all classes, one of them with a name that would be run if it were taken for HTML."""
+    folder = tmp_path_factory.mktemp("review")
+    images = load_dataset("digits").files["train"].images[:999, 0].numpy()
+    for i, image in enumerate(images):
+        (folder / "in" / str(i % 3)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / "in" / str(i % 3) / f"{i:04}.png")
+    Image.fromarray(images[3]).save(folder / "in" / HOSTILE)
+    model = trained.run.record.id
+    anomaly_ae.score(folder / "in", model, folder / "scores.parquet", home=trained.home)
+    return folder / "scores.parquet"
+
+
+@pytest.fixture(scope="module")
+def browser(browser_path: str) -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page on which no error may occur."""
+    context, errors = browser.new_context(viewport={"width": 1300, "height": 900}), list[str]()
+    opened = context.new_page()
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("requestfinished", lambda request: errors.extend([] if "127.0.0.1" in request.url else [request.url]))
+    yield opened
+    context.close()
+    assert [error for error in errors if not error.startswith("data:")] == []
+
+
+class Served:
+    """`anomaly-ae review` at work."""
+
+    def __init__(self, trained: Trained, scored: Path) -> None:
+        place = ("--mlruns", str(trained.home.root), "--no-browser")
+        self.process: subprocess.Popen[str] = start(scored.parent, "review", scored.name, *place)
+        assert self.process.stderr is not None
+        said = next(line for line in self.process.stderr if " is at http" in line)
+        self.address = said.split(" is at ")[1].split()[0]
+
+
+@pytest.fixture
+def served(trained: Trained, scored: Path) -> Iterator[Served]:
+    server = Served(trained, scored)
+    yield server
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(timeout=20) == 0
+
+
+def opened(page: Any, address: str) -> None:
+    page.goto(address)
+    page.locator(".card").first.wait_for()
+
+
+def text(page: Any, name: str) -> str:
+    return str(page.locator(f"#{name}").text_content())
+
+
+def until(page: Any, holds: Any) -> None:
+    for _ in range(200):
+        if holds():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("it never came to that")
+
+
+def test_the_slider_moves_counts_that_are_those_of_the_rows(served: Served, page: Any, scored: Path) -> None:
+    scores = pd.read_parquet(scored).score.to_numpy()
+    opened(page, served.address)
+    seen = set()
+    for place in (9_500, 500, 7_000, 2_000):
+        before = text(page, "counts")
+        page.locator("#slider").evaluate(
+            "(slider, to) => { slider.value = to; slider.dispatchEvent(new Event('input')); }", place
+        )
+        until(page, lambda before=before: text(page, "counts") != before)
+        page.wait_for_timeout(300)
+        threshold = float(page.evaluate("at.threshold"))
+        assert text(page, "counts") == f"{(scores > threshold).sum():,} of {len(scores):,} images"
+        assert page.locator("#histogram .bar.above").count() == 80 - round(place / 125)
+        seen.add(threshold)
+    assert len(seen) == 4
+    page.locator("#kind").select_option("anomalous")
+    until(page, lambda: text(page, "total") == f"{(scores > threshold).sum():,} images")
+    assert page.locator(".card").count() == page.locator(".card.above").count() > 0
+
+
+def test_thirty_marks_survive_a_kill_and_two_pages_agree(
+    trained: Trained, scored: Path, page: Any, browser: Any
+) -> None:
+    server = Served(trained, scored)
+    opened(page, server.address)
+    other = browser.new_page()
+    opened(other, server.address)
+    page.locator("#sort").select_option("score")
+    page.wait_for_timeout(500)
+    page.locator(".card").first.click()
+    for i in range(30):  # faster than they can be written
+        page.keyboard.press("bgu"[i % 3])
+    page.keyboard.press("z")
+    page.keyboard.press("b")
+    until(page, lambda: page.evaluate("at.marks.undecided") == 9)
+    until(other, lambda: other.evaluate("at.marks.bad") == page.evaluate("at.marks.bad") == 11)
+    other.close()
+    server.process.kill()
+    server.process.wait()
+
+    lines = [json.loads(line) for line in Path(f"{scored}.marks.jsonl").read_text().splitlines()]
+    assert len(lines) == 32  # 30, one taken back, one more
+    again = Served(trained, scored)
+    try:
+        opened(page, again.address)
+        assert page.evaluate("at.marks") == {"bad": 11, "good": 10, "undecided": 9, "lost": 0}
+        page.locator("#kind").select_option("marked")
+        until(page, lambda: text(page, "total") == "30 images")
+        assert "11" in text(page, "detected")
+        badges = page.locator(".card .badge").all_text_contents()
+        assert sorted(badges) == sorted(["bad"] * 11 + ["good"] * 10 + ["undecided"] * 9)
+    finally:
+        again.process.send_signal(signal.SIGINT)
+        assert again.process.wait(timeout=20) == 0
+
+
+def test_one_image_large_with_its_map_and_the_nearest_training_images(served: Served, page: Any) -> None:
+    opened(page, served.address)
+    page.locator(".card").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.locator("#neighbors figure").nth(4).wait_for()
+    first = text(page, "name")
+    for name in ("picture", "heat", "rebuilt"):
+        until(page, lambda name=name: page.locator(f"#{name}").evaluate("image => image.naturalWidth") > 0)
+    page.keyboard.press("m")
+    assert not page.locator("#heat").is_visible()
+    page.keyboard.press("m")
+    assert page.locator("#heat").is_visible()
+    page.keyboard.press("ArrowLeft")
+    until(page, lambda: text(page, "name") != first)
+    page.keyboard.press("Escape")
+    assert not page.locator("#large").is_visible()
+
+
+def test_a_hostile_name_is_text(served: Served, page: Any) -> None:
+    opened(page, served.address)
+    page.locator("#sort").select_option("path")
+    page.wait_for_timeout(500)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    until(page, lambda: page.locator(f'.card[title="{HOSTILE}"]').count() == 1)
+    page.locator(f'.card[title="{HOSTILE}"]').click()
+    until(page, lambda: text(page, "name") == HOSTILE)
+    assert "caught" not in page.title()
+
+
+def test_a_foreign_page_gets_nothing_and_marks_nothing(served: Served, browser: Any, scored: Path) -> None:
+    foreign, marks = browser.new_page(), Path(f"{scored}.marks.jsonl")
+    before = marks.read_bytes() if marks.exists() else b""
+    foreign.goto("data:text/html,<title>elsewhere</title>")
+    answers = foreign.evaluate(
+        """async address => {
+            const read = await fetch(address + "about").then(answer => answer.text(), () => "refused");
+            await fetch(address + "mark", { method: "POST", mode: "no-cors", body: '{"index": 0, "mark": "bad"}' })
+                .catch(() => {});
+            return read;
+        }""",
+        served.address,
+    )
+    assert answers == "refused"
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+        asked = urllib.request.Request(
+            served.address + "mark", b'{"index": 0, "mark": "bad"}', {"Content-Type": "application/json"} | headers
+        )
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(asked)
+    assert (marks.read_bytes() if marks.exists() else b"") == before
+    foreign.close()
+
+
+def test_the_threshold_is_kept_for_the_next_folder(served: Served, page: Any, trained: Trained, cli: Cli) -> None:
+    opened(page, served.address)
+    page.locator("#number").fill("0.2")
+    until(page, lambda: abs(page.evaluate("at.threshold") - 0.2) < 1e-6)
+    page.locator("#keep").click()
+    until(page, lambda: "kept as run" in text(page, "kept"))
+    run = text(page, "kept").split("kept as run ")[1].split(";")[0]
+    detector = anomaly_ae.load(run, mlruns=str(trained.home.root))
+    assert np.float32(detector.threshold) == np.float32(page.evaluate("at.threshold"))
+
+
+def test_what_cannot_be_reviewed_is_said_in_a_line(cli_process: Cli, trained: Trained, scored: Path) -> None:
+    place = ("--mlruns", str(trained.home.root), "--no-browser")
+    missing = cli_process("review", "nothing.parquet", *place)
+    assert (missing.code, missing.err.splitlines()[-1]) == (
+        1,
+        "error: there are no scores in nothing.parquet; score a folder first, or name another file",
+    )
+    port = free_port()
+    taken = start(scored.parent, "review", scored.name, *place, "--port", str(port))
+    assert taken.stderr is not None
+    next(line for line in taken.stderr if " is at http" in line)
+    ended = cli_process("review", str(scored), *place, "--port", str(port))
+    assert ended.code == 2
+    assert f"port {port} cannot be had" in ended.err
+    taken.send_signal(signal.SIGTERM)
+    assert taken.wait(timeout=20) == 0

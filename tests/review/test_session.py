@@ -1,0 +1,152 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+import anomaly_ae
+from anomaly_ae.errors import DataMissing, UnknownName, UsageError
+from anomaly_ae.review.review_results import Axis, Query, Shown
+from anomaly_ae.review.session import Session
+from anomaly_ae.runs.store import RunStore
+from tests.conftest import Trained
+
+
+def indices(session: Session, **query: object) -> list[int]:
+    asked = Query(**{"threshold": session.threshold} | query)  # type: ignore[arg-type]
+    return [item.index for item in session.window(asked, 0, 500).items]
+
+
+def test_counts_and_rates_at_any_threshold_are_those_of_the_rows(session: Session, scored: Path) -> None:
+    table, calibration = pd.read_parquet(scored), session.detector.calibration.scores.numpy()
+    good = table.score.dropna().to_numpy()
+    assert session.at(session.threshold).anomalous == table.is_anomaly.sum()
+    for threshold in (*np.quantile(good, [0, 0.3, 0.7, 1]), float(good[0])):
+        at = session.at(float(threshold))
+        assert (at.anomalous, at.normal) == ((good > threshold).sum(), (good <= threshold).sum())
+        above = (calibration > threshold).sum()
+        assert at.held.rate == (1 + above) / (len(calibration) + 1)
+        n = len(calibration)
+        upper = binomtest(int(above), n).proportion_ci(0.9).high if above < n else 1.0  # 0.9 of two sides
+        assert at.held.at_most == pytest.approx(upper)
+    with pytest.raises(UsageError, match="finite"):
+        session.at(float("nan"))
+
+
+def test_what_is_shown_and_in_which_order(session: Session) -> None:
+    scores, threshold = session.rows.scores, session.threshold
+    nearest, highest, by_path = (indices(session, sort=sort) for sort in ("nearness", "score", "path"))
+    assert sorted(nearest) == sorted(highest) == sorted(by_path) == list(range(61))
+    distances = np.abs(session.axis.along(scores[nearest[:60]]) - session.axis.along(threshold))
+    assert (np.diff(distances) >= 0).all()
+    assert (np.diff(scores[highest[:60]]) <= 0).all()
+    assert np.isnan(scores[nearest[60]])  # what has no score comes last
+    assert by_path == sorted(range(61), key=session.rows.paths.__getitem__)
+    anomalous, normal, errors = (indices(session, filter=name) for name in ("anomalous", "normal", "errors"))
+    assert (scores[anomalous] > threshold).all()
+    assert len(anomalous) + len(normal) == 60
+    assert [session.item(i).path for i in errors] == ["left/empty.png"]
+    assert session.item(errors[0]).error
+    left = indices(session, folder="left")
+    assert len(left) == session.about().folders["left"] == 31
+    assert indices(session, folder="lef") == []
+    with pytest.raises(UnknownName, match="did you mean 'anomalous'"):
+        Query(filter="anomalou")
+
+
+def test_marks_are_kept_counted_and_found_by_others(session: Session, trained: Trained, scored: Path) -> None:
+    other = Session.open(scored, None, trained.home)
+    anomalous, normal = (indices(session, filter=name) for name in ("anomalous", "normal"))
+    for i in (*anomalous[:3], normal[0]):
+        assert session.mark(i, "bad").mark == "bad"
+    session.mark(anomalous[3], "good")
+    session.mark(normal[1], "good")
+    session.mark(normal[2], "undecided")
+    at = session.at(session.threshold)
+    assert (at.detected.above, at.detected.marked) == (3, 4)
+    ours = binomtest(3, 4).proportion_ci()
+    assert at.detected.interval == pytest.approx((ours.low, ours.high))
+    assert (at.false_alarms.above, at.false_alarms.marked) == (1, 2)
+    assert at.marks == {"bad": 4, "good": 2, "undecided": 1, "lost": 0}
+    before = other.version
+    other.refresh()
+    assert other.version > before
+    assert other.at(session.threshold).marks == at.marks
+    assert sorted(indices(other, filter="bad")) == sorted((*anomalous[:3], normal[0]))
+    assert len(indices(other, filter="unmarked")) == 61 - 7
+    session.mark(normal[0], "none")
+    assert session.at(session.threshold).marks["bad"] == 3
+    lines = Path(f"{scored}.marks.jsonl").read_text().splitlines()
+    assert len(lines) == 8  # what was taken back is still to be read
+    assert json.loads(lines[-1]) | {"sha256": "", "time": "", "name": "", "path": ""} == {
+        "path": "",
+        "path_bytes": None,
+        "mark": "none",
+        "sha256": "",
+        "time": "",
+        "name": "",
+        "source": session.source.name,
+    }
+
+
+def test_a_file_that_has_changed_loses_its_mark_visibly_and_gets_it_back(session: Session) -> None:
+    (one,) = indices(session, filter="anomalous")[:1]
+    file = Path(os.fsdecode(session.source.locate(session.rows.paths[one])))
+    session.mark(one, "bad")
+    assert not session.item(one).lost
+    content, about = file.read_bytes(), file.stat()
+    file.write_bytes(content + b" ")
+    os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))  # as whoever copies or unpacks files sets it
+    assert session.item(one).lost
+    assert session.at(session.threshold).marks == {"lost": 1}
+    assert indices(session, filter="lost") == [one]
+    assert one in indices(session, filter="unmarked")
+    file.write_bytes(content)
+    assert session.at(session.threshold).marks == {"bad": 1, "lost": 0}
+    file.unlink()
+    assert session.item(one).lost
+    with pytest.raises(DataMissing, match="cannot be opened"):
+        session.mark(one, "good")
+
+
+def test_a_threshold_is_kept_as_a_calibration_of_the_same_detector(session: Session, trained: Trained) -> None:
+    middle = float(np.median(session.rows.scores[session.scored]))
+    kept = session.keep(middle)
+    assert kept.run_id in kept.command
+    detector = anomaly_ae.load(kept.run_id, mlruns=str(trained.home.root))
+    assert detector.threshold == session.at(middle).threshold
+    again = Session.open(session.output, kept.run_id, trained.home)  # the same scores, so it may be looked at so
+    assert again.threshold == detector.threshold
+
+
+def test_the_detector_and_the_pictures_are_those_that_were_scored(
+    session: Session, trained: Trained, home: RunStore, tmp_path: Path
+) -> None:
+    other = anomaly_ae.train(anomaly_ae.RunConfig(normal="3", epochs=2), home=home, tracking=False)
+    with pytest.raises(UsageError, match="are not those of the detector"):
+        Session.open(session.output, str(home.find_run(other.run_id).detector_folder()), trained.home)
+    moved = tmp_path / "moved.parquet"
+    session.output.rename(moved)
+    with pytest.raises(UsageError, match="which pictures"):
+        Session.open(moved, trained.run.record.id, trained.home)
+    with pytest.raises(UsageError, match="what scored"):
+        Session.open(moved, None, trained.home, folder=session.source.name)
+    reopened = Session.open(moved, trained.run.record.id, trained.home, folder=session.source.name)
+    assert reopened.at(0.5).anomalous == session.at(0.5).anomalous
+
+
+def test_every_filter_has_its_words_on_the_page() -> None:
+    script = (Path(anomaly_ae.__file__).parent / "review" / "page.js").read_text()
+    kinds = script.split("const KINDS = {")[1].split("};")[0]
+    assert all(f"{name}: " in kinds for name in Shown)
+
+
+@pytest.mark.parametrize("scores", [[], [1.0], [2.0, 2.0], [-3.0, 4.0], [0.1, 0.2, 50.0], [0.0, 1.0, 100.0]])
+def test_an_axis_has_all_scores_on_it_in_their_order(scores: list[float]) -> None:
+    axis = Axis.of(np.array(scores))
+    along = axis.along(sorted(scores))
+    assert ((along >= 0) & (along <= 1)).all()
+    assert (np.diff(along) >= 0).all()
