@@ -37,6 +37,7 @@ from anomaly_ae.storage.yaml_files import read_lines
 Folder = Annotated[
     str, typer.Argument(metavar="FOLDER", help="Images; or a text file of paths, or an address (s3://…).")
 ]
+Marks = Annotated[Path | None, option("FILE", "What was marked in a review, as scores.parquet.marks.jsonl.")]
 ONNX = "onnx"
 
 
@@ -143,6 +144,7 @@ def evaluate(
         str | None, option("NAME|PATH", "Other labelled pictures [those held out in training].", DATA_SET)
     ] = None,
     data_dir: DataDir = None,
+    marks: Marks = None,
     target_fpr: Annotated[
         str | None, option("F", "Another false-alarm rate; printed only, the run keeps its own.")
     ] = None,
@@ -176,6 +178,7 @@ def evaluate(
         model,
         dataset=dataset,
         data_dir=data_dir,
+        marks=marks,
         target_fpr=rate,
         guarantee=guarantee,
         confidence=confidence,
@@ -197,12 +200,13 @@ def calibrate(
     data_dir: DataDir = None,
     normal_folder: Annotated[Path | None, option("DIR", "Normal images that the detector has not seen.")] = None,
     anomaly_folder: Annotated[Path | None, option("DIR", "Known anomalies, to measure how many are found.")] = None,
+    marks: Marks = None,
     target_fpr: Annotated[float | None, option("F", "False-alarm rate [as before].")] = None,
     threshold: Annotated[
         float | None, option("T", "A threshold of your own, instead of one that holds a rate.")
     ] = None,
     detect: Annotated[
-        float | None, option("SHARE", "The highest threshold that finds this share of --anomaly-folder.")
+        float | None, option("SHARE", "The highest threshold that finds this share of the known anomalies.")
     ] = None,
     guarantee: Guarantee = None,
     confidence: Confidence = None,

@@ -109,6 +109,26 @@ class Missed:
 
 
 @dataclass(frozen=True)
+class MarksUsed:
+    """What people's marks on images were used for: how many of each kind hold.
+
+    changed:        marks on files that are no longer what was marked; damaged: lines of the file that are none
+    unmarked:       images beside them that have no mark
+    contradictions: marks against the names of the folders, the first of them as `examples`, in words
+    """
+
+    file: str
+    good: int
+    bad: int
+    undecided: int
+    changed: int
+    damaged: int
+    unmarked: int
+    contradictions: int
+    examples: list[str]
+
+
+@dataclass(frozen=True)
 class Evaluation(Printed):
     """What was measured on the test images; rates and areas in [0, 1], None where undefined.
 
@@ -125,6 +145,7 @@ class Evaluation(Printed):
     images, with AUROC and what it is; none if there is nothing to rank
     discoveries: what was found in the test images together, where a false discovery rate was asked for
     beside: a row for each scorer that was measured beside the detector's own, see `measure_scorers`
+    marks: those that say which test images are normal, where no folder does
     """
 
     run_id: str | None
@@ -158,6 +179,7 @@ class Evaluation(Printed):
     beside: list[ScorerRow] = field(default_factory=list)
     calibration_images: int = 0
     missed: Missed | None = None
+    marks: MarksUsed | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ class SortedBy(StrEnum):
     NEARNESS = "nearness"  # to the threshold
     SCORE = "score"  # the highest first
     PATH = "path"
+    RANDOM = "random"  # so that the first of them are a fair sample
 
 
 class Shown(StrEnum):
@@ -149,9 +150,9 @@ class Query:
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        for kind, name, known in (("order", self.sort, [*SortedBy]), ("filter", self.filter, [*Shown])):
-            if name not in known:
-                raise UnknownName(kind, name, known)
+        for kind, name, known in (("order", self.sort, SortedBy), ("filter", self.filter, Shown)):
+            if name not in (names := [str(each) for each in known]):
+                raise UnknownName(kind, name, names)
 
 
 @dataclass(frozen=True)

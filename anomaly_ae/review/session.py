@@ -215,6 +215,8 @@ class Session:
         there = np.flatnonzero(self._passing(query))
         if query.sort == SortedBy.PATH:
             return there[self._by_path[there].argsort(kind="stable")]
+        if query.sort == SortedBy.RANDOM:
+            return there[np.random.default_rng(0).permutation(len(self.scored))[there].argsort()]
         scores = self.rows.scores[there].astype(np.float64)
         if query.sort == SortedBy.SCORE:
             return there[np.argsort(-scores, kind="stable")]

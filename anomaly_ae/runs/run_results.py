@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from anomaly_ae.detector.evaluation import ScorerRow
+from anomaly_ae.detector.evaluation import MarksUsed, ScorerRow
 from anomaly_ae.runtime.printed import Columns, Printed, from_dict
 from anomaly_ae.storage.schema import Count, Share
 
@@ -122,6 +122,7 @@ class CalibrateResult(Printed):
     differences:    how the images look unlike those of the training, and what else speaks against them
     odd_normals:    those of them that look odd
     anomalies:      what known anomalies show; None without any
+    marks:          people's, where those say which images are normal and which are not
     """
 
     run_id: str
@@ -141,6 +142,7 @@ class CalibrateResult(Printed):
     anomalies: KnownAnomalies | None
     run_folder: str
     next: list[str]  # commands that one may want now
+    marks: MarksUsed | None = None
 
 
 @dataclass(frozen=True)

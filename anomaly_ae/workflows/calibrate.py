@@ -25,7 +25,9 @@ from anomaly_ae.datasets.copies import one_of_each
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import TO_CALIBRATE, say_left_out_of
 from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.evaluation import MarksUsed
 from anomaly_ae.errors import UsageError
+from anomaly_ae.escaping import counted_as
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.sources import Listing
@@ -38,11 +40,13 @@ from anomaly_ae.runs.run_results import CalibrateResult, KnownAnomalies
 from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.scoring.encode import Scored, score_images
+from anomaly_ae.scoring.encode import score_images
+from anomaly_ae.scoring.marks import BAD, GOOD
 from anomaly_ae.storage.atomic import expand, write_csv, write_json
 from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.find_model import load_model
+from anomaly_ae.workflows.marked import MarkedImages
 
 # Images that the detector was trained on score low: from this share below that quantile on, it is worth a word
 KNOWN_SHARE, LOW = 0.3, 0.1
@@ -71,6 +75,7 @@ def calibrate(
     data_dir: str | None = None,
     normal_folder: str | Path | None = None,
     anomaly_folder: str | Path | None = None,
+    marks: str | Path | None = None,
     target_fpr: float | None = None,
     threshold: float | None = None,
     detect: float | None = None,
@@ -85,39 +90,45 @@ def calibrate(
     The normal images are those of the classes with the same names in another data set, or all below a folder;
     without either, the detector's own calibration scores stay. What is not said stays as it was. A `threshold` can be
     given instead of a rate, or the share of the images in `anomaly_folder` that it has to `detect`; the normal images
-    then say what rate it holds. The new detector is kept in a run of its own, below the old one's. Raises
-    `UsageError` when nothing is asked for, or the data set that the detector was trained on; `CalibrationError` when
-    there are too few images for the rate; and what `find_model` raises.
+    then say what rate it holds. A file of `marks` has both kinds, images that people marked as good, and as bad. The
+    new detector is kept in a run of its own, below the old one's. Raises `UsageError` when nothing is asked for, or
+    the data set that the detector was trained on; `CalibrationError` when there are too few images for the rate; and
+    what `find_model` raises.
     """
     home = home or RunStore.find()
     asked, chosen = (target_fpr, guarantee, confidence), (threshold, detect)
-    if not (dataset or normal_folder or anomaly_folder) and (*asked, *chosen) == (None,) * 5:
+    if not (dataset or normal_folder or anomaly_folder or marks) and (*asked, *chosen) == (None,) * 5:
         raise UsageError(
-            f"nothing to calibrate was given; name new normal images with {setting('normal_folder')} or "
-            f"{setting('dataset')}, another {setting('target_fpr')} or {setting('guarantee')}, or a "
-            f"{setting('threshold')}"
+            f"nothing to calibrate was given; name new normal images with {setting('normal_folder')}, "
+            f"{setting('dataset')} or {setting('marks')}, another {setting('target_fpr')} or "
+            f"{setting('guarantee')}, or a {setting('threshold')}"
         )
-    _check_chosen(threshold, detect, asked, anomaly_folder)
+    if marks and (dataset or normal_folder or anomaly_folder):
+        raise UsageError(
+            f"{setting('marks')} say which images are normal and which are not; leave {setting('dataset')}, "
+            f"{setting('normal_folder')} and {setting('anomaly_folder')} out"
+        )
+    _check_chosen(threshold, detect, asked, anomaly_folder or marks)
     mark_dead_runs(home)
+    marked = MarkedImages(marks) if marks else None
     detector, parent = load_model(home, model, device)
     changes = detector.calibration.changes(*asked)
-    if not (dataset or normal_folder):
+    if not (dataset or normal_folder or marks):
         detector.calibration.at(**changes)  # what cannot be held is said before anomalies are scored
-    normals = _normals(detector, dataset, data_dir, normal_folder)
+    normals = _marked_normals(detector, marked) if marked else None
+    normals = normals or _normals(detector, dataset, data_dir, normal_folder)
     calibration = detector.calibration.at(scores=normals.scores, names=normals.names, **changes)
     if threshold is not None:
         calibration = calibration.at_threshold(threshold)
-    anomalies = None
-    if anomaly_folder is not None:
-        folder = expand(anomaly_folder)
-        scored = score_images(detector, folder, _anomalous_pictures(str(folder)))
+    anomalies, known = None, _anomalies(detector, anomaly_folder, marked)
+    if known is not None:
         if detect is not None:
-            calibration = calibration.at_threshold(threshold_that_finds(detect, scored.scores), DETECT)
-        anomalies = _measure_anomalies(calibration, scored, folder)
+            calibration = calibration.at_threshold(threshold_that_finds(detect, known.scores), DETECT)
+        anomalies = _measure_anomalies(calibration, known)
     new = dataclasses.replace(detector, calibration=calibration)
     doubts = _doubts(detector, new, normals, anomalies)
     normals = dataclasses.replace(normals, differences=(*normals.differences, *doubts))
-    return _keep(home, parent, detector, new, normals, anomalies, tracking)
+    return _keep(home, parent, detector, new, normals, anomalies, tracking, marked.used if marked else None)
 
 
 def _check_chosen(
@@ -127,7 +138,7 @@ def _check_chosen(
     if detect is not None and not anomaly_folder:
         raise UsageError(
             f"{setting('detect')} is a share of known anomalies; name a folder of them with "
-            f"{setting('anomaly_folder')}"
+            f"{setting('anomaly_folder')}, or {setting('marks')} on them"
         )
     if threshold is not None and detect is not None:
         raise UsageError(
@@ -139,6 +150,42 @@ def _check_chosen(
             f"a threshold is set by {setting('threshold')}, by {setting('detect')} or by a rate: leave out "
             f"{setting('target_fpr')}, {setting('guarantee')} and {setting('confidence')}, or the other"
         )
+
+
+@dataclass(frozen=True)
+class Anomalies:
+    """Scores of known anomalies, (M,), and where they come from."""
+
+    scores: Tensor
+    source: str
+    unreadable: int
+
+
+def _anomalies(detector: Detector, folder: str | Path | None, marked: MarkedImages | None) -> Anomalies | None:
+    """The known anomalies, if there are any. Raises `DataMissing` where the folder has none."""
+    if folder is not None:
+        scored = score_images(detector, expand(folder), _anomalous_pictures(str(expand(folder))))
+        return Anomalies(scored.scores, str(expand(folder).resolve()), len(scored.errors))
+    if marked and marked.used.bad:
+        bad = marked.of(detector, BAD)
+        return Anomalies(bad.scores, marked.place, bad.unreadable)
+    return None
+
+
+def _marked_normals(detector: Detector, marked: MarkedImages) -> Normals | None:
+    """The scores of images marked as good, if there are any."""
+    if not marked.used.good:
+        return None
+    good, used = marked.of(detector, GOOD), marked.used
+    differences = list(detector.differences(good.images))
+    if used.unmarked > 0:
+        differences.append(
+            f"{counted_as(used.unmarked, 'pictures')} beside them without a mark; the rate holds for images like "
+            "those marked good, and not for all if these were picked by their scores: mark all, or some at random"
+        )
+    return Normals(
+        good.scores, marked.place, good.names, good.images, good.unreadable, good.left_out, tuple(differences)
+    )
 
 
 def _normals(detector: Detector, dataset: str | None, data_dir: str | None, folder: str | Path | None) -> Normals:
@@ -210,28 +257,28 @@ def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
     return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in files])
 
 
-def _measure_anomalies(calibration: Calibration, scored: Scored, folder: Path) -> KnownAnomalies:
+def _measure_anomalies(calibration: Calibration, known: Anomalies) -> KnownAnomalies:
     """How many known anomalies the threshold finds, and the threshold with the best F1 against calibration images.
 
     That threshold is chosen with these very anomalies and holds no rate; its figures are what it came to on them. So
     is one that was to detect a share of them: instead of an interval there is what is to be expected of new ones, of
     which any falls with the same probability between, below or above the known ones.
     """
-    found, was_chosen = int((scored.scores > calibration.threshold).sum()), calibration.guarantee == DETECT
-    interval = None if was_chosen else list(proportion_interval(found, len(scored.scores)))
-    f1, threshold = best_f1(scored.scores.numpy(), calibration.scores.numpy())
+    found, was_chosen = int((known.scores > calibration.threshold).sum()), calibration.guarantee == DETECT
+    interval = None if was_chosen else list(proportion_interval(found, len(known.scores)))
+    f1, threshold = best_f1(known.scores.numpy(), calibration.scores.numpy())
     return KnownAnomalies(
-        folder=str(folder.resolve()),
-        images=len(scored.scores),
-        median_score=float(scored.scores.median()),
-        unreadable=len(scored.errors),
-        detection_rate=found / len(scored.scores),
+        folder=known.source,
+        images=len(known.scores),
+        median_score=float(known.scores.median()),
+        unreadable=known.unreadable,
+        detection_rate=found / len(known.scores),
         detection_rate_ci=interval,
-        expected_detection_rate=found / (len(scored.scores) + 1) if was_chosen else None,
+        expected_detection_rate=found / (len(known.scores) + 1) if was_chosen else None,
         best_f1=f1,
         best_f1_threshold=threshold,
         best_f1_false_positive_rate=float((calibration.scores > threshold).float().mean()),
-        best_f1_detection_rate=float((scored.scores > threshold).float().mean()),
+        best_f1_detection_rate=float((known.scores > threshold).float().mean()),
     )
 
 
@@ -257,6 +304,7 @@ def _keep(
     normals: Normals,
     anomalies: KnownAnomalies | None,
     tracking: bool,
+    marks: MarksUsed | None,
 ) -> CalibrateResult:
     """Keep the new detector in a run of its own."""
     config = dataclasses.replace(_config(old, parent), target_fpr=new.calibration.target_fpr)
@@ -268,7 +316,7 @@ def _keep(
     run_logger = RunLogger(home, None)
     with start_run(home, config.experiment, record, files, run_logger) as run:
         run_logger.log_start(run)
-        result = _result(run, old, new, normals, anomalies)
+        result = dataclasses.replace(_result(run, old, new, normals, anomalies), marks=marks)
         new.save(run.path / "detector")
         if rows := new.calibration.by_file():
             write_csv(run.path / CALIBRATION_SCORES, rows)

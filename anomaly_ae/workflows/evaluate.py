@@ -39,10 +39,12 @@ from anomaly_ae.runtime.messages import logger, report_skipped
 from anomaly_ae.runtime.printed import to_dict
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.renamed import renamed_arguments
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.storage.atomic import write_csv, write_json
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.find_model import load_model
+from anomaly_ae.workflows.marked import MarkedImages
 
 if TYPE_CHECKING:
     from anomaly_ae.reporting.figures.saving import Drawing
@@ -57,6 +59,7 @@ def evaluate(
     *,
     dataset: str | None = None,
     data_dir: str | None = None,
+    marks: str | Path | None = None,
     target_fpr: float | None = None,
     guarantee: str | None = None,
     confidence: float | None = None,
@@ -70,6 +73,7 @@ def evaluate(
     """Measure a detector on the test images recorded with it, or on those of another data set.
 
     dataset: another folder of labelled pictures, or data set; the folder of the training may have moved there
+    marks: a file of marks that people gave to images, good or bad, which are measured on instead
     The run that trained it gets the figures, tables and metrics, unless rate, guarantee or confidence are others than
     its own. fdr: a false discovery rate, at which to look for the anomalies among all test images together.
     compare_scorers: other scorers to measure on the same network and images; `all` are those that suit it.
@@ -81,16 +85,25 @@ def evaluate(
     for name in others:
         if name != ALL:
             build_scorer(name)  # a wrong name is said before anything is measured
+    if marks and dataset:
+        raise UsageError(f"{setting('marks')} and {setting('dataset')} both say what to measure on; leave one out")
     mark_dead_runs(home)
-    detector, run = load_model(home, model, device)
-    data = open_data(dataset or detector.config.dataset, data_dir or (run.data_dir() if run else None))
+    marked = MarkedImages(marks) if marks else None
+    loaded, run = load_model(home, model, device)
+    own_dir = run.data_dir() if run else None
+    data: Data | None = None
     with stage("reading the test images"):
-        recorded = _recorded(detector, data)
+        if marked:
+            recorded = None
+            detector, test = marked.as_test(loaded)
+        else:
+            data = open_data(dataset or loaded.config.dataset, data_dir or own_dir)
+            recorded = _recorded(loaded, data)
+            detector, test = (loaded, recorded) if recorded else _others_test(loaded, data)
     if others:
-        own_data = data if recorded else open_data(detector.config.dataset, run.data_dir() if run else None)
-        known = {part: detector.take(part, own_data) for part in ("fit", "validation", "calibration")}
-        known = in_folds(known) if detector.config.folds else known
-    detector, test = (detector, recorded) if recorded else _others_test(detector, data)
+        own_data = data if data and recorded else open_data(loaded.config.dataset, own_dir)
+        parts = {part: loaded.take(part, own_data) for part in ("fit", "validation", "calibration")}
+        parts = in_folds(parts) if loaded.config.folds else parts
     own = detector.calibration
     changes = own.changes(target_fpr, guarantee, confidence)
     calibration = own.at(**changes) if changes else own
@@ -99,31 +112,34 @@ def evaluate(
     detector = dataclasses.replace(detector, calibration=calibration)
     with stage(f"scoring {len(test.images):,} test images"):
         scores = detector.score(test.images)
-    masks = data.masks(test.names or (), detector.preprocessing)
+    masks = data.masks(test.names or (), detector.preprocessing) if data else None
     mapped = None if masks is None else map_defects(detector, test, *masks)
     evaluation = measure(detector, test, scores, run.record.id if run else None, mapped)
     if evaluation.missed:
         name, again = run.path.name[:8] if run else model, {"guarantee": guarantee, "confidence": confidence}
-        missed = _with_command(evaluation.missed, partial(home.command, "calibrate", name), again)
+        known: dict[str, object] = {"marks": marks} if marks else {"anomaly_folder": "FOLDER"}
+        missed = _with_command(evaluation.missed, partial(home.command, "calibrate", name), known, again)
         evaluation = dataclasses.replace(evaluation, missed=missed)
     if others:
         with stage("measuring the other scorers"):
-            rows = measure_scorers(detector, _others(detector, others), known, test, scores, mapped)
+            rows = measure_scorers(detector, _others(detector, others), parts, test, scores, mapped)
         evaluation = dataclasses.replace(evaluation, beside=rows)
     found = None if fdr is None else measure_discoveries(detector, test, scores, fdr)
-    whole = dataclasses.replace(evaluation, discoveries=found)
+    whole = dataclasses.replace(evaluation, discoveries=found, marks=marked.used if marked else None)
     tell(whole)
     if run and not changes:
-        folder = OWN if recorded else Path("evaluations", short_name(data.name))
+        folder = OWN if recorded else Path("evaluations", short_name(detector.config.dataset))
         drawn = partial(draw_evaluation, detector, test, scores, mapped=mapped) if figures else None
         _keep(home, run, folder, detector, test, scores, evaluation, drawn)
     return whole
 
 
-def _with_command(missed: Missed, calibrate: Callable[..., str], again: Mapping[str, object]) -> Missed:
+def _with_command(
+    missed: Missed, calibrate: Callable[..., str], known: Mapping[str, object], again: Mapping[str, object]
+) -> Missed:
     """The same with the command that sets a threshold which finds them: by its rate, or by themselves."""
     if missed.target_fpr is None:
-        return dataclasses.replace(missed, command=calibrate(anomaly_folder="FOLDER", detect=ENOUGH_FOUND))
+        return dataclasses.replace(missed, command=calibrate(**known, detect=ENOUGH_FOUND))
     return dataclasses.replace(missed, command=calibrate(target_fpr=missed.target_fpr, **again))
 
 

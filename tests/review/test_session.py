@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 import anomaly_ae
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError
-from anomaly_ae.review.review_results import Axis, Query, Shown
+from anomaly_ae.review.review_results import Axis, Query, Shown, SortedBy
 from anomaly_ae.review.session import Session
 from anomaly_ae.runs.store import RunStore
 from tests.conftest import Trained
@@ -38,8 +38,9 @@ def test_counts_and_rates_at_any_threshold_are_those_of_the_rows(session: Sessio
 
 def test_what_is_shown_and_in_which_order(session: Session) -> None:
     scores, threshold = session.rows.scores, session.threshold
-    nearest, highest, by_path = (indices(session, sort=sort) for sort in ("nearness", "score", "path"))
-    assert sorted(nearest) == sorted(highest) == sorted(by_path) == list(range(61))
+    nearest, highest, by_path, mixed = (indices(session, sort=sort) for sort in SortedBy)
+    assert sorted(nearest) == sorted(highest) == sorted(by_path) == sorted(mixed) == list(range(61))
+    assert mixed == indices(session, sort="random") != by_path
     distances = np.abs(session.axis.along(scores[nearest[:60]]) - session.axis.along(threshold))
     assert (np.diff(distances) >= 0).all()
     assert (np.diff(scores[highest[:60]]) <= 0).all()
@@ -138,10 +139,12 @@ def test_the_detector_and_the_pictures_are_those_that_were_scored(
     assert reopened.at(0.5).anomalous == session.at(0.5).anomalous
 
 
-def test_every_filter_has_its_words_on_the_page() -> None:
+def test_every_filter_and_order_has_its_words_on_the_page() -> None:
     script = (Path(anomaly_ae.__file__).parent / "review" / "page.js").read_text()
     kinds = script.split("const KINDS = {")[1].split("};")[0]
     assert all(f"{name}: " in kinds for name in Shown)
+    page = (Path(anomaly_ae.__file__).parent / "review" / "page.html").read_text()
+    assert all(f'value="{name}"' in page for name in SortedBy)
 
 
 @pytest.mark.parametrize("scores", [[], [1.0], [2.0, 2.0], [-3.0, 4.0], [0.1, 0.2, 50.0], [0.0, 1.0, 100.0]])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from textwrap import indent
 
-from anomaly_ae.detector.evaluation import ClassRow, ErrorRow, Evaluation, Exported, ScorerRow
+from anomaly_ae.detector.evaluation import ClassRow, ErrorRow, Evaluation, Exported, MarksUsed, ScorerRow
 from anomaly_ae.escaping import counted
 from anomaly_ae.reporting.text.phrases import (
     NUMBER_COLUMNS,
@@ -52,6 +52,7 @@ def calibrated(result: CalibrateResult) -> str:
     rows = [
         ("run", result.run_id),
         ("calibrated on", f"{counted(result.images, 'normal image')}: {result.calibrated_on}{bad}"),
+        *_marks(result.marks),
         ("threshold", f"{result.threshold:.4f} for {rate}; before {result.threshold_before:.4f}"),
         ("rates possible", " · ".join(rates)),
         *(("warning", text) for text in result.differences),
@@ -76,11 +77,27 @@ def _anomalies(anomalies: KnownAnomalies) -> list[NamedText]:
     return [("anomalies", share), ("best F1", f"{best}, without a guarantee: {rates}")]
 
 
+def _marks(marks: MarksUsed | None) -> list[NamedText]:
+    """How many there are, which do not count, and which contradict the folders."""
+    if marks is None:
+        return []
+    rest = [f"{marks.undecided:,} undecided"] if marks.undecided else []
+    rest += [f"{marks.changed:,} left out, for their files have changed"] if marks.changed else []
+    rest += [f"{counted(marks.damaged, 'line')} of the file left out, damaged"] if marks.damaged else []
+    rows: list[NamedText] = [("marks", "; ".join([f"{marks.good:,} good, {marks.bad:,} bad", *rest]))]
+    if marks.contradictions:
+        more = marks.contradictions - len(marks.examples)
+        those = "; ".join(marks.examples) + (f"; and {more:,} more" if more else "")
+        rows.append(("contradictions", f"to the names of their folders: {those}"))
+    return rows
+
+
 @as_text.register
 def evaluated(result: Evaluation) -> str:
     mse, drift = result.reconstruction_mse, result.drift
     rate = f"a false-alarm rate of {result.target_fpr:g} ({result.calibration})"
     rows = [
+        *_marks(result.marks),
         *_ranking(result),
         ("", ""),
         ("reconstruction MSE", None if mse is None else f"{mse:.5f}   of the normal test images, in [0, 1]"),
