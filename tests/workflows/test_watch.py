@@ -1,5 +1,6 @@
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import pytest
 from PIL import Image
 
 import anomaly_ae
+from anomaly_ae.autoencoders import inference
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.errors import AnomalyAEError
 from anomaly_ae.integrations.webhook import SECRET
+from anomaly_ae.scoring import row_log
+from anomaly_ae.scoring.rows import score_batch
 from anomaly_ae.workflows import watch
 from tests.conftest import Cli, Trained, clean_environment, start
 from tests.integrations.test_webhook import Receiver, receiver  # noqa: F401 (a fixture)
@@ -52,10 +56,10 @@ def rows(output: Path) -> list[dict[str, Any]]:
     return table + [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def wait_for(condition: Any, running: "subprocess.Popen[str]", seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], is_alive: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert running.poll() is None, running.stderr and running.stderr.read()
+        assert is_alive()
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -106,6 +110,22 @@ def test_all_that_is_there_gets_the_row_that_score_gives_it_and_once(
     assert len(rows(tmp_path / "out")) == 42
 
 
+def test_a_file_that_changes_while_it_is_scored_has_one_row_as_it_is_then(
+    trained: Trained, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score_and_change(*given: Any) -> Any:
+        results = score_batch(*given)
+        with contextlib.suppress(FileNotFoundError):
+            (tmp_path / "other.png").replace(folder / "00.png")
+        return results
+
+    Image.fromarray(DIGITS[0]).resize((9, 9)).save(tmp_path / "other.png")
+    monkeypatch.setattr(watch._Watcher, "_warm_up", lambda _: None)
+    monkeypatch.setattr(watch, "score_batch", score_and_change)
+    assert watch.watch(folder, tmp_path / "out", once=True, home=trained.home).files == 41
+    assert [row["width"] for row in rows(tmp_path / "out") if row["path"] == "00.png"] == [9]
+
+
 def test_an_empty_folder_is_nothing_to_do(cli: Cli, trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     ended = cli("watch", "in", "--output", "out", "--once", "--mlruns", str(trained.home.root))
@@ -136,7 +156,11 @@ def test_files_that_come_are_scored_when_they_are_complete(trained: Trained, fol
     """In a process of its own, from the first file to SIGTERM."""
     output, whole = tmp_path / "out", (folder / "00.png").read_bytes()
     with watching(tmp_path, "--mlruns", str(trained.home.root)) as process:
-        wait_for(lambda: len(rows(output)) == 40, process)  # and the bad one waits
+
+        def runs() -> bool:
+            return process.poll() is None
+
+        wait_for(lambda: len(rows(output)) == 40, runs)  # and the bad one waits
         second = subprocess.run(
             [sys.executable, "-m", "anomaly_ae.cli", "watch", "in", "--output", "out"],
             cwd=tmp_path,
@@ -155,13 +179,13 @@ def test_files_that_come_are_scored_when_they_are_complete(trained: Trained, fol
             for name in odd:
                 (folder / "unseen").write_bytes(whole)
                 (folder / "unseen").rename(folder / name)
-            wait_for(lambda: len(rows(output)) == 45, process)  # with bad.png, whose time has come
+            wait_for(lambda: len(rows(output)) == 45, runs)  # with bad.png, whose time has come
             assert "half.png" not in paths(output)
             half.write(whole[60:])
-        wait_for(lambda: "half.png" in paths(output), process)
+        wait_for(lambda: "half.png" in paths(output), runs)
         (folder / "00.png").write_bytes((folder / "sub" / "03.png").read_bytes())
         (folder / "sub" / "05.png").unlink()
-        wait_for(lambda: len(rows(output)) == 47, process)
+        wait_for(lambda: len(rows(output)) == 47, runs)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 130
     found = Counter(paths(output))
@@ -175,15 +199,14 @@ def test_killed_again_and_again_every_file_has_one_row(trained: Trained, tmp_pat
     kill_and_check(trained, tmp_path, files=1_500, kills=2)
 
 
-KILLED = """
-import sys
-from anomaly_ae.autoencoders import inference
-from anomaly_ae.scoring import row_log
-from anomaly_ae.cli import main
+PROCESSES = multiprocessing.get_context("forkserver")  # which has imported what each process needs
+PROCESSES.set_forkserver_preload(["tests.workflows.test_watch"])
 
-inference.BATCH_IMAGES, row_log.SEGMENT_ROWS, row_log.ROWS_AT_A_TIME = 16, 200, 64  # many rows to be killed at
-main()
-"""
+
+def watch_in_a_process(folder: Path, model: Path, once: bool = False) -> None:
+    """To be killed: many rows, batches and shards, so that there are many moments for it."""
+    inference.BATCH_IMAGES, row_log.SEGMENT_ROWS, row_log.ROWS_AT_A_TIME = 16, 200, 64
+    watch.watch(folder / "in", folder / "out", model, once=once)
 
 
 def kill_and_check(trained: Trained, tmp_path: Path, files: int, kills: int) -> None:
@@ -197,27 +220,22 @@ def kill_and_check(trained: Trained, tmp_path: Path, files: int, kills: int) -> 
             (tmp_path / "in" / f"{i:05}.png").write_bytes(content)
 
     write(files // 2)
-    command = ["watch", "in", "--output", "out", "--model", str(trained.run.path / "detector")]
+    place = (tmp_path, trained.run.path / "detector")
     for _ in range(kills):
         before = len(rows(tmp_path / "out"))
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, *command],
-            cwd=tmp_path,
-            env=clean_environment(),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        wait_for(lambda before=before: size(tmp_path / "out") > before, process)
+        process = PROCESSES.Process(target=watch_in_a_process, args=place)
+        process.start()
+        wait_for(lambda before=before: size(tmp_path / "out") > before, process.is_alive)
         write(files // 2 // kills)
         enough = before + int(np.random.default_rng(before).integers(1, files // 2 // kills))
-        wait_for(lambda enough=enough: size(tmp_path / "out") >= enough, process)
+        wait_for(lambda enough=enough: size(tmp_path / "out") >= enough, process.is_alive)
         process.kill()
-        process.wait()
+        process.join()
     write(files)
-    end = subprocess.run(
-        [sys.executable, "-c", KILLED, *command, "--once"], cwd=tmp_path, env=clean_environment(), check=True
-    )
-    assert end.returncode == 0
+    process = PROCESSES.Process(target=watch_in_a_process, args=(*place, True))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
     assert paths(tmp_path / "out") == [f"{i:05}.png" for i in range(files)]
     assert len(list((tmp_path / "out" / "shards").glob("*.parquet"))) > 1
     assert not list((tmp_path / "out").rglob("*.tmp"))
