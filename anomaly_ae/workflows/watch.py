@@ -164,7 +164,7 @@ class _Watcher:
             from anomaly_ae.reporting.figures import image_grids  # noqa: F401 (which is slow to load)
 
     def _work(self, arrivals: Arrivals, once: bool) -> None:
-        beat = progress = time.monotonic()
+        beat = waited_since = time.monotonic()
         while not self.stopping:
             now = time.monotonic()
             for file in arrivals.take(self.most - self.waiting.untried()):
@@ -172,8 +172,9 @@ class _Watcher:
             if ready := self.waiting.due(now, self.most):
                 done = self.files
                 self._score(ready)
-                progress = now if self.files > done else progress
-            elif once and (not len(self.waiting) or now - progress > ONCE_WAITS):
+                ended = time.monotonic()
+                waited_since = ended if self.files > done else waited_since + ended - now  # work is no waiting
+            elif once and (not len(self.waiting) or now - waited_since > ONCE_WAITS):
                 return
             else:
                 arrivals.wait(min(TICK, max(0.0, self.waiting.next_due() - now)))

@@ -30,7 +30,7 @@ class Receiver(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         receiver: Any = self.server
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         code = receiver.answers.pop(0) if receiver.answers else 200
         receiver.came.append((self.path, self.headers["X-Signature"], body))
         self.send_response(code)

@@ -47,6 +47,16 @@ def test_files_without_a_row_are_listed_the_oldest_first_so_many_at_a_time(folde
     assert source.take(2) == []
 
 
+def test_a_file_that_got_its_row_since_it_was_listed_or_told_does_not_come_again(folder: Folder) -> None:
+    known = set[File]()
+    source = Arrivals(folder, known)
+    files = [put(folder, name) for name in ("a.png", "b.png")]
+    source.look()
+    source._tell([f"{folder.name}/a.png"])
+    known.add(files[0])
+    assert source.take(9) == [files[1]]
+
+
 def test_an_empty_folder_and_one_that_is_gone_have_no_files(folder: Folder) -> None:
     source = Arrivals(folder, known=())
     assert len(source.look()) == 0

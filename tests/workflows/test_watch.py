@@ -126,6 +126,25 @@ def test_a_file_that_changes_while_it_is_scored_has_one_row_as_it_is_then(
     assert [row["width"] for row in rows(tmp_path / "out") if row["path"] == "00.png"] == [9]
 
 
+def test_sigterm_ends_it_after_the_batch_that_is_at_work(
+    trained: Trained, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score_and_end(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return score_batch(*given)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(watch._Watcher, "_warm_up", lambda _: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "BATCH_IMAGES", 4)
+        patch.setattr(watch, "score_batch", score_and_end)
+        result = watch.watch(folder, tmp_path / "out", once=True, home=trained.home)
+    assert result.interrupted
+    assert result.files == len(rows(tmp_path / "out")) == 4
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert watch.watch(folder, tmp_path / "out", once=True, home=trained.home).files == 37
+
+
 def test_an_empty_folder_is_nothing_to_do(cli: Cli, trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     ended = cli("watch", "in", "--output", "out", "--once", "--mlruns", str(trained.home.root))
@@ -149,6 +168,17 @@ def test_once_leaves_files_that_go_on_being_written_to_the_next_time(
         done.set()
         writer.join()
     assert (result.files, result.waiting) == (41, 1)
+    assert watch.watch(folder, tmp_path / "out", once=True, home=trained.home).errors == 1
+
+
+def test_a_file_that_cannot_be_read_has_its_second_chance_however_long_scoring_takes(
+    trained: Trained, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score_slowly(*given: Any) -> Any:
+        time.sleep(1.1)  # longer than it waits
+        return score_batch(*given)
+
+    monkeypatch.setattr(watch, "score_batch", score_slowly)
     assert watch.watch(folder, tmp_path / "out", once=True, home=trained.home).errors == 1
 
 
