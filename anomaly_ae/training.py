@@ -19,7 +19,7 @@ from anomaly_ae.augmentation.corruption import Corrupted, Corruption
 from anomaly_ae.augmentation.transforms import Augment
 from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.feature_conv import PAINTED, SMALL
-from anomaly_ae.autoencoders.inference import as_float, batch_size
+from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.autoencoders.tiling import random_crops
 from anomaly_ae.config.run_config import CONSTANT, RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
@@ -30,6 +30,7 @@ from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.runtime.torch_state import seed, threads_for
 from anomaly_ae.storage.atomic import sha256, write_bytes
+from anomaly_ae.storage.pixel_values import as_float
 
 STEPS = 1_500  # optimiser steps of a training whose number of epochs was not said
 MOST_EPOCHS = 200  # and its limit, for small data sets

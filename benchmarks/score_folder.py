@@ -26,11 +26,12 @@ import torch
 from PIL import Image
 
 from anomaly_ae import Detector
-from anomaly_ae.autoencoders.inference import as_float, exact_float32
+from anomaly_ae.autoencoders.inference import exact_float32
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.runtime.progress import hide_displays
 from anomaly_ae.scoring.job import Job, score_job
 from anomaly_ae.scoring.rows import read_batches
+from anomaly_ae.storage.pixel_values import as_float
 
 LARGE = 1_024  # pixels of a side
 LOOPED = 500  # files of the plain loop, which is slow

@@ -11,11 +11,11 @@ from anomaly_ae.augmentation.transforms import Augment, build_augmentation
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Prepared, Shape
 from anomaly_ae.autoencoders.backbone import PACKAGED, PLACE, STAGE_REDUCTIONS, Backbone
 from anomaly_ae.autoencoders.blocks import activation, conv, require_side
-from anomaly_ae.autoencoders.inference import as_bytes, as_float
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.memmap import room_for, take_rows
+from anomaly_ae.storage.pixel_values import as_bytes, as_float
 
 SEEN, RESTORED = (
     "features",

@@ -10,19 +10,10 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape
 from anomaly_ae.errors import UsageError
+from anomaly_ae.storage.pixel_values import as_float
 
 BATCH_IMAGES, BATCH_PIXELS = 256, 2**21  # of a batch
 Read = Callable[[Tensor, Outputs], Tensor]  # images (B, C, H, W) and outputs -> a tensor (B, …)
-
-
-def as_float(images: Tensor) -> Tensor:
-    """uint8 0 to 255, or float already in [0, 1], to float32 in [0, 1], on the device where it is."""
-    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
-
-
-def as_bytes(images: Tensor) -> Tensor:
-    """float32 in [0, 1] to uint8 0 to 255: the bytes that `as_float` made it of."""
-    return images.mul(255).round().to(torch.uint8)
 
 
 def batch_size(height: int, width: int) -> int:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomaly_ae.autoencoders.inference import as_bytes, as_float, batch_size, exact_float32
+from anomaly_ae.autoencoders.inference import batch_size, exact_float32
 from anomaly_ae.calibration.conformal import Calibration, p_value_levels
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Exported
@@ -30,6 +30,7 @@ from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.scorers.scorer import sample
 from anomaly_ae.storage.atomic import expand, sha256, write_bytes
+from anomaly_ae.storage.pixel_values import as_bytes, as_float
 
 try:
     import onnxruntime

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from anomaly_ae.autoencoders.inference import as_float
 from anomaly_ae.datasets.catalogue import open_data
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.escaping import short_name
@@ -21,6 +20,7 @@ from anomaly_ae.runs.record import FINISHED
 from anomaly_ae.runs.run_results import CellRow, KeptEvaluation, PublishedRow, SystemRow
 from anomaly_ae.runs.store import RunFolder
 from anomaly_ae.runtime.printed import Columns
+from anomaly_ae.storage.pixel_values import as_float
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

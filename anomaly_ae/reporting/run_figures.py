@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder
-from anomaly_ae.autoencoders.inference import as_float, draw_latents, interpolate_latents, map_images
+from anomaly_ae.autoencoders.inference import draw_latents, interpolate_latents, map_images
 from anomaly_ae.calibration.odd import odd_normals
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
@@ -22,6 +22,7 @@ from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting.figures.painter import save_figures
 from anomaly_ae.reporting.figures.saving import GRID_IMAGES, SHOWN, Array, Drawing, grid, label, plain
 from anomaly_ae.runs.store import FIGURES, RunFolder
+from anomaly_ae.storage.pixel_values import as_float
 from anomaly_ae.training import Epoch
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.autoencoders.inference import as_bytes, split_batches
+from anomaly_ae.autoencoders.inference import split_batches
 from anomaly_ae.scorers.neighbors import FeatureNeighbors, distances, last_features, shrink
 from anomaly_ae.scorers.scorer import ImageBatches, MapScorer
+from anomaly_ae.storage.pixel_values import as_bytes
 from anomaly_ae.storage.schema import TensorSpec
 
 COMPARED_SIDE = 32  # pixels of the smaller side at which images are compared

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.autoencoders.inference import as_bytes, as_float
 from anomaly_ae.scorers.neighbors import MOST_SIDE, distances, shrink
 from anomaly_ae.scorers.scorer import ImageBatches, MapScorer, Scorer
+from anomaly_ae.storage.pixel_values import as_bytes, as_float
 from anomaly_ae.storage.schema import Mismatch, TensorSpec
 
 COMPONENTS = 32

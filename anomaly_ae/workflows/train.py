@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from anomaly_ae.autoencoders import parameter_count
-from anomaly_ae.autoencoders.inference import as_float, pick_device
+from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.autoencoders.network_files import save_parts
 from anomaly_ae.calibration.conformal import smallest_rate
 from anomaly_ae.calibration.odd import odd_normals
@@ -43,6 +43,7 @@ from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import Display, Silent, display, stage
 from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.storage.atomic import expand, storage_errors, write_csv, write_json, write_with
+from anomaly_ae.storage.pixel_values import as_float
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.tracking.training_logger import TrainingLogger
 from anomaly_ae.training import Epoch, Snapshot, Training, earlier

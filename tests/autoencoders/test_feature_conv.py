@@ -27,7 +27,7 @@ from anomaly_ae.autoencoders.feature_conv import (
     Whitening,
 )
 from anomaly_ae.autoencoders.folds import FoldAutoencoders, draw_folds
-from anomaly_ae.autoencoders.inference import as_float, map_images
+from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.fit import fit_scorer, held_out
@@ -36,6 +36,7 @@ from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.integrations.onnx import export_onnx
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.scorers import build_scorer
+from anomaly_ae.storage.pixel_values import as_float
 from anomaly_ae.workflows.resolve import resolve
 from anomaly_ae.workflows.train import resume
 

@@ -6,7 +6,6 @@ import torch
 
 from anomaly_ae.autoencoders import build_autoencoder, inference
 from anomaly_ae.autoencoders.inference import (
-    as_float,
     batch_size,
     draw_latents,
     exact_float32,
@@ -22,11 +21,6 @@ from anomaly_ae.detector.fit import fit_scorer
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.preprocessing import resize
 from anomaly_ae.scorers import build_scorer
-
-
-def test_bytes_become_floats_from_0_to_1() -> None:
-    assert as_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])
-    assert as_float(torch.tensor([0.25])).tolist() == [0.25]
 
 
 def test_large_images_are_mapped_whole(generator: torch.Generator) -> None:
