@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.errors import UnknownName
+from anomaly_ae.storage.memmap import take_rows
+from anomaly_ae.storage.pixel_values import as_bytes, as_float
 
 Augment = Callable[[Tensor], Tensor]  # float images (N, C, H, W) in [0, 1] -> the same, varied
 LIGHT = 0.2  # by which brightness and contrast change at the most
+VARIED_AT_ONCE = 16  # images that are varied as floats
 
 
 def flip(side: int, images: Tensor) -> Tensor:
@@ -76,3 +79,19 @@ def build_augmentation(name: str | None) -> Augment:
         return images
 
     return augment
+
+
+@torch.no_grad()
+def varied_copies(images: Tensor, augment: Augment, copies: int, seed: int) -> Tensor:
+    """Images, uint8 or float (N, C, H, W), `copies` times, (copies·N, C, H, W): once as they are, then varied, by
+    chance that goes by the seed alone. With one copy, the images themselves.
+    """
+    if copies == 1:
+        return images
+    varied = take_rows(images, torch.arange(len(images)).repeat(copies))
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(seed)  # the CPU's alone
+        for part in torch.split(varied[len(images) :], VARIED_AT_ONCE):
+            changed = augment(as_float(part))
+            part.copy_(as_bytes(changed) if part.dtype == torch.uint8 else changed)
+    return varied

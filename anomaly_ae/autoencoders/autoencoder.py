@@ -53,11 +53,11 @@ class Outputs(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What a network is trained and validated on, and how it may be varied; images, unless it says otherwise."""
+    """What a network is trained and validated on: images, unless it says otherwise, and then how that is varied."""
 
     fit: Tensor
     validation: Tensor
-    augment: Augment
+    augment: Augment | None = None
 
 
 class Autoencoder(nn.Module, ABC):
@@ -78,7 +78,7 @@ class Autoencoder(nn.Module, ABC):
     batch_size: int | None = None  # in batches of so many, and for so many steps; None: as the preset has it
     steps: int | None = None
     cheap_folds: bool = False  # whether several cost hardly more than one, since what takes long is shared
-    copies: int = 1  # of each training image, varied, that it is trained on
+    copies: int = 1  # of each training image, varied, that it and its scorer learn from
     encoder: nn.Sequential
     decoder: nn.Sequential
     latent_shape: tuple[int, ...]  # before flattening
@@ -90,13 +90,12 @@ class Autoencoder(nn.Module, ABC):
     def begin(self, config: RunConfig) -> None:
         """Take over what a training begins with that is not drawn by chance. Raises `UsageError`."""
 
-    def prepare(self, fit: Tensor, validation: Tensor, augment: Augment) -> Prepared:
-        """What it is trained on, of images (N, C, H, W), uint8 or float in [0, 1]."""
-        return Prepared(fit, validation, augment)
+    def prepare(self, fit: Tensor, validation: Tensor) -> Prepared:
+        """What it is trained on, of images (N, C, H, W), uint8 or float in [0, 1].
 
-    def vary(self, images: Tensor) -> Tensor:
-        """What it and its scorer learn from, of images (N, C, H, W): all of them `copies` times, varied."""
-        return images
+        fit: with `copies` of each image, as `varied_copies` has them
+        """
+        return Prepared(fit, validation)
 
     def look(self, images: Tensor) -> Tensor:
         """What it makes of all images, uint8 or float (N, C, H, W), before all that it learns, (N, …)."""

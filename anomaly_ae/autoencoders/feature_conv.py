@@ -7,15 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomaly_ae.augmentation.transforms import Augment, build_augmentation
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Prepared, Shape
 from anomaly_ae.autoencoders.backbone import PACKAGED, PLACE, STAGE_REDUCTIONS, Backbone
 from anomaly_ae.autoencoders.blocks import activation, conv, require_side
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.storage.memmap import room_for, take_rows
-from anomaly_ae.storage.pixel_values import as_bytes, as_float
+from anomaly_ae.storage.memmap import room_for
+from anomaly_ae.storage.pixel_values import as_float
 
 SEEN, RESTORED = (
     "features",
@@ -64,7 +63,6 @@ class FeatureAutoencoder(Autoencoder):
                 )
         self.shape = shape
         self.copies = 1 if config.augment in (None, "as-is") else VARIED_COPIES
-        self.augment, self.seed = build_augmentation(config.augment), config.seed
         look = Look(config.backbone or PACKAGED)
         depth, small = look.backbone.channels, shape[0] * PIXELS_A_PLACE**2
         places = tuple(math.ceil(side / PLACE) for side in shape[1:])
@@ -108,11 +106,12 @@ class FeatureAutoencoder(Autoencoder):
         self.encoder[0] = Borrowed(other.encoder[0])
 
     @torch.no_grad()
-    def prepare(self, fit: Tensor, validation: Tensor, augment: Augment) -> Prepared:
+    def prepare(self, fit: Tensor, validation: Tensor) -> Prepared:
         look = self.encoder[0]
         assert isinstance(look, Look)
-        look.rescale(as_float(fit[:BACKBONE_BATCH]))
-        seen = self.look(self.vary(fit))
+        unvaried = len(fit) // self.copies
+        look.rescale(as_float(fit[: min(BACKBONE_BATCH, unvaried)]))
+        seen = self.look(fit)
         self.settle(seen, torch.arange(len(seen)))
         return Prepared(seen, self.look(validation), _crop)
 
@@ -121,18 +120,6 @@ class FeatureAutoencoder(Autoencoder):
         whitening = self.encoder[1]
         assert isinstance(whitening, Whitening)
         whitening.fit(prepared[:, : self.depths[0]], rows)
-
-    @torch.no_grad()
-    def vary(self, images: Tensor) -> Tensor:
-        if self.copies == 1:
-            return images
-        varied = take_rows(images, torch.arange(len(images)).repeat(self.copies))
-        with torch.random.fork_rng([]):
-            torch.default_generator.manual_seed(self.seed)  # the CPU's alone
-            for part in torch.split(varied[len(images) :], BACKBONE_BATCH):  # the first are left as they are
-                changed = self.augment(as_float(part))
-                part.copy_(as_bytes(changed) if part.dtype == torch.uint8 else changed)
-        return varied
 
     @torch.no_grad()
     def look(self, images: Tensor) -> Tensor:

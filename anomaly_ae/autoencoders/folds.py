@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from anomaly_ae.augmentation.transforms import Augment
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Prepared, Shape
 from anomaly_ae.autoencoders.tiling import inner_network
 from anomaly_ae.config.run_config import RunConfig
@@ -64,14 +63,11 @@ class FoldAutoencoders(Autoencoder):
         for member in self:
             member.begin(config)
 
-    def prepare(self, fit: Tensor, validation: Tensor, augment: Augment) -> Prepared:
-        prepared = self.first.prepare(fit, validation, augment)
+    def prepare(self, fit: Tensor, validation: Tensor) -> Prepared:
+        prepared = self.first.prepare(fit, validation)
         for member, rows in self.learners(len(prepared.fit)):
             member.settle(prepared.fit, rows)
         return prepared
-
-    def vary(self, images: Tensor) -> Tensor:
-        return self.first.vary(images)
 
     def look(self, images: Tensor) -> Tensor:
         return self.first.look(images)

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from anomaly_ae.augmentation.transforms import build_augmentation, varied_copies
 from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.folds import FoldAutoencoders
@@ -61,8 +62,7 @@ def fit(
     Raises `TrainingError`, and `CalibrationError` when there are too few calibration images for the target rate.
     """
     with _stage(callbacks, "looking at the images"):
-        learned, validation = images["fit"].images, images["validation"].images
-        prepared = experiment.network.prepare(learned, validation, experiment.augment)
+        prepared = prepare(experiment, images["fit"].images, images["validation"].images)
     network = train_network(experiment, prepared, callbacks)
     with _stage(callbacks, f"fitting the scorer {experiment.config.scorer}, and calibrating"):
         return make_detector(experiment, network, images, split, prepared)
@@ -76,13 +76,20 @@ def _stage(callbacks: Sequence[Callback], what: str) -> Iterator[None]:
         yield
 
 
+def prepare(experiment: Experiment, fit_images: Tensor, validation: Tensor) -> Prepared:
+    """What the experiment's network is trained on, of images, uint8 (N, C, H, W)."""
+    network = experiment.network
+    varied = varied_copies(fit_images, experiment.augment, network.copies, experiment.config.seed)
+    return network.prepare(varied, validation)
+
+
 def train_network(experiment: Experiment, prepared: Prepared, callbacks: Sequence[Callback] = ()) -> Autoencoder:
     """The experiment's network with the weights of its best epoch on the validation images.
 
-    prepared: what its `prepare` gave of images
+    prepared: what `prepare` gave of images
     """
-    network = experiment.network
-    training = Training(network, experiment.config, experiment.objective, prepared.augment)
+    network, augment = experiment.network, prepared.augment or experiment.augment
+    training = Training(network, experiment.config, experiment.objective, augment)
 
     def advance(count: int, state: str) -> None:
         for each in callbacks:
@@ -118,11 +125,11 @@ def make_detector(
     """A detector of a trained network: its scorer learns from the fit and validation images, its threshold is set by
     the calibration images.
 
-    prepared: what the network's `prepare` gave of the fit and validation images, where it is at hand
+    prepared: what `prepare` gave of the fit and validation images, where it is at hand
     """
     config, calibrating = experiment.config, images["calibration"]
     trained_on = images["fit"].images, images["validation"].images
-    scorer = fit_scorer(experiment.scorer, network, *trained_on, config.trim_training, prepared)
+    scorer = fit_scorer(experiment.scorer, network, *trained_on, config, prepared)
     pairs = held_out(network, scorer, calibrating)
     scores = torch.cat([map_images(own, part.images, judge.score, ()) for own, judge, part in pairs])
     names = tuple(name for _, _, part in pairs for name in part.names or ())
@@ -185,20 +192,20 @@ def fit_scorer(
     network: Autoencoder,
     fit_images: Tensor,
     validation: Tensor,
-    trim_fraction: float = 0.0,
+    config: RunConfig,
     prepared: Prepared | None = None,
 ) -> Scorer:
     """The scorer, fitted to what a network makes of images, uint8 (N, C, H, W), varied as in its training.
 
-    trim_fraction: of the fit images, those that score highest among the others, which it does not get to see
-    prepared: what the network's `prepare` gave of the images, where it is at hand
+    config: of that training; with `trim_training`, the fit images that score highest among the others are left out
+    prepared: what `prepare` gave of the images, where it is at hand
     Raises `UsageError` when the network's outputs lack what it needs, `NotImplementedError` when the scorer could not
     be loaded again, or its scores are none.
     """
-    if trim_fraction and len(fit_images) > 1:
-        fit_images = take_rows(fit_images, _usual(scorer, network, fit_images, validation, trim_fraction))
+    if config.trim_training and len(fit_images) > 1:
+        fit_images = take_rows(fit_images, _usual(scorer, network, fit_images, validation, config))
         prepared = None
-    varied = network.vary(fit_images)
+    varied = varied_copies(fit_images, build_augmentation(config.augment), network.copies, config.seed)
     seen = prepared.fit if prepared else network.look(varied)
     seen_validation = prepared.validation if prepared else network.look(validation)
     learners, parts = network.learners(len(varied)), scorer.parts if isinstance(scorer, FoldScorer) else [scorer]
@@ -225,18 +232,17 @@ def _fit_one(scorer: Scorer, network: Autoencoder, fit_set: ImageBatches, valida
         raise NotImplementedError(f"the scores of {type(scorer).__name__} have the shape {shape}, and not (N,)")
 
 
-def _usual(
-    scorer: Scorer, network: Autoencoder, fit_images: Tensor, validation: Tensor, trim_fraction: float
-) -> Tensor:
-    """Indices of the fit images but for the fraction with the highest scores.
+def _usual(scorer: Scorer, network: Autoencoder, fit_images: Tensor, validation: Tensor, config: RunConfig) -> Tensor:
+    """Indices of the fit images but for the share `trim_training` of them, those with the highest scores.
 
     Each half is scored by what was learned from some of the other half, for nothing is novel to a memory that holds
     it; some, for what is rare must not find many of its kind there.
     """
-    scores = torch.empty(len(fit_images))
+    scores, untrimmed = torch.empty(len(fit_images)), dataclasses.replace(config, trim_training=0.0)
     for half in range(2):
         others = fit_images[1 - half :: 2]
-        judge = fit_scorer(copy.deepcopy(scorer), network, others[sample(len(others), REFERENCES)], validation)
+        references = others[sample(len(others), REFERENCES)]
+        judge = fit_scorer(copy.deepcopy(scorer), network, references, validation, untrimmed)
         scores[half::2] = map_images(network, fit_images[half::2], judge.score, ())
-    kept = len(fit_images) - round(trim_fraction * len(fit_images))
+    kept = len(fit_images) - round(config.trim_training * len(fit_images))
     return scores.topk(kept, largest=False).indices.sort().values

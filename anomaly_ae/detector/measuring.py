@@ -178,9 +178,8 @@ def measure_scorers(
     for name in names:
         started = time.perf_counter()
         both = trained_on["fit"].images, trained_on["validation"].images
-        scorer = fit_scorer(
-            build_scorer(name, folds=detector.config.folds), detector.network, *both, detector.config.trim_training
-        )
+        unfitted = build_scorer(name, folds=detector.config.folds)
+        scorer = fit_scorer(unfitted, detector.network, *both, detector.config)
         values = map_images(detector.network, test.images, scorer.score, ()).numpy()
         seconds = time.perf_counter() - started
         other = dataclasses.replace(detector, scorer=scorer)

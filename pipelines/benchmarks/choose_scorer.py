@@ -17,15 +17,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter, grey_dilation, map_coordinates
-from torch import Tensor
 from torch.nn import functional
 
-from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.experiment import Experiment
-from anomaly_ae.detector.fit import fit_scorer, train_network
+from anomaly_ae.detector.fit import fit_scorer, prepare, train_network
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.metrics.ranking import ranking
@@ -122,16 +120,17 @@ def areas(data: ImageSet, normal: list[int]) -> dict[str, float]:
     novel = novel[torch.randperm(len(novel), generator=generator)[:MOST_TESTED]]
     parts = [data.images[chosen] for chosen in (fit, validation, torch.cat([test[:MOST_TESTED], novel]))]
     labels = np.arange(len(parts[2])) >= len(parts[2]) - len(novel)
-    network = _trained(parts[0], parts[1])
-    scorers = {name: fit_scorer(build_scorer(name), network, parts[0], parts[1]) for name in SCORERS}
+    made = _experiment(len(parts[0]))
+    network = train_network(made, prepare(made, parts[0], parts[1]))
+    scorers = {name: fit_scorer(build_scorer(name), network, parts[0], parts[1], made.config) for name in SCORERS}
     scores = {name: map_images(network, parts[2], each.score, ()) for name, each in scorers.items()}
     return {name: ranking(values.numpy(), labels).auroc for name, values in scores.items()}
 
 
-def _trained(fit: Tensor, validation: Tensor) -> Autoencoder:
-    config = RunConfig(normal="0", epochs=max(1, round(STEPS / max(1, round(len(fit) / 128)))), patience=1_000)
-    experiment = Experiment.build(config, Preprocessing(1, 28, 28), ("normal",), ("normal",))
-    return train_network(experiment, experiment.network.prepare(fit, validation, experiment.augment))
+def _experiment(images: int) -> Experiment:
+    """The experiment of a network for so many images to learn from."""
+    config = RunConfig(normal="0", epochs=max(1, round(STEPS / max(1, round(images / 128)))), patience=1_000)
+    return Experiment.build(config, Preprocessing(1, 28, 28), ("normal",), ("normal",))
 
 
 def main() -> None:

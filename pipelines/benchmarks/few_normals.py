@@ -25,7 +25,7 @@ from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.splits import split_rows
 from anomaly_ae.detector.experiment import Experiment
-from anomaly_ae.detector.fit import fit_scorer, held_out, train_network
+from anomaly_ae.detector.fit import fit_scorer, held_out, prepare, train_network
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 
@@ -76,8 +76,8 @@ def marginal(config: RunConfig, drawn: Draw, rate: float, seed: int) -> Trial:
     parts = split_rows(len(drawn.images), seed, round(1 / rate) - 1)
     fit, validation, aside = (drawn.images[part] for part in parts)
     made = experiment(replace(config, seed=seed), fit)
-    network = train_network(made, made.network.prepare(fit, validation, made.augment))
-    scorer = fit_scorer(made.scorer, network, fit, validation)
+    network = train_network(made, prepare(made, fit, validation))
+    scorer = fit_scorer(made.scorer, network, fit, validation, made.config)
     return Trial(*(map_images(network, each, scorer.score, ()) for each in (aside, drawn.normal, drawn.novel)))
 
 
@@ -87,8 +87,8 @@ def cross(config: RunConfig, drawn: Draw, seed: int) -> tuple[Trial, Trial]:
     validation, images = drawn.images[:stop], drawn.images[stop:]
     folds = fold_count(len(images))
     made = experiment(replace(config, seed=seed, folds=folds, guarantee=CROSS), images)
-    network = train_network(made, made.network.prepare(images, validation, made.augment))
-    scorer = fit_scorer(made.scorer, network, images, validation)
+    network = train_network(made, prepare(made, images, validation))
+    scorer = fit_scorer(made.scorer, network, images, validation, made.config)
     calibrating = ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
     judged = held_out(network, scorer, calibrating)
     scores = torch.cat([map_images(own, part.images, judge.score, ()) for own, judge, part in judged])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from anomaly_ae.augmentation.transforms import AUGMENTATIONS, build_augmentation
+from anomaly_ae.augmentation.transforms import AUGMENTATIONS, build_augmentation, light, varied_copies
 from anomaly_ae.errors import UnknownName
 
 
@@ -45,3 +45,24 @@ def test_several_are_joined_and_unknown_ones_refused() -> None:
     assert build_augmentation("flips+light")(images()).shape == (64, 3, 6, 6)
     with pytest.raises(UnknownName, match="did you mean 'flips'"):
         build_augmentation("flip+light")
+
+
+def test_copies_are_varied_by_the_seed_and_the_first_are_the_images() -> None:
+    given, mirror = (255 * images()).to(torch.uint8)[:3], build_augmentation("mirror")
+    state = torch.get_rng_state()
+    varied = varied_copies(given, mirror, 4, seed=0)
+    assert torch.equal(varied, varied_copies(given, mirror, 4, seed=0))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(varied[:3], given)
+    mirrored = [torch.equal(copy, given[i % 3].flip(2)) for i, copy in enumerate(varied)]
+    assert 0 < sum(mirrored) < 9
+    assert all(flipped or torch.equal(varied[i], given[i % 3]) for i, flipped in enumerate(mirrored))
+    assert varied_copies(given, mirror, 1, seed=0) is given
+
+
+def test_varied_float_images_stay_in_their_range() -> None:
+    given = images()
+    varied = varied_copies(given, light, 2, seed=0)
+    assert varied.dtype == torch.float32
+    assert not torch.equal(varied[64:], given)
+    assert 0 <= float(varied.min()) <= float(varied.max()) <= 1

@@ -13,6 +13,7 @@ from sklearn.datasets import load_sample_image
 from torch.nn import functional
 
 import anomaly_ae
+from anomaly_ae.augmentation.transforms import flips, varied_copies
 from anomaly_ae.autoencoders import Autoencoder, build_autoencoder
 from anomaly_ae.autoencoders import backbone as backbones
 from anomaly_ae.autoencoders.backbone import PACKAGED, Backbone
@@ -30,9 +31,11 @@ from anomaly_ae.autoencoders.folds import FoldAutoencoders, draw_folds
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.detector.fit import fit_scorer, held_out
+from anomaly_ae.detector.experiment import Experiment
+from anomaly_ae.detector.fit import fit_scorer, held_out, prepare
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.integrations.onnx import export_onnx
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.scorers import build_scorer
@@ -190,7 +193,8 @@ def test_weights_are_downloaded_when_that_was_asked_for_alone(hub: tuple[list[st
 def test_what_is_prepared_is_what_is_seen_whitened() -> None:
     network = ready()
     images = torch.randint(0, 256, (BACKBONE_BATCH + 3, *SHAPE), dtype=torch.uint8)
-    fit, validation, augment = network.prepare(images, images[:4], lambda images: images)
+    fit, validation, augment = network.prepare(images, images[:4])
+    assert augment is not None
     rows = network.encoder[1](fit[:, :176].float()).permute(0, 2, 3, 1).flatten(0, 2)
     covariance = rows.T @ rows / len(rows)
     assert rows.mean(dim=0).abs().max() < 0.01
@@ -215,7 +219,8 @@ def test_networks_of_folds_share_what_learns_nothing_and_whiten_by_their_own_ima
     assert not any(name.startswith("members.1.encoder.0") for name in folds.state_dict())
     images = torch.randint(0, 256, (6, *SHAPE), dtype=torch.uint8)
     images[draw_folds(6, 2, config.seed) == 0] //= 4
-    fit = folds.prepare(images, images[:2], lambda images: images).fit
+    varied = varied_copies(images, flips, folds.copies, config.seed)
+    fit = folds.prepare(varied, images[:2]).fit
     assert len(fit) == 24
     for member, rows in folds.learners(len(fit)):
         own = member.encoder[1](fit[rows, :176].float())
@@ -238,8 +243,8 @@ def test_no_fold_s_judge_knows_its_images_nor_varied_copies_of_them() -> None:
         torch.manual_seed(0)
         network = build_autoencoder("feature-conv", SHAPE, config)
         network.begin(config)
-        prepared = network.prepare(each, new[:1], lambda batch: batch)
-        scorer = fit_scorer(build_scorer("patch-knn", folds=3), network, each, new[:1], 0, prepared)
+        prepared = network.prepare(varied_copies(each, flips, network.copies, config.seed), new[:1])
+        scorer = fit_scorer(build_scorer("patch-knn", folds=3), network, each, new[:1], config, prepared)
         judges = held_out(network, scorer, ImageSet(each, torch.zeros(7, dtype=torch.int64)))
         for fold, (own, judge, part) in enumerate(judges):
             assert torch.equal(part.images, each[drawn == fold])
@@ -264,26 +269,13 @@ def test_whitening_does_not_depend_on_how_channels_are_scaled() -> None:
 
 def test_network_and_scorer_learn_from_the_images_and_varied_copies() -> None:
     images = torch.randint(0, 256, (3, *SHAPE), dtype=torch.uint8)
-    network, state = ready(augment="mirror"), torch.get_rng_state()
-    varied = network.vary(images)
-    assert torch.equal(varied, network.vary(images))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(varied[:3], images)
-    mirrored = [torch.equal(copy, images[i % 3].flip(2)) for i, copy in enumerate(varied)]
-    assert 0 < sum(mirrored) < 9
-    assert all(flipped or torch.equal(varied[i], images[i % 3]) for i, flipped in enumerate(mirrored))
-    fit, validation, _ = network.prepare(images, images, lambda images: images)
+    config = RunConfig(autoencoder="feature-conv", normal="0", augment="mirror", image_size=SHAPE[1:])
+    made = Experiment.build(config, Preprocessing(*SHAPE), ("normal",), ("normal",))
+    fit, validation, _ = prepare(made, images, images)
     assert (len(fit), len(validation)) == (12, 3)
-    scorer = fit_scorer(build_scorer("patch-knn"), network, images[:1], images)
+    assert not torch.equal(fit[3:6], fit[:3])
+    scorer = fit_scorer(build_scorer("patch-knn"), made.network, images[:1], images, config)
     assert len(scorer.state()["memory"]) == 4 * 3 * 3  # places of four copies, each of four of the feature maps'
-
-
-def test_varied_float_images_stay_in_their_range() -> None:
-    images = torch.rand(2, *SHAPE)
-    varied = ready(augment="light").vary(images)
-    assert varied.dtype == torch.float32
-    assert not torch.equal(varied[2:4], images)
-    assert 0 <= float(varied.min()) <= float(varied.max()) <= 1
 
 
 def test_what_is_hidden_is_hidden_in_all_maps_of_a_batch() -> None:

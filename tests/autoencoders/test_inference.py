@@ -55,8 +55,9 @@ def test_how_many_images_come_together_changes_no_score_by_more_than_a_hundred_t
     monkeypatch.setattr(inference, "BATCH_IMAGES", 64)
     torch.manual_seed(0)
     images = resize(load_dataset("digits").files["train"].images[:110], (20, 20))
-    network = build_autoencoder("conv", (1, 20, 20), RunConfig(latent=4, tile=tile))
-    fitted = fit_scorer(build_scorer(scorer), network, images[50:95], images[95:])  # which remembers some of these
+    config = RunConfig(latent=4, tile=tile)
+    network = build_autoencoder("conv", (1, 20, 20), config)
+    fitted = fit_scorer(build_scorer(scorer), network, images[50:95], images[95:], config)  # which remembers some
     images = images[:70]
     whole = map_images(network, images, fitted.score, ())
     slack = 1e-5 * float(whole.std())  # of combinations, which are logarithms and may be about zero

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -163,7 +164,8 @@ def test_a_trimmed_scorer_has_not_seen_what_scored_highest(trained: Trained) -> 
     noise = torch.randint(0, 256, (10, *fit.shape[1:]), dtype=torch.uint8)
     smuggled = torch.cat([fit, noise])
     for trimmed, left_out in ((0.0, 0), (0.05, round(0.05 * len(smuggled)))):
-        scorer = fit_scorer(build_scorer("pixel-knn"), detector.network, smuggled, validation, trimmed)
+        config = dataclasses.replace(detector.config, trim_training=trimmed)
+        scorer = fit_scorer(build_scorer("pixel-knn"), detector.network, smuggled, validation, config)
         memory = scorer.state()["memory"]
         assert len(memory) == len(smuggled) - left_out
         nearest = torch.cdist(noise.flatten(1).float() / 255, memory).amin(dim=1)

@@ -88,6 +88,6 @@ def test_who_writes_a_scorer_is_told_what_it_lacks() -> None:
 
     network, images = build_autoencoder("conv", (1, 8, 8)), torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     with pytest.raises(NotImplementedError, match="specs of Forgetful lack what it learns: mean"):
-        fit_scorer(Forgetful(), network, images, images)
+        fit_scorer(Forgetful(), network, images, images, RunConfig())
     with pytest.raises(NotImplementedError, match=r"scores of Wide have the shape \(1, 12\), and not \(N,\)"):
-        fit_scorer(Wide(), network, images, images)
+        fit_scorer(Wide(), network, images, images, RunConfig())
