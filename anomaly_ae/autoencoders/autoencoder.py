@@ -78,6 +78,7 @@ class Autoencoder(nn.Module, ABC):
     batch_size: int | None = None  # in batches of so many, and for so many steps; None: as the preset has it
     steps: int | None = None
     cheap_folds: bool = False  # whether several cost hardly more than one, since what takes long is shared
+    perceived_shape: tuple[int, ...] | None = None  # what `perceive` makes of an image; None: the image itself
     copies: int = 1  # of each training image, varied, that it and its scorer learn from
     encoder: nn.Sequential
     decoder: nn.Sequential
@@ -97,12 +98,10 @@ class Autoencoder(nn.Module, ABC):
         """
         return Prepared(fit, validation)
 
-    def look(self, images: Tensor) -> Tensor:
-        """What it makes of all images, uint8 or float (N, C, H, W), before all that it learns, (N, …)."""
-        return images
-
     def perceive(self, images: Tensor) -> Tensor:
-        """The same of a batch, float (N, C, H, W) in [0, 1]; `forward` takes either in place of images."""
+        """What it makes of a batch, float (N, C, H, W) in [0, 1], before all that it learns, (N, *perceived_shape);
+        a network that is not several as one takes it in place of images.
+        """
         return images
 
     def borrow(self, other: "Autoencoder") -> None:

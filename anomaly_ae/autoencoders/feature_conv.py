@@ -10,10 +10,10 @@ from torch.nn import functional
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Prepared, Shape
 from anomaly_ae.autoencoders.backbone import PACKAGED, PLACE, STAGE_REDUCTIONS, Backbone
 from anomaly_ae.autoencoders.blocks import activation, conv, require_side
+from anomaly_ae.autoencoders.inference import PERCEIVED_AT_ONCE, perceive_all
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.storage.memmap import room_for
 from anomaly_ae.storage.pixel_values import as_float
 
 SEEN, RESTORED = (
@@ -30,7 +30,6 @@ PIXELS_A_PLACE = 4  # a side, of the small picture for each place
 HIDDEN = 0.2  # share of the features that it has to do without in training, so that it cannot copy
 CROP_PLACES = 16  # places a side of what it is trained on, cut out of the maps at random
 VARIED_COPIES = 4  # of the training images, where they may be varied
-BACKBONE_BATCH = 16  # images at a time
 FAINTEST = 1e-2  # deviation of a channel, and variance before whitening, so that what hardly varies is not blown up
 
 
@@ -69,6 +68,7 @@ class FeatureAutoencoder(Autoencoder):
         half = tuple(math.ceil(side / 2) for side in places)
         self.latent_shape = (_latent_maps(config.latent, math.prod(half)), *half)
         self.places, self.depths = places, (depth, small)
+        self.perceived_shape = depth + small, *places
         self.encoder = nn.Sequential(
             look,
             Whitening(depth),
@@ -110,25 +110,16 @@ class FeatureAutoencoder(Autoencoder):
         look = self.encoder[0]
         assert isinstance(look, Look)
         unvaried = len(fit) // self.copies
-        look.rescale(as_float(fit[: min(BACKBONE_BATCH, unvaried)]))
-        seen = self.look(fit)
+        look.rescale(as_float(fit[: min(PERCEIVED_AT_ONCE, unvaried)]))
+        seen = perceive_all(self, fit)
         self.settle(seen, torch.arange(len(seen)))
-        return Prepared(seen, self.look(validation), _crop)
+        return Prepared(seen, perceive_all(self, validation), _crop)
 
     @torch.no_grad()
     def settle(self, prepared: Tensor, rows: Tensor) -> None:
         whitening = self.encoder[1]
         assert isinstance(whitening, Whitening)
         whitening.fit(prepared[:, : self.depths[0]], rows)
-
-    @torch.no_grad()
-    def look(self, images: Tensor) -> Tensor:
-        """Features and small pictures of all, float16 (N, D + C·16, h, w)."""
-        device, (height, width) = next(self.parameters()).device, self.places
-        room = room_for((len(images), sum(self.depths), height, 2 * width)).view(torch.float16)
-        for part, seen in zip(torch.split(images, BACKBONE_BATCH), torch.split(room, BACKBONE_BATCH), strict=True):
-            seen.copy_(self.perceive(as_float(part.to(device))))
-        return room
 
     def perceive(self, images: Tensor) -> Tensor:
         """Features and small pictures, float (N, D + C·16, h, w), of images (N, C, H, W) in [0, 1]."""
@@ -209,7 +200,7 @@ class Whitening(nn.Module):
 
     def fit(self, maps: Tensor, rows: Tensor) -> None:
         """Go by those rows, int64 (M,), of maps (N, D, h, w), a few at a time, for there may be many."""
-        count, parts = len(rows) * math.prod(maps.shape[2:]), torch.split(rows, BACKBONE_BATCH)
+        count, parts = len(rows) * math.prod(maps.shape[2:]), torch.split(rows, PERCEIVED_AT_ONCE)
         mean = torch.stack([maps[part].float().sum(dim=(0, 2, 3)) for part in parts]).sum(dim=0) / count
         covariance = torch.zeros_like(self.mixing)
         for part in parts:

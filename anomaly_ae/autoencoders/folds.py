@@ -11,6 +11,8 @@ from anomaly_ae.config.run_config import RunConfig
 
 FEWEST_FOLDS, MOST_FOLDS = 5, 10
 IN_NO_FOLD = -1
+# What several networks as one have as each of them has it
+SAME_IN_ALL = ("span", "objective", "learning_rate", "defects", "batch_size", "steps", "copies", "perceived_shape")
 
 
 def fold_count(images: int) -> int:
@@ -45,7 +47,7 @@ class FoldAutoencoders(Autoencoder):
             member.borrow(first)
         self.members, self.seed = nn.ModuleList(members), seed
         self.latent_shape = (len(members), *first.latent_shape)
-        for name in ("span", "objective", "learning_rate", "defects", "batch_size", "steps", "copies"):
+        for name in SAME_IN_ALL:
             setattr(self, name, getattr(first, name))
         # Past `nn.Module`, which would give every weight a second name in the state, and safetensors refuses that.
         vars(self)["encoder"] = nn.Sequential(SideBySide([member.encoder for member in members]))
@@ -69,8 +71,8 @@ class FoldAutoencoders(Autoencoder):
             member.settle(prepared.fit, rows)
         return prepared
 
-    def look(self, images: Tensor) -> Tensor:
-        return self.first.look(images)
+    def perceive(self, images: Tensor) -> Tensor:
+        return self.first.perceive(images)
 
     def folds_of(self, images: int) -> Tensor:
         """The fold of each of so many images, int64 (N,), as `draw_folds` has it."""
@@ -81,7 +83,7 @@ class FoldAutoencoders(Autoencoder):
         return [(member, torch.nonzero(drawn != fold).flatten()) for fold, member in enumerate(self)]
 
     def forward(self, images: Tensor) -> Outputs:
-        seen = self.first.perceive(images)
+        seen = self.perceive(images)
         return _as_one([member(seen) for member in self])
 
     def outline(self, shape: Shape) -> Outputs:

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape
 from anomaly_ae.errors import UsageError
+from anomaly_ae.storage.memmap import room_for
 from anomaly_ae.storage.pixel_values import as_float
 
 BATCH_IMAGES, BATCH_PIXELS = 256, 2**21  # of a batch
+PERCEIVED_AT_ONCE = 16  # images
 Read = Callable[[Tensor, Outputs], Tensor]  # images (B, C, H, W) and outputs -> a tensor (B, …)
 
 
@@ -80,13 +82,27 @@ def interpolate_latents(first: Tensor, last: Tensor, count: int) -> Tensor:
     return (1 - share) * first + share * last
 
 
+@torch.no_grad()
+def perceive_all(network: Autoencoder, images: Tensor) -> Tensor:
+    """What a network perceives of images, uint8 or float (N, C, H, W): float16
+    (N, *perceived_shape), or the images themselves where it goes by them as they are.
+    """
+    if network.perceived_shape is None:
+        return images
+    device, (*shape, width) = next(network.parameters()).device, network.perceived_shape
+    room = room_for((len(images), *shape, 2 * width)).view(torch.float16)
+    for part, seen in zip(torch.split(images, PERCEIVED_AT_ONCE), torch.split(room, PERCEIVED_AT_ONCE), strict=True):
+        seen.copy_(network.perceive(as_float(part.to(device))))
+    return room
+
+
 @torch.inference_mode()
 def forward_batches(
     network: Autoencoder, images: Tensor, perceived: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Outputs]]:
     """Batches of images, float (B, C, H, W), and what the network makes of them, on its device, in float32.
 
-    perceived: what the network's `look` gave of the images, where it is at hand
+    perceived: what `perceive_all` gave of the images, where it is at hand
     """
     for batch, outputs, count in _padded_batches(network, images, perceived=perceived):
         yield batch[:count], outputs.first(count)

@@ -15,7 +15,7 @@ from anomaly_ae.augmentation.transforms import build_augmentation, varied_copies
 from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.folds import FoldAutoencoders
-from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_images
+from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_images, perceive_all
 from anomaly_ae.calibration.conformal import Calibration, alarms_allowed, p_value_levels
 from anomaly_ae.config.run_config import LOCATION_FIELDS, MARGINAL, RunConfig
 from anomaly_ae.datasets.splits import Split
@@ -206,8 +206,8 @@ def fit_scorer(
         fit_images = take_rows(fit_images, _usual(scorer, network, fit_images, validation, config))
         prepared = None
     varied = varied_copies(fit_images, build_augmentation(config.augment), network.copies, config.seed)
-    seen = prepared.fit if prepared else network.look(varied)
-    seen_validation = prepared.validation if prepared else network.look(validation)
+    seen = prepared.fit if prepared else perceive_all(network, varied)
+    seen_validation = prepared.validation if prepared else perceive_all(network, validation)
     learners, parts = network.learners(len(varied)), scorer.parts if isinstance(scorer, FoldScorer) else [scorer]
     for (own, rows), part in zip(learners, parts, strict=True):
         own_images = varied if len(rows) == len(varied) else take_rows(varied, rows)

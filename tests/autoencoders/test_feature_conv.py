@@ -18,7 +18,6 @@ from anomaly_ae.autoencoders import Autoencoder, build_autoencoder
 from anomaly_ae.autoencoders import backbone as backbones
 from anomaly_ae.autoencoders.backbone import PACKAGED, Backbone
 from anomaly_ae.autoencoders.feature_conv import (
-    BACKBONE_BATCH,
     CROP_PLACES,
     PAINTED,
     RESTORED,
@@ -28,7 +27,7 @@ from anomaly_ae.autoencoders.feature_conv import (
     Whitening,
 )
 from anomaly_ae.autoencoders.folds import FoldAutoencoders, draw_folds
-from anomaly_ae.autoencoders.inference import map_images
+from anomaly_ae.autoencoders.inference import PERCEIVED_AT_ONCE, map_images, perceive_all
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
@@ -192,7 +191,7 @@ def test_weights_are_downloaded_when_that_was_asked_for_alone(hub: tuple[list[st
 
 def test_what_is_prepared_is_what_is_seen_whitened() -> None:
     network = ready()
-    images = torch.randint(0, 256, (BACKBONE_BATCH + 3, *SHAPE), dtype=torch.uint8)
+    images = torch.randint(0, 256, (PERCEIVED_AT_ONCE + 3, *SHAPE), dtype=torch.uint8)
     fit, validation, augment = network.prepare(images, images[:4])
     assert augment is not None
     rows = network.encoder[1](fit[:, :176].float()).permute(0, 2, 3, 1).flatten(0, 2)
@@ -225,6 +224,7 @@ def test_networks_of_folds_share_what_learns_nothing_and_whiten_by_their_own_ima
     for member, rows in folds.learners(len(fit)):
         own = member.encoder[1](fit[rows, :176].float())
         assert own.mean(dim=(0, 2, 3)).abs().max() < 0.01
+    assert torch.equal(perceive_all(folds, varied), fit)
     with torch.inference_mode():
         given = as_float(images)
         together = folds.eval()(given)

@@ -13,6 +13,7 @@ from anomaly_ae.autoencoders.inference import (
     interpolate_latents,
     map_images,
     padded_count,
+    perceive_all,
     pick_device,
 )
 from anomaly_ae.config.run_config import RunConfig
@@ -66,6 +67,11 @@ def test_how_many_images_come_together_changes_no_score_by_more_than_a_hundred_t
         torch.testing.assert_close(few, whole[:count], rtol=1e-5, atol=slack)
         assert torch.equal(few, map_images(network, images[:count], fitted.score, ()))
         assert torch.equal(few[: count // 64 * 64], whole[: count // 64 * 64])
+
+
+def test_a_network_that_goes_by_images_perceives_these_themselves() -> None:
+    images = torch.zeros(3, 1, 12, 12, dtype=torch.uint8)
+    assert perceive_all(build_autoencoder("conv", (1, 12, 12)), images) is images
 
 
 def test_batches_hold_the_images_as_floats(generator: torch.Generator) -> None:
