@@ -210,11 +210,23 @@ def fit_scorer(
     seen_validation = prepared.validation if prepared else perceive_all(network, validation)
     learners, parts = network.learners(len(varied)), scorer.parts if isinstance(scorer, FoldScorer) else [scorer]
     for (own, rows), part in zip(learners, parts, strict=True):
-        own_images = varied if len(rows) == len(varied) else take_rows(varied, rows)
-        own_seen = own_images if seen is varied else seen if len(rows) == len(varied) else take_rows(seen, rows)
-        sets = (own_images, own_seen), (validation, seen_validation)
-        _fit_one(part, own, *(ImageBatches(len(each[0]), partial(forward_batches, own, *each)) for each in sets))
+        # no name for a fold's images, which would keep them until those of the next are taken
+        _fit_one(part, own, _batches(own, *_take(varied, seen, rows)), _batches(own, validation, seen_validation))
     return scorer
+
+
+def _take(images: Tensor, perceived: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Those rows of images and of what is perceived of them, with no more copies than there must be: none where the
+    rows are all, and one where what is perceived are the images.
+    """
+    if len(rows) == len(images):
+        return images, perceived
+    taken = take_rows(images, rows)
+    return taken, taken if perceived is images else take_rows(perceived, rows)
+
+
+def _batches(network: Autoencoder, images: Tensor, perceived: Tensor) -> ImageBatches:
+    return ImageBatches(len(images), partial(forward_batches, network, images, perceived))
 
 
 def _fit_one(scorer: Scorer, network: Autoencoder, fit_set: ImageBatches, validation_set: ImageBatches) -> None:

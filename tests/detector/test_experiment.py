@@ -7,12 +7,13 @@ import torch
 from anomaly_ae.autoencoders import Outputs, build_autoencoder
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector import experiment
+from anomaly_ae.detector import fit as fitting
 from anomaly_ae.detector.experiment import Experiment, fill_defaults
 from anomaly_ae.detector.fit import fit_scorer
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.runs.store import RunStore
-from anomaly_ae.scorers import ImageBatches, Scorer
+from anomaly_ae.scorers import ImageBatches, Scorer, build_scorer
 
 BUILDERS = ("build_autoencoder", "build_scorer", "build_objective", "build_augmentation")
 
@@ -91,3 +92,20 @@ def test_who_writes_a_scorer_is_told_what_it_lacks() -> None:
         fit_scorer(Forgetful(), network, images, images, RunConfig())
     with pytest.raises(NotImplementedError, match=r"scores of Wide have the shape \(1, 12\), and not \(N,\)"):
         fit_scorer(Wide(), network, images, images, RunConfig())
+
+
+@pytest.mark.parametrize(("folds", "copied"), [(None, 0), (3, 3)])
+def test_a_scorer_learns_from_no_more_copies_of_images_than_there_are_folds(
+    folds: int | None, copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, take_rows = list[int](), fitting.take_rows
+
+    def counting(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        taken.append(len(rows))
+        return take_rows(images, rows)
+
+    monkeypatch.setattr(fitting, "take_rows", counting)
+    config = RunConfig(folds=folds, guarantee="cross" if folds else None)
+    network, images = build_autoencoder("conv", (1, 8, 8), config), torch.zeros(9, 1, 8, 8, dtype=torch.uint8)
+    fit_scorer(build_scorer("mse", folds=folds), network, images, images, config)
+    assert taken == [6] * copied
