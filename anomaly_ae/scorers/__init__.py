@@ -95,5 +95,5 @@ def _parse(name: str) -> list[tuple[float, str]]:
 
 
 def _is_top_mean(kind: type[Scorer]) -> bool:
-    """Whether a scorer is the mean of the highest values of its heat map, and nothing of its own."""
-    return issubclass(kind, MapScorer) and kind.score in (MapScorer.score, PlaceScorer.score)
+    """Whether a scorer is the mean of the highest of some values, and nothing of its own."""
+    return issubclass(kind, MapScorer) and kind.score is MapScorer.score

@@ -84,8 +84,8 @@ class Scorer(ABC):
 
 
 class MapScorer(Scorer):
-    """A scorer that can say where; unless it says otherwise, its score is the mean of the highest values of its heat
-    map: of `top_fraction` of the pixels, all by default, so that no single pixel decides.
+    """A scorer that can say where; unless it says otherwise, its score is the mean of the highest of the values that
+    decide, which are its heat map: of `top_fraction` of them, all by default, so that no single pixel decides.
     """
 
     top_fraction = 1.0
@@ -94,8 +94,12 @@ class MapScorer(Scorer):
     def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         """The part of each pixel in the score, float32 (N, H, W)."""
 
+    def deciding(self, images: Tensor, outputs: Outputs) -> Tensor:
+        """The values whose highest are the score, float32 (N, h, w)."""
+        return self.anomaly_map(images, outputs)
+
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        return top_mean(self.anomaly_map(images, outputs), self.top_fraction)
+        return top_mean(self.deciding(images, outputs), self.top_fraction)
 
 
 class PlaceScorer(MapScorer):
@@ -111,8 +115,8 @@ class PlaceScorer(MapScorer):
         small = self.places(outputs)[:, None]
         return functional.interpolate(small, images.shape[-2:], mode="bilinear").squeeze(1)
 
-    def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        return top_mean(self.places(outputs), self.top_fraction)
+    def deciding(self, images: Tensor, outputs: Outputs) -> Tensor:
+        return self.places(outputs)
 
 
 class Parts(Scorer):
