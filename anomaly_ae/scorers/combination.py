@@ -14,7 +14,7 @@ from anomaly_ae.storage.schema import TensorSpec
 LEAST_SCORE = 1e-12  # keeps the log of a perfect reconstruction finite
 
 
-class Combination(Parts):
+class Combination(Parts[Scorer]):
     """`a+b`: mean over the parts of (log s - μ) / σ, with μ and σ those of log s on the validation normals; weighted
     where the name says so, as in `a+2*b`.
     """
@@ -48,14 +48,14 @@ class Combination(Parts):
             yield from part.iter_parts()
 
 
-class PlaceCombination(Parts, PlaceScorer):
+class PlaceCombination(Parts[PlaceScorer], PlaceScorer):
     """`a+b` of scorers that go by places: the sum of their values of each place, divided by what each scores the
     validation normals on the average. So the heat map is that of the score, and few validation images are enough.
     """
 
     def __init__(self, parts: Sequence[PlaceScorer], weights: Sequence[float]) -> None:
         super().__init__(parts)
-        self.by_place, self.weights = parts, weights
+        self.weights = weights
         self.top_fraction = min(part.top_fraction for part in parts)
 
     def check(self, outputs: Outputs) -> None:
@@ -77,7 +77,7 @@ class PlaceCombination(Parts, PlaceScorer):
     def places(self, outputs: Outputs) -> Tensor:
         each = [
             weight * part.places(outputs)[:, None] / usual
-            for part, weight, usual in zip(self.by_place, self.weights, self.learned["usual"], strict=True)
+            for part, weight, usual in zip(self.parts, self.weights, self.learned["usual"], strict=True)
         ]
         finest = max((values.shape[2:] for values in each), key=math.prod)
         return torch.stack([functional.interpolate(v, finest, mode="bilinear") for v in each]).sum(dim=0)[:, 0]

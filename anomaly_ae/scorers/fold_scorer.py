@@ -9,7 +9,7 @@ from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.scorers.scorer import MapScorer, Parts, Scorer
 
 
-class FoldScorer(Parts):
+class FoldScorer(Parts[Scorer]):
     """The lowest of the scores that K scorers give an image, each by the network of its fold: what is anomalous is so
     whichever normal images were learned from. They learn one by one, each without its fold (`fit_scorer`).
 

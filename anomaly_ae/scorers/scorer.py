@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -119,10 +120,13 @@ class PlaceScorer(MapScorer):
         return self.places(outputs)
 
 
-class Parts(Scorer):
-    """A scorer made of others."""
+Part = TypeVar("Part", bound=Scorer)
 
-    def __init__(self, parts: Sequence[Scorer]) -> None:
+
+class Parts(Scorer, Generic[Part]):
+    """A scorer made of others, all of a kind."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
         super().__init__()
         self.parts = list(parts)
 
