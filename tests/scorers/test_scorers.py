@@ -10,7 +10,7 @@ from anomaly_ae.autoencoders.feature_conv import RESTORED, SEEN
 from anomaly_ae.detector.serialization import DTYPES
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers import SCORERS, ImageBatches, MapScorer, build_scorer, neighbors, patches
-from anomaly_ae.scorers.surface import normalise_locally
+from anomaly_ae.scorers.surface import FeatureError, normalise_locally
 from anomaly_ae.storage.schema import TensorSpec, check_tensors
 from tests.scorers.conftest import batches
 
@@ -261,6 +261,21 @@ def test_scorers_that_go_by_places_are_added_place_by_place() -> None:
     again.load_state(both.state())
     assert torch.equal(again.score(images, outputs), both.score(images, outputs))
     assert both.state().keys() == both.specs(images, outputs).keys()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_errors_of_features_are_weighed_by_what_is_usual_of_each(layout: torch.memory_format) -> None:
+    images, outputs = with_maps(batch(3, seed=28, size=48))
+    scales = torch.logspace(-2, 2, 40)[:, None, None]
+    drawn = scales * torch.randn(2, 3, 40, 6, 7, generator=torch.Generator().manual_seed(0))
+    seen, restored = (each.contiguous(memory_format=layout) for each in drawn)
+    outputs = outputs._replace(heads={SEEN: seen, RESTORED: restored})
+    scorer = FeatureError()
+    scorer.fit(batches((images, outputs)), batches((images, outputs)))
+    errors = (drawn[0].double() - drawn[1].double()).square()
+    expected = (errors / errors.mean(dim=(0, 2, 3), keepdim=True)).mean(dim=1)
+    torch.testing.assert_close(scorer.places(outputs).double(), expected, rtol=2e-6, atol=0)
+    assert torch.equal(torch.stack([seen, restored]), drawn)
 
 
 def test_parts_of_a_combination_are_weighted() -> None:
