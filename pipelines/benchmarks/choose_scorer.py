@@ -27,7 +27,7 @@ from anomaly_ae.detector.fit import fit_scorer, prepare, train_network
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.metrics.ranking import ranking
-from anomaly_ae.runtime.progress import say
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.tables import plain_table
 from anomaly_ae.scorers import build_scorer
 
@@ -139,7 +139,7 @@ def main() -> None:
     for name, data in (("digits", digits()), ("letters", letters())):
         for protocol, sets in protocols().items():
             found = [areas(data, normal) for normal in sets]
-            say(f"{name}, {protocol}: done")
+            logger.info(f"{name}, {protocol}: done")
             means = {scorer: 100 * fmean(each[scorer] for each in found) for scorer in SCORERS}
             rows.append({"data": name, "protocol": protocol} | means)
     print("\n".join(plain_table(rows)))
