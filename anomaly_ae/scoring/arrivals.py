@@ -60,8 +60,8 @@ class Arrivals:
         """List the folder; files without a row come with the next `take`, the oldest first."""
         try:
             listing = self.folder.pictures()
-        except DataMissing:
-            listing = Listing.of(())
+        except DataMissing as error:  # of a folder that is empty, or cannot be opened; `unread` is what is said
+            listing = Listing.of((), unread=[one_line(error)])
         self._folders = _folders_above(listing.paths).union(listing.empty, {b""})
         new = [i for i in np.argsort(listing.times, kind="stable").tolist() if _at(listing, i) not in self._known]
         self._listed = (_at(listing, i) for i in new if listing.sizes[i] != NOT_KNOWN)
@@ -69,10 +69,10 @@ class Arrivals:
         return listing
 
     def take(self, most: int) -> list[File]:
-        """The next files, so many at the most, those first that have just come; some may come twice."""
+        """The next files, so many at the most, if any; those first that have just come; some may come twice."""
         told = (self._told.popleft() for _ in range(len(self._told)))
         files = ((path, *about) for path in told if (about := self.folder.about(path)))
-        return list(islice((file for file in chain(files, self._listed) if file not in self._known), most))
+        return list(islice((file for file in chain(files, self._listed) if file not in self._known), max(0, most)))
 
     def wait(self, seconds: float) -> None:
         """Wait for news, so long at the most."""

@@ -147,8 +147,11 @@ def test_sigterm_ends_it_after_the_batch_that_is_at_work(
 
 def test_an_empty_folder_is_nothing_to_do(cli: Cli, trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "phone.heic").touch()
     ended = cli("watch", "in", "--output", "out", "--once", "--mlruns", str(trained.home.root))
     assert (ended.code, rows(tmp_path / "out")) == (0, [])
+    assert "there is no image in" in ended.err
+    assert "HEIC" in ended.err
 
 
 def test_once_leaves_files_that_go_on_being_written_to_the_next_time(
