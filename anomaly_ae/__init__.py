@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from anomaly_ae.workflows.promote import promote as promote
     from anomaly_ae.workflows.score import score as score
     from anomaly_ae.workflows.train import train as train
+    from anomaly_ae.workflows.train import train_from as train_from
 
 __version__ = "0.1.0"
 
@@ -51,6 +52,7 @@ _HOMES = {
     "score": "workflows.score",
     "score_folder": "scoring.rows",
     "train": "workflows.train",
+    "train_from": "workflows.train",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
 

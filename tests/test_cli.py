@@ -11,6 +11,7 @@ import pytest
 from anomaly_ae import __version__
 from anomaly_ae.augmentation.transforms import AUGMENTATIONS
 from anomaly_ae.autoencoders import AUTOENCODERS
+from anomaly_ae.cli.app import FLAGS
 from anomaly_ae.cli.completion import catalogue
 from anomaly_ae.config.run_config import TYPES
 from anomaly_ae.datasets.builtin import DATASETS
@@ -84,7 +85,9 @@ def test_the_version_is_said(cli: Cli) -> None:
 
 def test_the_help_of_train_names_every_setting(cli: Cli) -> None:
     said = re.findall(r"[\w-]+", cli("train", "--help").out)
-    assert {name for name in TYPES if name not in said and f"--{name.replace('_', '-')}" not in said} == set()
+    assert {
+        name for name in TYPES if name not in said and f"--{FLAGS.get(name, name).replace('_', '-')}" not in said
+    } == set()
 
 
 def test_without_a_command_it_shows_its_help(cli: Cli) -> None:

@@ -78,6 +78,7 @@ class Autoencoder(nn.Module, ABC):
     batch_size: int | None = None  # in batches of so many, and for so many steps; None: as the preset has it
     steps: int | None = None
     cheap_folds: bool = False  # whether several cost hardly more than one, since what takes long is shared
+    goes_on: bool = True  # whether a training may begin with the weights of another, on other images
     perceived_shape: tuple[int, ...] | None = None  # what `perceive` makes of an image; None: the image itself
     copies: int = 1  # of each training image, varied, that it and its scorer learn from
     encoder: nn.Sequential

@@ -50,6 +50,7 @@ class FeatureAutoencoder(Autoencoder):
     batch_size = 8
     steps = 75
     cheap_folds = True
+    goes_on = False  # features are whitened by the images, and its weights are for these alone
 
     def __init__(self, shape: Shape, config: RunConfig) -> None:
         super().__init__(shape, config)

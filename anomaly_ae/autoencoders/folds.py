@@ -40,6 +40,8 @@ class FoldAutoencoders(Autoencoder):
     `members`.
     """
 
+    goes_on = False  # each has to have seen no image of its own fold
+
     def __init__(self, members: Sequence[Autoencoder], shape: Shape, seed: int) -> None:
         super().__init__(shape, RunConfig())
         first, *others = members

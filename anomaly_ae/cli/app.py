@@ -104,10 +104,13 @@ WITHOUT_A_FLAG = (
 )
 
 
+FLAGS = {"overrides": "set", "from_run": "from"}  # that are not called as their settings
+
+
 def as_flag(name: str, value: Any = None) -> str:
     """A setting as the command line takes it; `overrides` are those of a pipeline file, as KEY=VALUE."""
-    if name == "overrides":
-        return in_shell("set", value)
+    if name in FLAGS:
+        return in_shell(FLAGS[name], value)
     if name in WITHOUT_A_FLAG:
         return in_shell("set", name if value is None else f"{name}={value}")
     return in_shell(name, value)

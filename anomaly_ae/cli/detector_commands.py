@@ -105,6 +105,10 @@ def train(
         option("KEY=VALUE", f"Any setting; without a flag are {', '.join(WITHOUT_A_FLAG)}.", flag="--set"),
     ] = None,
     resume: Annotated[str | None, option("RUN", "Go on with an interrupted run: its id, or latest.")] = None,
+    from_run: Annotated[
+        str | None, option("RUN", "Begin with the weights and data of a trained run.", flag="--from")
+    ] = None,
+    add_marks: Annotated[str | None, option("FILE", "Marks, whose good images are normal, too; with --from.")] = None,
     save_to: Annotated[str | None, option("DIR", "Save a copy of the detector there.")] = None,
     no_figures: NoFigures = False,
     no_tracking: NoTracking = False,
@@ -133,7 +137,10 @@ def train(
     if resume:
         result = train.resume(resume, layers, home=home, save_to=save_to, figures=not no_figures)
     else:
-        result = train.train(requested, home=home, save_to=save_to, tracking=not no_tracking, figures=not no_figures)
+        where: dict[str, Any] = {"home": home, "save_to": save_to}
+        where |= {"tracking": not no_tracking, "figures": not no_figures}
+        both = (from_run, add_marks) if from_run and add_marks else None
+        result = train.train_from(*both, layers, **where) if both else train.train(requested, **where)
     show(result, as_json)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from anomaly_ae.errors import UnknownName, UsageError, errors_at
 from anomaly_ae.runtime.renamed import SETTINGS, current
+from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.yaml_files import Line
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -100,6 +101,8 @@ class RunConfig:
     # share of novel images smuggled into the fit set, to see what they do to a detector
     contamination: float = field(default=0.0, metadata=_number(0, 0.5, text="from 0 to 0.5"))
     target_fpr: float = field(default=0.05, metadata=_number(1e-9, 0.999, text="above 0 and below 1"))
+    from_run: str | None = None  # the run whose weights and data are gone on from,
+    add_marks: str | None = None  # and the file of marks whose good images are normal, too
     # how the threshold holds the rate; None: marginal, or cross where few images and cheap folds ask for it
     guarantee: str | None = field(default=None, metadata={"choices": (None, *GUARANTEES)})
     # of cross: how many detectors there are, each of which has not seen a part of the images; None: 5 to 10
@@ -125,6 +128,9 @@ class RunConfig:
                 object.__setattr__(self, f.name, check_value(f.name, getattr(self, f.name)))
             except UsageError as error:
                 wrong.append(str(error))
+        if bool(self.from_run) != bool(self.add_marks):
+            given, missing = ("from_run", "add_marks") if self.from_run else ("add_marks", "from_run")
+            wrong.append(f"{setting(given)} goes with {setting(missing)}; name both")
         if wrong:
             raise UsageError("; ".join(wrong))
 
@@ -159,11 +165,13 @@ class RunConfig:
 
 TYPES: dict[str, Any] = typing.get_type_hints(RunConfig)
 LOCATION_FIELDS = (
+    "add_marks",
     "backbone_weights",
     "data_dir",
     "device",
     "download",
     "experiment",
+    "from_run",
 )  # settings that say where, not what
 
 

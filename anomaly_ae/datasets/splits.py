@@ -77,7 +77,8 @@ class Part:
 class Split:
     """Fit, validation, calibration (normal images, disjoint) and test (disjoint from them, normal and novel).
 
-    copies: hashes of pictures in no part that are copies of some in fit, validation or calibration, int64 (N,)
+    copies: hashes of pictures in no part that are copies of some in fit, validation or calibration, or were added to
+        these from elsewhere, int64 (N,)
     groups: how many classes were taken for parts or patients, each of which is in one part alone
     most_calibration: how many images the calibration could have, were they needed; this and `groups` are not saved
     """
@@ -180,6 +181,10 @@ class Split:
             name: dataclasses.replace(getattr(self, name), hashes=images[name].hashes()) for name in SPLIT_PARTS
         }
         return dataclasses.replace(self, **hashed)
+
+    def with_copies(self, hashes: Tensor) -> "Split":
+        """The same where images with these hashes, int64 (N,), in no part, are known to the detector, too."""
+        return dataclasses.replace(self, copies=torch.cat([self.copies, hashes]))
 
     @property
     def trainable(self) -> int:

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from anomaly_ae.config.run_config import LOCATION_FIELDS, MARGINAL, RunConfig
 from anomaly_ae.datasets.splits import Split
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
+from anomaly_ae.errors import CalibrationError
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.statistics import Profile
 from anomaly_ae.scorers import Scorer
@@ -29,6 +31,7 @@ from anomaly_ae.scorers.scorer import ImageBatches, sample
 from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.training import Epoch, Training, train_epochs
 
+MARKED_NORMAL = "marked"  # images beside the parts of a split, which people called normal
 REFERENCES = 500  # images by which it is told which others are unusual
 
 
@@ -58,7 +61,7 @@ def fit(
     """Train the experiment's network, fit its scorer, and calibrate.
 
     images: by part of the split: "fit", "validation" and "calibration", at the network's size; with the guarantee
-        cross as `in_folds` has them
+        cross as `in_folds` has them; and of those `MARKED_NORMAL` what is kept for the threshold, if there are any
     Raises `TrainingError`, and `CalibrationError` when there are too few calibration images for the target rate.
     """
     with _stage(callbacks, "looking at the images"):
@@ -131,11 +134,8 @@ def make_detector(
     trained_on = images["fit"].images, images["validation"].images
     scorer = fit_scorer(experiment.scorer, network, *trained_on, config, prepared)
     pairs = held_out(network, scorer, calibrating)
-    scores = torch.cat([map_images(own, part.images, judge.score, ()) for own, judge, part in pairs])
-    names = tuple(name for _, _, part in pairs for name in part.names or ())
-    calibration = Calibration(
-        scores, config.target_fpr, config.guarantee or MARGINAL, names=names or None, folds=config.folds or 0
-    )
+    marked = [(network, scorer, images[MARKED_NORMAL])] if MARKED_NORMAL in images else []
+    calibration = _calibrate(config, pairs, marked)
     anywhere = {name: getattr(RunConfig(), name) for name in LOCATION_FIELDS}
     detector = Detector(
         config=dataclasses.replace(config, **anywhere),
@@ -165,6 +165,34 @@ def held_out(network: Autoencoder, scorer: Scorer, calibrating: ImageSet) -> lis
         (own, part, calibrating.take(torch.nonzero(drawn == fold).flatten()))
         for fold, (own, part) in enumerate(zip(network, scorer.parts, strict=True))
     ]
+
+
+def _calibrate(config: RunConfig, pairs: Sequence[Judged], marked: Sequence[Judged]) -> Calibration:
+    """By the scores of images that have not been learned from; where some of them are marked normal, by these or by
+    the others, whichever has the higher threshold, so that the rate is held for images like either; by all together
+    where the marked ones are too few for the rate.
+    """
+    settings: dict[str, Any] = {
+        "target_fpr": config.target_fpr,
+        "guarantee": config.guarantee or MARGINAL,
+        "folds": config.folds or 0,
+    }
+    scores, names = _judge(pairs)
+    calibration = Calibration(scores, names=names, **settings)
+    if not marked:
+        return calibration
+    more, names = _judge(marked)
+    try:
+        other = Calibration(more, names=names, **settings)
+    except CalibrationError:
+        return calibration.at(scores=torch.cat([scores, more]))
+    return max(calibration, other, key=lambda each: each.threshold)
+
+
+def _judge(pairs: Sequence[Judged]) -> tuple[Tensor, tuple[bytes, ...] | None]:
+    """The scores of images, and the names of their files, if they come from any."""
+    scores = torch.cat([map_images(network, part.images, scorer.score, ()) for network, scorer, part in pairs])
+    return scores, tuple(name for _, _, part in pairs for name in part.names or ()) or None
 
 
 def in_folds(images: Mapping[str, ImageSet]) -> dict[str, ImageSet]:

@@ -22,8 +22,8 @@ from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.splits import SPLIT_PARTS, Split, split_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment, check_names, fill_defaults
-from anomaly_ae.detector.fit import in_folds
-from anomaly_ae.errors import ModelError, UsageError, one_line
+from anomaly_ae.detector.fit import MARKED_NORMAL, in_folds
+from anomaly_ae.errors import DataChanged, ModelError, UsageError, one_line
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.decode import LARGEST_PICTURE
 from anomaly_ae.images.image_set import Dataset, ImageSet
@@ -37,6 +37,7 @@ from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.schema import parse
 from anomaly_ae.training import epoch_count
 from anomaly_ae.workflows.find_model import find_model
+from anomaly_ae.workflows.more_normals import MoreNormals
 
 PHOTO_SIDE, MOST_PHOTOS = 128, 5_000  # pixels of the smaller side from which, and up to how many, pictures are photos
 FEW_SET_ASIDE = 60  # images for the threshold, fewer of which are few
@@ -88,8 +89,16 @@ def resolve(
         experiment = Experiment.build(config, *seen)
     images = {part: division.take(part) for part in SPLIT_PARTS}
     split = division.split.with_hashes(images)
+    record = dict(begun) if is_begun else division.record(split)
     if division.folds:
         images = in_folds(images)
+    if config.from_run:
+        more = MoreNormals.find(config, home, begun)
+        if any(record[key] != more.run.split.get(key) for key in ("digest", "parts")):
+            raise DataChanged(f"the data are not those that run {config.from_run} was trained on; use that data")
+        more.continue_from(experiment)
+        images, split = more.add_to(images, config), split.with_copies(more.images.hashes())
+        record[MARKED_NORMAL] = more.record()
     trained_on = experiment.network.learners(experiment.network.copies * len(images["fit"]))[0][1]
     intensity = view.preprocessing.intensity
     config = dataclasses.replace(
@@ -98,7 +107,6 @@ def resolve(
         intensity=None if intensity is None else intensity.setting,
         epochs=epoch_count(experiment.config, len(trained_on)),
     )
-    record = dict(begun) if is_begun else division.record(split)
     return dataclasses.replace(experiment, config=config), TrainingData(split, images, record)
 
 

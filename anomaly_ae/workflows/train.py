@@ -47,7 +47,8 @@ from anomaly_ae.storage.pixel_values import as_float
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.tracking.training_logger import TrainingLogger
 from anomaly_ae.training import Epoch, Snapshot, Training, earlier
-from anomaly_ae.workflows.find_model import has_detector
+from anomaly_ae.workflows.find_model import find_run, has_detector
+from anomaly_ae.workflows.more_normals import config_from, require_own_settings
 from anomaly_ae.workflows.resolve import TrainingData, resolve
 
 BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run
@@ -81,12 +82,18 @@ def train(
     """
     home = home or RunStore.find()
     mark_dead_runs(home)
+    begun: Mapping[str, Any] = {}
+    if config.from_run:
+        other = find_run(home, config.from_run)
+        require_own_settings(other, config)
+        begun = other.split
     with stage("reading the images"):
-        experiment, data = resolve(config, home)
+        experiment, data = resolve(config, home, begun)
     if save_to:
         check_target(expand(save_to).resolve())
     used = experiment.config
     name = place.cell if place else f"{short_name(used.dataset)} {used.normal} · {used.autoencoder} · {used.scorer}"
+    name += f" · from {used.from_run[:8]}" if used.from_run else ""
     record = dataclasses.replace(
         RunRecord.new(name, tracking, place.parent.record.id if place else None),
         device=str(experiment.device),
@@ -100,6 +107,27 @@ def train(
             _take_over(place.weights, run)
         run_logger.log_start(run)
         return _train(experiment, data, run, run_logger, save_to, figures)
+
+
+def train_from(
+    name: str,
+    marks: str | Path,
+    asked: Sequence[Mapping[str, Any]] = (),
+    *,
+    home: RunStore | None = None,
+    save_to: str | Path | None = None,
+    tracking: bool = True,
+    figures: bool = True,
+) -> TrainResult:
+    """Go on from the trained run `name` with more normal images, those marked as good in a file: half of them to
+    learn from, half for the threshold. That is a new run, which begins with the weights of the other one.
+
+    asked: layers of settings over those of the run. Raises what `train` raises, `ModelNotFound`, `DataMissing` where
+    nothing is marked good, and `UsageError` for settings that need another network or other data.
+    """
+    home = home or RunStore.find()
+    config = config_from(find_run(home, name), marks, asked)
+    return train(config, home=home, save_to=save_to, tracking=tracking, figures=figures)
 
 
 def _take_over(other: RunFolder, run: RunFolder) -> None:

@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+
+import anomaly_ae
+from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.datasets.builtin import load_dataset
+from anomaly_ae.errors import DataMissing, UsageError
+from anomaly_ae.images.sources import open_source
+from anomaly_ae.runs.store import RunStore
+from anomaly_ae.scoring.marks import Mark, MarkFile
+from tests.conftest import Cli, Trained
+
+SLANT = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.0]])
+
+
+def slanted(images: torch.Tensor) -> torch.Tensor:
+    """Images as another writer's hand would have them."""
+    grid = functional.affine_grid(SLANT[None].expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    sampled = functional.grid_sample(images.float(), grid, align_corners=False)
+    return sampled.round().clamp(0, 255).to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def new_style() -> torch.Tensor:
+    """All the digits 0, 1 and 2, slanted, in no order: those of one writer follow each other in the file."""
+    digits = load_dataset("digits").files["train"]
+    images = slanted(digits.images[digits.labels < 3])
+    return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
+
+
+@pytest.fixture
+def marks(new_style: torch.Tensor, tmp_path: Path) -> Path:
+    """A hundred of them marked good, and one that is marked bad."""
+    (tmp_path / "in").mkdir()
+    for i in range(101):
+        Image.fromarray(new_style[i, 0].numpy()).save(tmp_path / "in" / f"{i:03}.png")
+    file, source = MarkFile.beside(tmp_path / "scores.csv"), open_source(tmp_path / "in")
+    for i, path in enumerate(source.pictures().paths):
+        file.append(Mark.of(source, path, "good" if i < 100 else "bad"))
+    return file.path
+
+
+def alarms(run_id: str, home: RunStore, images: torch.Tensor) -> float:
+    detector = anomaly_ae.load(run_id, mlruns=str(home.root))
+    return float(detector.predict(images).float().mean())
+
+
+def test_a_new_style_is_learned_and_the_old_is_kept(trained: Trained, new_style: torch.Tensor, marks: Path) -> None:
+    fresh = new_style[101:]
+    before = alarms(trained.run.record.id, trained.home, fresh)
+    result = anomaly_ae.train_from(trained.run.record.id, marks, home=trained.home, tracking=False, figures=False)
+    after = alarms(result.run_id, trained.home, fresh)
+    rate = trained.detector().calibration.target_fpr
+    assert before > 3 * rate
+    assert after < rate + 3 * (rate * (1 - rate) / 50) ** 0.5  # as 50 images can hold it
+    old = anomaly_ae.evaluate(result.run_id, home=trained.home, figures=False)
+    assert old.auroc is not None
+    assert trained.evaluation.auroc is not None
+    assert old.auroc > trained.evaluation.auroc - 0.005
+    assert old.images == trained.evaluation.images
+
+
+def test_marked_images_are_learned_from_or_set_the_threshold_and_never_both(
+    trained: Trained, new_style: torch.Tensor, marks: Path
+) -> None:
+    result = anomaly_ae.train_from(
+        trained.run.record.id, marks, [{"epochs": 2}], home=trained.home, tracking=False, figures=False
+    )
+    run = trained.home.find_run(result.run_id)
+    detector = anomaly_ae.load(result.run_id, mlruns=str(trained.home.root))
+    assert run.split["marked"]["images"] == 100
+    assert run.split["parts"] == trained.run.split["parts"]
+    assert run.config.from_run == trained.run.record.id
+    assert run.record.name.endswith(f"from {trained.run.record.id[:8]}")
+    assert result.epochs == 2
+    with pytest.raises(anomaly_ae.AnomalyAEError, match="made with all"):
+        detector.unseen(new_style[:100])
+    scores = detector.score(new_style[:100])
+    calibrating = detector.calibration.scores
+    theirs = [bool((calibrating - score).abs().min() < 1e-6) for score in scores]
+    assert sum(theirs) == 50
+    memory = detector.scorer.state()
+    assert memory.keys() == trained.detector().scorer.state().keys()
+
+
+def test_it_begins_with_the_weights_of_the_run(trained: Trained, marks: Path) -> None:
+    still = anomaly_ae.train_from(
+        trained.run.record.id,
+        marks,
+        [{"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0}],
+        home=trained.home,
+        tracking=False,
+        figures=False,  # type: ignore[arg-type]
+    )
+    ours = anomaly_ae.load(still.run_id, mlruns=str(trained.home.root)).network.state_dict()
+    for name, value in trained.detector().network.state_dict().items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.allclose(ours[name], value, atol=1e-6), name
+
+
+def test_photos_in_folds_are_learned_anew_with_the_marked_ones(home: RunStore, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name, count in (("train/good", 14), ("test/good", 2), ("test/bad", 2), ("new", 8)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = generator.integers(100, 140, (160, 160, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    (tmp_path / "photos" / "new").rename(tmp_path / "new")
+    config = RunConfig(dataset=str(tmp_path / "photos"), preset="surface", target_fpr=0.2, steps=4)
+    first = anomaly_ae.train(config, home=home, tracking=False, figures=False)
+    file, source = MarkFile(tmp_path / "x.marks.jsonl"), open_source(tmp_path / "new")
+    for path in source.pictures().paths:
+        file.append(Mark.of(source, path, "good"))
+    second = anomaly_ae.train_from(first.run_id, file.path, home=home, tracking=False, figures=False)
+    folds = home.find_run(first.run_id).config.folds
+    assert second.guarantee.startswith(f"cross, {folds} folds")
+    assert second.calibration_images > first.calibration_images
+    assert anomaly_ae.evaluate(second.run_id, home=home, figures=False).images == 4
+
+
+def test_an_interrupted_one_goes_on_with_the_same_images(
+    trained: Trained, marks: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ("--mlruns", str(trained.home.root))
+    with monkeypatch.context() as patch:
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("anomaly_ae.detector.fit.fit_scorer", interrupt)
+        start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "2", "--no-figures")
+        stopped = cli(*start, "--no-tracking", *place)
+        assert stopped.code == 130
+    unfinished = trained.home.latest_unfinished()
+    lines = marks.read_text().splitlines(keepends=True)
+    marks.write_text("".join(lines[1:]))
+    changed = cli("train", "--resume", unfinished.record.id, *place)
+    assert changed.code == 1
+    assert "are not those of this training any more" in changed.err
+    marks.write_text("".join(lines))
+    assert cli("train", "--resume", unfinished.record.id, *place, "--no-figures", "--json").json()["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"latent": 5}, "latent is 12 and 5 was asked"),
+        ({"normal": "3"}, "normal is 0,1,2 and 3 was asked"),
+        ({"autoencoder": "dense"}, "autoencoder is conv and dense was asked"),
+    ],
+)
+def test_another_network_or_other_data_are_refused(
+    trained: Trained, marks: Path, asked: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        anomaly_ae.train_from(trained.run.record.id, marks, [asked], home=trained.home)
+
+
+def test_what_is_missing_is_said_in_a_line(cli: Cli, trained: Trained, marks: Path) -> None:
+    place = ("--mlruns", str(trained.home.root))
+    alone = cli("train", "--from", "latest", *place)
+    assert (alone.code, alone.err.splitlines()[-1]) == (2, "error: --from goes with --add-marks; name both")
+    alone = cli("train", "--add-marks", str(marks), *place)
+    assert (alone.code, alone.err.splitlines()[-1]) == (2, "error: --add-marks goes with --from; name both")
+    lines = [line for line in marks.read_text().splitlines(keepends=True) if '"mark": "bad"' in line]
+    marks.write_text("".join(lines))
+    with pytest.raises(DataMissing, match="is marked good"):
+        anomaly_ae.train_from(trained.run.record.id, marks, home=trained.home)
