@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,20 +46,29 @@ def marks(new_style: torch.Tensor, tmp_path: Path) -> Path:
     return file.path
 
 
+@pytest.fixture
+def own_home(trained: Trained, home: RunStore) -> RunStore:
+    """A home with a copy of the run, so that the others' latest run stays what it is."""
+    shutil.copytree(trained.run.path, home.root / "runs" / trained.run.path.name)
+    return home
+
+
 def alarms(run_id: str, home: RunStore, images: torch.Tensor) -> float:
     detector = anomaly_ae.load(run_id, mlruns=str(home.root))
     return float(detector.predict(images).float().mean())
 
 
-def test_a_new_style_is_learned_and_the_old_is_kept(trained: Trained, new_style: torch.Tensor, marks: Path) -> None:
+def test_a_new_style_is_learned_and_the_old_is_kept(
+    trained: Trained, own_home: RunStore, new_style: torch.Tensor, marks: Path
+) -> None:
     fresh = new_style[101:]
-    before = alarms(trained.run.record.id, trained.home, fresh)
-    result = anomaly_ae.train_from(trained.run.record.id, marks, home=trained.home, tracking=False, figures=False)
-    after = alarms(result.run_id, trained.home, fresh)
+    before = alarms(trained.run.record.id, own_home, fresh)
+    result = anomaly_ae.train_from(trained.run.record.id, marks, home=own_home, tracking=False, figures=False)
+    after = alarms(result.run_id, own_home, fresh)
     rate = trained.detector().calibration.target_fpr
     assert before > 3 * rate
     assert after < rate + 3 * (rate * (1 - rate) / 50) ** 0.5  # as 50 images can hold it
-    old = anomaly_ae.evaluate(result.run_id, home=trained.home, figures=False)
+    old = anomaly_ae.evaluate(result.run_id, home=own_home, figures=False)
     assert old.auroc is not None
     assert trained.evaluation.auroc is not None
     assert old.auroc > trained.evaluation.auroc - 0.005
@@ -66,13 +76,13 @@ def test_a_new_style_is_learned_and_the_old_is_kept(trained: Trained, new_style:
 
 
 def test_marked_images_are_learned_from_or_set_the_threshold_and_never_both(
-    trained: Trained, new_style: torch.Tensor, marks: Path
+    trained: Trained, own_home: RunStore, new_style: torch.Tensor, marks: Path
 ) -> None:
     result = anomaly_ae.train_from(
-        trained.run.record.id, marks, [{"epochs": 2}], home=trained.home, tracking=False, figures=False
+        trained.run.record.id, marks, [{"epochs": 2}], home=own_home, tracking=False, figures=False
     )
-    run = trained.home.find_run(result.run_id)
-    detector = anomaly_ae.load(result.run_id, mlruns=str(trained.home.root))
+    run = own_home.find_run(result.run_id)
+    detector = anomaly_ae.load(result.run_id, mlruns=str(own_home.root))
     assert run.split["marked"]["images"] == 100
     assert run.split["parts"] == trained.run.split["parts"]
     assert run.config.from_run == trained.run.record.id
@@ -88,16 +98,16 @@ def test_marked_images_are_learned_from_or_set_the_threshold_and_never_both(
     assert memory.keys() == trained.detector().scorer.state().keys()
 
 
-def test_it_begins_with_the_weights_of_the_run(trained: Trained, marks: Path) -> None:
+def test_it_begins_with_the_weights_of_the_run(trained: Trained, own_home: RunStore, marks: Path) -> None:
     still = anomaly_ae.train_from(
         trained.run.record.id,
         marks,
         [{"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0}],
-        home=trained.home,
+        home=own_home,
         tracking=False,
         figures=False,  # type: ignore[arg-type]
     )
-    ours = anomaly_ae.load(still.run_id, mlruns=str(trained.home.root)).network.state_dict()
+    ours = anomaly_ae.load(still.run_id, mlruns=str(own_home.root)).network.state_dict()
     for name, value in trained.detector().network.state_dict().items():
         if "running" not in name and "num_batches" not in name:
             assert torch.allclose(ours[name], value, atol=1e-6), name
@@ -124,9 +134,9 @@ def test_photos_in_folds_are_learned_anew_with_the_marked_ones(home: RunStore, t
 
 
 def test_an_interrupted_one_goes_on_with_the_same_images(
-    trained: Trained, marks: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, own_home: RunStore, marks: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = ("--mlruns", str(trained.home.root))
+    place = ("--mlruns", str(own_home.root))
     with monkeypatch.context() as patch:
 
         def interrupt(*_: object) -> None:
@@ -136,7 +146,7 @@ def test_an_interrupted_one_goes_on_with_the_same_images(
         start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "2", "--no-figures")
         stopped = cli(*start, "--no-tracking", *place)
         assert stopped.code == 130
-    unfinished = trained.home.latest_unfinished()
+    unfinished = own_home.latest_unfinished()
     lines = marks.read_text().splitlines(keepends=True)
     marks.write_text("".join(lines[1:]))
     changed = cli("train", "--resume", unfinished.record.id, *place)
@@ -155,14 +165,14 @@ def test_an_interrupted_one_goes_on_with_the_same_images(
     ],
 )
 def test_another_network_or_other_data_are_refused(
-    trained: Trained, marks: Path, asked: dict[str, object], said: str
+    trained: Trained, own_home: RunStore, marks: Path, asked: dict[str, object], said: str
 ) -> None:
     with pytest.raises(UsageError, match=said):
-        anomaly_ae.train_from(trained.run.record.id, marks, [asked], home=trained.home)
+        anomaly_ae.train_from(trained.run.record.id, marks, [asked], home=own_home)
 
 
-def test_what_is_missing_is_said_in_a_line(cli: Cli, trained: Trained, marks: Path) -> None:
-    place = ("--mlruns", str(trained.home.root))
+def test_what_is_missing_is_said_in_a_line(cli: Cli, trained: Trained, own_home: RunStore, marks: Path) -> None:
+    place = ("--mlruns", str(own_home.root))
     alone = cli("train", "--from", "latest", *place)
     assert (alone.code, alone.err.splitlines()[-1]) == (2, "error: --from goes with --add-marks; name both")
     alone = cli("train", "--add-marks", str(marks), *place)
@@ -170,4 +180,4 @@ def test_what_is_missing_is_said_in_a_line(cli: Cli, trained: Trained, marks: Pa
     lines = [line for line in marks.read_text().splitlines(keepends=True) if '"mark": "bad"' in line]
     marks.write_text("".join(lines))
     with pytest.raises(DataMissing, match="is marked good"):
-        anomaly_ae.train_from(trained.run.record.id, marks, home=trained.home)
+        anomaly_ae.train_from(trained.run.record.id, marks, home=own_home)
