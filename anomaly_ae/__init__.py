@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anomaly_ae.autoencoders.network_files import load_part as load_part
     from anomaly_ae.config.run_config import RunConfig as RunConfig
     from anomaly_ae.detector.detector import Detector as Detector
+    from anomaly_ae.detector.regions import Region as Region
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
     from anomaly_ae.integrations.sklearn import AutoencoderDetector as AutoencoderDetector
     from anomaly_ae.reporting.run_figures import plot as plot
@@ -40,6 +41,7 @@ _HOMES = {
     "AutoencoderDetector": "integrations.sklearn",
     "Detector": "detector.detector",
     "FolderScores": "scoring.rows",
+    "Region": "detector.regions",
     "RunConfig": "config.run_config",
     "calibrate": "workflows.calibrate",
     "compare": "workflows.compare",

@@ -263,6 +263,9 @@ def score(
     heatmaps: Annotated[
         Path | None, option("DIR", "A picture of each anomalous image with its heat map over it.")
     ] = None,
+    masks: Annotated[
+        Path | None, option("DIR", "A mask of each anomalous image: 255 in its regions, 0 elsewhere.")
+    ] = None,
     report: Annotated[Path | None, option("FILE.html", "One page to look through the images.")] = None,
     resume: Annotated[
         bool, switch("--resume", "Score what is missing, new or changed since the job that wrote there.")
@@ -287,7 +290,7 @@ def score(
         from anomaly_ae.workflows import score
     result = score.score(**settings, home=run_store(mlruns))
     show(result, as_json)
-    if result.heatmaps_missing:
+    if result.heatmaps_missing or result.masks_missing:
         raise typer.Exit(1)
     if strict and (result.errors or result.unread_folders):
         unread = f"files that could not be read: {result.errors:,}, folders: {len(result.unread_folders):,}"

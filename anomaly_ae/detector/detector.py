@@ -11,17 +11,19 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from anomaly_ae.autoencoders import Autoencoder
+from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.inference import Read, map_images, map_latents, pick_device
 from anomaly_ae.calibration.conformal import CHOSEN, Calibration, Discoveries
 from anomaly_ae.calibration.drift import Drift, measure_drift
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import Data
 from anomaly_ae.datasets.splits import Part, Split, pack_names, unpack_names
+from anomaly_ae.detector.regions import Region, RegionFinder
 from anomaly_ae.detector.serialization import (
     DETECTOR_FORMAT,
     JSON_FILE,
     NETWORK,
+    PEAKS,
     SCORED_NAMES,
     SCORER,
     SCORES,
@@ -33,16 +35,16 @@ from anomaly_ae.detector.serialization import (
     digest_of,
     read_detector,
 )
-from anomaly_ae.errors import DataError, StorageError
+from anomaly_ae.errors import DataError, StorageError, UsageError
 from anomaly_ae.escaping import counted, printable, short_name, times
 from anomaly_ae.images.image_set import ImageSet, hash_rows
-from anomaly_ae.images.preprocessing import Images, Preprocessing, size_of
+from anomaly_ae.images.preprocessing import Images, Preprocessing, size_of, sizes_of
 from anomaly_ae.images.statistics import Profile, size_difference
 from anomaly_ae.metrics.ranking import require_numbers
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.renamed import say_renamed
 from anomaly_ae.scorers import MapScorer, Scorer
-from anomaly_ae.scorers.fold_scorer import map_part
+from anomaly_ae.scorers.fold_scorer import map_part, score_and_map
 from anomaly_ae.storage.atomic import expand, sha256, storage_errors, write_bytes, write_folder, write_json
 from anomaly_ae.storage.schema import Mismatch
 
@@ -73,8 +75,10 @@ class Detector:
     calibration: Calibration
     split: Split
     profile: Profile
-    # of the heat map: as few normal images exceed it anywhere as the rate allows that it was trained for
+    # of the heat map: as few normal images exceed it anywhere as the rate allows that it was trained for; and what it
+    # comes from, the highest values of the maps of calibration images, float32 (M,), ascending
     heat_level: float | None = None
+    heat_peaks: Tensor | None = None
 
     def __repr__(self) -> str:
         images = f"images={times(self.preprocessing.shape)}"
@@ -166,6 +170,37 @@ class Detector:
         scorer = self.map_scorer
         return None if scorer is None else self._each(images, scorer.anomaly_map, self.preprocessing.shape[1:])
 
+    def score_and_map(self, images: Images) -> tuple[Tensor, Tensor | None]:
+        """`score`, bit for bit, and `anomaly_map` in one pass of the network."""
+        if self.map_scorer is None:
+            return self.score(images), None
+
+        def read(pixels: Tensor, outputs: Outputs) -> Tensor:
+            scores, maps = score_and_map(self.scorer, pixels, outputs)
+            return torch.cat([scores[:, None], maps.flatten(1)], dim=1)
+
+        height, width = self.preprocessing.shape[1:]
+        both = self._each(images, read, (1 + height * width,))
+        return both[:, 0].contiguous(), both[:, 1:].reshape(-1, height, width)
+
+    def regions(self, images: Images) -> list[list[Region]]:
+        """For each image its anomalous regions: the connected parts of its anomaly map above the level that normal
+        images rarely reach, the highest peak first. Shares are of the images as they were given.
+
+        Raises `UsageError` when the scorer has no heat map.
+        """
+        finder, maps = self.region_finder, self.anomaly_map(images)
+        if finder is None or maps is None:
+            raise UsageError(f"the scorer {self.config.scorer} has no heat map, and so no regions")
+        return finder.find(maps.numpy(), sizes_of(images, len(maps)))
+
+    @property
+    def region_finder(self) -> RegionFinder | None:
+        """What finds regions in its heat maps, if there are any."""
+        if self.heat_level is None or self.heat_peaks is None:
+            return None
+        return RegionFinder(self.heat_level, self.heat_peaks.numpy(), self.preprocessing.resize_mode)
+
     def heat_map(self, images: Images) -> Tensor | None:
         """`anomaly_map` by the name that it had before."""
         say_renamed("heat_map", "anomaly_map")
@@ -237,11 +272,14 @@ class Detector:
             calibration = Calibration(saved.tensors[SCORES], *settings, names, chosen, about.folds)
             if about.target_fpr != calibration.target_fpr or not _follows(about.threshold, calibration):
                 raise Mismatch("its threshold does not follow from its calibration scores")
+            peaks = saved.tensors.get(PEAKS)
+            if peaks is not None and not (bool((peaks.diff() >= 0).all()) and record.heat_level in peaks.tolist()):
+                raise Mismatch("the level of its heat map is none of the peaks that it comes from")
             split = Split.from_record(record.split, saved.under(SPLIT))
             network = network.to(place).eval()
             return cls(
                 *(record.config, record.classes, record.normal, record.preprocessing, network, scorer, calibration),
-                *(split, record.profile, record.heat_level),
+                *(split, record.profile, record.heat_level, peaks),
             )
 
     @cached_property
@@ -259,6 +297,8 @@ class Detector:
         parts = {NETWORK: self.network.state_dict(), SCORER: self.scorer.state(), SPLIT: self.split.tensors()}
         tensors = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
         tensors[SCORES] = self.calibration.scores
+        if self.heat_peaks is not None:
+            tensors[PEAKS] = self.heat_peaks
         if self.calibration.names:
             tensors[SCORED_NAMES] = pack_names(self.calibration.names)
         weights = save_tensors({name: value.cpu().contiguous() for name, value in tensors.items()})

@@ -148,7 +148,10 @@ def make_detector(
         split=split,
         profile=Profile.of(images["fit"].images),
     )
-    return dataclasses.replace(detector, heat_level=_heat_level(pairs, config.target_fpr))
+    if (peaks := _heat_peaks(pairs)) is None:
+        return detector
+    rank = max(1, alarms_allowed(p_value_levels(len(peaks)), config.target_fpr))
+    return dataclasses.replace(detector, heat_level=float(peaks[-rank]), heat_peaks=peaks)
 
 
 Judged = tuple[Autoencoder, Scorer, ImageSet]
@@ -201,8 +204,8 @@ def in_folds(images: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
     return {**images, "fit": both, "calibration": both}
 
 
-def _heat_level(pairs: Sequence[Judged], target_fpr: float) -> float | None:
-    """What the heat maps of no more calibration images exceed than the target rate allows; None without maps."""
+def _heat_peaks(pairs: Sequence[Judged]) -> Tensor | None:
+    """The highest values of the heat maps of calibration images, float32 (M,), ascending; None without maps."""
     highest = list[Tensor]()
     for network, scorer, calibrating in pairs:
         if (mapping := map_part(scorer)) is None:
@@ -210,9 +213,7 @@ def _heat_level(pairs: Sequence[Judged], target_fpr: float) -> float | None:
         images = calibrating.images[sample(len(calibrating), REFERENCES // len(pairs))]
         maps = map_images(network, images, mapping.anomaly_map, tuple(images.shape[2:]))
         highest.append(maps.flatten(1).amax(dim=1))
-    count = sum(map(len, highest))
-    rank = max(1, alarms_allowed(p_value_levels(count), target_fpr))
-    return float(torch.cat(highest).topk(rank).values[-1])
+    return torch.cat(highest).sort().values
 
 
 def fit_scorer(

@@ -42,10 +42,10 @@ from anomaly_ae.storage.schema import (
     read_json,
 )
 
-DETECTOR_FORMAT = 8
+DETECTOR_FORMAT = 9
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 NETWORK, SCORER, SPLIT = "network.", "scorer.", "split."
-SCORES, SCORED_NAMES = "calibration.scores", "calibration.names"
+SCORES, SCORED_NAMES, PEAKS = "calibration.scores", "calibration.names", "calibration.peaks"
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL"}
 
 
@@ -194,8 +194,11 @@ def _build(record: DetectorRecord, header: Specs) -> tuple[Autoencoder, Scorer, 
     expected[SCORES] = TensorSpec((record.calibration.images,))
     if SCORED_NAMES in header:
         expected[SCORED_NAMES] = TensorSpec(("bytes",), "U8")
+    has_maps = any(isinstance(part, MapScorer) for part in scorer.iter_parts())
+    if has_maps:
+        expected[PEAKS] = TensorSpec(("peaks",))
     check_tensors(header, expected)
-    if (record.heat_level is None) == any(isinstance(part, MapScorer) for part in scorer.iter_parts()):
+    if (record.heat_level is None) == has_maps:
         raise Mismatch("there is a level for a heat map that the scorer does not have, or none for one that it has")
     return network, scorer, expected
 

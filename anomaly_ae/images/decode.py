@@ -143,12 +143,21 @@ def convert(image: Image.Image, target: Target, draft: bool = False) -> Picture:
         flat, clipped = deep.to_image(target.intensity)
         sample = deep.sample(target.sample) if target.sample else None
     orientation = _orientation(image)
-    seen = stored[::-1] if orientation in SIDEWAYS else stored
+    seen = _turned(stored, orientation)
     plain = flat.convert(MODES[channels])
     turned = plain.transpose(TURNS[orientation]) if orientation in TURNS else plain
     pixels = np.zeros(target.shape, np.uint8)
     _put(pixels, turned, place(turned.size, (width, height), target.resize_mode))
     return Picture(pixels, *seen, kind, clipped, sample)
+
+
+def seen_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an image opened with Pillow, as it is seen."""
+    return _turned(image.size, _orientation(image))
+
+
+def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return size[::-1] if orientation in SIDEWAYS else size
 
 
 def _convert_mask(image: Image.Image, target: Target) -> Picture:
@@ -231,13 +240,32 @@ def resize_plane(plane: npt.NDArray[Any], height: int, width: int, resize_mode: 
 
 def put_back(heat: npt.NDArray[np.float32], height: int, width: int, resize_mode: str) -> npt.NDArray[np.float32]:
     """A map (h, w) of what a detector saw, over the whole picture of H×W it saw it in; 0 where it saw nothing."""
-    placed = place((width, height), (heat.shape[1], heat.shape[0]), resize_mode)
-    left, top, w, h = placed.at
-    x0, y0, x1, y1 = (round(edge) for edge in placed.seen)
-    x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+    seen, rows, columns = _seen(heat, (width, height), resize_mode)
     whole = np.zeros((height, width), np.float32)
-    whole[y0:y1, x0:x1] = resize_plane(np.ascontiguousarray(heat[top : top + h, left : left + w]), y1 - y0, x1 - x0)
+    whole[rows, columns] = resize_plane(
+        np.ascontiguousarray(seen), rows.stop - rows.start, columns.stop - columns.start
+    )
     return whole
+
+
+def put_mask_back(mask: npt.NDArray[np.bool_], size: tuple[int, int], resize_mode: str) -> npt.NDArray[np.bool_]:
+    """A mask (h, w) of what a detector saw, over the whole picture of `size`, (width, height), that it saw it in; of
+    what is made smaller, no part is lost.
+    """
+    seen, rows, columns = _seen(mask, size, resize_mode)
+    whole = np.zeros(size[::-1], np.bool_)
+    of_all = (0.0, 0.0, float(seen.shape[1]), float(seen.shape[0]))
+    whole[rows, columns] = cover(seen, of_all, (columns.stop - columns.start, rows.stop - rows.start))
+    return whole
+
+
+def _seen(plane: npt.NDArray[Any], size: tuple[int, int], resize_mode: str) -> tuple[npt.NDArray[Any], slice, slice]:
+    """What there is of a picture in a plane (h, w) of a detector, and its rows and columns in the picture."""
+    placed = place(size, (plane.shape[1], plane.shape[0]), resize_mode)
+    left, top, width, height = placed.at
+    x0, y0, x1, y1 = (round(edge) for edge in placed.seen)
+    rows, columns = slice(y0, max(y1, y0 + 1)), slice(x0, max(x1, x0 + 1))
+    return plane[top : top + height, left : left + width], rows, columns
 
 
 def reason(error: Exception) -> str:

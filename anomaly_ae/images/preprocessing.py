@@ -123,6 +123,14 @@ def size_of(images: Images) -> tuple[int, int]:
     return height, width
 
 
+def sizes_of(images: Images, count: int) -> list[tuple[int, int]]:
+    """Width and height of each of `count` images, of Pillow's as they are seen."""
+    if pictures := _pictures(images):
+        return [decode.seen_size(picture) for picture in pictures]
+    height, width = size_of(images)
+    return [(width, height)] * count
+
+
 def _pictures(images: Any) -> list[Image.Image]:
     """The images of Pillow that were given, or none."""
     pictures = [images] if isinstance(images, Image.Image) else images if isinstance(images, list | tuple) else []

@@ -29,7 +29,7 @@ from anomaly_ae.scoring.rows import make_table, read_batches, score_batch
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # what MLflow sets where its server asks
 MOST_SERVED = 4 * LARGEST_PICTURE  # of a request to a server; some six seconds for those that take longest
 CONTENT = "content"  # the column that holds the files, called as in Spark's binaryFile
-COLUMNS = ["score", "p_value", "threshold", "is_anomaly", "error"]
+COLUMNS = ["score", "p_value", "threshold", "is_anomaly", "error", "regions"]
 
 
 @dataclass(frozen=True)

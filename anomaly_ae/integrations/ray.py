@@ -53,6 +53,7 @@ SPARE_CPUS = 2  # CPUs beside those of the actors, for Ray's own tasks: reading,
 PATIENCE = PART_FILES * SECONDS  # the longest that a part can take: after it, if nothing else goes on, its actors die
 PART_ID = "part"  # the column by which Ray's checkpoint tells parts
 NAMES = RESULT.names or ()
+STRINGS = [name for name in NAMES if RESULT[name].hasobject]  # or None
 
 Files = dict[str, bytes]  # of a saved detector, by name
 
@@ -236,7 +237,7 @@ def _load(files: Files) -> Detector:
 def _pack(number: int, positions: Positions, results: Results) -> pa.Table:
     """The results of a part as one row of lists, with a digest of them."""
     columns = {"position": positions} | {name: results[name] for name in NAMES}
-    kinds = {name: pa.string() if name == "error" else pa.from_numpy_dtype(columns[name].dtype) for name in columns}
+    kinds = {name: pa.string() if name in STRINGS else pa.from_numpy_dtype(columns[name].dtype) for name in columns}
     lists = {name: pa.array([columns[name]], pa.list_(kinds[name])) for name in columns}
     return pa.table({PART_ID: [number], "digest": [_digest(positions, results)]} | lists)
 
@@ -257,8 +258,8 @@ def _unpack(path: Path) -> Iterator[tuple[Positions, Results]]:
 
 
 def _digest(positions: Positions, results: Results) -> str:
-    numbers = (results[name].tobytes() for name in NAMES if name != "error")
-    return sha256(positions.tobytes(), *numbers, json.dumps(results["error"].tolist()).encode())
+    numbers = (results[name].tobytes() for name in NAMES if name not in STRINGS)
+    return sha256(positions.tobytes(), *numbers, json.dumps([results[name].tolist() for name in STRINGS]).encode())
 
 
 def _keep(ledger: Ledger, listing: Listing, folder: Path, before: set[Path]) -> int:

@@ -4,7 +4,7 @@ What draws is loaded when it is needed, for scoring alone is not to wait for it.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch
 
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import StorageError, UsageError, one_line
+from anomaly_ae.images.decode import put_mask_back
 from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
 from anomaly_ae.reporting.html import fill, picture_address, script_json, svg
@@ -28,19 +29,26 @@ if TYPE_CHECKING:
 
 OVERLAY_SIDE, REPORT_SIDE = 512, 160  # pixels of a picture at the most
 LONGEST_OVERLAY_NAME = 200  # bytes
+WISHES = {"heatmaps": "heat maps", "masks": "masks"}  # settings that ask for pictures, and what these are called
+Save = Callable[[Detector, Preview, bytes, Path], None]  # of a file of that path, to a folder
 PICTURES = 500  # images in the report, the most anomalous
 PAGE_BYTES = {"pictures": 18_000_000, "rows": 8_000_000, "errors": 2_000_000}  # 30 MB in all
 
 
-def check_overlays(job: Job, folder: Path) -> None:
-    """Raise `UsageError` when the scorer has no heat map, or the pictures would become images of the next job."""
+def check_overlays(job: Job, folder: Path, wish: str = "heatmaps") -> None:
+    """Raise `UsageError` when the scorer has no heat map, or the pictures would become images of the next job.
+
+    wish: the setting that asks for them
+    """
     if job.detector.map_scorer is None:
         raise UsageError(
-            f"the scorer {job.detector.config.scorer} has no heat map; score without {setting('heatmaps')}, or with "
+            f"the scorer {job.detector.config.scorer} has no heat map; score without {setting(wish)}, or with "
             "a detector whose scorer has one, as aligned-knn and relative have"
         )
     if Path(job.source.name).is_dir() and folder.resolve().is_relative_to(Path(job.source.name)):
-        raise UsageError(f"{folder} lies in the folder of images; heat maps go elsewhere, or they were scored next")
+        raise UsageError(
+            f"{folder} lies in the folder of images; {WISHES[wish]} go elsewhere, or they were scored next"
+        )
 
 
 def write_overlays(job: Job, scores: Scores, folder: Path) -> int:
@@ -48,21 +56,30 @@ def write_overlays(job: Job, scores: Scores, folder: Path) -> int:
     since they could not be written or their images are gone or damaged by now, which is said.
 
     The colours go from none to the largest value in the image, or to the detector's heat level if that is more; what
-    lies above that has a contour.
+    lies above that has a contour, and each region a box.
     """
+    return _write_each(job, scores, folder, save_overlay, WISHES["heatmaps"])
+
+
+def write_masks(job: Job, scores: Scores, folder: Path) -> int:
+    """The same with a mask for each anomalous image that has regions, of its size: 255 in them, 0 elsewhere."""
+    return _write_each(job, scores, folder, save_mask, WISHES["masks"])
+
+
+def _write_each(job: Job, scores: Scores, folder: Path, save: Save, what: str) -> int:
     indices, written, reasons = scores.anomalous.nonzero()[0], 0, list[str]()
     previews = load_previews(job.detector, job.source, scores.listing, indices, OVERLAY_SIDE, job.workers)
     with display(len(indices)) as progress:
         for preview in previews:
             try:
-                save_overlay(job.detector, preview, scores.listing.paths[preview.position], folder)
+                save(job.detector, preview, scores.listing.paths[preview.position], folder)
                 written += 1
             except StorageError as error:  # of one odd name, or of all where the disk is full
                 reasons.append(one_line(error))
-            progress.advance(1, f"{written:,} of {len(indices):,} heat maps")
+            progress.advance(1, f"{written:,} of {len(indices):,} {what}")
     if lost := len(indices) - written:
         first = f"; the first {reasons[0]}" if reasons else "; their images are gone or damaged by now"
-        logger.info(f"{lost:,} of {len(indices):,} heat maps could not be written{first}")
+        logger.info(f"{lost:,} of {len(indices):,} {what} could not be written{first}")
     return lost
 
 
@@ -71,8 +88,16 @@ def save_overlay(detector: Detector, preview: Preview, path: bytes, folder: Path
     from anomaly_ae.reporting.figures.image_grids import overlay
 
     if preview.heat is not None:
-        picture = overlay(preview.picture, preview.heat, level=detector.heat_level)
+        boxes = [region.box for region in preview.regions]
+        picture = overlay(preview.picture, preview.heat, level=detector.heat_level, boxes=boxes)
         save_image(folder / os.fsdecode(overlay_name(path)), picture)
+
+
+def save_mask(detector: Detector, preview: Preview, path: bytes, folder: Path) -> None:
+    """Write the mask of a file of that path, if it has regions. Raises `StorageError`."""
+    if preview.regions and preview.above is not None:
+        mask = put_mask_back(preview.above, preview.size, detector.preprocessing.resize_mode)
+        save_image(folder / os.fsdecode(overlay_name(path)), 255 * mask.astype(np.uint8))
 
 
 def overlay_name(path: bytes) -> bytes:

@@ -87,16 +87,17 @@ function showThreshold() {
   for (const bar of $("histogram").querySelectorAll(".bar")) bar.classList.toggle("above", bar.dataset.middle > place);
   for (const [position, card] of cards) colour(card, items.get(position));
 }
+function draw(svg, name, attributes) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  svg.append(made);
+  return made;
+}
 function drawHistogram() {
   const svg = $("histogram"), width = 100 / about.folder_bins.length;
   const most = Math.sqrt(Math.max(...about.folder_bins, ...about.calibration_bins)) || 1;
   const height = value => 38 * Math.sqrt(value) / most;  // square roots, so that few images are seen beside many
-  const element = (name, attributes) => {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    svg.append(made);
-    return made;
-  };
+  const element = (name, attributes) => draw(svg, name, attributes);
   svg.setAttribute("viewBox", "0 0 100 40");
   about.folder_bins.forEach((value, i) => {
     const bar = element("rect", { x: i * width, y: 40 - height(value), width, height: height(value), class: "bar" });
@@ -201,6 +202,8 @@ async function open(position) {
   if (same) return;
   $("picture").dataset.index = item.index;
   $("unreadable").hidden = true;
+  $("regions").replaceChildren();
+  $("picture").regions = item.regions;
   for (const [id, source] of [["picture", "picture"], ["heat", "heat"], ["rebuilt", "rebuilt"]]) {
     $(id).removeAttribute("src");
     $(id).hidden = id === "heat" && !about.has_maps;
@@ -217,6 +220,15 @@ function showItem(item) {
   $("previous").disabled = opened === 0;
   $("next").disabled = opened === total - 1;
   $("undo").disabled = !undone.length;
+}
+/* Boxes over the picture, which are shares of it; the SVG fits into the stage as the picture does. */
+function drawRegions() {
+  const svg = $("regions"), { naturalWidth: width, naturalHeight: height, regions } = $("picture");
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.replaceChildren();
+  for (const { box: [x, y, w, h] } of regions) {
+    draw(svg, "rect", { x: x * width, y: y * height, width: w * width, height: h * height });
+  }
 }
 async function showNeighbors(index) {
   $("neighbors").replaceChildren();
@@ -289,7 +301,7 @@ document.addEventListener("keydown", event => {
   const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across };
   if (MARK_OF[event.key]) inTurn(() => setMark(MARK_OF[event.key]));
   else if (event.key === "z") inTurn(undo);
-  else if (event.key === "m") $("heat").style.visibility = $("heat").style.visibility ? "" : "hidden";
+  else if (event.key === "m") for (const id of ["heat", "regions"]) $(id).style.visibility = $(id).style.visibility ? "" : "hidden";
   else if (moves[event.key]) opened === null ? focusOn(focused + moves[event.key]) : open(opened + moves[event.key]);
   else return;
   event.preventDefault();
@@ -303,8 +315,9 @@ for (const button of document.querySelectorAll("[data-mark]")) button.onclick = 
 $("opacity").oninput = () => { $("heat").style.opacity = $("opacity").value / 100; };
 $("picture").onerror = () => { $("unreadable").textContent = "this file cannot be shown"; $("unreadable").hidden = false; };
 for (const id of ["picture", "rebuilt"]) {
-  $(id).onload = () => $(id).classList.toggle("small", $(id).naturalWidth <= SMALL);
+  $(id).addEventListener("load", () => $(id).classList.toggle("small", $(id).naturalWidth <= SMALL));
 }
+$("picture").addEventListener("load", drawRegions);
 $("slider").oninput = () => moveTo(scoreAt($("slider").value / 10000));
 $("number").oninput = () => moveTo($("number").valueAsNumber);
 $("reset").onclick = () => { document.activeElement.blur(); moveTo(about.threshold); };

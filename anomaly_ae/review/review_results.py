@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ae.calibration.conformal import HeldRate
+from anomaly_ae.detector.regions import Region
 from anomaly_ae.errors import UnknownName
 from anomaly_ae.metrics.ranking import proportion_interval
 
@@ -40,7 +41,9 @@ class Shown(StrEnum):
 
 @dataclass(frozen=True)
 class Item:
-    """A file as the page lists it. mark: one of `MARKS`; lost: whether the file is no longer what was marked."""
+    """A file as the page lists it. mark: one of `MARKS`; lost: whether the file is no longer what was marked;
+    regions: the anomalous ones, none where the rows were written before there were any.
+    """
 
     index: int
     path: str
@@ -49,6 +52,7 @@ class Item:
     mark: str
     lost: bool
     error: str | None
+    regions: list[Region]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 
 from anomaly_ae.calibration.conformal import float32_below
 from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.regions import read_regions
 from anomaly_ae.errors import DataMissing, UsageError
 from anomaly_ae.escaping import printable
 from anomaly_ae.images.sources import NOT_KNOWN, Source, open_source, shown
@@ -177,6 +178,7 @@ class Session:
             mark=mark.mark if mark else NONE,
             lost=bool(mark and mark.mark != NONE and not self._holds(mark)),
             error=self.rows.errors.get(index),
+            regions=read_regions(self.rows.regions[index]),
         )
 
     def mark(self, index: int, mark: str) -> Item:

@@ -51,24 +51,27 @@ class AlignedNeighbors(MapScorer):
         return features | {"images": TensorSpec(("memories", *shrink(images, COMPARED_SIDE).shape[1:]), "U8")}
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        scores = []
-        for query, reference in self._finalists(images, outputs):
-            apart = aligned_distance(query, reference, _reach(query))  # (N, K)
-            scores.append(apart.topk(min(NEAREST, apart.shape[1]), dim=1, largest=False).values.mean(dim=1))
-        return torch.cat(scores)
+        pairs = self._finalists(images, outputs)
+        return torch.cat([_nearest(aligned_distance(*pair, _reach(pair[0]))) for pair in pairs])
 
     def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         """The errors against the nearest fit image, float32 (N, H, W): what the image has too much at its place, what
         it lacks where the fit image has it.
         """
-        maps = []
+        return self.score_and_map(images, outputs)[1]
+
+    def score_and_map(self, images: Tensor, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        scores, maps = [], []
         for query, reference in self._finalists(images, outputs):
             errors = aligned_errors(query, reference, _reach(query))  # (H, W, N·K) each
-            best = _distance(errors, query, reference).argmin(dim=1)
-            both = (errors[0] + errors[1]).view(*reference.shape[1:]).permute(2, 3, 0, 1)  # (N, K, H, W)
-            maps.append(both[torch.arange(both.shape[0], device=both.device), best])
+            apart = _distance(errors, query, reference)  # (N, K)
+            chosen = torch.arange(len(apart), device=apart.device), apart.argmin(dim=1)
+            # (H, W, N·K) -> (N, K, H, W) -> (N, H, W), in each direction
+            there, back = (error.view(*reference.shape[1:]).permute(2, 3, 0, 1)[chosen] for error in errors)
+            scores.append(_nearest(apart))
+            maps.append(there + back)
         heat = torch.cat(maps).unsqueeze(1)
-        return functional.interpolate(heat, images.shape[-2:], mode="bilinear").squeeze(1)
+        return torch.cat(scores), functional.interpolate(heat, images.shape[-2:], mode="bilinear").squeeze(1)
 
     def _finalists(self, images: Tensor, outputs: Outputs) -> Iterator[tuple[Tensor, Tensor]]:
         """For some images at a time: their edges (2C, H, W, N, 1), and those of the closest fit images, (…, N, K)."""
@@ -90,6 +93,11 @@ class AlignedNeighbors(MapScorer):
         self.learned = {"images": state["images"]}
         prefix = "features."
         self.features.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+def _nearest(apart: Tensor) -> Tensor:
+    """The mean of the smallest distances, (N,), of (N, K)."""
+    return apart.topk(min(NEAREST, apart.shape[1]), dim=1, largest=False).values.mean(dim=1)
 
 
 def aligned_distance(query: Tensor, reference: Tensor, reach: int) -> Tensor:

@@ -35,6 +35,11 @@ class FoldMapScorer(FoldScorer, MapScorer):
         pairs = zip(map(map_part, self.parts), outputs.members, strict=True)
         return torch.stack([part.anomaly_map(images, own) for part, own in pairs if part]).amin(dim=0)
 
+    def score_and_map(self, images: Tensor, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        pairs = zip(self.parts, outputs.members, strict=True)
+        scores, maps = zip(*(score_and_map(part, images, own) for part, own in pairs), strict=True)
+        return torch.stack(scores).amin(dim=0), torch.stack(maps).amin(dim=0)
+
 
 def fold_scorer(parts: Sequence[Scorer]) -> FoldScorer:
     """K scorers of one kind as one."""
@@ -44,3 +49,12 @@ def fold_scorer(parts: Sequence[Scorer]) -> FoldScorer:
 def map_part(scorer: Scorer) -> MapScorer | None:
     """The scorer, or its first part, that has a heat map, if there is one."""
     return next((part for part in scorer.iter_parts() if isinstance(part, MapScorer)), None)
+
+
+def score_and_map(scorer: Scorer, images: Tensor, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    """The scores, (N,), and the maps of the part that has them, (N, H, W), of a scorer that has such a part."""
+    if isinstance(scorer, MapScorer):
+        return scorer.score_and_map(images, outputs)
+    mapping = map_part(scorer)
+    assert mapping is not None
+    return scorer.score(images, outputs), mapping.anomaly_map(images, outputs)

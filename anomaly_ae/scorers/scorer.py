@@ -102,6 +102,13 @@ class MapScorer(Scorer):
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         return top_mean(self.deciding(images, outputs), self.top_fraction)
 
+    def score_and_map(self, images: Tensor, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """`score` and `anomaly_map`, bit for bit, with their common work done once; a scorer with a score of its own
+        has its own of this.
+        """
+        heat = self.anomaly_map(images, outputs)
+        return top_mean(heat, self.top_fraction), heat
+
 
 class PlaceScorer(MapScorer):
     """A map scorer with one value for each place of the feature maps: the score goes by these, and the heat map has
@@ -113,11 +120,19 @@ class PlaceScorer(MapScorer):
         """The value of each place, float32 (N, h, w)."""
 
     def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
-        small = self.places(outputs)[:, None]
-        return functional.interpolate(small, images.shape[-2:], mode="bilinear").squeeze(1)
+        return _enlarged(self.places(outputs), images)
 
     def deciding(self, images: Tensor, outputs: Outputs) -> Tensor:
         return self.places(outputs)
+
+    def score_and_map(self, images: Tensor, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        places = self.places(outputs)
+        return top_mean(places, self.top_fraction), _enlarged(places, images)
+
+
+def _enlarged(places: Tensor, images: Tensor) -> Tensor:
+    """Values of places, (N, h, w), at the size of images, (N, H, W)."""
+    return functional.interpolate(places[:, None], images.shape[-2:], mode="bilinear").squeeze(1)
 
 
 Part = TypeVar("Part", bound=Scorer)

@@ -22,7 +22,7 @@ from anomaly_ae.storage.atomic import sha256, storage_errors, write_bytes, write
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LEDGER_FORMAT = 3
+LEDGER_FORMAT = 4
 SHARD = 4_096  # files at the most
 JOB_FILE, LISTING_FILE, LOCK_FILE = "job.json", "listing", "lock"
 DIGEST = 32  # bytes
@@ -174,7 +174,7 @@ class Ledger:
     def read_shard(self, where: slice, listing: Listing) -> Results:
         """What is known of its files; one that is yet to be scored has the size `UNSCORED`."""
         paths, results = listing.paths[where], np.zeros(where.stop - where.start, RESULT)
-        results["bytes"], results["score"], results["error"] = UNSCORED, np.nan, None
+        results["bytes"], results["score"], results["error"], results["regions"] = UNSCORED, np.nan, None, None
         with suppress(OSError, ValueError):
             table = self._read_table(self._path(where))
             kept = table["path"].to_pylist()

@@ -11,25 +11,34 @@ import torch
 
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.regions import Heat, Region, Size
 from anomaly_ae.images.decode import INSIDE, Pixels, Target, put_back, size_inside
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.sources import Listing, Source
-from anomaly_ae.scoring.rows import Positions
+from anomaly_ae.scoring.rows import Bools, Positions
 
-Heat = npt.NDArray[np.float32]
 PICTURES_AT_A_TIME = 16  # pictures, so that they do not fill the memory
 
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """One file: its position in the list; the picture in colour, uint8 (H', W', 3); its reconstruction in [0, 1],
-    float32 (C, H, W); and its heat map over the picture, float32 (H', W'), or None where the scorer has none.
+    """One file, looked at again.
+
+    position: in the list
+    picture:  in colour, uint8 (H', W', 3)
+    rebuilt:  its reconstruction in [0, 1], float32 (C, H, W)
+    heat:     its heat map over the picture, float32 (H', W'), or None where the scorer has none
+    size:     width and height of the whole picture
+    regions:  the anomalous ones; above: the pixels of the detector that are in such, (H, W), None without a heat map
     """
 
     position: int
     picture: Pixels
     rebuilt: npt.NDArray[np.float32]
     heat: Heat | None
+    size: Size
+    regions: list[Region]
+    above: Bools | None
 
 
 def load_previews(
@@ -59,20 +68,24 @@ def look_at(
 ) -> Iterator[Preview]:
     """The same as `load_previews`, with decoders that are there already."""
     parts, (small, large) = _split(positions, batch_size(*detector.preprocessing.shape[1:])), decoders
+    finder, mode = detector.region_finder, detector.preprocessing.resize_mode
     views = itertools.chain.from_iterable(large.map(map(listing.at, _split(positions, PICTURES_AT_A_TIME))))
     for part, records in zip(parts, small.map(map(listing.at, parts)), strict=True):
         images = torch.from_numpy(records["pixels"].copy())
         maps, rebuilt = detector.anomaly_map(images), detector.reconstruct(images).numpy()
-        heat = [None] * len(part) if maps is None else list(maps.numpy())
         for i, position in enumerate(part.tolist()):
-            view, small_heat = next(views), heat[i]
+            view = next(views)
             if records[i]["error"] or view["error"]:
                 continue
-            width, height = size_inside((int(view["width"]), int(view["height"])), large.target.shape[1:])
+            size = int(view["width"]), int(view["height"])
+            width, height = size_inside(size, large.target.shape[1:])
             picture = view["pixels"][:, :height, :width].transpose(1, 2, 0)
-            mode = detector.preprocessing.resize_mode
-            over = None if small_heat is None else put_back(small_heat, height, width, mode)
-            yield Preview(position, picture, rebuilt[i], over)
+            if maps is None or finder is None:
+                yield Preview(position, picture, rebuilt[i], None, size, [], None)
+                continue
+            heat = maps[i].numpy()
+            (regions,), over = finder.find(heat[None], [size]), put_back(heat, height, width, mode)
+            yield Preview(position, picture, rebuilt[i], over, size, regions, heat > finder.level)
 
 
 def _split(positions: Positions, size: int) -> list[Positions]:

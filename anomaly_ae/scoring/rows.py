@@ -15,6 +15,7 @@ from torch import Tensor
 from anomaly_ae.autoencoders.inference import batch_size, padded_count
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.regions import regions_text
 from anomaly_ae.escaping import times
 from anomaly_ae.images.decode import further_words
 from anomaly_ae.images.decode_pool import Decoders
@@ -48,6 +49,7 @@ RESULT = np.dtype(
         ("clipped", "<f4"),
         ("further", "<i4"),  # whether there are further pages or frames
         ("error", "O"),  # str, or None
+        ("regions", "O"),  # as `regions_text` has them, or None without a score or a map
     ]
 )
 Results = npt.NDArray[Any]
@@ -114,7 +116,8 @@ def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
     results = np.zeros(len(batch.positions), RESULT)
     results["bytes"] = np.where(batch.records["missing"], UNREAD, listing.sizes[batch.positions])
     results["time"] = listing.times[batch.positions]
-    scores = detector.score(batch.images).numpy()[batch.slots]
+    all_scores, maps = detector.score_and_map(batch.images)
+    scores = all_scores.numpy()[batch.slots]
     good = batch.good & np.isfinite(scores)
     results["score"] = np.where(good, scores, np.nan)
     for name in ("width", "height", "kind", "clipped", "further"):
@@ -124,6 +127,11 @@ def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
     )
     results["error"] = [error.decode() or None for error in batch.records["error"]]
     results["error"][batch.good & ~good] = "its score is no finite number"
+    results["regions"] = None
+    if maps is not None and (finder := detector.region_finder):
+        sizes = list(zip(*(results[name][good].tolist() for name in ("width", "height")), strict=True))
+        found = finder.find(maps.numpy()[batch.slots[good]], sizes)
+        results["regions"][good] = [regions_text(regions) for regions in found]
     return results
 
 
@@ -188,6 +196,7 @@ def make_table(
         columns["is_discovery"] = pa.array(discovered, mask=none)
     columns["width"], columns["height"] = (pa.array(results[name], mask=none) for name in ("width", "height"))
     columns["error"] = pa.array(results["error"], pa.string())
+    columns["regions"] = pa.array(results["regions"], pa.string())
     no_utf8 = [None if shown(path).encode() == path else path for path in paths]
     columns["path_bytes"] = pa.array(no_utf8, pa.binary())
     return pa.table(columns)
@@ -209,8 +218,8 @@ class FolderScores:
         return f"FolderScores({len(self):,} images of {self.source.name})"
 
     def __iter__(self) -> "Iterator[dict[str, Any]]":
-        """Rows as dictionaries: path, score, p_value, threshold, is_anomaly, width, height, error, path_bytes. Where
-        there is an error, the rest but the path is None.
+        """Rows as dictionaries: path, score, p_value, threshold, is_anomaly, width, height, error, regions (a JSON
+        text), path_bytes. Where there is an error, the rest but the path is None.
         """
         for table in self.tables():
             yield from table.to_pylist()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS_READ = ("path", "score", "threshold", "error", "path_bytes")
+REGIONS = "regions"  # a column that rows of before lack
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +26,14 @@ class ScoredRows:
     scores:    float32 (N,), NaN where there is an error
     errors:    of the files that have no score, by position
     threshold: by which the verdicts were made; None where no file has a score
+    regions:   of each file as `read_regions` takes them
     """
 
     paths: list[bytes]
     scores: npt.NDArray[np.float32]
     errors: dict[int, str]
     threshold: float | None
+    regions: list[str | None]
 
     @classmethod
     def read(cls, output: Path) -> "ScoredRows":
@@ -59,7 +62,8 @@ class ScoredRows:
         errors = {i: text for i, text in enumerate(table["error"].to_pylist()) if text is not None}
         scores = np.asarray(table["score"].cast("float64").fill_null(np.nan).to_numpy(), np.float32)
         known = table["threshold"].drop_null()
-        return cls(paths, scores, errors, float(np.float32(known[0].as_py())) if len(known) else None)
+        regions = table[REGIONS].to_pylist() if REGIONS in table.column_names else [None] * len(table)
+        return cls(paths, scores, errors, float(np.float32(known[0].as_py())) if len(known) else None, regions)
 
 
 def _read_table(output: Path) -> "pa.Table":
@@ -68,13 +72,12 @@ def _read_table(output: Path) -> "pa.Table":
     import pyarrow.parquet as pq
     from pyarrow import csv, json
 
-    texts = dict.fromkeys(("path", "error", "path_bytes"), pa.string())
+    texts = dict.fromkeys(("path", "error", "path_bytes", REGIONS), pa.string())
     numbers = dict.fromkeys(("score", "threshold"), pa.float64())
     if output.suffix.lower() in (".parquet", ".pq"):
         schema = pq.read_schema(output)
-        return pq.read_table(
-            output, columns=[name for name in COLUMNS_READ if name in schema.names], use_threads=False
-        )
+        names = [name for name in (*COLUMNS_READ, REGIONS) if name in schema.names]
+        return pq.read_table(output, columns=names, use_threads=False)
     if output.suffix.lower() == ".jsonl":
         schema = pa.schema([*(texts | numbers).items()])
         options = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")

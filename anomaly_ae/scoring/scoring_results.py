@@ -23,7 +23,7 @@ class ScoreResult(Printed):
     skipped:     files that are no images; left_out: what people may take for pictures that were to be scored, by
                  what it is; unread_folders: those that could not be looked into, with the reason
     new, changed, gone: files, since the job that is resumed began
-    heatmaps_missing: heat maps that could not be written
+    heatmaps_missing: heat maps that could not be written; masks_missing: masks
     score, p_value: of the image, where there is but one that has a score
     drift:       whether the scores as a whole have moved from those of the calibration
     differences: how the images look unlike those of the training
@@ -57,6 +57,8 @@ class ScoreResult(Printed):
     discoveries_need: int | None
     heatmaps: str | None
     heatmaps_missing: int
+    masks: str | None
+    masks_missing: int
     report: str | None
     score: float | None
     p_value: float | None

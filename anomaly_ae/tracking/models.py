@@ -81,6 +81,7 @@ def _signature() -> Any:
         "threshold": "float",
         "is_anomaly": "boolean",
         "error": "string",
+        "regions": "string",
     }
     return ModelSignature(
         Schema([ColSpec(DataType.binary, CONTENT_COLUMN)]),

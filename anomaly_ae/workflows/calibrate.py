@@ -88,12 +88,13 @@ def calibrate(
     """Make a new detector of an old one, with the threshold that new normal images, rate or guarantee ask for.
 
     The normal images are those of the classes with the same names in another data set, or all below a folder;
-    without either, the detector's own calibration scores stay. What is not said stays as it was. A `threshold` can be
-    given instead of a rate, or the share of the images in `anomaly_folder` that it has to `detect`; the normal images
-    then say what rate it holds. A file of `marks` has both kinds, images that people marked as good, and as bad. The
-    new detector is kept in a run of its own, below the old one's. Raises `UsageError` when nothing is asked for, or
-    the data set that the detector was trained on; `CalibrationError` when there are too few images for the rate; and
-    what `find_model` raises.
+    without either, the detector's own calibration scores stay. What is not said stays as it was, and so do the level
+    of the anomaly map and the peaks that regions are compared with, whatever the images. A `threshold` can be given
+    instead of a rate, or the share of the images in `anomaly_folder` that it has to `detect`; the normal images then
+    say what rate it holds. A file of `marks` has both kinds, images that people marked as good, and as bad. The new
+    detector is kept in a run of its own, below the old one's. Raises `UsageError` when nothing is asked for, or the
+    data set that the detector was trained on; `CalibrationError` when there are too few images for the rate; and what
+    `find_model` raises.
     """
     home = home or RunStore.find()
     asked, chosen = (target_fpr, guarantee, confidence), (threshold, detect)

@@ -11,7 +11,7 @@ from anomaly_ae.calibration.conformal import images_needed
 from anomaly_ae.datasets.layout_texts import first_unread
 from anomaly_ae.errors import AnomalyAEError, DataMissing, UnknownName, UsageError
 from anomaly_ae.images.sources import Source, open_source
-from anomaly_ae.reporting.folder_report import check_overlays, write_overlays, write_report
+from anomaly_ae.reporting.folder_report import check_overlays, write_masks, write_overlays, write_report
 from anomaly_ae.reporting.text import scored_folders
 from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.progress import stage
@@ -34,6 +34,7 @@ def score(
     target_fpr: float | None = None,
     fdr: float | None = None,
     heatmaps: str | Path | None = None,
+    masks: str | Path | None = None,
     report: str | Path | None = None,
     resume: bool = False,
     workers: int | None = None,
@@ -45,15 +46,16 @@ def score(
     """Score every image of a folder, a text file of paths, or an address, and write a row for each.
 
     The output is Parquet, CSV or JSON lines, as it is called. heatmaps: a folder for a picture of each anomalous
-    image; report: an HTML page. resume: go on with the job that writes to this output. workers: processes that
-    decode, by default one for each core; with the engine `ray` processes that score, by default one for each CPU of
-    the cluster at `ray_address`, else of this machine. Raises what `score_job` and `find_model` raise,
-    `CalibrationError` for a rate that the calibration cannot hold, and `UsageError` for outputs that cannot be.
+    image; masks: another one for masks of its regions; report: an HTML page. resume: go on with the job that writes
+    to this output. workers: processes that decode, by default one for each core; with the engine `ray` processes
+    that score, by default one for each CPU of the cluster at `ray_address`, else of this machine. Raises what
+    `score_job` and `find_model` raise, `CalibrationError` for a rate that the calibration cannot hold, and
+    `UsageError` for outputs that cannot be.
     """
     started = time.monotonic()
     scores_with = _engine(engine, ray_address, device)
     output = expand(output)
-    overlays, page = (None if path is None else expand(path) for path in (heatmaps, report))
+    overlays, covers, page = (None if path is None else expand(path) for path in (heatmaps, masks, report))
     home = home or RunStore.find()
     source = _open_source(folder, home)
     with stage("loading the detector"):
@@ -64,11 +66,13 @@ def score(
         calibration.check_discoveries(fdr)
     loaded_by = run.record.id if run else str(expand(model).resolve())
     job = Job(detector, calibration, source, output, fdr, workers, loaded_by)
-    _check_places(job, overlays, page)
+    _check_places(job, overlays, covers, page)
     scores = score_job(job, resume, scores_with, [page] if page else [])
-    result = _result(job, scores, time.monotonic() - started, overlays, page)
+    result = _result(job, scores, time.monotonic() - started, overlays, covers, page)
     if overlays:
         result = dataclasses.replace(result, heatmaps_missing=write_overlays(job, scores, overlays))
+    if covers:
+        result = dataclasses.replace(result, masks_missing=write_masks(job, scores, covers))
     if page:
         write_report(job, scores, [*scored_folders.scored_rows(result), *scored_folders.unscored_rows(result)], page)
     return result
@@ -107,13 +111,16 @@ def _engine(name: str, ray_address: str | None, device: str) -> Engine:
     return ray_engine(ray_address)
 
 
-def _check_places(job: Job, overlays: Path | None, page: Path | None) -> None:
+def _check_places(job: Job, overlays: Path | None, covers: Path | None, page: Path | None) -> None:
     """Raise before any work what would be raised after it."""
     if page and (page.suffix.lower() not in (".html", ".htm") or page.is_dir()):
         raise UsageError(f"the report is a file that ends in .html, and {page} was named")
-    if overlays:
-        check_overlays(job, overlays)
-    for folder in (page and page.parent, overlays):
+    for wish, place in (("heatmaps", overlays), ("masks", covers)):
+        if place:
+            check_overlays(job, place, wish)
+    if overlays and covers and overlays.resolve() == covers.resolve():
+        raise UsageError(f"{setting('heatmaps')} and {setting('masks')} name one folder, {covers}; name two")
+    for folder in (page and page.parent, overlays, covers):
         if folder:
             require_writable(folder)
 
@@ -126,7 +133,9 @@ def _kinds(bad: list[tuple[int, str]]) -> dict[str, int]:
     return most | ({"other reasons": others} if others else {})
 
 
-def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, page: Path | None) -> ScoreResult:
+def _result(
+    job: Job, scores: Scores, seconds: float, overlays: Path | None, covers: Path | None, page: Path | None
+) -> ScoreResult:
     changes = scores.changes or Changes()
     one = torch.from_numpy(scores.values) if len(scores.values) == 1 and scores.good.all() else None
     return ScoreResult(
@@ -158,6 +167,8 @@ def _result(job: Job, scores: Scores, seconds: float, overlays: Path | None, pag
         discoveries_need=None if job.fdr is None else images_needed(job.fdr),
         heatmaps=None if overlays is None else str(overlays),
         heatmaps_missing=0,
+        masks=None if covers is None else str(covers),
+        masks_missing=0,
         report=None if page is None else str(page),
         score=None if one is None else one.item(),
         p_value=None if one is None else job.calibration.p_values(one).item(),

@@ -17,10 +17,11 @@ from mlflow.pyfunc.scoring_server import predictions_to_json
 from PIL import Image
 
 from anomaly_ae.datasets.builtin import load_dataset
+from anomaly_ae.detector.regions import read_regions
 from tests.conftest import Trained, clean_environment
 
-COLUMNS = ["score", "p_value", "threshold", "is_anomaly", "error"]
-NOTHING = {"score": None, "p_value": None, "threshold": None, "is_anomaly": None}
+COLUMNS = ["score", "p_value", "threshold", "is_anomaly", "error", "regions"]
+NOTHING = {"score": None, "p_value": None, "threshold": None, "is_anomaly": None, "regions": None}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,9 @@ def test_files_get_the_scores_and_verdicts_of_the_detector(
     assert 0 < rows["is_anomaly"].sum() < len(rows)
     assert set(rows["threshold"]) == {detector.threshold}
     assert set(rows["error"]) == {None}
+    boxes = [[region.box for region in read_regions(text)] for text in rows["regions"]]
+    assert boxes == [[region.box for region in regions] for regions in detector.regions(digits)]
+    assert any(boxes)
 
 
 def test_one_file_costs_about_one_image(model: Any, digits: torch.Tensor) -> None:

@@ -160,3 +160,15 @@ def test_the_columns_of_a_table_have_room_beside_long_names(tmp_path: Path) -> N
     figure = distributions.heat_table(np.full((2, 3), 0.5), rows, columns, "AUROC × 100")
     figure.savefig(tmp_path / "a.png")  # which lays it out
     assert figure.axes[0].get_window_extent().width / figure.dpi > 3 * 0.4  # inches
+
+
+def test_an_overlay_has_thin_boxes_just_around_regions_and_at_the_edge() -> None:
+    picture, heat = np.zeros((224, 448, 3), np.uint8), np.zeros((8, 16), np.float32)
+    plain = image_grids.overlay(picture, heat, level=1.0)
+    drawn = image_grids.overlay(picture, heat, level=1.0, boxes=[(0.25, 0.25, 0.125, 0.5), (0.75, 0.0, 0.25, 0.25)])
+    white = (drawn == 255).all(axis=2)
+    assert np.array_equal(np.argwhere(white[100]).ravel(), [111, 168])  # columns 112 to 167 are in the first
+    assert np.array_equal(np.argwhere(white[:, 130]).ravel(), [55, 168])
+    assert np.array_equal(np.argwhere(white[:, 400]).ravel(), [0, 56])
+    assert np.array_equal(np.argwhere(white[20]).ravel(), [335, 447])
+    assert np.array_equal(drawn[~white], plain[~white])

@@ -153,3 +153,12 @@ def test_an_axis_has_all_scores_on_it_in_their_order(scores: list[float]) -> Non
     along = axis.along(sorted(scores))
     assert ((along >= 0) & (along <= 1)).all()
     assert (np.diff(along) >= 0).all()
+
+
+def test_items_have_the_regions_of_their_rows(session: Session, scored: Path, trained: Trained) -> None:
+    texts = pd.read_parquet(scored).regions.fillna("[]")
+    boxes = [[region.box for region in session.item(i).regions] for i in range(61)]
+    assert boxes == [[tuple(each["box"]) for each in json.loads(text)] for text in texts]
+    assert any(boxes)
+    pd.read_parquet(scored).drop(columns="regions").to_parquet(scored)  # as rows of before
+    assert not any(Session.open(scored, None, trained.home).item(i).regions for i in range(61))

@@ -10,6 +10,7 @@ from anomaly_ae.autoencoders.feature_conv import RESTORED, SEEN
 from anomaly_ae.detector.serialization import DTYPES
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers import SCORERS, ImageBatches, MapScorer, build_scorer, neighbors, patches
+from anomaly_ae.scorers.fold_scorer import FoldScorer, map_part, score_and_map
 from anomaly_ae.scorers.surface import FeatureError, normalise_locally
 from anomaly_ae.storage.schema import TensorSpec, check_tensors
 from tests.scorers.conftest import batches
@@ -143,6 +144,25 @@ def test_scores_and_maps_have_their_shapes_at_any_size(name: str, size: int, cha
     assert scorer.score(images, outputs).shape == (6,)
     if isinstance(scorer, MapScorer):
         assert scorer.anomaly_map(images, outputs).shape == (6, size, size)
+
+
+MAPPED = [name for name, entry in SCORERS.items() if issubclass(entry.build, MapScorer)]
+SUMS = ["feature-error+2*patch-knn", "relative+latent-knn", "latent-knn+aligned-knn"]
+
+
+@pytest.mark.parametrize("name", [*MAPPED, *SUMS])
+@pytest.mark.parametrize("folds", [None, 2])
+def test_score_and_map_in_one_are_bit_for_bit_those_alone(name: str, folds: int | None) -> None:
+    images, outputs = with_maps(batch(20, seed=13, size=33))
+    scorer = build_scorer(name, folds=folds)
+    for part in scorer.parts if isinstance(scorer, FoldScorer) else [scorer]:
+        part.fit(batches((images[:12], outputs.first(12))), batches((images[:5], outputs.first(5))))
+    seen = outputs._replace(members=(outputs, outputs)) if folds else outputs
+    mapping = map_part(scorer)
+    assert mapping is not None
+    scores, maps = score_and_map(scorer, images, seen)
+    assert torch.equal(scores, scorer.score(images, seen))
+    assert torch.equal(maps, mapping.anomaly_map(images, seen))
 
 
 def test_a_score_is_the_mean_of_the_highest_share_of_the_map() -> None:

@@ -1,4 +1,6 @@
+import csv
 import dataclasses
+import json
 import os
 import random
 import shutil
@@ -20,9 +22,11 @@ from PIL import Image
 from anomaly_ae.autoencoders import inference
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.regions import read_regions
 from anomaly_ae.errors import CalibrationError, DataMissing, Interrupted, RunBusy, StorageError, UsageError
 from anomaly_ae.images.sources import Folder, open_source
 from anomaly_ae.runtime import progress
+from anomaly_ae.scorers import build_scorer
 from anomaly_ae.scoring import job, ledger
 from anomaly_ae.scoring.job import Job, Scores, score_job
 from anomaly_ae.scoring.ledger import Ledger
@@ -53,7 +57,7 @@ def test_every_file_is_a_row_with_its_score_or_an_error(detector: Detector, pict
     scores = run(detector, pictures, tmp_path / "scores.parquet")
     assert (len(scores.listing), scores.scored, len(scores.bad)) == (22, 22, 1)
     table = pq.read_table(tmp_path / "scores.parquet").to_pandas().set_index("path")
-    columns = ["score", "p_value", "threshold", "is_anomaly", "width", "height", "error", "path_bytes"]
+    columns = ["score", "p_value", "threshold", "is_anomaly", "width", "height", "error", "regions", "path_bytes"]
     assert list(table.columns) == columns
     images = load_dataset("digits").files["train"].images[:20]
     expected = detector.score(images)
@@ -68,6 +72,37 @@ def test_every_file_is_a_row_with_its_score_or_an_error(detector: Detector, pict
     assert "cannot be read" in bad.pop("error")
     assert {bad.pop("path"), *bad.values()} == {"bad.png", None}
     assert table.loc[r"caf\xe9.png", "path_bytes"] == b"caf\xe9.png"
+
+
+def test_regions_are_one_text_in_every_kind_of_file_and_those_of_the_detector(
+    detector: Detector, pictures: Path, tmp_path: Path
+) -> None:
+    for name in ("rows.parquet", "rows.csv", "rows.jsonl"):
+        run(detector, pictures, tmp_path / name)
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        texts = {row["path"]: row["regions"] or None for row in csv.DictReader(file)}
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    table = pq.read_table(tmp_path / "rows.parquet")
+    assert dict(zip(*(table[name].to_pylist() for name in ("path", "regions")), strict=True)) == texts
+    assert {line["path"]: line["regions"] for line in lines} == texts
+    assert {row["path"]: row["regions"] for row in detector.score_folder(pictures)} == texts
+    assert texts.pop("bad.png") is None
+    expected = detector.regions([Image.open(pictures / name) for name in texts])
+    assert [len(read_regions(text)) for text in texts.values()] == list(map(len, expected))
+    assert {bool(regions) for regions in expected} == {True, False}
+    for text, regions in zip(texts.values(), expected, strict=True):
+        for ours, theirs in zip(read_regions(text), regions, strict=True):
+            assert (ours.box, ours.area, ours.p) == (theirs.box, theirs.area, theirs.p)
+            assert ours.peak == pytest.approx(theirs.peak, rel=1e-5)
+
+
+def test_without_a_heat_map_there_are_no_regions(detector: Detector, pictures: Path, tmp_path: Path) -> None:
+    scorer = build_scorer("latent-knn")
+    scorer.load_state({"memory": detector.encode(load_dataset("digits").files["train"].images[:9])})
+    without = dataclasses.replace(detector, scorer=scorer, heat_level=None, heat_peaks=None)
+    run(without, pictures, tmp_path / "rows.parquet")
+    table = pq.read_table(tmp_path / "rows.parquet")
+    assert (table["regions"].null_count, table["score"].null_count, len(table)) == (21, 1, 21)
 
 
 def test_rows_of_a_folder_are_the_same_bit_for_bit_however_many_come_after(
@@ -281,7 +316,7 @@ def test_a_ledger_whose_list_is_damaged_says_so(detector: Detector, pictures: Pa
         run(detector, pictures, tmp_path / "scores.parquet", resume=True)
 
 
-@pytest.mark.parametrize("job", ["", "{}", "[]", "7", '{"format": 3}', "\udcff"])
+@pytest.mark.parametrize("job", ["", "{}", "[]", "7", '{"format": 4}', "\udcff"])
 def test_a_ledger_whose_job_is_damaged_says_so(detector: Detector, pictures: Path, tmp_path: Path, job: str) -> None:
     run(detector, pictures, tmp_path / "scores.parquet")
     (tmp_path / ".scores.parquet.ledger" / "job.json").write_text(job, errors="surrogateescape")

@@ -24,3 +24,8 @@ def test_a_second_look_shows_the_picture_its_reconstruction_and_heat_map(trained
     heat = detector.anomaly_map(images)
     assert heat is not None
     torch.testing.assert_close(torch.tensor(looks[1].heat), heat[0], rtol=1e-4, atol=1e-5)
+    assert [look.size for look in looks] == [(100, 50), (8, 8), (8, 8)]
+    assert looks[0].above is not None
+    assert bool(looks[0].regions) == looks[0].above.any()
+    expected = detector.regions([Image.open(pictures / name) for name in ("wide.png", "00.png", "06.png")])
+    assert [[r.box for r in look.regions] for look in looks] == [[r.box for r in regions] for regions in expected]

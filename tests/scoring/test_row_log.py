@@ -35,6 +35,7 @@ def write(folder: Path, detector: Detector, files: list[File], finish: bool = Fa
                 np.nan if b"bad" in path else np.float32(0.1) + i for i, (path, *_) in enumerate(files)
             ]
             results["error"] = ["is bad" if b"bad" in path else None for path, *_ in files]
+            results["regions"] = [None if b"bad" in path else "[]" for path, *_ in files]
             log.append(log.rows(Listing.of(files), results))
         if finish:
             log.finish_segment()

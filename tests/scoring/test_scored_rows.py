@@ -27,7 +27,8 @@ PATHS = [
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.pq", "rows.csv", "rows.jsonl"])
 def test_rows_are_read_as_they_were_written(tmp_path: Path, name: str) -> None:
     results = np.zeros(len(PATHS), RESULT)
-    results["score"], results["error"] = np.linspace(0.1, 1e-7, len(PATHS)), None
+    results["score"], results["error"], results["regions"] = np.linspace(0.1, 1e-7, len(PATHS)), None, "[]"
+    results["regions"][1], results["regions"][6] = '[{"box": [0.5, 0.25, 0.125, 0.1], "p": 1e-3}]', None
     results["score"][6], results["error"][6] = np.nan, 'cannot be read, "at all"\n\''
     calibration = Calibration(torch.linspace(0, 1, 30), 0.1)
     writer = writer_for(tmp_path / name)(tmp_path / name)
@@ -39,13 +40,14 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path, name: str) -> None:
     assert np.array_equal(rows.scores, results["score"], equal_nan=True)
     assert rows.errors == {6: results["error"][6]}
     assert rows.threshold == calibration.threshold
+    assert rows.regions == results["regions"].tolist()
 
 
 def test_rows_of_nothing_but_errors_have_no_threshold(tmp_path: Path) -> None:
     row = dict.fromkeys(("path", "score", "p_value", "threshold", "is_anomaly", "error", "path_bytes"))
     (tmp_path / "rows.jsonl").write_text(json.dumps(row | {"path": "a.png", "error": "empty"}) + "\n")
     rows = ScoredRows.read(tmp_path / "rows.jsonl")
-    assert (rows.threshold, rows.errors) == (None, {0: "empty"})
+    assert (rows.threshold, rows.errors, rows.regions) == (None, {0: "empty"}, [None])
     assert np.isnan(rows.scores).tolist() == [True]
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 import anomaly_ae
 from anomaly_ae.datasets.builtin import load_dataset
+from anomaly_ae.detector.regions import read_regions
 from anomaly_ae.errors import AnomalyAEError
 from tests.conftest import Cli, Trained, start
 
@@ -47,9 +48,38 @@ def test_a_folder_from_the_command_line(cli: Cli, trained: Trained, folder: Path
         f"{name}.png" for name in table.path[table.is_anomaly.fillna(False)]
     )
     assert np.asarray(Image.open(maps[0])).shape == (224, 224, 3)
+    assert (
+        sum((np.asarray(Image.open(path)) == 255).all(axis=2).any() for path in maps)
+        >= ((table.regions != "[]") & table.is_anomaly.fillna(False)).sum()
+    )
     page = (tmp_path / "report.html").read_text()
     assert page.count('":"data:image/') == 3 * 60
     assert "<b>00" not in page
+
+
+def test_masks_of_regions_have_the_size_of_their_pictures(
+    cli: Cli, trained: Trained, folder: Path, tmp_path: Path
+) -> None:
+    for path in folder.glob("<b>0*.png"):  # the same pictures, larger, and not square
+        Image.open(path).resize((40, 24), Image.Resampling.NEAREST).save(path)
+    place = ("--mlruns", str(trained.home.root), "--output", "rows.parquet")
+    ended = cli("score", "in", *place, "--masks", "masks")
+    assert "masks           masks\n" in ended.out
+    table = pd.read_parquet(tmp_path / "rows.parquet").set_index("path")
+    marked = table[table.is_anomaly.fillna(False) & (table.regions != "[]")]
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {f"{name}.png" for name in marked.index}
+    assert len({tuple(size) for size in marked[["width", "height"]].to_numpy()}) == 2
+    for name, row in marked.iterrows():
+        image = Image.open(tmp_path / "masks" / f"{name}.png")
+        mask, regions = np.asarray(image), read_regions(row.regions)
+        assert (image.mode, image.size) == ("L", (row.width, row.height))
+        assert set(np.unique(mask)) <= {0, 255}
+        assert (mask > 0).mean() == pytest.approx(sum(region.area for region in regions), rel=1e-5)
+        x, y, width, height = regions[0].box
+        rows, columns = (
+            slice(round(a * n), round((a + b) * n)) for a, b, n in ((y, height, row.height), (x, width, row.width))
+        )
+        assert mask[rows, columns].any(axis=1).all()
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs a browser")
@@ -160,7 +190,9 @@ def test_folders_may_have_names_that_are_no_utf8(trained: Trained, folder: Path,
         ("absent", {}, "name a folder of images"),
         ("in", {"output": "scores.txt"}, "ends in .parquet"),
         ("in", {"report": "report.pdf"}, "ends in .html"),
-        ("in", {"heatmaps": "in/maps"}, "lies in the folder of images"),
+        ("in", {"heatmaps": "in/maps"}, "in/maps lies in the folder of images; heat maps go elsewhere"),
+        ("in", {"masks": "in/masks"}, "in/masks lies in the folder of images; masks go elsewhere"),
+        ("in", {"masks": "maps", "heatmaps": "./maps"}, "heatmaps and masks name one folder"),
         ("in", {"target_fpr": 0.0001}, "needs at least"),
         ("in", {"fdr": 2.0}, "false discovery rate lies above 0"),
         ("in", {"output": "/proc/scores.parquet"}, "cannot write"),

@@ -9,12 +9,14 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scipy.ndimage import binary_erosion
 
+from anomaly_ae.detector.regions import Box
 from anomaly_ae.images import decode
 from anomaly_ae.reporting.figures.saving import Array
 from anomaly_ae.reporting.figures.style import Plot
 
 OVERLAY_PIXELS = 224  # the least larger side of a picture with a heat map over it
 CONTOUR, TRUTH, OUTLINE = (0, 255, 255), (60, 255, 60), 2  # colours of lines over pictures, and their width in pixels
+BOX = (255, 255, 255)  # colour
 FAINT = 0.1  # share of a map's largest value below which nothing gets a contour
 COLUMN = 1.1  # inches, of images in rows
 LETTERS = 10  # of a heading, to an inch
@@ -84,13 +86,19 @@ def _strip(shown: Array) -> Array:
 
 
 def overlay(
-    picture: Array, heat: Array, least: int = OVERLAY_PIXELS, level: float | None = None, mask: Array | None = None
+    picture: Array,
+    heat: Array,
+    least: int = OVERLAY_PIXELS,
+    level: float | None = None,
+    mask: Array | None = None,
+    boxes: Sequence[Box] = (),
 ) -> Array:
     """A picture, uint8 (H', W', 3), with a heat map, float (H, W), laid over it, at least so many pixels high or
     wide: nothing of it where the map is 0, little but its colour at its largest value, or at `level` if that is more.
 
     level: of the heat map, around which there is a contour, a tenth of its largest value at the least
     mask:  what is defective in truth, bool (H, W), outlined too
+    boxes: around anomalous regions, in shares of the picture, drawn with a thin line
     """
     scale = max(1, math.ceil(least / max(picture.shape[:2])))
     large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -103,7 +111,19 @@ def overlay(
         blended[_outline(decode.resize_plane(mask.astype(np.float32), *large.shape[:2]) > 0.5)] = TRUTH
     if level is not None:
         blended[_outline(smooth > max(level, FAINT * float(heat.max())))] = CONTOUR
+    for box in boxes:
+        _frame(blended, box)
     return blended
+
+
+def _frame(picture: Array, box: Box) -> None:
+    """Draw a box, a pixel wide, just around what is in it, or at the picture's edge."""
+    height, width = picture.shape[:2]
+    left, top = max(0, math.floor(box[0] * width) - 1), max(0, math.floor(box[1] * height) - 1)
+    right = min(width - 1, math.ceil((box[0] + box[2]) * width))
+    bottom = min(height - 1, math.ceil((box[1] + box[3]) * height))
+    picture[[top, bottom], left : right + 1] = BOX
+    picture[top : bottom + 1, [left, right]] = BOX
 
 
 def overlays(

@@ -16,7 +16,8 @@ def encoded(result: Encoded) -> str:
 
 @as_text.register
 def scored(result: ScoreResult) -> str:
-    return named_lines([*scored_rows(result), ("heat maps", _heatmaps(result)), ("report", result.report)], 16)
+    pictures = [("heat maps", _heatmaps(result)), ("masks", _written(result.masks, result.masks_missing))]
+    return named_lines([*scored_rows(result), *pictures, ("report", result.report)], 16)
 
 
 @as_text.register
@@ -72,8 +73,12 @@ def unscored_rows(result: ScoreResult) -> list[NamedText]:
 
 
 def _heatmaps(result: ScoreResult | WatchResult) -> str | None:
-    missing = f"; {result.heatmaps_missing:,} could not be written" if result.heatmaps_missing else ""
-    return f"{result.heatmaps}{missing}" if result.heatmaps else None
+    return _written(result.heatmaps, result.heatmaps_missing)
+
+
+def _written(folder: str | None, missing: int) -> str | None:
+    """Where pictures lie, and how many do not."""
+    return folder and f"{folder}; {missing:,} could not be written" if missing else folder
 
 
 def _resumed(result: ScoreResult) -> str:
