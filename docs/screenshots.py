@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import anomaly_ae
@@ -42,6 +43,7 @@ def main() -> None:
         promoted = anomaly_ae.promote(run_id, home=home)
         draw_overview(anomaly_ae.load(run_id, mlruns=str(home.root)))
         take_pictures(home, run_id, f"#/models/{promoted.name}/versions/{promoted.version}")
+        take_review(home, run_id, Path(folder))
 
 
 def draw_overview(detector: anomaly_ae.Detector) -> None:
@@ -69,6 +71,44 @@ def take_pictures(home: RunStore, run_id: str, model: str) -> None:
             shoot(page, "reconstructions", f"{base}{run}/model-metrics{TRAINING}", scroll=True)
             shoot(page, "figures", f"{base}{run}/artifacts/figures/missed.png{TRAINING}")
             shoot(page, "model", f"{base}{model}{TRAINING}")
+            browser.close()
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait()
+
+
+def take_review(home: RunStore, run_id: str, folder: Path) -> None:
+    """Pictures of the page that `anomaly-ae review` serves, of digits that were scored, some of them marked."""
+    digits = load_dataset("digits").files["train"]
+    (folder / "digits").mkdir()
+    for i in range(400):
+        image = Image.fromarray(digits.images[-1 - i, 0].numpy())
+        image.save(folder / "digits" / f"{i:04}-a-{int(digits.labels[-1 - i])}.png")
+    anomaly_ae.score(folder / "digits", run_id, folder / "scores.parquet", home=home)
+    command = [sys.executable, "-m", "anomaly_ae.cli", "review", str(folder / "scores.parquet"), "--no-browser"]
+    server = subprocess.Popen([*command, "--mlruns", str(home.root)], stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    try:
+        said = next(line for line in server.stderr if " is at http" in line)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1400, "height": 860})
+            page.goto(said.split(" is at ")[1].split()[0])
+            page.locator("#sort").select_option("random")
+            page.wait_for_timeout(1000)
+            page.locator(".card").first.click()
+            for _ in range(60):  # by their names, as whoever looks would by what they see
+                before = page.locator("#name").text_content() or ""
+                page.keyboard.press("g" if before[-5] in "012" else "b")
+                while page.locator("#name").text_content() == before:
+                    page.wait_for_timeout(20)
+            page.wait_for_timeout(4000)
+            page.screenshot(path=DOCS / "review-large.png")
+            page.keyboard.press("Escape")
+            page.locator("#sort").select_option("nearness")
+            page.evaluate("scrollTo(0, 0)")
+            page.wait_for_timeout(1500)
+            page.screenshot(path=DOCS / "review.png")
             browser.close()
     finally:
         server.send_signal(signal.SIGINT)

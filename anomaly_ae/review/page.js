@@ -204,12 +204,19 @@ async function open(position) {
   $("unreadable").hidden = true;
   $("regions").replaceChildren();
   $("picture").regions = item.regions;
-  for (const [id, source] of [["picture", "picture"], ["heat", "heat"], ["rebuilt", "rebuilt"]]) {
-    $(id).removeAttribute("src");
-    $(id).hidden = id === "heat" && !about.has_maps;
-    if (!$(id).hidden) $(id).src = `${source}/${item.index}`;
-  }
-  showNeighbors(item.index);
+  for (const id of ["picture", "heat", "rebuilt"]) $(id).removeAttribute("src");
+  $("neighbors").replaceChildren();
+  $("why").textContent = "";
+  $("picture").src = `picture/${item.index}`;
+  clearTimeout(staying);
+  staying = setTimeout(() => showWhatItMakes(item.index), RESTS);  // not for images that one only passes
+}
+let staying;
+function showWhatItMakes(index) {
+  $("heat").hidden = !about.has_maps;
+  if (about.has_maps) $("heat").src = `heat/${index}`;
+  $("rebuilt").src = `rebuilt/${index}`;
+  showNeighbors(index);
 }
 function showItem(item) {
   $("name").textContent = item.path;
@@ -231,7 +238,6 @@ function drawRegions() {
   }
 }
 async function showNeighbors(index) {
-  $("neighbors").replaceChildren();
   $("why").textContent = "looking for them …";
   let found;
   try {
@@ -337,8 +343,9 @@ addEventListener("resize", layOut);
 (async () => {
   about = await ask("about");
   threshold = about.threshold;
-  document.title = `Review of ${about.output}`;
+  document.title = `Review of ${about.output.split("/").pop()}`;
   $("title").textContent = document.title;
+  $("title").title = about.output;
   $("said").textContent = `${about.source} · ${about.detector} · ${about.model}`;
   $("before").textContent = digits(about.threshold);
   $("fade").hidden = !about.has_maps;
