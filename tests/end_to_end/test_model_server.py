@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from anomaly_ae.detector.regions import regions_text
 from anomaly_ae.runs.run_results import Promoted
 from tests.conftest import Trained, clean_environment
 from tests.end_to_end.conftest import free_port
@@ -85,6 +86,7 @@ def test_a_picture_gets_the_row_of_the_detector_and_a_bad_one_a_row_with_an_erro
         "threshold": pytest.approx(detector.threshold),
         "is_anomaly": score > detector.threshold,
         "error": None,
+        "regions": regions_text(detector.regions(Image.open(picture))[0]),
     }
     assert "cannot be read as an image" in bad["error"]
     assert bad["score"] is None

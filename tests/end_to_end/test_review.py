@@ -172,6 +172,28 @@ def test_one_image_large_with_its_map_and_the_nearest_training_images(served: Se
     assert not page.locator("#large").is_visible()
 
 
+def test_regions_have_boxes_where_they_are_in_the_picture(served: Served, page: Any, scored: Path) -> None:
+    table = pd.read_parquet(scored).sort_values("score", ascending=False, kind="stable")
+    chosen = int((table.regions != "[]").to_numpy().argmax())  # the first that has any
+    row = table.iloc[chosen]
+    boxes = [region["box"] for region in json.loads(row.regions)]
+    opened(page, served.address)
+    page.locator("#sort").select_option("score")
+    page.wait_for_timeout(500)
+    page.locator(".card", has_text=row.path).click()
+    until(page, lambda: page.locator("#regions rect").count() == len(boxes) > 0)
+    assert text(page, "name") == row.path
+    stage = page.locator("#stage").bounding_box()
+    side = min(stage["width"], stage["height"])  # digits are square
+    left, top = stage["x"] + (stage["width"] - side) / 2, stage["y"] + (stage["height"] - side) / 2
+    for i, (x, y, width, height) in enumerate(boxes):
+        drawn = page.locator("#regions rect").nth(i).bounding_box()
+        seen = [drawn[name] for name in ("x", "y", "width", "height")]
+        assert seen == pytest.approx([left + x * side, top + y * side, width * side, height * side], abs=2)
+    page.keyboard.press("m")
+    assert not page.locator("#regions").is_visible()
+
+
 def test_a_hostile_name_is_text(served: Served, page: Any) -> None:
     opened(page, served.address)
     page.locator("#sort").select_option("path")
