@@ -65,7 +65,10 @@ class AlignedNeighbors(MapScorer):
         for query, reference in self._finalists(images, outputs):
             errors = aligned_errors(query, reference, _reach(query))  # (H, W, N·K) each
             apart = _distance(errors, query, reference)  # (N, K)
-            chosen = torch.arange(len(apart), device=apart.device), apart.argmin(dim=1)
+            chosen = (
+                torch.arange(apart.shape[0], device=apart.device),
+                apart.argmin(dim=1),
+            )  # no len, which a graph fixes
             # (H, W, N·K) -> (N, K, H, W) -> (N, H, W), in each direction
             there, back = (error.view(*reference.shape[1:]).permute(2, 3, 0, 1)[chosen] for error in errors)
             scores.append(_nearest(apart))
