@@ -25,6 +25,7 @@ from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.errors import CalibrationError
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.statistics import Profile
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.scorers import Scorer
 from anomaly_ae.scorers.fold_scorer import FoldScorer, map_part
 from anomaly_ae.scorers.scorer import ImageBatches, sample
@@ -188,8 +189,15 @@ def _calibrate(config: RunConfig, pairs: Sequence[Judged], marked: Sequence[Judg
     try:
         other = Calibration(more, names=names, **settings)
     except CalibrationError:
+        logger.info(
+            f"{len(more):,} images marked normal are too few to hold the rate {config.target_fpr:g} by themselves; "
+            "it is that of these and the others together, and may be higher among images like them"
+        )
         return calibration.at(scores=torch.cat([scores, more]))
-    return max(calibration, other, key=lambda each: each.threshold)
+    chosen = max(calibration, other, key=lambda each: each.threshold)
+    which = "marked normal" if chosen is other else "for the threshold"
+    logger.info(f"the threshold, and any other rate from now on, is by the {len(chosen.scores):,} images {which}")
+    return chosen
 
 
 def _judge(pairs: Sequence[Judged]) -> tuple[Tensor, tuple[bytes, ...] | None]:

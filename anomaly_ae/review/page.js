@@ -184,8 +184,9 @@ function fillCard(card, item) {
   colour(card, item);
 }
 function badge(element, item) {
-  element.textContent = item.lost ? "changed" : item.mark === "none" ? "" : item.mark;
-  element.className = `badge ${item.lost ? "" : item.mark}`;
+  const gone = item.lost || item.changed;
+  element.textContent = gone ? "changed" : item.mark === "none" ? "" : item.mark;
+  element.className = `badge ${gone ? "" : item.mark}`;
 }
 const isAnomalous = item => item && item.score !== null && item.score > at.threshold;
 const colour = (card, item) => card.classList.toggle("above", Boolean(isAnomalous(item)));
@@ -222,7 +223,7 @@ function showItem(item) {
   $("name").textContent = item.path;
   $("score").textContent = item.score === null ? "none" : `${digits(item.score)}, ${isAnomalous(item) ? "anomalous" : "normal"}`;
   $("score").classList.toggle("alarm", Boolean(isAnomalous(item)));
-  $("p").textContent = digits(item.p_value);
+  $("p").textContent = item.changed ? `${digits(item.p_value)}, of what the file was when it was scored` : digits(item.p_value);
   $("mark").textContent = item.lost ? `${item.mark}, lost: the file has changed since` : item.mark;
   $("previous").disabled = opened === 0;
   $("next").disabled = opened === total - 1;
@@ -265,7 +266,7 @@ async function setMark(mark) {
   const position = opened ?? focused, item = await itemAt(position);
   if (!item || item.mark === mark && !item.lost) return step(position, item);
   await post(item, mark);
-  undone.push([item.index, item.mark, position]);
+  undone.push([item.index, item.lost ? "none" : item.mark, position]);
   await step(position, item);
 }
 async function post(item, mark) {

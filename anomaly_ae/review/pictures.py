@@ -7,7 +7,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from anomaly_ae.images.sources import NOT_KNOWN, shown
 from anomaly_ae.reporting.figures.saving import as_pixels
 from anomaly_ae.review.session import Session
 from anomaly_ae.scorers.scorer import sample
+from anomaly_ae.scoring.marks import stat_of
 from anomaly_ae.workflows.find_model import find_model
 
 THUMBNAIL_SIDE, PICTURE_SIDE = 192, 1_280  # pixels at the most
@@ -56,8 +56,12 @@ class Pictures:
     """Makes the pictures that the page asks for, from any thread. To be closed, or used in a `with`."""
 
     session: Session
-    _kept: "OrderedDict[int, bytes]" = field(default_factory=OrderedDict)
+    _kept: "OrderedDict[object, bytes]" = field(default_factory=OrderedDict)  # thumbnails, the last used at the end
+    _held: int = 0  # bytes of these
+    _keeping: threading.Lock = field(default_factory=threading.Lock)
     _network: threading.Lock = field(default_factory=threading.Lock)
+    _opening: threading.Lock = field(default_factory=threading.Lock)
+    _training: TrainingImages | None = None
 
     def __post_init__(self) -> None:
         source, preprocessing = self.session.source, self.session.detector.preprocessing
@@ -76,12 +80,18 @@ class Pictures:
 
     def thumbnail(self, index: int) -> bytes:
         """A small picture of a file, WebP. Raises `DataDamaged` when it cannot be decoded."""
-        if (kept := self._kept.get(index)) is not None:
-            return kept
+        about = stat_of(self.session.source, self.session.path(index))
+        key = index, about and (about.st_ino, about.st_ctime_ns, about.st_size)
+        with self._keeping:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
         content = _webp(_inside(self._decode(self._small, index), THUMBNAIL_SIDE))
-        self._kept[index] = content
-        while sum(map(len, tuple(self._kept.values()))) > KEPT_BYTES:
-            self._kept.popitem(last=False)
+        with self._keeping:
+            self._kept[key] = content
+            self._held += len(content)
+            while self._held > KEPT_BYTES:
+                self._held -= len(self._kept.popitem(last=False)[1])
         return content
 
     def picture(self, index: int) -> bytes:
@@ -125,9 +135,14 @@ class Pictures:
             raise DataDamaged(f"there is no training image {index}")
         return _png(as_pixels(images.images[index].numpy() / 255))
 
-    @cached_property
+    @property
     def training(self) -> TrainingImages:
-        """An even sample of what the detector was trained on, if it is still where it was."""
+        """An even sample of what the detector was trained on, if it is still there; read when first asked for."""
+        with self._opening:
+            self._training = self._training or self._find_training()
+            return self._training
+
+    def _find_training(self) -> TrainingImages:
         session, detector = self.session, self.session.detector
         _, run = find_model(session.home, session.model)
         config = run.config if run else detector.config
@@ -146,8 +161,7 @@ class Pictures:
             return make(pixels)
 
     def _decode(self, decoders: Decoders, index: int) -> Records:
-        self.session.item(index)  # there is such a row
-        (record,) = next(decoders.map([([self.session.rows.paths[index]], np.full(1, NOT_KNOWN))]))
+        (record,) = next(decoders.map([([self.session.path(index)], np.full(1, NOT_KNOWN))]))
         if record["error"]:
             raise DataDamaged(record["error"].decode())
         found: Records = record

@@ -42,6 +42,7 @@ class Shown(StrEnum):
 @dataclass(frozen=True)
 class Item:
     """A file as the page lists it. mark: one of `MARKS`; lost: whether the file is no longer what was marked;
+    changed: whether it is no longer what was scored;
     regions: the anomalous ones, none where the rows were written before there were any.
     """
 
@@ -51,6 +52,7 @@ class Item:
     p_value: float | None
     mark: str
     lost: bool
+    changed: bool
     error: str | None
     regions: list[Region]
 

@@ -1,7 +1,10 @@
 """What is reviewed: the rows of a scored folder with their marks, asked for by whatever page shows them."""
 
+import itertools
 import os
+import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,10 +46,9 @@ from anomaly_ae.workflows.find_model import load_model
 MOST_ITEMS = 500  # at a time
 MOST_FOLDERS = 1_000  # to choose from
 BINS = 80  # of the histogram
-SCORED_AGAIN, ALIKE = (
-    4,
-    1e-3,
-)  # images by which it is told whether a detector made the scores, and how alike those are
+SCORED_AGAIN = 4  # images by which it is told whether a detector made the scores,
+ALIKE = 1e-3  # and how alike those are
+LOOKED_AT_EVERY = 60.0  # seconds: marked files that no file system is asked about
 
 
 @dataclass(eq=False)
@@ -89,6 +91,11 @@ class Session:
         if session.marks.damaged:
             logger.warning(f"{session.marks.path}: lines that are no marks, left out: {session.marks.damaged:,}")
         return session
+
+    @cached_property
+    def written(self) -> float:
+        """When the rows were."""
+        return self.output.stat().st_mtime
 
     @cached_property
     def scored(self) -> Bools:
@@ -138,7 +145,7 @@ class Session:
 
     def at(self, threshold: float) -> AtThreshold:
         """What a threshold comes to. Raises `UsageError` where it is no finite number."""
-        if not np.isfinite(np.float32(threshold)):
+        if not abs(threshold) < float(np.finfo(np.float32).max):
             raise UsageError(f"a threshold is a finite number, and {threshold} was given")
         edge = float32_below(threshold)
         anomalous = int((self.rows.scores[self.scored] > edge).sum())
@@ -147,7 +154,7 @@ class Session:
             np.array([scores[i] for i, mark in marks.items() if mark == kind and self.scored[i]], np.float64)
             for kind in (GOOD, BAD)
         )
-        lost = sum(1 for mark in self.marks if mark.file in self.positions) - len(marks)
+        lost = len(list(self._ours())) - len(marks)
         return AtThreshold(
             threshold=edge,
             anomalous=anomalous,
@@ -166,10 +173,8 @@ class Session:
 
     def item(self, index: int) -> Item:
         """Raises `DataMissing` where there is no such row."""
-        if not 0 <= index < len(self.rows.paths):
-            raise DataMissing(f"there is no row {index}")
-        path, there = self.rows.paths[index], bool(self.scored[index])
-        mark = self.marks.marks.get(path)
+        path, there = self.path(index), bool(self.scored[index])
+        mark = self.marks.marks.get((self.source.identity, path))
         return Item(
             index=index,
             path=printable(shown(path)),
@@ -177,14 +182,20 @@ class Session:
             p_value=float(self.p_values[index]) if there else None,
             mark=mark.mark if mark else NONE,
             lost=bool(mark and mark.mark != NONE and not self._holds(mark)),
+            changed=self._has_changed(path),
             error=self.rows.errors.get(index),
             regions=read_regions(self.rows.regions[index]),
         )
 
+    def path(self, index: int) -> bytes:
+        """Of a row. Raises `DataMissing` where there is no such row."""
+        if not 0 <= index < len(self.rows.paths):
+            raise DataMissing(f"there is no row {index}")
+        return self.rows.paths[index]
+
     def mark(self, index: int, mark: str) -> Item:
         """Mark a file; the mark is on the disk when this returns. Raises `DataMissing` where the file is gone."""
-        self.item(index)
-        self.marks.append(Mark.of(self.source, self.rows.paths[index], mark))
+        self.marks.append(Mark.of(self.source, self.path(index), mark))
         self.version += 1
         return self.item(index)
 
@@ -198,20 +209,35 @@ class Session:
         if self.marks.refresh():
             self.version += 1
 
+    def _ours(self) -> Iterator[tuple[int, Mark]]:
+        """The marks on files of these rows, each with its position."""
+        for mark in self.marks:
+            if mark.source == self.source.identity and (position := self.positions.get(mark.file)) is not None:
+                yield position, mark
+
     def _valid(self) -> dict[int, str]:
-        """The marks on files of these rows that are still what was marked, by position."""
-        there = ((self.positions.get(mark.file), mark) for mark in self.marks)
-        return {i: mark.mark for i, mark in there if i is not None and self._holds(mark)}
+        """Those on files that are still what was marked, and scored, by position."""
+        return {i: mark.mark for i, mark in self._ours() if self._holds(mark) and not self._has_changed(mark.file)}
 
     def _holds(self, mark: Mark) -> bool:
-        """Whether a mark counts, found out anew only where the file has been touched since the last time."""
+        """Whether a mark counts, found out anew only where the file has been touched since this was last asked; where
+        no file system tells of that, every minute.
+        """
         about = stat_of(self.source, mark.file)
-        touched = mark, about and (about.st_ctime_ns, about.st_size)
+        touched: object = int(time.monotonic() // LOOKED_AT_EVERY)
+        if about:
+            touched = about.st_dev, about.st_ino, about.st_ctime_ns, about.st_size
+        key = mark, touched
         known = self._checked.get(mark.file)
-        if known is None or known[0] != touched:
-            self._checked[mark.file] = known = touched, mark.holds(self.source)
+        if known is None or known[0] != key:
+            self._checked[mark.file] = known = key, mark.holds(self.source)
             self.version += 1
         return known[1]
+
+    def _has_changed(self, path: bytes) -> bool:
+        """Whether a file is known to have changed since the rows were written, so that its score is another one's."""
+        about = stat_of(self.source, path)
+        return about is not None and about.st_mtime > self.written
 
     def _order(self, query: Query) -> Positions:
         there = np.flatnonzero(self._passing(query))
@@ -251,8 +277,7 @@ class Session:
             return simple[query.filter]
         valid, marked = self._valid(), np.zeros(len(self.scored), bool)
         if query.filter == Shown.LOST:
-            there = {self.positions[mark.file] for mark in self.marks if mark.file in self.positions}
-            marked[list(there - valid.keys())] = True
+            marked[[i for i, _ in self._ours() if i not in valid]] = True
             return marked
         one = query.filter not in (Shown.MARKED, Shown.UNMARKED)
         marked[[i for i, mark in valid.items() if not one or mark == query.filter]] = True
@@ -264,17 +289,20 @@ class Session:
 
     def _require_same_scores(self) -> None:
         """Raise `UsageError` unless the detector gives some of the images the scores that they have."""
-        some = np.flatnonzero(self.scored)[:SCORED_AGAIN]
+        there = (i for i in np.flatnonzero(self.scored).tolist() if not self._has_changed(self.rows.paths[i]))
+        some = list(itertools.islice(there, SCORED_AGAIN))
         with self.detector.preprocessing.decoders(self.source, 1) as decoders:
             records = decoders.decode([self.rows.paths[i] for i in some], np.full(len(some), NOT_KNOWN))
         good = records["error"] == b""
         scores = self.detector.score(torch.from_numpy(records["pixels"][good].copy())).numpy()
         before = self.rows.scores[some][good]
-        if not np.allclose(scores, before, rtol=ALIKE, atol=ALIKE * float(np.abs(before).max(initial=0))):
-            raise UsageError(
-                f"the scores in {self.output} are not those of the detector {self.model}; name the one that scored "
-                f"the folder with {setting('model')}, or score it again"
-            )
+        if len(before) and np.allclose(scores, before, rtol=ALIKE, atol=ALIKE * float(np.abs(before).max())):
+            return
+        what = "are not those of" if len(before) else "cannot be compared, for the pictures are gone or changed, with"
+        raise UsageError(
+            f"the scores in {self.output} {what} the detector {self.model}; name the one that scored the folder with "
+            f"{setting('model')}, or score it again"
+        )
 
 
 def _source(output: Path, by: ScoredBy, folder: str | None) -> Source:

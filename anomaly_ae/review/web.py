@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from anomaly_ae.calibration.conformal import float32_below
@@ -31,7 +32,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-FOR_A_WHILE = {"Cache-Control": "private, max-age=300"}  # of pictures, which are asked for again while one scrolls
 STATIC = {"page.js": "text/javascript", "page.css": "text/css"}
 PAGE = "page.html"
 Number = Annotated[float, Body(embed=True)]
@@ -48,6 +48,10 @@ def make_app(session: Session, pictures: Pictures, port: int, token: str) -> Fas
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response
+
+    @app.exception_handler(RequestValidationError)
+    def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+        return _refusal(one_line(Exception(str(error.errors()[0]["msg"]))), 422)
 
     @app.exception_handler(AnomalyAEError)
     def explain(_: Request, error: AnomalyAEError) -> JSONResponse:
@@ -129,15 +133,15 @@ def _images(pictures: Pictures) -> APIRouter:
 
     @router.get("/thumbnail/{index}")
     def thumbnail(index: int) -> Response:
-        return Response(pictures.thumbnail(index), media_type="image/webp", headers=FOR_A_WHILE)
+        return Response(pictures.thumbnail(index), media_type="image/webp")
 
     @router.get("/picture/{index}")
     def picture(index: int) -> Response:
-        return Response(pictures.picture(index), media_type="image/webp", headers=FOR_A_WHILE)
+        return Response(pictures.picture(index), media_type="image/webp")
 
     @router.get("/rebuilt/{index}")
     def rebuilt(index: int) -> Response:
-        return Response(pictures.rebuilt(index), media_type="image/png", headers=FOR_A_WHILE)
+        return Response(pictures.rebuilt(index), media_type="image/png")
 
     @router.get("/heat/{index}")
     def heat(index: int) -> Response:
@@ -160,4 +164,4 @@ def _own_file(name: str, kind: str) -> Response:
 
 
 def _png(content: bytes) -> Response:
-    return Response(content, media_type="image/png", headers=FOR_A_WHILE)
+    return Response(content, media_type="image/png")

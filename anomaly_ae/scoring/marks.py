@@ -3,7 +3,6 @@
 import getpass
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -20,7 +19,6 @@ from anomaly_ae.storage.atomic import flush, sha256, storage_errors
 GOOD, BAD, UNDECIDED, NONE = "good", "bad", "undecided", "none"  # NONE takes a mark back
 MARKS = (GOOD, BAD, UNDECIDED, NONE)
 MARKS_ENDING = ".marks.jsonl"
-CLOCKS_DIFFER = 1.0  # seconds by which a file system's clock may be behind
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Mark:
 
     path, path_bytes: within the source, the second in hexadecimal, where the first is no UTF-8
     sha256: of what the file held; time: when it was looked at, ISO 8601, UTC; name: of who said so
-    source: the folder, list or address that was scored
+    source: what tells the folder, list or address that was scored from others; place: where that is
     """
 
     path: str
@@ -38,16 +36,29 @@ class Mark:
     time: str
     name: str
     source: str
+    place: str
     path_bytes: str | None = None
 
     @classmethod
     def of(cls, source: Source, path: bytes, mark: str) -> "Mark":
-        """What a person says now of a file. Raises `UnknownName`, and `DataMissing` when it cannot be read."""
+        """What a person says now of a file. Raises `UnknownName`, and `DataMissing` when it cannot be read, unless
+        its mark is taken back.
+        """
         if mark not in MARKS:
             raise UnknownName("mark", mark, MARKS)
-        time = datetime.now(UTC).isoformat()  # before it is read, so that what changes it comes later
-        name = shown(path)
-        return cls(name, mark, digest(source, path), time, _user(), source.name, _hex(name, path))
+        time, name = datetime.now(UTC).isoformat(), shown(path)
+        sha256 = "" if mark == NONE else digest(source, path)
+        return cls(name, mark, sha256, time, _user(), source.identity, source.name, _hex(name, path))
+
+    @classmethod
+    def read(cls, line: bytes) -> "Mark":
+        """That of a line. Raises `ValueError` or `TypeError` for any other line."""
+        mark = cls(**json.loads(line))
+        datetime.fromisoformat(mark.time)
+        texts = (mark.path, mark.sha256, mark.name, mark.source, mark.place, mark.path_bytes or "")
+        if mark.mark not in MARKS or not all(isinstance(text, str) for text in texts):
+            raise ValueError(mark.mark)
+        return mark
 
     @property
     def file(self) -> bytes:
@@ -55,25 +66,18 @@ class Mark:
         return self.path.encode() if self.path_bytes is None else bytes.fromhex(self.path_bytes)
 
     def holds(self, source: Source) -> bool:
-        """Whether the file is still what was marked: not touched since, or the same to the byte."""
-        about = stat_of(source, self.file)
-        # not by the time of the last change to its content, which copying and unpacking set to what they like
-        if about and about.st_ctime < self._seconds - CLOCKS_DIFFER:
-            return True
+        """Whether the file is still what was marked, to the byte."""
         with suppress(DataMissing):
-            return digest(source, self.file) == self.sha256
+            return source.identity == self.source and digest(source, self.file) == self.sha256
         return False
-
-    @property
-    def _seconds(self) -> float:
-        return datetime.fromisoformat(self.time).timestamp()
 
 
 class MarkFile:
     """A file of marks, a JSON object a line; the last one on a file counts. Others may append to it at any time."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.marks, self.damaged, self._read_to = path, dict[bytes, Mark](), 0, 0
+        self.path, self._read_to, self._inode = path, 0, 0
+        self.marks, self.damaged = dict[tuple[str, bytes], Mark](), 0
 
     @classmethod
     def beside(cls, output: Path) -> "MarkFile":
@@ -87,14 +91,23 @@ class MarkFile:
         """
         with storage_errors(f"read {self.path}"):
             if not self.path.exists():
-                return False
+                return self._forget(0)
             with self.path.open("rb") as file:
+                about = os.fstat(file.fileno())
+                replaced = about.st_ino != self._inode or about.st_size < self._read_to
+                is_other = replaced and self._forget(about.st_ino)
                 file.seek(self._read_to)
                 whole, newline, _ = file.read().rpartition(b"\n")
         self._read_to += len(whole) + len(newline)
         for line in whole.split(b"\n") if whole else ():
             self._take(line)
-        return bool(whole)
+        return bool(whole) or is_other
+
+    def _forget(self, inode: int) -> bool:
+        """Begin anew with another file, or none; whether anything is forgotten."""
+        had = bool(self.marks)
+        self.marks, self.damaged, self._read_to, self._inode = {}, 0, 0, inode
+        return had
 
     def append(self, mark: Mark) -> None:
         """Write a mark; it is on the disk when this returns. Raises `StorageError`."""
@@ -113,19 +126,25 @@ class MarkFile:
         """The marks that count."""
         return (mark for mark in self.marks.values() if mark.mark != NONE)
 
-    def sources(self) -> Counter[str]:
-        """What was scored, by how many marks are of it."""
-        return Counter(mark.source for mark in self)
+    def places(self) -> set[str]:
+        """Where that lies which was scored."""
+        return {mark.place for mark in self}
 
     def _take(self, line: bytes) -> None:
         try:
-            mark = Mark(**json.loads(line))
-            if mark.mark not in MARKS:
-                raise ValueError(mark.mark)
-            self.marks.pop(mark.file, None)  # so that the last one comes last
-            self.marks[mark.file] = mark
+            mark = Mark.read(line)
+            self.marks.pop((mark.source, mark.file), None)  # so that the last one comes last
+            self.marks[mark.source, mark.file] = mark
         except (ValueError, TypeError, AttributeError):
             self.damaged += bool(line.strip())
+
+    def take_rest(self) -> None:
+        """Take what follows the last line, of a file that nobody writes to, for a line, too."""
+        with storage_errors(f"read {self.path}"), self.path.open("rb") as file:
+            file.seek(self._read_to)
+            rest = file.read()
+        self._read_to += len(rest)
+        self._take(rest)
 
     def _ends_whole(self) -> bool:
         """Whether the last line is whole, or there is none."""
@@ -141,8 +160,11 @@ def read_marks(path: Path) -> MarkFile:
         raise DataMissing(f"there are no marks in {path}; name a file that ends in {MARKS_ENDING}")
     marks = MarkFile(path)
     marks.refresh()
+    marks.take_rest()
     if not any(marks):
-        raise DataMissing(f"{path} holds no marks")
+        raise DataMissing(
+            f"{path} holds no marks; those of a scored output are in a file that ends in {MARKS_ENDING}"
+        )
     return marks
 
 

@@ -29,7 +29,7 @@ from anomaly_ae.detector.evaluation import MarksUsed
 from anomaly_ae.errors import UsageError
 from anomaly_ae.escaping import counted_as
 from anomaly_ae.images.folder_words import sense
-from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.image_set import ImageSet, hash_rows
 from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.reporting.figures.saving import Drawing, write_figures
@@ -127,6 +127,8 @@ def calibrate(
             calibration = calibration.at_threshold(threshold_that_finds(detect, known.scores), DETECT)
         anomalies = _measure_anomalies(calibration, known)
     new = dataclasses.replace(detector, calibration=calibration)
+    if normals.images is not None:  # with which nothing is to be measured from now on
+        new = dataclasses.replace(new, split=detector.split.with_copies(hash_rows(normals.images)))
     doubts = _doubts(detector, new, normals, anomalies)
     normals = dataclasses.replace(normals, differences=(*normals.differences, *doubts))
     return _keep(home, parent, detector, new, normals, anomalies, tracking, marked.used if marked else None)

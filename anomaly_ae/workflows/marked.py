@@ -14,7 +14,7 @@ from anomaly_ae.datasets.copies import one_of_each
 from anomaly_ae.datasets.splits import Part
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import MarksUsed
-from anomaly_ae.errors import DataMissing
+from anomaly_ae.errors import DataError, DataMissing
 from anomaly_ae.escaping import printable
 from anomaly_ae.images.folder_words import Sense, sense, split_path
 from anomaly_ae.images.image_set import Dataset, ImageSet
@@ -52,25 +52,29 @@ class MarkedImages:
     def __init__(self, path: str | Path) -> None:
         file = read_marks(expand(path))
         self.place = str(file.path.resolve())
-        self._sources = {name: open_source(name) for name in file.sources()}
-        self._holding = [mark for mark in file if mark.holds(self._sources[mark.source])]
-        self.used = _used(file, self._holding, self._sources.values())
+        try:
+            self._sources = {name: open_source(name) for name in file.places()}
+        except DataMissing as error:
+            raise DataMissing(f"{error}; marks in {path} are on what was there") from error
+        self._holding = [mark for mark in file if mark.holds(self._sources[mark.place])]
         if not self._holding:
-            raise DataMissing(
-                f"none of the marks in {path} holds, for all of their files have changed; mark them again"
-            )
+            raise DataMissing(f"none of the marks in {path} holds, for their files have changed; mark them again")
+        self.used = _used(file, self._holding, self._sources.values())
 
     def of(self, detector: Detector, mark: str) -> Marked:
         """The images with a mark that the detector has not been made with, each once."""
         by_source = defaultdict[str, list[Mark]](list)
         for each in self._holding:
             if each.mark == mark:
-                by_source[each.source].append(each)
+                by_source[each.place].append(each)
         found = [_scored(detector, name, marks) for name, marks in by_source.items()]
         if not found:
             return Marked(torch.zeros(0, *detector.preprocessing.shape, dtype=torch.uint8), torch.zeros(0), ())
         images = torch.cat([each.images for each in found])
-        new = one_of_each(images, detector.unseen(images))
+        try:
+            new = one_of_each(images, detector.unseen(images))
+        except DataError as error:
+            raise DataError(f"{error}: those marked {mark} in {self.place}") from error
         names = [name for each in found for name in each.names]
         return Marked(
             images[new],
@@ -100,7 +104,7 @@ def _scored(detector: Detector, source: str, marks: Sequence[Mark]) -> Marked:
 
 def _used(file: MarkFile, holding: Sequence[Mark], sources: Iterable[Source]) -> MarksUsed:
     """What is to be said of the marks, before any image is read."""
-    marked = {mark.file for mark in file}
+    marked = {(mark.source, mark.file) for mark in file}
     kinds, against = Counter(mark.mark for mark in holding), [mark for mark in holding if _contradicts(mark)]
     return MarksUsed(
         file=str(file.path),
@@ -109,7 +113,7 @@ def _used(file: MarkFile, holding: Sequence[Mark], sources: Iterable[Source]) ->
         undecided=kinds[UNDECIDED],
         changed=len(marked) - len(holding),
         damaged=file.damaged,
-        unmarked=sum(path not in marked for source in sources for path in source.pictures().paths),
+        unmarked=sum((each.identity, path) not in marked for each in sources for path in each.pictures().paths),
         contradictions=len(against),
         examples=[f"{printable(mark.path)} is marked {mark.mark}" for mark in against[:MOST_TOLD]],
     )

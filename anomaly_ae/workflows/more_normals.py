@@ -15,9 +15,11 @@ from anomaly_ae.detector.fit import MARKED_NORMAL
 from anomaly_ae.errors import DataChanged, DataMissing, UsageError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.reporting.text.detectors import marks_words
+from anomaly_ae.runs.record import TRAINING
 from anomaly_ae.runs.store import RunFolder, RunStore, conflicts
 from anomaly_ae.runtime.messages import logger
-from anomaly_ae.scoring.marks import GOOD
+from anomaly_ae.scoring.marks import GOOD, read_marks
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.workflows.find_model import find_run
 from anomaly_ae.workflows.marked import MarkedImages
@@ -31,12 +33,16 @@ SEEN_SHARE, MOST_TIMES = 0.1, 16  # of what is learned from, for which each mark
 
 
 def config_from(run: RunFolder, marks: str | Path, asked: Sequence[Mapping[str, Any]]) -> RunConfig:
-    """The settings of a run, with a quarter of its epochs, and what else is asked over them.
+    """The settings of a run, with a quarter of its epochs where its weights are gone on from, and what else is asked
+    over them.
 
-    Raises `UsageError` where that would be another network or other data, `ModelError` when the run is not finished.
+    Raises `UsageError` where that would be another network or other data, or the run is none to go on from,
+    `ModelError` when it is not finished, `DataMissing` without marks.
     """
-    run.detector_folder()
-    epochs = -(-len(run.history()) // SHORTER) or None
+    detector = Detector.load(run.detector_folder(), "cpu")
+    read_marks(expand(marks))
+    shorter = SHORTER if detector.network.goes_on else 1
+    epochs = -(-len(run.history()) // shorter) or None
     place = {"from_run": run.record.id, "add_marks": str(expand(marks).resolve())}
     config = RunConfig.build(run.config.to_dict(), {"epochs": epochs, "steps": None}, *asked, place)
     require_own_settings(run, config)
@@ -44,7 +50,14 @@ def config_from(run: RunFolder, marks: str | Path, asked: Sequence[Mapping[str, 
 
 
 def require_own_settings(run: RunFolder, config: RunConfig) -> None:
-    """Raise `UsageError` for settings with which no training could go on from a run."""
+    """Raise `UsageError` for settings with which no training could go on from a run, or a run that is none for it."""
+    if run.record.kind != TRAINING:
+        raise UsageError(f"run {run.record.id} is a {run.record.kind}; go on from the training that it belongs to")
+    if run.config.from_run:
+        raise UsageError(
+            f"run {run.record.id} was itself made with marks; go on from run {run.config.from_run}, with all marks "
+            "in one file, one after the other"
+        )
     kept = {name: getattr(config, name) for name in OPEN}
     if clashes := conflicts(dataclasses.replace(run.config, **kept), config):
         raise UsageError(f"to go on from run {run.record.id} takes its own settings: {'; '.join(clashes)}")
@@ -69,6 +82,10 @@ class MoreNormals:
         if not marks.used.good:
             raise DataMissing(f"no image in {config.add_marks} is marked good, and there is nothing to learn from")
         good = marks.of(detector, GOOD)
+        for name, text in marks_words(marks.used):
+            logger.info(f"{name}: {text}")
+        if good.left_out or good.unreadable:
+            logger.info(f"of these left out: {good.left_out:,} known or there twice, {good.unreadable:,} unreadable")
         label = detector.normal_indices[0]
         found = cls(run, detector, ImageSet(good.images, torch.full((len(good),), label), good.names))
         if begun.get(MARKED_NORMAL, found.record()) != found.record():
@@ -80,9 +97,13 @@ class MoreNormals:
         return {"images": len(self.images), "digest": self.images.digest(self.detector.classes)}
 
     def continue_from(self, experiment: Experiment) -> None:
-        """Give the network the weights of the run, unless what it sees is reckoned anew, or it is several."""
+        """Give the network the weights of the run, unless what it sees is reckoned anew, or it is several: that is
+        said.
+        """
         if experiment.network.goes_on:
             experiment.network.load_state_dict(self.detector.network.state_dict())
+        else:
+            logger.info(f"autoencoder {experiment.config.autoencoder} is trained anew, on all images together")
 
     def divided(self, seed: int) -> tuple[ImageSet, ImageSet]:
         """Half of them to learn from, and half for the threshold, as the seed says."""

@@ -53,6 +53,7 @@ from anomaly_ae.workflows.resolve import TrainingData, resolve
 
 BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run
 KEEP_EVERY = 5.0  # seconds between checkpoints
+MARKS_FILE = "marks.jsonl"  # in a run folder: those that it went on with
 GRID_COUNT = 8  # reconstruction grids of a training, about
 
 
@@ -103,6 +104,8 @@ def train(
     files = {"config.json": used.to_dict(), "split.json": data.record}
     run_logger = RunLogger(home, None)
     with start_run(home, used.experiment, record, files, run_logger) as run:
+        if used.add_marks:  # others go on marking, and whoever resumes needs these
+            write_with(run.path / MARKS_FILE, partial(shutil.copyfile, used.add_marks))
         if place and place.weights and place.weights.split["parts"] == data.record["parts"]:
             _take_over(place.weights, run)
         run_logger.log_start(run)
@@ -168,6 +171,8 @@ def resume(
             raise UsageError(f"run {record.id} is finished; there is nothing to resume")
         if save_to:
             check_target(expand(save_to).resolve())
+        if config.add_marks and (run.path / MARKS_FILE).exists():
+            config = dataclasses.replace(config, add_marks=str(run.path / MARKS_FILE))
         with stage("reading the images"):
             experiment, data = resolve(config, home, run.split)
         if any(data.record[key] != run.split.get(key) for key in ("digest", "parts")):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,8 @@ def test_marks_are_kept_counted_and_found_by_others(session: Session, trained: T
         "sha256": "",
         "time": "",
         "name": "",
-        "source": session.source.name,
+        "source": session.source.identity,
+        "place": session.source.name,
     }
 
 
@@ -106,11 +108,37 @@ def test_a_file_that_has_changed_loses_its_mark_visibly_and_gets_it_back(session
     assert indices(session, filter="lost") == [one]
     assert one in indices(session, filter="unmarked")
     file.write_bytes(content)
+    os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
     assert session.at(session.threshold).marks == {"bad": 1, "lost": 0}
     file.unlink()
     assert session.item(one).lost
     with pytest.raises(DataMissing, match="cannot be opened"):
         session.mark(one, "good")
+
+
+def test_a_file_that_changed_after_it_was_scored_is_told_and_counts_for_nothing(session: Session) -> None:
+    one, other = indices(session, filter="anomalous")[:2]
+    file = Path(os.fsdecode(session.source.locate(session.rows.paths[one])))
+    file.write_bytes(Path(os.fsdecode(session.source.locate(session.rows.paths[other]))).read_bytes())
+    later = session.written + 10
+    os.utime(file, (later, later))
+    assert session.item(one).changed
+    assert not session.item(other).changed
+    session.mark(one, "bad")
+    session.mark(other, "bad")
+    assert session.at(session.threshold).detected.marked == 1
+
+
+def test_marks_on_another_folder_with_the_same_names_are_not_ours(
+    session: Session, trained: Trained, tmp_path: Path
+) -> None:
+    (one,) = indices(session, filter="anomalous")[:1]
+    session.mark(one, "bad")
+    shutil.copytree(session.source.name, tmp_path / "other")
+    anomaly_ae.score(tmp_path / "other", output=session.output, home=trained.home)
+    again = Session.open(session.output, None, trained.home)
+    assert again.item(one).mark == "none"
+    assert again.at(again.threshold).marks == {"lost": 0}
 
 
 def test_a_threshold_is_kept_as_a_calibration_of_the_same_detector(session: Session, trained: Trained) -> None:
@@ -129,6 +157,12 @@ def test_the_detector_and_the_pictures_are_those_that_were_scored(
     other = anomaly_ae.train(anomaly_ae.RunConfig(normal="3", epochs=2), home=home, tracking=False)
     with pytest.raises(UsageError, match="are not those of the detector"):
         Session.open(session.output, str(home.find_run(other.run_id).detector_folder()), trained.home)
+    for path in Path(session.source.name).rglob("*.png"):
+        os.utime(path, (session.written + 10, session.written + 10))
+    with pytest.raises(UsageError, match="cannot be compared"):
+        Session.open(session.output, str(home.find_run(other.run_id).detector_folder()), trained.home)
+    for path in Path(session.source.name).rglob("*.png"):
+        os.utime(path, (session.written - 10, session.written - 10))
     moved = tmp_path / "moved.parquet"
     session.output.rename(moved)
     with pytest.raises(UsageError, match="which pictures"):

@@ -113,6 +113,12 @@ def test_images_that_the_detector_was_made_with_do_not_count(trained: Trained, t
         anomaly_ae.calibrate(trained.run.record.id, marks=file.path, home=trained.home)
 
 
+def test_what_set_the_threshold_is_not_measured_with(trained: Trained, marks: Path) -> None:
+    child = anomaly_ae.calibrate(trained.run.record.id, marks=marks, home=trained.home)
+    with pytest.raises(DataError, match=r"was made with all .* those marked good"):
+        anomaly_ae.evaluate(child.run_id, marks=marks, home=trained.home, figures=False)
+
+
 def test_bad_marks_alone_are_measured_by_the_calibration_there_is(
     trained: Trained, folder: Path, marks: Path
 ) -> None:
@@ -128,7 +134,7 @@ def test_marks_on_the_command_line(cli: Cli, trained: Trained, marks: Path, fold
     place = ("--mlruns", str(trained.home.root))
     result = cli("calibrate", trained.run.record.id, "--marks", str(marks), *place, "--json").json()
     assert result["marks"]["good"] > 20
-    measured = cli("evaluate", result["run_id"], "--marks", str(marks), *place, "--no-figures", "--json").json()
+    measured = cli("evaluate", trained.run.record.id, "--marks", str(marks), *place, "--no-figures", "--json").json()
     assert measured["marks"] == result["marks"]
     for command in ("calibrate", "evaluate"):
         both = cli(command, trained.run.record.id, "--marks", str(marks), "--dataset", str(folder), *place)

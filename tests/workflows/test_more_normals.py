@@ -147,13 +147,38 @@ def test_an_interrupted_one_goes_on_with_the_same_images(
         stopped = cli(*start, "--no-tracking", *place)
         assert stopped.code == 130
     unfinished = own_home.latest_unfinished()
+    kept = unfinished.path / "marks.jsonl"
     lines = marks.read_text().splitlines(keepends=True)
-    marks.write_text("".join(lines[1:]))
+    marks.write_text("".join(lines[5:]))  # others may go on marking: it has its own copy
+    kept.write_text("".join(lines[1:]))
     changed = cli("train", "--resume", unfinished.record.id, *place)
     assert changed.code == 1
     assert "are not those of this training any more" in changed.err
-    marks.write_text("".join(lines))
+    kept.write_text("".join(lines))
     assert cli("train", "--resume", unfinished.record.id, *place, "--no-figures", "--json").json()["epochs"] == 2
+
+
+def test_few_marked_images_set_the_threshold_with_the_others_and_that_is_said(
+    trained: Trained, own_home: RunStore, marks: Path, cli: Cli
+) -> None:
+    marks.write_text("".join(marks.read_text().splitlines(keepends=True)[:20]))
+    start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "1", "--no-figures")
+    ended = cli(*start, "--no-tracking", "--mlruns", str(own_home.root), "--json")
+    assert ended.json()["calibration_images"] == 108 + 10
+    assert "10 images marked normal are too few to hold the rate 0.05 by themselves" in ended.err
+    assert "marks: 20 good, 0 bad" in ended.err
+
+
+def test_neither_a_calibration_nor_a_run_made_with_marks_is_gone_on_from(
+    trained: Trained, own_home: RunStore, marks: Path
+) -> None:
+    run = trained.run.record.id
+    first = anomaly_ae.train_from(run, marks, [{"epochs": 1}], home=own_home, tracking=False, figures=False)
+    with pytest.raises(UsageError, match=f"was itself made with marks; go on from run {run}"):
+        anomaly_ae.train_from(first.run_id, marks, home=own_home)
+    child = anomaly_ae.calibrate(run, target_fpr=0.2, home=own_home, tracking=False)
+    with pytest.raises(UsageError, match="is a calibration"):
+        anomaly_ae.train_from(child.run_id, marks, home=own_home)
 
 
 @pytest.mark.parametrize(

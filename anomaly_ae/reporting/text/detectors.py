@@ -52,7 +52,7 @@ def calibrated(result: CalibrateResult) -> str:
     rows = [
         ("run", result.run_id),
         ("calibrated on", f"{counted(result.images, 'normal image')}: {result.calibrated_on}{bad}"),
-        *_marks(result.marks),
+        *marks_words(result.marks),
         ("threshold", f"{result.threshold:.4f} for {rate}; before {result.threshold_before:.4f}"),
         ("rates possible", " · ".join(rates)),
         *(("warning", text) for text in result.differences),
@@ -77,7 +77,7 @@ def _anomalies(anomalies: KnownAnomalies) -> list[NamedText]:
     return [("anomalies", share), ("best F1", f"{best}, without a guarantee: {rates}")]
 
 
-def _marks(marks: MarksUsed | None) -> list[NamedText]:
+def marks_words(marks: MarksUsed | None) -> list[NamedText]:
     """How many there are, which do not count, and which contradict the folders."""
     if marks is None:
         return []
@@ -97,7 +97,7 @@ def evaluated(result: Evaluation) -> str:
     mse, drift = result.reconstruction_mse, result.drift
     rate = f"a false-alarm rate of {result.target_fpr:g} ({result.calibration})"
     rows = [
-        *_marks(result.marks),
+        *marks_words(result.marks),
         *_ranking(result),
         ("", ""),
         ("reconstruction MSE", None if mse is None else f"{mse:.5f}   of the normal test images, in [0, 1]"),
