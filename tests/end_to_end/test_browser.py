@@ -98,7 +98,7 @@ def test_the_page_of_the_model_has_alias_evaluation_and_schema(
     expect(page.get_by_text("champion")).to_be_visible()
     expect(page.get_by_text(f"{trained.evaluation.auroc:.6g}", exact=True)).to_be_visible()
     expect(page.get_by_text("Inputs (1)")).to_be_visible()
-    expect(page.get_by_text("Outputs (5)")).to_be_visible()
+    expect(page.get_by_text("Outputs (6)")).to_be_visible()
 
 
 def test_the_pages_are_read_in_the_dark_too(run_page: str, page: Any) -> None:
