@@ -10,6 +10,7 @@ const $ = id => document.getElementById(id);
 const digits = value => value === null ? "–" : Number(value.toPrecision(4)).toString();
 const percent = value => `${(100 * value).toFixed(1)} %`;
 const count = value => value.toLocaleString("en");
+const counted = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 const make = (tag, name, text = "") => Object.assign(document.createElement(tag), { className: name, textContent: text });
 
 let about, at, threshold, total = 0, generation = 0, items = new Map(), cards = new Map(), asked = new Map();
@@ -76,11 +77,12 @@ function showThreshold() {
   const { held, marks } = at;
   if (document.activeElement !== $("number")) $("number").value = digits(at.threshold);
   if (document.activeElement !== $("slider")) $("slider").value = 10000 * along(at.threshold);
-  $("counts").textContent = `${count(at.anomalous)} of ${count(at.anomalous + at.normal)} images`;
+  $("counts").textContent = `${count(at.anomalous)} of ${counted(at.anomalous + at.normal, "image")}`;
   $("held").textContent = `${digits(held.rate)} of new normal images (${held.guarantee}; at most `
     + `${digits(held.at_most)} ${held.by})`;
   $("detected").textContent = share(at.detected, "detected");
-  const lost = marks.lost ? `; ${count(marks.lost)} marks lost, for their files have changed` : "";
+  const changed = marks.lost === 1 ? "its file has" : "their files have";
+  const lost = marks.lost ? `; ${counted(marks.lost, "mark")} lost, for ${changed} changed` : "";
   $("alarms").textContent = share(at.false_alarms, "false alarms") + lost;
   const place = 100 * along(at.threshold), edge = $("histogram").querySelector(".edge");
   edge.setAttribute("x1", place); edge.setAttribute("x2", place);
@@ -107,7 +109,7 @@ function drawHistogram() {
   element("path", { d: `M0 40${steps}V40`, class: "calibration" });
   element("line", { y1: 0, y2: 40, class: "edge" });
   const scale = about.axis.logarithmic ? "logarithmic" : "straight";
-  $("axis").textContent = `(${count(about.calibration_images)} images) · scores from ${digits(about.axis.low)} to `
+  $("axis").textContent = `(${counted(about.calibration_images, "image")}) · scores from ${digits(about.axis.low)} to `
     + `${digits(about.axis.high)}, ${scale}; heights are square roots of shares`;
 }
 
@@ -150,7 +152,7 @@ function layOut() {
   const across = columns(), first = Math.max(0, firstVisible() - across);
   const last = Math.min(total, first + across * (Math.ceil(innerHeight / CARD.height) + 3));
   $("wall").style.height = `${Math.ceil(total / across) * CARD.height}px`;
-  $("total").textContent = total === 1 ? "1 image" : `${count(total)} images`;
+  $("total").textContent = counted(total, "image");
   for (const [position, card] of cards) {
     if (position < first || position >= last) { card.remove(); cards.delete(position); }
   }

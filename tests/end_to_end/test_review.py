@@ -6,6 +6,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,16 @@ def scored(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "scores.parquet"
 
 
+@pytest.fixture
+def few(trained: Trained, tmp_path: Path) -> Path:
+    """Three digits, whose files a test may change."""
+    (tmp_path / "in").mkdir()
+    for i, image in enumerate(load_dataset("digits").files["train"].images[:3, 0].numpy()):
+        Image.fromarray(image).save(tmp_path / "in" / f"{i}.png")
+    anomaly_ae.score(tmp_path / "in", trained.run.record.id, tmp_path / "scores.parquet", home=trained.home)
+    return tmp_path / "scores.parquet"
+
+
 @pytest.fixture(scope="module")
 def browser(browser_path: str) -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
@@ -71,12 +82,18 @@ class Served:
         self.address = said.split(" is at ")[1].split()[0]
 
 
-@pytest.fixture
-def served(trained: Trained, scored: Path) -> Iterator[Served]:
+@contextmanager
+def serving(trained: Trained, scored: Path) -> Iterator[Served]:
     server = Served(trained, scored)
     yield server
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(timeout=20) == 0
+
+
+@pytest.fixture
+def served(trained: Trained, scored: Path) -> Iterator[Served]:
+    with serving(trained, scored) as server:
+        yield server
 
 
 def opened(page: Any, address: str) -> None:
@@ -151,6 +168,20 @@ def test_thirty_marks_survive_a_kill_and_two_pages_agree(
     finally:
         again.process.send_signal(signal.SIGINT)
         assert again.process.wait(timeout=20) == 0
+
+
+def test_marks_on_files_that_change_are_lost_one_after_the_other(trained: Trained, few: Path, page: Any) -> None:
+    with serving(trained, few) as server:
+        opened(page, server.address)
+        page.locator(".card").first.click()
+        for _ in range(3):
+            page.keyboard.press("g")
+        until(page, lambda: page.evaluate("at.marks.good") == 3)
+        said = ("1 mark lost, for its file has changed", "2 marks lost, for their files have changed")
+        for i, words in enumerate(said):
+            with (few.parent / "in" / f"{i}.png").open("ab") as file:
+                file.write(b" ")
+            until(page, lambda words=words: text(page, "alarms").endswith(words))
 
 
 def test_one_image_large_with_its_map_and_the_nearest_training_images(served: Served, page: Any) -> None:
