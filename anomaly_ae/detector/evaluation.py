@@ -115,6 +115,7 @@ class MarksUsed:
     changed:        marks on files that are no longer what was marked; damaged: lines of the file that are none
     unmarked:       images beside them that have no mark
     contradictions: marks against the names of the folders, the first of them as `examples`, in words
+    copies:         marks that count for nothing, for copies of one image are marked good and bad; likewise
     """
 
     file: str
@@ -126,6 +127,8 @@ class MarksUsed:
     unmarked: int
     contradictions: int
     examples: list[str]
+    copies: int
+    copies_examples: list[str]
 
 
 @dataclass(frozen=True)

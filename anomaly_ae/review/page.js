@@ -3,9 +3,10 @@
 const CARD = { width: 172, height: 208 }, CHUNK = 100, POLL = 2000, RESTS = 200, SMALL = 64;
 const KINDS = {
   all: "all", anomalous: "anomalous", normal: "normal", unmarked: "not marked", marked: "marked", good: "marked good",
-  bad: "marked bad", undecided: "undecided", lost: "changed since they were marked", errors: "without a score",
+  bad: "marked bad", undecided: "undecided", lost: "changed since they were marked",
+  contradicting: "copies marked good and bad", errors: "without a score",
 };
-const BY_MARK = new Set(["unmarked", "marked", "good", "bad", "undecided", "lost"]);
+const BY_MARK = new Set(["unmarked", "marked", "good", "bad", "undecided", "lost", "contradicting"]);
 const $ = id => document.getElementById(id);
 const digits = value => value === null ? "–" : Number(value.toPrecision(4)).toString();
 const percent = value => `${(100 * value).toFixed(1)} %`;
@@ -83,7 +84,8 @@ function showThreshold() {
   $("detected").textContent = share(at.detected, "detected");
   const changed = marks.lost === 1 ? "its file has" : "their files have";
   const lost = marks.lost ? `; ${counted(marks.lost, "mark")} lost, for ${changed} changed` : "";
-  $("alarms").textContent = share(at.false_alarms, "false alarms") + lost;
+  const copies = marks.contradicting ? `; ${count(marks.contradicting)} left out, for copies of one image are marked good and bad` : "";
+  $("alarms").textContent = share(at.false_alarms, "false alarms") + lost + copies;
   const place = 100 * along(at.threshold), edge = $("histogram").querySelector(".edge");
   edge.setAttribute("x1", place); edge.setAttribute("x2", place);
   for (const bar of $("histogram").querySelectorAll(".bar")) bar.classList.toggle("above", bar.dataset.middle > place);

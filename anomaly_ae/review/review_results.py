@@ -25,7 +25,9 @@ class SortedBy(StrEnum):
 
 
 class Shown(StrEnum):
-    """Which files are listed; lost are those whose mark is, since they have changed."""
+    """Which files are listed; lost are those whose mark is, since they have changed; contradicting are copies of one
+    image that are marked good and bad.
+    """
 
     ALL = "all"
     ANOMALOUS = "anomalous"
@@ -36,6 +38,7 @@ class Shown(StrEnum):
     BAD = "bad"
     UNDECIDED = "undecided"
     LOST = "lost"
+    CONTRADICTING = "contradicting"
     ERRORS = "errors"
 
 
@@ -85,7 +88,8 @@ class AtThreshold:
     files marked bad those that are detected, and of those marked good the false alarms.
 
     threshold: the float32 at or below what was asked
-    marks:     how often each mark was given, lost ones among them as `lost`; version: changes whenever one does
+    marks:     how often each mark was given, those that count for nothing as `lost` and as `contradicting`
+    version:   changes whenever a mark does
     """
 
     threshold: float

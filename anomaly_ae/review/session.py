@@ -37,7 +37,7 @@ from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.ledger import ScoredBy
-from anomaly_ae.scoring.marks import BAD, GOOD, NONE, Mark, MarkFile, stat_of
+from anomaly_ae.scoring.marks import BAD, GOOD, NONE, Mark, MarkFile, contradicting, stat_of
 from anomaly_ae.scoring.rows import Bools, Positions
 from anomaly_ae.scoring.scored_rows import ScoredRows
 from anomaly_ae.workflows import calibrate
@@ -150,11 +150,12 @@ class Session:
         edge = float32_below(threshold)
         anomalous = int((self.rows.scores[self.scored] > edge).sum())
         marks, scores = self._valid(), self.rows.scores.astype(np.float64)
+        against = contradicting(marks.values())
+        counting = {i: mark.mark for i, mark in marks.items() if mark not in against and self.scored[i]}
         good, bad = (
-            np.array([scores[i] for i, mark in marks.items() if mark == kind and self.scored[i]], np.float64)
-            for kind in (GOOD, BAD)
+            np.array([scores[i] for i, mark in counting.items() if mark == kind], np.float64) for kind in (GOOD, BAD)
         )
-        lost = len(list(self._ours())) - len(marks)
+        left_out = {"lost": len(list(self._ours())) - len(marks), "contradicting": len(against)}
         return AtThreshold(
             threshold=edge,
             anomalous=anomalous,
@@ -162,7 +163,7 @@ class Session:
             held=self.detector.calibration.held_at(edge),
             detected=MarkedShare.of(bad, edge),
             false_alarms=MarkedShare.of(good, edge),
-            marks=dict(Counter(marks.values())) | {Shown.LOST.value: lost},
+            marks=dict(Counter(mark.mark for mark in marks.values())) | left_out,
             version=self.version,
         )
 
@@ -215,9 +216,9 @@ class Session:
             if mark.source == self.source.identity and (position := self.positions.get(mark.file)) is not None:
                 yield position, mark
 
-    def _valid(self) -> dict[int, str]:
+    def _valid(self) -> dict[int, Mark]:
         """Those on files that are still what was marked, and scored, by position."""
-        return {i: mark.mark for i, mark in self._ours() if self._holds(mark) and not self._has_changed(mark.file)}
+        return {i: mark for i, mark in self._ours() if self._holds(mark) and not self._has_changed(mark.file)}
 
     def _holds(self, mark: Mark) -> bool:
         """Whether a mark counts, found out anew only where the file has been touched since this was last asked; where
@@ -279,8 +280,12 @@ class Session:
         if query.filter == Shown.LOST:
             marked[[i for i, _ in self._ours() if i not in valid]] = True
             return marked
+        if query.filter == Shown.CONTRADICTING:
+            against = contradicting(valid.values())
+            marked[[i for i, mark in valid.items() if mark in against]] = True
+            return marked
         one = query.filter not in (Shown.MARKED, Shown.UNMARKED)
-        marked[[i for i, mark in valid.items() if not one or mark == query.filter]] = True
+        marked[[i for i, mark in valid.items() if not one or mark.mark == query.filter]] = True
         return ~marked if query.filter == Shown.UNMARKED else marked
 
     def _histogram(self, scores: npt.NDArray[np.float32]) -> list[float]:

@@ -3,7 +3,7 @@
 import getpass
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -166,6 +166,12 @@ def read_marks(path: Path) -> MarkFile:
             f"{path} holds no marks; those of a scored output are in a file that ends in {MARKS_ENDING}"
         )
     return marks
+
+
+def contradicting(marks: Collection[Mark]) -> set[Mark]:
+    """Those on copies of one image, to the byte, which is marked good here and bad there: nobody knows what it is."""
+    good, bad = ({mark.sha256 for mark in marks if mark.mark == kind} for kind in (GOOD, BAD))
+    return {mark for mark in marks if mark.mark in (GOOD, BAD) and mark.sha256 in good & bad}
 
 
 def digest(source: Source, path: bytes) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from anomaly_ae.escaping import printable
 from anomaly_ae.images.folder_words import Sense, sense, split_path
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.sources import NOT_KNOWN, Listing, Source, open_source
+from anomaly_ae.reporting.text.detectors import marks_words
 from anomaly_ae.scoring.encode import score_images
-from anomaly_ae.scoring.marks import BAD, GOOD, UNDECIDED, Mark, MarkFile, read_marks
+from anomaly_ae.scoring.marks import BAD, GOOD, UNDECIDED, Mark, MarkFile, contradicting, read_marks
 from anomaly_ae.storage.atomic import expand
 
 MOST_TOLD = 5  # contradictions, by name
@@ -44,9 +45,10 @@ class Marked:
 
 
 class MarkedImages:
-    """What is in a file of marks, as a detector sees it; files that have changed since are left out.
+    """What is in a file of marks, as a detector sees it; files that have changed since are left out, and so are those
+    that are marked good while copies of them are marked bad.
 
-    Raises `DataMissing` where there are no marks, or none that still holds.
+    Raises `DataMissing` where there are no marks, or none that still holds and says good or bad.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -56,15 +58,20 @@ class MarkedImages:
             self._sources = {name: open_source(name) for name in file.places()}
         except DataMissing as error:
             raise DataMissing(f"{error}; marks in {path} are on what was there") from error
-        self._holding = [mark for mark in file if mark.holds(self._sources[mark.place])]
-        if not self._holding:
+        holding = [mark for mark in file if mark.holds(self._sources[mark.place])]
+        if not holding:
             raise DataMissing(f"none of the marks in {path} holds, for their files have changed; mark them again")
-        self.used = _used(file, self._holding, self._sources.values())
+        against = contradicting(holding)
+        self._counting = [mark for mark in holding if mark not in against]
+        self.used = _used(file, self._counting, against, self._sources.values())
+        if not (self.used.good or self.used.bad):
+            found = "; ".join(f"{name}: {text}" for name, text in marks_words(self.used))
+            raise DataMissing(f"{path} says of no image that it is good or bad ({found}); mark some")
 
     def of(self, detector: Detector, mark: str) -> Marked:
         """The images with a mark that the detector has not been made with, each once."""
         by_source = defaultdict[str, list[Mark]](list)
-        for each in self._holding:
+        for each in self._counting:
             if each.mark == mark:
                 by_source[each.place].append(each)
         found = [_scored(detector, name, marks) for name, marks in by_source.items()]
@@ -102,21 +109,27 @@ def _scored(detector: Detector, source: str, marks: Sequence[Mark]) -> Marked:
     return Marked(scored.images, scored.scores, scored.names, len(scored.errors))
 
 
-def _used(file: MarkFile, holding: Sequence[Mark], sources: Iterable[Source]) -> MarksUsed:
+def _used(file: MarkFile, counting: Sequence[Mark], copies: Collection[Mark], sources: Iterable[Source]) -> MarksUsed:
     """What is to be said of the marks, before any image is read."""
     marked = {(mark.source, mark.file) for mark in file}
-    kinds, against = Counter(mark.mark for mark in holding), [mark for mark in holding if _contradicts(mark)]
+    kinds, against = Counter(mark.mark for mark in counting), [mark for mark in counting if _contradicts(mark)]
     return MarksUsed(
         file=str(file.path),
         good=kinds[GOOD],
         bad=kinds[BAD],
         undecided=kinds[UNDECIDED],
-        changed=len(marked) - len(holding),
+        changed=len(marked) - len(counting) - len(copies),
         damaged=file.damaged,
         unmarked=sum((each.identity, path) not in marked for each in sources for path in each.pictures().paths),
         contradictions=len(against),
-        examples=[f"{printable(mark.path)} is marked {mark.mark}" for mark in against[:MOST_TOLD]],
+        examples=_first_of(against),
+        copies=len(copies),
+        copies_examples=_first_of(sorted(copies, key=lambda mark: (mark.sha256, mark.path))),
     )
+
+
+def _first_of(marks: Sequence[Mark]) -> list[str]:
+    return [f"{printable(mark.path)} is marked {mark.mark}" for mark in marks[:MOST_TOLD]]
 
 
 def _contradicts(mark: Mark) -> bool:

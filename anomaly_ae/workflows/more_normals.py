@@ -79,11 +79,11 @@ class MoreNormals:
         run = find_run(home, str(config.from_run))
         detector = Detector.load(run.detector_folder(), "cpu")
         marks = MarkedImages(str(config.add_marks))
+        for name, text in marks_words(marks.used):
+            logger.info(f"{name}: {text}")
         if not marks.used.good:
             raise DataMissing(f"no image in {config.add_marks} is marked good, and there is nothing to learn from")
         good = marks.of(detector, GOOD)
-        for name, text in marks_words(marks.used):
-            logger.info(f"{name}: {text}")
         if good.left_out or good.unreadable:
             logger.info(f"of these left out: {good.left_out:,} known or there twice, {good.unreadable:,} unreadable")
         label = detector.normal_indices[0]

@@ -159,7 +159,7 @@ def test_thirty_marks_survive_a_kill_and_two_pages_agree(
     again = Served(trained, scored)
     try:
         opened(page, again.address)
-        assert page.evaluate("at.marks") == {"bad": 11, "good": 10, "undecided": 9, "lost": 0}
+        assert page.evaluate("at.marks") == {"bad": 11, "good": 10, "undecided": 9, "lost": 0, "contradicting": 0}
         page.locator("#kind").select_option("marked")
         until(page, lambda: text(page, "total") == "30 images")
         assert "11" in text(page, "detected")

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,41 @@ def test_marks_that_do_not_hold_are_left_out_and_counted(trained: Trained, folde
         path.write_bytes(b"other")
     with pytest.raises(DataMissing, match="none of the marks"):
         anomaly_ae.calibrate(trained.run.record.id, marks=marks, home=trained.home)
+
+
+def test_copies_marked_good_and_bad_count_for_nothing_and_are_listed(
+    trained: Trained, folder: Path, marks: Path
+) -> None:
+    run = trained.run.record.id
+    before = anomaly_ae.calibrate(run, marks=marks, home=trained.home)
+    one, other, third = sorted((folder / "good").glob("*_[012].png"))[:3]
+    file, source = MarkFile(marks), open_source(folder)
+    for name, original, mark in (("x", one, "bad"), ("y", other, "good"), ("z", third, "undecided")):
+        shutil.copyfile(original, folder / f"{name}.png")
+        file.append(Mark.of(source, f"{name}.png".encode(), mark))
+    after = anomaly_ae.calibrate(run, marks=marks, home=trained.home)
+    assert before.marks is not None
+    assert before.marks.copies == 0
+    assert after.marks is not None
+    assert after.images == before.images - 1
+    assert (after.marks.good, after.marks.bad) == (before.marks.good, before.marks.bad)  # one less, y is one more
+    assert (after.marks.copies, after.marks.changed, after.marks.undecided) == (2, 0, 1)
+    assert after.marks.copies_examples == [f"good/{one.name} is marked good", "x.png is marked bad"]
+    assert f"of copies of one image: good/{one.name} is marked good; x.png is marked bad" in str(after)
+    measured = anomaly_ae.evaluate(run, marks=marks, home=trained.home, figures=False)
+    assert measured.images == 149  # without `one`, and with `other` once
+    assert measured.marks == after.marks
+
+
+def test_marks_that_say_neither_good_nor_bad_are_an_error(trained: Trained, folder: Path, marks: Path) -> None:
+    lines = [json.loads(line) for line in marks.read_text().splitlines()[:3]]
+    same = {"sha256": lines[0]["sha256"]}
+    (folder / lines[1]["path"]).write_bytes((folder / lines[0]["path"]).read_bytes())
+    chosen = (lines[0] | {"mark": "good"}, lines[1] | {"mark": "bad"} | same, lines[2] | {"mark": "undecided"})
+    marks.write_text("".join(json.dumps(line) + "\n" for line in chosen))
+    for command in (anomaly_ae.calibrate, anomaly_ae.evaluate):
+        with pytest.raises(DataMissing, match=r"says of no image .*1 undecided; 2 left out, for copies"):
+            command(trained.run.record.id, marks=marks, home=trained.home)
 
 
 def test_images_that_the_detector_was_made_with_do_not_count(trained: Trained, tmp_path: Path) -> None:

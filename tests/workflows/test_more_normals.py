@@ -169,6 +169,19 @@ def test_few_marked_images_set_the_threshold_with_the_others_and_that_is_said(
     assert "marks: 20 good, 0 bad" in ended.err
 
 
+def test_copies_marked_good_and_bad_are_not_learned_from_and_are_listed(
+    trained: Trained, own_home: RunStore, marks: Path, cli: Cli
+) -> None:
+    folder = marks.parent / "in"
+    shutil.copyfile(folder / "000.png", folder / "copy.png")
+    MarkFile(marks).append(Mark.of(open_source(folder), b"copy.png", "bad"))
+    start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "1", "--no-figures")
+    ended = cli(*start, "--no-tracking", "--mlruns", str(own_home.root), "--json")
+    assert own_home.find_run(ended.json()["run_id"]).split["marked"]["images"] == 99
+    assert "marks: 99 good, 1 bad; 2 left out, for copies of one image are marked good and bad" in ended.err
+    assert "of copies of one image: 000.png is marked good; copy.png is marked bad" in ended.err
+
+
 def test_neither_a_calibration_nor_a_run_made_with_marks_is_gone_on_from(
     trained: Trained, own_home: RunStore, marks: Path
 ) -> None:

@@ -78,18 +78,25 @@ def _anomalies(anomalies: KnownAnomalies) -> list[NamedText]:
 
 
 def marks_words(marks: MarksUsed | None) -> list[NamedText]:
-    """How many there are, which do not count, and which contradict the folders."""
+    """How many there are, which do not count, and which contradict the folders or each other."""
     if marks is None:
         return []
     rest = [f"{marks.undecided:,} undecided"] if marks.undecided else []
     rest += [f"{marks.changed:,} left out, for their files have changed"] if marks.changed else []
+    rest += [f"{marks.copies:,} left out, for copies of one image are marked good and bad"] if marks.copies else []
     rest += [f"{counted(marks.damaged, 'line')} of the file left out, damaged"] if marks.damaged else []
     rows: list[NamedText] = [("marks", "; ".join([f"{marks.good:,} good, {marks.bad:,} bad", *rest]))]
     if marks.contradictions:
-        more = marks.contradictions - len(marks.examples)
-        those = "; ".join(marks.examples) + (f"; and {more:,} more" if more else "")
+        those = _first_of(marks.contradictions, marks.examples)
         rows.append(("contradictions", f"to the names of their folders: {those}"))
+    if marks.copies:
+        rows.append(("contradictions", f"of copies of one image: {_first_of(marks.copies, marks.copies_examples)}"))
     return rows
+
+
+def _first_of(count: int, examples: list[str]) -> str:
+    more = count - len(examples)
+    return "; ".join(examples) + (f"; and {more:,} more" if more else "")
 
 
 @as_text.register
