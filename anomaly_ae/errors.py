@@ -74,7 +74,7 @@ class DataDamaged(DataError):
 
 
 class DataChanged(DataError):
-    """The data no longer match the record of what a detector was trained on."""
+    """The data no longer match the record of what a detector was trained on, or what a person was shown."""
 
 
 class TrainingError(AnomalyAEError):

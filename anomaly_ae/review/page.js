@@ -15,7 +15,7 @@ const counted = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s
 const make = (tag, name, text = "") => Object.assign(document.createElement(tag), { className: name, textContent: text });
 
 let about, at, threshold, total = 0, generation = 0, items = new Map(), cards = new Map(), asked = new Map();
-let focused = 0, opened = null, undone = [];
+let focused = 0, opened = null, undone = [], refused = false;
 
 async function ask(path, body) {
   const options = body && { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
@@ -23,25 +23,29 @@ async function ask(path, body) {
   try { answer = await fetch(path, options); }
   catch { return trouble("the server does not answer; was it stopped? Marks that the page shows are kept."); }
   const content = await answer.json();
-  if (!answer.ok) return trouble(content.error || `the server refused (${answer.status})`);
-  $("trouble").hidden = true;
+  if (!answer.ok) {
+    refused ||= Boolean(body);
+    return trouble(content.error || `the server refused (${answer.status})`);
+  }
+  if (body || !refused) { refused = false; $("trouble").hidePopover(); }  // what was refused is told until the next is not
   return content;
 }
 class Told extends Error {}  // what the page has told already
 function trouble(text) {
   $("trouble").textContent = text;
-  $("trouble").hidden = false;
+  $("trouble").hidePopover();
+  $("trouble").showPopover();  // over an image that is open, too
   throw new Told(text);
 }
 addEventListener("unhandledrejection", event => { if (event.reason instanceof Told) event.preventDefault(); });
 /* Runs a task again when it was asked for while it ran, and no more often: the newest state is what counts. */
 function latest(task) {
-  let running = false, again = false;
-  return async () => {
+  let running = null, again = false;
+  const run = async () => { try { while (again) { again = false; await task(); } } finally { running = null; } };
+  return () => {
     again = true;
-    if (running) return;
-    running = true;
-    try { while (again) { again = false; await task(); } } finally { running = false; }
+    running ??= run();
+    return running;
   };
 }
 
@@ -130,7 +134,10 @@ async function takeChunk(chunk, mine) {
 }
 function take(chunk, answer) {
   total = answer.total;
-  answer.items.forEach((item, i) => items.set(chunk * CHUNK + i, item));
+  answer.items.forEach((item, i) => {
+    items.set(chunk * CHUNK + i, item);
+    if (opened !== null && item.index === showing.index) show(item);
+  });
   layOut();
 }
 /* What is there stays until the answer is, so that nothing flickers and every key finds its image. */
@@ -178,9 +185,11 @@ function blankCard(position) {
   card.onfocus = () => { focused = position; };
   return card;
 }
+/* A file that has changed has another address, so that what is marked is what is seen. */
+const address = (kind, item) => `${kind}/${item.index}?${item.state}`;
 function fillCard(card, item) {
-  const picture = card.firstChild, address = `thumbnail/${item.index}`;
-  if (picture.getAttribute("src") !== address) picture.src = address;
+  const picture = card.firstChild, source = address("thumbnail", item);
+  if (picture.getAttribute("src") !== source) picture.src = source;
   card.title = item.error ? `${item.path}: ${item.error}` : item.path;
   card.querySelector(".name").textContent = item.path;
   card.querySelector(".score").textContent = item.error ? "no score" : digits(item.score);
@@ -202,26 +211,31 @@ async function open(position) {
   if (!item) return;
   opened = focused = position;
   if (!$("large").open) $("large").showModal();
-  const same = $("picture").dataset.index === String(item.index);
+  show(item);
+}
+/* What is shown is what a key marks, wherever the list has it by now. */
+function show(item) {
+  const same = isShowing(item);
+  showing = item;
   showItem(item);
   if (same) return;
-  $("picture").dataset.index = item.index;
   $("unreadable").hidden = true;
   $("regions").replaceChildren();
   $("picture").regions = item.regions;
   for (const id of ["picture", "heat", "rebuilt"]) $(id).removeAttribute("src");
   $("neighbors").replaceChildren();
   $("why").textContent = "";
-  $("picture").src = `picture/${item.index}`;
+  $("picture").src = address("picture", item);
   clearTimeout(staying);
-  staying = setTimeout(() => showWhatItMakes(item.index), RESTS);  // not for images that one only passes
+  staying = setTimeout(() => showWhatItMakes(item), RESTS);  // not for images that one only passes
 }
-let staying;
-function showWhatItMakes(index) {
+let staying, showing = { index: -1 };
+const isShowing = item => item.index === showing.index && item.state === showing.state;
+function showWhatItMakes(item) {
   $("heat").hidden = !about.has_maps;
-  if (about.has_maps) $("heat").src = `heat/${index}`;
-  $("rebuilt").src = `rebuilt/${index}`;
-  showNeighbors(index);
+  if (about.has_maps) $("heat").src = address("heat", item);
+  $("rebuilt").src = address("rebuilt", item);
+  showNeighbors(item);
 }
 function showItem(item) {
   $("name").textContent = item.path;
@@ -242,15 +256,15 @@ function drawRegions() {
     draw(svg, "rect", { x: x * width, y: y * height, width: w * width, height: h * height });
   }
 }
-async function showNeighbors(index) {
+async function showNeighbors(item) {
   $("why").textContent = "looking for them …";
   let found;
   try {
-    const answer = await fetch(`neighbors/${index}`);
+    const answer = await fetch(address("neighbors", item));
     found = await answer.json();
     if (!answer.ok) throw new Error(found.error);
-  } catch (error) { found = []; if ($("picture").dataset.index === String(index)) $("why").textContent = error.message; }
-  if ($("picture").dataset.index !== String(index)) return;
+  } catch (error) { found = []; if (isShowing(item)) $("why").textContent = error.message; }
+  if (!isShowing(item)) return;
   if (found.length) $("why").textContent = "by distance of their latents";
   $("neighbors").replaceChildren(...found.map(each => {
     const figure = make("figure"), picture = make("img");
@@ -264,21 +278,31 @@ async function showNeighbors(index) {
 }
 
 /* ---- marks: one after the other, however fast the keys ---- */
-let turn = Promise.resolve();
-const inTurn = task => { turn = turn.then(task, task); };
+let turn = Promise.resolve(), refusals = 0;
+function inTurn(task) {
+  const before = refusals, run = () => before === refusals && task();  // what follows a refused key was meant for others
+  turn = turn.then(run, run);
+}
 async function setMark(mark) {
-  const position = opened ?? focused, item = await itemAt(position);
+  const position = opened ?? focused, item = opened === null ? await itemAt(position) : showing;
   if (!item || item.mark === mark && !item.lost) return step(position, item);
   await post(item, mark);
-  undone.push([item.index, item.lost ? "none" : item.mark, position]);
+  undone.push([item, item.lost ? "none" : item.mark, position]);
   await step(position, item);
 }
 async function post(item, mark) {
-  const changed = await ask("mark", { index: item.index, mark });
+  const changed = await ask("mark", { index: item.index, mark, seen: item.state }).catch(lookAgain);
   for (const [position, each] of items) if (each.index === item.index) items.set(position, changed);
   at = await ask(`at?threshold=${threshold}`);
   showThreshold();
   if (BY_MARK.has($("kind").value)) await reload(); else layOut();
+}
+/* Shows what is there by now, in place of what was seen and could not be marked. */
+async function lookAgain(error) {
+  refusals += 1;
+  await reload();
+  if (opened !== null) await itemAt(opened);
+  throw error;
 }
 /* Goes on to the next image; where the list has lost the marked one, that has its place already. */
 async function step(position, item) {
@@ -290,8 +314,8 @@ async function step(position, item) {
 async function undo() {
   const last = undone.pop();
   if (!last) return;
-  const [index, mark, position] = last;
-  await post({ index }, mark);
+  const [item, mark, position] = last;
+  await post(item, mark);
   if (opened !== null) await open(Math.min(position, total - 1));
 }
 

@@ -24,7 +24,7 @@ from anomaly_ae.images.sources import NOT_KNOWN, shown
 from anomaly_ae.reporting.figures.saving import as_pixels
 from anomaly_ae.review.session import Session
 from anomaly_ae.scorers.scorer import sample
-from anomaly_ae.scoring.marks import stat_of
+from anomaly_ae.scoring.marks import state_of
 from anomaly_ae.workflows.find_model import find_model
 
 THUMBNAIL_SIDE, PICTURE_SIDE = 192, 1_280  # pixels at the most
@@ -80,8 +80,7 @@ class Pictures:
 
     def thumbnail(self, index: int) -> bytes:
         """A small picture of a file, WebP. Raises `DataDamaged` when it cannot be decoded."""
-        about = stat_of(self.session.source, self.session.path(index))
-        key = index, about and (about.st_ino, about.st_ctime_ns, about.st_size)
+        key = index, state_of(self.session.source, self.session.path(index))
         with self._keeping:
             if key in self._kept:
                 self._kept.move_to_end(key)

@@ -45,7 +45,7 @@ class Shown(StrEnum):
 @dataclass(frozen=True)
 class Item:
     """A file as the page lists it. mark: one of `MARKS`; lost: whether the file is no longer what was marked;
-    changed: whether it is no longer what was scored;
+    changed: whether it is no longer what was scored; state: of the file as it is now, see `state_of`;
     regions: the anomalous ones, none where the rows were written before there were any.
     """
 
@@ -56,6 +56,7 @@ class Item:
     mark: str
     lost: bool
     changed: bool
+    state: str
     error: str | None
     regions: list[Region]
 

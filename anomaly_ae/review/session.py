@@ -17,7 +17,7 @@ import torch
 from anomaly_ae.calibration.conformal import float32_below
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.regions import read_regions
-from anomaly_ae.errors import DataMissing, UsageError
+from anomaly_ae.errors import DataChanged, DataMissing, UsageError
 from anomaly_ae.escaping import printable
 from anomaly_ae.images.sources import NOT_KNOWN, Source, open_source, shown
 from anomaly_ae.review.review_results import (
@@ -37,7 +37,7 @@ from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.ledger import ScoredBy
-from anomaly_ae.scoring.marks import BAD, GOOD, NONE, Mark, MarkFile, contradicting, stat_of
+from anomaly_ae.scoring.marks import BAD, GOOD, NONE, Mark, MarkFile, contradicting, stat_of, state_of
 from anomaly_ae.scoring.rows import Bools, Positions
 from anomaly_ae.scoring.scored_rows import ScoredRows
 from anomaly_ae.workflows import calibrate
@@ -184,6 +184,7 @@ class Session:
             mark=mark.mark if mark else NONE,
             lost=bool(mark and mark.mark != NONE and not self._holds(mark)),
             changed=self._has_changed(path),
+            state=state_of(self.source, path),
             error=self.rows.errors.get(index),
             regions=read_regions(self.rows.regions[index]),
         )
@@ -194,9 +195,17 @@ class Session:
             raise DataMissing(f"there is no row {index}")
         return self.rows.paths[index]
 
-    def mark(self, index: int, mark: str) -> Item:
-        """Mark a file; the mark is on the disk when this returns. Raises `DataMissing` where the file is gone."""
-        self.marks.append(Mark.of(self.source, self.path(index), mark))
+    def mark(self, index: int, mark: str, seen: str | None = None) -> Item:
+        """Mark a file; the mark is on the disk when this returns.
+
+        seen: the state that the file was shown in, as its item has it; None where nobody was shown it
+        Raises `DataChanged` where it is another one by now, `DataMissing` where the file is gone.
+        """
+        path = self.path(index)
+        made = Mark.of(self.source, path, mark)
+        if mark != NONE and seen not in (None, state_of(self.source, path)):  # asked after the file has been read
+            raise DataChanged(f"{shown(path)} has changed since it was shown, and is not marked; look again")
+        self.marks.append(made)
         self.version += 1
         return self.item(index)
 
@@ -224,11 +233,7 @@ class Session:
         """Whether a mark counts, found out anew only where the file has been touched since this was last asked; where
         no file system tells of that, every minute.
         """
-        about = stat_of(self.source, mark.file)
-        touched: object = int(time.monotonic() // LOOKED_AT_EVERY)
-        if about:
-            touched = about.st_dev, about.st_ino, about.st_ctime_ns, about.st_size
-        key = mark, touched
+        key = mark, state_of(self.source, mark.file) or int(time.monotonic() // LOOKED_AT_EVERY)
         known = self._checked.get(mark.file)
         if known is None or known[0] != key:
             self._checked[mark.file] = known = key, mark.holds(self.source)

@@ -116,9 +116,11 @@ def _data(session: Session) -> APIRouter:
             return asdict(session.window(query, max(0, start), max(0, count)))
 
     @router.post("/mark")
-    def mark(index: Annotated[int, Body()], mark: Annotated[str, Body()]) -> dict[str, Any]:
+    def mark(
+        index: Annotated[int, Body()], mark: Annotated[str, Body()], seen: Annotated[str, Body()]
+    ) -> dict[str, Any]:
         with lock:
-            return asdict(session.mark(index, mark))
+            return asdict(session.mark(index, mark, seen))
 
     @router.post("/keep")
     def keep(threshold: Number) -> dict[str, Any]:

@@ -193,6 +193,12 @@ def stat_of(source: Source, path: bytes) -> os.stat_result | None:
     return None
 
 
+def state_of(source: Source, path: bytes) -> str:
+    """What is another text whenever the file has been touched; nothing where no file system tells of that."""
+    about = stat_of(source, path)
+    return f"{about.st_dev:x}-{about.st_ino:x}-{about.st_ctime_ns:x}-{about.st_size:x}" if about else ""
+
+
 def _hex(name: str, path: bytes) -> str | None:
     return None if name.encode() == path else path.hex()
 

@@ -1,5 +1,6 @@
 """`anomaly-ae review` as a person uses it: a real server, a real browser, a real kill."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -182,6 +183,68 @@ def test_marks_on_files_that_change_are_lost_one_after_the_other(trained: Traine
             with (few.parent / "in" / f"{i}.png").open("ab") as file:
                 file.write(b" ")
             until(page, lambda words=words: text(page, "alarms").endswith(words))
+
+
+def test_a_file_that_is_replaced_under_ones_eyes_is_shown_anew_before_it_is_marked(
+    trained: Trained, few: Path, page: Any
+) -> None:
+    """In the wall and large: what is marked is what was seen, and the keys pressed meanwhile mark nothing."""
+    marks = Path(f"{few}.marks.jsonl")
+    white = np.full((16, 16), 255, np.uint8)
+    with serving(trained, few) as server:
+        opened(page, server.address)
+        page.locator("#sort").select_option("path")
+        until(page, lambda: page.locator(".card .name").first.text_content() == "0.png")
+        until(page, lambda: page.locator(".card img").first.evaluate("image => image.naturalWidth") == 8)
+        Image.fromarray(white).save(few.parent / "in" / "0.png")
+        page.locator(".card").first.focus()
+        for _ in range(3):
+            page.keyboard.press("g")
+        until(page, lambda: page.locator("#trouble").is_visible())
+        until(page, lambda: page.locator(".card img").first.evaluate("image => image.naturalWidth") == 16)
+        assert text(page, "trouble") == "0.png has changed since it was shown, and is not marked; look again"
+        assert not marks.exists()
+
+        page.keyboard.press("Enter")
+        page.keyboard.press("ArrowRight")
+        until(page, lambda: page.locator("#picture").evaluate("image => image.naturalWidth") == 8)
+        Image.fromarray(white).save(few.parent / "in" / "1.png")
+        for _ in range(3):
+            page.keyboard.press("b")
+        until(page, lambda: page.locator("#picture").evaluate("image => image.naturalWidth") == 16)
+        page.wait_for_timeout(2_500)  # and looks for others' marks meanwhile
+        assert page.locator("#trouble").is_visible()
+        assert text(page, "name") == "1.png"
+        assert not marks.exists()
+        page.keyboard.press("b")
+        until(page, lambda: text(page, "name") == "2.png")
+        assert not page.locator("#trouble").is_visible()
+        (line,) = marks.read_text().splitlines()
+        replaced = (few.parent / "in" / "1.png").read_bytes()
+        assert json.loads(line)["sha256"] == hashlib.sha256(replaced).hexdigest()
+
+
+def test_what_is_shown_is_marked_though_the_list_has_moved_on(
+    trained: Trained, few: Path, page: Any, browser: Any
+) -> None:
+    with serving(trained, few) as server:
+        opened(page, server.address)
+        other = browser.new_page()
+        opened(other, server.address)
+        page.locator("#sort").select_option("path")
+        page.locator("#kind").select_option("unmarked")
+        until(page, lambda: page.locator(".card .name").first.text_content() == "0.png")
+        page.locator(".card").nth(1).click()
+        until(page, lambda: text(page, "name") == "1.png")
+        other.locator(".card", has_text="0.png").focus()
+        other.keyboard.press("g")
+        until(page, lambda: page.evaluate("total") == 2)
+        assert text(page, "name") == "1.png"
+        page.keyboard.press("b")
+        until(page, lambda: page.evaluate("at.marks.bad") == 1)
+        other.close()
+    said = [json.loads(line) for line in Path(f"{few}.marks.jsonl").read_text().splitlines()]
+    assert [(line["path"], line["mark"]) for line in said] == [("0.png", "good"), ("1.png", "bad")]
 
 
 def test_one_image_large_with_its_map_and_the_nearest_training_images(served: Served, page: Any) -> None:

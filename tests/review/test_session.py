@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 import anomaly_ae
-from anomaly_ae.errors import DataMissing, UnknownName, UsageError
+from anomaly_ae.errors import DataChanged, DataMissing, UnknownName, UsageError
 from anomaly_ae.review.review_results import Axis, Query, Shown, SortedBy
 from anomaly_ae.review.session import Session
 from anomaly_ae.runs.store import RunStore
@@ -114,6 +114,22 @@ def test_a_file_that_has_changed_loses_its_mark_visibly_and_gets_it_back(session
     assert session.item(one).lost
     with pytest.raises(DataMissing, match="cannot be opened"):
         session.mark(one, "good")
+
+
+def test_what_has_changed_since_it_was_shown_is_not_marked(session: Session) -> None:
+    (one,) = indices(session, filter="anomalous")[:1]
+    file = Path(os.fsdecode(session.source.locate(session.rows.paths[one])))
+    seen, content, about = session.item(one), file.read_bytes(), file.stat()
+    assert seen.state
+    file.write_bytes(content[::-1])
+    os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))  # of the same size and time, as if it were the same
+    with pytest.raises(DataChanged, match="has changed since it was shown, and is not marked; look again"):
+        session.mark(one, "bad", seen.state)
+    assert not session.marks.path.exists()
+    assert session.mark(one, "bad", session.item(one).state).mark == "bad"
+    file.unlink()
+    file.write_bytes(content)
+    assert session.mark(one, "none", seen.state).mark == "none"  # what is taken back need not be seen
 
 
 def test_copies_marked_good_and_bad_are_found_and_count_for_nothing(session: Session) -> None:

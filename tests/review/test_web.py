@@ -51,7 +51,8 @@ def test_nobody_else_is_answered_nor_can_mark(
     client: Any, session: Session, path: str, headers: dict[str, str]
 ) -> None:
     assert client.get(path, headers=headers).json() == {"error": "this is not for you"}
-    answer = client.post(path.replace("about", "mark"), headers=headers, json={"index": 0, "mark": "bad"})
+    content = {"index": 0, "mark": "bad", "seen": session.item(0).state}
+    answer = client.post(path.replace("about", "mark"), headers=headers, json=content)
     assert answer.status_code == 403
     assert not session.marks.path.exists()
 
@@ -69,7 +70,8 @@ def test_numbers_items_and_marks(client: Any, session: Session, scored: Path) ->
     window = client.get(f"/{TOKEN}/items", params={"threshold": session.threshold, "kind": "anomalous", "count": 7})
     assert len(window.json()["items"]) == 7
     first = window.json()["items"][0]
-    marked = client.post(f"/{TOKEN}/mark", json={"index": first["index"], "mark": "bad"}).json()
+    content = {"index": first["index"], "mark": "bad", "seen": first["state"]}
+    marked = client.post(f"/{TOKEN}/mark", json=content).json()
     assert marked == first | {"mark": "bad"}
     assert len(Path(f"{scored}.marks.jsonl").read_text().splitlines()) == 1
     kept = client.post(f"/{TOKEN}/keep", json={"threshold": session.threshold}).json()
@@ -79,8 +81,10 @@ def test_numbers_items_and_marks(client: Any, session: Session, scored: Path) ->
 @pytest.mark.parametrize(
     ("method", "path", "content", "reason"),
     [
-        ("post", "mark", {"index": 0, "mark": "excellent"}, "unknown mark"),
-        ("post", "mark", {"index": 99, "mark": "good"}, "no row 99"),
+        ("post", "mark", {"index": 0, "mark": "excellent", "seen": ""}, "unknown mark"),
+        ("post", "mark", {"index": 99, "mark": "good", "seen": ""}, "no row 99"),
+        ("post", "mark", {"index": 0, "mark": "good", "seen": "something else"}, "look again"),
+        ("post", "mark", {"index": 0, "mark": "good"}, "Field required"),
         ("get", "at?threshold=nan", None, "finite"),
         ("get", "items?threshold=1&kind=odd", None, "unknown filter"),
         ("get", "picture/4000", None, "no row"),
