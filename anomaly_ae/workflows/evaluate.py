@@ -1,6 +1,7 @@
 """Measuring a model on the test images recorded with it."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.renamed import renamed_arguments
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers import SCORERS, build_scorer
-from anomaly_ae.storage.atomic import write_csv, write_json
+from anomaly_ae.storage.atomic import sha256, write_csv, write_json
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.find_model import load_model
 from anomaly_ae.workflows.marked import MarkedImages
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from anomaly_ae.reporting.figures.saving import Drawing
 
 ALL = "all"  # scorers
+LONGEST_NAME = 60  # letters, so that any file system takes it
 OWN = Path("evaluation")  # where the evaluation on the test images of a run's own is kept
 
 
@@ -128,10 +130,16 @@ def evaluate(
     whole = dataclasses.replace(evaluation, discoveries=found, marks=marked.used if marked else None)
     tell(whole)
     if run and not changes:
-        folder = OWN if recorded else Path("evaluations", short_name(detector.config.dataset))
+        folder = OWN if recorded else Path("evaluations", _kept_name(str(detector.config.dataset)))
         drawn = partial(draw_evaluation, detector, test, scores, mapped=mapped) if figures else None
         _keep(home, run, folder, detector, test, scores, evaluation, drawn)
     return whole
+
+
+def _kept_name(data: str) -> str:
+    """What the evaluation on other data is kept as: readable, and of a file or folder unlike any other's."""
+    name = short_name(data)
+    return name if name == data else f"{name[:LONGEST_NAME]}-{sha256(os.fsencode(data))[:8]}"
 
 
 def _with_command(
@@ -204,10 +212,10 @@ def _suits(detector: Detector, name: str) -> bool:
     return True
 
 
-def _measured_before(run: RunFolder, folder: Path) -> list[ScorerRow]:
+def _measured_before(run: RunFolder) -> list[ScorerRow]:
     """What was measured beside the detector's own scorer; nothing where that is damaged, for it is written anew."""
     try:
-        return [ScorerRow.read(row) for row in run.read(f"{folder}/metrics.json").get("beside") or []]
+        return [ScorerRow.read(row) for row in run.read(f"{OWN}/metrics.json").get("beside") or []]
     except ModelError:
         return []
 
@@ -226,8 +234,8 @@ def _keep(
     place = run.path / (FIGURES if folder == OWN else folder)
     try:
         with run.lock(wait=LOCK_WAIT):
-            if not evaluation.beside:  # what was measured beside it is still true
-                evaluation = dataclasses.replace(evaluation, beside=_measured_before(run, folder))
+            if folder == OWN and not evaluation.beside:  # what was measured on the same images is still true
+                evaluation = dataclasses.replace(evaluation, beside=_measured_before(run))
             behind = run.record.unlogged
             run.update(unlogged=run.record.tracked)  # until it is all there, whatever happens before
             if drawn:

@@ -44,6 +44,11 @@ def scores_of(trained: Trained, folder: Path) -> tuple[np.ndarray, np.ndarray]: 
     return trained.detector().score(images).numpy(), np.array([file.stem[-1] not in "012" for file in files])
 
 
+def kept_of(trained: Trained, marks: Path) -> set[Path]:
+    """What the run has of evaluations by files of that name."""
+    return set((trained.run.path / "evaluations").glob(f"{marks.name[:60]}-????????/metrics.json"))
+
+
 def test_marked_images_set_the_threshold_and_are_found(trained: Trained, folder: Path, marks: Path) -> None:
     scores, novel = scores_of(trained, folder)
     result = anomaly_ae.calibrate(trained.run.record.id, marks=marks, target_fpr=0.1, home=trained.home)
@@ -65,7 +70,7 @@ def test_marked_images_set_the_threshold_and_are_found(trained: Trained, folder:
 
 
 def test_what_was_marked_is_measured_on(trained: Trained, folder: Path, marks: Path) -> None:
-    scores, novel = scores_of(trained, folder)
+    (scores, novel), before = scores_of(trained, folder), kept_of(trained, marks)
     result = anomaly_ae.evaluate(trained.run.record.id, marks=marks, home=trained.home, figures=False)
     assert result.auroc == pytest.approx(roc_auc_score(novel, scores), abs=1e-6)
     assert result.images == 150
@@ -75,12 +80,35 @@ def test_what_was_marked_is_measured_on(trained: Trained, folder: Path, marks: P
         ("bad", novel.sum()),
     ]
     assert result.marks is not None
-    kept = trained.run.path / "evaluations" / marks.name / "metrics.json"
+    (kept,) = kept_of(trained, marks) - before
     assert json.loads(kept.read_text())["auroc"] == result.auroc
     beside = anomaly_ae.evaluate(
         trained.run.record.id, marks=marks, compare_scorers=["mse"], home=trained.home, figures=False
     )
     assert [row.scorer for row in beside.beside] == [trained.detector().config.scorer, "mse"]
+    lines = marks.read_text().splitlines(keepends=True)
+    marks.write_text("".join(lines[:100]))
+    fewer = anomaly_ae.evaluate(trained.run.record.id, marks=marks, home=trained.home, figures=False)
+    again = json.loads(kept.read_text())
+    assert (again["images"], again["beside"]) == (fewer.images, []) == (100, [])  # of others
+
+
+def test_marks_in_files_of_one_name_are_kept_apart(trained: Trained, marks: Path, tmp_path: Path) -> None:
+    before = kept_of(trained, marks)
+    lines = marks.read_text().splitlines(keepends=True)
+    for name, some in (("monday", lines[:100]), ("a" * 200, lines[50:])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / marks.name).write_text("".join(some))
+    results = [
+        anomaly_ae.evaluate(trained.run.record.id, marks=file, home=trained.home, figures=False)
+        for file in sorted(tmp_path.glob(f"*/{marks.name}"))
+    ]
+    kept = [json.loads(file.read_text()) for file in kept_of(trained, marks) - before]
+    assert {each["auroc"] for each in kept} == {result.auroc for result in results}
+    assert len(kept) == 2
+    long = marks.rename(marks.with_name("x" * 255))
+    anomaly_ae.evaluate(trained.run.record.id, marks=long, home=trained.home, figures=False)
+    assert len(kept_of(trained, long)) == 1
 
 
 def test_marks_that_do_not_hold_are_left_out_and_counted(trained: Trained, folder: Path, marks: Path) -> None:

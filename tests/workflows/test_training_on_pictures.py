@@ -129,12 +129,13 @@ def test_the_folder_may_have_moved_and_grown(measured: Measured, tmp_path: Path)
     shutil.copytree(cloths, moved)
     save(moved / "train/good/0000.png", cloth(5, False)[0])
     assert anomaly_ae.evaluate(home=home, dataset=str(moved)).pixel_auroc == evaluation.pixel_auroc
-    others = home.latest().path / "evaluations/elsewhere/metrics.json"
-    assert not others.exists()
+    evaluations = home.latest().path / "evaluations"
+    assert not list(evaluations.glob("elsewhere*"))
     (moved / "test/spot/000.png").write_bytes((moved / "test/spot/001.png").read_bytes())
     other = anomaly_ae.evaluate(home=home, dataset=str(moved))  # no longer the images recorded: measured as others
     assert other.pixel_auroc != evaluation.pixel_auroc
-    assert json.loads(others.read_text())["pixel_auroc"] == other.pixel_auroc
+    (others,) = evaluations.glob("elsewhere-*")
+    assert json.loads((others / "metrics.json").read_text())["pixel_auroc"] == other.pixel_auroc
     kept = json.loads((home.latest().path / "evaluation/metrics.json").read_text())
     assert kept["pixel_auroc"] == evaluation.pixel_auroc
 
