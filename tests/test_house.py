@@ -42,7 +42,7 @@ ATTRIBUTES = {"__version__", "__file__"}  # of the package itself
 CATALOGUES = ("autoencoders", "objectives", "scorers")  # whose entries have to pass the same tests, all in one file
 # Other modules without a test file of their own, and where they are tested: together, or by what uses them
 TESTED_ELSEWHERE = {
-    "calibration/test_conformal.py": "tail",
+    "calibration/test_conformal.py": "group tail",
     "datasets/test_odd_layouts.py": "class_names layout_texts placements",
     "datasets/test_image_folder.py": "catalogue folder_words image_set",
     "detector/test_evaluation.py": "measuring",

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly_ae.calibration.tail import FEWEST_IN_TAIL, Floats, Tail, tail_excesses
+from anomaly_ae.calibration.group import Group, alarms_allowed, p_value_levels
+from anomaly_ae.calibration.tail import FEWEST_IN_TAIL, Tail, tail_excesses
 from anomaly_ae.config.run_config import CONDITIONAL, CROSS, GUARANTEES, MARGINAL, TAIL
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
 from anomaly_ae.images.sources import shown
@@ -56,6 +57,11 @@ class HeldRate:
 class Calibration:
     """One monotone map from score to p-value, made of the scores of n calibration normals; the threshold inverts it.
 
+    Where they are of several groups, say of two cameras, p is the largest of those that each group makes by itself,
+    and so the threshold the highest of theirs, at every rate. In Mondrian conformal prediction, by the book that is
+    named below, a new image is compared with its own group, which has to be known. Here it need not be: a p-value is
+    no smaller than that of the image's own group, so that the guarantee holds for each group by itself.
+
     scores:     float32 (n,), of normal images used for nothing else, ascending
     target_fpr: the false-alarm rate α asked for, in (0, 1)
     guarantee:  the method. With c the number of calibration scores ≥ s, so that ties count against an
@@ -73,27 +79,29 @@ class Calibration:
                        image is a fold: jackknife-minmax, Barber et al. 2021, https://doi.org/10.1214/20-AOS1965,
                        Theorem 2; for folds see `cross_bound`
         `manual`       p is marginal, and the threshold was chosen without regard to a rate; `target_fpr` becomes the
-                       rate that it holds, (1 + the scores above it) / (n + 1). From the threshold down, p is at least
-                       one step above that, so that verdict and p-value agree
+                       rate that it holds, (1 + the scores above it) / (n + 1), in the group where that is most.
+                       From the threshold down, p is at least one step above that, so that verdict and p-value agree
         `detect`       the same, with the threshold chosen by known anomalies
     confidence: of `conditional`, in (0, 1)
-    tail:       the law of the highest scores for `tail`, fitted to them where it is not given
+    tails:      for `tail`, the law of the highest scores of each group, fitted to them where they are not given
     names:      of the files that the scores are of, one for each, if there are any
     folds:      K of `cross`, and 0 otherwise
     chosen:     the threshold of `manual` and `detect`, which becomes the next float32 below
+    groups:     of which group each score is, int64 (n,), which becomes 0, 1, 2 …; None for one group, and with folds
 
-    The threshold is such that s > threshold exactly when p(s) ≤ α. Raises `CalibrationError` when n is too small for
-    α, or a score is not finite.
+    The threshold is such that s > threshold exactly when p(s) ≤ α. Raises `CalibrationError` when a group is too
+    small for α, or a score is not finite.
     """
 
     scores: Tensor
     target_fpr: float
     guarantee: str = MARGINAL
     confidence: float = USUAL_CONFIDENCE
-    tail: Tail | None = None
+    tails: tuple[Tail, ...] = ()
     names: tuple[bytes, ...] | None = None
     chosen: float | None = None
     folds: int = 0
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_guarantee(self.guarantee, self.confidence, (*GUARANTEES, *CHOSEN))
@@ -103,6 +111,9 @@ class Calibration:
         object.__setattr__(self, "scores", scores)
         if self.names is not None:
             object.__setattr__(self, "names", tuple(self.names[i] for i in order.tolist()))
+        if self.groups is not None:
+            different, numbers = np.unique(self.groups.cpu().numpy(), return_inverse=True)
+            object.__setattr__(self, "groups", torch.from_numpy(numbers)[order] if len(different) > 1 else None)
         if self.guarantee not in CHOSEN and (self.guarantee == CROSS) != (self.folds > 0):
             raise CalibrationError(
                 "the guarantee cross is that of a detector trained in folds, which this is not; train with "
@@ -111,79 +122,111 @@ class Calibration:
         if self.guarantee in CHOSEN:
             if self.chosen is None or not math.isfinite(self.chosen):
                 raise CalibrationError(f"a threshold is a finite number, and {self.chosen} was given")
-            above = int((scores > self.chosen).sum())
-            if (rate := (1 + above) / (len(scores) + 1)) > LARGEST_RATE:
+            given, threshold = self.chosen, float32_below(self.chosen)
+            object.__setattr__(self, "chosen", threshold)
+            counts = [(group.above(threshold), len(group)) for group in self.by_group]
+            rate, above, n = max(((1 + above) / (n + 1), above, n) for above, n in counts)
+            if rate > LARGEST_RATE:
                 raise CalibrationError(
-                    f"a threshold of {self.chosen:g} calls {above:,} of {len(scores):,} normal calibration images "
-                    "anomalous; choose a higher one"
+                    f"a threshold of {given:g} calls {above:,} of {n:,} normal calibration images anomalous; choose "
+                    "a higher one"
                 )
-            object.__setattr__(self, "chosen", float32_below(self.chosen))
             object.__setattr__(self, "target_fpr", rate)
-        require_enough(len(scores), self.target_fpr, self.guarantee, self.confidence)
-        if self.guarantee == TAIL and self.tail is None:
-            object.__setattr__(self, "tail", Tail.fit(self.scores.double().numpy()))
+        require_enough(
+            self.fewest, self.target_fpr, self.guarantee, self.confidence, groups=len(self._scores_by_group)
+        )
+        if self.guarantee == TAIL and not self.tails:
+            fitted = tuple(Tail.fit(scores.double().numpy()) for scores in self._scores_by_group)
+            object.__setattr__(self, "tails", fitted)
+
+    @cached_property
+    def _scores_by_group(self) -> tuple[Tensor, ...]:
+        """The scores of each group, (n,), ascending."""
+        if self.groups is None:
+            return (self.scores,)
+        return tuple(self.scores[self.groups == number] for number in range(int(self.groups.max()) + 1))
+
+    @cached_property
+    def by_group(self) -> tuple[Group, ...]:
+        """The map that each group makes by itself."""
+        tails = self.tails or (None,) * len(self._scores_by_group)
+        return tuple(
+            Group(scores, p_value_levels(len(scores), self.guarantee, self.confidence), tail, self.chosen)
+            for scores, tail in zip(self._scores_by_group, tails, strict=True)
+        )
+
+    @property
+    def fewest(self) -> int:
+        """How many images the smallest group has, by which it goes what rates are possible."""
+        return min(map(len, self._scores_by_group))
 
     @cached_property
     def threshold(self) -> float:
         """The score above which an image is called anomalous."""
         if self.chosen is not None:
             return self.chosen
-        if self.tail and self.target_fpr < self.tail.share:
-            return self._exact(self.tail.score_at(self.target_fpr))
-        return float(self.scores[-alarms_allowed(self._levels, self.target_fpr)])
+        highest = max(group.threshold(self.target_fpr) for group in self.by_group)
+        return self._exact(highest) if self.tails else highest
 
     @property
     def expected_fpr(self) -> float:
         """The false-alarm rate to expect of new normal images, at most `target_fpr`: k / (n + 1) where the threshold
-        is the k-th largest calibration score.
+        is the k-th largest calibration score. Of groups, the one with the highest.
         """
-        if self.chosen is not None or (self.tail and self.target_fpr < self.tail.share):
+        if self.chosen is not None:
             return self.target_fpr
-        return alarms_allowed(self._levels, self.target_fpr) / (len(self.scores) + 1)
+        return max(group.expected_fpr(self.target_fpr) for group in self.by_group)
 
     @property
     def method(self) -> str:
         """The guarantee in words, as it is printed beside a p-value or a threshold."""
+        return self._with_groups(self._method_of_one)
+
+    @property
+    def _method_of_one(self) -> str:
         if self.guarantee in CHOSEN:
             return f"{self.guarantee}: {CHOSEN[self.guarantee]}, and this is the rate it holds"
-        if self.tail:
-            law = f"generalised Pareto with ξ = {self.tail.shape:.2f}, from the {self.tail.count:,} highest scores"
-            return f"tail, an extrapolation: {law}"
+        if self.tails:
+            shapes = " and ".join(f"{tail.shape:.2f}" for tail in self.tails)
+            counts = " and ".join(f"{tail.count:,}" for tail in self.tails)
+            return f"tail, an extrapolation: generalised Pareto with ξ = {shapes}, from the {counts} highest scores"
         if self.guarantee == CROSS:
             return f"cross, {self.folds} folds, at most {self.proven_fpr:.3g} proven"
         return f"conditional, with {self.confidence:.0%} confidence" if self.guarantee == CONDITIONAL else MARGINAL
 
+    def _with_groups(self, method: str) -> str:
+        """A guarantee in words, and which of the groups counts, where there are several."""
+        *sizes, last = [f"{len(scores):,}" for scores in self._scores_by_group]
+        if not sizes:
+            return method
+        higher = "the higher" if len(sizes) == 1 else "the highest"
+        return f"{method}, {higher} of {len(sizes) + 1} groups of {', '.join(sizes)} and {last} images"
+
     @property
     def proven_fpr(self) -> float | None:
-        """The false-alarm rate that is proven for normal images exchangeable with the calibration ones, on average
-        over calibration sets; None where none is.
+        """The false-alarm rate that is proven for normal images exchangeable with the calibration ones, or those of
+        one group of them, on average over calibration sets; None where none is.
         """
         if self.guarantee == CROSS:
-            return cross_bound(len(self.scores), self.folds, alarms_allowed(self._levels, self.target_fpr))
+            (group,) = self.by_group
+            return cross_bound(len(group), self.folds, alarms_allowed(group.levels, self.target_fpr))
         return self.target_fpr if self.guarantee in (MARGINAL, CONDITIONAL) else None
 
     def held_at(self, threshold: float) -> HeldRate:
         """What any threshold holds for new normal images, though it was not chosen to hold a rate."""
-        n, above = len(self.scores), int((self.scores > threshold).sum())
-        rate = float(p_value_levels(n)[above])
+        counts = [(len(group), group.above(threshold)) for group in self.by_group]
+        rate = max(float(p_value_levels(n)[above]) for n, above in counts)
         if self.folds:
+            ((n, above),) = counts
             bound = min(1.0, cross_bound(n, self.folds, above + 1))
             return HeldRate(rate, f"{CROSS}, {self.folds} folds", bound, "proven")
-        bound = float(p_value_levels(n, CONDITIONAL, self.confidence)[above])
-        return HeldRate(rate, MARGINAL, bound, f"with {self.confidence:.0%} confidence")
+        bound = max(float(p_value_levels(n, CONDITIONAL, self.confidence)[above]) for n, above in counts)
+        return HeldRate(rate, self._with_groups(MARGINAL), bound, f"with {self.confidence:.0%} confidence")
 
     def p_values(self, scores: Tensor) -> Tensor:
         """p-values, float64 (N,), above 0 and up to 1, of scores (N,). Raises `DataError` for one that is NaN."""
         values = _single(scores)
-        reached = self._reached_by(values)
-        if self.chosen is not None:
-            one_step_up = reached.clamp_min(int((self.scores > self.chosen).sum()) + 1)
-            reached = torch.where(values > self.chosen, reached, one_step_up)
-        p = torch.from_numpy(self._levels)[reached]
-        if self.tail:
-            beyond = values > self.tail.start
-            p[beyond] = torch.from_numpy(self.tail.p_values(values[beyond].double().numpy()))
-        return p
+        return reduce(torch.maximum, [group.p_values(values) for group in self.by_group])
 
     def discoveries(self, scores: Tensor, fdr: float) -> Discoveries:
         """Which images of a batch with scores (N,) can be called anomalous together, so that the expected share of
@@ -191,20 +234,30 @@ class Calibration:
 
         Benjamini and Hochberg 1995, https://doi.org/10.1111/j.2517-6161.1995.tb02031.x, which holds for conformal
         p-values that share a calibration set: Bates et al. 2023, https://doi.org/10.1214/22-AOS2244. The i lowest
-        p-values, up to (1 + c) / (n + 1), are discoveries if (1 + c) · N ≤ fdr · i · (n + 1), reckoned exactly. So N
-        images have N / (fdr · (n + 1)) discoveries or none.
+        p-values, up to p, are discoveries if p · N ≤ fdr · i, reckoned exactly. So N images have N / (fdr · (n + 1))
+        discoveries or none.
+
+        It holds for the largest over groups as well. Of a normal image and the calibration scores of its group let it
+        be known which values they have, and not which is the image's, nor how it ranks among them; and all else. The
+        higher it ranks, the lower are its own p-value u, the largest p ≥ u, and those of all others, and so the more
+        are discoveries, R. It is a wrong one if p ≤ fdr · R / N, and then u is at most the largest u* for which u* ≤
+        fdr · R(u*) / N, where R is no less than R(u*). So E[1{wrong} / R] ≤ P(u ≤ u*) / R(u*) ≤ fdr / N.
 
         Raises `CalibrationError` for a guarantee other than `marginal`, or an `fdr` outside (0, 1), and `DataError`
         for a score that is no number.
         """
         self.check_discoveries(fdr)
-        batch, share = len(scores), exact(fdr) * (len(self.scores) + 1)
-        reached = self._reached_by(_single(scores))
-        counts = torch.bincount(reached, minlength=1)
-        as_low = zip(counts.tolist(), counts.cumsum(0).tolist(), strict=True)
-        passing = [c for c, (number, i) in enumerate(as_low) if number and (1 + c) * batch <= share * i]
-        possible = max(1, math.ceil(batch / share))
-        return Discoveries(reached <= max(passing, default=-1), possible, images_needed(fdr))
+        values, batch, rate = _single(scores), len(scores), exact(fdr)
+        p = reduce(torch.maximum, [group.plain_p_values(values) for group in self.by_group])
+        steps, counts = np.unique(p.numpy(), return_counts=True)
+        as_low = zip(steps.tolist(), counts.cumsum().tolist(), strict=True)
+        passing = [step for step, i in as_low if self._fraction(step) * batch <= rate * i]
+        possible = max(1, math.ceil(batch / (rate * (self.fewest + 1))))
+        return Discoveries(p <= max(passing, default=0.0), possible, images_needed(fdr))
+
+    def _fraction(self, p: float) -> Fraction:
+        """The marginal p-value, (1 + c) / (n + 1), that a float was rounded from."""
+        return Fraction(p).limit_denominator(1 + max(map(len, self.by_group)))
 
     def check_discoveries(self, fdr: float) -> None:
         """Raise `CalibrationError` where `discoveries` would."""
@@ -240,11 +293,15 @@ class Calibration:
         return changes
 
     def at(self, **changes: Any) -> "Calibration":
-        """Another calibration, with other scores and their names, another rate, guarantee or confidence."""
+        """Another calibration, with other scores, which have no names and are of one group unless these are given,
+        another rate, guarantee or confidence.
+        """
         unnamed: dict[str, Any] = {"names": None} if "scores" in changes else {}
-        if self.folds and changes.get("scores", self.scores) is not self.scores:
-            unnamed |= {"folds": 0, "guarantee": MARGINAL}  # new images, which no detector has seen
-        return replace(self, **{"tail": None} | unnamed | changes)
+        if changes.get("scores", self.scores) is not self.scores:
+            unnamed |= {"groups": None}
+            if self.folds:
+                unnamed |= {"folds": 0, "guarantee": MARGINAL}  # new images, which no detector has seen
+        return replace(self, **{"tails": ()} | unnamed | changes)
 
     def at_threshold(self, threshold: float, guarantee: str = MANUAL) -> "Calibration":
         """Another calibration, with the threshold chosen, and the rate that this holds.
@@ -257,7 +314,9 @@ class Calibration:
     def can_have_tail(self) -> bool:
         """Whether the guarantee `tail` can be had of these scores: they are enough, and enough of them differ."""
         try:
-            return len(self.scores) > FEWEST_IN_TAIL and bool(tail_excesses(self.scores.double().numpy()))
+            return self.fewest > FEWEST_IN_TAIL and all(
+                bool(tail_excesses(scores.double().numpy())) for scores in self._scores_by_group
+            )
         except CalibrationError:
             return False
 
@@ -269,14 +328,6 @@ class Calibration:
     def __repr__(self) -> str:
         about = f"threshold={self.threshold:.4f}, target_fpr={self.target_fpr:g}, {self.method}"
         return f"Calibration({len(self.scores):,} scores, {about})"
-
-    def _reached_by(self, values: Tensor) -> Tensor:
-        """c, int64 (N,): how many calibration scores are at least so high, of scores float32 (N,)."""
-        return len(self.scores) - torch.searchsorted(self.scores, values)
-
-    @cached_property
-    def _levels(self) -> Floats:
-        return p_value_levels(len(self.scores), self.guarantee, self.confidence)
 
     def _exact(self, score: float) -> float:
         """The largest float32 whose p-value is above the rate, from one close to it."""
@@ -297,17 +348,6 @@ class Calibration:
         return float(edge)
 
 
-def p_value_levels(n: int, guarantee: str = MARGINAL, confidence: float = USUAL_CONFIDENCE) -> Floats:
-    """The p-value of a score that c of n calibration scores reach, for c = 0 to n, ascending, (n + 1,)."""
-    at_least = np.arange(n + 1)
-    if guarantee == CONDITIONAL:
-        from scipy.special import betaincinv  # which the usual guarantee need not wait for
-
-        bounds: Floats = betaincinv(at_least[:-1] + 1, n - at_least[:-1], confidence)
-        return np.append(bounds, 1.0)
-    return (1 + at_least) / (n + 1)
-
-
 def cross_bound(n: int, folds: int, alarms: int) -> float:
     """The proven false-alarm rate of a threshold that is the k-th largest of n scores of K folds of m = n / K images:
     (k + m - 1) / (n + m).
@@ -319,14 +359,6 @@ def cross_bound(n: int, folds: int, alarms: int) -> float:
     """
     size = n // folds
     return (alarms + size - 1) / (n + size)
-
-
-def alarms_allowed(levels: Floats, target_fpr: float) -> int:
-    """k, how many p-values of `levels` are at most α: the threshold is the k-th largest calibration score. For
-    `marginal` it is ⌊α(n + 1)⌋, by the comparison that p ≤ α makes, which has no rounding error: the fraction
-    k / (n + 1) and the decimal α are rounded to the same float where they are equal.
-    """
-    return int(np.searchsorted(levels, target_fpr, side="right"))
 
 
 def images_needed(target_fpr: float, guarantee: str = MARGINAL, confidence: float = USUAL_CONFIDENCE) -> int:
@@ -377,11 +409,17 @@ def check_guarantee(guarantee: str, confidence: float, guarantees: Sequence[str]
 
 
 def require_enough(
-    n: int, target_fpr: float, guarantee: str = MARGINAL, confidence: float = USUAL_CONFIDENCE, most: int = 0
+    n: int,
+    target_fpr: float,
+    guarantee: str = MARGINAL,
+    confidence: float = USUAL_CONFIDENCE,
+    most: int = 0,
+    groups: int = 1,
 ) -> None:
     """Raise `CalibrationError` when n calibration images cannot hold the rate asked for.
 
-    most: how many there would be for a rate that so many can hold
+    most:   how many there would be for a rate that so many can hold
+    groups: of how many groups these images are the smallest
     """
     if not SMALLEST_RATE <= target_fpr < 1:
         raise CalibrationError(f"a false-alarm rate lies above 0 and below 1, and {target_fpr:g} does not")
@@ -391,6 +429,7 @@ def require_enough(
     smallest = smallest_rate(available, guarantee, confidence)
     needed = images_needed(target_fpr, guarantee, confidence)
     there = f"there are {'at most ' if most else ''}{available:,}"
+    there += f" in the smallest of {groups} groups" if groups > 1 else ""
     how = {CONDITIONAL: f" with {confidence:.0%} confidence", TAIL: " by a tail"}.get(guarantee, "")
     possible = f"; the smallest rate possible is {smallest:g}" if smallest < 1 else ""
     possible += "; beyond that, the guarantee tail of anomaly-ae calibrate extrapolates" if n > FEWEST_IN_TAIL else ""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from anomaly_ae.calibration.conformal import Calibration, smallest_rate
 from anomaly_ae.calibration.tail import SCORES_ALIKE, Floats
@@ -21,6 +22,7 @@ class OddNormals:
 
     names:                 of their files; None where they are none
     images:                how many set the threshold, these among them
+    fewest_without:        how many others there are, of those of the smallest group
     threshold_without:     what the others would set at the same rate; None where they are too few to hold it
     smallest_rate_without: the smallest rate that the others can hold
     """
@@ -31,6 +33,7 @@ class OddNormals:
     target_fpr: float
     threshold: float
     threshold_without: float | None
+    fewest_without: int
     smallest_rate_without: float
 
     @property
@@ -56,32 +59,49 @@ class OddNormals:
     @property
     def _without(self) -> str:
         if self.threshold_without is None:
-            left = self.images - len(self.scores)
-            return f"{left:,} would be too few for this rate, and hold rates from {self.smallest_rate_without:g}"
+            possible = f"hold rates from {self.smallest_rate_without:g}"
+            return f"{self.fewest_without:,} would be too few for this rate, and {possible}"
         before, after = f"{self.threshold:.4g}", f"{self.threshold_without:.4g}"
         return f"the threshold would {f'stay {before}' if before == after else f'be {after} instead of {before}'}"
 
 
 def odd_normals(calibration: Calibration) -> OddNormals | None:
     """Those of the calibration images that look odd; None where none does, or none of them set the threshold."""
-    scores = calibration.scores
-    count = 0 if calibration.chosen is not None else odd_count(scores.double().numpy())
-    if not count:
+    counts = odd_counts(calibration)
+    if not any(counts):
         return None
-    usual, names = scores[:-count], calibration.names
+    scores, names, groups = calibration.scores, calibration.names, calibration.groups
+    is_odd = torch.zeros(len(scores), dtype=torch.bool)
+    for number, count in enumerate(counts):
+        members = torch.arange(len(scores)) if groups is None else torch.nonzero(groups == number).flatten()
+        is_odd[members[len(members) - count :]] = True
+    odd, usual = torch.nonzero(is_odd).flatten().flip(0), torch.nonzero(~is_odd).flatten()
+    fewest = min(len(group) - count for group, count in zip(calibration.by_group, counts, strict=True))
     try:
-        without = calibration.at(scores=usual, names=names and names[:-count]).threshold
+        without = calibration.at(
+            scores=scores[usual],
+            names=names and tuple(names[i] for i in usual.tolist()),
+            groups=None if groups is None else groups[usual],
+        ).threshold
     except CalibrationError:
         without = None
     return OddNormals(
-        names=[shown(name) for name in names[: -count - 1 : -1]] if names else None,
-        scores=scores[-count:].flip(0).tolist(),
+        names=[shown(names[i]) for i in odd.tolist()] if names else None,
+        scores=scores[odd].tolist(),
         images=len(scores),
         target_fpr=calibration.target_fpr,
         threshold=calibration.threshold,
         threshold_without=without,
-        smallest_rate_without=smallest_rate(len(usual), calibration.guarantee, calibration.confidence),
+        fewest_without=fewest,
+        smallest_rate_without=smallest_rate(fewest, calibration.guarantee, calibration.confidence),
     )
+
+
+def odd_counts(calibration: Calibration) -> list[int]:
+    """How many of the highest scores of each group are odd; none where the threshold was chosen."""
+    if calibration.chosen is not None:
+        return [0] * len(calibration.by_group)
+    return [odd_count(group.scores.double().numpy()) for group in calibration.by_group]
 
 
 def odd_count(scores: Floats) -> int:

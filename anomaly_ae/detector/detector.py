@@ -24,6 +24,7 @@ from anomaly_ae.detector.serialization import (
     JSON_FILE,
     NETWORK,
     PEAKS,
+    SCORE_GROUPS,
     SCORED_NAMES,
     SCORER,
     SCORES,
@@ -268,8 +269,11 @@ class Detector:
             if names is not None and len(names) != about.images:
                 raise Mismatch(f"there are {about.images:,} calibration scores and {len(names):,} names")
             chosen = about.threshold if about.guarantee in CHOSEN else None
-            settings = about.target_fpr, about.guarantee, about.confidence, about.tail
-            calibration = Calibration(saved.tensors[SCORES], *settings, names, chosen, about.folds)
+            settings = about.target_fpr, about.guarantee, about.confidence, about.tails
+            groups = saved.tensors.get(SCORE_GROUPS)
+            calibration = Calibration(saved.tensors[SCORES], *settings, names, chosen, about.folds, groups)
+            if len(calibration.by_group) != about.groups:
+                raise Mismatch(f"of {about.groups:,} groups of calibration scores some have none")
             if about.target_fpr != calibration.target_fpr or not _follows(about.threshold, calibration):
                 raise Mismatch("its threshold does not follow from its calibration scores")
             peaks = saved.tensors.get(PEAKS)
@@ -297,6 +301,8 @@ class Detector:
         parts = {NETWORK: self.network.state_dict(), SCORER: self.scorer.state(), SPLIT: self.split.tensors()}
         tensors = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
         tensors[SCORES] = self.calibration.scores
+        if self.calibration.groups is not None:
+            tensors[SCORE_GROUPS] = self.calibration.groups
         if self.heat_peaks is not None:
             tensors[PEAKS] = self.heat_peaks
         if self.calibration.names:
@@ -308,8 +314,9 @@ class Detector:
             target_fpr=self.calibration.target_fpr,
             threshold=self.threshold,
             images=len(self.calibration.scores),
+            groups=len(self.calibration.by_group),
             folds=self.calibration.folds,
-            tail=self.calibration.tail,
+            tails=self.calibration.tails,
         )
         record = DetectorRecord(
             format=DETECTOR_FORMAT,
@@ -332,8 +339,10 @@ def _follows(threshold: float, calibration: Calibration) -> bool:
     """
     edge = torch.tensor([threshold])
     at, above = calibration.p_values(torch.cat([edge, edge.nextafter(torch.tensor(torch.inf))])).tolist()
-    tail_fits = calibration.tail is None or bool((calibration.scores == calibration.tail.start).any())
-    return tail_fits and above <= calibration.target_fpr < at and threshold == calibration.threshold
+    tails_fit = all(
+        not group.tail or bool((group.scores == group.tail.start).any()) for group in calibration.by_group
+    )
+    return tails_fit and above <= calibration.target_fpr < at and threshold == calibration.threshold
 
 
 def check_target(folder: Path) -> None:

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.folds import FoldAutoencoders
 from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_images, perceive_all
-from anomaly_ae.calibration.conformal import Calibration, alarms_allowed, p_value_levels
+from anomaly_ae.calibration.conformal import Calibration
+from anomaly_ae.calibration.group import alarms_allowed, p_value_levels
 from anomaly_ae.config.run_config import LOCATION_FIELDS, MARGINAL, RunConfig
 from anomaly_ae.datasets.splits import Split
 from anomaly_ae.detector.detector import Detector
@@ -172,32 +173,37 @@ def held_out(network: Autoencoder, scorer: Scorer, calibrating: ImageSet) -> lis
 
 
 def _calibrate(config: RunConfig, pairs: Sequence[Judged], marked: Sequence[Judged]) -> Calibration:
-    """By the scores of images that have not been learned from; where some of them are marked normal, by these or by
-    the others, whichever has the higher threshold, so that the rate is held for images like either; by all together
-    where the marked ones are too few for the rate.
+    """By the scores of images that have not been learned from; where some of them are marked normal, as two groups,
+    so that the rate is held for images like either; by all together where the marked ones are too few for the rate.
     """
-    settings: dict[str, Any] = {
-        "target_fpr": config.target_fpr,
-        "guarantee": config.guarantee or MARGINAL,
-        "folds": config.folds or 0,
-    }
     scores, names = _judge(pairs)
-    calibration = Calibration(scores, names=names, **settings)
+    settings: dict[str, Any] = {"guarantee": config.guarantee or MARGINAL, "folds": config.folds or 0}
+    calibration = Calibration(scores, config.target_fpr, names=names, **settings)
     if not marked:
         return calibration
-    more, names = _judge(marked)
+    more, more_names = _judge(marked)
+    all_names = names + more_names if names and more_names else None
+    both: dict[str, Any] = {"scores": torch.cat([scores, more]), "names": all_names}
     try:
-        other = Calibration(more, names=names, **settings)
+        grouped = calibration.at(**both, groups=torch.tensor([0] * len(scores) + [1] * len(more)))
     except CalibrationError:
         logger.info(
             f"{len(more):,} images marked normal are too few to hold the rate {config.target_fpr:g} by themselves; "
             "it is that of these and the others together, and may be higher among images like them"
         )
-        return calibration.at(scores=torch.cat([scores, more]))
-    chosen = max(calibration, other, key=lambda each: each.threshold)
-    which = "marked normal" if chosen is other else "for the threshold"
-    logger.info(f"the threshold, and any other rate from now on, is by the {len(chosen.scores):,} images {which}")
-    return chosen
+        return calibration.at(**both)
+    at_rate = [group.threshold(config.target_fpr) for group in grouped.by_group]
+    logger.info(
+        f"the {len(scores):,} images for the threshold alone would set it at {at_rate[0]:.4g}, the {len(more):,} "
+        f"marked normal at {at_rate[1]:.4g}; here and at any other rate the higher one holds, for images like either"
+    )
+    return grouped
+
+
+def calibration_images(images: Mapping[str, ImageSet], calibration: Calibration) -> list[ImageSet]:
+    """The images of each group of a calibration, by part as `fit` has them."""
+    parts = [images[part] for part in ("calibration", MARKED_NORMAL) if part in images]
+    return [reduce(ImageSet.joined, parts)] if calibration.groups is None else parts
 
 
 def _judge(pairs: Sequence[Judged]) -> tuple[Tensor, tuple[bytes, ...] | None]:

@@ -42,24 +42,26 @@ from anomaly_ae.storage.schema import (
     read_json,
 )
 
-DETECTOR_FORMAT = 9
+DETECTOR_FORMAT = 10
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 NETWORK, SCORER, SPLIT = "network.", "scorer.", "split."
 SCORES, SCORED_NAMES, PEAKS = "calibration.scores", "calibration.names", "calibration.peaks"
+SCORE_GROUPS = "calibration.groups"  # of which the scores are, where there are several
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL"}
 
 
 @dataclass(frozen=True)
 class CalibrationRecord:
-    """What is said of the calibration; its scores are among the tensors."""
+    """What is said of the calibration; its scores, and of which of several groups they are, are among the tensors."""
 
     guarantee: Annotated[str, OneOf((*GUARANTEES, *CHOSEN))]
     confidence: Share
     target_fpr: Share
     threshold: float
     images: Positive
+    groups: Positive
     folds: Count
-    tail: Tail | None
+    tails: tuple[Tail, ...]
 
     def __post_init__(self) -> None:
         in_folds = self.guarantee == CROSS or (self.guarantee in CHOSEN and self.folds > 0)
@@ -67,8 +69,10 @@ class CalibrationRecord:
             raise Mismatch(
                 f"the guarantee {self.guarantee} does not go with {self.folds} folds of {self.images} images"
             )
-        if (self.tail is None) == (self.guarantee == TAIL):
-            raise Mismatch(f"the guarantee {self.guarantee} goes {'with' if self.tail is None else 'without'} a tail")
+        if self.groups > (1 if self.folds else self.images):
+            raise Mismatch(f"{self.images} images with {self.folds} folds cannot be of {self.groups} groups")
+        if len(self.tails) != (self.groups if self.guarantee == TAIL else 0):
+            raise Mismatch(f"the guarantee {self.guarantee} does not go with {len(self.tails)} tails")
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,8 @@ def _build(record: DetectorRecord, header: Specs) -> tuple[Autoencoder, Scorer, 
     has_names = any(name.startswith(SPLIT) and name.endswith(".names") for name in header)
     expected |= prefixed(SPLIT, record.split.specs(has_names))
     expected[SCORES] = TensorSpec((record.calibration.images,))
+    if (groups := record.calibration.groups) > 1:
+        expected[SCORE_GROUPS] = TensorSpec((record.calibration.images,), "I64", below=groups)
     if SCORED_NAMES in header:
         expected[SCORED_NAMES] = TensorSpec(("bytes",), "U8")
     has_maps = any(isinstance(part, MapScorer) for part in scorer.iter_parts())

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomaly_ae.autoencoders.inference import batch_size, exact_float32
-from anomaly_ae.calibration.conformal import Calibration, p_value_levels
+from anomaly_ae.calibration.conformal import Calibration
+from anomaly_ae.calibration.group import Group
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Exported
 from anomaly_ae.errors import ExportError, UsageError
@@ -199,6 +201,7 @@ def metadata(detector: Detector) -> dict[str, str]:
         "target_fpr": calibration.target_fpr,
         "guarantee": calibration.guarantee,
         "calibration_images": len(calibration.scores),
+        "calibration_groups": [len(group) for group in calibration.by_group],
         "calibration_sha256": sha256(calibration.scores.numpy().tobytes()),
         "preprocessing": preprocessing,
         "autoencoder": config.autoencoder,
@@ -214,15 +217,20 @@ def metadata(detector: Detector) -> dict[str, str]:
 
 def p_values(calibration: Calibration, scores: Tensor) -> Tensor:
     """`Calibration.p_values` by what a graph can do, float64 (N,), of scores, float32 (N,); NaN of NaN."""
-    levels = p_value_levels(len(calibration.scores), calibration.guarantee, calibration.confidence)
-    reached = len(calibration.scores) - (calibration.scores < scores[:, None]).sum(dim=1)  # (N, n) -> (N,)
-    if calibration.chosen is not None:
-        one_step_up = reached.clamp_min(int((calibration.scores > calibration.chosen).sum()) + 1)
-        reached = torch.where(scores > calibration.chosen, reached, one_step_up)
-    p = torch.where(scores.isnan(), torch.nan, torch.from_numpy(levels)[reached])
-    if calibration.tail is None:
+    largest = reduce(torch.maximum, [_p_values(group, scores) for group in calibration.by_group])
+    return torch.where(scores.isnan(), torch.nan, largest)
+
+
+def _p_values(group: Group, scores: Tensor) -> Tensor:
+    """`Group.p_values`; anything of NaN."""
+    reached = len(group) - (group.scores < scores[:, None]).sum(dim=1)  # (N, n) -> (N,)
+    if group.chosen is not None:
+        one_step_up = reached.clamp_min(group.above(group.chosen) + 1)
+        reached = torch.where(scores > group.chosen, reached, one_step_up)
+    p = torch.from_numpy(group.levels)[reached]
+    if group.tail is None:
         return p
-    tail = calibration.tail
+    tail = group.tail
     excess = ((scores.double() - tail.start) / tail.scale).clamp_min(0)
     survival = (1 + tail.shape * excess) ** (-1 / tail.shape) if tail.shape else torch.exp(-excess)
     return torch.where(scores > tail.start, (tail.share * survival).clamp_min(np.finfo(float).tiny), p)

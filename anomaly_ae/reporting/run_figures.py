@@ -10,10 +10,10 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.inference import draw_latents, interpolate_latents, map_images
-from anomaly_ae.calibration.odd import odd_normals
+from anomaly_ae.calibration.odd import odd_counts
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
-from anomaly_ae.detector.fit import held_out
+from anomaly_ae.detector.fit import calibration_images, held_out
 from anomaly_ae.detector.measuring import Mapped, class_names, novelty
 from anomaly_ae.errors import DataError
 from anomaly_ae.images.image_set import ImageSet
@@ -59,8 +59,7 @@ def draw_training(
     drawn = draw_latents(latents, SAMPLE_ROWS * SHOWN, detector.config.seed)
     samples = [("", part.numpy()) for part in torch.split(detector.decode(drawn), SHOWN)]
     losses = [epoch.train_loss for epoch in history], [epoch.validation_loss for epoch in history]
-    calibrating = images["calibration"]
-    return draw_odd_normals(detector, calibrating) | {
+    return draw_odd_normals(detector, calibration_images(images, detector.calibration)) | {
         "loss_curves": Drawing.of("curves.loss_curves", *losses),
         "reconstructions": Drawing.of(
             "image_grids.image_rows",
@@ -77,20 +76,30 @@ def draw_training(
     }
 
 
-def draw_odd_normals(detector: Detector, calibrating: ImageSet) -> dict[str, Drawing]:
-    """The images of the calibration that look odd, beside usual ones; nothing where none does."""
-    if (odd := odd_normals(detector.calibration)) is None:
+def draw_odd_normals(detector: Detector, calibrating: Sequence[ImageSet]) -> dict[str, Drawing]:
+    """The images of the calibration that look odd, beside usual ones; nothing where none does.
+
+    calibrating: the images of each of its groups
+    """
+    calibration, counts = detector.calibration, odd_counts(detector.calibration)
+    if not any(counts):
         return {}
-    alone = detector.network, detector.scorer, calibrating
-    judged = held_out(*alone) if detector.calibration.folds else [alone]
+    alone = [(detector.network, detector.scorer, images) for images in calibrating]
+    judged = held_out(*alone[0]) if calibration.folds else alone
     scores = torch.cat([map_images(network, part.images, scorer.score, ()) for network, scorer, part in judged])
     ordered = reduce(ImageSet.joined, [part for *_, part in judged])
-    images, count = ordered.images, min(len(odd.scores), SHOWN - USUAL_BESIDE)
-    order = scores.argsort(descending=True, stable=True)
-    chosen = torch.cat([order[:count], order[(len(order) - USUAL_BESIDE) // 2 :][:USUAL_BESIDE]])
+    orders = [
+        rows[scores[rows].argsort(descending=True, stable=True)]
+        for rows in torch.split(torch.arange(len(scores)), [len(group) for group in calibration.by_group])
+    ]
+    odd = torch.cat([order[:count] for order, count in zip(orders, counts, strict=True)])
+    odd = odd[scores[odd].argsort(descending=True, stable=True)]
+    images, count = ordered.images, min(len(odd), SHOWN - USUAL_BESIDE)
+    usual = orders[0][(len(orders[0]) - USUAL_BESIDE) // 2 :][:USUAL_BESIDE]
+    chosen = torch.cat([odd[:count], usual])
     looks = ["odd"] * count + ["usual"] * USUAL_BESIDE
     titles = [f"{look}\nscore {score:.4g}" for look, score in zip(looks, scores[chosen].tolist(), strict=True)]
-    shown_of = f" (the first {count} of {len(odd.scores):,})" if count < len(odd.scores) else ""
+    shown_of = f" (the first {count} of {len(odd):,})" if count < len(odd) else ""
     heading = f"Normal images that look odd{shown_of}, and {USUAL_BESIDE} usual ones on the right"
     titles = _below_files(titles, chosen, ordered.names)
     return {"odd_normals": _detections(detector, images[chosen], titles, heading)}

@@ -24,7 +24,8 @@ class TrainResult(Printed):
     `validation_mse` are the mean squared reconstruction errors of those weights, of images in [0, 1]; on the scale
     that the network works on inside they are `span`² times as large. `guarantee` is how the threshold holds its
     rate, in words, and `proven_fpr` what is proven of it. `smallest_rate` is the smallest false-alarm rate that so
-    many calibration images can hold; `threshold_warning` says in words which of them look odd, if any.
+    many calibration images can hold, and every group of them; `threshold_warning` says in words which of them look
+    odd, if any.
     """
 
     run_id: str

@@ -326,7 +326,7 @@ def _keep(
         drawn = {"calibration": Drawing.of("distributions.calibration", new.calibration)}
         if normals.images is not None:
             no_labels = torch.zeros(len(normals.images), dtype=torch.int64)
-            drawn |= draw_odd_normals(new, ImageSet(normals.images, no_labels, normals.names))
+            drawn |= draw_odd_normals(new, [ImageSet(normals.images, no_labels, normals.names)])
         write_figures(run.path / "figures", {name: each.draw() for name, each in drawn.items()}, record.name)
         write_json(run.path / "result.json", result.to_dict())
         if parent and (parent.path / EXAMPLE).exists():
@@ -368,7 +368,7 @@ def _result(
 
 def smallest_rates(calibration: Calibration) -> dict[str, float]:
     """By guarantee, the smallest false-alarm rate that these images can hold; `tail` where one can be fitted."""
-    count = len(calibration.scores)
+    count = calibration.fewest
     if calibration.folds:
         return {CROSS: smallest_rate(count, CROSS)}
     rates = {MARGINAL: smallest_rate(count), CONDITIONAL: smallest_rate(count, CONDITIONAL, calibration.confidence)}

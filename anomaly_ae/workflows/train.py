@@ -331,7 +331,7 @@ def _result(
         calibration_images=len(detector.calibration.scores),
         guarantee=detector.calibration.method,
         proven_fpr=detector.calibration.proven_fpr,
-        smallest_rate=smallest_rate(len(detector.calibration.scores), detector.calibration.guarantee),
+        smallest_rate=smallest_rate(detector.calibration.fewest, detector.calibration.guarantee),
         threshold_warning=odd.about if odd else None,
         odd_normals=odd,
         device=str(experiment.device),

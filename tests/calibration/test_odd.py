@@ -80,6 +80,25 @@ def test_many_odd_ones_without_names_are_counted() -> None:
     )
 
 
+def test_a_group_of_high_scores_is_not_odd_and_what_is_odd_within_a_group_is() -> None:
+    shifted = [10 + score for score in COOKIES] + [10.11, 10.12, 10.13]
+    groups = torch.tensor([0] * 60 + [1] * 12)
+    usual = np.random.default_rng(0).lognormal(-2, 0.2, 59).tolist()
+    names = tuple(f"{i}.png".encode() for i in range(72))
+    plain = Calibration(torch.tensor([*usual, 0.15, *shifted]), 0.1, names=names, groups=groups)
+    assert odd_normals(plain) is None
+    pooled = odd_normals(plain.at(scores=plain.scores))
+    assert pooled is None or len(pooled.scores) != 1
+    odd = odd_normals(Calibration(torch.tensor([*usual, 3.0, *shifted]), 0.1, names=names, groups=groups))
+    assert odd is not None
+    assert (odd.names, odd.scores, odd.images) == (["59.png"], [3.0], 72)
+    assert odd.threshold == odd.threshold_without == plain.threshold  # the other group's
+    both = odd_normals(Calibration(torch.tensor([*usual, 3.0, *shifted[:-1], 15]), 0.08, names=names, groups=groups))
+    assert both is not None
+    assert (both.names, both.threshold_without, both.fewest_without) == (["71.png", "59.png"], None, 11)
+    assert "without them, 11 would be too few for this rate, and hold rates from 0.08334" in both.about
+
+
 def test_scores_that_are_alike_few_or_do_not_set_the_threshold_are_not_odd() -> None:
     assert odd_count(np.ones(50)) == 0
     assert odd_count(np.append(np.ones(50), 1 + 1e-7)) == 0  # another machine gives it the other way round

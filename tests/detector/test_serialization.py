@@ -145,6 +145,50 @@ def test_every_field_of_a_calibration(make: Make, tmp_path: Path, guarantee: str
     assert check_fields(folder, tmp_path / "other", within=("calibration",)) > 60
 
 
+def in_groups(make: Make, guarantee: str = "marginal") -> Path:
+    """A detector whose calibration scores are of two groups, the smaller one with scores twice as high."""
+    scores = torch.rand(120, generator=torch.Generator().manual_seed(0))
+    groups = torch.arange(120) % 3 // 2
+    return make("mse", scores=scores * (1 + groups), groups=groups, guarantee=guarantee)
+
+
+@pytest.mark.parametrize("guarantee", ["marginal", "tail"])
+def test_groups_of_calibration_scores_are_kept(make: Make, tmp_path: Path, guarantee: str) -> None:
+    folder = in_groups(make, guarantee)
+    about, _ = read(folder)
+    assert (about["calibration"]["groups"], len(about["calibration"]["tails"])) == (2, 2 * (guarantee == "tail"))
+    detector = Detector.load(folder)
+    assert [len(group) for group in detector.calibration.by_group] == [80, 40]
+    detector.save(tmp_path / "again")
+    assert Detector.load(tmp_path / "again").digest == detector.digest
+    assert (tmp_path / "again" / "weights.safetensors").read_bytes() == (folder / "weights.safetensors").read_bytes()
+    assert check_fields(folder, tmp_path / "other", within=("calibration",)) > 60
+
+
+def test_groups_that_are_not_those_of_the_scores_are_refused(make: Make, tmp_path: Path) -> None:
+    about, tensors = read(in_groups(make))
+    groups = tensors["calibration.groups"]
+    write(tmp_path / "other", about, tensors)
+    assert outcome(tmp_path / "other") == "works"
+    for other in (
+        *(groups + 1, groups - 1, groups * 0, 1 - groups, groups.flip(0), groups[:-1], groups.float()),
+        *(groups.to(torch.uint8), groups[None], groups * 10**12),
+    ):
+        write(tmp_path / "other", about, tensors | {"calibration.groups": other})
+        # numbered the other way round they are the same groups
+        expected = "works" if torch.equal(other, 1 - groups) else "DetectorDamaged"
+        assert outcome(tmp_path / "other") == expected, other
+    for count in (1, 3, 120, 121, 2**62):
+        write(
+            tmp_path / "other",
+            changed(about, ("calibration", "groups"), lambda i, k, n=count: i.update({k: n})),
+            tensors,
+        )
+        assert outcome(tmp_path / "other") == "DetectorDamaged", count
+    write(tmp_path / "other", about, {name: value for name, value in tensors.items() if name != "calibration.groups"})
+    assert outcome(tmp_path / "other") == "DetectorDamaged"
+
+
 @pytest.mark.parametrize(
     "scorer", ["aligned-knn+patch-knn+pixel-knn", "pca+one-class-svm+feature-knn", "isolation-forest"]
 )

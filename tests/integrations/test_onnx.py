@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 from contextlib import redirect_stdout
@@ -157,6 +158,36 @@ def test_p_values_are_those_of_the_calibration(guarantee: str) -> None:
         door.p_values(calibration, asked), calibration.p_values(asked), rtol=1e-12 if guarantee == TAIL else 0, atol=0
     )
     assert door.p_values(calibration, torch.tensor([torch.nan])).isnan().all()  # a graph cannot refuse it
+
+
+@pytest.mark.parametrize("guarantee", [MARGINAL, CONDITIONAL, TAIL, "manual"])
+def test_p_values_of_groups_are_those_of_the_calibration(guarantee: str) -> None:
+    from anomaly_ae.calibration.conformal import Calibration
+
+    draw = torch.Generator().manual_seed(0)
+    scores = torch.cat([torch.rand(200, generator=draw), 2 * torch.rand(70, generator=draw)])
+    calibration = Calibration(scores, 0.05, groups=torch.tensor([0] * 200 + [1] * 70))
+    manual = guarantee == "manual"
+    calibration = calibration.at_threshold(0.9) if manual else calibration.at(guarantee=guarantee)
+    asked = torch.cat([scores, torch.tensor([-1, 0, 0.5, 0.9, 0.99, 1, 1.1, 5])])
+    torch.testing.assert_close(
+        door.p_values(calibration, asked), calibration.p_values(asked), rtol=1e-12 if guarantee == TAIL else 0, atol=0
+    )
+    assert door.p_values(calibration, torch.tensor([torch.nan])).isnan().all()
+
+
+def test_a_detector_with_groups_of_calibration_images_is_exported_with_them(tmp_path: Path) -> None:
+    detector = make("conv", "mse")
+    scores = detector.calibration.scores
+    groups = torch.arange(len(scores)) % 2
+    scores = torch.where(groups > 0, 2 * scores, scores)
+    calibration = detector.calibration.at(scores=scores, groups=groups, target_fpr=0.2)
+    detector = dataclasses.replace(detector, calibration=calibration)
+    exported = door.export_onnx(detector, tmp_path / "a.onnx")
+    assert exported.threshold == detector.threshold
+    assert_same(tmp_path / "a.onnx", detector, surfaces(60, (1, 28, 28)))
+    about = {prop.key: json.loads(prop.value) for prop in onnx.load(tmp_path / "a.onnx").metadata_props}
+    assert about["calibration_groups"] == [len(group) for group in detector.calibration.by_group]
 
 
 @pytest.mark.parametrize("chosen", [0.2, 0.9])

@@ -2,10 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
+from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.reporting.figures import curves, distributions, image_grids
 from anomaly_ae.reporting.figures.distributions import class_colors
 from anomaly_ae.reporting.figures.saving import grid, write_figures
@@ -43,6 +45,18 @@ def test_figures_have_labelled_axes_and_can_be_written(name: str, tmp_path: Path
     write_figures(tmp_path, {name: figure}, "a caption")
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.png"]
     assert np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")).std() > 5  # something is drawn
+
+
+def test_calibration_scores_of_each_group_are_drawn_below_the_p_values() -> None:
+    groups = torch.tensor([0] * 50 + [1] * 20)
+    grouped = Calibration(torch.cat([torch.linspace(0, 1, 50), torch.linspace(0, 2, 20)]), 0.1, groups=groups)
+    p_values, *points, _ = distributions.calibration(grouped).axes[0].lines
+    assert [points[i].get_label() for i in range(2)] == ["50 calibration scores", "20 calibration scores"]
+    for each, group in zip(points, grouped.by_group, strict=True):
+        scores, shares = each.get_data()
+        assert np.array_equal(scores, group.scores)
+        assert shares[0] == 1
+        assert (shares <= np.interp(scores, *p_values.get_data()) + 0.05).all()  # p is the largest
 
 
 def test_no_label_is_cut(tmp_path: Path) -> None:

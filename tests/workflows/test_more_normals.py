@@ -182,6 +182,33 @@ def test_copies_marked_good_and_bad_are_not_learned_from_and_are_listed(
     assert "of copies of one image: 000.png is marked good; copy.png is marked bad" in ended.err
 
 
+def test_both_kinds_of_images_hold_the_threshold_at_every_rate(
+    trained: Trained, own_home: RunStore, marks: Path, cli: Cli
+) -> None:
+    place = ("--mlruns", str(own_home.root))
+    start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "1", "--no-figures")
+    ended = cli(*start, "--no-tracking", *place)
+    assert "for a false-alarm rate of 0.05 (marginal, the higher of 2 groups of 108 and 50 images)" in ended.out
+    assert "from 158 normal images, which hold rates from 0.01961" in ended.out
+    new = own_home.latest()
+    detector = anomaly_ae.load(new.record.id, mlruns=str(own_home.root))
+    old, marked = detector.calibration.by_group
+    said = f"would set it at {old.threshold(0.05):.4g}, the 50 marked normal at {marked.threshold(0.05):.4g}"
+    assert f"the 108 images for the threshold alone {said}" in ended.err
+    assert detector.threshold == max(old.threshold(0.05), marked.threshold(0.05))
+    for rate in (0.02, 0.3):
+        child = anomaly_ae.calibrate(new.record.id, target_fpr=rate, home=own_home, tracking=False)
+        assert child.threshold == max(old.threshold(rate), marked.threshold(rate))
+        assert child.guarantee == "marginal, the higher of 2 groups of 108 and 50 images"
+        assert child.smallest_rates["marginal"] == 0.01961
+    refused = cli("calibrate", new.record.id, "--target-fpr", "0.01", "--no-tracking", *place)
+    assert refused.code == 2
+    assert "and there are 50 in the smallest of 2 groups; the smallest rate possible is 0.01961" in refused.err
+    by_digits = anomaly_ae.calibrate(new.record.id, target_fpr=0.05, home=own_home, tracking=False)
+    chosen = anomaly_ae.calibrate(by_digits.run_id, threshold=by_digits.threshold, home=own_home, tracking=False)
+    assert chosen.target_fpr <= by_digits.target_fpr
+
+
 def test_neither_a_calibration_nor_a_run_made_with_marks_is_gone_on_from(
     trained: Trained, own_home: RunStore, marks: Path
 ) -> None:

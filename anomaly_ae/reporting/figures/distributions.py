@@ -1,6 +1,7 @@
 """Test images by class and role: how their scores are distributed, and where their latents lie."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from anomaly_ae.calibration.conformal import Calibration
 
 FEWEST_BARS, MOST_BARS = 8, 60
+GROUP_MARKS = ".x+"
 LETTER = 0.09  # inches that one takes in a label
 # Of classes by their role, from Paul Tol's bright scheme: cold ones, blue first, and warm ones, red first
 SHADES = {"normal": (NORMAL, "#66ccee", "#228833"), "novel": (NOVEL, "#ccbb44", "#aa3377")}
@@ -38,18 +40,21 @@ def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: f
 
 
 def calibration(calibrated: "Calibration") -> Figure:
-    """p-value by score, with the calibration scores, the threshold, and the law of the tail where there is one."""
+    """p-value by score, with the calibration scores of each group, the threshold, and the law of the tail where there
+    is one.
+    """
     import torch  # here, so that figures of plain numbers wait for none
 
     figure, (axes,) = plots(1, (7, 4.2))
     scores, threshold = calibrated.scores.numpy(), calibrated.threshold
     span = float(scores[-1] - scores[0]) or 1.0
     grid = np.linspace(scores[0], max(float(scores[-1]), threshold) + 0.1 * span, 600).astype(np.float32)
-    shares = 1 - np.arange(len(scores)) / len(scores)  # of the scores that are at least so high
     axes.plot(
         grid, calibrated.p_values(torch.from_numpy(grid)), color=NORMAL, label=f"p-value ({calibrated.guarantee})"
     )
-    axes.plot(scores, shares, ".", color="0.4", markersize=3, label=f"{len(scores):,} calibration scores")
+    for mark, group in zip(cycle(GROUP_MARKS), calibrated.by_group, strict=False):
+        shares = 1 - np.arange(len(group)) / len(group)  # of the scores that are at least so high
+        axes.plot(group.scores, shares, mark, color="0.4", markersize=3, label=f"{len(group):,} calibration scores")
     axes.axvline(threshold, color=LINE, linestyle="--", label=f"threshold, p ≤ {calibrated.target_fpr:g}")
     axes.set(xlabel="score (higher is more anomalous)", ylabel="p-value (log scale)")
     log_scale(axes)
