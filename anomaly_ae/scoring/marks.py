@@ -14,6 +14,7 @@ import numpy as np
 from anomaly_ae.errors import AnomalyAEError, DataMissing, UnknownName
 from anomaly_ae.images.decode import read_file, reason
 from anomaly_ae.images.sources import NOT_KNOWN, Source, shown
+from anomaly_ae.scoring.row_paths import bytes_beside, path_of
 from anomaly_ae.storage.atomic import flush, sha256, storage_errors
 
 GOOD, BAD, UNDECIDED, NONE = "good", "bad", "undecided", "none"  # NONE takes a mark back
@@ -48,7 +49,8 @@ class Mark:
             raise UnknownName("mark", mark, MARKS)
         time, name = datetime.now(UTC).isoformat(), shown(path)
         sha256 = "" if mark == NONE else digest(source, path)
-        return cls(name, mark, sha256, time, _user(), source.identity, source.name, _hex(name, path))
+        path_bytes = None if (beside := bytes_beside(path)) is None else beside.hex()
+        return cls(name, mark, sha256, time, _user(), source.identity, source.name, path_bytes)
 
     @classmethod
     def read(cls, line: bytes) -> "Mark":
@@ -63,7 +65,7 @@ class Mark:
     @property
     def file(self) -> bytes:
         """The path as bytes."""
-        return self.path.encode() if self.path_bytes is None else bytes.fromhex(self.path_bytes)
+        return path_of(self.path, self.path_bytes)
 
     def holds(self, source: Source) -> bool:
         """Whether the file is still what was marked, to the byte."""
@@ -197,10 +199,6 @@ def state_of(source: Source, path: bytes) -> str:
     """What is another text whenever the file has been touched; nothing where no file system tells of that."""
     about = stat_of(source, path)
     return f"{about.st_dev:x}-{about.st_ino:x}-{about.st_ctime_ns:x}-{about.st_size:x}" if about else ""
-
-
-def _hex(name: str, path: bytes) -> str | None:
-    return None if name.encode() == path else path.hex()
 
 
 def _user() -> str:

@@ -22,6 +22,7 @@ from anomaly_ae.images.sources import Folder, Listing, shown
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.arrivals import File
+from anomaly_ae.scoring.row_paths import bytes_beside, path_of
 from anomaly_ae.scoring.rows import RESULT, Results, make_table
 from anomaly_ae.scoring.writers import ParquetWriter, json_line, json_rows
 from anomaly_ae.storage.atomic import flush, require_writable, storage_errors, sweep_top, write_json, write_with
@@ -205,7 +206,7 @@ class RowLog:
         rows, writer = (row for _, row in _whole_lines(segment)), ParquetWriter(path)
         while part := list(islice(rows, ROWS_AT_A_TIME)):
             for row in part:
-                row["path_bytes"] = _true_name(row)
+                row["path_bytes"] = bytes_beside(path_of(row["path"], row["path_bytes"]))  # no longer in hexadecimal
             writer.write(pa.Table.from_pylist(part, schema))
         writer.close()
 
@@ -237,11 +238,5 @@ def _read_shard(path: Path) -> Iterator[Row]:
         raise StorageError(f"{path} is damaged; move it away, and its files are scored again") from error
 
 
-def _true_name(row: Row) -> bytes | None:
-    """What stands in `path_bytes`, which is hexadecimal in JSON."""
-    name = row["path_bytes"]
-    return bytes.fromhex(name) if isinstance(name, str) else name
-
-
 def _file_of(row: Row) -> File:
-    return _true_name(row) or row["path"].encode(), row["bytes"], row["time"]
+    return path_of(row["path"], row["path_bytes"]), row["bytes"], row["time"]

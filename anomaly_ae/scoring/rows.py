@@ -24,6 +24,7 @@ from anomaly_ae.images.intensity import intensity_differences
 from anomaly_ae.images.sources import Listing, Source, open_source, shown
 from anomaly_ae.images.statistics import brightness_contrast, size_difference
 from anomaly_ae.runtime.progress import display
+from anomaly_ae.scoring.row_paths import bytes_beside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,8 +198,7 @@ def make_table(
     columns["width"], columns["height"] = (pa.array(results[name], mask=none) for name in ("width", "height"))
     columns["error"] = pa.array(results["error"], pa.string())
     columns["regions"] = pa.array(results["regions"], pa.string())
-    no_utf8 = [None if shown(path).encode() == path else path for path in paths]
-    columns["path_bytes"] = pa.array(no_utf8, pa.binary())
+    columns["path_bytes"] = pa.array(map(bytes_beside, paths), pa.binary())
     return pa.table(columns)
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from anomaly_ae.errors import DataDamaged, DataMissing, UsageError, one_line
 from anomaly_ae.escaping import plain_csv_text
+from anomaly_ae.scoring.row_paths import path_of
 from anomaly_ae.scoring.writers import WRITERS
 
 if TYPE_CHECKING:
@@ -50,15 +51,11 @@ class ScoredRows:
             raise UsageError(f"{output} holds no scores: it has no column {missing[0]}")
         if table["path"].null_count or sum(table[name].null_count for name in ("score", "error")) > len(table):
             raise UsageError(f"{output} holds no scores: some rows have no path, or neither a score nor an error")
-        return cls._of(table, is_binary=output.suffix.lower() in (".parquet", ".pq"))
+        return cls._of(table)
 
     @classmethod
-    def _of(cls, table: "pa.Table", is_binary: bool) -> "ScoredRows":
-        names, raw = table["path"].to_pylist(), table["path_bytes"].to_pylist()
-        paths = [
-            name.encode() if other is None else other if is_binary else bytes.fromhex(other)
-            for name, other in zip(names, raw, strict=True)
-        ]
+    def _of(cls, table: "pa.Table") -> "ScoredRows":
+        paths = list(map(path_of, table["path"].to_pylist(), table["path_bytes"].to_pylist()))
         errors = {i: text for i, text in enumerate(table["error"].to_pylist()) if text is not None}
         scores = np.asarray(table["score"].cast("float64").fill_null(np.nan).to_numpy(), np.float32)
         known = table["threshold"].drop_null()

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from anomaly_ae.reporting.figures.saving import Drawing
 
 ALL = "all"  # scorers
-LONGEST_NAME = 60  # letters, so that any file system takes it
+KEPT_LETTERS = 60  # letters, so that any file system takes it
 OWN = Path("evaluation")  # where the evaluation on the test images of a run's own is kept
 
 
@@ -139,7 +139,7 @@ def evaluate(
 def _kept_name(data: str) -> str:
     """What the evaluation on other data is kept as: readable, and of a file or folder unlike any other's."""
     name = short_name(data)
-    return name if name == data else f"{name[:LONGEST_NAME]}-{sha256(os.fsencode(data))[:8]}"
+    return name if name == data else f"{name[:KEPT_LETTERS]}-{sha256(os.fsencode(data))[:8]}"
 
 
 def _with_command(
