@@ -47,6 +47,7 @@ TESTED_ELSEWHERE = {
     "datasets/test_image_folder.py": "catalogue folder_words image_set",
     "detector/test_evaluation.py": "measuring",
     "images/test_decode_pool.py": "decode_worker",
+    "images/test_roi.py": "boxes roi_file",
     "reporting/test_figures.py": "curves distributions image_grids saving style",
     "runs/test_store.py": "record",
     "review/test_session.py": "review_results",

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from anomaly_ae.autoencoders.autoencoder import Shape
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
+from anomaly_ae.runtime.spelling import setting
 
 Size = tuple[int, int]  # height, width
 SMALLEST_SIDE = 8  # pixels a side, from which images are halved
@@ -53,7 +54,15 @@ def require_side(shape: Shape, side: int) -> None:
     """Raise `UsageError` when images of `shape` (C, H, W) have fewer pixels a side, or no channel."""
     channels, height, width = shape
     if min(height, width) < side or channels < 1:
-        raise UsageError(f"this autoencoder takes images from {side}×{side} pixels, and these are {height}×{width}")
+        raise too_small(side, height, width)
+
+
+def too_small(side: int, height: int, width: int) -> UsageError:
+    """What to say of images with fewer pixels than `side` in height or width."""
+    return UsageError(
+        f"this autoencoder takes images from {side}×{side} pixels, and these are {height}×{width}; a larger "
+        f"{setting('image_size')} enlarges them"
+    )
 
 
 def halved(shape: Shape, times: int) -> list[Size]:
@@ -63,9 +72,7 @@ def halved(shape: Shape, times: int) -> list[Size]:
     """
     _, height, width = shape
     if min(height, width) < 2**times:
-        raise UsageError(
-            f"this autoencoder takes images from {2**times}×{2**times} pixels, and these are {height}×{width}"
-        )
+        raise too_small(2**times, height, width)
     return [(height >> i, width >> i) for i in range(times + 1)]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from anomaly_ae.config.boxes import BOXES, are_boxes, boxes_of
 from anomaly_ae.errors import UnknownName, UsageError, errors_at
 from anomaly_ae.runtime.renamed import SETTINGS, current
 from anomaly_ae.runtime.spelling import setting
@@ -21,7 +22,15 @@ PRECISIONS = ("float32", "bfloat16")
 IMAGE_SIZE = re.compile(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?")
 VALUE = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?"
 INTENSITY = re.compile(rf"(?P<percentiles>p)?(?P<low>{VALUE}):(?(percentiles)p)(?P<high>{VALUE})", re.IGNORECASE)
-JOINED = {"image_size": "x", "tile": "x", "intensity": ":", "scorer": "+", "objective": "+", "augment": "+"}  # lists
+JOINED = {  # lists
+    "image_size": "x",
+    "tile": "x",
+    "intensity": ":",
+    "scorer": "+",
+    "objective": "+",
+    "augment": "+",
+    "roi": "+",
+}
 LONGEST_SHOWN = 60  # letters of a value in a message
 MARGINAL, CONDITIONAL, TAIL, CROSS = "marginal", "conditional", "tail", "cross"
 GUARANTEES = (MARGINAL, CONDITIONAL, TAIL, CROSS)  # how a threshold holds a rate, see calibration/conformal.py
@@ -76,6 +85,9 @@ class RunConfig:
     # LOW:HIGH, the values that are black and white in pictures of more than 8 bits, or p1:p99, percentiles of theirs;
     # None: found in the training pictures
     intensity: str | None = None
+    # what is looked at: boxes x,y,w,h in shares of the picture, joined by +, or an image file, white where to look;
+    # None: all of it
+    roi: str | None = None
     autoencoder: str | None = None  # None: the preset's own, as with all that it names
     backbone: str | None = None  # the timm network whose features feature-conv sees; None: the packaged one
     backbone_weights: str | None = None  # a safetensors file of its weights; None: the packaged ones
@@ -178,7 +190,7 @@ LOCATION_FIELDS = (
 # The parts that a file may group its settings by.
 SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     "data": (
-        *("normal", "dataset", "data_dir", "image_size", "tile", "channels", "resize_mode", "intensity"),
+        *("normal", "dataset", "data_dir", "image_size", "tile", "channels", "resize_mode", "intensity", "roi"),
         "contamination",
     ),
     "network": ("autoencoder", "latent", "batch_norm", "dropout"),
@@ -284,6 +296,11 @@ def _problem(f: "dataclasses.Field[Any]", value: Any) -> str | None:
         return (
             f"intensity must be LOW:HIGH, black and white in the files' own values, as in 0:4095, or percentiles of "
             f"them, as in p1:p99, and {wrong}"
+        )
+    if f.name == "roi" and value is not None and BOXES.fullmatch(value) and not are_boxes(boxes_of(value)):
+        return (
+            "roi must be an image file, white where to look, or boxes x,y,w,h in shares of the picture, as in "
+            f"0.25,0.1,0.5,0.8, each of some width and height, within the picture, and is {value}"
         )
     if "choices" in rule and value not in rule["choices"]:
         return f"{f.name} must be one of {', '.join(map(str, rule['choices']))}, and is {value!r}"

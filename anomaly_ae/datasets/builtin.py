@@ -9,7 +9,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from http.client import HTTPException
 from importlib.util import find_spec
@@ -23,6 +23,7 @@ from torch import Tensor
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing, StorageError, UnknownName, one_line
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
+from anomaly_ae.images.roi import RegionOfInterest
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import expand
@@ -52,6 +53,7 @@ class NamedData:
 
     name: str
     data_dir: str | None = None
+    roi: RegionOfInterest | None = None
 
     normal = None  # nothing is normal in it unless the user says so
 
@@ -70,17 +72,23 @@ class NamedData:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of its images."""
-        return self.dataset.shape
+        """Channels, height and width of what is looked at of its images."""
+        size = self.median_size
+        return (self.dataset.shape[0], *(self.roi.part_size(size) if self.roi else size))
+
+    @property
+    def median_size(self) -> tuple[int, int]:
+        """Height and width of its images."""
+        return self.dataset.shape[1:]
 
     @property
     def place(self) -> str | None:
         """The folder where it lies; None for what is bundled."""
         return str(data_root(self.data_dir).resolve()) if find_dataset(self.name).torchvision else None
 
-    def learning(self, normal: Collection[int]) -> "NamedData":
-        """All its images are alike."""
-        return self
+    def learning(self, normal: Collection[int], roi: RegionOfInterest | None = None) -> "NamedData":
+        """The same, looking at a region of interest; all its images are alike."""
+        return self if roi == self.roi else replace(self, roi=roi)
 
     def find_intensity(self, requested: str | None = None) -> None:
         """All have 8 bits. Raises `DataError` where an intensity was asked for."""

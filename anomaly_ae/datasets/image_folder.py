@@ -36,6 +36,7 @@ from anomaly_ae.images.intensity import (
 )
 from anomaly_ae.images.masks import check_size
 from anomaly_ae.images.preprocessing import Preprocessing
+from anomaly_ae.images.roi import RegionOfInterest
 from anomaly_ae.images.sources import Integers, Listing, Source, open_source, shown
 from anomaly_ae.images.statistics import size_words
 from anomaly_ae.runtime.messages import logger
@@ -63,6 +64,7 @@ class PictureData:
     """Pictures below a folder or an address, and what each of them is.
 
     learned: indices of the classes that are learned from; None where that is not known yet
+    roi:     what is looked at of each picture; None for all of it
     """
 
     name: str
@@ -70,6 +72,7 @@ class PictureData:
     listing: Listing
     layout: FolderLayout
     learned: frozenset[int] | None = None
+    roi: RegionOfInterest | None = None
 
     @classmethod
     def open(cls, place: str) -> "PictureData":
@@ -115,9 +118,11 @@ class PictureData:
         files = self.layout.files.values()
         return self.listing.take([i for of in files for i, label in zip(*of, strict=True) if label in wanted])
 
-    def learning(self, normal: Collection[int]) -> "PictureData":
-        """The same, learning from the classes at the indices `normal`, which alone say how pictures are seen."""
-        return replace(self, learned=frozenset(normal))
+    def learning(self, normal: Collection[int], roi: RegionOfInterest | None = None) -> "PictureData":
+        """The same, learning from the classes at the indices `normal`, which alone say how pictures are seen, and
+        looking at a region of interest.
+        """
+        return replace(self, learned=frozenset(normal), roi=roi)
 
     def as_one(self) -> "PictureData":
         """See `Layout.as_one`."""
@@ -154,11 +159,19 @@ class PictureData:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the pictures: gray if none of some has colour, and their median size."""
-        good = self._looked_at
-        height, width = (round(float(np.median(good[side]))) for side in ("height", "width"))
-        spread = good["pixels"].max(axis=1).astype(int) - good["pixels"].min(axis=1)  # of the channels of a pixel
-        return 3 if (spread > COLOURED).any() else 1, height, width
+        """Channels, height and width of what is looked at of the pictures: gray if none of some has colour, and of
+        their median size.
+        """
+        pixels = self._looked_at["pixels"]
+        spread = pixels.max(axis=1).astype(int) - pixels.min(axis=1)  # of the channels of a pixel
+        size = self.median_size
+        return (3 if (spread > COLOURED).any() else 1, *(self.roi.part_size(size) if self.roi else size))
+
+    @property
+    def median_size(self) -> tuple[int, int]:
+        """Height and width of the pictures at the median."""
+        height, width = (round(float(np.median(self._looked_at[side]))) for side in ("height", "width"))
+        return height, width
 
     def size_words(self, seen: tuple[int, int], side: int, resize_mode: str) -> list[str]:
         """What size and colour the pictures have, and what seeing them in height and width `seen` does to them, or
@@ -170,6 +183,9 @@ class PictureData:
         low, high = (times((int(end(heights)), int(end(widths)))) for end in (np.min, np.max))
         sizes = low if low == high else f"{low} to {high}"
         looks = f"pictures: {sizes}, {colour}{sample}; seen at {times(seen)}"
+        if self.roi:
+            parts = [self.roi.part_size(size) for size in zip(heights.tolist(), widths.tolist(), strict=True)]
+            heights, widths = np.array(parts).T
         return [looks, *size_words(heights, widths, seen, side, resize_mode)]
 
     @cached_property
@@ -182,9 +198,10 @@ class PictureData:
     @cached_property
     def _looked_at(self) -> Records:
         """Some of the pictures that are learned from; of more than 8 bits, between their own black and white."""
-        good = self._look(LOOK)
+        look = replace(LOOK, roi=self.roi)
+        good = self._look(look)
         intensity = find_intensity(*_kinds_and_samples(good), None)
-        return self._look(replace(LOOK, intensity=intensity)) if intensity else good
+        return self._look(replace(look, intensity=intensity)) if intensity else good
 
     def _look(self, target: Target) -> Records:
         indices = self._learned
@@ -215,7 +232,7 @@ class PictureData:
 
     def _sampled(self, indices: Integers) -> tuple[list[str], list[Values]]:
         """The kinds of the pictures at some indices, and of those of more than 8 bits some values."""
-        records = np.concatenate(list(self._records(indices, SAMPLE, "looked at")))
+        records = np.concatenate(list(self._records(indices, replace(SAMPLE, roi=self.roi), "looked at")))
         return _kinds_and_samples(records[records["error"] == b""])
 
     def load(self, preprocessing: Preprocessing, only: Collection[bytes] | None = None) -> Dataset:
@@ -245,7 +262,7 @@ class PictureData:
             )
         for words in further_words(further):
             logger.info(words)
-        return Dataset(self.name, self.classes, files, tuple(bad))
+        return Dataset(self.name, self.classes, files, tuple(bad), prepared=True)
 
     def masks(self, names: Sequence[bytes], preprocessing: Preprocessing) -> tuple[Tensor, Tensor] | None:
         """Of the pictures with these names: which pixels are defective, bool (N, H, W), nothing where there is no
@@ -274,7 +291,8 @@ class PictureData:
         at = {self.listing.paths[picture]: masks for picture, masks in self.layout.masks.items()}
         owners = [i for i, name in enumerate(names) for _ in at.get(name, ())]
         wanted = np.array([mask for name in names for mask in at.get(name, ())])
-        target = Target((1, *preprocessing.shape[1:]), preprocessing.resize_mode, mask=True)
+        shape = 1, preprocessing.height, preprocessing.width
+        target = Target(shape, preprocessing.resize_mode, mask=True, roi=preprocessing.roi)
         at_path = {path: i for i, path in enumerate(self.listing.paths)}
         pictures = self._records(np.array([at_path[names[i]] for i in owners]), Target((1, 1, 1)))
         sizes = [(int(of["width"]), int(of["height"])) for of in itertools.chain.from_iterable(pictures)]

@@ -39,7 +39,7 @@ from anomaly_ae.detector.serialization import (
 from anomaly_ae.errors import DataError, StorageError, UsageError
 from anomaly_ae.escaping import counted, printable, short_name, times
 from anomaly_ae.images.image_set import ImageSet, hash_rows
-from anomaly_ae.images.preprocessing import Images, Preprocessing, size_of, sizes_of
+from anomaly_ae.images.preprocessing import Images, Preprocessed, Preprocessing, size_of, sizes_of
 from anomaly_ae.images.statistics import Profile, size_difference
 from anomaly_ae.metrics.ranking import require_numbers
 from anomaly_ae.runtime.messages import logger
@@ -127,7 +127,8 @@ class Detector:
     def differences(self, images: Images) -> list[str]:
         """How images look unlike those of the training altogether: inverted, brighter, clipped, of another size."""
         prepared, brightness = self.preprocessing.prepare_and_compare(images)
-        stretched = size_difference(size_of(images), self.preprocessing.shape[1:], self.preprocessing.resize_mode)
+        size = size_of(images) if isinstance(images, Preprocessed) else self.preprocessing.part_size(size_of(images))
+        stretched = size_difference(size, self.preprocessing.shape[1:], self.preprocessing.resize_mode)
         return [*([stretched] if stretched else []), *brightness, *self.profile.differences(prepared)]
 
     def predict(self, images: Images) -> Tensor:
@@ -200,7 +201,7 @@ class Detector:
         """What finds regions in its heat maps, if there are any."""
         if self.heat_level is None or self.heat_peaks is None:
             return None
-        return RegionFinder(self.heat_level, self.heat_peaks.numpy(), self.preprocessing.resize_mode)
+        return RegionFinder(self.heat_level, self.heat_peaks.numpy(), self.preprocessing.target)
 
     def heat_map(self, images: Images) -> Tensor | None:
         """`anomaly_map` by the name that it had before."""
@@ -221,7 +222,7 @@ class Detector:
         chosen: Part = getattr(self.split, part)
         dataset = data.load(self.preprocessing, None if chosen.names is None else frozenset(chosen.names))
         taken = chosen.take(dataset).relabelled(dataset.classes, self.classes)
-        return self.preprocessing.prepare_set(taken)
+        return self.preprocessing.prepare_set(taken, dataset)
 
     def unseen(self, images: Tensor) -> Tensor:
         """Positions, int64 (N,), of images at its size, uint8 (M, C, H, W), that it was not made with, whatever they

@@ -19,6 +19,7 @@ from anomaly_ae.detector.fit import fit_scorer
 from anomaly_ae.detector.missed import find_missed
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.metrics.pixels import PixelRanking, pixel_ranking
 from anomaly_ae.metrics.ranking import Bools, Floats, compare_auroc, ranking, require_numbers, verdicts
 from anomaly_ae.runtime.printed import Columns
@@ -52,7 +53,7 @@ def map_defects(detector: Detector, test: ImageSet, masks: Tensor, is_labelled: 
     indices = torch.nonzero(is_labelled | torch.from_numpy(~novelty(detector, test))).flatten()
     most = max(1, MOST_MAP_PIXELS // masks[0].numel())
     indices = indices[torch.linspace(0, len(indices) - 1, min(most, len(indices))).long()]
-    maps = detector.anomaly_map(test.images[indices])
+    maps = detector.anomaly_map(Preprocessed(test.images[indices]))
     return None if maps is None else Mapped(indices, maps, masks[indices])
 
 
@@ -199,7 +200,7 @@ def _scorer_row(
     novel = novelty(detector, test)
     ranked, compared, pixels = ranking(scores, novel), compare_auroc(scores, reference, novel), dict[str, Any]()
     if mapped is not None:
-        maps = detector.anomaly_map(test.images[mapped.indices])
+        maps = detector.anomaly_map(Preprocessed(test.images[mapped.indices]))
         mapped = None if maps is None else dataclasses.replace(mapped, maps=maps)
         pixels = _measure_pixels(mapped, np.ones(len(test), bool))
     classes = {

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from anomaly_ae.errors import DataDamaged, one_line
-from anomaly_ae.images.decode import Fitted, place
+from anomaly_ae.images.decode import Fitted, Target, place_in_whole
+from anomaly_ae.images.masks import cover
+from anomaly_ae.images.roi import RegionOfInterest
 
 Heat = npt.NDArray[np.float32]
 Size = tuple[int, int]  # width, height, of a picture
@@ -42,14 +45,14 @@ class Region:
 class RegionFinder:
     """Finds regions in the anomaly maps of a detector.
 
-    level:       of the map
-    peaks:       the highest values of the maps of n calibration images, float32 (n,), ascending
-    resize_mode: by which pictures came into what the detector sees
+    level:  of the map
+    peaks:  the highest values of the maps of n calibration images, float32 (n,), ascending
+    target: what pictures were made that the detector saw
     """
 
     level: float
     peaks: Heat
-    resize_mode: str
+    target: Target
 
     def find(self, maps: Heat, sizes: Sequence[Size]) -> list[list[Region]]:
         """The regions of each map, (N, H, W), the highest peak first, `MOST_REGIONS` at the most; sizes: of the
@@ -63,14 +66,17 @@ class RegionFinder:
 
     def _in_map(self, heat: Heat, size: Size) -> Iterator[Region]:
         """Those of one map, (H, W). Pixels that touch at a corner are connected; what the resize mode added around
-        the picture is no part of it.
+        the picture is no part of it, nor is what is not looked at.
         """
         from scipy.ndimage import find_objects, label, maximum  # here, for it takes a while to load
 
-        placed = place(size, (heat.shape[1], heat.shape[0]), self.resize_mode)
+        placed = place_in_whole(size, self.target)
         left, top, width, height = placed.at
         seen = heat[top : top + height, left : left + width]
-        parts, count = label(seen > self.level, np.ones((3, 3)))
+        above = seen > self.level
+        if self.target.roi:
+            above &= _looked_at(self.target.roi, size, placed)
+        parts, count = label(above, np.ones((3, 3)))
         peaks = np.asarray(maximum(seen, parts, np.arange(1, count + 1)), np.float32)
         pixels, slices = np.bincount(parts.ravel()), find_objects(parts)
         highest = np.argsort(-peaks, kind="stable")[:MOST_REGIONS]
@@ -82,6 +88,12 @@ class RegionFinder:
     def _p(self, peak: np.float32) -> float:
         at_least = len(self.peaks) - int(np.searchsorted(self.peaks, peak))
         return (1 + at_least) / (len(self.peaks) + 1)
+
+
+@lru_cache(maxsize=8)
+def _looked_at(roi: RegionOfInterest, size: Size, placed: Fitted) -> npt.NDArray[np.bool_]:
+    """Which pixels of a map see any of a region of interest in a picture of `size`, (height, width) of `placed`."""
+    return cover(roi.mask(size), placed.seen, placed.at[2:])
 
 
 def _shares(part: tuple[slice, slice], pixels: int, placed: Fitted, size: Size) -> tuple[Box, float]:

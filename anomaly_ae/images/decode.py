@@ -19,6 +19,7 @@ from anomaly_ae.escaping import counted
 from anomaly_ae.images.deep import DeepImage, kind_of, reopen, unread_words
 from anomaly_ae.images.intensity import EIGHT, Intensity, Values
 from anomaly_ae.images.masks import cover, find_defects
+from anomaly_ae.images.roi import Mask, RegionOfInterest
 
 Pixels = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int]  # C, H, W
@@ -56,6 +57,7 @@ class Target:
     intensity: which values are black and white in files of more than 8 bits; None where those of the training had 8
     sample:    how many of its values are wanted as they are in the file, see `DeepImage.sample`
     mask:      whether it is a mask of defects: 255 for what is defective, see `find_defects`
+    roi:       what is looked at; None for all
     """
 
     shape: Shape
@@ -63,6 +65,7 @@ class Target:
     intensity: Intensity | None = None
     sample: int = 0
     mask: bool = False
+    roi: RegionOfInterest | None = None
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,8 @@ def convert(image: Image.Image, target: Target, draft: bool = False) -> Picture:
     if channels not in MODES:
         raise DataError(f"pictures are gray or colour, and the detector takes {channels} channels")
     _require_size(image)
-    stored = image.size
-    if draft:
+    stored, roi = image.size, target.roi
+    if draft and roi is None:  # of a smaller one, pixels at the edge of what is looked at would be part of both sides
         image.draft(None, _least(image.size, (width, height), target.resize_mode))
     kind, clipped, sample = kind_of(image), 0.0, None
     if kind == EIGHT:
@@ -140,14 +143,17 @@ def convert(image: Image.Image, target: Target, draft: bool = False) -> Picture:
     else:
         image = reopen(image)  # who opened it may show it again, and is not to find it loaded, with half of its bits
         deep = DeepImage.of(image)
+        if roi is not None:
+            deep = replace(deep, within=_as_stored(roi, deep.values.shape[1::-1], _orientation(image)))
         flat, clipped = deep.to_image(target.intensity)
         sample = deep.sample(target.sample) if target.sample else None
     orientation = _orientation(image)
     seen = _turned(stored, orientation)
     plain = flat.convert(MODES[channels])
     turned = plain.transpose(TURNS[orientation]) if orientation in TURNS else plain
+    part = turned if roi is None else roi.cut_image(turned)
     pixels = np.zeros(target.shape, np.uint8)
-    _put(pixels, turned, place(turned.size, (width, height), target.resize_mode))
+    _put(pixels, part, place(part.size, (width, height), target.resize_mode))
     return Picture(pixels, *seen, kind, clipped, sample)
 
 
@@ -160,15 +166,23 @@ def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     return size[::-1] if orientation in SIDEWAYS else size
 
 
+def _as_stored(roi: RegionOfInterest, size: tuple[int, int], orientation: int) -> Mask:
+    """Which pixels of a picture that is stored in `size`, (width, height), are looked at, (H, W)."""
+    mask = roi.mask(_turned(size, orientation))
+    back = {6: 8, 8: 6}.get(orientation, orientation)
+    return np.asarray(Image.fromarray(mask).transpose(TURNS[back])) if orientation in TURNS else mask
+
+
 def _convert_mask(image: Image.Image, target: Target) -> Picture:
     _require_size(image)
     stored = Image.fromarray(find_defects(image))
     orientation = _orientation(image)  # only now, for it may load what has more than 8 bits
     turned = stored.transpose(TURNS[orientation]) if orientation in TURNS else stored
-    placed = place(turned.size, target.shape[:0:-1], target.resize_mode)
+    defective = np.asarray(turned) if target.roi is None else target.roi.cut(np.asarray(turned))
+    placed = place(defective.shape[::-1], target.shape[:0:-1], target.resize_mode)
     left, top, width, height = placed.at
     pixels = np.zeros(target.shape, np.uint8)
-    pixels[:, top : top + height, left : left + width] = 255 * cover(np.asarray(turned), placed.seen, (width, height))
+    pixels[:, top : top + height, left : left + width] = 255 * cover(defective, placed.seen, (width, height))
     return Picture(pixels, *turned.size)
 
 
@@ -208,6 +222,18 @@ def place(size: tuple[int, int], box: tuple[int, int], resize_mode: str) -> Fitt
     return Fitted(whole, (0, 0, *(size_inside(size, box) if resize_mode == INSIDE else box)))
 
 
+def place_in_whole(size: tuple[int, int], target: Target) -> Fitted:
+    """How what is looked at of a picture of `size`, (width, height), comes into a target; `seen` in all of it."""
+    box = target.shape[2], target.shape[1]
+    if target.roi is None:
+        return place(size, box, target.resize_mode)
+    x, y, *_ = target.roi.bounds(size)
+    height, width = target.roi.part_size(size[::-1])
+    placed = place((width, height), box, target.resize_mode)
+    left, top, right, bottom = placed.seen
+    return replace(placed, seen=(x + left, y + top, x + right, y + bottom))
+
+
 def _least(stored: tuple[int, int], box: tuple[int, int], resize_mode: str) -> tuple[int, int]:
     """The least width and height that a file may be decoded to, whichever way up it is."""
     side = FINER * max(box)
@@ -238,30 +264,30 @@ def resize_plane(plane: npt.NDArray[Any], height: int, width: int, resize_mode: 
     return resized
 
 
-def put_back(heat: npt.NDArray[np.float32], height: int, width: int, resize_mode: str) -> npt.NDArray[np.float32]:
-    """A map (h, w) of what a detector saw, over the whole picture of H×W it saw it in; 0 where it saw nothing."""
-    seen, rows, columns = _seen(heat, (width, height), resize_mode)
-    whole = np.zeros((height, width), np.float32)
+def put_back(heat: npt.NDArray[np.float32], size: tuple[int, int], target: Target) -> npt.NDArray[np.float32]:
+    """A map (h, w) of what a detector saw, over the whole picture of `size`, (width, height), of which that `target`
+    was made; 0 where it saw nothing.
+    """
+    seen, rows, columns = _seen(heat, size, target)
+    whole = np.zeros(size[::-1], np.float32)
     whole[rows, columns] = resize_plane(
         np.ascontiguousarray(seen), rows.stop - rows.start, columns.stop - columns.start
     )
-    return whole
+    return whole if target.roi is None else np.where(target.roi.mask(size), whole, np.float32(0))
 
 
-def put_mask_back(mask: npt.NDArray[np.bool_], size: tuple[int, int], resize_mode: str) -> npt.NDArray[np.bool_]:
-    """A mask (h, w) of what a detector saw, over the whole picture of `size`, (width, height), that it saw it in; of
-    what is made smaller, no part is lost.
-    """
-    seen, rows, columns = _seen(mask, size, resize_mode)
+def put_mask_back(mask: npt.NDArray[np.bool_], size: tuple[int, int], target: Target) -> npt.NDArray[np.bool_]:
+    """The same of a mask (h, w); of what is made smaller, no part is lost."""
+    seen, rows, columns = _seen(mask, size, target)
     whole = np.zeros(size[::-1], np.bool_)
     of_all = (0.0, 0.0, float(seen.shape[1]), float(seen.shape[0]))
     whole[rows, columns] = cover(seen, of_all, (columns.stop - columns.start, rows.stop - rows.start))
-    return whole
+    return whole if target.roi is None else whole & target.roi.mask(size)
 
 
-def _seen(plane: npt.NDArray[Any], size: tuple[int, int], resize_mode: str) -> tuple[npt.NDArray[Any], slice, slice]:
+def _seen(plane: npt.NDArray[Any], size: tuple[int, int], target: Target) -> tuple[npt.NDArray[Any], slice, slice]:
     """What there is of a picture in a plane (h, w) of a detector, and its rows and columns in the picture."""
-    placed = place(size, (plane.shape[1], plane.shape[0]), resize_mode)
+    placed = place_in_whole(size, target)
     left, top, width, height = placed.at
     x0, y0, x1, y1 = (round(edge) for edge in placed.seen)
     rows, columns = slice(y0, max(y1, y0 + 1)), slice(x0, max(x1, x0 + 1))

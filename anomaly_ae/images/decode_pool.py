@@ -1,5 +1,6 @@
 """Decoding in processes of their own, so that a file that crashes or hangs its decoder costs its own row alone."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import numpy as np
 import anomaly_ae
 from anomaly_ae.errors import Interrupted, UsageError
 from anomaly_ae.images.decode import Target, missing, reason
-from anomaly_ae.images.decode_worker import SECONDS, Records, record_type, send_files, set_error, write_target
+from anomaly_ae.images.decode_worker import SECONDS, Records, record_type, send_files, send_target, set_error
 from anomaly_ae.images.sources import Integers, Source
 from anomaly_ae.runtime.machine import usable_cores
 
@@ -137,12 +138,14 @@ class _Decoder:
         path = os.pathsep.join(filter(None, (PACKAGES, os.environ.get("PYTHONPATH"))))
         with childs_end:
             self.process = subprocess.Popen(
-                [*DECODE_COMMAND, write_target(target)],
+                DECODE_COMMAND,
                 stdin=childs_end.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=os.environ | single | {"PYTHONPATH": path},
             )
+        with contextlib.suppress(OSError):  # that it has ended shows when it is asked
+            send_target(self.socket, target)
 
     def ask(self, files: list[bytes], contents: bool, records: Records) -> bool:
         """Fill records with what it answers of files; whether it did, or has ended."""

@@ -1,7 +1,8 @@
-"""The process that decodes image files: `python -m anomaly_ae.images.decode_worker TARGET`, started by `Decoders`.
+"""The process that decodes image files: `python -m anomaly_ae.images.decode_worker`, started by `Decoders`.
 
 A file that crashes, hangs or overfills its decoder ends this process and nothing else. It is asked over the socket
-that is its standard input: files come in one by one, and when all are decoded a record for each goes back.
+that is its standard input: first it is told what they are to become; then files come in one by one, and when all are
+decoded a record for each goes back.
 """
 
 import contextlib
@@ -11,10 +12,9 @@ import os
 import signal
 import socket
 import struct
-import sys
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from PIL import Image
 
 from anomaly_ae.images.decode import Target, decode, missing, read_file, reason
 from anomaly_ae.images.intensity import KINDS, Intensity
+from anomaly_ae.images.roi import RegionOfInterest
 
 Records = npt.NDArray[Any]
 
@@ -50,16 +51,22 @@ def record_type(target: Target) -> np.dtype[Any]:
     )
 
 
-def write_target(target: Target) -> str:
-    """As an argument of the process."""
-    return json.dumps(dataclasses.asdict(target))
+def send_target(channel: socket.socket, target: Target) -> None:
+    """Say what the files that follow are to become; no argument of the process, for those have a largest length."""
+    content = json.dumps(dataclasses.asdict(target)).encode()
+    channel.sendall(LENGTH.pack(len(content)) + content)
 
 
-def read_target(text: str) -> Target:
-    """What `write_target` wrote."""
-    fields = json.loads(text)
+def read_target(incoming: BinaryIO) -> Target:
+    """What `send_target` sent."""
+    fields = json.loads(_read_one(incoming))
     intensity = fields["intensity"] and Intensity(**fields["intensity"])
-    return Target(**fields | {"shape": tuple(fields["shape"]), "intensity": intensity})
+    roi = fields["roi"] and RegionOfInterest(tuple(map(tuple, fields["roi"]["boxes"])))
+    return Target(**fields | {"shape": tuple(fields["shape"]), "intensity": intensity, "roi": roi})
+
+
+def _read_one(incoming: BinaryIO) -> bytes:
+    return incoming.read(*LENGTH.unpack(incoming.read(LENGTH.size)))
 
 
 def send_files(channel: socket.socket, files: list[bytes], contents: bool) -> None:
@@ -98,7 +105,6 @@ def set_error(record: Any, text: str) -> None:
 
 def answer() -> None:
     """Answer until the other side closes the socket."""
-    target = read_target(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     os.nice(LEAST_URGENT)  # the network's threads wait for each other, and must not wait for this
     warnings.simplefilter("ignore")
@@ -108,9 +114,10 @@ def answer() -> None:
 
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     with socket.socket(fileno=0) as channel, channel.makefile("rb") as incoming:
+        target = read_target(incoming)
         while header := incoming.read(HEADER.size):
             contents, count = HEADER.unpack(header)
-            files = (incoming.read(*LENGTH.unpack(incoming.read(LENGTH.size))) for _ in range(count))
+            files = (_read_one(incoming) for _ in range(count))
             records = decode_files(files, count, contents, target)
             channel.sendall(records.view(np.uint8).data)
 

@@ -14,6 +14,7 @@ from PIL import Image, TiffImagePlugin
 
 from anomaly_ae.errors import DataDamaged, DataError
 from anomaly_ae.images.intensity import EIGHT, FLOAT, WHITE, WHOLE, Array, Intensity, Values, to_bytes
+from anomaly_ae.images.roi import Mask
 
 # How Pillow hands out all bytes of a pixel, by their count: modes and raw modes. Six and eight take two readings, one
 # of the even bytes and one of the odd.
@@ -52,6 +53,7 @@ class DeepImage:
     alpha:    how much of each pixel is seen, (H, W), in [0, 1]; None for all
     white:    which of the values is white by their type or the file's header
     inverted: whether dark and light are swapped
+    within:   which pixels are looked at, bool (H, W); None for all
     """
 
     kind: str
@@ -59,6 +61,12 @@ class DeepImage:
     alpha: Values | None
     white: float
     inverted: bool
+    within: Mask | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `DataDamaged` when none of the values that are looked at is a number."""
+        if self.kind == FLOAT and not np.isfinite(self._looked_at).any():
+            raise DataDamaged("holds no value that is a number")
 
     @classmethod
     def of(cls, image: Image.Image) -> "DeepImage":
@@ -69,8 +77,6 @@ class DeepImage:
         kind, samples = kind_of(image), _read_samples(image)
         colours = 3 if samples.shape[2] >= 3 else 1
         values, rest = samples[..., :colours], samples[..., colours:]
-        if kind == FLOAT and not np.isfinite(values).any():
-            raise DataDamaged("holds no value that is a number")
         if (transparent := image.info.get("transparency")) is not None:
             values = np.where((values == transparent).all(axis=2, keepdims=True), 0, values)
         tags = getattr(image, "tag_v2", {})
@@ -84,7 +90,10 @@ class DeepImage:
         """
         is_same_kind = intensity is not None and intensity.kind == self.kind
         low, high = (intensity.low, intensity.high) if intensity and is_same_kind else (0, self.white)
-        planes, clipped = zip(*(to_bytes(plane, low, high) for plane in np.moveaxis(self.values, 2, 0)), strict=True)
+        within = True if self.within is None else self.within
+        planes, clipped = zip(
+            *(to_bytes(plane, low, high, within) for plane in np.moveaxis(self.values, 2, 0)), strict=True
+        )
         pixels = np.stack(planes, axis=2)
         if self.inverted:
             pixels = 255 - pixels
@@ -94,10 +103,14 @@ class DeepImage:
 
     def sample(self, count: int) -> Values:
         """So many of its values in order, the least first and the most last, between them evenly chosen ones."""
-        values = self.values[np.isfinite(self.values)].astype(np.float64)
+        values = self._looked_at[np.isfinite(self._looked_at)].astype(np.float64)
         chosen = np.sort(values[np.linspace(0, len(values) - 1, count).astype(int)])
         chosen[0], chosen[-1] = values.min(), values.max()
         return chosen
+
+    @property
+    def _looked_at(self) -> Array:
+        return self.values if self.within is None else self.values[self.within]
 
 
 def kind_of(image: Image.Image) -> str:

@@ -68,12 +68,14 @@ class Dataset:
 
     `files` holds "train" and, where there is an official test split, "test".
     left_out: pictures that could not be read, each with the reason
+    prepared: whether the images are as a detector sees them already
     """
 
     name: str
     classes: tuple[str, ...]
     files: dict[str, ImageSet]
     left_out: tuple[str, ...] = ()
+    prepared: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -50,14 +50,18 @@ class Intensity:
         return f"{self.low:,.6g} is black and {self.high:,.6g} white"
 
 
-def to_bytes(values: Array, low: float, high: float) -> tuple[npt.NDArray[np.uint8], float]:
-    """Values as uint8, `low` 0 and `high` 255, and the share of them that lay beyond; what is no number is 0."""
+def to_bytes(
+    values: Array, low: float, high: float, within: npt.NDArray[np.bool_] | bool = True
+) -> tuple[npt.NDArray[np.uint8], float]:
+    """Values as uint8, `low` 0 and `high` 255, and the share of them that lay beyond, of those `within`; what is no
+    number is 0.
+    """
     inside = (values >= low) & (values <= high)  # false for what is no number
     scaled = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
     np.clip(scaled, low, high, out=scaled)
     scaled -= low
     scaled *= 255 / (high - low)
-    return np.rint(scaled, out=scaled).astype(np.uint8), 1 - float(inside.mean())
+    return np.rint(scaled, out=scaled).astype(np.uint8), 1 - float(inside.mean(where=within))
 
 
 def find_intensity(kinds: list[str], samples: list[Values], requested: str | None) -> Intensity | None:

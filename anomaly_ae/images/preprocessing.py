@@ -14,12 +14,21 @@ from torch import Tensor
 from anomaly_ae.errors import DataError, OtherBrightness, one_line
 from anomaly_ae.images import decode
 from anomaly_ae.images.decode_pool import Decoders
-from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.intensity import KINDS, WHOLE, Intensity, intensity_differences, to_bytes
+from anomaly_ae.images.roi import RegionOfInterest
 from anomaly_ae.images.sources import Source
 from anomaly_ae.storage.schema import OneOf, Side
 
-Images = Tensor | npt.NDArray[Any] | Image.Image | Sequence[Image.Image]
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """Images that `Preprocessing` has made, uint8 or float in [0, 1] (N, C, H, W): no whole pictures any more."""
+
+    pixels: Tensor
+
+
+Images = Tensor | npt.NDArray[Any] | Image.Image | Sequence[Image.Image] | Preprocessed
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class Preprocessing:
     resize_mode: what is done with other proportions: stretch, pad or crop, see `decode.place`
     intensity: which values are black and white in files of more than 8 bits, as found in the training; None where
                those had 8
+    roi:       the parts of a picture that are looked at; None for all of it
     """
 
     channels: Side
@@ -36,15 +46,20 @@ class Preprocessing:
     width: Side
     resize_mode: Annotated[str, OneOf((decode.STRETCH, decode.PAD, decode.CROP))] = decode.STRETCH
     intensity: Intensity | None = None
+    roi: RegionOfInterest | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.height, self.width
 
+    def part_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of what is looked at of a picture of `size`, height and width."""
+        return size if self.roi is None else self.roi.part_size(size)
+
     @property
     def target(self) -> decode.Target:
         """What a file is to become."""
-        return decode.Target(self.shape, self.resize_mode, self.intensity)
+        return decode.Target(self.shape, self.resize_mode, self.intensity, roi=self.roi)
 
     def decoders(self, source: Source, workers: int | None = None) -> Decoders:
         """Processes that decode a source's files to such images."""
@@ -52,7 +67,8 @@ class Preprocessing:
 
     def prepare(self, images: Images) -> Tensor:
         """Images as a tensor (N, C, H, W): uint8 or float in [0, 1], (N, C, H', W'), of the same type; other whole
-        numbers as uint8, by the `intensity`; one of Pillow's, or a list of them, as uint8, as their files would be.
+        numbers as uint8, by the `intensity`; one of Pillow's, or a list of them, as uint8, as their files would be;
+        those that are `Preprocessed` as they are.
 
         Raises `DataError`, saying what is wrong with them, when they are no such images. A warning `OtherBrightness`
         says that files or whole numbers are of another kind than the `intensity` is for, or lose values.
@@ -64,6 +80,8 @@ class Preprocessing:
 
     def prepare_and_compare(self, images: Images) -> tuple[Tensor, list[str]]:
         """The same, and in words what it would have warned of."""
+        if isinstance(images, Preprocessed):
+            return images.pixels, []
         if pictures := _pictures(images):
             try:
                 read = [decode.convert(picture, self.target) for picture in pictures]
@@ -84,10 +102,14 @@ class Preprocessing:
             raise DataError("float images must lie in [0, 1], and some values do not; divide by 255 or clean them")
         if not is_float and tensor.dtype != torch.uint8:
             tensor, differences = self._scale(tensor)
+        if self.roi is not None:
+            tensor = torch.from_numpy(self.roi.cut(tensor.cpu().numpy())).to(tensor.device)
         return resize(tensor, (self.height, self.width), self.resize_mode), differences
 
-    def prepare_set(self, images: ImageSet) -> ImageSet:
-        """The same with labelled images."""
+    def prepare_set(self, images: ImageSet, dataset: Dataset) -> ImageSet:
+        """The same with images of a data set, unless they have been prepared."""
+        if dataset.prepared:
+            return images
         return ImageSet(self.prepare(images.images), images.labels, images.names)
 
     def _to_tensor(self, images: Images) -> Tensor:
@@ -119,7 +141,8 @@ def size_of(images: Images) -> tuple[int, int]:
     """Height and width of images, of the first of Pillow's."""
     if pictures := _pictures(images):
         return pictures[0].height, pictures[0].width
-    height, width = images.shape[-2:]  # type: ignore[union-attr]
+    pixels = images.pixels if isinstance(images, Preprocessed) else images
+    height, width = pixels.shape[-2:]  # type: ignore[union-attr]
     return height, width
 
 

@@ -14,6 +14,7 @@ from anomaly_ae.storage.schema import Mismatch, Share
 
 VALUES_AT_ONCE = 2**24  # looked at together
 USUAL = (0.005, 0.995)  # quantiles between which the middle 99 % of images lie
+GRAY_LEVEL = 1 / 255
 BLANK = 0.1  # of the least contrast that is usual
 MOST_COST = 4  # times what images of the usual size take, before it is worth a word
 MOST_STRETCH = 1.5  # of one side against the other, before it is worth a word
@@ -121,7 +122,8 @@ def brightness_contrast(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _within(value: float, usual: tuple[float, float]) -> bool:
-    return usual[0] <= value <= usual[1]
+    """Whether a value is usual, or less than a gray level beside that, which nobody sees."""
+    return usual[0] - GRAY_LEVEL < value < usual[1] + GRAY_LEVEL
 
 
 def _words(usual: tuple[float, float]) -> str:

@@ -12,6 +12,7 @@ import torch
 from anomaly_ae.datasets.catalogue import open_data
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.escaping import short_name
+from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.reporting.comparison import read_scores
 from anomaly_ae.reporting.figures.saving import SHOWN, Array
 from anomaly_ae.reporting.run_figures import first_of_each_class
@@ -144,5 +145,6 @@ def _reconstructions(done: Sequence[Done]) -> list[tuple[str, Array]]:
         if not torch.equal(images, originals):
             rows.append(("original", as_float(images).numpy()))
             originals = images
-        rows.append((each.cell.network.replace(" · ", "\n"), detector.reconstruct(images).numpy()))
+        rebuilt = detector.reconstruct(Preprocessed(images) if data.prepared else images)
+        rows.append((each.cell.network.replace(" · ", "\n"), rebuilt.numpy()))
     return rows

@@ -96,7 +96,7 @@ def save_overlay(detector: Detector, preview: Preview, path: bytes, folder: Path
 def save_mask(detector: Detector, preview: Preview, path: bytes, folder: Path) -> None:
     """Write the mask of a file of that path, if it has regions. Raises `StorageError`."""
     if preview.regions and preview.above is not None:
-        mask = put_mask_back(preview.above, preview.size, detector.preprocessing.resize_mode)
+        mask = put_mask_back(preview.above, preview.size, detector.preprocessing.target)
         save_image(folder / os.fsdecode(overlay_name(path)), 255 * mask.astype(np.uint8))
 
 

@@ -17,7 +17,7 @@ from anomaly_ae.detector.fit import calibration_images, held_out
 from anomaly_ae.detector.measuring import Mapped, class_names, novelty
 from anomaly_ae.errors import DataError
 from anomaly_ae.images.image_set import ImageSet
-from anomaly_ae.images.preprocessing import Images
+from anomaly_ae.images.preprocessing import Images, Preprocessed
 from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting.figures.painter import save_figures
 from anomaly_ae.reporting.figures.saving import GRID_IMAGES, SHOWN, Array, Drawing, grid, label, plain
@@ -53,9 +53,9 @@ def draw_training(
     """
     validation, fit = images["validation"], images["fit"].images
     examples = shown_images(validation)
-    original, after = as_float(examples).numpy(), detector.reconstruct(examples).numpy()
+    original, after = as_float(examples).numpy(), detector.reconstruct(Preprocessed(examples)).numpy()
     pairs = [("original", original), ("before\ntraining", untrained), ("after\ntraining", after)]
-    latents = detector.encode(fit[_spread(len(fit), DRAWN_FROM)])
+    latents = detector.encode(Preprocessed(fit[_spread(len(fit), DRAWN_FROM)]))
     drawn = draw_latents(latents, SAMPLE_ROWS * SHOWN, detector.config.seed)
     samples = [("", part.numpy()) for part in torch.split(detector.decode(drawn), SHOWN)]
     losses = [epoch.train_loss for epoch in history], [epoch.validation_loss for epoch in history]
@@ -123,7 +123,7 @@ def _interpolations(detector: Detector, images: ImageSet) -> list[tuple[str, Arr
     ends = torch.stack([firsts, firsts.roll(-1)], dim=1)[:SAMPLE_ROWS] if len(firsts) > 1 else torch.tensor([[0, -1]])
     rows = []
     for pair in ends:
-        first, last = detector.encode(images.images[pair])
+        first, last = detector.encode(Preprocessed(images.images[pair]))
         between = detector.decode(interpolate_latents(first, last, SHOWN))[1:-1]
         start, end = as_float(images.images[pair])
         rows.append(("", torch.cat([start[None], between, end[None]]).numpy()))
@@ -171,7 +171,7 @@ def draw_evaluation(
     }
     chosen = _spread(len(test), MAPPED)
     if len(chosen) >= FEWEST_MAPPED:
-        latents = detector.encode(test.images[chosen]).numpy()
+        latents = detector.encode(Preprocessed(test.images[chosen])).numpy()
         mapped_names = [names[i] for i in chosen.tolist()]
         drawn["latent_map"] = Drawing.of("distributions.latent_map", latents, mapped_names, novel[chosen.numpy()])
     if evaluation.auroc is not None and evaluation.average_precision is not None:
@@ -213,7 +213,8 @@ def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor,
 
 def _detections(detector: Detector, images: Tensor, titles: Sequence[str], heading: str) -> Drawing:
     """Images at the detector's size, (N, C, H, W), and below them what it makes of them, a few words above each."""
-    rebuilt, heat = detector.reconstruct(images).numpy(), detector.anomaly_map(images)
+    prepared = Preprocessed(images)
+    rebuilt, heat = detector.reconstruct(prepared).numpy(), detector.anomaly_map(prepared)
     maps = None if heat is None else heat.numpy()
     rows = as_float(images).numpy(), rebuilt, maps, titles, heading, detector.heat_level
     return Drawing.of("image_grids.image_rows", *rows)
@@ -244,7 +245,7 @@ def plot(detector: Detector, images: Images) -> "Figure":
     if not len(prepared):
         raise DataError("there is no image to draw among these")
     first = prepared[:SHOWN]
-    scores = detector.score(first)
+    scores = detector.score(Preprocessed(first))
     titles = [
         f"score {score:.4g}\np {p:.2g}\n{'anomalous' if score > detector.threshold else 'normal'}"
         for score, p in zip(scores.tolist(), detector.p_values(scores).tolist(), strict=True)

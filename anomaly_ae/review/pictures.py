@@ -20,6 +20,7 @@ from anomaly_ae.images.decode import INSIDE, Pixels, Target, put_back, size_insi
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.preprocessing import Images, Preprocessed
 from anomaly_ae.images.sources import NOT_KNOWN, shown
 from anomaly_ae.reporting.figures.saving import as_pixels
 from anomaly_ae.review.session import Session
@@ -106,11 +107,11 @@ class Pictures:
         record = self._decode(self._exact, index)
         detector = self.session.detector
         with self._network:
-            maps = detector.anomaly_map(torch.from_numpy(record["pixels"].copy())[None])
+            maps = detector.anomaly_map(Preprocessed(torch.from_numpy(record["pixels"].copy())[None]))
         if maps is None:
             return None
         width, height = size_inside((int(record["width"]), int(record["height"])), (PICTURE_SIDE, PICTURE_SIDE))
-        whole = put_back(maps[0].numpy(), height, width, detector.preprocessing.resize_mode)
+        whole = put_back(maps[0].numpy(), (width, height), detector.preprocessing.target)
         return _png(_colours(whole, max(float(whole.max()), detector.heat_level or 0.0)))
 
     def neighbors(self, index: int) -> list[Neighbor]:
@@ -151,13 +152,13 @@ class Pictures:
             return TrainingImages(None, torch.zeros(0, 0), f"the training images are not at hand: {one_line(error)}")
         images = images.take(sample(len(images), max(1, MOST_LATENTS // detector.network.latent_size)))
         with self._network:
-            return TrainingImages(images, detector.encode(images.images))
+            return TrainingImages(images, detector.encode(Preprocessed(images.images)))
 
-    def _run(self, index: int, make: Callable[[Tensor], Tensor]) -> Tensor:
+    def _run(self, index: int, make: Callable[[Images], Tensor]) -> Tensor:
         """What the detector makes of a file, (1, …)."""
         pixels = torch.from_numpy(self._decode(self._exact, index)["pixels"].copy())[None]
         with self._network:
-            return make(pixels)
+            return make(Preprocessed(pixels))
 
     def _decode(self, decoders: Decoders, index: int) -> Records:
         (record,) = next(decoders.map([([self.session.path(index)], np.full(1, NOT_KNOWN))]))

@@ -19,6 +19,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.regions import read_regions
 from anomaly_ae.errors import DataChanged, DataMissing, UsageError
 from anomaly_ae.escaping import printable
+from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.images.sources import NOT_KNOWN, Source, open_source, shown
 from anomaly_ae.review.review_results import (
     About,
@@ -304,7 +305,7 @@ class Session:
         with self.detector.preprocessing.decoders(self.source, 1) as decoders:
             records = decoders.decode([self.rows.paths[i] for i in some], np.full(len(some), NOT_KNOWN))
         good = records["error"] == b""
-        scores = self.detector.score(torch.from_numpy(records["pixels"][good].copy())).numpy()
+        scores = self.detector.score(Preprocessed(torch.from_numpy(records["pixels"][good].copy()))).numpy()
         before = self.rows.scores[some][good]
         if len(before) and np.allclose(scores, before, rtol=ALIKE, atol=ALIKE * float(np.abs(before).max())):
             return

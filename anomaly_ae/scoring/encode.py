@@ -14,6 +14,7 @@ from anomaly_ae.datasets.layout_texts import say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted
+from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.images.sources import Listing, open_source, shown
 from anomaly_ae.runtime.messages import report_skipped
 from anomaly_ae.scoring.rows import (
@@ -120,7 +121,7 @@ def _latents(detector: Detector, listing: Listing, batch: Batch) -> "pa.Table":
     import pyarrow as pa
 
     bad = ~batch.good
-    latents = detector.encode(batch.images).numpy()[batch.slots]  # (M, D)
+    latents = detector.encode(Preprocessed(batch.images)).numpy()[batch.slots]  # (M, D)
     names = [shown(listing.paths[i]) for i in batch.positions]
     errors = [error.decode() or None for error in batch.records["error"]]
     columns = {f"latent_{i}": pa.array(column, mask=bad) for i, column in enumerate(np.ascontiguousarray(latents.T))}

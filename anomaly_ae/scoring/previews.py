@@ -14,10 +14,12 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.regions import Heat, Region, Size
 from anomaly_ae.images.decode import INSIDE, Pixels, Target, put_back, size_inside
 from anomaly_ae.images.decode_pool import Decoders
+from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.scoring.rows import Bools, Positions
 
 PICTURES_AT_A_TIME = 16  # pictures, so that they do not fill the memory
+DIMMED = 3  # times darker is what is not looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,7 @@ class Preview:
     """One file, looked at again.
 
     position: in the list
-    picture:  in colour, uint8 (H', W', 3)
+    picture:  in colour, uint8 (H', W', 3), darker where it is not looked at
     rebuilt:  its reconstruction in [0, 1], float32 (C, H, W)
     heat:     its heat map over the picture, float32 (H', W'), or None where the scorer has none
     size:     width and height of the whole picture
@@ -68,10 +70,10 @@ def look_at(
 ) -> Iterator[Preview]:
     """The same as `load_previews`, with decoders that are there already."""
     parts, (small, large) = _split(positions, batch_size(*detector.preprocessing.shape[1:])), decoders
-    finder, mode = detector.region_finder, detector.preprocessing.resize_mode
+    finder, target = detector.region_finder, detector.preprocessing.target
     views = itertools.chain.from_iterable(large.map(map(listing.at, _split(positions, PICTURES_AT_A_TIME))))
     for part, records in zip(parts, small.map(map(listing.at, parts)), strict=True):
-        images = torch.from_numpy(records["pixels"].copy())
+        images = Preprocessed(torch.from_numpy(records["pixels"].copy()))
         maps, rebuilt = detector.anomaly_map(images), detector.reconstruct(images).numpy()
         for i, position in enumerate(part.tolist()):
             view = next(views)
@@ -80,11 +82,14 @@ def look_at(
             size = int(view["width"]), int(view["height"])
             width, height = size_inside(size, large.target.shape[1:])
             picture = view["pixels"][:, :height, :width].transpose(1, 2, 0)
+            if target.roi:
+                looked_at = target.roi.mask((width, height))[..., None]
+                picture = np.where(looked_at, picture, picture // DIMMED)
             if maps is None or finder is None:
                 yield Preview(position, picture, rebuilt[i], None, size, [], None)
                 continue
             heat = maps[i].numpy()
-            (regions,), over = finder.find(heat[None], [size]), put_back(heat, height, width, mode)
+            (regions,), over = finder.find(heat[None], [size]), put_back(heat, (width, height), target)
             yield Preview(position, picture, rebuilt[i], over, size, regions, heat > finder.level)
 
 

@@ -21,6 +21,7 @@ from anomaly_ae.images.decode import further_words
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.intensity import intensity_differences
+from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.images.sources import Listing, Source, open_source, shown
 from anomaly_ae.images.statistics import brightness_contrast, size_difference
 from anomaly_ae.runtime.progress import display
@@ -117,7 +118,7 @@ def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
     results = np.zeros(len(batch.positions), RESULT)
     results["bytes"] = np.where(batch.records["missing"], UNREAD, listing.sizes[batch.positions])
     results["time"] = listing.times[batch.positions]
-    all_scores, maps = detector.score_and_map(batch.images)
+    all_scores, maps = detector.score_and_map(Preprocessed(batch.images))
     scores = all_scores.numpy()[batch.slots]
     good = batch.good & np.isfinite(scores)
     results["score"] = np.where(good, scores, np.nan)
@@ -143,13 +144,13 @@ def find_differences(detector: Detector, results: Results) -> list[str]:
     good = results[is_scored(results)]
     if not len(good):
         return []
-    stretched = size_difference(
-        _middle_size(good), detector.preprocessing.shape[1:], detector.preprocessing.resize_mode
-    )
+    preprocessing = detector.preprocessing
+    size = preprocessing.part_size(_middle_size(good))
+    stretched = size_difference(size, preprocessing.shape[1:], preprocessing.resize_mode)
     brightness, contrast = (torch.tensor(good[name]) for name in ("brightness", "contrast"))
     return [
         *([stretched] if stretched else []),
-        *intensity_differences(detector.preprocessing.intensity, good["kind"], good["clipped"]),
+        *intensity_differences(preprocessing.intensity, good["kind"], good["clipped"]),
         *detector.profile.compare(brightness, contrast),
         *further_words(int(good["further"].sum())),
     ]

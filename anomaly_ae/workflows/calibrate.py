@@ -30,6 +30,7 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.escaping import counted_as
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet, hash_rows
+from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.images.sources import Listing
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.reporting.figures.saving import Drawing, write_figures
@@ -180,7 +181,7 @@ def _marked_normals(detector: Detector, marked: MarkedImages) -> Normals | None:
     if not marked.used.good:
         return None
     good, used = marked.of(detector, GOOD), marked.used
-    differences = list(detector.differences(good.images))
+    differences = list(detector.differences(Preprocessed(good.images)))
     if used.unmarked > 0:
         differences.append(
             f"{counted_as(used.unmarked, 'pictures')} beside them without a mark; the rate holds for images like "
@@ -211,8 +212,9 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
     images = _images_of(detector, dataset, data_dir)
     new = one_of_each(images, detector.unseen(images), dataset not in DATASETS)
     left_out, images = len(images) - len(new), images[new]
-    differences = tuple(detector.differences(images))
-    return Normals(detector.score(images), dataset, images=images, left_out=left_out, differences=differences)
+    seen = Preprocessed(images)
+    differences = tuple(detector.differences(seen))
+    return Normals(detector.score(seen), dataset, images=images, left_out=left_out, differences=differences)
 
 
 def _normal_pictures(detector: Detector, folder: str) -> Listing:
@@ -256,7 +258,8 @@ def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
     wanted = torch.tensor([data.classes.index(each) for each in normal])
     if isinstance(data, PictureData):
         logger.info(data.describe(wanted.tolist(), TO_CALIBRATE))
-    files = map(detector.preprocessing.prepare_set, data.load(detector.preprocessing).files.values())
+    dataset = data.load(detector.preprocessing)
+    files = [detector.preprocessing.prepare_set(file, dataset) for file in dataset.files.values()]
     return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in files])
 
 

@@ -31,6 +31,7 @@ from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, Us
 from anomaly_ae.escaping import short_name
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting.figures.painter import finish_figures, save_figures
 from anomaly_ae.reporting.run_figures import draw_evaluation
@@ -113,7 +114,7 @@ def evaluate(
         calibration.check_discoveries(fdr)
     detector = dataclasses.replace(detector, calibration=calibration)
     with stage(f"scoring {len(test.images):,} test images"):
-        scores = detector.score(test.images)
+        scores = detector.score(Preprocessed(test.images))
     masks = data.masks(test.names or (), detector.preprocessing) if data else None
     mapped = None if masks is None else map_defects(detector, test, *masks)
     evaluation = measure(detector, test, scores, run.record.id if run else None, mapped)
@@ -183,7 +184,7 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     config = dataclasses.replace(detector.config, dataset=data.name)
     there = dataclasses.replace(detector, config=config, classes=classes, normal=normal)
     file = "test" if "test" in dataset.files else "train"
-    images = detector.preprocessing.prepare_set(dataset.files[file])
+    images = detector.preprocessing.prepare_set(dataset.files[file], dataset)
     unseen = detector.unseen(images.images)
     report_skipped(dataset.left_out)
     if isinstance(data, PictureData):

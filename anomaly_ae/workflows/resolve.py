@@ -24,10 +24,12 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment, check_names, fill_defaults
 from anomaly_ae.detector.fit import MARKED_NORMAL, in_folds
 from anomaly_ae.errors import DataChanged, ModelError, UsageError, one_line
-from anomaly_ae.escaping import counted
+from anomaly_ae.escaping import counted, times
 from anomaly_ae.images.decode import LARGEST_PICTURE
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
+from anomaly_ae.images.roi import RegionOfInterest
+from anomaly_ae.images.roi_file import read_roi
 from anomaly_ae.objectives.perceptual import Features, encoder_features, torchvision_features
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger, report_skipped
@@ -41,6 +43,7 @@ from anomaly_ae.workflows.more_normals import MoreNormals
 
 PHOTO_SIDE, MOST_PHOTOS = 128, 5_000  # pixels of the smaller side from which, and up to how many, pictures are photos
 FEW_SET_ASIDE = 60  # images for the threshold, fewer of which are few
+MOST_UNLIKE = 1.02  # times other proportions that a mask may have than the images
 MOST_FOLDED = (
     180  # images to learn from and for the threshold, up to which folds are made rather than so many set aside
 )
@@ -71,14 +74,18 @@ def resolve(
     config = dataclasses.replace(config, dataset=whole_name(config.dataset, config.data_dir))
     check_names(fill_defaults(config))
     perceptual = _locate_features(config.perceptual, home)
-    data = open_data(config.dataset, config.data_dir)
-    config = fill_defaults(_with_preset(config, data))
+    data, asked = open_data(config.dataset, config.data_dir), Looking.find(config, begun)
+    config = fill_defaults(_with_preset(config, data, asked.roi))
     config = dataclasses.replace(
-        config, normal=config.normal or data.normal or "", data_dir=data.place, perceptual=perceptual
+        config,
+        normal=config.normal or data.normal or "",
+        data_dir=data.place,
+        perceptual=perceptual,
+        roi=asked.setting,
     )
     device = pick_device(config.device)
     is_begun = isinstance(data, PictureData) and "pictures" in begun
-    view = View.of_record(begun) if is_begun else View.find(config, data)
+    view = View.of_record(begun) if is_begun else View.find(config, data, asked)
     features = _features(perceptual, view.preprocessing, device)
     seen = view.preprocessing, view.classes, view.normal, features
     experiment = Experiment.build(config, *seen)  # what does not go together is said before the images are read
@@ -110,14 +117,14 @@ def resolve(
     return dataclasses.replace(experiment, config=config), TrainingData(split, images, record)
 
 
-def _with_preset(config: RunConfig, data: Data) -> RunConfig:
+def _with_preset(config: RunConfig, data: Data, roi: RegionOfInterest | None) -> RunConfig:
     """The config with the preset that suits the images, where it is to be found; it is said which, for photos."""
     if config.preset != AUTO:
         return config
     choices = ("autoencoder", "scorer", "objective", "tile", "defects", "noise", "masked", "latent")
     if not isinstance(data, PictureData) or any(getattr(config, name) for name in choices):
         return dataclasses.replace(config, preset=DEFAULT)
-    learned = data.learning(normal_classes(config.normal or data.normal or "", data))
+    learned = data.learning(normal_classes(config.normal or data.normal or "", data), roi)
     side = min(config.size or learned.shape[1:])
     if side < PHOTO_SIDE or len(learned.listing) > MOST_PHOTOS:
         return dataclasses.replace(config, preset=DEFAULT)
@@ -126,6 +133,42 @@ def _with_preset(config: RunConfig, data: Data) -> RunConfig:
         f"on photographs sees in them; {setting('preset', DEFAULT)} learns from the pixels alone"
     )
     return dataclasses.replace(config, preset=SURFACE)
+
+
+@dataclass(frozen=True)
+class Looking:
+    """The region of interest of a training, the setting that names it, and height and width of the mask it is of."""
+
+    roi: RegionOfInterest | None = None
+    setting: str | None = None
+    mask_size: tuple[int, int] | None = None
+
+    @classmethod
+    def find(cls, config: RunConfig, begun: Mapping[str, Any]) -> "Looking":
+        """That of a training that is gone on with, whatever has become of the mask since, or the one asked for."""
+        if config.roi is None:
+            return cls()
+        if begun.get("roi"):
+            with _of_record():
+                return cls(parse(RegionOfInterest, begun["roi"]), config.roi)
+        roi, mask_size = read_roi(config.roi)
+        return cls(roi, str(expand(config.roi).resolve()) if mask_size else config.roi, mask_size)
+
+    def words(self, size: tuple[int, int]) -> list[str]:
+        """What is looked at of images of `size`, height and width. Raises `UsageError` where a mask has other
+        proportions than they.
+        """
+        if self.roi is None:
+            return []
+        if self.mask_size:
+            ratio = self.mask_size[0] * size[1] / (self.mask_size[1] * size[0])
+            if not 1 / MOST_UNLIKE < ratio < MOST_UNLIKE:
+                raise UsageError(
+                    f"the region of interest {self.setting} has {times(self.mask_size)} pixels and the images have "
+                    f"{times(size)}, which are other proportions; draw it over one of the images"
+                )
+        part = times(self.roi.part_size(size))
+        return [f"region of interest: {self.roi.area:.1%} of each image, within {part} of its {times(size)}"]
 
 
 @dataclass(frozen=True)
@@ -140,19 +183,22 @@ class View:
     normal: tuple[str, ...]
 
     @classmethod
-    def find(cls, config: RunConfig, data: Data) -> "View":
+    def find(cls, config: RunConfig, data: Data, asked: Looking = Looking()) -> "View":
         """By the images that are learned from; it is said what was found."""
         normal = normal_classes(config.normal, data)
         if isinstance(data, PictureData):
             logger.info(data.describe(normal))
-        learned = data.learning(normal)
+        learned = data.learning(normal, asked.roi)
         shape = _shape(config, learned)  # now, for it may download
+        for words in asked.words(learned.median_size):
+            logger.info(words)
         if isinstance(learned, PictureData):
             for words in learned.size_words(
                 shape[1:], find_autoencoder(str(config.autoencoder)).side, config.resize_mode
             ):
                 logger.info(words)
-        preprocessing = Preprocessing(*shape, config.resize_mode, learned.find_intensity(config.intensity))
+        intensity = learned.find_intensity(config.intensity)
+        preprocessing = Preprocessing(*shape, config.resize_mode, intensity, asked.roi)
         return cls(preprocessing, data.classes, tuple(data.classes[position] for position in normal))
 
     @classmethod
@@ -227,7 +273,7 @@ class Division:
     def take(self, part: str) -> ImageSet:
         """The images of a part as the detector sees them. Raises `DataChanged`."""
         taken = getattr(self.split, part).take(self.dataset).relabelled(self.dataset.classes, self.view.classes)
-        return self.view.preprocessing.prepare_set(taken)
+        return self.view.preprocessing.prepare_set(taken, self.dataset)
 
     def record(self, split: Split) -> dict[str, Any]:
         """What split.json has of it, as plain JSON values; `split` has the hashes of what the detector sees."""
@@ -244,6 +290,7 @@ class Division:
             "digest": self.dataset.digest(),
             "parts": split.summary(),
             "left_out": list(self.left_out),
+            "roi": (roi := self.view.preprocessing.roi) and dataclasses.asdict(roi),
             **(more if pictures else {}),
         }
 
@@ -307,7 +354,7 @@ def _features(perceptual: str | None, preprocessing: Preprocessing, device: torc
     if colon:
         return torchvision_features(name, weights, device)
     detector = Detector.load(Path(perceptual), str(device))
-    if detector.preprocessing != preprocessing or detector.config.tile:
+    if detector.preprocessing.shape != preprocessing.shape or detector.config.tile:
         theirs, ours = ("×".join(map(str, p.shape)) for p in (detector.preprocessing, preprocessing))
         raise ModelError(
             f"the encoder of {perceptual} takes images {theirs}, and these are {ours}; train one for these"

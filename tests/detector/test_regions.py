@@ -12,7 +12,8 @@ from anomaly_ae.datasets.catalogue import open_data
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.regions import MOST_REGIONS, Heat, Region, RegionFinder, read_regions, regions_text
 from anomaly_ae.errors import DataDamaged, UsageError
-from anomaly_ae.images.decode import CROP, PAD, STRETCH, put_mask_back
+from anomaly_ae.images.decode import CROP, PAD, STRETCH, Target, put_mask_back
+from anomaly_ae.images.roi import RegionOfInterest
 from anomaly_ae.scorers import build_scorer
 from tests.conftest import Trained
 
@@ -20,8 +21,8 @@ PEAKS = np.array([0.5, 1.0, 2.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], np.float32)  # o
 ORIENTATION = 0x0112
 
 
-def finder(resize_mode: str = STRETCH, level: float = 1.0) -> RegionFinder:
-    return RegionFinder(level, PEAKS, resize_mode)
+def finder(resize_mode: str = STRETCH, side: int = 8, roi: RegionOfInterest | None = None) -> RegionFinder:
+    return RegionFinder(1.0, PEAKS, Target((1, side, side), resize_mode, roi=roi))
 
 
 def heat(*parts: tuple[int, int, float], shape: tuple[int, int] = (8, 8)) -> Heat:
@@ -56,7 +57,7 @@ def test_boxes_of_a_padded_picture_leave_out_what_was_added() -> None:
     seen = [(row, column, 9.0) for row in (2, 3) for column in (4, 5)]
     made = heat((0, 0, 8.0), (1, 4, 8.0), *seen)
     assert finder(PAD).find(made[None], [(200, 100)])[0] == [Region((0.5, 0.0, 0.25, 0.5), 4 / 32, 9.0, 0.1)]
-    mask = put_mask_back(made > 1, (200, 100), PAD)
+    mask = put_mask_back(made > 1, (200, 100), Target((1, *made.shape), PAD))
     assert mask[:50, 100:150].all()
     assert mask.sum() == 50 * 50
     assert finder(PAD).find(heat((0, 0, 8.0))[None], [(200, 100)])[0] == []
@@ -66,19 +67,39 @@ def test_boxes_of_a_cropped_picture_are_shares_of_all_of_it() -> None:
     # of 200×100 the columns 50 to 149 are seen in 8×8
     made = heat(*((row, column, 3.0) for row in range(4, 8) for column in (0, 1)))
     assert finder(CROP).find(made[None], [(200, 100)])[0] == [Region((0.25, 0.5, 0.125, 0.5), 8 / 64 / 2, 3.0, 0.6)]
-    mask = put_mask_back(made > 1, (200, 100), CROP)
+    mask = put_mask_back(made > 1, (200, 100), Target((1, *made.shape), CROP))
     assert mask[50:, 50:75].all()
     assert mask.sum() == 50 * 25
 
 
+def test_what_is_not_looked_at_is_no_region() -> None:
+    # of 32×32 two corners are looked at, which the box around them, all of it, sees in pixels of 4×4
+    corners = RegionOfInterest(((0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5)))
+    made = heat((0, 0, 4.0), (3, 3, 2.0), (3, 4, 9.0), (7, 0, 9.0), (4, 4, 3.0))
+    found = finder(roi=corners).find(made[None], [(32, 32)])[0]
+    assert [(region.peak, region.box) for region in found] == [
+        (4.0, (0.0, 0.0, 0.125, 0.125)),
+        (3.0, (0.375, 0.375, 0.25, 0.25)),
+    ]
+
+
+def test_boxes_are_shares_of_the_whole_picture_where_a_part_is_looked_at() -> None:
+    made = heat((0, 0, 4.0), (7, 7, 3.0))
+    found = finder(roi=RegionOfInterest(((0.5, 0.25, 0.25, 0.5),))).find(made[None], [(64, 64)])[0]
+    assert [(region.box, region.area) for region in found] == [
+        ((0.5, 0.25, 0.03125, 0.0625), 0.00195312),
+        ((0.71875, 0.6875, 0.03125, 0.0625), 0.00195312),
+    ]
+
+
 def test_a_mask_of_a_smaller_picture_loses_no_region() -> None:
     made = heat((0, 0, 2.0), (5, 6, 2.0), (7, 7, 2.0), shape=(8, 8))
-    assert np.argwhere(put_mask_back(made > 1, (2, 4), STRETCH)).tolist() == [[0, 0], [2, 1], [3, 1]]
+    assert np.argwhere(put_mask_back(made > 1, (2, 4), Target((1, *made.shape)))).tolist() == [[0, 0], [2, 1], [3, 1]]
 
 
 def test_of_many_regions_the_highest_are_kept_and_the_others_counted() -> None:
     parts = [(2 * (i // 6), 2 * (i % 6), 2.0 + i) for i in range(25)]
-    found = finder().find(heat(*parts, shape=(12, 12))[None], [(12, 12)])[0]
+    found = finder(side=12).find(heat(*parts, shape=(12, 12))[None], [(12, 12)])[0]
     assert [region.peak for region in found] == [26.0 - i for i in range(MOST_REGIONS)]
     assert [region.more for region in found] == [0] * (MOST_REGIONS - 1) + [5]
     written = json.loads(regions_text(found))

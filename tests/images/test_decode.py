@@ -222,7 +222,7 @@ def test_a_map_is_put_back_where_the_detector_looked(resize_mode: str, size: tup
     pixels[8:12, 16:20] = 255 if width == 40 else 0
     pixels[18:22, 8:12] = 255 if height == 40 else 0
     seen = decode(encoded(Image.fromarray(pixels)), (1, 16, 16), resize_mode).pixels[0].astype(np.float32)
-    back = put_back(seen, height, width, resize_mode)
+    back = put_back(seen, size, Target((1, 16, 16), resize_mode))
     assert back.shape == (height, width)
     centre = [float((np.indices(back.shape)[axis] * back).sum() / back.sum()) for axis in (0, 1)]
     true = [float((np.indices(back.shape)[axis] * pixels).sum() / pixels.sum()) for axis in (0, 1)]
