@@ -6,10 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
-from PIL import Image
 
 from anomaly_ae.escaping import printable
-from anomaly_ae.reporting.figures.saving import Array
+from anomaly_ae.reporting.figures.saving import Array, encoded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,11 +30,9 @@ def fill(template: str, **parts: Any) -> str:
 
 def picture_address(pixels: Array) -> str:
     """Pixels, uint8 (H, W) or (H, W, 3), as a data: address, exact where they are few."""
-    content = io.BytesIO()
     small = max(pixels.shape[:2]) <= SHARP
-    Image.fromarray(pixels).save(content, "PNG" if small else "WEBP", **{} if small else {"quality": 70})
-    kind = "png" if small else "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+    kind, content = ("png", encoded(pixels, "PNG")) if small else ("webp", encoded(pixels, "WEBP", quality=70))
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def script_json(data: Any) -> Markup:

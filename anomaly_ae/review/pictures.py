@@ -2,7 +2,6 @@
 training images that are most like them.
 """
 
-import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from anomaly_ae.datasets.catalogue import open_data
@@ -22,7 +20,7 @@ from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Images, Preprocessed
 from anomaly_ae.images.sources import NOT_KNOWN, shown
-from anomaly_ae.reporting.figures.saving import as_pixels
+from anomaly_ae.reporting.figures.saving import as_pixels, encoded
 from anomaly_ae.review.session import Session
 from anomaly_ae.scorers.scorer import sample
 from anomaly_ae.scoring.marks import state_of
@@ -177,23 +175,16 @@ def _inside(record: Records, side: int) -> Pixels:
 
 def _colours(heat: "np.typing.NDArray[np.float32]", highest: float) -> Pixels:
     """A map (H, W) as colours with transparency, (H, W, 4): clear where it is 0."""
-    from matplotlib import colormaps  # here, for it is not needed to begin
+    from anomaly_ae.reporting.figures.image_grids import heat_colours  # here, for matplotlib is not needed to begin
 
-    share = (heat / (highest or 1.0)).clip(0, 1)
-    coloured: Pixels = np.rint(255 * colormaps["inferno"](share)).astype(np.uint8)
-    coloured[..., 3] = np.rint(255 * share)
+    share, colours = heat_colours(heat, highest)
+    coloured: Pixels = np.rint(np.dstack([colours, 255 * share])).astype(np.uint8)
     return coloured
 
 
 def _png(pixels: Pixels) -> bytes:
-    return _encoded(pixels, "PNG", compress_level=1)
+    return encoded(pixels, "PNG", compress_level=1)
 
 
 def _webp(pixels: Pixels) -> bytes:
-    return _encoded(pixels, "WEBP", quality=85, method=0)
-
-
-def _encoded(pixels: Pixels, kind: str, **options: int) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(content, kind, **options)
-    return content.getvalue()
+    return encoded(pixels, "WEBP", quality=85, method=0)

@@ -103,8 +103,7 @@ def overlay(
     scale = max(1, math.ceil(least / max(picture.shape[:2])))
     large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
     smooth = decode.resize_plane(np.asarray(heat, np.float32), *large.shape[:2])
-    share = (smooth / (max(float(heat.max()), level or 0.0) or 1.0)).clip(0, 1)
-    colour = colormaps["inferno"](share)[..., :3] * 255
+    share, colour = heat_colours(smooth, max(float(heat.max()), level or 0.0))
     weight = 0.85 * np.sqrt(share)[..., None]
     blended: Array = np.rint(large * (1 - weight) + colour * weight).astype(np.uint8)
     if mask is not None:
@@ -114,6 +113,14 @@ def overlay(
     for box in boxes:
         _frame(blended, box)
     return blended
+
+
+def heat_colours(heat: Array, highest: float) -> tuple[Array, Array]:
+    """What share of `highest` a heat map (H, W) has at each place, in [0, 1], and its colour, float (H, W, 3), 0 to
+    255.
+    """
+    share = (heat / (highest or 1.0)).clip(0, 1)
+    return share, colormaps["inferno"](share)[..., :3] * 255
 
 
 def _frame(picture: Array, box: Box) -> None:

@@ -1,5 +1,6 @@
 """Figures as files, and grids of images, which a training keeps as it goes on: nothing here waits for matplotlib."""
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,8 +94,15 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def save_image(path: Path, pixels: Array) -> None:
-    """Write uint8 pixels, (H, W) or (H, W, 3), as PNG."""
+def encoded(pixels: Array, kind: str, **options: int) -> bytes:
+    """uint8 pixels, (H, W), (H, W, 3) or with transparency (H, W, 4), as a file of a kind that Pillow writes."""
     from PIL import Image
 
-    write_with(path, lambda temporary: Image.fromarray(pixels).save(temporary, format="PNG"), durable=False)
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(content, kind, **options)
+    return content.getvalue()
+
+
+def save_image(path: Path, pixels: Array) -> None:
+    """Write uint8 pixels, (H, W) or (H, W, 3), as PNG."""
+    write_with(path, lambda temporary: temporary.write_bytes(encoded(pixels, "PNG")), durable=False)
