@@ -11,8 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 from playwright.sync_api import sync_playwright
 
 import anomaly_ae
@@ -44,6 +45,7 @@ def main() -> None:
         draw_overview(anomaly_ae.load(run_id, mlruns=str(home.root)))
         take_pictures(home, run_id, f"#/models/{promoted.name}/versions/{promoted.version}")
         take_review(home, run_id, Path(folder))
+        draw_region_of_interest(home, Path(folder))
 
 
 def draw_overview(detector: anomaly_ae.Detector) -> None:
@@ -113,6 +115,44 @@ def take_review(home: RunStore, run_id: str, folder: Path) -> None:
     finally:
         server.send_signal(signal.SIGINT)
         server.wait()
+
+
+def draw_region_of_interest(home: RunStore, folder: Path) -> None:
+    """A scratched plate on a bench that never looks the same, the mask of where to look, and the heat map."""
+    for i in range(41):
+        path = folder / "plates" / ("train/good" if i else "test/scratched") / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_plate(i).save(path)
+    mask = Image.new("L", (320, 240))
+    ImageDraw.Draw(mask).rounded_rectangle((102, 62, 217, 157), 14, fill=255)
+    mask.save(folder / "mask.png")
+    config = RunConfig(dataset=folder / "plates", roi=folder / "mask.png", preset="default")  # type: ignore[arg-type]
+    run_id = anomaly_ae.train(config, home=home, figures=False).run_id
+    place = folder / "plates/test/scratched"
+    anomaly_ae.score(place, run_id, folder / "plates.parquet", heatmaps=folder / "maps", home=home)
+    heat = Image.open(folder / "maps/00.png.png").convert("RGB")
+    together = Image.new("RGB", (3 * heat.width + 20, heat.height), "white")
+    for i, image in enumerate([Image.open(place / "00.png"), mask, heat]):
+        together.paste(image.convert("RGB").resize(heat.size), (i * (heat.width + 10), 0))
+    together.save(DOCS / "roi.png")
+
+
+def draw_plate(number: int) -> Image.Image:
+    """A plate with four holes, the first one with a scratch, in front of things that lie about."""
+    draw = np.random.default_rng(number)
+    image = Image.new("L", (320, 240), int(draw.integers(90, 200)))
+    canvas = ImageDraw.Draw(image)
+    for _ in range(60):
+        x, y, across, down = *draw.integers(-40, 300, 2), *draw.integers(5, 70, 2)
+        shape = canvas.ellipse if draw.random() < 0.5 else canvas.rectangle
+        shape((x, y, x + across, y + down), fill=int(draw.integers(20, 255)))
+    canvas.rounded_rectangle((100, 60, 219, 159), 16, fill=150)
+    for left in (114, 140, 166, 192):
+        canvas.ellipse((left, 98, left + 16, 122), fill=40)
+    if number == 0:
+        canvas.line((128, 138, 162, 128), fill=215, width=2)
+    noisy = np.asarray(image.filter(ImageFilter.GaussianBlur(0.7))) + draw.normal(0, 3, (240, 320))
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
 def shoot(page: Any, name: str, address: str, *, scroll: bool = False) -> None:
