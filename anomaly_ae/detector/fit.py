@@ -17,7 +17,7 @@ from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.folds import FoldAutoencoders
 from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_images, perceive_all
-from anomaly_ae.calibration.conformal import Calibration
+from anomaly_ae.calibration.conformal import Calibration, require_enough
 from anomaly_ae.calibration.group import alarms_allowed, p_value_levels
 from anomaly_ae.config.run_config import LOCATION_FIELDS, MARGINAL, RunConfig
 from anomaly_ae.datasets.splits import Split
@@ -185,6 +185,7 @@ def _calibrate(config: RunConfig, pairs: Sequence[Judged], marked: Sequence[Judg
     all_names = names + more_names if names and more_names else None
     both: dict[str, Any] = {"scores": torch.cat([scores, more]), "names": all_names}
     try:
+        require_enough(len(more), config.target_fpr, calibration.guarantee)
         grouped = calibration.at(**both, groups=torch.tensor([0] * len(scores) + [1] * len(more)))
     except CalibrationError:
         logger.info(

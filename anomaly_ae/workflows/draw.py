@@ -10,6 +10,7 @@ from anomaly_ae.runtime.progress import stage
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.evaluate import OWN, evaluate
 from anomaly_ae.workflows.find_model import find_run
+from anomaly_ae.workflows.more_normals import with_own_marks
 from anomaly_ae.workflows.resolve import resolve
 
 
@@ -23,7 +24,7 @@ def draw_again(name: str = LATEST, *, home: RunStore | None = None) -> list[str]
     run = find_run(home, name)
     detector = Detector.load(run.detector_folder())
     with stage("reading the images"):
-        experiment, data = resolve(run.config, home, run.split)
+        experiment, data = resolve(with_own_marks(run.config, run), home, run.split)
     if data.record["digest"] != run.split["digest"]:
         raise DataChanged(f"the data are not those that run {run.record.id} was trained on; use that data")
     with run.lock(wait=LOCK_WAIT):

@@ -91,6 +91,10 @@ class MarkedImages:
             len(images) - len(new),
         )
 
+    def digests(self, mark: str) -> frozenset[str]:
+        """The SHA-256 of the files with a mark."""
+        return frozenset(each.sha256 for each in self._counting if each.mark == mark)
+
     def as_test(self, detector: Detector) -> tuple[Detector, ImageSet]:
         """A detector that knows the classes good and bad, and the marked images as its test images."""
         good, bad = (self.of(detector, mark) for mark in (GOOD, BAD))

@@ -104,7 +104,7 @@ def resolve(
         if any(record[key] != more.run.split.get(key) for key in ("digest", "parts")):
             raise DataChanged(f"the data are not those that run {config.from_run} was trained on; use that data")
         more.continue_from(experiment)
-        images, split = more.add_to(images, config), split.with_copies(more.images.hashes())
+        images, split = more.add_to(images, config), split.with_copies(more.hashes())
         record[MARKED_NORMAL] = more.record()
     trained_on = experiment.network.learners(experiment.network.copies * len(images["fit"]))[0][1]
     intensity = view.preprocessing.intensity

@@ -48,12 +48,11 @@ from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.tracking.training_logger import TrainingLogger
 from anomaly_ae.training import Epoch, Snapshot, Training, earlier
 from anomaly_ae.workflows.find_model import find_run, has_detector
-from anomaly_ae.workflows.more_normals import config_from, require_own_settings
+from anomaly_ae.workflows.more_normals import MARKS_FILE, config_from, require_own_settings, with_own_marks
 from anomaly_ae.workflows.resolve import TrainingData, resolve
 
 BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run
 KEEP_EVERY = 5.0  # seconds between checkpoints
-MARKS_FILE = "marks.jsonl"  # in a run folder: those that it went on with
 GRID_COUNT = 8  # reconstruction grids of a training, about
 
 
@@ -171,10 +170,8 @@ def resume(
             raise UsageError(f"run {record.id} is finished; there is nothing to resume")
         if save_to:
             check_target(expand(save_to).resolve())
-        if config.add_marks and (run.path / MARKS_FILE).exists():
-            config = dataclasses.replace(config, add_marks=str(run.path / MARKS_FILE))
         with stage("reading the images"):
-            experiment, data = resolve(config, home, run.split)
+            experiment, data = resolve(with_own_marks(config, run), home, run.split)
         if any(data.record[key] != run.split.get(key) for key in ("digest", "parts")):
             raise DataChanged(f"the data are not those that run {record.id} was started with; use that data")
         run_logger = RunLogger(home, record.mlflow_run_id)

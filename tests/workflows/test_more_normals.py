@@ -10,10 +10,13 @@ from torch.nn import functional
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.errors import DataMissing, UsageError
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.errors import DataChanged, DataMissing, UsageError
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.scoring.marks import Mark, MarkFile
+from anomaly_ae.workflows.draw import draw_again
+from anomaly_ae.workflows.train import resume
 from tests.conftest import Cli, Trained
 
 SLANT = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.0]])
@@ -53,6 +56,10 @@ def own_home(trained: Trained, home: RunStore) -> RunStore:
     return home
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def alarms(run_id: str, home: RunStore, images: torch.Tensor) -> float:
     detector = anomaly_ae.load(run_id, mlruns=str(home.root))
     return float(detector.predict(images).float().mean())
@@ -83,7 +90,7 @@ def test_marked_images_are_learned_from_or_set_the_threshold_and_never_both(
     )
     run = own_home.find_run(result.run_id)
     detector = anomaly_ae.load(result.run_id, mlruns=str(own_home.root))
-    assert run.split["marked"]["images"] == 100
+    assert run.split["marked"][0]["images"] == 100
     assert run.split["parts"] == trained.run.split["parts"]
     assert run.config.from_run == trained.run.record.id
     assert run.record.name.endswith(f"from {trained.run.record.id[:8]}")
@@ -138,10 +145,6 @@ def test_an_interrupted_one_goes_on_with_the_same_images(
 ) -> None:
     place = ("--mlruns", str(own_home.root))
     with monkeypatch.context() as patch:
-
-        def interrupt(*_: object) -> None:
-            raise KeyboardInterrupt
-
         patch.setattr("anomaly_ae.detector.fit.fit_scorer", interrupt)
         start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "2", "--no-figures")
         stopped = cli(*start, "--no-tracking", *place)
@@ -177,7 +180,7 @@ def test_copies_marked_good_and_bad_are_not_learned_from_and_are_listed(
     MarkFile(marks).append(Mark.of(open_source(folder), b"copy.png", "bad"))
     start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "1", "--no-figures")
     ended = cli(*start, "--no-tracking", "--mlruns", str(own_home.root), "--json")
-    assert own_home.find_run(ended.json()["run_id"]).split["marked"]["images"] == 99
+    assert own_home.find_run(ended.json()["run_id"]).split["marked"][0]["images"] == 99
     assert "marks: 99 good, 1 bad; 2 left out, for copies of one image are marked good and bad" in ended.err
     assert "of copies of one image: 000.png is marked good; copy.png is marked bad" in ended.err
 
@@ -209,16 +212,82 @@ def test_both_kinds_of_images_hold_the_threshold_at_every_rate(
     assert chosen.target_fpr <= by_digits.target_fpr
 
 
-def test_neither_a_calibration_nor_a_run_made_with_marks_is_gone_on_from(
-    trained: Trained, own_home: RunStore, marks: Path
+def test_one_marked_image_is_learned_from_and_none_is_left_for_the_threshold(
+    trained: Trained, own_home: RunStore, marks: Path, cli: Cli
 ) -> None:
-    run = trained.run.record.id
-    first = anomaly_ae.train_from(run, marks, [{"epochs": 1}], home=own_home, tracking=False, figures=False)
-    with pytest.raises(UsageError, match=f"was itself made with marks; go on from run {run}"):
-        anomaly_ae.train_from(first.run_id, marks, home=own_home)
-    child = anomaly_ae.calibrate(run, target_fpr=0.2, home=own_home, tracking=False)
+    marks.write_text("".join(marks.read_text().splitlines(keepends=True)[:1]))
+    start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "1", "--no-figures")
+    ended = cli(*start, "--no-tracking", "--mlruns", str(own_home.root), "--json")
+    assert ended.json()["calibration_images"] == 108
+    assert "0 images marked normal are too few to hold the rate 0.05 by themselves" in ended.err
+
+
+def test_a_calibration_is_not_gone_on_from(trained: Trained, own_home: RunStore, marks: Path) -> None:
+    child = anomaly_ae.calibrate(trained.run.record.id, target_fpr=0.2, home=own_home, tracking=False)
     with pytest.raises(UsageError, match="is a calibration"):
         anomaly_ae.train_from(child.run_id, marks, home=own_home)
+
+
+def go_on(run: str, marks: Path, home: RunStore) -> str:
+    asked = [{"epochs": 1}]
+    return anomaly_ae.train_from(run, marks, asked, home=home, tracking=False, figures=False).run_id
+
+
+def test_a_run_made_with_marks_is_gone_on_from_and_what_set_its_threshold_is_never_learned_from(
+    trained: Trained, own_home: RunStore, new_style: torch.Tensor, marks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = marks.read_text().splitlines(keepends=True)
+    marks.write_text("".join(lines[:60]))
+    first = go_on(trained.run.record.id, marks, own_home)
+    marks.write_text("".join(lines[:100]))  # somebody went on marking in the same file
+    with monkeypatch.context() as patch:
+        patch.setattr("anomaly_ae.detector.fit.fit_scorer", interrupt)
+        with pytest.raises(anomaly_ae.AnomalyAEError):
+            go_on(first, marks, own_home)
+    second = own_home.latest_unfinished()
+    marks.unlink()
+    resume(second.record.id, home=own_home, figures=False)
+    assert [each["images"] for each in second.split["marked"]] == [60, 40]
+    assert second.split["marked"][:1] == own_home.find_run(first).split["marked"]
+    before, after = (anomaly_ae.load(run, mlruns=str(own_home.root)) for run in (first, second.record.id))
+    assert [len(group) for group in before.calibration.by_group] == [108, 30]
+    assert [len(group) for group in after.calibration.by_group] == [108, 30 + 20]
+
+    def set_the_threshold(detector: Detector) -> list[bool]:
+        calibrating = detector.calibration.by_group[1].scores
+        return [bool((calibrating - score).abs().min() < 1e-6) for score in detector.score(new_style[:100])]
+
+    assert set_the_threshold(after)[:60] == set_the_threshold(before)[:60]
+    assert sum(set_the_threshold(after)) == 50
+    with pytest.raises(anomaly_ae.AnomalyAEError, match="made with all"):
+        after.unseen(new_style[:100])
+
+
+def test_what_a_run_learned_from_is_not_gone_on_from_as_bad_or_once_it_has_changed(
+    trained: Trained, own_home: RunStore, marks: Path
+) -> None:
+    lines = marks.read_text().splitlines(keepends=True)
+    marks.write_text("".join(lines[:30]))
+    first = go_on(trained.run.record.id, marks, own_home)
+    marks.write_text("".join(lines))
+    folder = open_source(marks.parent / "in")
+    MarkFile(marks).append(Mark.of(folder, b"007.png", "bad"))
+    said = f"1 file that run {first} was made with as normal, now marked bad in .*; go on from run "
+    with pytest.raises(UsageError, match=said + trained.run.record.id):
+        go_on(first, marks, own_home)
+    MarkFile(marks).append(Mark.of(folder, b"007.png", "good"))
+    shutil.copyfile(marks.parent / "in" / "099.png", marks.parent / "in" / "007.png")
+    with pytest.raises(DataChanged, match=r"marks\.jsonl are not those of this training any more"):
+        go_on(first, marks, own_home)
+
+
+@pytest.mark.usefixtures("figures")
+def test_figures_are_drawn_again_though_others_have_gone_on_marking(
+    trained: Trained, own_home: RunStore, marks: Path
+) -> None:
+    first = go_on(trained.run.record.id, marks, own_home)
+    marks.write_text("".join(marks.read_text().splitlines(keepends=True)[5:]))
+    assert "loss_curves.png" in {Path(path).name for path in draw_again(first, home=own_home)}
 
 
 @pytest.mark.parametrize(
