@@ -28,6 +28,7 @@ from anomaly_ae.workflows.find_model import find_model
 
 THUMBNAIL_SIDE, PICTURE_SIDE = 192, 1_280  # pixels at the most
 KEPT_BYTES = 2**26  # of thumbnails that are kept
+DARK = (0, 0, 0, 170)  # red, green, blue, alpha: a third is seen, as in heat maps
 MOST_SIMILAR = 5  # training images that are shown
 MOST_LATENTS = 2**26  # numbers, of training images to choose from
 
@@ -101,7 +102,9 @@ class Pictures:
         return _png(as_pixels(self._run(index, self.session.detector.reconstruct)[0].numpy()))
 
     def heat(self, index: int) -> bytes | None:
-        """The anomaly map as colours over the picture, clear where it is 0, PNG; None where the scorer has none."""
+        """The anomaly map as colours over the picture, clear where it is 0, and dark where nothing is looked at, PNG;
+        None where the scorer has none.
+        """
         record = self._decode(self._exact, index)
         detector = self.session.detector
         with self._network:
@@ -110,7 +113,10 @@ class Pictures:
             return None
         width, height = size_inside((int(record["width"]), int(record["height"])), (PICTURE_SIDE, PICTURE_SIDE))
         whole = put_back(maps[0].numpy(), (width, height), detector.preprocessing.target)
-        return _png(_colours(whole, max(float(whole.max()), detector.heat_level or 0.0)))
+        colours = _colours(whole, max(float(whole.max()), detector.heat_level or 0.0))
+        if detector.preprocessing.roi:
+            colours[~detector.preprocessing.roi.mask((width, height))] = DARK
+        return _png(colours)
 
     def neighbors(self, index: int) -> list[Neighbor]:
         """The training images whose latents are nearest. Raises `DataMissing` or what else there is in the way."""

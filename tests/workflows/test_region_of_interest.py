@@ -1,6 +1,7 @@
 """A part in the middle of pictures whose surroundings are never the same: these change nothing that is said of it."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import Interrupted, UsageError
+from anomaly_ae.review.pictures import DARK, Pictures
+from anomaly_ae.review.session import Session
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.training import Snapshot, Training
 from anomaly_ae.workflows.train import resume
@@ -129,6 +132,20 @@ def test_it_is_the_part_that_is_seen_and_found_defective(
     scale = over.shape[0] // SIZE[1]
     dim = np.asarray(opened(sets[0])[10]) // 3
     assert (over[::scale, ::scale][~inside] == dim[~inside]).mean() > 0.95  # but where a region is outlined
+
+
+def test_in_the_review_it_is_dark_around_the_part(home: RunStore, sets: tuple[Path, Path], tmp_path: Path) -> None:
+    output = tmp_path / "s.csv"
+    anomaly_ae.score(sets[0] / "test", home.latest().path.name, output, home=home)
+    session = Session.open(output, home.latest().path.name, home)
+    with Pictures(session) as pictures:
+        content = pictures.heat(0)
+        assert content is not None
+        over = np.asarray(Image.open(io.BytesIO(content)))
+        roi = session.detector.preprocessing.roi
+        assert roi is not None
+        assert (over[~roi.mask(SIZE)] == DARK).all()
+        assert (over[roi.mask(SIZE)] != DARK).any(axis=-1).all()
 
 
 def test_evaluation_and_calibration_see_the_same(home: RunStore, sets: tuple[Path, Path]) -> None:
