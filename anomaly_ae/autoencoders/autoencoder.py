@@ -53,8 +53,12 @@ class Outputs(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What a network is trained and validated on: images, unless it says otherwise, and then how that is varied."""
+    """What a network is trained and validated on: images, unless it says otherwise, and then how that is varied.
 
+    images: what `fit` is made of, with their varied copies
+    """
+
+    images: Tensor
     fit: Tensor
     validation: Tensor
     augment: Augment | None = None
@@ -97,7 +101,7 @@ class Autoencoder(nn.Module, ABC):
 
         fit: with `copies` of each image, as `varied_copies` has them
         """
-        return Prepared(fit, validation)
+        return Prepared(fit, fit, validation)
 
     def perceive(self, images: Tensor) -> Tensor:
         """What it makes of a batch, float (N, C, H, W) in [0, 1], before all that it learns, (N, *perceived_shape);

@@ -114,7 +114,7 @@ class FeatureAutoencoder(Autoencoder):
         look.rescale(as_float(fit[: min(PERCEIVED_AT_ONCE, unvaried)]))
         seen = perceive_all(self, fit)
         self.settle(seen, torch.arange(len(seen)))
-        return Prepared(seen, perceive_all(self, validation), _crop)
+        return Prepared(fit, seen, perceive_all(self, validation), _crop)
 
     @torch.no_grad()
     def settle(self, prepared: Tensor, rows: Tensor) -> None:

@@ -249,14 +249,18 @@ def fit_scorer(
     if config.trim_training and len(fit_images) > 1:
         fit_images = take_rows(fit_images, _usual(scorer, network, fit_images, validation, config))
         prepared = None
-    varied = varied_copies(fit_images, build_augmentation(config.augment), network.copies, config.seed)
-    seen = prepared.fit if prepared else perceive_all(network, varied)
-    seen_validation = prepared.validation if prepared else perceive_all(network, validation)
+    varied, seen, seen_validation, _ = prepared or _perceived(network, fit_images, validation, config)
     learners, parts = network.learners(len(varied)), scorer.parts if isinstance(scorer, FoldScorer) else [scorer]
     for (own, rows), part in zip(learners, parts, strict=True):
         # no name for a fold's images, which would keep them until those of the next are taken
         _fit_one(part, own, _batches(own, *_take(varied, seen, rows)), _batches(own, validation, seen_validation))
     return scorer
+
+
+def _perceived(network: Autoencoder, fit_images: Tensor, validation: Tensor, config: RunConfig) -> Prepared:
+    """What a trained network perceives of the images, varied as in its training."""
+    varied = varied_copies(fit_images, build_augmentation(config.augment), network.copies, config.seed)
+    return Prepared(varied, perceive_all(network, varied), perceive_all(network, validation))
 
 
 def _take(images: Tensor, perceived: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -192,7 +192,8 @@ def test_weights_are_downloaded_when_that_was_asked_for_alone(hub: tuple[list[st
 def test_what_is_prepared_is_what_is_seen_whitened() -> None:
     network = ready()
     images = torch.randint(0, 256, (PERCEIVED_AT_ONCE + 3, *SHAPE), dtype=torch.uint8)
-    fit, validation, augment = network.prepare(images, images[:4])
+    varied, fit, validation, augment = network.prepare(images, images[:4])
+    assert varied is images
     assert augment is not None
     rows = network.encoder[1](fit[:, :176].float()).permute(0, 2, 3, 1).flatten(0, 2)
     covariance = rows.T @ rows / len(rows)
@@ -271,7 +272,7 @@ def test_network_and_scorer_learn_from_the_images_and_varied_copies() -> None:
     images = torch.randint(0, 256, (3, *SHAPE), dtype=torch.uint8)
     config = RunConfig(autoencoder="feature-conv", normal="0", augment="mirror", image_size=SHAPE[1:])
     made = Experiment.build(config, Preprocessing(*SHAPE), ("normal",), ("normal",))
-    fit, validation, _ = prepare(made, images, images)
+    _, fit, validation, _ = prepare(made, images, images)
     assert (len(fit), len(validation)) == (12, 3)
     assert not torch.equal(fit[3:6], fit[:3])
     scorer = fit_scorer(build_scorer("patch-knn"), made.network, images[:1], images, config)

@@ -38,7 +38,7 @@ def test_a_training_builds_everything_once(home: RunStore, monkeypatch: pytest.M
     homes = (anomaly_ae.augmentation.transforms, anomaly_ae.autoencoders, anomaly_ae.objectives, anomaly_ae.scorers)
     for name in BUILDERS:
         build = counting(name)
-        for module in (experiment, *homes):
+        for module in (experiment, fitting, *homes):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, build)
     anomaly_ae.train(RunConfig(normal="5", epochs=1, scorer="relative+latent-knn"), home=home, tracking=False)
