@@ -43,7 +43,8 @@ CATALOGUES = ("autoencoders", "objectives", "scorers")  # whose entries have to 
 # Other modules without a test file of their own, and where they are tested: together, or by what uses them
 TESTED_ELSEWHERE = {
     "calibration/test_conformal.py": "group tail",
-    "datasets/test_odd_layouts.py": "class_names layout_texts placements",
+    "datasets/test_odd_layouts.py": "class_names placements",
+    "datasets/test_asking_what_is_normal.py": "layout_texts",
     "datasets/test_image_folder.py": "catalogue folder_words image_set",
     "detector/test_evaluation.py": "measuring",
     "images/test_decode_pool.py": "decode_worker",
@@ -52,7 +53,7 @@ TESTED_ELSEWHERE = {
     "runs/test_store.py": "record",
     "review/test_session.py": "review_results",
     "end_to_end/test_review.py": "serve",
-    "scoring/test_job.py": "ledger scoring_results writers",
+    "scoring/test_job.py": "scoring_results writers",
     "storage/test_atomic.py": "memmap",
     "detector/test_serialization.py": "schema",
     "runs/test_pipeline_file.py": "yaml_files",
