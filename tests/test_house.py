@@ -51,7 +51,7 @@ TESTED_ELSEWHERE = {
     "images/test_roi.py": "boxes roi_file",
     "reporting/test_figures.py": "curves distributions image_grids saving style",
     "runs/test_store.py": "record",
-    "review/test_session.py": "review_results",
+    "review/test_session.py": "review_results row_queries",
     "end_to_end/test_review.py": "serve",
     "scoring/test_job.py": "scoring_results writers",
     "storage/test_atomic.py": "memmap",

@@ -1,7 +1,6 @@
 """What is reviewed: the rows of a scored folder with their marks, asked for by whatever page shows them."""
 
 import itertools
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -31,15 +30,15 @@ from anomaly_ae.review.review_results import (
     MarkedShare,
     Query,
     Shown,
-    SortedBy,
     Window,
 )
+from anomaly_ae.review.row_queries import RowQueries
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.ledger import ScoredBy
 from anomaly_ae.scoring.marks import BAD, GOOD, NONE, Mark, MarkFile, contradicting, stat_of, state_of
-from anomaly_ae.scoring.rows import Bools, Positions
+from anomaly_ae.scoring.rows import Bools
 from anomaly_ae.scoring.scored_rows import ScoredRows
 from anomaly_ae.workflows import calibrate
 from anomaly_ae.workflows.find_model import load_model
@@ -99,26 +98,21 @@ class Session:
         return self.output.stat().st_mtime
 
     @cached_property
-    def scored(self) -> Bools:
-        """Which files have a score, (N,)."""
-        return np.isfinite(self.rows.scores)
-
-    @cached_property
     def axis(self) -> Axis:
         calibration = self.detector.calibration.scores.numpy()
-        return Axis.of(np.concatenate([self.rows.scores[self.scored], calibration]).astype(np.float64))
+        return Axis.of(np.concatenate([self.rows.scores[self.rows.scored], calibration]).astype(np.float64))
 
     @cached_property
     def p_values(self) -> Floats:
         """Of all files, NaN without a score, (N,)."""
-        values = np.full(len(self.rows.scores), np.nan)
-        values[self.scored] = self.detector.calibration.p_values(torch.tensor(self.rows.scores[self.scored])).numpy()
+        scores, there = self.rows.scores, self.rows.scored
+        values = np.full(len(scores), np.nan)
+        values[there] = self.detector.calibration.p_values(torch.tensor(scores[there])).numpy()
         return values
 
     @cached_property
-    def folders(self) -> npt.NDArray[np.bytes_]:
-        """The folder of each file, (N,)."""
-        return np.array([os.path.dirname(path) for path in self.rows.paths], np.object_)  # noqa: PTH120 (bytes)
+    def queries(self) -> RowQueries:
+        return RowQueries(self.rows, self.axis)
 
     @cached_property
     def positions(self) -> dict[bytes, int]:
@@ -126,7 +120,7 @@ class Session:
         return {path: i for i, path in enumerate(self.rows.paths)}
 
     def about(self) -> About:
-        counts = Counter(self.folders.tolist())
+        counts = Counter(self.queries.folders.tolist())
         calibration = self.detector.calibration.scores.numpy()
         return About(
             output=printable(str(self.output)),
@@ -134,10 +128,10 @@ class Session:
             detector=self.detector.name,
             model=printable(self.model),
             images=len(self.rows.paths),
-            errors=int((~self.scored).sum()),
+            errors=int((~self.rows.scored).sum()),
             threshold=self.threshold,
             axis=self.axis,
-            folder_bins=self._histogram(self.rows.scores[self.scored]),
+            folder_bins=self._histogram(self.rows.scores[self.rows.scored]),
             calibration_bins=self._histogram(calibration),
             calibration_images=len(calibration),
             has_maps=self.detector.map_scorer is not None,
@@ -149,10 +143,10 @@ class Session:
         if not abs(threshold) < float(np.finfo(np.float32).max):
             raise UsageError(f"a threshold is a finite number, and {threshold} was given")
         edge = float32_below(threshold)
-        anomalous = int((self.rows.scores[self.scored] > edge).sum())
+        anomalous = int((self.rows.scores[self.rows.scored] > edge).sum())
         marks, scores = self._valid(), self.rows.scores.astype(np.float64)
         against = contradicting(marks.values())
-        counting = {i: mark.mark for i, mark in marks.items() if mark not in against and self.scored[i]}
+        counting = {i: mark.mark for i, mark in marks.items() if mark not in against and self.rows.scored[i]}
         good, bad = (
             np.array([scores[i] for i, mark in counting.items() if mark == kind], np.float64) for kind in (GOOD, BAD)
         )
@@ -160,7 +154,7 @@ class Session:
         return AtThreshold(
             threshold=edge,
             anomalous=anomalous,
-            normal=int(self.scored.sum()) - anomalous,
+            normal=int(self.rows.scored.sum()) - anomalous,
             held=self.detector.calibration.held_at(edge),
             detected=MarkedShare.of(bad, edge),
             false_alarms=MarkedShare.of(good, edge),
@@ -170,12 +164,14 @@ class Session:
 
     def window(self, query: Query, start: int, count: int) -> Window:
         """So many of the items that a query asks for, from `start` on."""
-        order = self._order(query)
+        there = self.queries.by_score(query.filter, query.threshold)
+        there = self._of_mark(query.filter) if there is None else there
+        order = self.queries.in_order(there & self.queries.below(query.folder), query.sort, query.threshold)
         return Window(len(order), [self.item(int(i)) for i in order[start : start + min(count, MOST_ITEMS)]])
 
     def item(self, index: int) -> Item:
         """Raises `DataMissing` where there is no such row."""
-        path, there = self.path(index), bool(self.scored[index])
+        path, there = self.path(index), bool(self.rows.scored[index])
         mark = self.marks.marks.get((self.source.identity, path))
         return Item(
             index=index,
@@ -246,53 +242,18 @@ class Session:
         about = stat_of(self.source, path)
         return about is not None and about.st_mtime > self.written
 
-    def _order(self, query: Query) -> Positions:
-        there = np.flatnonzero(self._passing(query))
-        if query.sort == SortedBy.PATH:
-            return there[self._by_path[there].argsort(kind="stable")]
-        if query.sort == SortedBy.RANDOM:
-            return there[np.random.default_rng(0).permutation(len(self.scored))[there].argsort()]
-        scores = self.rows.scores[there].astype(np.float64)
-        if query.sort == SortedBy.SCORE:
-            return there[np.argsort(-scores, kind="stable")]
-        return there[np.argsort(np.abs(self.axis.along(scores) - self.axis.along(query.threshold)), kind="stable")]
-
-    @cached_property
-    def _by_path(self) -> Positions:
-        """The rank of each file by its path, (N,)."""
-        ranks = np.empty(len(self.rows.paths), np.int64)
-        ranks[sorted(range(len(ranks)), key=self.rows.paths.__getitem__)] = np.arange(len(ranks))
-        return ranks
-
-    def _passing(self, query: Query) -> Bools:
-        """Which files a query's filter and folder let pass, (N,)."""
-        passing = self._of_kind(query)
-        if query.folder:
-            names = {name for name in set(self.folders.tolist()) if f"{shown(name)}/".startswith(f"{query.folder}/")}
-            passing &= np.array([name in names for name in self.folders], bool)
-        return passing
-
-    def _of_kind(self, query: Query) -> Bools:
-        above = self.rows.scores > query.threshold
-        simple: dict[str, Bools] = {
-            Shown.ALL: np.ones(len(self.scored), bool),
-            Shown.ERRORS: ~self.scored,
-            Shown.ANOMALOUS: above,
-            Shown.NORMAL: self.scored & ~above,
-        }
-        if query.filter in simple:
-            return simple[query.filter]
-        valid, marked = self._valid(), np.zeros(len(self.scored), bool)
-        if query.filter == Shown.LOST:
-            marked[[i for i, _ in self._ours() if i not in valid]] = True
-            return marked
-        if query.filter == Shown.CONTRADICTING:
+    def _of_mark(self, kind: str) -> Bools:
+        """Which files are of a kind that marks tell, (N,)."""
+        valid, marked = self._valid(), np.zeros(len(self.rows.paths), bool)
+        if kind == Shown.LOST:
+            chosen = [i for i, _ in self._ours() if i not in valid]
+        elif kind == Shown.CONTRADICTING:
             against = contradicting(valid.values())
-            marked[[i for i, mark in valid.items() if mark in against]] = True
-            return marked
-        one = query.filter not in (Shown.MARKED, Shown.UNMARKED)
-        marked[[i for i, mark in valid.items() if not one or mark.mark == query.filter]] = True
-        return ~marked if query.filter == Shown.UNMARKED else marked
+            chosen = [i for i, mark in valid.items() if mark in against]
+        else:
+            chosen = [i for i, mark in valid.items() if kind in (Shown.MARKED, Shown.UNMARKED, mark.mark)]
+        marked[chosen] = True
+        return ~marked if kind == Shown.UNMARKED else marked
 
     def _histogram(self, scores: npt.NDArray[np.float32]) -> list[float]:
         counts, _ = np.histogram(self.axis.along(scores), BINS, (0, 1))
@@ -300,7 +261,7 @@ class Session:
 
     def _require_same_scores(self) -> None:
         """Raise `UsageError` unless the detector gives some of the images the scores that they have."""
-        there = (i for i in np.flatnonzero(self.scored).tolist() if not self._has_changed(self.rows.paths[i]))
+        there = (i for i in np.flatnonzero(self.rows.scored).tolist() if not self._has_changed(self.rows.paths[i]))
         some = list(itertools.islice(there, SCORED_AGAIN))
         with self.detector.preprocessing.decoders(self.source, 1) as decoders:
             records = decoders.decode([self.rows.paths[i] for i in some], np.full(len(some), NOT_KNOWN))

@@ -1,6 +1,7 @@
 """The rows of a scored folder, read back from whatever file `writers` made of them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,11 @@ class ScoredRows:
     errors: dict[int, str]
     threshold: float | None
     regions: list[str | None]
+
+    @cached_property
+    def scored(self) -> npt.NDArray[np.bool_]:
+        """Which files have a score, (N,)."""
+        return np.isfinite(self.scores)
 
     @classmethod
     def read(cls, output: Path) -> "ScoredRows":

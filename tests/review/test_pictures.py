@@ -74,6 +74,6 @@ def test_training_images_that_are_gone_are_said_to_be(session: Session, monkeypa
 def test_thumbnails_are_kept_within_bounds(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_ae.review.pictures.KEPT_BYTES", 1_000)
     with Pictures(session) as pictures:
-        shown = [pictures.thumbnail(i) for i in range(60) if session.scored[i]]
+        shown = [pictures.thumbnail(i) for i in range(60) if session.rows.scored[i]]
         assert sum(map(len, shown)) > 2_000
         assert 0 < sum(map(len, pictures._kept.values())) <= 1_000

@@ -175,7 +175,7 @@ def test_marks_on_another_folder_with_the_same_names_are_not_ours(
 
 
 def test_a_threshold_is_kept_as_a_calibration_of_the_same_detector(session: Session, trained: Trained) -> None:
-    middle = float(np.median(session.rows.scores[session.scored]))
+    middle = float(np.median(session.rows.scores[session.rows.scored]))
     kept = session.keep(middle)
     assert kept.run_id in kept.command
     detector = anomaly_ae.load(kept.run_id, mlruns=str(trained.home.root))

@@ -101,7 +101,7 @@ def test_what_cannot_be_is_said_in_a_line(
 
 
 def test_pictures_come_by_number_with_their_kinds(client: Any, session: Session) -> None:
-    index = int(session.scored.nonzero()[0][0])
+    index = int(session.rows.scored.nonzero()[0][0])
     for name, kind in (("thumbnail", "webp"), ("picture", "webp"), ("heat", "png"), ("rebuilt", "png")):
         answer = client.get(f"/{TOKEN}/{name}/{index}")
         assert (answer.status_code, answer.headers["content-type"]) == (200, f"image/{kind}")
