@@ -14,7 +14,7 @@ from torch import Tensor
 from anomaly_ae.datasets.catalogue import open_data
 from anomaly_ae.errors import AnomalyAEError, DataDamaged, one_line
 from anomaly_ae.escaping import printable
-from anomaly_ae.images.decode import INSIDE, Pixels, Target, put_back, size_inside
+from anomaly_ae.images.decode import Pixels, put_back, size_inside
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.image_set import ImageSet
@@ -24,6 +24,7 @@ from anomaly_ae.reporting.figures.saving import as_pixels, encoded
 from anomaly_ae.review.session import Session
 from anomaly_ae.scorers.scorer import sample
 from anomaly_ae.scoring.marks import state_of
+from anomaly_ae.scoring.previews import picture_decoders, picture_of
 from anomaly_ae.workflows.find_model import find_model
 
 THUMBNAIL_SIDE, PICTURE_SIDE = 192, 1_280  # pixels at the most
@@ -64,12 +65,11 @@ class Pictures:
     _training: TrainingImages | None = None
 
     def __post_init__(self) -> None:
-        source, preprocessing = self.session.source, self.session.detector.preprocessing
+        source, detector = self.session.source, self.session.detector
         self._small, self._large = (
-            Decoders(source, Target((3, side, side), INSIDE, preprocessing.intensity))
-            for side in (THUMBNAIL_SIDE, PICTURE_SIDE)
+            picture_decoders(detector, source, side) for side in (THUMBNAIL_SIDE, PICTURE_SIDE)
         )
-        self._exact = preprocessing.decoders(source, 1)
+        self._exact = detector.preprocessing.decoders(source, 1)
 
     def __enter__(self) -> "Pictures":
         return self
@@ -85,7 +85,7 @@ class Pictures:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        content = _webp(_inside(self._decode(self._small, index), THUMBNAIL_SIDE))
+        content = _webp(picture_of(self._decode(self._small, index)))
         with self._keeping:
             self._kept[key] = content
             self._held += len(content)
@@ -95,7 +95,7 @@ class Pictures:
 
     def picture(self, index: int) -> bytes:
         """The picture of a file, WebP. Raises `DataDamaged` when it cannot be decoded."""
-        return _webp(_inside(self._decode(self._large, index), PICTURE_SIDE))
+        return _webp(picture_of(self._decode(self._large, index)))
 
     def rebuilt(self, index: int) -> bytes:
         """What the detector rebuilds of it, PNG."""
@@ -170,13 +170,6 @@ class Pictures:
             raise DataDamaged(record["error"].decode())
         found: Records = record
         return found
-
-
-def _inside(record: Records, side: int) -> Pixels:
-    """The picture in a record, (H', W', 3), without what was added to make it square."""
-    width, height = size_inside((int(record["width"]), int(record["height"])), (side, side))
-    picture: Pixels = record["pixels"][:, :height, :width].transpose(1, 2, 0)
-    return picture
 
 
 def _colours(heat: "np.typing.NDArray[np.float32]", highest: float) -> Pixels:

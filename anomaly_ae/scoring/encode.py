@@ -27,7 +27,7 @@ from anomaly_ae.scoring.rows import (
     with_progress,
 )
 from anomaly_ae.scoring.scoring_results import Encoded
-from anomaly_ae.scoring.writers import ParquetWriter
+from anomaly_ae.scoring.writers import PARQUET_ENDINGS, ParquetWriter
 from anomaly_ae.storage.atomic import expand, write_with
 from anomaly_ae.storage.memmap import room_for, take_rows
 
@@ -63,7 +63,7 @@ def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encode
 
 def check_latents_file(output: Path) -> None:
     """Raise `UsageError` when the output is not called as Parquet files are, or is a folder."""
-    if output.suffix.lower() not in (".parquet", ".pq") or output.is_dir():
+    if output.suffix.lower() not in PARQUET_ENDINGS or output.is_dir():
         raise UsageError(
             f"latents are written as Parquet, and {output} was named; name a file, as in latents.parquet"
         )

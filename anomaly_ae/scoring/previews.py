@@ -14,6 +14,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.regions import Heat, Region, Size
 from anomaly_ae.images.decode import INSIDE, Pixels, Target, put_back, size_inside
 from anomaly_ae.images.decode_pool import Decoders
+from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.scoring.rows import Bools, Positions
@@ -60,9 +61,22 @@ def looking(
     """Decoders to what the detector sees, and to pictures at most `side` pixels high and wide."""
     with (
         detector.preprocessing.decoders(source, workers) as small,
-        Decoders(source, Target((3, side, side), INSIDE, detector.preprocessing.intensity), workers) as large,
+        picture_decoders(detector, source, side, workers) as large,
     ):
         yield small, large
+
+
+def picture_decoders(detector: Detector, source: Source, side: int, workers: int | None = None) -> Decoders:
+    """Decoders to pictures as people see them, in colour, at most `side` pixels high and wide."""
+    return Decoders(source, Target((3, side, side), INSIDE, detector.preprocessing.intensity), workers)
+
+
+def picture_of(record: Records) -> Pixels:
+    """The picture in a record of such decoders, (H', W', 3), without what was added to make it square."""
+    size = int(record["width"]), int(record["height"])
+    width, height = size_inside(size, record["pixels"].shape[1:])
+    picture: Pixels = record["pixels"][:, :height, :width].transpose(1, 2, 0)
+    return picture
 
 
 def look_at(
@@ -79,9 +93,8 @@ def look_at(
             view = next(views)
             if records[i]["error"] or view["error"]:
                 continue
-            size = int(view["width"]), int(view["height"])
-            width, height = size_inside(size, large.target.shape[1:])
-            picture = view["pixels"][:, :height, :width].transpose(1, 2, 0)
+            size, picture = (int(view["width"]), int(view["height"])), picture_of(view)
+            height, width = picture.shape[:2]
             if target.roi:
                 looked_at = target.roi.mask((width, height))[..., None]
                 picture = np.where(looked_at, picture, picture // DIMMED)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from anomaly_ae.errors import DataDamaged, DataMissing, UsageError, one_line
 from anomaly_ae.escaping import plain_csv_text
 from anomaly_ae.scoring.row_paths import path_of
-from anomaly_ae.scoring.writers import WRITERS
+from anomaly_ae.scoring.writers import PARQUET_ENDINGS, WRITERS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +77,7 @@ def _read_table(output: Path) -> "pa.Table":
 
     texts = dict.fromkeys(("path", "error", "path_bytes", REGIONS), pa.string())
     numbers = dict.fromkeys(("score", "threshold"), pa.float64())
-    if output.suffix.lower() in (".parquet", ".pq"):
+    if output.suffix.lower() in PARQUET_ENDINGS:
         schema = pq.read_schema(output)
         names = [name for name in (*COLUMNS_READ, REGIONS) if name in schema.names]
         return pq.read_table(output, columns=names, use_threads=False)

@@ -12,6 +12,8 @@ from anomaly_ae.escaping import csv_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
+PARQUET_ENDINGS = (".parquet", ".pq")
+
 
 class Writer(ABC):
     """Writes tables with the same columns to a file, one after the other."""
@@ -55,8 +57,7 @@ class JsonWriter(Writer):
 
 
 WRITERS: dict[str, type[Writer]] = {
-    ".parquet": ParquetWriter,
-    ".pq": ParquetWriter,
+    **dict.fromkeys(PARQUET_ENDINGS, ParquetWriter),
     ".csv": CsvWriter,
     ".jsonl": JsonWriter,
 }
