@@ -1,6 +1,6 @@
 "use strict";
 /* The page asks the server for whatever it shows: numbers, order and pictures by the number of a row. */
-const CARD = { width: 172, height: 208 }, CHUNK = 100, POLL = 2000, RESTS = 200, SMALL = 64;
+const CARD = { width: 172, height: 208 }, CHUNK = 100, POLL = 2000, RESTS = 200, GLANCE = 1000, SMALL = 64;
 const KINDS = {
   all: "all", anomalous: "anomalous", normal: "normal", unmarked: "not marked", marked: "marked", good: "marked good",
   bad: "marked bad", undecided: "undecided", lost: "changed since they were marked",
@@ -142,6 +142,7 @@ function take(chunk, answer) {
 }
 /* What is there stays until the answer is, so that nothing flickers and every key finds its image. */
 const reload = latest(async () => {
+  if (!at) return;  // what was chosen before the page was ready is asked for when it is
   const chunk = Math.floor(firstVisible() / CHUNK), answer = await ask(path(chunk * CHUNK));
   generation += 1;  // whatever else is on its way is of a list that is no more
   items = new Map();
@@ -278,9 +279,9 @@ async function showNeighbors(item) {
 }
 
 /* ---- marks: one after the other, however fast the keys ---- */
-let turn = Promise.resolve(), refusals = 0;
+let turn = Promise.resolve(), refusedAt = -GLANCE;
 function inTurn(task) {
-  const before = refusals, run = () => before === refusals && task();  // what follows a refused key was meant for others
+  const run = () => performance.now() - refusedAt > GLANCE && task();  // keys that follow a refused one were meant for others
   turn = turn.then(run, run);
 }
 async function setMark(mark) {
@@ -299,9 +300,9 @@ async function post(item, mark) {
 }
 /* Shows what is there by now, in place of what was seen and could not be marked. */
 async function lookAgain(error) {
-  refusals += 1;
+  if (opened !== null) show(await ask(`item/${showing.index}`));
   await reload();
-  if (opened !== null) await itemAt(opened);
+  refusedAt = performance.now();
   throw error;
 }
 /* Goes on to the next image; where the list has lost the marked one, that has its place already. */

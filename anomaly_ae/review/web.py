@@ -115,6 +115,11 @@ def _data(session: Session) -> APIRouter:
         with lock:
             return asdict(session.window(query, max(0, start), max(0, count)))
 
+    @router.get("/item/{index}")
+    def item(index: int) -> dict[str, Any]:
+        with lock:
+            return asdict(session.item(index))
+
     @router.post("/mark")
     def mark(
         index: Annotated[int, Body()], mark: Annotated[str, Body()], seen: Annotated[str, Body()]

@@ -223,6 +223,19 @@ def test_a_file_that_is_replaced_under_ones_eyes_is_shown_anew_before_it_is_mark
         replaced = (few.parent / "in" / "1.png").read_bytes()
         assert json.loads(line)["sha256"] == hashlib.sha256(replaced).hexdigest()
 
+        page.keyboard.press("b")
+        until(page, lambda: page.evaluate("at.marks.bad") == 1)
+        page.locator("#kind").evaluate("kind => { kind.value = 'bad'; kind.onchange(); }")
+        until(page, lambda: page.evaluate("total") == 1)
+        with (few.parent / "in" / "2.png").open("ab") as file:
+            file.write(b" ")
+        page.keyboard.press("g")  # what has changed is bad no longer, and out of the list
+        until(page, lambda: page.locator("#trouble").is_visible())
+        until(page, lambda: "lost" in text(page, "mark"))
+        page.wait_for_timeout(1_500)
+        page.keyboard.press("g")
+        until(page, lambda: '"mark": "good"' in marks.read_text().splitlines()[-1])
+
 
 def test_what_is_shown_is_marked_though_the_list_has_moved_on(
     trained: Trained, few: Path, page: Any, browser: Any

@@ -70,6 +70,7 @@ def test_numbers_items_and_marks(client: Any, session: Session, scored: Path) ->
     window = client.get(f"/{TOKEN}/items", params={"threshold": session.threshold, "kind": "anomalous", "count": 7})
     assert len(window.json()["items"]) == 7
     first = window.json()["items"][0]
+    assert client.get(f"/{TOKEN}/item/{first['index']}").json() == first
     content = {"index": first["index"], "mark": "bad", "seen": first["state"]}
     marked = client.post(f"/{TOKEN}/mark", json=content).json()
     assert marked == first | {"mark": "bad"}
