@@ -116,7 +116,7 @@ def test_the_file_alone_says_what_to_do_with_it(exported: door.Exported, trained
     about = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
     assert (about["threshold"], about["target_fpr"]) == (detector.threshold, 0.05)
     shape = {"channels": 1, "height": 8, "width": 8}
-    assert about["preprocessing"] == shape | {"fit": "stretch", "intensity": None}
+    assert about["preprocessing"] == shape | {"fit": "stretch", "intensity": None, "roi": None}
     assert (about["scorer"], about["normal"]) == ("aligned-knn", ["0", "1", "2"])
     assert about["detector_sha256"] == detector.digest
     assert b"/anomaly_ae/" not in Path(exported.file).read_bytes()  # no places of the machine that made it
