@@ -45,13 +45,6 @@ class Neighbors(Scorer):
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         return to_nearest(self.keys(images, outputs), self.learned["memory"])
 
-    def nearest(self, images: Tensor, outputs: Outputs, count: int) -> Tensor:
-        """Indices of the nearest fit images, int64 (N, `count`), or of all where they are fewer."""
-        keys, memory = self.keys(images, outputs), self.learned["memory"]
-        # less the square of each key's own length, and without the root, which change no order
-        apart = torch.addmm(memory.square().sum(dim=1), keys, memory.T, alpha=-2)
-        return apart.topk(min(count, memory.shape[0]), dim=1, largest=False).indices
-
     def keys(self, images: Tensor, outputs: Outputs) -> Tensor:
         """`of`, as it is kept."""
         return self.project(self.of(images, outputs))
