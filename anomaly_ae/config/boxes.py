@@ -5,7 +5,7 @@ processes that only decode start quickly.
 import re
 from collections.abc import Sequence
 
-DECIMAL = r"(?:\d+\.?\d*|\.\d+)(?:e-?\d{1,2})?"
+DECIMAL = r"\s*-?(?:\d+\.?\d*|\.\d+)(?:e-?\d{1,2})?\s*"
 BOXES = re.compile(rf"{DECIMAL}(?:,{DECIMAL})+(?:\+{DECIMAL}(?:,{DECIMAL})+)*", re.IGNORECASE)  # or meant to be some
 SLACK = 1e-6  # of a share that is written with few digits
 

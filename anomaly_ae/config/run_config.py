@@ -264,7 +264,8 @@ def _convert(name: str, value: Any) -> Any:
 def _convert_text(name: str, value: Any) -> str:
     """A text, a number or a path as text; a list of them joined as the field `name` has it. Raises `TypeError`."""
     if isinstance(value, list | tuple | range) and value:
-        return JOINED.get(name, ",").join(_convert_text(name, each) for each in value)
+        is_box = name == "roi" and isinstance(value[0], numbers.Real)
+        return ("," if is_box else JOINED.get(name, ",")).join(_convert_text(name, each) for each in value)
     if isinstance(value, str | os.PathLike):
         return os.fspath(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

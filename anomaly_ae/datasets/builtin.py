@@ -73,13 +73,13 @@ class NamedData:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of what is looked at of its images."""
-        size = self.median_size
+        (size,) = self.sizes
         return (self.dataset.shape[0], *(self.roi.part_size(size) if self.roi else size))
 
     @property
-    def median_size(self) -> tuple[int, int]:
-        """Height and width of its images."""
-        return self.dataset.shape[1:]
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of its images, which are all alike."""
+        return [self.dataset.shape[1:]]
 
     @property
     def place(self) -> str | None:

@@ -164,14 +164,14 @@ class PictureData:
         """
         pixels = self._looked_at["pixels"]
         spread = pixels.max(axis=1).astype(int) - pixels.min(axis=1)  # of the channels of a pixel
-        size = self.median_size
-        return (3 if (spread > COLOURED).any() else 1, *(self.roi.part_size(size) if self.roi else size))
+        height, width = (round(float(np.median(side))) for side in zip(*self.sizes, strict=True))
+        size = self.roi.part_size((height, width)) if self.roi else (height, width)
+        return (3 if (spread > COLOURED).any() else 1, *size)
 
     @property
-    def median_size(self) -> tuple[int, int]:
-        """Height and width of the pictures at the median."""
-        height, width = (round(float(np.median(self._looked_at[side]))) for side in ("height", "width"))
-        return height, width
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of some of the pictures that are learned from."""
+        return list(zip(*(self._looked_at[side].tolist() for side in ("height", "width")), strict=True))
 
     def size_words(self, seen: tuple[int, int], side: int, resize_mode: str) -> list[str]:
         """What size and colour the pictures have, and what seeing them in height and width `seen` does to them, or
@@ -184,8 +184,7 @@ class PictureData:
         sizes = low if low == high else f"{low} to {high}"
         looks = f"pictures: {sizes}, {colour}{sample}; seen at {times(seen)}"
         if self.roi:
-            parts = [self.roi.part_size(size) for size in zip(heights.tolist(), widths.tolist(), strict=True)]
-            heights, widths = np.array(parts).T
+            heights, widths = np.array([self.roi.part_size(size) for size in self.sizes]).T
         return [looks, *size_words(heights, widths, seen, side, resize_mode)]
 
     @cached_property
@@ -275,6 +274,8 @@ class PictureData:
         if masked.isdisjoint(names):
             return None
         masks, usable, bad = self._read_masks(names, preprocessing)
+        if preprocessing.roi:
+            usable &= ~self._is_outside(names, usable & ~masks.flatten(1).any(dim=1), preprocessing)
         empty = 0 if self.layout.by_masks else int((usable & ~masks.flatten(1).any(dim=1)).sum())
         if bad:
             pictures = "its picture is" if len(bad) == 1 else "their pictures are"
@@ -285,6 +286,23 @@ class PictureData:
         if empty:
             logger.info(f"masks: {empty:,} {'marks' if empty == 1 else 'mark'} nothing as defective")
         return masks, usable
+
+    def _is_outside(self, names: Sequence[bytes], is_empty: Tensor, preprocessing: Preprocessing) -> Tensor:
+        """Which of the pictures whose masks mark nothing within the region of interest, bool (N,), have masks that
+        mark something elsewhere; it is said how many.
+        """
+        empty = torch.nonzero(is_empty).flatten().tolist()
+        outside = torch.zeros(len(names)).bool()
+        if empty:
+            whole, _, _ = self._read_masks([names[i] for i in empty], replace(preprocessing, roi=None))
+            outside[empty] = whole.flatten(1).any(dim=1)
+        if count := int(outside.sum()):
+            logger.info(
+                f"masks: {count:,} mark what lies outside the region of interest, where nothing is looked for; "
+                f"{'its picture is' if count == 1 else 'their pictures are'} left out of the figures of pixels, and "
+                "anomalous in all others"
+            )
+        return outside
 
     def _read_masks(self, names: Sequence[bytes], preprocessing: Preprocessing) -> tuple[Tensor, Tensor, list[str]]:
         """The same, and the masks that cannot be used, each with the reason."""

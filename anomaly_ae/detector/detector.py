@@ -218,7 +218,9 @@ class Detector:
         return map_images(self.network, self.preprocessing.prepare(images), read, shape)
 
     def take(self, part: str, data: Data) -> ImageSet:
-        """The images of a part of the split it was made with, at its size. Raises `DataChanged`."""
+        """The images of a part of the split it was made with, as it sees them: no whole pictures any more, so that
+        they are given to it as `Preprocessed`. Raises `DataChanged`.
+        """
         chosen: Part = getattr(self.split, part)
         dataset = data.load(self.preprocessing, None if chosen.names is None else frozenset(chosen.names))
         taken = chosen.take(dataset).relabelled(dataset.classes, self.classes)

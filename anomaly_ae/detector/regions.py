@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import numpy.typing as npt
 from anomaly_ae.errors import DataDamaged, one_line
 from anomaly_ae.images.decode import Fitted, Target, place_in_whole
 from anomaly_ae.images.masks import cover
-from anomaly_ae.images.roi import RegionOfInterest
 
 Heat = npt.NDArray[np.float32]
 Size = tuple[int, int]  # width, height, of a picture
@@ -75,7 +73,7 @@ class RegionFinder:
         seen = heat[top : top + height, left : left + width]
         above = seen > self.level
         if self.target.roi:
-            above &= _looked_at(self.target.roi, size, placed)
+            above &= cover(self.target.roi.mask(size), placed.seen, (width, height))
         parts, count = label(above, np.ones((3, 3)))
         peaks = np.asarray(maximum(seen, parts, np.arange(1, count + 1)), np.float32)
         pixels, slices = np.bincount(parts.ravel()), find_objects(parts)
@@ -88,12 +86,6 @@ class RegionFinder:
     def _p(self, peak: np.float32) -> float:
         at_least = len(self.peaks) - int(np.searchsorted(self.peaks, peak))
         return (1 + at_least) / (len(self.peaks) + 1)
-
-
-@lru_cache(maxsize=8)
-def _looked_at(roi: RegionOfInterest, size: Size, placed: Fitted) -> npt.NDArray[np.bool_]:
-    """Which pixels of a map see any of a region of interest in a picture of `size`, (height, width) of `placed`."""
-    return cover(roi.mask(size), placed.seen, placed.at[2:])
 
 
 def _shares(part: tuple[slice, slice], pixels: int, placed: Fitted, size: Size) -> tuple[Box, float]:

@@ -97,13 +97,16 @@ class Preprocessing:
         if tensor.ndim != 4 or tensor.shape[1] != self.channels or 0 in tensor.shape[2:]:
             expected, actual = "×".join(map(str, self.shape)), "×".join(map(str, tensor.shape))
             raise DataError(f"the detector takes images N×{expected} (N×C×H×W), and was given {actual}")
+        inside = None
+        if self.roi is not None:
+            tensor, inside = _crop(tensor, self.roi)
         is_float = tensor.is_floating_point()
         if is_float and not bool(((tensor >= 0) & (tensor <= 1)).all()):  # a NaN fails both comparisons
             raise DataError("float images must lie in [0, 1], and some values do not; divide by 255 or clean them")
         if not is_float and tensor.dtype != torch.uint8:
             tensor, differences = self._scale(tensor)
-        if self.roi is not None:
-            tensor = torch.from_numpy(self.roi.cut(tensor.cpu().numpy())).to(tensor.device)
+        if inside is not None:
+            tensor = tensor * inside.to(tensor.device)
         return resize(tensor, (self.height, self.width), self.resize_mode), differences
 
     def prepare_set(self, images: ImageSet, dataset: Dataset) -> ImageSet:
@@ -137,10 +140,19 @@ class Preprocessing:
         return torch.from_numpy(to_bytes(values, low, high)[0]), intensity_differences(self.intensity, kinds, beyond)
 
 
+def _crop(images: Tensor, roi: RegionOfInterest) -> tuple[Tensor, Tensor]:
+    """The box around what is looked at of images (N, C, H, W), and which of its pixels are, bool (h, w). The others
+    have the value of one that is, so that nothing is said of them.
+    """
+    values, inside = roi.crop(images.cpu().numpy())
+    filled = np.where(inside, values, values[..., inside][..., :1, None])
+    return torch.from_numpy(filled).to(images.device), torch.from_numpy(inside.copy())
+
+
 def size_of(images: Images) -> tuple[int, int]:
-    """Height and width of images, of the first of Pillow's."""
+    """Height and width of images, of the first of Pillow's as it is seen."""
     if pictures := _pictures(images):
-        return pictures[0].height, pictures[0].width
+        return decode.seen_size(pictures[0])[::-1]
     pixels = images.pixels if isinstance(images, Preprocessed) else images
     height, width = pixels.shape[-2:]  # type: ignore[union-attr]
     return height, width

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
+from itertools import islice
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ Mask = npt.NDArray[np.bool_]
 Edges = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 Box = tuple[Share, Share, Share, Share]  # left, top, width, height, in shares of a picture
 
+MASKS_KEPT = 4  # of so many sizes of pictures
 MOST_BOXES = 10_000  # that the white of a mask is made up of
 
 
@@ -40,13 +42,13 @@ class RegionOfInterest:
     @classmethod
     def of_mask(cls, mask: Mask) -> "RegionOfInterest":
         """Where a mask (H, W) is true. Raises `UsageError` where that is nowhere, or needs too many boxes."""
-        boxes = list(_boxes_of(mask))
+        boxes = list(islice(_boxes_of(mask), MOST_BOXES + 1))
         if not boxes:
             raise UsageError("nothing in it is white; what is to be looked at is white, and all else black")
         if len(boxes) > MOST_BOXES:
             raise UsageError(
-                f"its white is made up of {len(boxes):,} boxes, and the most are {MOST_BOXES:,}; smooth its edges, "
-                "or make it smaller"
+                f"its white is made up of so many boxes that they are too many; the most are {MOST_BOXES:,}; smooth "
+                "its edges, or make it smaller"
             )
         height, width = mask.shape
         return cls(tuple((x / width, y / height, w / width, h / height) for x, y, w, h in boxes))
@@ -54,12 +56,11 @@ class RegionOfInterest:
     @property
     def area(self) -> float:
         """The share of a picture that it is."""
-        return float(_mask_of(self, (1000, 1000)).mean())
+        return float(self.mask((1000, 1000)).mean())
 
     def bounds(self, size: tuple[int, int]) -> Edges:
         """The box around all of it in a picture of `size`, (width, height): a pixel at the least."""
-        left, top = (min(box[axis] for box in self.boxes) for axis in (0, 1))
-        right, bottom = (max(box[axis] + box[axis + 2] for box in self.boxes) for axis in (0, 1))
+        left, top, right, bottom = self._extent
         x, y = min(_nearest(left, size[0]), size[0] - 1), min(_nearest(top, size[1]), size[1] - 1)
         return x, y, max(_nearest(right, size[0]), x + 1), max(_nearest(bottom, size[1]), y + 1)
 
@@ -72,14 +73,21 @@ class RegionOfInterest:
         """Which pixels of a picture of `size`, (width, height), belong to it, (H, W), one at the least; not to be
         written to.
         """
-        return _mask_of(self, size)
+        if size not in self._masks:
+            if len(self._masks) == MASKS_KEPT:
+                self._masks.clear()
+            self._masks[size] = self._drawn(size)
+        return self._masks[size]
+
+    def crop(self, planes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Mask]:
+        """The box around all of it of pictures (..., H, W), and which of its pixels are looked at."""
+        height, width = planes.shape[-2:]
+        left, top, right, bottom = self.bounds((width, height))
+        return planes[..., top:bottom, left:right], self.mask((width, height))[top:bottom, left:right]
 
     def cut(self, planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """What is looked at of pictures (..., H, W), 0 where nothing is."""
-        height, width = planes.shape[-2:]
-        left, top, right, bottom = self.bounds((width, height))
-        inside = self.mask((width, height))[top:bottom, left:right]
-        part = planes[..., top:bottom, left:right]
+        part, inside = self.crop(planes)
         return part if inside.all() else np.where(inside, part, np.zeros((), planes.dtype))
 
     def cut_image(self, image: Image.Image) -> Image.Image:
@@ -92,6 +100,29 @@ class RegionOfInterest:
         black = Image.new(part.mode, part.size)
         black.paste(part, mask=Image.fromarray(inside))
         return black
+
+    @cached_property
+    def _extent(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of all of it, in shares."""
+        left, top = (min(box[axis] for box in self.boxes) for axis in (0, 1))
+        right, bottom = (max(box[axis] + box[axis + 2] for box in self.boxes) for axis in (0, 1))
+        return left, top, right, bottom
+
+    @cached_property
+    def _masks(self) -> dict[tuple[int, int], Mask]:
+        """Those of the sizes that were asked for last."""
+        return {}
+
+    def _drawn(self, size: tuple[int, int]) -> Mask:
+        mask = np.zeros(size[::-1], np.bool_)
+        for x, y, width, height in self.boxes:
+            rows = slice(_nearest(y, size[1]), _nearest(y + height, size[1]))
+            mask[rows, _nearest(x, size[0]) : _nearest(x + width, size[0])] = True
+        if not mask.any():  # of a picture that is too small for it
+            left, top, *_ = self.bounds(size)
+            mask[top, left] = True
+        mask.flags.writeable = False
+        return mask
 
 
 def _boxes_of(mask: Mask) -> Iterator[Edges]:
@@ -106,19 +137,6 @@ def _boxes_of(mask: Mask) -> Iterator[Edges]:
             top = begun.pop((start, stop))
             yield start, top, stop - start, y - top
         begun |= {run: y for run in runs if run not in begun}
-
-
-@lru_cache(maxsize=8)
-def _mask_of(roi: RegionOfInterest, size: tuple[int, int]) -> Mask:
-    mask = np.zeros(size[::-1], np.bool_)
-    for x, y, width, height in roi.boxes:
-        rows = slice(_nearest(y, size[1]), _nearest(y + height, size[1]))
-        mask[rows, _nearest(x, size[0]) : _nearest(x + width, size[0])] = True
-    if not mask.any():  # of a picture that is too small for it
-        left, top, *_ = roi.bounds(size)
-        mask[top, left] = True
-    mask.flags.writeable = False
-    return mask
 
 
 def _nearest(share: float, pixels: int) -> int:

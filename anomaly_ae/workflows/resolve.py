@@ -1,7 +1,8 @@
 """From what was asked to an experiment and its images: every check is passed before anything is written."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -154,21 +155,32 @@ class Looking:
         roi, mask_size = read_roi(config.roi)
         return cls(roi, str(expand(config.roi).resolve()) if mask_size else config.roi, mask_size)
 
-    def words(self, size: tuple[int, int]) -> list[str]:
-        """What is looked at of images of `size`, height and width. Raises `UsageError` where a mask has other
-        proportions than they.
+    def words(self, sizes: Sequence[tuple[int, int]]) -> list[str]:
+        """What is looked at of images of these heights and widths, of one of the most frequent size. Raises
+        `UsageError` where a mask has other proportions than all of them.
         """
         if self.roi is None:
             return []
-        if self.mask_size:
-            ratio = self.mask_size[0] * size[1] / (self.mask_size[1] * size[0])
-            if not 1 / MOST_UNLIKE < ratio < MOST_UNLIKE:
+        (size, _), *_ = Counter(sizes).most_common(1)
+        about = f"region of interest: {self.roi.area:.1%} of each image, within {times(self.roi.part_size(size))}"
+        words = [f"{about} of its {times(size)}"]
+        if self.mask_size and (unlike := sum(not _alike(self.mask_size, each) for each in sizes)):
+            name, mask = self.setting, times(self.mask_size)
+            if unlike == len(sizes):
                 raise UsageError(
-                    f"the region of interest {self.setting} has {times(self.mask_size)} pixels and the images have "
-                    f"{times(size)}, which are other proportions; draw it over one of the images"
+                    f"the region of interest {name} has {mask} pixels and the images have {times(size)}, which are "
+                    "other proportions; draw it over one of the images"
                 )
-        part = times(self.roi.part_size(size))
-        return [f"region of interest: {self.roi.area:.1%} of each image, within {part} of its {times(size)}"]
+            words.append(
+                f"region of interest: {unlike / len(sizes):.0%} of the images have other proportions than its {mask}; "
+                "there it lies elsewhere"
+            )
+        return words
+
+
+def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two heights and widths have the same proportions, or nearly so."""
+    return 1 / MOST_UNLIKE < one[0] * other[1] / (one[1] * other[0]) < MOST_UNLIKE
 
 
 @dataclass(frozen=True)
@@ -190,7 +202,7 @@ class View:
             logger.info(data.describe(normal))
         learned = data.learning(normal, asked.roi)
         shape = _shape(config, learned)  # now, for it may download
-        for words in asked.words(learned.median_size):
+        for words in asked.words(learned.sizes):
             logger.info(words)
         if isinstance(learned, PictureData):
             for words in learned.size_words(
@@ -354,7 +366,8 @@ def _features(perceptual: str | None, preprocessing: Preprocessing, device: torc
     if colon:
         return torchvision_features(name, weights, device)
     detector = Detector.load(Path(perceptual), str(device))
-    if detector.preprocessing.shape != preprocessing.shape or detector.config.tile:
+    theirs_whole, ours_whole = (dataclasses.replace(p, roi=None) for p in (detector.preprocessing, preprocessing))
+    if theirs_whole != ours_whole or detector.config.tile:
         theirs, ours = ("×".join(map(str, p.shape)) for p in (detector.preprocessing, preprocessing))
         raise ModelError(
             f"the encoder of {perceptual} takes images {theirs}, and these are {ours}; train one for these"

@@ -17,6 +17,7 @@ from anomaly_ae.images.roi import MOST_BOXES, RegionOfInterest
 from anomaly_ae.images.roi_file import read_roi
 from anomaly_ae.images.sources import NOT_KNOWN, open_source
 from anomaly_ae.storage.schema import Mismatch, parse
+from tests.images.test_decode import bomb
 
 RNG = np.random.default_rng(0)
 SIZE = 24, 16  # width, height
@@ -138,6 +139,23 @@ def test_arrays_and_images_are_seen_as_their_files(roi: RegionOfInterest, resize
     assert torch.allclose(255 * as_float, as_file.float(), atol=1.01)  # rounded twice, in each direction once
 
 
+def test_of_arrays_only_what_is_looked_at_has_to_be_an_image(tmp_path: Path) -> None:
+    values = RNG.integers(1000, 2001, (2, 1, 16, 24)).astype(np.int32)
+    preprocessing = Preprocessing(1, 10, 12, STRETCH, Intensity(1000, 2000, WHOLE), TWO)
+    seen, said = preprocessing.prepare_and_compare(values)
+    outside = ~TWO.mask(SIZE)
+    values[..., outside] = 60_000
+    again, said_again = preprocessing.prepare_and_compare(values)
+    assert torch.equal(again, seen)
+    assert said == said_again == []
+    floats = torch.rand(1, 1, 16, 24)
+    floats[..., torch.from_numpy(outside)] = torch.nan
+    assert bool(preprocessing.prepare(floats).isfinite().all())
+    floats[0, 0, 0, 0] = torch.nan
+    with pytest.raises(DataError, match=r"float images must lie in \[0, 1\]"):
+        preprocessing.prepare(floats)
+
+
 def test_it_reaches_the_processes_that_decode_however_long_it_is(tmp_path: Path) -> None:
     mask = RNG.random((120, 150)) < 0.4
     roi = RegionOfInterest.of_mask(mask)
@@ -209,12 +227,24 @@ def test_what_is_transparent_in_a_file_is_not_looked_at(tmp_path: Path) -> None:
 def test_boxes_are_read_as_they_are_written() -> None:
     text = "0,0,.25,0.5+0.5,0.25,0.5,0.75"
     assert RunConfig(roi=text).roi == text
-    assert RunConfig(roi=["0,0,.25,0.5", "0.5,0.25,0.5,0.75"]).roi == text  # type: ignore[arg-type]
+    for listed in (["0,0,.25,0.5", "0.5,0.25,0.5,0.75"], [[0, 0, ".25", 0.5], [0.5, 0.25, 0.5, 0.75]]):
+        assert RunConfig(roi=listed).roi == text  # type: ignore[arg-type]
+    assert RunConfig(roi=[0.5, 0.25, 0.5, 0.75]).roi == "0.5,0.25,0.5,0.75"  # type: ignore[arg-type]
+    assert read_roi("0, 0, .25, 0.5 + 0.5, 0.25, 0.5, 0.75") == read_roi(text)
     assert read_roi(text) == (TWO, None)
 
 
 @pytest.mark.parametrize(
-    "text", ["0.1,0.2,0.3", "0.1,0.2,0.3,0.4,0.5", "0,0,0,1", "0.5,0,0.6,1", "0,0,50,60", "0,0,1,1+0.5,0.5,1,1"]
+    "text",
+    [
+        "0.1,0.2,0.3",
+        "0.1,0.2,0.3,0.4,0.5",
+        "0,0,0,1",
+        "0.5,0,0.6,1",
+        "0,0,50,60",
+        "-0.1,0,0.5,0.5",
+        "0,0,1,1+0.5,0.5,1,1",
+    ],
 )
 def test_boxes_that_are_none_are_told_before_anything_else(text: str) -> None:
     with pytest.raises(UsageError, match="boxes x,y,w,h in shares of the picture"):
@@ -229,8 +259,13 @@ def test_a_file_that_is_none_or_says_nothing_is_told(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(DataDamaged, match=r"text\.png"):
         read_roi(str(tmp_path / "text.png"))
-    with pytest.raises(UsageError, match="nothing in it is white"):
+    with pytest.raises(UsageError, match="nothing in it is white, its brightest value is 100 of 255"):
         read_roi(drawn(tmp_path / "black.png", "L", 0, 100))
+    (tmp_path / "bomb.png").write_bytes(bomb(20_000, 20_000))
+    with pytest.raises(DataDamaged, match=r"bomb\.png cannot be read as an image"):
+        read_roi(str(tmp_path / "bomb.png"))
+    with pytest.raises(DataMissing, match="no file a"):
+        read_roi("a\0b")
     ragged = RNG.random((400, 400)) < 0.5
     Image.fromarray(ragged).save(tmp_path / "ragged.png")
     with pytest.raises(UsageError, match=f"the most are {MOST_BOXES:,}"):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,37 @@ def test_a_mask_of_other_proportions_is_refused(sets: tuple[Path, Path], tmp_pat
     Image.new("L", (60, 60), 255).save(tmp_path / "square.png")
     with pytest.raises(UsageError, match=r"square\.png has 60×60 pixels and the images have 48×60"):
         anomaly_ae.train(config(sets[0], tmp_path / "square.png"), home=home, tracking=False)
+
+
+def test_defects_elsewhere_are_said_and_left_out_of_the_figures_of_pixels(
+    sets: tuple[Path, Path], mask: Path, tmp_path: Path, cli: Cli
+) -> None:
+    folder = shutil.copytree(sets[0], tmp_path / "masked")
+    for i in range(10):
+        marked = np.zeros(SIZE[::-1], np.uint8)
+        marked[(slice(2, 5), slice(2, 5)) if i < 3 else (slice(20, 24), slice(26, 30))] = 255
+        place = folder / "ground_truth/scratched" / f"{i:02}_mask.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(marked).save(place)
+    ended = cli("train", "--dataset", str(folder), "--roi", str(mask), "--preset", "fast", "--epochs", "2",
+                "--image-size", "16", "--no-tracking", "--no-figures")  # fmt: skip
+    assert ended.code == 0, ended.err
+    ended = cli("evaluate", "--no-figures")
+    assert "masks: 3 mark what lies outside the region of interest" in ended.err
+    assert "mark nothing" not in ended.err
+    assert "pixel AUROC" in ended.out
+
+
+def test_a_mask_is_for_pictures_of_its_proportions_and_it_is_said_where_some_have_others(
+    sets: tuple[Path, Path], mask: Path, tmp_path: Path, cli: Cli
+) -> None:
+    folder = shutil.copytree(sets[0], tmp_path / "mixed")
+    for path in sorted((folder / "train/good").iterdir())[:10]:
+        Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
+    ended = cli("train", "--dataset", str(folder), "--roi", str(mask), "--preset", "fast", "--epochs", "2",
+                "--image-size", "16", "--no-tracking", "--no-figures")  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert "25% of the images have other proportions than its 96×120; there it lies elsewhere" in ended.err
 
 
 def test_what_is_looked_at_is_said_and_digits_have_parts_too(cli: Cli) -> None:
