@@ -1,6 +1,6 @@
 """From score to p-value by normal images of one kind."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,12 +19,18 @@ class Group:
     levels: float64 (n + 1,), ascending: the p-value of a score that c of them reach, for c = 0 to n
     tail:   the law of the highest ones, which has the say above its start, if there is one
     chosen: a threshold; from it down, p is at least one step above that of a score beyond it
+    least_reached: c of that step; 0 where no threshold was chosen
     """
 
     scores: Tensor
     levels: Floats
     tail: Tail | None = None
     chosen: float | None = None
+    least_reached: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        if self.chosen is not None:  # now, for a graph that is being traced cannot have a number of it
+            object.__setattr__(self, "least_reached", self.above(self.chosen) + 1)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -33,7 +39,7 @@ class Group:
         """p-values, float64 (N,), above 0 and up to 1, of scores, float32 (N,)."""
         reached = self._reached_by(values)
         if self.chosen is not None:
-            one_step_up = reached.clamp_min(self.above(self.chosen) + 1)
+            one_step_up = reached.clamp_min(self.least_reached)
             reached = torch.where(values > self.chosen, reached, one_step_up)
         p = torch.from_numpy(self.levels)[reached]
         if self.tail:

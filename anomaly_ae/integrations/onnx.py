@@ -225,7 +225,7 @@ def _p_values(group: Group, scores: Tensor) -> Tensor:
     """`Group.p_values`; anything of NaN."""
     reached = len(group) - (group.scores < scores[:, None]).sum(dim=1)  # (N, n) -> (N,)
     if group.chosen is not None:
-        one_step_up = reached.clamp_min(group.above(group.chosen) + 1)
+        one_step_up = reached.clamp_min(group.least_reached)
         reached = torch.where(scores > group.chosen, reached, one_step_up)
     p = torch.from_numpy(group.levels)[reached]
     if group.tail is None:

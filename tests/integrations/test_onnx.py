@@ -176,18 +176,32 @@ def test_p_values_of_groups_are_those_of_the_calibration(guarantee: str) -> None
     assert door.p_values(calibration, torch.tensor([torch.nan])).isnan().all()
 
 
-def test_a_detector_with_groups_of_calibration_images_is_exported_with_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chosen", [None, 0.6])
+def test_a_detector_with_groups_of_calibration_images_is_exported_with_them(
+    chosen: float | None, tmp_path: Path
+) -> None:
     detector = make("conv", "mse")
     scores = detector.calibration.scores
     groups = torch.arange(len(scores)) % 2
     scores = torch.where(groups > 0, 2 * scores, scores)
     calibration = detector.calibration.at(scores=scores, groups=groups, target_fpr=0.2)
+    if chosen is not None:
+        calibration = calibration.at_threshold(float(scores.quantile(chosen)))
     detector = dataclasses.replace(detector, calibration=calibration)
     exported = door.export_onnx(detector, tmp_path / "a.onnx")
     assert exported.threshold == detector.threshold
     assert_same(tmp_path / "a.onnx", detector, surfaces(60, (1, 28, 28)))
     about = {prop.key: json.loads(prop.value) for prop in onnx.load(tmp_path / "a.onnx").metadata_props}
     assert about["calibration_groups"] == [len(group) for group in detector.calibration.by_group]
+
+
+def test_a_detector_with_a_threshold_of_one_s_own_is_exported(tmp_path: Path) -> None:
+    detector = make("conv", "mse")
+    chosen = detector.calibration.at_threshold(float(detector.calibration.scores.median()))
+    detector = dataclasses.replace(detector, calibration=chosen)
+    exported = door.export_onnx(detector, tmp_path / "a.onnx")
+    assert exported.threshold == detector.threshold
+    assert_same(tmp_path / "a.onnx", detector, surfaces(60, (1, 28, 28)))
 
 
 @pytest.mark.parametrize("chosen", [0.2, 0.9])
