@@ -63,6 +63,11 @@ class Mark:
         return mark
 
     @property
+    def line(self) -> bytes:
+        """What `read` reads, and the end of the line."""
+        return json.dumps(asdict(self), ensure_ascii=True).encode() + b"\n"
+
+    @property
     def file(self) -> bytes:
         """The path as bytes."""
         return path_of(self.path, self.path_bytes)
@@ -113,11 +118,10 @@ class MarkFile:
 
     def append(self, mark: Mark) -> None:
         """Write a mark; it is on the disk when this returns. Raises `StorageError`."""
-        line = json.dumps(asdict(mark), ensure_ascii=True).encode() + b"\n"
         with storage_errors(f"write {self.path}"):
             is_new = not self.path.exists()
             with self.path.open("ab") as file:
-                file.write((b"" if self._ends_whole() else b"\n") + line)
+                file.write((b"" if self._ends_whole() else b"\n") + mark.line)
                 file.flush()
                 os.fsync(file.fileno())
             if is_new:
@@ -127,6 +131,10 @@ class MarkFile:
     def __iter__(self) -> Iterator[Mark]:
         """The marks that count."""
         return (mark for mark in self.marks.values() if mark.mark != NONE)
+
+    def content(self) -> bytes:
+        """A file with the marks that have been read, whatever has been appended since."""
+        return b"".join(mark.line for mark in self)
 
     def places(self) -> set[str]:
         """Where that lies which was scored."""

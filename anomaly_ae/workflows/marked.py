@@ -61,6 +61,7 @@ class MarkedImages:
         holding = [mark for mark in file if mark.holds(self._sources[mark.place])]
         if not holding:
             raise DataMissing(f"none of the marks in {path} holds, for their files have changed; mark them again")
+        self.read, self._holding = file.content(), holding
         against = contradicting(holding)
         self._counting = [mark for mark in holding if mark not in against]
         self.used = _used(file, self._counting, against, self._sources.values())
@@ -94,6 +95,10 @@ class MarkedImages:
     def digests(self, mark: str) -> frozenset[str]:
         """The SHA-256 of the files with a mark."""
         return frozenset(each.sha256 for each in self._counting if each.mark == mark)
+
+    def called_bad(self) -> frozenset[str]:
+        """The SHA-256 of the files that are marked bad, those with copies that are marked good among them."""
+        return frozenset(each.sha256 for each in self._holding if each.mark == BAD)
 
     def as_test(self, detector: Detector) -> tuple[Detector, ImageSet]:
         """A detector that knows the classes good and bad, and the marked images as its test images."""

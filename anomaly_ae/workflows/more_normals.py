@@ -21,7 +21,7 @@ from anomaly_ae.reporting.text.detectors import marks_words
 from anomaly_ae.runs.record import TRAINING
 from anomaly_ae.runs.store import RunFolder, RunStore, conflicts
 from anomaly_ae.runtime.messages import logger
-from anomaly_ae.scoring.marks import BAD, GOOD, read_marks
+from anomaly_ae.scoring.marks import GOOD, read_marks
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.workflows.find_model import find_run
 from anomaly_ae.workflows.marked import MarkedImages
@@ -74,12 +74,14 @@ class MoreNormals:
     rounds: the images that each run was made with of which the next went on from the one before, and last those that
         none of them has seen
     good: the SHA-256 of the files that were marked
+    read: the marks of the last round, as a file has them
     """
 
     run: RunFolder
     detector: Detector
     rounds: tuple[ImageSet, ...]
     good: frozenset[str]
+    read: bytes
 
     @classmethod
     def find(cls, config: RunConfig, home: RunStore, begun: Mapping[str, Any]) -> "MoreNormals":
@@ -98,13 +100,14 @@ class MoreNormals:
             logger.info(f"{name}: {text}")
         if not marks.used.good:
             raise DataMissing(f"no image in {config.add_marks} is marked good, and there is nothing to learn from")
-        if taken_back := good & marks.digests(BAD):
+        if taken_back := good & marks.called_bad():
             what = f"{counted(len(taken_back), 'file')} that run {run.record.id} was made with as normal"
             raise UsageError(
-                f"{what}, now marked bad in {config.add_marks}; go on from run {run.config.from_run}, with all marks "
-                "in one file"
+                f"{what}, now marked bad in {config.add_marks}, there or as a copy; go on from run "
+                f"{run.config.from_run}, with all marks in one file"
             )
-        found = cls(run, detector, (*rounds, _unseen(marks, detector)), good | marks.digests(GOOD))
+        new = _unseen(marks, detector)
+        found = cls(run, detector, (*rounds, new), good | marks.digests(GOOD), marks.read)
         known = begun.get(MARKED_NORMAL, [])
         if found.record()[: len(known)] != known:
             raise DataChanged(f"the images marked good in {config.add_marks} are not those of this training any more")
@@ -160,8 +163,18 @@ def divided(images: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
 
 
 def _unseen(marks: MarkedImages, detector: Detector) -> ImageSet:
-    """The images marked good that a detector has not been made with."""
+    """The images marked good that a detector has neither been made with nor is measured with: those would say
+    nothing of it any more. Raises `DataMissing` where there are none.
+    """
     good = marks.of(detector, GOOD)
     if good.left_out or good.unreadable:
         logger.info(f"of these left out: {good.left_out:,} known or there twice, {good.unreadable:,} unreadable")
-    return ImageSet(good.images, torch.full((len(good),), detector.normal_indices[0]), good.names)
+    images = ImageSet(good.images, torch.full((len(good),), detector.normal_indices[0]), good.names)
+    is_test = torch.isin(images.hashes(), detector.split.test.hashes.cpu())
+    if measured_with := int(is_test.sum()):
+        they = "it measures" if measured_with == 1 else "they measure"
+        own = f"{counted(measured_with, 'image')} of the run's own test set"
+        logger.info(f"of these left out: {own}, for {they} how good it is")
+        if measured_with == len(images):
+            raise DataMissing(f"all that is new in {marks.place} is {own}; mark other pictures as good")
+    return images.take(torch.nonzero(~is_test).flatten())

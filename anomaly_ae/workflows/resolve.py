@@ -56,11 +56,13 @@ class TrainingData:
 
     images: by part of the split, at the network's size
     record: what split.json has of it
+    marks:  those that some of the images were marked with, as a file has them
     """
 
     split: Split
     images: dict[str, ImageSet]
     record: dict[str, Any]
+    marks: bytes = b""
 
 
 def resolve(
@@ -100,13 +102,14 @@ def resolve(
     record = dict(begun) if is_begun else division.record(split)
     if division.folds:
         images = in_folds(images)
+    marks = b""
     if config.from_run:
         more = MoreNormals.find(config, home, begun)
         if any(record[key] != more.run.split.get(key) for key in ("digest", "parts")):
             raise DataChanged(f"the data are not those that run {config.from_run} was trained on; use that data")
         more.continue_from(experiment)
         images, split = more.add_to(images, config), split.with_copies(more.hashes())
-        record[MARKED_NORMAL] = more.record()
+        record[MARKED_NORMAL], marks = more.record(), more.read
     trained_on = experiment.network.learners(experiment.network.copies * len(images["fit"]))[0][1]
     intensity = view.preprocessing.intensity
     config = dataclasses.replace(
@@ -115,7 +118,7 @@ def resolve(
         intensity=None if intensity is None else intensity.setting,
         epochs=epoch_count(experiment.config, len(trained_on)),
     )
-    return dataclasses.replace(experiment, config=config), TrainingData(split, images, record)
+    return dataclasses.replace(experiment, config=config), TrainingData(split, images, record, marks)
 
 
 def _with_preset(config: RunConfig, data: Data, roi: RegionOfInterest | None) -> RunConfig:

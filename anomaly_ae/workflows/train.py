@@ -42,7 +42,7 @@ from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import Display, Silent, display, stage
 from anomaly_ae.runtime.torch_state import left_as_found, spinning
-from anomaly_ae.storage.atomic import expand, storage_errors, write_csv, write_json, write_with
+from anomaly_ae.storage.atomic import expand, storage_errors, write_bytes, write_csv, write_json, write_with
 from anomaly_ae.storage.pixel_values import as_float
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.tracking.training_logger import TrainingLogger
@@ -103,8 +103,8 @@ def train(
     files = {"config.json": used.to_dict(), "split.json": data.record}
     run_logger = RunLogger(home, None)
     with start_run(home, used.experiment, record, files, run_logger) as run:
-        if used.add_marks:  # others go on marking, and whoever resumes needs these
-            write_with(run.path / MARKS_FILE, partial(shutil.copyfile, used.add_marks))
+        if data.marks:  # as they were read, for others go on marking, and whoever resumes needs these
+            write_bytes(run.path / MARKS_FILE, data.marks)
         if place and place.weights and place.weights.split["parts"] == data.record["parts"]:
             _take_over(place.weights, run)
         run_logger.log_start(run)

@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from anomaly_ae.errors import DataChanged, DataMissing, UsageError
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.scoring.marks import Mark, MarkFile
+from anomaly_ae.workflows import marked
 from anomaly_ae.workflows.draw import draw_again
 from anomaly_ae.workflows.train import resume
 from tests.conftest import Cli, Trained
@@ -228,6 +230,58 @@ def test_a_calibration_is_not_gone_on_from(trained: Trained, own_home: RunStore,
         anomaly_ae.train_from(child.run_id, marks, home=own_home)
 
 
+@pytest.fixture
+def own_test(own_home: RunStore, trained: Trained, tmp_path: Path) -> Path:
+    """All normal digits, in the training or not, as files that are marked good."""
+    digits = load_dataset("digits").files["train"]
+    (tmp_path / "digits").mkdir()
+    for i, image in enumerate(digits.images[digits.labels < 3]):
+        Image.fromarray(image[0].numpy()).save(tmp_path / "digits" / f"{i:03}.png")
+    file, source = MarkFile(tmp_path / "digits.marks.jsonl"), open_source(tmp_path / "digits")
+    for path in source.pictures().paths:
+        file.append(Mark.of(source, path, "good"))
+    return file.path
+
+
+def test_what_a_run_is_measured_with_is_not_learned_from(
+    trained: Trained, own_home: RunStore, marks: Path, own_test: Path, cli: Cli
+) -> None:
+    run, place = trained.run.record.id, ("--mlruns", str(own_home.root), "--no-tracking")
+    refused = cli("train", "--from", run, "--add-marks", str(own_test), *place)
+    assert refused.code == 1
+    assert f"all that is new in {own_test} is " in refused.err
+    assert "of the run's own test set; mark other pictures as good" in refused.err
+    both = MarkFile(own_test)
+    both.refresh()
+    count = len(both.marks)
+    own_test.write_bytes(own_test.read_bytes() + marks.read_bytes())
+    ended = cli("train", "--from", run, "--add-marks", str(own_test), "--epochs", "1", "--no-figures", *place)
+    assert f"{count + 100} good, 1 bad" in ended.err
+    assert "images of the run's own test set, for they measure how good it is" in ended.err
+    first = own_home.latest()
+    assert [each["images"] for each in first.split["marked"]] == [100]
+    again = cli("train", "--from", first.record.id, "--add-marks", str(own_test), *place)
+    assert again.code == 1
+    assert "of the run's own test set; mark other pictures as good" in again.err
+
+
+def test_marks_that_come_while_the_images_are_read_are_not_those_of_the_run(
+    trained: Trained, own_home: RunStore, marks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, score = marks.read_text().splitlines(keepends=True), marked.score_images
+    marks.write_text("".join(lines[:30]))
+
+    def slowly(*args: Any) -> Any:
+        marks.write_text("".join(lines))
+        return score(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(marked, "score_images", slowly)
+        first = go_on(trained.run.record.id, marks, own_home)
+    second = go_on(first, marks, own_home)
+    assert [each["images"] for each in own_home.find_run(second).split["marked"]] == [30, 70]
+
+
 def go_on(run: str, marks: Path, home: RunStore) -> str:
     asked = [{"epochs": 1}]
     return anomaly_ae.train_from(run, marks, asked, home=home, tracking=False, figures=False).run_id
@@ -276,6 +330,11 @@ def test_what_a_run_learned_from_is_not_gone_on_from_as_bad_or_once_it_has_chang
     with pytest.raises(UsageError, match=said + trained.run.record.id):
         go_on(first, marks, own_home)
     MarkFile(marks).append(Mark.of(folder, b"007.png", "good"))
+    shutil.copyfile(marks.parent / "in" / "007.png", marks.parent / "in" / "copy.png")
+    MarkFile(marks).append(Mark.of(folder, b"copy.png", "bad"))
+    with pytest.raises(UsageError, match=said + trained.run.record.id):
+        go_on(first, marks, own_home)
+    MarkFile(marks).append(Mark.of(folder, b"copy.png", "none"))
     shutil.copyfile(marks.parent / "in" / "099.png", marks.parent / "in" / "007.png")
     with pytest.raises(DataChanged, match=r"marks\.jsonl are not those of this training any more"):
         go_on(first, marks, own_home)
