@@ -423,7 +423,7 @@ def require_enough(
     """
     if not SMALLEST_RATE <= target_fpr < 1:
         raise CalibrationError(f"a false-alarm rate lies above 0 and below 1, and {target_fpr:g} does not")
-    if target_fpr >= _lowest_p_value(n, guarantee, confidence):
+    if can_hold(n, target_fpr, guarantee, confidence):
         return
     available = max(n, most)
     smallest = smallest_rate(available, guarantee, confidence)
@@ -437,6 +437,11 @@ def require_enough(
         f"a false-alarm rate of {target_fpr:g}{how} needs at least {needed:,} calibration images, "
         f"and {there}{possible}; use more normal images, or ask for a higher rate"
     )
+
+
+def can_hold(n: int, target_fpr: float, guarantee: str = MARGINAL, confidence: float = USUAL_CONFIDENCE) -> bool:
+    """Whether n calibration images are enough for a rate."""
+    return target_fpr >= _lowest_p_value(n, guarantee, confidence)
 
 
 def smallest_rate(n: int, guarantee: str = MARGINAL, confidence: float = USUAL_CONFIDENCE) -> float:

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial, reduce
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +16,14 @@ from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.folds import FoldAutoencoders
 from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_images, perceive_all
-from anomaly_ae.calibration.conformal import Calibration, require_enough
+from anomaly_ae.calibration.conformal import Calibration, can_hold, require_enough
 from anomaly_ae.calibration.group import alarms_allowed, p_value_levels
 from anomaly_ae.config.run_config import LOCATION_FIELDS, MARGINAL, RunConfig
 from anomaly_ae.datasets.splits import Split
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.errors import CalibrationError
+from anomaly_ae.escaping import counted
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.statistics import Profile
 from anomaly_ae.runtime.messages import logger
@@ -33,7 +33,8 @@ from anomaly_ae.scorers.scorer import ImageBatches, sample
 from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.training import Epoch, Training, train_epochs
 
-MARKED_NORMAL = "marked"  # images beside the parts of a split, which people called normal
+MARKED_NORMAL = "marked"  # what people called normal, beside the parts of a split
+POOLED = "the rate is that of these together, and may be higher among images of one kind"
 REFERENCES = 500  # images by which it is told which others are unusual
 
 
@@ -63,7 +64,7 @@ def fit(
     """Train the experiment's network, fit its scorer, and calibrate.
 
     images: by part of the split: "fit", "validation" and "calibration", at the network's size; with the guarantee
-        cross as `in_folds` has them; and of those `MARKED_NORMAL` what is kept for the threshold, if there are any
+        cross as `in_folds` has them; and by `marked_part` what is kept for the threshold of each round of marked ones
     Raises `TrainingError`, and `CalibrationError` when there are too few calibration images for the target rate.
     """
     with _stage(callbacks, "looking at the images"):
@@ -136,8 +137,7 @@ def make_detector(
     trained_on = images["fit"].images, images["validation"].images
     scorer = fit_scorer(experiment.scorer, network, *trained_on, config, prepared)
     pairs = held_out(network, scorer, calibrating)
-    marked = [(network, scorer, images[MARKED_NORMAL])] if MARKED_NORMAL in images else []
-    calibration = _calibrate(config, pairs, marked)
+    calibration = _calibrate(config, network, scorer, images)
     anywhere = {name: getattr(RunConfig(), name) for name in LOCATION_FIELDS}
     detector = Detector(
         config=dataclasses.replace(config, **anywhere),
@@ -172,39 +172,95 @@ def held_out(network: Autoencoder, scorer: Scorer, calibrating: ImageSet) -> lis
     ]
 
 
-def _calibrate(config: RunConfig, pairs: Sequence[Judged], marked: Sequence[Judged]) -> Calibration:
-    """By the scores of images that have not been learned from; where some of them are marked normal, as two groups,
-    so that the rate is held for images like either; by all together where the marked ones are too few for the rate.
+def _calibrate(
+    config: RunConfig, network: Autoencoder, scorer: Scorer, images: Mapping[str, ImageSet]
+) -> Calibration:
+    """By the scores of images that have not been learned from, in groups where some of them are marked normal, so
+    that the rate is held for images like those of any.
     """
-    scores, names = _judge(pairs)
-    settings: dict[str, Any] = {"guarantee": config.guarantee or MARGINAL, "folds": config.folds or 0}
-    calibration = Calibration(scores, config.target_fpr, names=names, **settings)
-    if not marked:
-        return calibration
-    more, more_names = _judge(marked)
-    all_names = names + more_names if names and more_names else None
-    both: dict[str, Any] = {"scores": torch.cat([scores, more]), "names": all_names}
-    try:
-        require_enough(len(more), config.target_fpr, calibration.guarantee)
-        grouped = calibration.at(**both, groups=torch.tensor([0] * len(scores) + [1] * len(more)))
-    except CalibrationError:
-        logger.info(
-            f"{len(more):,} images marked normal are too few to hold the rate {config.target_fpr:g} by themselves; "
-            "it is that of these and the others together, and may be higher among images like them"
-        )
-        return calibration.at(**both)
-    at_rate = [group.threshold(config.target_fpr) for group in grouped.by_group]
-    logger.info(
-        f"the {len(scores):,} images for the threshold alone would set it at {at_rate[0]:.4g}, the {len(more):,} "
-        f"marked normal at {at_rate[1]:.4g}; here and at any other rate the higher one holds, for images like either"
+    guarantee, groups = config.guarantee or MARGINAL, threshold_groups(images, config)
+    if rounds := _marked(images):
+        require_enough(len(images["calibration"]), config.target_fpr, guarantee)
+        _say_pooled(rounds, config)
+    scores, names = zip(*(_judge(held_out(network, scorer, group)) for group in groups), strict=True)
+    calibrate = partial(
+        Calibration,
+        torch.cat(scores),
+        config.target_fpr,
+        guarantee,
+        names=sum(names, ()) if all(names) else None,
+        folds=config.folds or 0,
     )
-    return grouped
+    sizes = torch.tensor([len(each) for each in scores])
+    try:
+        calibration = calibrate(groups=torch.arange(len(sizes)).repeat_interleave(sizes))
+    except CalibrationError as error:
+        if len(groups) == 1:
+            raise
+        logger.info(f"no threshold by groups, for {error}; {POOLED}")
+        return calibrate()
+    if len(groups) > 1:
+        _say_thresholds(calibration)
+    return calibration
 
 
-def calibration_images(images: Mapping[str, ImageSet], calibration: Calibration) -> list[ImageSet]:
-    """The images of each group of a calibration, by part as `fit` has them."""
-    parts = [images[part] for part in ("calibration", MARKED_NORMAL) if part in images]
-    return [reduce(ImageSet.joined, parts)] if calibration.groups is None else parts
+def threshold_groups(images: Mapping[str, ImageSet], config: RunConfig) -> list[ImageSet]:
+    """The images that set the threshold, by part as `fit` has them, in groups that each hold the rate by themselves:
+    those of the data set, and those of each round of marked ones. Rounds that are too small for it are one group;
+    where that is too small as well, they are with those of the data set.
+    """
+    own, rounds = images["calibration"], _marked(images)
+    large, small = ([each for each in rounds if _holds(len(each), config) == is_large] for is_large in (True, False))
+    if not small:
+        return [own, *large]
+    pooled = reduce(ImageSet.joined, small)
+    return [own, *large, pooled] if _holds(len(pooled), config) else [own.joined(pooled), *large]
+
+
+def calibration_images(images: Mapping[str, ImageSet], detector: Detector) -> list[ImageSet]:
+    """The images of each group of a detector's calibration, by part as `fit` has them."""
+    groups = threshold_groups(images, detector.config)
+    return [reduce(ImageSet.joined, groups)] if detector.calibration.groups is None else groups
+
+
+def marked_part(number: int) -> str:
+    """The name of a part, of images that people called normal in a round of marking, beside those of the split."""
+    return f"{MARKED_NORMAL} {number}"
+
+
+def _marked(images: Mapping[str, ImageSet]) -> list[ImageSet]:
+    """Those that are marked normal, of each round that keeps any for the threshold."""
+    return [part for name, part in images.items() if name.startswith(MARKED_NORMAL) and len(part)]
+
+
+def _holds(count: int, config: RunConfig) -> bool:
+    """Whether so many images hold the rate by themselves."""
+    return can_hold(count, config.target_fpr, config.guarantee or MARGINAL)
+
+
+def _say_pooled(rounds: Sequence[ImageSet], config: RunConfig) -> None:
+    """Which of the images that are marked normal are no group by themselves, if any."""
+    small = [len(each) for each in rounds if not _holds(len(each), config)]
+    if not small:
+        return
+    too_few = f"too few to hold the rate {config.target_fpr:g} by themselves"
+    if _holds(sum(small), config):
+        sizes = " and ".join(f"{count:,}" for count in small)
+        logger.info(f"rounds of {sizes} images marked normal are each {too_few}, and one group; {POOLED}")
+    else:
+        many = counted(sum(small), "image marked normal is", "images marked normal are")
+        logger.info(f"{many} {too_few}, and in one group with the others for the threshold; {POOLED}")
+
+
+def _say_thresholds(calibration: Calibration) -> None:
+    """What each group would set the threshold at, and that the highest counts."""
+    own, *marked = [(len(group), group.threshold(calibration.target_fpr)) for group in calibration.by_group]
+    ends = [f"{count:,} marked normal at {threshold:.4g}" for count, threshold in marked]
+    which, kinds = ("higher", "either") if len(marked) == 1 else ("highest", "any of them")
+    logger.info(
+        f"the {own[0]:,} images for the threshold alone would set it at {own[1]:.4g}, the {', the '.join(ends)}; "
+        f"here and at any other rate the {which} one holds, for images like {kinds}"
+    )
 
 
 def _judge(pairs: Sequence[Judged]) -> tuple[Tensor, tuple[bytes, ...] | None]:

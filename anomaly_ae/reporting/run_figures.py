@@ -59,7 +59,7 @@ def draw_training(
     drawn = draw_latents(latents, SAMPLE_ROWS * SHOWN, detector.config.seed)
     samples = [("", part.numpy()) for part in torch.split(detector.decode(drawn), SHOWN)]
     losses = [epoch.train_loss for epoch in history], [epoch.validation_loss for epoch in history]
-    return draw_odd_normals(detector, calibration_images(images, detector.calibration)) | {
+    return draw_odd_normals(detector, calibration_images(images, detector)) | {
         "loss_curves": Drawing.of("curves.loss_curves", *losses),
         "reconstructions": Drawing.of(
             "image_grids.image_rows",

@@ -13,7 +13,7 @@ from torch import Tensor
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
-from anomaly_ae.detector.fit import MARKED_NORMAL
+from anomaly_ae.detector.fit import MARKED_NORMAL, marked_part
 from anomaly_ae.errors import DataChanged, DataMissing, UsageError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.image_set import ImageSet
@@ -132,8 +132,8 @@ class MoreNormals:
             logger.info(f"autoencoder {experiment.config.autoencoder} is trained anew, on all images together")
 
     def add_to(self, images: Mapping[str, ImageSet], config: RunConfig) -> dict[str, ImageSet]:
-        """Images by part with these among them: half to learn from, half as a part of their own for the threshold; in
-        folds all for both. It is said which.
+        """Images by part with these among them: half to learn from, half as a part of each round for the threshold;
+        in folds all for both. It is said which.
 
         A round is divided as the seed says, which a run that goes on has from the one before: what has been learned
         from never sets a threshold later.
@@ -143,16 +143,16 @@ class MoreNormals:
             logger.info(f"{new} more, in the same {config.folds} folds, which are drawn anew")
             both = reduce(ImageSet.joined, self.rounds, images["fit"])
             return {**images, "fit": both, "calibration": both}
-        fit, for_threshold = images["fit"], list[ImageSet]()
-        for marked in self.rounds:
+        fit, for_threshold = images["fit"], dict[str, ImageSet]()
+        for number, marked in enumerate(self.rounds, start=1):
             learned, kept = divided(marked, config.seed)
             times = max(1, min(MOST_TIMES, round(SEEN_SHARE * len(images["fit"]) / len(learned))))
             often = f", each {times} times" if times > 1 else ""
             new = f"{counted(len(marked), 'image')} marked good"
             logger.info(f"{new} more: {len(learned):,} to learn from{often}, {len(kept):,} for the threshold")
             fit = fit.joined(learned.take(torch.arange(len(learned)).repeat(times)))
-            for_threshold.append(kept)
-        return {**images, "fit": fit, MARKED_NORMAL: reduce(ImageSet.joined, for_threshold)}
+            for_threshold[marked_part(number)] = kept
+        return {**images, "fit": fit, **for_threshold}
 
 
 def divided(images: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
