@@ -133,14 +133,14 @@ class Calibration:
                 )
             object.__setattr__(self, "target_fpr", rate)
         require_enough(
-            self.fewest, self.target_fpr, self.guarantee, self.confidence, groups=len(self._scores_by_group)
+            self.fewest, self.target_fpr, self.guarantee, self.confidence, groups=len(self.scores_by_group)
         )
         if self.guarantee == TAIL and not self.tails:
-            fitted = tuple(Tail.fit(scores.double().numpy()) for scores in self._scores_by_group)
+            fitted = tuple(Tail.fit(scores.double().numpy()) for scores in self.scores_by_group)
             object.__setattr__(self, "tails", fitted)
 
     @cached_property
-    def _scores_by_group(self) -> tuple[Tensor, ...]:
+    def scores_by_group(self) -> tuple[Tensor, ...]:
         """The scores of each group, (n,), ascending."""
         if self.groups is None:
             return (self.scores,)
@@ -149,16 +149,16 @@ class Calibration:
     @cached_property
     def by_group(self) -> tuple[Group, ...]:
         """The map that each group makes by itself."""
-        tails = self.tails or (None,) * len(self._scores_by_group)
+        tails = self.tails or (None,) * len(self.scores_by_group)
         return tuple(
             Group(scores, p_value_levels(len(scores), self.guarantee, self.confidence), tail, self.chosen)
-            for scores, tail in zip(self._scores_by_group, tails, strict=True)
+            for scores, tail in zip(self.scores_by_group, tails, strict=True)
         )
 
     @property
     def fewest(self) -> int:
         """How many images the smallest group has, by which it goes what rates are possible."""
-        return min(map(len, self._scores_by_group))
+        return min(map(len, self.scores_by_group))
 
     @cached_property
     def threshold(self) -> float:
@@ -196,7 +196,7 @@ class Calibration:
 
     def _with_groups(self, method: str) -> str:
         """A guarantee in words, and which of the groups counts, where there are several."""
-        *sizes, last = [f"{len(scores):,}" for scores in self._scores_by_group]
+        *sizes, last = [f"{len(scores):,}" for scores in self.scores_by_group]
         if not sizes:
             return method
         higher = "the higher" if len(sizes) == 1 else "the highest"
@@ -315,7 +315,7 @@ class Calibration:
         """Whether the guarantee `tail` can be had of these scores: they are enough, and enough of them differ."""
         try:
             return self.fewest > FEWEST_IN_TAIL and all(
-                bool(tail_excesses(scores.double().numpy())) for scores in self._scores_by_group
+                bool(tail_excesses(scores.double().numpy())) for scores in self.scores_by_group
             )
         except CalibrationError:
             return False

@@ -121,8 +121,10 @@ class Detector:
         return self.calibration.discoveries(torch.as_tensor(scores), fdr)
 
     def drift(self, scores: Tensor) -> Drift | None:
-        """Whether scores (N,) of a batch as a whole have moved from those of the calibration; None if too few."""
-        return measure_drift(torch.as_tensor(scores), self.calibration.scores)
+        """Whether scores (N,) of a batch as a whole have moved from those of the calibration, of all its groups if it
+        has several; None if too few.
+        """
+        return measure_drift(torch.as_tensor(scores), self.calibration.scores_by_group)
 
     def differences(self, images: Images) -> list[str]:
         """How images look unlike those of the training altogether: inverted, brighter, clipped, of another size."""

@@ -347,7 +347,7 @@ def _result(
     run: RunFolder, old: Detector, new: Detector, normals: Normals, anomalies: KnownAnomalies | None
 ) -> CalibrateResult:
     calibration, before = new.calibration, old.calibration
-    moved = None if normals.scores is before.scores else measure_drift(calibration.scores, before.scores)
+    moved = None if normals.scores is before.scores else measure_drift(calibration.scores, before.scores_by_group)
     return CalibrateResult(
         run_id=run.path.name,
         calibrated_on=normals.source,

@@ -138,7 +138,7 @@ class _Watcher:
 
     def __post_init__(self) -> None:
         self.waiting = Waiting(self.source)
-        self.drift = RollingDrift(self.detector.calibration.scores)
+        self.drift = RollingDrift(self.detector.calibration.scores_by_group)
         self.latencies = deque[float](maxlen=LATENCIES)
         self.most = BATCHES * batch_size(*self.detector.preprocessing.shape[1:])
 

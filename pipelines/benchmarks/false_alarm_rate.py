@@ -71,7 +71,7 @@ def drift_alarms(held_out: torch.Tensor) -> int:
     for division in range(DIVISIONS):
         order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(division))
         half, fresh = held_out[order].tensor_split(2)
-        drift = measure_drift(fresh, half)
+        drift = measure_drift(fresh, [half])
         alarms += drift is not None and drift.moved
     return alarms
 
@@ -120,7 +120,7 @@ def main(model: str = "latest", picture: str | None = None) -> None:
             f"{each.guarantee:<13}{each.asked:<8g}{each.expected:.4f}    {fresh:<20} {above:<15.1%} {each.test:.4f}"
         )
     print(f"drift alarms on {DIVISIONS} normal halves: {drift_alarms(held_out)}")
-    moved = measure_drift(test, held_out)
+    moved = measure_drift(test, [held_out])
     print(f"drift of the official test split: effect {moved.effect:.3f}, moved: {moved.moved}" if moved else "")
     if picture:
         write_with(Path(picture), partial(draw(results).savefig, dpi=130, format="png"))

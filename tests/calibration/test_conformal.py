@@ -293,7 +293,7 @@ def test_a_score_that_is_no_number_is_an_error_wherever_scores_come_in() -> None
     for use in (
         lambda: calibration.p_values(scores),
         lambda: calibration.discoveries(scores, 0.1),
-        lambda: measure_drift(scores, calibration.scores),
+        lambda: measure_drift(scores, [calibration.scores]),
         lambda: ranking(scores.numpy(), novel),
         lambda: auroc_interval(scores.numpy(), calibration.scores.numpy()),
     ):

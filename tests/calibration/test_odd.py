@@ -96,7 +96,10 @@ def test_a_group_of_high_scores_is_not_odd_and_what_is_odd_within_a_group_is() -
     both = odd_normals(Calibration(torch.tensor([*usual, 3.0, *shifted[:-1], 15]), 0.08, names=names, groups=groups))
     assert both is not None
     assert (both.names, both.threshold_without, both.fewest_without) == (["71.png", "59.png"], None, 11)
-    assert "without them, 11 would be too few for this rate, and hold rates from 0.08334" in both.about
+    assert (
+        "without them, the 11 of the smallest group would be too few for this rate, and hold rates from 0.08334"
+        in both.about
+    )
 
 
 def test_scores_that_are_alike_few_or_do_not_set_the_threshold_are_not_odd() -> None:

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
-from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.detector.fit import marked_part, threshold_groups
-from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.config.run_config import TAIL, RunConfig
+from anomaly_ae.datasets.splits import SPLIT_PARTS, split_dataset
+from anomaly_ae.detector.experiment import Experiment
+from anomaly_ae.detector.fit import calibration_images, make_detector, marked_part, threshold_groups
+from anomaly_ae.images.image_set import Dataset, ImageSet
+from anomaly_ae.images.preprocessing import Preprocessing
 
 
 def images(count: int, value: int) -> ImageSet:
@@ -32,3 +35,21 @@ def test_each_round_that_holds_the_rate_is_a_group_and_others_are_pooled(
     found = threshold_groups({"fit": images(9, 9), "calibration": images(100, 0), **marked}, RunConfig())
     kinds = [torch.unique_consecutive(group.images.flatten(), return_counts=True) for group in found]
     assert [" ".join(f"{n} of {kind}" for kind, n in zip(*each, strict=True)) for each in kinds] == groups
+
+
+def test_what_is_enough_but_has_no_tail_is_pooled_for_that_reason_and_not_as_too_few(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = RunConfig(dataset="x", guarantee=TAIL, scorer="mse", device="cpu")
+    experiment = Experiment.build(config, Preprocessing(1, 8, 8), ("good",), ("good",))
+    noise = torch.randint(0, 256, (400, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = Dataset("x", ("good",), {"train": ImageSet(noise, torch.zeros(400, dtype=torch.int64))})
+    split = split_dataset(data, [0], seed=0, needed=100)
+    parts = {name: getattr(split, name).take(data) for name in SPLIT_PARTS}
+    equal = parts["test"].take(torch.zeros(60, dtype=torch.int64))
+    made = make_detector(experiment, experiment.network.eval(), parts | {marked_part(1): equal}, split)
+    said = capsys.readouterr().err
+    assert "no threshold by groups, for too many of the 60 calibration scores are equal for a tail" in said
+    assert "too few" not in said
+    assert len(made.calibration.scores) == len(parts["calibration"]) + 60
+    assert [len(each) for each in calibration_images(parts | {marked_part(1): equal}, made)] == [160]

@@ -47,7 +47,8 @@ def unranked(false_positive_rate: float | None) -> str:
 def moved(drift: "Drift") -> str:
     verdict = "the scores as a whole have moved" if drift.moved else "none to be sure of"
     interval = f"{drift.interval.low:.1%} to {drift.interval.high:.1%}"
-    beyond = "" if drift.moved else ", and not all of it beyond 30 to 70 %"
+    beyond = ", but not so of each group" if drift.side else ", and not all of it beyond 30 to 70 %"
+    beyond = "" if drift.moved else beyond
     return f"{verdict}: in {drift.effect:.1%} of pairs (99 % interval {interval}{beyond})"
 
 
