@@ -175,7 +175,7 @@ class Looking:
                     "other proportions; draw it over one of the images"
                 )
             words.append(
-                f"region of interest: {unlike / len(sizes):.0%} of the images have other proportions than its {mask}; "
+                f"region of interest: {unlike / len(sizes):.0%} of the images have other proportions than {mask}; "
                 "there it lies elsewhere"
             )
         return words

@@ -219,7 +219,7 @@ def test_a_mask_is_for_pictures_of_its_proportions_and_it_is_said_where_some_hav
     ended = cli("train", "--dataset", str(folder), "--roi", str(mask), "--preset", "fast", "--epochs", "2",
                 "--image-size", "16", "--no-tracking", "--no-figures")  # fmt: skip
     assert ended.code == 0, ended.err
-    assert "25% of the images have other proportions than its 96×120; there it lies elsewhere" in ended.err
+    assert "25% of the images have other proportions than 96×120; there it lies elsewhere" in ended.err
 
 
 def test_what_is_looked_at_is_said_and_digits_have_parts_too(cli: Cli) -> None:
