@@ -15,27 +15,31 @@ const counted = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s
 const make = (tag, name, text = "") => Object.assign(document.createElement(tag), { className: name, textContent: text });
 
 let about, at, threshold, total = 0, generation = 0, items = new Map(), cards = new Map(), asked = new Map();
-let focused = 0, opened = null, undone = [], refused = false;
+let focused = 0, opened = null, undone = [];
 
 async function ask(path, body) {
   const options = body && { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
   let answer;
   try { answer = await fetch(path, options); }
-  catch { return trouble("the server does not answer; was it stopped? Marks that the page shows are kept."); }
+  catch { return trouble("failed", "the server does not answer; was it stopped? Marks that the page shows are kept."); }
   const content = await answer.json();
-  if (!answer.ok) {
-    refused ||= Boolean(body);
-    return trouble(content.error || `the server refused (${answer.status})`);
-  }
-  if (body || !refused) { refused = false; $("trouble").hidePopover(); }  // what was refused is told until the next is not
+  if (!answer.ok) return trouble(body ? "refused" : "failed", content.error || `the server refused (${answer.status})`);
+  tell("failed", "");
+  if (body) tell("refused", "");
   return content;
 }
 class Told extends Error {}  // what the page has told already
-function trouble(text) {
-  $("trouble").textContent = text;
-  $("trouble").hidePopover();
-  $("trouble").showPopover();  // over an image that is open, too
+function trouble(kind, text) {
+  tell(kind, text);
   throw new Told(text);
+}
+const told = { refused: "", failed: "" };  // the one until the next mark is taken, the other until the next answer
+function tell(kind, text) {
+  if (!text && !told[kind]) return;
+  told[kind] = text;
+  $("trouble").textContent = Object.values(told).filter(Boolean).join(" · ");
+  $("trouble").hidePopover();
+  if ($("trouble").textContent) $("trouble").showPopover();  // over an image that is open, too
 }
 addEventListener("unhandledrejection", event => { if (event.reason instanceof Told) event.preventDefault(); });
 /* Runs a task again when it was asked for while it ran, and no more often: the newest state is what counts. */
@@ -86,10 +90,11 @@ function showThreshold() {
   $("held").textContent = `${digits(held.rate)} of new normal images (${held.guarantee}; at most `
     + `${digits(held.at_most)} ${held.by})`;
   $("detected").textContent = share(at.detected, "detected");
-  const changed = marks.lost === 1 ? "its file has" : "their files have";
-  const lost = marks.lost ? `; ${counted(marks.lost, "mark")} lost, for ${changed} changed` : "";
+  const changed = number => `for ${number === 1 ? "its file has" : "their files have"} changed`;
+  const lost = marks.lost ? `; ${counted(marks.lost, "mark")} lost, ${changed(marks.lost)}` : "";
+  const old = marks.changed ? `; ${count(marks.changed)} left out, ${changed(marks.changed)} since the folder was scored` : "";
   const copies = marks.contradicting ? `; ${count(marks.contradicting)} left out, for copies of one image are marked good and bad` : "";
-  $("alarms").textContent = share(at.false_alarms, "false alarms") + lost + copies;
+  $("alarms").textContent = share(at.false_alarms, "false alarms") + lost + old + copies;
   const place = 100 * along(at.threshold), edge = $("histogram").querySelector(".edge");
   edge.setAttribute("x1", place); edge.setAttribute("x2", place);
   for (const bar of $("histogram").querySelectorAll(".bar")) bar.classList.toggle("above", bar.dataset.middle > place);
@@ -180,6 +185,7 @@ function blankCard(position) {
   const card = make("button", "card"), picture = make("img", "thumb"), line = make("span", "about");
   picture.alt = "";
   picture.onload = () => card.classList.toggle("small", picture.naturalWidth <= SMALL);
+  for (const event of ["load", "error"]) picture.addEventListener(event, () => opened === null && see(picture));
   line.append(make("span", "score"), make("span", "badge"));
   card.append(picture, line, make("span", "name"));
   card.onclick = () => open(position);
@@ -188,8 +194,15 @@ function blankCard(position) {
 }
 /* A file that has changed has another address, so that what is marked is what is seen. */
 const address = (kind, item) => `${kind}/${item.index}?${item.state}`;
+/* The state of each file that was shown last: its picture is there, or cannot be. */
+const seen = new Map();
+function see(picture) {
+  const { complete, naturalWidth, item } = picture;
+  if (complete && (naturalWidth || item.error)) seen.set(item.index, item.state);
+}
 function fillCard(card, item) {
   const picture = card.firstChild, source = address("thumbnail", item);
+  picture.item = item;
   if (picture.getAttribute("src") !== source) picture.src = source;
   card.title = item.error ? `${item.path}: ${item.error}` : item.path;
   card.querySelector(".name").textContent = item.path;
@@ -198,9 +211,9 @@ function fillCard(card, item) {
   colour(card, item);
 }
 function badge(element, item) {
-  const gone = item.lost || item.changed;
-  element.textContent = gone ? "changed" : item.mark === "none" ? "" : item.mark;
-  element.className = `badge ${gone ? "" : item.mark}`;
+  const mark = item.lost || item.mark === "none" ? "" : item.mark;
+  element.textContent = [mark, item.lost || item.changed ? "changed" : ""].filter(Boolean).join(", ");
+  element.className = `badge ${mark}`;
 }
 const isAnomalous = item => item && item.score !== null && item.score > at.threshold;
 const colour = (card, item) => card.classList.toggle("above", Boolean(isAnomalous(item)));
@@ -222,7 +235,7 @@ function show(item) {
   if (same) return;
   $("unreadable").hidden = true;
   $("regions").replaceChildren();
-  $("picture").regions = item.regions;
+  $("picture").item = item;
   for (const id of ["picture", "heat", "rebuilt"]) $(id).removeAttribute("src");
   $("neighbors").replaceChildren();
   $("why").textContent = "";
@@ -250,7 +263,7 @@ function showItem(item) {
 }
 /* Boxes over the picture, which are shares of it; the SVG fits into the stage as the picture does. */
 function drawRegions() {
-  const svg = $("regions"), { naturalWidth: width, naturalHeight: height, regions } = $("picture");
+  const svg = $("regions"), { naturalWidth: width, naturalHeight: height, item: { regions } } = $("picture");
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren();
   for (const { box: [x, y, w, h] } of regions) {
@@ -284,16 +297,22 @@ function inTurn(task) {
   const run = () => performance.now() - refusedAt > GLANCE && task();  // keys that follow a refused one were meant for others
   turn = turn.then(run, run);
 }
-async function setMark(mark) {
-  const position = opened ?? focused, item = opened === null ? await itemAt(position) : showing;
+/* place: where the focus was when a key was pressed, for it may be elsewhere by now */
+async function setMark(mark, place = focused) {
+  const position = opened ?? place, item = opened === null ? await itemAt(position) : showing;
   if (!item || item.mark === mark && !item.lost) return step(position, item);
-  await post(item, mark);
-  undone.push([item, item.lost ? "none" : item.mark, position]);
+  const { index, path } = item, state = seen.get(index);
+  if (state === undefined) {
+    refusedAt = performance.now();
+    trouble("refused", `${path} is not shown yet, and is not marked; look again`);
+  }
+  await post(index, mark, state);
+  undone.push({ index, before: item.lost ? "none" : item.mark, position, state });
   await step(position, item);
 }
-async function post(item, mark) {
-  const changed = await ask("mark", { index: item.index, mark, seen: item.state }).catch(lookAgain);
-  for (const [position, each] of items) if (each.index === item.index) items.set(position, changed);
+async function post(index, mark, state) {
+  const changed = await ask("mark", { index, mark, seen: state }).catch(lookAgain);
+  for (const [position, each] of items) if (each.index === index) items.set(position, changed);
   at = await ask(`at?threshold=${threshold}`);
   showThreshold();
   if (BY_MARK.has($("kind").value)) await reload(); else layOut();
@@ -313,10 +332,10 @@ async function step(position, item) {
   else await open(Math.min(there && item && there.index === item.index ? position + 1 : position, total - 1));
 }
 async function undo() {
-  const last = undone.pop();
-  if (!last) return;
-  const [item, mark, position] = last;
-  await post(item, mark);
+  if (!undone.length) return;
+  const { index, before, position, state } = undone.at(-1), now = await ask(`item/${index}`);
+  await post(index, now.state === state ? before : "none", state);  // a file that has changed cannot have its old mark
+  undone.pop();
   if (opened !== null) await open(Math.min(position, total - 1));
 }
 
@@ -335,14 +354,20 @@ document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
   const across = opened === null ? columns() : 1;
   const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across };
-  if (MARK_OF[event.key]) inTurn(() => setMark(MARK_OF[event.key]));
+  const mark = MARK_OF[event.key], place = focused;
+  if (mark) inTurn(() => setMark(mark, place));
   else if (event.key === "z") inTurn(undo);
   else if (event.key === "m") for (const id of ["heat", "regions"]) $(id).style.visibility = $(id).style.visibility ? "" : "hidden";
   else if (moves[event.key]) opened === null ? focusOn(focused + moves[event.key]) : open(opened + moves[event.key]);
   else return;
   event.preventDefault();
 });
-$("large").addEventListener("close", () => { const last = opened; opened = null; if (last !== null) focusOn(last); });
+$("large").addEventListener("close", () => {
+  const last = opened;
+  opened = null;
+  if (last !== null) focusOn(last);
+  for (const card of cards.values()) see(card.firstChild);
+});
 $("previous").onclick = () => open(opened - 1);
 $("next").onclick = () => open(opened + 1);
 $("close").onclick = () => $("large").close();
@@ -353,6 +378,7 @@ $("picture").onerror = () => { $("unreadable").textContent = "this file cannot b
 for (const id of ["picture", "rebuilt"]) {
   $(id).addEventListener("load", () => $(id).classList.toggle("small", $(id).naturalWidth <= SMALL));
 }
+for (const event of ["load", "error"]) $("picture").addEventListener(event, () => see($("picture")));
 $("picture").addEventListener("load", drawRegions);
 $("slider").oninput = () => moveTo(scoreAt($("slider").value / 10000));
 $("number").oninput = () => moveTo($("number").valueAsNumber);

@@ -89,7 +89,8 @@ class AtThreshold:
     files marked bad those that are detected, and of those marked good the false alarms.
 
     threshold: the float32 at or below what was asked
-    marks:     how often each mark was given, those that count for nothing as `lost` and as `contradicting`
+    marks:     how often each mark was given; those that count for nothing as `lost` and as `contradicting`, and as
+               `changed` those on files whose score is of what they were before
     version:   changes whenever a mark does
     """
 

@@ -144,13 +144,16 @@ class Session:
             raise UsageError(f"a threshold is a finite number, and {threshold} was given")
         edge = float32_below(threshold)
         anomalous = int((self.rows.scores[self.rows.scored] > edge).sum())
-        marks, scores = self._valid(), self.rows.scores.astype(np.float64)
+        marks, scores = self._holding(), self.rows.scores.astype(np.float64)
         against = contradicting(marks.values())
-        counting = {i: mark.mark for i, mark in marks.items() if mark not in against and self.rows.scored[i]}
+        telling = {i: mark for i, mark in marks.items() if mark.mark in (GOOD, BAD) and mark not in against}
+        changed = {i for i, mark in telling.items() if self._has_changed(mark.file)}
+        counting = {i: mark.mark for i, mark in telling.items() if i not in changed and self.rows.scored[i]}
         good, bad = (
             np.array([scores[i] for i, mark in counting.items() if mark == kind], np.float64) for kind in (GOOD, BAD)
         )
-        left_out = {"lost": len(list(self._ours())) - len(marks), "contradicting": len(against)}
+        lost = len(list(self._ours())) - len(marks)
+        left_out = {"lost": lost, "contradicting": len(against), "changed": len(changed)}
         return AtThreshold(
             threshold=edge,
             anomalous=anomalous,
@@ -222,9 +225,9 @@ class Session:
             if mark.source == self.source.identity and (position := self.positions.get(mark.file)) is not None:
                 yield position, mark
 
-    def _valid(self) -> dict[int, Mark]:
-        """Those on files that are still what was marked, and scored, by position."""
-        return {i: mark for i, mark in self._ours() if self._holds(mark) and not self._has_changed(mark.file)}
+    def _holding(self) -> dict[int, Mark]:
+        """Those on files that are still what was marked, by position."""
+        return {i: mark for i, mark in self._ours() if self._holds(mark)}
 
     def _holds(self, mark: Mark) -> bool:
         """Whether a mark counts, found out anew only where the file has been touched since this was last asked; where
@@ -244,14 +247,14 @@ class Session:
 
     def _of_mark(self, kind: str) -> Bools:
         """Which files are of a kind that marks tell, (N,)."""
-        valid, marked = self._valid(), np.zeros(len(self.rows.paths), bool)
+        holding, marked = self._holding(), np.zeros(len(self.rows.paths), bool)
         if kind == Shown.LOST:
-            chosen = [i for i, _ in self._ours() if i not in valid]
+            chosen = [i for i, _ in self._ours() if i not in holding]
         elif kind == Shown.CONTRADICTING:
-            against = contradicting(valid.values())
-            chosen = [i for i, mark in valid.items() if mark in against]
+            against = contradicting(holding.values())
+            chosen = [i for i, mark in holding.items() if mark in against]
         else:
-            chosen = [i for i, mark in valid.items() if kind in (Shown.MARKED, Shown.UNMARKED, mark.mark)]
+            chosen = [i for i, mark in holding.items() if kind in (Shown.MARKED, Shown.UNMARKED, mark.mark)]
         marked[chosen] = True
         return ~marked if kind == Shown.UNMARKED else marked
 

@@ -100,6 +100,13 @@ def served(trained: Trained, scored: Path) -> Iterator[Served]:
 def opened(page: Any, address: str) -> None:
     page.goto(address)
     page.locator(".card").first.wait_for()
+    until_shown(page)
+
+
+def until_shown(page: Any) -> None:
+    """Until the pictures of all cards are there; what is not shown is not marked."""
+    shown = "images => images.every(image => image.complete && image.naturalWidth)"
+    until(page, lambda: page.locator(".card img").evaluate_all(shown))
 
 
 def text(page: Any, name: str) -> str:
@@ -144,6 +151,7 @@ def test_thirty_marks_survive_a_kill_and_two_pages_agree(
     opened(other, server.address)
     page.locator("#sort").select_option("score")
     page.wait_for_timeout(500)
+    until_shown(page)
     page.locator(".card").first.click()
     for i in range(30):  # faster than they can be written
         page.keyboard.press("bgu"[i % 3])
@@ -160,7 +168,14 @@ def test_thirty_marks_survive_a_kill_and_two_pages_agree(
     again = Served(trained, scored)
     try:
         opened(page, again.address)
-        assert page.evaluate("at.marks") == {"bad": 11, "good": 10, "undecided": 9, "lost": 0, "contradicting": 0}
+        assert page.evaluate("at.marks") == {
+            "bad": 11,
+            "good": 10,
+            "undecided": 9,
+            "lost": 0,
+            "contradicting": 0,
+            "changed": 0,
+        }
         page.locator("#kind").select_option("marked")
         until(page, lambda: text(page, "total") == "30 images")
         assert "11" in text(page, "detected")
@@ -226,15 +241,98 @@ def test_a_file_that_is_replaced_under_ones_eyes_is_shown_anew_before_it_is_mark
         page.keyboard.press("b")
         until(page, lambda: page.evaluate("at.marks.bad") == 1)
         page.locator("#kind").evaluate("kind => { kind.value = 'bad'; kind.onchange(); }")
-        until(page, lambda: page.evaluate("total") == 1)
+        until(page, lambda: page.evaluate("total") == 2)
+        page.route("**/at?*", lambda route: route.abort())  # or the page might look by itself before the key
         with (few.parent / "in" / "2.png").open("ab") as file:
             file.write(b" ")
         page.keyboard.press("g")  # what has changed is bad no longer, and out of the list
-        until(page, lambda: page.locator("#trouble").is_visible())
+        until(page, lambda: "2.png has changed" in text(page, "trouble"))
         until(page, lambda: "lost" in text(page, "mark"))
+        page.unroute("**/at?*")
         page.wait_for_timeout(1_500)
         page.keyboard.press("g")
         until(page, lambda: '"mark": "good"' in marks.read_text().splitlines()[-1])
+
+
+def by_path(page: Any) -> None:
+    page.locator("#sort").select_option("path")
+    until(page, lambda: page.locator(".card .name").first.text_content() == "0.png")
+
+
+def test_what_is_not_shown_is_not_marked(trained: Trained, few: Path, page: Any) -> None:
+    """Neither before a picture is there, nor while that of a file which has changed is on its way."""
+    marks = Path(f"{few}.marks.jsonl")
+
+    def withhold(kind: str) -> None:
+        page.route(f"**/{kind}/**", lambda route: route.abort())
+
+    with serving(trained, few) as server:
+        withhold("thumbnail")
+        page.goto(server.address)
+        by_path(page)
+        page.locator(".card").first.focus()
+        page.keyboard.press("g")
+        until(page, lambda: text(page, "trouble") == "0.png is not shown yet, and is not marked; look again")
+        page.unroute("**/thumbnail/**")
+
+        opened(page, server.address)
+        by_path(page)
+        page.locator(".card").first.click()
+        until(page, lambda: page.locator("#picture").evaluate("image => image.naturalWidth") == 8)
+        withhold("picture")
+        Image.fromarray(np.full((16, 16), 255, np.uint8)).save(few.parent / "in" / "0.png")
+        page.evaluate("reload()")
+        until(page, lambda: page.locator(".card img").first.evaluate("image => image.naturalWidth") == 16)
+        page.keyboard.press("g")  # its card, behind the large picture, has been seen by nobody
+        until(page, lambda: "0.png has changed since it was shown" in text(page, "trouble"))
+        assert not marks.exists()
+        page.unroute("**/picture/**")
+        page.wait_for_timeout(1_500)
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowLeft")
+        until(page, lambda: page.locator("#picture").evaluate("image => image.naturalWidth") == 16)
+        page.keyboard.press("g")
+        said = "1 left out, for its file has changed since the folder was scored"
+        until(page, lambda: text(page, "alarms").endswith(said))
+    (line,) = marks.read_text().splitlines()
+    assert json.loads(line)["mark"] == "good"
+
+
+def test_what_was_refused_is_told_until_it_is_not_and_can_be_undone_later(
+    trained: Trained, few: Path, page: Any
+) -> None:
+    refusal, marks = "the disk is full", Path(f"{few}.marks.jsonl")
+
+    def last() -> tuple[str, str]:
+        line = json.loads(marks.read_text().splitlines()[-1])
+        return line["path"], line["mark"]
+
+    with serving(trained, few) as server:
+        opened(page, server.address)
+        by_path(page)
+        for card, keys in enumerate(("bg", "g")):
+            page.locator(".card").nth(card).focus()
+            for key in keys:
+                page.keyboard.press(key)
+        until(page, lambda: page.evaluate("at.marks.good") == 2)
+
+        page.route("**/mark", lambda route: route.fulfill(status=422, json={"error": refusal}))
+        page.keyboard.press("z")
+        until(page, lambda: text(page, "trouble") == refusal)
+        page.route("**/at?*", lambda route: route.abort())
+        until(page, lambda: "the server does not answer" in text(page, "trouble"))
+        assert refusal in text(page, "trouble")
+        page.unroute("**/at?*")
+        until(page, lambda: text(page, "trouble") == refusal)
+        page.unroute("**/mark")
+
+        page.keyboard.press("z")
+        until(page, lambda: last() == ("1.png", "none"))
+        assert not page.locator("#trouble").is_visible()
+        with (few.parent / "in" / "0.png").open("ab") as file:
+            file.write(b" ")
+        page.keyboard.press("z")
+        until(page, lambda: last() == ("0.png", "none"))  # what was marked bad before is no more
 
 
 def test_what_is_shown_is_marked_though_the_list_has_moved_on(

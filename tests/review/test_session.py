@@ -13,6 +13,7 @@ from anomaly_ae.errors import DataChanged, DataMissing, UnknownName, UsageError
 from anomaly_ae.review.review_results import Axis, Query, Shown, SortedBy
 from anomaly_ae.review.session import Session
 from anomaly_ae.runs.store import RunStore
+from anomaly_ae.workflows.marked import MarkedImages
 from tests.conftest import Trained
 
 
@@ -72,7 +73,7 @@ def test_marks_are_kept_counted_and_found_by_others(session: Session, trained: T
     ours = binomtest(3, 4).proportion_ci()
     assert at.detected.interval == pytest.approx((ours.low, ours.high))
     assert (at.false_alarms.above, at.false_alarms.marked) == (1, 2)
-    assert at.marks == {"bad": 4, "good": 2, "undecided": 1, "lost": 0, "contradicting": 0}
+    assert at.marks == {"bad": 4, "good": 2, "undecided": 1, "lost": 0, "contradicting": 0, "changed": 0}
     before = other.version
     other.refresh()
     assert other.version > before
@@ -104,12 +105,12 @@ def test_a_file_that_has_changed_loses_its_mark_visibly_and_gets_it_back(session
     file.write_bytes(content + b" ")
     os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))  # as whoever copies or unpacks files sets it
     assert session.item(one).lost
-    assert session.at(session.threshold).marks == {"lost": 1, "contradicting": 0}
+    assert session.at(session.threshold).marks == {"lost": 1, "contradicting": 0, "changed": 0}
     assert indices(session, filter="lost") == [one]
     assert one in indices(session, filter="unmarked")
     file.write_bytes(content)
     os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
-    assert session.at(session.threshold).marks == {"bad": 1, "lost": 0, "contradicting": 0}
+    assert session.at(session.threshold).marks == {"bad": 1, "lost": 0, "contradicting": 0, "changed": 0}
     file.unlink()
     assert session.item(one).lost
     with pytest.raises(DataMissing, match="cannot be opened"):
@@ -143,13 +144,15 @@ def test_copies_marked_good_and_bad_are_found_and_count_for_nothing(session: Ses
         session.mark(i, mark)
     at = session.at(session.threshold)
     assert (at.detected.marked, at.false_alarms.marked) == (2, 0)
-    assert at.marks == {"bad": 3, "good": 1, "lost": 0, "contradicting": 2}
+    assert at.marks == {"bad": 3, "good": 1, "lost": 0, "contradicting": 2, "changed": 0}
     assert sorted(indices(session, filter="contradicting")) == sorted(some[:2])
     session.mark(some[1], "bad")
     assert session.at(session.threshold).detected.marked == 4
 
 
-def test_a_file_that_changed_after_it_was_scored_is_told_and_counts_for_nothing(session: Session) -> None:
+def test_the_score_of_a_file_that_changed_since_counts_for_nothing_and_a_mark_made_since_holds(
+    session: Session,
+) -> None:
     one, other = indices(session, filter="anomalous")[:2]
     file = Path(os.fsdecode(session.source.locate(session.rows.paths[one])))
     file.write_bytes(Path(os.fsdecode(session.source.locate(session.rows.paths[other]))).read_bytes())
@@ -159,7 +162,13 @@ def test_a_file_that_changed_after_it_was_scored_is_told_and_counts_for_nothing(
     assert not session.item(other).changed
     session.mark(one, "bad")
     session.mark(other, "bad")
-    assert session.at(session.threshold).detected.marked == 1
+    at = session.at(session.threshold)
+    assert at.detected.marked == 1
+    assert at.marks == {"bad": 2, "lost": 0, "contradicting": 0, "changed": 1}
+    assert not session.item(one).lost
+    assert sorted(indices(session, filter="bad")) == sorted([one, other])
+    used = MarkedImages(session.marks.path).used
+    assert (used.bad, used.changed) == (2, 0)  # as calibrate, evaluate and train have them
 
 
 def test_marks_on_another_folder_with_the_same_names_are_not_ours(
@@ -171,7 +180,7 @@ def test_marks_on_another_folder_with_the_same_names_are_not_ours(
     anomaly_ae.score(tmp_path / "other", output=session.output, home=trained.home)
     again = Session.open(session.output, None, trained.home)
     assert again.item(one).mark == "none"
-    assert again.at(again.threshold).marks == {"lost": 0, "contradicting": 0}
+    assert again.at(again.threshold).marks == {"lost": 0, "contradicting": 0, "changed": 0}
 
 
 def test_a_threshold_is_kept_as_a_calibration_of_the_same_detector(session: Session, trained: Trained) -> None:
