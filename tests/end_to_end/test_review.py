@@ -239,7 +239,7 @@ def test_a_file_that_is_replaced_under_ones_eyes_is_shown_anew_before_it_is_mark
         assert json.loads(line)["sha256"] == hashlib.sha256(replaced).hexdigest()
 
         page.keyboard.press("b")
-        until(page, lambda: page.evaluate("at.marks.bad") == 1)
+        until(page, lambda: page.evaluate("at.marks.bad") == 2)
         page.locator("#kind").evaluate("kind => { kind.value = 'bad'; kind.onchange(); }")
         until(page, lambda: page.evaluate("total") == 2)
         page.route("**/at?*", lambda route: route.abort())  # or the page might look by itself before the key
