@@ -131,6 +131,11 @@ class StorageError(AnomalyAEError):
     """A file could not be written or read: a full disk, missing permission, a folder in the way."""
 
 
+def install_extra(extra: str) -> str:
+    """The remedy where something is asked for that needs packages which an extra of this one brings."""
+    return f"install it with: pip install 'anomaly-ae[{extra}]'"
+
+
 @contextmanager
 def errors_at(where: str) -> Iterator[None]:
     """Put `where`, a file and line, before the message of a `UsageError` raised inside."""

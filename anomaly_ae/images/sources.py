@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_ae.errors import DataError, DataMissing, one_line
+from anomaly_ae.errors import DataError, DataMissing, install_extra, one_line
 from anomaly_ae.escaping import counted, counted_as
 from anomaly_ae.images.annotations import may_annotate
 from anomaly_ae.images.decode import LARGEST_FILE, TOO_LARGE, open_file
@@ -52,6 +52,7 @@ Contents = list[bytes | Exception]  # of files, or why it cannot be had
 
 NOT_KNOWN = -1
 FILE_SCHEME = "file://"
+DRIVERS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}  # by how an address begins: the extra with its driver
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # what file systems call it
 
 
@@ -444,6 +445,8 @@ def _remote_errors(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise DataMissing(f"{name} needs a driver that is not installed ({one_line(error)})") from error
+        scheme = name.partition("://")[0].rpartition("::")[2]  # of addresses behind others, as in simplecache::s3://
+        remedy = install_extra(DRIVERS[scheme]) if scheme in DRIVERS else one_line(error)
+        raise DataMissing(f"{name} needs a driver that is not installed; {remedy}") from error
     except Exception as error:
         raise DataError(f"{name} cannot be read: {one_line(error)}") from error

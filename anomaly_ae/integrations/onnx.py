@@ -25,7 +25,7 @@ from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.calibration.group import Group
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Exported
-from anomaly_ae.errors import ExportError, UsageError
+from anomaly_ae.errors import ExportError, UsageError, install_extra
 from anomaly_ae.images.preprocessing import resize
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.spelling import setting
@@ -43,9 +43,7 @@ try:
     )
     from onnxscript.optimizer import fold_constants
 except ImportError as error:
-    raise UsageError(
-        f"{setting('format', 'onnx')} needs ONNX; install it with: pip install 'anomaly-ae[onnx]'"
-    ) from error
+    raise UsageError(f"{setting('format', 'onnx')} needs ONNX; {install_extra('onnx')}") from error
 
 OPSET = 20
 LARGEST_GRAPH = 2**31 - 2**24  # bytes of a protobuf, with some left for all that is no tensor

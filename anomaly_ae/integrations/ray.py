@@ -27,7 +27,7 @@ import torch
 
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.errors import EngineError, UsageError, one_line
+from anomaly_ae.errors import EngineError, UsageError, install_extra, one_line
 from anomaly_ae.images.decode_worker import SECONDS
 from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.runtime.machine import usable_cores
@@ -44,9 +44,7 @@ try:
     from ray.data.block import BlockMetadata
     from ray.data.checkpoint import CheckpointConfig
 except ImportError as error:
-    raise UsageError(
-        f"{setting('engine', 'ray')} needs Ray 2.55 or later; install it with: pip install 'anomaly-ae[ray]'"
-    ) from error
+    raise UsageError(f"{setting('engine', 'ray')} needs Ray 2.55 or later; {install_extra('ray')}") from error
 
 PART_FILES = 256  # files at the most that an actor scores at a time
 SPARE_CPUS = 2  # CPUs beside those of the actors, for Ray's own tasks: reading, filtering and writing parts

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from anomaly_ae.errors import ModelNotFound, StorageError, one_line
+from anomaly_ae.errors import ModelNotFound, StorageError, install_extra, one_line
 from anomaly_ae.escaping import printable
 from anomaly_ae.runs.store import STORE_LOCK_WAIT, RunStore
 from anomaly_ae.runtime.messages import logger
@@ -119,7 +119,7 @@ def _ctrl_c_held_back() -> Iterator[None]:
 
 
 def open_client(home: RunStore) -> Any:
-    """MLflow's client, imported only here since that takes a second or two."""
+    """MLflow's client, imported only here since that takes a second or two. Raises `StorageError`."""
     _check_home_folder()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
@@ -128,7 +128,13 @@ def open_client(home: RunStore) -> Any:
     with store_held(home):  # two that make the database at once would trip over each other
         database.make_ready(home)
         follow_move(home)
-        return MlflowClient(home.tracking_uri)
+        try:
+            return MlflowClient(home.tracking_uri)
+        except ImportError as error:
+            remedy = install_extra("postgresql") if home.tracking_uri.startswith("postgresql") else one_line(error)
+            raise StorageError(
+                f"MLflow at {home.tracking_uri} needs a driver that is not installed; {remedy}"
+            ) from error
 
 
 def _check_home_folder() -> None:

@@ -3,7 +3,6 @@ import io
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,15 +209,6 @@ def test_wrong_use_is_said(
 ) -> None:
     with pytest.raises(UsageError, match=reason):
         anomaly_ae.score(folder, output=tmp_path / "scores.parquet", home=trained.home, **options)
-
-
-def test_without_ray_it_is_said_how_to_install_it(
-    trained: Trained, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "anomaly_ae.integrations.ray")
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r"pip install 'anomaly-ae\[ray\]'"):
-        anomaly_ae.score(folder, output=tmp_path / "scores.parquet", home=trained.home, engine="ray")
 
 
 def test_too_few_free_cpus_are_refused_rather_than_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
