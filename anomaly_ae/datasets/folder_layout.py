@@ -3,135 +3,21 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
-from anomaly_ae.datasets.class_names import find_class_names, find_normal, one_normal, one_spelling, require_plain
-from anomaly_ae.datasets.normal_classes import ALL_CLASSES
-from anomaly_ae.datasets.placements import (
-    Placement,
-    by_value,
-    find_placements,
-    folders_called,
-    match_masks,
-    ordered_names,
-)
+from anomaly_ae.datasets.class_names import find_class_names, require_plain
+from anomaly_ae.datasets.picture_layout import UNLABELLED_PICTURES, PictureLayout, arrange, arrangement
+from anomaly_ae.datasets.placements import Placement, by_value, find_placements, folders_called, match_masks
 from anomaly_ae.errors import DataError
 from anomaly_ae.escaping import counted, counted_as
-from anomaly_ae.images.folder_words import (
-    ANOMALOUS_CLASS,
-    DRAWN,
-    DRAWN_AFFIX,
-    NORMAL_CLASS,
-    Parts,
-    Role,
-    Sense,
-    junk,
-    kinds_of,
-    odd_ones,
-    sense,
-    split_path,
-    stem_of,
-)
+from anomaly_ae.images.folder_words import DRAWN, DRAWN_AFFIX, Parts, Role, Sense, junk, sense, split_path, stem_of
 
-TRAIN, TEST = "train", "test"
-MARKED = "defective"  # class of the pictures with a defect in their mask
 MANY_GROUPS, SMALL_GROUP = 20, 20  # more folders than so many with fewer images than so many are parts or patients
 ASTRAY = "masks without a picture"
 OUTSIDE = "pictures outside of the folders for training and test"
 UNSAID = "pictures that no folder calls normal or anomalous"
-SPARE_VALIDATION = "anomalous validation pictures, beside a test"
-UNLABELLED_PICTURES = "unlabelled pictures"
-MASK_UNKNOWN = "pictures whose mask cannot be used"
-
-Indices = list[int]  # of pictures among the paths
 
 
-@dataclass(frozen=True)
-class FolderLayout:
-    """What each picture is. Each of the paths is in `files`, in `masks` or in `left_out`, once.
-
-    about:    the arrangement, in words
-    classes:  names, in order
-    files:    "train", and "test" where there is one: indices of the pictures among the paths, and of their classes
-    normal:   what is normal unless something else is said; None where that cannot be known
-    doubt:    then, why not
-    masks:    by the position of a picture, those of its masks
-    by_masks: whether nothing but the masks says which pictures are normal, see `marked`
-    told:     whether folders or masks say which pictures are normal or anomalous
-    by_names: whether nothing but names of files tells the normal ones of a folder from others
-    unread:   files that may say so, too, and are not read, in words
-    sets:     folders side by side that hold a data set each, with the indices of their pictures; none if one does
-    alone:    the path of one of them, where there is one
-    left_out: pictures that are used for nothing, by the reason
-    """
-
-    about: str
-    classes: tuple[str, ...]
-    files: dict[str, tuple[Indices, list[int]]]
-    normal: str | None
-    doubt: str = ""
-    masks: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    by_masks: bool = False
-    told: bool = True
-    by_names: bool = False
-    unread: tuple[str, ...] = ()
-    sets: dict[str, Indices] = field(default_factory=dict)
-    alone: str = ""
-    left_out: dict[str, Indices] = field(default_factory=dict)
-
-    def marked(self, marked: Collection[int], unknown: Collection[int]) -> "FolderLayout":
-        """The same with the pictures at the indices `marked` defective, and the others normal, but for those at
-        `unknown`, whose masks cannot be used.
-        """
-        classes = (MARKED, NORMAL_CLASS) if marked else (NORMAL_CLASS,)
-        chosen = {file: [i for i in indices if i not in unknown] for file, (indices, _) in self.files.items()}
-        files = {
-            file: (usable, [classes.index(MARKED if i in marked else NORMAL_CLASS) for i in usable])
-            for file, usable in chosen.items()
-            if usable
-        }
-        if TRAIN not in files:
-            raise DataError(
-                "none of the masks, which alone would say what is normal, can be used; mend or remove them"
-            )
-        if classes.index(NORMAL_CLASS) not in files[TRAIN][1]:
-            return dataclasses.replace(
-                self, normal=None, doubt="each of the pictures has a mask that marks something in it"
-            )
-        bare = [[i for i in usable if i not in self.masks] for usable, _ in files.values()]
-        empty = [sum(i in self.masks and i not in marked for i in usable) for usable, _ in files.values()]
-        without = counted(sum(map(len, bare)), "picture has no mask", "pictures have no mask") if any(bare) else ""
-        doubt = self.doubt if self.sets else ""
-        if not doubt and any(missing and sound for missing, sound in zip(bare, empty, strict=True)):
-            doubt = f"{without}, and {counted(sum(empty), 'has an empty one', 'have an empty one')}"
-        return dataclasses.replace(
-            self,
-            about=f"{self.about}; normal are those that no mask marks anything in{f'; {without}' * bool(without)}",
-            classes=classes,
-            files=files,
-            normal=None if doubt else NORMAL_CLASS if marked else ALL_CLASSES,
-            doubt=doubt,
-            left_out=self.left_out | ({MASK_UNKNOWN: sorted(unknown)} if unknown else {}),
-        )
-
-    def as_one(self) -> "FolderLayout":
-        """The same where somebody says what all the pictures of a folder are: names of files tell nothing then."""
-        if not self.by_names or {*self.classes} != {NORMAL_CLASS, ANOMALOUS_CLASS}:
-            return self
-        files = {file: (indices, [0] * len(indices)) for file, (indices, _) in self.files.items()}
-        return dataclasses.replace(self, classes=(NORMAL_CLASS,), files=files, by_names=False)
-
-    def with_unread(self, unread: Sequence[str]) -> "FolderLayout":
-        """The same, where there are files of labels, boxes or outlines that are not read, in words: where nothing
-        else says which pictures are normal, they may say that some are not.
-        """
-        if not unread or self.told or self.doubt:
-            return dataclasses.replace(self, unread=tuple(unread))
-        doubt = f"which pictures are anomalous may be said in {' and '.join(unread)}, and such files are not read"
-        return dataclasses.replace(self, normal=None, doubt=doubt, unread=tuple(unread))
-
-
-def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> FolderLayout:
+def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> PictureLayout:
     """The layout of pictures at these paths: in folders for roles (train, val, test), for classes, for masks, and for
     nothing but pictures (images, data), in any order and depth; with masks beside the pictures; or all in one folder.
 
@@ -157,46 +43,27 @@ def find_layout(paths: Sequence[bytes], empty: Iterable[bytes] = ()) -> FolderLa
     names = {i: name for i, name in names.items() if i not in left_out}
     _require_pictures(len(names), len(placed.masks), left_out)
     require_plain(set(names.values()), {part for place in placed.masks.values() for part in place.rest})
-    untold = [i for i, name in names.items() if not sense(name) and not by_masks]
-    said = set(names.values())
-    names = one_normal(one_spelling(names, roles), roles)
     divided = any(place.role for place in pictures.values())
-    normal, doubt = find_normal(
-        names, roles, [parts[-1] for parts in map(split_path, empty) if not junk(parts)], divided
-    )
-    is_told = by_masks or any(map(sense, said))
-    odd, remark, many = odd_ones({i: split[i][-1] for i in untold if names[i] == normal})
-    if many:
-        renamed = {normal: normal if is_told else NORMAL_CLASS}
-        names = {i: ANOMALOUS_CLASS if i in odd else renamed.get(name) or name for i, name in names.items()}
-        normal, doubt = None, remark
-    elif not is_told and normal and not remark:
-        remark = kinds_of([split[i][-1] for i, name in names.items() if name == normal])
-    present = {roles[i] for i in names}
-    if {Role.TRAIN, Role.VAL, Role.TEST} <= present:
-        is_spare = [i for i, name in names.items() if roles[i] is Role.VAL and normal not in (None, name)]
-        left_out |= dict.fromkeys(is_spare, SPARE_VALIDATION)
-    names = {i: name for i, name in names.items() if i not in left_out}
-    by_set = by_value({i: within[i] for i in names if i in within})
+    bare = [parts[-1] for parts in map(split_path, empty) if not junk(parts)]
+    layout = arrange(names, roles, {i: split[i][-1] for i in names}, divided, bare, by_masks)
+    used = {i for indices, _ in layout.files.values() for i in indices}
+    by_set = by_value({i: within[i] for i in names if i in within and i in used})
     sets = {name: sorted(by_set[name]) for name in sorted(by_set)}
     if sets:
-        normal, doubt = None, f"{folders_called(sets)} hold a data set each"
-    classes = ordered_names(names.values())
-    fits = {mask: i for mask, i in fitting.items() if i in names}
+        layout = dataclasses.replace(layout, normal=None, doubt=f"{folders_called(sets)} hold a data set each")
+    fits = {mask: i for mask, i in fitting.items() if i in used}
     left_out |= {i: ASTRAY for i in (*placed.masks, *placed.beside) if i not in fits}
-    return FolderLayout(
-        about=_about(present if divided else set(), 1 if many else len(classes)) + (f"; {remark}" if remark else ""),
-        classes=classes,
-        files=_files(names, roles, classes, present),
-        normal=ALL_CLASSES if normal and len(classes) == 1 else normal,
-        doubt=doubt,
+    kinds = 1 if layout.by_names else len(layout.classes)
+    about = arrangement({roles[i] for i in names} if divided else set(), "folder") or (
+        "all pictures in one folder" if kinds == 1 else "a folder for each class"
+    )
+    return dataclasses.replace(
+        layout,
+        about=f"{about}; {layout.about}" if layout.about else about,
         masks=by_value(fits),
-        by_masks=by_masks,
-        told=is_told,
-        by_names=many,
         sets=sets,
         alone=_alone({name: [split[i] for i in chosen] for name, chosen in sets.items()}),
-        left_out={reason: sorted(chosen) for reason, chosen in by_value(left_out).items()},
+        left_out=layout.left_out | {reason: sorted(chosen) for reason, chosen in by_value(left_out).items()},
     )
 
 
@@ -218,19 +85,6 @@ def _unused(pictures: Mapping[int, Placement]) -> dict[int, str]:
         i: UNLABELLED_PICTURES if place.role else OUTSIDE
         for i, place in pictures.items()
         if place.role is Role.UNLABELLED or (divided and place.role is None)
-    }
-
-
-def _files(
-    names: Mapping[int, str], roles: Mapping[int, Role], classes: Sequence[str], present: Collection[Role]
-) -> dict[str, tuple[Indices, list[int]]]:
-    """Indices of each file's pictures, and of their classes; validation pictures are the test where there is none."""
-    tested = None if Role.TRAIN not in present else Role.TEST if Role.TEST in present else Role.VAL
-    by_file = by_value({i: TEST if roles[i] is tested else TRAIN for i in sorted(names)})
-    return {
-        file: ([*by_file[file]], [classes.index(names[i]) for i in by_file[file]])
-        for file in (TRAIN, TEST)
-        if file in by_file
     }
 
 
@@ -286,18 +140,6 @@ def _told_by_masks(names: Mapping[int, str], roles: Mapping[int, Role], masked: 
         and not any(map(sense, classes))
         and (set(names) <= set(masked) or (len(classes) == 1 and Role.TRAIN in roles.values()))
     )
-
-
-def _about(present: Collection[Role], classes: int) -> str:
-    """The arrangement in words, by the roles that there are folders for."""
-    if present:
-        folders = " and ".join(each for each in Role if each in present)
-        folder = "folders " if len(present) > 1 else "folder "
-        if Role.TRAIN not in present:
-            return f"{folder}{folders}, and none for training: some of their normal pictures are"
-        joined = Role.VAL in present and Role.TEST in present
-        return f"{folder}{folders}" + ("; normal pictures of val are trained with" if joined else "")
-    return "all pictures in one folder" if classes == 1 else "a folder for each class"
 
 
 def _alone(files: Mapping[str, Sequence[Parts]]) -> str:

@@ -1,26 +1,25 @@
 """Pictures of one's own as a data set: found by looking, decoded once, kept in memory, or on disk where too many."""
 
 import itertools
-import json
-import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import PIL
 import torch
 from torch import Tensor
 
-from anomaly_ae.datasets.folder_layout import TRAIN, FolderLayout, find_layout
+from anomaly_ae.datasets.decoded import decode_files, decode_pictures
+from anomaly_ae.datasets.folder_layout import find_layout
 from anomaly_ae.datasets.layout_texts import TO_TRAIN, describe_layout, folder_tree
+from anomaly_ae.datasets.picture_layout import TRAIN, PictureLayout
+from anomaly_ae.datasets.picture_masks import PictureMasks
 from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
 from anomaly_ae.escaping import counted, times
 from anomaly_ae.images.annotations import find_annotations
-from anomaly_ae.images.decode import INSIDE, Pixels, Target, further_words
+from anomaly_ae.images.decode import INSIDE, Target, further_words
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.folder_words import sense
@@ -31,32 +30,24 @@ from anomaly_ae.images.intensity import (
     Intensity,
     Values,
     find_intensity,
-    intensity_differences,
     intensity_words,
 )
-from anomaly_ae.images.masks import check_size
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.images.roi import RegionOfInterest
 from anomaly_ae.images.sources import Integers, Listing, Source, open_source, shown
 from anomaly_ae.images.statistics import size_words
 from anomaly_ae.runtime.messages import logger
-from anomaly_ae.runtime.progress import display
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.storage.atomic import cache_folder, sha256, write_folder, write_json
-from anomaly_ae.storage.memmap import fits_in_memory
 
-FILES_AT_ONCE, BYTES_AT_ONCE = 256, 2**22  # files that are decoded together, and their bytes when they are
 LOOKED_AT = 64  # pictures by which size and colour are found out,
 COLOURED = 16  # of 255, by which the channels of a gray picture may differ, as JPEG makes them
 MASKS_LOOKED_AT = Preprocessing(1, 64, 64)  # where they alone say which pictures are normal
 MOST_BAD = 0.1  # share of the pictures that may be unreadable before training on the others makes no sense
 SAMPLED = 256  # values of a picture by which the intensity is found
-CACHE_FORMAT = 3  # to be counted up when decoding gives other pixels
 LOOK = Target((3, 64, 64), INSIDE, sample=SAMPLED)  # small pictures
 SAMPLE = Target((1, 1, 1), sample=SAMPLED)  # next to nothing beside the values
 E = TypeVar("E", bound=AnomalyAEError)
 INTO_FOLDERS = "move the normal pictures into a folder called good, and the others into one called bad beside it"
-PIXELS_FILE, ABOUT_FILE = "pixels.npy", "about.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +61,7 @@ class PictureData:
     name: str
     source: Source
     listing: Listing
-    layout: FolderLayout
+    layout: PictureLayout
     learned: frozenset[int] | None = None
     roi: RegionOfInterest | None = None
 
@@ -86,7 +77,7 @@ class PictureData:
             raise _with_tree(DataError(f"{source.name}: {error}"), listing) from error
         if layout.by_masks:
             masked = list(layout.masks)
-            masks, usable, _ = data._read_masks([listing.paths[i] for i in masked], MASKS_LOOKED_AT)
+            masks, usable, _ = data._masks.read([listing.paths[i] for i in masked], MASKS_LOOKED_AT)
             marked = {i for i, mask in zip(masked, masks, strict=True) if mask.any()}
             layout = layout.marked(marked, {i for i, is_usable in zip(masked, usable, strict=True) if not is_usable})
         trained = [source.inside(listing.paths[i]) for i in layout.files[TRAIN][0]]
@@ -231,7 +222,8 @@ class PictureData:
 
     def _sampled(self, indices: Integers) -> tuple[list[str], list[Values]]:
         """The kinds of the pictures at some indices, and of those of more than 8 bits some values."""
-        records = np.concatenate(list(self._records(indices, replace(SAMPLE, roi=self.roi), "looked at")))
+        target = replace(SAMPLE, roi=self.roi)
+        records = np.concatenate(list(decode_files(self.source, self.listing, indices, target, "looked at")))
         return _kinds_and_samples(records[records["error"] == b""])
 
     def load(self, preprocessing: Preprocessing, only: Collection[bytes] | None = None) -> Dataset:
@@ -245,7 +237,7 @@ class PictureData:
             is_wanted = np.array([only is None or self.listing.paths[i] in only for i in indices], bool)
             if not is_wanted.any():
                 continue
-            decoded = self._decode(np.array(indices)[is_wanted], preprocessing)
+            decoded = decode_pictures(self.source, self.listing, np.array(indices)[is_wanted], preprocessing)
             further += decoded.further
             for note in decoded.notes:
                 logger.info(f"brightness: {note}")
@@ -264,96 +256,12 @@ class PictureData:
         return Dataset(self.name, self.classes, files, tuple(bad), prepared=True)
 
     def masks(self, names: Sequence[bytes], preprocessing: Preprocessing) -> tuple[Tensor, Tensor] | None:
-        """Of the pictures with these names: which pixels are defective, bool (N, H, W), nothing where there is no
-        mask, and whether there is one, bool (N,). None when there is none at all.
+        """See `PictureMasks.of`."""
+        return self._masks.of(names, preprocessing)
 
-        Pictures with a mask that cannot be used count as having none, and masks that mark nothing as they are; both
-        are said.
-        """
-        masked = {self.listing.paths[picture] for picture in self.layout.masks}
-        if masked.isdisjoint(names):
-            return None
-        masks, usable, bad = self._read_masks(names, preprocessing)
-        if preprocessing.roi:
-            usable &= ~self._is_outside(names, usable & ~masks.flatten(1).any(dim=1), preprocessing)
-        empty = 0 if self.layout.by_masks else int((usable & ~masks.flatten(1).any(dim=1)).sum())
-        if bad:
-            pictures = "its picture is" if len(bad) == 1 else "their pictures are"
-            logger.info(
-                f"masks: {len(bad):,} cannot be used, and {pictures} left out of the figures of pixels; the first "
-                f"{bad[0]}"
-            )
-        if empty:
-            logger.info(f"masks: {empty:,} {'marks' if empty == 1 else 'mark'} nothing as defective")
-        return masks, usable
-
-    def _is_outside(self, names: Sequence[bytes], is_empty: Tensor, preprocessing: Preprocessing) -> Tensor:
-        """Which of the pictures whose masks mark nothing within the region of interest, bool (N,), have masks that
-        mark something elsewhere; it is said how many.
-        """
-        empty = torch.nonzero(is_empty).flatten().tolist()
-        outside = torch.zeros(len(names)).bool()
-        if empty:
-            whole, _, _ = self._read_masks([names[i] for i in empty], replace(preprocessing, roi=None))
-            outside[empty] = whole.flatten(1).any(dim=1)
-        if count := int(outside.sum()):
-            logger.info(
-                f"masks: {count:,} mark what lies outside the region of interest, where nothing is looked for; "
-                f"{'its picture is' if count == 1 else 'their pictures are'} left out of the figures of pixels, and "
-                "anomalous in all others"
-            )
-        return outside
-
-    def _read_masks(self, names: Sequence[bytes], preprocessing: Preprocessing) -> tuple[Tensor, Tensor, list[str]]:
-        """The same, and the masks that cannot be used, each with the reason."""
-        at = {self.listing.paths[picture]: masks for picture, masks in self.layout.masks.items()}
-        owners = [i for i, name in enumerate(names) for _ in at.get(name, ())]
-        wanted = np.array([mask for name in names for mask in at.get(name, ())])
-        shape = 1, preprocessing.height, preprocessing.width
-        target = Target(shape, preprocessing.resize_mode, mask=True, roi=preprocessing.roi)
-        at_path = {path: i for i, path in enumerate(self.listing.paths)}
-        pictures = self._records(np.array([at_path[names[i]] for i in owners]), Target((1, 1, 1)))
-        sizes = [(int(of["width"]), int(of["height"])) for of in itertools.chain.from_iterable(pictures)]
-        records = itertools.chain.from_iterable(self._records(wanted, target))
-        masks, usable = torch.zeros(len(names), *target.shape[1:], dtype=torch.bool), torch.zeros(len(names)).bool()
-        usable[owners] = True
-        bad = list[str]()
-        for owner, mask, size, record in zip(owners, wanted, sizes, records, strict=True):
-            error = record["error"].decode() or check_size((record["width"], record["height"]), size)
-            if error:
-                usable[owner] = False
-                bad.append(f"{shown(self.listing.paths[mask])}: {error}")
-            else:
-                masks[owner] |= torch.from_numpy(record["pixels"][0] > 0)
-        masks[~usable] = False
-        return masks, usable, bad
-
-    def _decode(self, indices: Integers, preprocessing: Preprocessing) -> "_Decoded":
-        shape = (len(indices), *preprocessing.shape)
-        if fits_in_memory(shape):
-            records = self._records(indices, preprocessing.target)
-            return _fill(np.zeros(shape, np.uint8), records, preprocessing.intensity)
-        # Another file, or one that has changed, gives another key
-        names = b"\0".join(self.listing.paths[i] for i in indices)
-        stats = self.listing.sizes[indices].tobytes(), self.listing.times[indices].tobytes()
-        about = repr((CACHE_FORMAT, PIL.__version__, self.source.identity, preprocessing))
-        folder = cache_folder() / sha256(about.encode("utf-8", "surrogateescape"), names, *stats)
-        if (kept := _read_cache(folder)) is None:
-            records = self._records(indices, preprocessing.target)
-            write_folder(folder, lambda new: _fill_file(new, shape, records, preprocessing.intensity))
-            kept = _read_cache(folder, passing=True)
-        if kept is None:
-            raise DataError(f"what was decoded to {folder} cannot be read again; free space, or set ANOMALY_AE_CACHE")
-        return kept
-
-    def _records(self, indices: Integers, target: Target, what: str = "decoded") -> Iterator[Records]:
-        """What became of the files at some indices, with a display where they are many."""
-        size = max(1, min(FILES_AT_ONCE, BYTES_AT_ONCE // math.prod(target.shape)))
-        parts = np.split(indices, range(size, len(indices), size))
-        with Decoders(self.source, target) as decoders, display(len(indices)) as progress:
-            for done, records in enumerate(decoders.map(map(self.listing.at, parts)), start=1):
-                yield records
-                progress.advance(len(records), f"{min(done * size, len(indices)):,} pictures {what}")
+    @property
+    def _masks(self) -> PictureMasks:
+        return PictureMasks(self.source, self.listing, self.layout)
 
 
 def _with_tree(error: E, listing: Listing) -> E:
@@ -365,60 +273,3 @@ def _with_tree(error: E, listing: Listing) -> E:
 def _kinds_and_samples(good: Records) -> tuple[list[str], list[Values]]:
     """Of records: the kinds, and the samples of those of more than 8 bits."""
     return [KINDS[kind] for kind in good["kind"]], list(good["sample"][good["kind"] != KINDS.index(EIGHT)])
-
-
-@dataclass(frozen=True, eq=False)
-class _Decoded:
-    """Files as pixels.
-
-    pixels:  uint8 (M, C, H, W), of those that can be read
-    errors:  of each file one, or nothing
-    notes:   what to say of their brightness
-    further: how many have further pages or frames
-    passing: whether there is an error that may be gone another time
-    """
-
-    pixels: Tensor
-    errors: list[str]
-    notes: list[str]
-    further: int
-    passing: bool
-
-
-def _fill(pixels: Pixels, parts: Iterable[Records], intensity: Intensity | None) -> _Decoded:
-    """Put what could be decoded into pixels (N, C, H, W), the first M of them."""
-    count, errors, further, passing = 0, list[str](), 0, False
-    kinds, clipped = np.zeros(len(pixels), np.uint8), np.zeros(len(pixels), np.float32)
-    for records in parts:
-        good = records[records["error"] == b""]
-        for kept, name in ((pixels, "pixels"), (kinds, "kind"), (clipped, "clipped")):
-            kept[count : count + len(good)] = good[name]
-        count += len(good)
-        errors += [error.decode() for error in records["error"]]
-        further += int(records["further"].sum())
-        passing = passing or bool(records["missing"].any())
-    notes = intensity_differences(intensity, kinds[:count], clipped[:count])
-    return _Decoded(torch.from_numpy(pixels[:count]), errors, notes, further, passing)
-
-
-def _read_cache(folder: Path, passing: bool = False) -> _Decoded | None:
-    """What `_fill_file` wrote, read from the disk as needed; None if it is not there or damaged.
-
-    passing: whether it is taken, too, if it has errors that may be gone another time
-    """
-    try:
-        about = json.loads((folder / ABOUT_FILE).read_text())
-        if about["passing"] and not passing:
-            return None
-        mapped = np.load(folder / PIXELS_FILE, mmap_mode="c")  # what is changed in memory is not written back
-        return _Decoded(torch.from_numpy(mapped)[: about["errors"].count("")], **about)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _fill_file(folder: Path, shape: tuple[int, ...], parts: Iterable[Records], intensity: Intensity | None) -> None:
-    pixels = np.lib.format.open_memmap(folder / PIXELS_FILE, "w+", np.uint8, shape)
-    decoded = _fill(pixels, parts, intensity)
-    pixels.flush()
-    about = {name: getattr(decoded, name) for name in ("errors", "notes", "further", "passing")}
-    write_json(folder / ABOUT_FILE, about)

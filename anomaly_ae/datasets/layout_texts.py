@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from anomaly_ae.datasets.folder_layout import TEST, TRAIN, FolderLayout
+from anomaly_ae.datasets.picture_layout import TEST, TRAIN, PictureLayout
 from anomaly_ae.escaping import counted, counted_as, printable
 from anomaly_ae.images.folder_words import Parts, says_something, split_path
 from anomaly_ae.images.sources import Listing
@@ -16,7 +16,7 @@ MOST_UNREAD = 10  # folders and links, by name
 WIDEST = 40  # characters of a name
 
 
-def describe_layout(layout: FolderLayout, listing: Listing, normal: Collection[int], purpose: str) -> str:
+def describe_layout(layout: PictureLayout, listing: Listing, normal: Collection[int], purpose: str) -> str:
     """What is used for what, a row for each class of each file; and what is left out, with the reason.
 
     normal: indices of the classes that are; purpose: what the pictures are for
@@ -32,7 +32,7 @@ def describe_layout(layout: FolderLayout, listing: Listing, normal: Collection[i
     return "\n".join([layout.about, *(f"  {line}" for line in lines)])
 
 
-def _left_out(listing: Listing, layout: FolderLayout | None) -> list[str]:
+def _left_out(listing: Listing, layout: PictureLayout | None) -> list[str]:
     """How many files are used for nothing, a line for each of the reasons, which are phrases in plural."""
     left_out = layout.left_out if layout else {}
     reasons = Counter({reason: len(indices) for reason, indices in left_out.items()}) + Counter(listing.left_out)
@@ -45,13 +45,13 @@ def first_unread(listing: Listing) -> list[str]:
     return [*listing.unread[:MOST_UNREAD], *([f"and {more:,} more of that kind"] if more > 0 else [])]
 
 
-def say_left_out_of(listing: Listing, layout: FolderLayout | None = None) -> None:
+def say_left_out_of(listing: Listing, layout: PictureLayout | None = None) -> None:
     """Say what is none of the pictures that were found though people may think so."""
     for line in (*_left_out(listing, layout), *first_unread(listing)):
         logger.info(line)
 
 
-def _sets(layout: FolderLayout, normal: Collection[int]) -> list[str]:
+def _sets(layout: PictureLayout, normal: Collection[int]) -> list[str]:
     """The data sets that were taken together, a row for each."""
     is_normal = {i: label in normal for of in layout.files.values() for i, label in zip(*of, strict=True)}
     rows = [
@@ -63,7 +63,7 @@ def _sets(layout: FolderLayout, normal: Collection[int]) -> list[str]:
     return ["taken together:", *columns(rows[:MOST_ROWS], right=(1, 2)), *more] if rows else []
 
 
-def _rows(layout: FolderLayout, file: str, normal: Collection[int], purpose: str) -> list[tuple[str, ...]]:
+def _rows(layout: PictureLayout, file: str, normal: Collection[int], purpose: str) -> list[tuple[str, ...]]:
     """The classes of a file, normal ones first: the file, where there are two, name, pictures, and their use."""
     tested = TEST in layout.files
     indices, labels = layout.files[file]

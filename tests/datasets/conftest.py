@@ -4,8 +4,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from anomaly_ae.datasets.folder_layout import FolderLayout
 from anomaly_ae.datasets.normal_classes import parse_normal
+from anomaly_ae.datasets.picture_layout import PictureLayout
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
@@ -24,7 +24,7 @@ def files(tree: Tree) -> list[bytes]:
     return found
 
 
-def summary(layout: FolderLayout) -> str:
+def summary(layout: PictureLayout) -> str:
     """What was found, normal classes with a plus: `train +good 6; test bad 2; masks 2; left out 1`."""
     normal = {layout.classes[i] for i in parse_normal(layout.normal, layout.classes)} if layout.normal else set()
     parts = [

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomaly_ae.datasets.folder_layout import FolderLayout, find_layout
+from anomaly_ae.datasets.folder_layout import find_layout
 from anomaly_ae.datasets.normal_classes import parse_normal
+from anomaly_ae.datasets.picture_layout import PictureLayout
 from anomaly_ae.errors import DataError
 from anomaly_ae.images.folder_words import sense
 
@@ -115,7 +116,7 @@ def test_any_tree_is_understood_or_asked_about(paths: list[bytes], empty: list[b
     assert by_path(find_layout(shuffled, empty), shuffled) == by_path(layout, paths)
 
 
-def by_path(layout: FolderLayout, paths: list[bytes]) -> Iterable[object]:
+def by_path(layout: PictureLayout, paths: list[bytes]) -> Iterable[object]:
     """A layout by the names of its files, whatever their order."""
     pictures = {
         paths[i]: (file, layout.classes[label])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_ae.datasets import image_folder
+from anomaly_ae.datasets import decoded, image_folder
 from anomaly_ae.datasets.catalogue import open_data, require_dataset, whole_name
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.errors import DataError, DataMissing, UnknownName, UsageError
@@ -159,7 +159,7 @@ def test_what_was_decoded_is_not_decoded_again_until_a_file_changes(
     monkeypatch.setattr(memmap, "memory_budget", lambda: 200)
     before = open_data(str(folder)).load(SMALL)
     with monkeypatch.context() as patched:
-        patched.setattr(image_folder.PictureData, "_records", None)  # decoding is not possible
+        patched.setattr(decoded, "decode_files", None)  # decoding is not possible
         assert open_data(str(folder)).load(SMALL).digest() == before.digest()
     save(folder / "train/good/3.png", gray(99, 23, 31))
     after = open_data(str(folder)).load(SMALL)
