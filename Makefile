@@ -1,13 +1,14 @@
-# make demo | test | test-slow | check: each makes or reuses .venv; nothing else is needed but Python 3.11+ and pip.
+# make demo | test | test-slow | check | build: each makes or reuses .venv; nothing else is needed but Python 3.11+ and pip.
 PYTHON ?= python3
 BIN    := .venv/bin
+SHELL  := bash
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow check build clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
-	$(BIN)/anomaly-ae train --normal 0,1,2
-	$(BIN)/anomaly-ae evaluate
+	$(BIN)/anomaly-ae train --normal 0,1,2 && echo "trained in $$SECONDS s"
+	$(BIN)/anomaly-ae evaluate && echo "evaluated in $$SECONDS s"
 	@echo
 	@echo "Where to look next:"
 	@echo "  the figures    mlruns/runs/<run id>/figures/"
@@ -27,19 +28,32 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+build: $(BIN)/pyproject-build
+	rm -rf dist
+	$(BIN)/pyproject-build
+
 # A stamp file says what is installed; it is older than pyproject.toml when something has to be.
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: anomaly-ae needs Python 3.11 or later; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 
+# Of what pip says, what is large and comes from the network, or was kept by pip when it last did.
+LARGE   := awk '/(Downloading|Using cached) .*([0-9][0-9][0-9]\.[0-9] M|G)B\)/ { print; fflush() }'
+INSTALL := set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check
+
 .venv/installed: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable .
+	@echo "installing into .venv: 3 GB to download unless pip has kept them, 6 GB on disk; this takes minutes …"
+	@$(INSTALL) --editable . | $(LARGE) && echo "installed in $$SECONDS s"
 	@touch $@
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	@echo "installing into .venv, with what the tests need: 7 GB on disk; this takes minutes …"
+	@$(INSTALL) --editable '.[dev]' | $(LARGE) && echo "installed in $$SECONDS s"
 	@touch .venv/installed $@
 
+$(BIN)/pyproject-build: | .venv/bin/python
+	$(INSTALL) --quiet 'build>=1.2,<2'
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
