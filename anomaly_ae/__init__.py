@@ -1,11 +1,15 @@
 """anomaly-ae: train an autoencoder on images of what is normal, and know which new ones are not.
 
-    import anomaly_ae
-    detector = anomaly_ae.load("mlruns/runs/<run id>/detector")
-    scores = detector.score(images)           # uint8 or float in [0, 1], (N, C, H, W)
-    anomalous = scores > detector.threshold
+The public names are loaded when they are first used.
 
-The names below are loaded when they are first used.
+Examples:
+    >>> import anomaly_ae
+    >>> from sklearn.datasets import load_digits
+    >>> result = anomaly_ae.train(anomaly_ae.RunConfig(normal="0,1,2", epochs=2))
+    >>> detector = anomaly_ae.load(result.run_id)
+    >>> images = load_digits().images[:10, None] / 16  # the digits 0 to 9, float in [0, 1], (N, C, H, W)
+    >>> detector.score(images) > detector.threshold
+    tensor([False, False, False,  True, ...])
 """
 
 from typing import TYPE_CHECKING

@@ -31,7 +31,16 @@ from anomaly_ae.escaping import printable
 
 
 class AnomalyAEError(Exception):
-    """The root of all errors raised on purpose; `exit_code` is what the command line ends with."""
+    """The root of all errors raised on purpose; `exit_code` is what the command line ends with.
+
+    Examples:
+        >>> import anomaly_ae
+        >>> try:
+        ...     anomaly_ae.RunConfig(target_fpr=2)
+        ... except anomaly_ae.AnomalyAEError as error:
+        ...     print(f"{type(error).__name__}: {error}")
+        UsageError: target_fpr must be above 0 and below 1, and is 2.0
+    """
 
     exit_code = 1
 

@@ -31,10 +31,25 @@ def save_parts(folder: Path, network: Autoencoder, name: str, shape: Shape, conf
 
 
 def load_part(path: str | Path) -> nn.Module:
-    """What `save_parts` wrote to this file, ready for use: an encoder maps float images (N, C, H, W) in [0, 1] to
-    latents (N, D), a decoder latents to images; a whole network is an `Autoencoder`.
+    """Load an encoder, a decoder or a whole network of a run, ready for use. Nothing in the file is executed.
 
-    Nothing in the file is executed. Raises `ModelNotFound`, and `ModelError` when it is damaged or something else.
+    An encoder maps float images (N, C, H, W) in [0, 1] to latents (N, D), a decoder latents to images; a whole
+    network is an `Autoencoder`.
+
+    Args:
+        path: `encoder.safetensors`, `decoder.safetensors` or `autoencoder.safetensors` in the run's `network/`
+
+    Raises:
+        ModelNotFound: there is no such file
+        ModelError: it is damaged or something else
+
+    Examples:
+        >>> import torch
+        >>> from anomaly_ae import RunConfig, load_part, train
+        >>> run = train(RunConfig(normal="0,1,2", epochs=1))
+        >>> encoder = load_part(f"{run.run_folder}/network/encoder.safetensors")
+        >>> encoder(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5, 12])
     """
     path = expand(path)
     if not path.is_file():

@@ -33,9 +33,10 @@ UP = Context(prec=4, rounding=ROUND_CEILING)  # a smallest rate is told in so ma
 class Discoveries:
     """The images of a batch that are called anomalous at a false discovery rate.
 
-    found:    bool (N,)
-    possible: the fewest discoveries that the number of calibration images allows, N + 1 or more where none are
-    needed:   the fewest calibration images with which any are possible at that false discovery rate
+    Attributes:
+        found: bool (N,)
+        possible: the fewest discoveries that the number of calibration images allows, N + 1 or more where none are
+        needed: the fewest calibration images with which any are possible at that false discovery rate
     """
 
     found: Tensor

@@ -19,12 +19,14 @@ WINDOW, FEWEST_IN_WINDOW, COMPARED_EVERY = 300, 100, 30  # of scores that come o
 class Drift:
     """A two-sample comparison of a batch with the calibration normals, or those of the group that is most like it.
 
-    effect: the share of pairs in which the image of the batch scores above the calibration image, ties counted half;
-    0.5 where nothing has moved (the Mann-Whitney statistic, https://doi.org/10.1214/aoms/1177730491)
-    interval: at 99 % confidence
-    moved: whether the whole interval lies more than 0.2 from 0.5, and those of all other groups on the same side, for
-    what lies above one group and below another may be a mixture of both. A test of mere inequality would alarm on
-    every large batch, since no two sets of images are quite alike
+    A test of mere inequality would alarm on every large batch, since no two sets of images are quite alike.
+
+    Attributes:
+        effect: the share of pairs in which the image of the batch scores above the calibration image, ties counted
+            half; 0.5 where nothing has moved (the Mann-Whitney statistic, <https://doi.org/10.1214/aoms/1177730491>)
+        interval: at 99 % confidence
+        moved: whether the whole interval lies more than 0.2 from 0.5, and those of all other groups on the same side,
+            for what lies above one group and below another may be a mixture of both
     """
 
     effect: float

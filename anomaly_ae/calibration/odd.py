@@ -20,11 +20,12 @@ MOST_SAID = 3  # of the odd ones, in a sentence
 class OddNormals:
     """The normal images that look odd, the highest score first, and what they do to the threshold.
 
-    names:                 of their files; None where they are none
-    images:                how many set the threshold, these among them
-    fewest_without:        how many others there are, of those of the smallest group
-    threshold_without:     what the others would set at the same rate; None where they are too few to hold it
-    smallest_rate_without: the smallest rate that the others can hold
+    Attributes:
+        names: of their files; None where they are none
+        images: how many set the threshold, these among them
+        threshold_without: what the others would set at the same rate; None where they are too few to hold it
+        fewest_without: how many others there are, of those of the smallest group
+        smallest_rate_without: the smallest rate that the others can hold
     """
 
     names: list[str] | None

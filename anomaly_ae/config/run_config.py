@@ -69,62 +69,111 @@ def _number(low: float, high: float = math.inf, *, text: str) -> dict[str, Any]:
 class RunConfig:
     """All settings of one training; what is not said has a default that works.
 
-    Values are brought to their type: `normal=[0, 1]`, `epochs="5"`, `dataset=Path("tiles")`.
-    Raises `UsageError`, naming everything that is wrong at once, when a value is none such or out of its range.
+    Values are brought to their type: `normal=[0, 1]`, `epochs="5"`, `dataset=Path("tiles")`. Settings that the preset
+    names, as autoencoder, scorer, batch size and patience, are its own where they are None.
+
+    Attributes:
+        normal: classes that are normal: "0,1,2", "0-4", "all-but:7"; "": as the folder of pictures says
+        dataset: the name of a data set, or a folder of pictures, or its address
+        data_dir: where data sets lie; None: ANOMALY_AE_DATA_DIR, else ./data
+        image_size: "64" or "64x48", height first; None: as the autoencoder or the data have it
+        tile: pixels of overlapping tiles that the network sees the images in, as `image_size`; None: whole images
+        channels: 1 or 3; None: as the pictures have it
+        resize_mode: what is done with other proportions: stretch, pad or crop
+        intensity: LOW:HIGH, the values that are black and white in pictures of more than 8 bits, or p1:p99,
+            percentiles of theirs; None: found in the training pictures
+        roi: what is looked at: boxes x,y,w,h in shares of the picture, joined by +, or an image file, white where to
+            look; None: all of it
+        autoencoder: a name of the catalogue; None: the preset's own
+        backbone: the timm network whose features feature-conv sees; None: the packaged one
+        backbone_weights: a safetensors file of its weights; None: the packaged ones
+        download: whether weights of a backbone that are not at hand may be downloaded
+        latent: its dimensions, from 1; None: the autoencoder's own
+        batch_norm: whether there is batch normalisation; None: the autoencoder's own way
+        dropout: from 0 to 0.99
+        objective: what the network is trained for; None: the autoencoder's own
+        perceptual: whose features the objective perceptual compares
+        noise: σ, from 0 to 1, of Gaussian noise that the network must see through in training
+        masked: share of the pixels hidden from it in training, from 0 to 0.95
+        defects: share of the images in which defects are planted for the network to repair; None: the autoencoder's
+            own
+        augment: how training images may be varied and stay normal
+        preset: what fills in that was left open; auto: found by the images
+        scorer: a name of the catalogue, or several joined by +; None: the preset's own
+        top_fraction: share of the heat map, its highest values, whose mean is the score; None: the scorer's own
+        trim_training: share of the fit images, those that fit worst, that is left out of training and of memories,
+            from 0 to 0.5
+        contamination: share of novel images smuggled into the fit set, to see what they do to a detector, from 0
+            to 0.5
+        target_fpr: the false-alarm rate to hold, above 0 and below 1
+        from_run: the run whose weights and data are gone on from
+        add_marks: with it the file of marks whose good images are normal, too
+        guarantee: how the threshold holds the rate: marginal, conditional, tail or cross; None: marginal, or cross
+            where few images and cheap folds ask for it
+        folds: of cross: how many detectors there are, each of which has not seen a part of the images; None: 5 to 10
+        epochs: None: as many as come nearest to `steps`
+        steps: optimiser steps; None: the autoencoder's own, 1500 for most
+        patience: epochs without a better one until training stops
+        batch_size: images of a step, 2 or more
+        learning_rate: the peak of a cycle, or the constant; None: the autoencoder's own
+        schedule: one-cycle or constant
+        weight_decay: 0 or more
+        precision: float32 or bfloat16
+        seed: the same one gives the same weights
+        device: auto, cpu, cuda or mps
+        experiment: MLflow's
+
+    Raises:
+        UsageError: values of another type or out of their range, all of them named at once
+
+    Examples:
+        >>> from anomaly_ae import RunConfig
+        >>> RunConfig(normal=[0, 1, 2], epochs="5").normal
+        '0,1,2'
+        >>> RunConfig.build({"normal": "all-but:7"}, {"training.epochs": 5}).epochs  # as files have it
+        5
+        >>> RunConfig(epochs=0)
+        Traceback (most recent call last):
+            ...
+        anomaly_ae.errors.UsageError: epochs must be 1 or more, and is 0
     """
 
-    normal: str = ""  # classes that are normal: "0,1,2", "0-4", "all-but:7"; "": as the folder of pictures says
-    dataset: str = "digits"  # or a folder of pictures, or its address
-    data_dir: str | None = None  # where data sets lie; None: ANOMALY_AE_DATA_DIR, else ./data
-    image_size: str | None = None  # "64" or "64x48", height first; None: as the autoencoder or the data have it
-    tile: str | None = None  # pixels of overlapping tiles that the network sees the images in; None: whole images
-    channels: int | None = field(default=None, metadata={"choices": (None, 1, 3)})  # None: as the pictures have it
-    resize_mode: str = field(
-        default="stretch", metadata={"choices": ("stretch", "pad", "crop")}
-    )  # what is done with other proportions
-    # LOW:HIGH, the values that are black and white in pictures of more than 8 bits, or p1:p99, percentiles of theirs;
-    # None: found in the training pictures
+    normal: str = ""
+    dataset: str = "digits"
+    data_dir: str | None = None
+    image_size: str | None = None
+    tile: str | None = None
+    channels: int | None = field(default=None, metadata={"choices": (None, 1, 3)})
+    resize_mode: str = field(default="stretch", metadata={"choices": ("stretch", "pad", "crop")})
     intensity: str | None = None
-    # what is looked at: boxes x,y,w,h in shares of the picture, joined by +, or an image file, white where to look;
-    # None: all of it
     roi: str | None = None
-    autoencoder: str | None = None  # None: the preset's own, as with all that it names
-    backbone: str | None = None  # the timm network whose features feature-conv sees; None: the packaged one
-    backbone_weights: str | None = None  # a safetensors file of its weights; None: the packaged ones
-    download: bool = False  # whether weights of a backbone that are not at hand may be downloaded
-    # None: the autoencoder's own
+    autoencoder: str | None = None
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    download: bool = False
     latent: int | None = field(default=None, metadata=_number(1, 2**24, text="from 1 to 16777216"))
-    batch_norm: bool | None = None  # None: the autoencoder's own way
+    batch_norm: bool | None = None
     dropout: float = field(default=0.0, metadata=_number(0, 0.99, text="from 0 to 0.99"))
-    objective: str | None = None  # None: the autoencoder's own
-    perceptual: str | None = None  # whose features the objective perceptual compares
-    # what the network must see through in training: Gaussian noise of this σ, a share of the pixels hidden
+    objective: str | None = None
+    perceptual: str | None = None
     noise: float = field(default=0.0, metadata=_number(0, 1, text="from 0 to 1"))
     masked: float = field(default=0.0, metadata=_number(0, 0.95, text="from 0 to 0.95"))
-    # share of the images in which defects are planted for the network to repair; None: the autoencoder's own
     defects: float | None = field(default=None, metadata=_number(0, 1, text="from 0 to 1"))
-    augment: str | None = None  # how training images may be varied and stay normal
-    preset: str = field(default=AUTO, metadata={"choices": tuple(PRESETS)})  # fills in what was left open
+    augment: str | None = None
+    preset: str = field(default=AUTO, metadata={"choices": tuple(PRESETS)})
     scorer: str | None = None
-    # share of the heat map, its highest values, whose mean is the score; None: the scorer's own
     top_fraction: float | None = field(default=None, metadata=_number(1e-6, 1, text="above 0 and at most 1"))
-    # share of the fit images, those that fit worst, that is left out of training and of memories
     trim_training: float = field(default=0.0, metadata=_number(0, 0.5, text="from 0 to 0.5"))
-    # share of novel images smuggled into the fit set, to see what they do to a detector
     contamination: float = field(default=0.0, metadata=_number(0, 0.5, text="from 0 to 0.5"))
     target_fpr: float = field(default=0.05, metadata=_number(1e-9, 0.999, text="above 0 and below 1"))
-    from_run: str | None = None  # the run whose weights and data are gone on from,
-    add_marks: str | None = None  # and the file of marks whose good images are normal, too
-    # how the threshold holds the rate; None: marginal, or cross where few images and cheap folds ask for it
+    from_run: str | None = None
+    add_marks: str | None = None
     guarantee: str | None = field(default=None, metadata={"choices": (None, *GUARANTEES)})
-    # of cross: how many detectors there are, each of which has not seen a part of the images; None: 5 to 10
     folds: int | None = field(default=None, metadata=_number(2, 100, text="from 2 to 100"))
-    # None: as many epochs as come nearest to `steps` optimiser steps, training.STEPS where that is None, too
     epochs: int | None = field(default=None, metadata=_number(1, 1_000_000, text="1 or more"))
     steps: int | None = field(default=None, metadata=_number(1, 100_000_000, text="1 or more"))
-    patience: int | None = field(default=None, metadata=_number(1, text="1 or more"))  # epochs without a better one
+    patience: int | None = field(default=None, metadata=_number(1, text="1 or more"))
     batch_size: int | None = field(default=None, metadata=_number(2, 1_048_576, text="2 or more"))
-    # None: the autoencoder's own; the peak of a cycle, or the constant
     learning_rate: float | None = field(default=None, metadata=_number(1e-12, 100, text="above 0"))
     schedule: str = field(default=ONE_CYCLE, metadata={"choices": (ONE_CYCLE, CONSTANT)})
     weight_decay: float = field(default=1e-4, metadata=_number(0, 100, text="0 or more"))

@@ -65,6 +65,21 @@ class Detector:
     Images are a tensor or NumPy array, uint8, or float in [0, 1], (N, C, H, W), or an image of Pillow, or a list of
     them, and are resized to the size in `preprocessing`, H×W below, where they have another; what is no such thing
     raises `DataError`. Results are tensors on the CPU.
+
+    Examples:
+        >>> import anomaly_ae
+        >>> from sklearn.datasets import load_digits
+        >>> images = load_digits().images[:10, None] / 16  # the digits 0 to 9, float in [0, 1], (N, C, H, W)
+        >>> detector = anomaly_ae.load("latest")
+        >>> detector
+        Detector('digits 0,1,2 · conv · aligned-knn', images=1×8×8, threshold=..., target_fpr=0.05, marginal)
+        >>> scores = detector.score(images)
+        >>> scores > detector.threshold
+        tensor([False, False, False,  True, ...])
+        >>> detector.p_values(scores) <= 0.05  # which says the same
+        tensor([False, False, False,  True, ...])
+        >>> detector.anomaly_map(images).shape, detector.encode(images).shape
+        (torch.Size([10, 8, 8]), torch.Size([10, 12]))
     """
 
     config: RunConfig
@@ -122,7 +137,7 @@ class Detector:
 
     def drift(self, scores: Tensor) -> Drift | None:
         """Whether scores (N,) of a batch as a whole have moved from those of the calibration, of all its groups if it
-        has several; None if too few.
+        has several; None if too few. Raises `DataError` for a score that is no number.
         """
         return measure_drift(torch.as_tensor(scores), self.calibration.scores_by_group)
 

@@ -48,10 +48,12 @@ class ErrorRow:
 class ScorerRow:
     """A scorer on the detector's network and the same test images.
 
-    difference, p_value: of its AUROC to that of the detector's own scorer, by DeLong's test, or why there is none
-    by_class: its AUROC of each novel class
-    seconds:  it took to fit and to score; None for the detector's own
-    pixels:   the figures of its heat map where defects are known, None where it has no map
+    Attributes:
+        difference: of its AUROC to that of the detector's own scorer
+        p_value: of the difference, by DeLong's test; None where `no_p_value` says why
+        by_class: its AUROC of each novel class
+        seconds: it took to fit and to score; None for the detector's own
+        pixels: the figures of its heat map where defects are known, None where it has no map
     """
 
     scorer: str
@@ -78,8 +80,9 @@ class ScorerRow:
 class FoundTogether:
     """What is found in all test images together at a false discovery rate, and the share that is found wrongly.
 
-    fewest_possible: discoveries, more than there are images where none are possible
-    images_needed:   of the calibration, for any
+    Attributes:
+        fewest_possible: discoveries, more than there are images where none are possible
+        images_needed: of the calibration, for any
     """
 
     fdr: float
@@ -95,10 +98,12 @@ class FoundTogether:
 class Missed:
     """What would find anomalies that rank high, and lie below the threshold.
 
-    target_fpr:       the false-alarm rate whose threshold finds nine tenths of these; None where it is above a half
-    threshold:        at that rate; detection_rate: the share of these that it finds
-    rate_without_odd: the share that is found where normal images that look odd set no threshold; None without any
-    command:          that sets the threshold anew
+    Attributes:
+        target_fpr: the false-alarm rate whose threshold finds nine tenths of these; None where it is above a half
+        threshold: at that rate
+        detection_rate: the share of these that it finds
+        rate_without_odd: the share that is found where normal images that look odd set no threshold; None without any
+        command: that sets the threshold anew
     """
 
     target_fpr: float | None
@@ -112,10 +117,14 @@ class Missed:
 class MarksUsed:
     """What people's marks on images were used for: how many of each kind hold.
 
-    changed:        marks on files that are no longer what was marked; damaged: lines of the file that are none
-    unmarked:       images beside them that have no mark
-    contradictions: marks against the names of the folders, the first of them as `examples`, in words
-    copies:         marks that count for nothing, for copies of one image are marked good and bad; likewise
+    Attributes:
+        changed: marks on files that are no longer what was marked
+        damaged: lines of the file that are none
+        unmarked: images beside them that have no mark
+        contradictions: marks against the names of the folders
+        examples: the first of these, in words
+        copies: marks that count for nothing, for copies of one image are marked good and bad
+        copies_examples: the first of these, in words
     """
 
     file: str
@@ -135,20 +144,23 @@ class MarksUsed:
 class Evaluation(Printed):
     """What was measured on the test images; rates and areas in [0, 1], None where undefined.
 
-    reconstruction_mse: mean squared reconstruction error of the normal test images, in [0, 1]
-    calibration: the guarantee in words
-    drift: how the scores of the normal test images lie to those of the calibration, see `Drift`; None if too few
-    pixel_auroc, pixel_average_precision, pro: of the heat maps against masks of the defects, see `PixelRanking`; None
-    without masks or heat map
-    per_class: a row for each class, be it without test images
-    calibration_images: how many set the threshold; 0 where it was chosen
-    threshold_warning: which calibration images look odd, in words; odd_normals: the same in numbers
-    missed: what would find the anomalies, where they rank high and the threshold finds few
-    reconstruction_errors: a row for the detector's scorer and each plain reconstruction error, on the same
-    images, with AUROC and what it is; none if there is nothing to rank
-    discoveries: what was found in the test images together, where a false discovery rate was asked for
-    beside: a row for each scorer that was measured beside the detector's own, see `measure_scorers`
-    marks: those that say which test images are normal, where no folder does
+    `pixel_auroc`, `pixel_average_precision` and `pro` are of the heat maps against masks of the defects; None without
+    masks or heat map.
+
+    Attributes:
+        reconstruction_mse: mean squared reconstruction error of the normal test images, in [0, 1]
+        calibration: the guarantee in words
+        drift: how the scores of the normal test images lie to those of the calibration, see `Drift`; None if too few
+        per_class: a row for each class, be it without test images
+        threshold_warning: which calibration images look odd, in words
+        odd_normals: the same in numbers
+        reconstruction_errors: a row for the detector's scorer and each plain reconstruction error, on the same
+            images, with AUROC and what it is; none if there is nothing to rank
+        discoveries: what was found in the test images together, where a false discovery rate was asked for
+        beside: a row for each scorer that was measured beside the detector's own, see `measure_scorers`
+        calibration_images: how many set the threshold; 0 where it was chosen
+        missed: what would find the anomalies, where they rank high and the threshold finds few
+        marks: those that say which test images are normal, where no folder does
     """
 
     run_id: str | None

@@ -24,12 +24,21 @@ SHARE_DIGITS = 6  # of a share
 class Region:
     """A connected part of an anomaly map above its level, in shares of the whole picture.
 
-    box:  around it
-    area: in (0, 1]
-    peak: the highest value of the map in it
-    p:    how often the map of a normal image peaks at least so high: (1 + c) / (n + 1), for the c of n calibration
-          images of which it does
-    more: how many regions of the image, with lower peaks, are left out after this one, its last; 0 elsewhere
+    Attributes:
+        box: around it: left, top, width and height
+        area: in (0, 1]
+        peak: the highest value of the map in it
+        p: how often the map of a normal image peaks at least so high: (1 + c) / (n + 1), for the c of n calibration
+            images of which it does
+        more: how many regions of the image, with lower peaks, are left out after this one, its last; 0 elsewhere
+
+    Examples:
+        >>> import anomaly_ae
+        >>> from sklearn.datasets import load_digits
+        >>> images = load_digits().images[3:5, None] / 16  # a 3 and a 4
+        >>> regions = anomaly_ae.load("latest").regions(images)  # of a detector of 0, 1 and 2
+        >>> regions[1][0]  # of the second image the region with the highest peak
+        Region(box=(...), area=..., peak=..., p=..., more=0)
     """
 
     box: Box

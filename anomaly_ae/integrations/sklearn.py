@@ -149,10 +149,10 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         The false-alarm rate that the threshold is set for: `target_fpr`, or the smallest that the rows can hold.
 
     n_features_in_ : int
-        Number of values of a sample seen during :term:`fit`.
+        Number of values of a sample seen during `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of features seen during :term:`fit`. Defined only when `X` has feature names that are all strings.
+        Names of features seen during `fit`. Defined only when `X` has feature names that are all strings.
 
     layout_ : Layout
         How a row is read as an image: `layout_.shape` is (C, H, W).

@@ -236,10 +236,21 @@ def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> Drawing:
 
 
 def plot(detector: Detector, images: Images) -> "Figure":
-    """The first images, at most 10, with reconstruction, error, heat map, score, p-value and verdict.
+    """Draw the first images, at most 10, with reconstruction, error, heat map, score, p-value and verdict.
 
-    images: what `Detector.score` takes
-    Raises `DataError` when they are no images, or none.
+    Args:
+        detector: what judges them
+        images: what `Detector.score` takes, (N, C, H, W)
+
+    Raises:
+        DataError: they are no images, or none
+
+    Examples:
+        >>> import anomaly_ae
+        >>> from sklearn.datasets import load_digits
+        >>> images = load_digits().images[:10, None] / 16
+        >>> figure = anomaly_ae.plot(anomaly_ae.load("latest"), images)  # of Matplotlib
+        >>> figure.savefig("digits.png")
     """
     prepared = detector.preprocessing.prepare(images)
     if not len(prepared):

@@ -25,7 +25,7 @@ class TrainResult(Printed):
     that the network works on inside they are `span`² times as large. `guarantee` is how the threshold holds its
     rate, in words, and `proven_fpr` what is proven of it. `smallest_rate` is the smallest false-alarm rate that so
     many calibration images can hold, and every group of them; `threshold_warning` says in words which of them look
-    odd, if any.
+    odd, if any. `next` are commands that one may want now.
     """
 
     run_id: str
@@ -52,7 +52,7 @@ class TrainResult(Printed):
     odd_normals: "OddNormals | None"
     device: str
     run_folder: str
-    next: list[str]  # commands that one may want now
+    next: list[str]
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,10 @@ class KnownAnomalies:
     """What known anomalies show: how many of them the threshold finds, and the threshold with the best F1 against
     the calibration images, which is chosen with these very anomalies and holds no rate.
 
-    unreadable: files
-    detection_rate_ci: at 95 %; None where the threshold was chosen with these anomalies
-    expected_detection_rate: of new ones like them; None where the threshold was not
+    Attributes:
+        unreadable: files
+        detection_rate_ci: at 95 %; None where the threshold was chosen with these anomalies
+        expected_detection_rate: of new ones like them; None where the threshold was not
     """
 
     folder: str
@@ -117,13 +118,16 @@ class KnownAnomalies:
 class CalibrateResult(Printed):
     """What a calibration came to.
 
-    left_out:       images that the detector was made with, and copies of others, which count once
-    smallest_rates: by guarantee, the smallest false-alarm rate that these images can hold; `tail` only if it can be
-    drift:          how the new calibration scores lie to the old ones, see `Drift`; None where they are the same
-    differences:    how the images look unlike those of the training, and what else speaks against them
-    odd_normals:    those of them that look odd
-    anomalies:      what known anomalies show; None without any
-    marks:          people's, where those say which images are normal and which are not
+    Attributes:
+        left_out: images that the detector was made with, and copies of others, which count once
+        smallest_rates: by guarantee, the smallest false-alarm rate that these images can hold; `tail` only if it
+            can be
+        drift: how the new calibration scores lie to the old ones, see `Drift`; None where they are the same
+        differences: how the images look unlike those of the training, and what else speaks against them
+        odd_normals: those of them that look odd
+        next: commands that one may want now
+        anomalies: what known anomalies show; None without any
+        marks: people's, where those say which images are normal and which are not
     """
 
     run_id: str
@@ -142,7 +146,7 @@ class CalibrateResult(Printed):
     odd_normals: "OddNormals | None"
     anomalies: KnownAnomalies | None
     run_folder: str
-    next: list[str]  # commands that one may want now
+    next: list[str]
     marks: MarksUsed | None = None
 
 
@@ -150,8 +154,11 @@ class CalibrateResult(Printed):
 class SystemRow:
     """A system in the comparison of a pipeline, by its first cell; figures are None where they were not measured.
 
-    train_mse, …: mean squared reconstruction errors of images in [0, 1], and on the network's own scale
-    columns:      the AUROC of every set of normal classes with its interval, then the source's last figure, if any
+    `train_mse` and so on are mean squared reconstruction errors of images in [0, 1], `train_mse_own` and so on those
+    on the network's own scale.
+
+    Attributes:
+        columns: the AUROC of every set of normal classes with its interval, then the source's last figure, if any
     """
 
     system: str

@@ -205,7 +205,17 @@ def make_table(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FolderScores:
-    """The images of a source as a detector scores them, anew each time they are asked for."""
+    """The images of a source as a detector scores them, anew each time they are asked for; `len` says how many.
+
+    Examples:
+        >>> import anomaly_ae
+        >>> detector = anomaly_ae.load("latest")
+        >>> rows = anomaly_ae.score_folder(detector, "pictures")
+        >>> rows
+        FolderScores(10 images of .../pictures)
+        >>> rows.to_pandas().columns.to_list()
+        ['path', 'score', 'p_value', 'threshold', 'is_anomaly', 'width', 'height', 'error', 'regions', 'path_bytes']
+    """
 
     detector: Detector
     source: Source
@@ -251,8 +261,24 @@ class FolderScores:
 def score_folder(detector: Detector, place: str | Path, *, workers: int | None = None) -> FolderScores:
     """Score the images of a folder, a text file of paths, or an address: rows to iterate over, or a pandas frame.
 
-    workers: processes that decode, by default one for each core
-    Raises `DataMissing` when there is no image.
+    Args:
+        detector: what scores them
+        place: the folder, file or address
+        workers: processes that decode, by default one for each core
+
+    Raises:
+        DataMissing: there is no image
+
+    Examples:
+        >>> import anomaly_ae
+        >>> detector = anomaly_ae.load("latest")
+        >>> for row in anomaly_ae.score_folder(detector, "pictures"):
+        ...     print(row["path"], row["is_anomaly"])
+        0.png False
+        1.png False
+        2.png False
+        3.png True
+        ...
     """
     source = open_source(place)
     return FolderScores(detector, source, source.pictures(), workers)

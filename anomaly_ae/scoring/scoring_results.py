@@ -13,20 +13,27 @@ if TYPE_CHECKING:
 class ScoreResult(Printed):
     """What came of scoring.
 
-    detector:    what it was trained on, its autoencoder and its scorer
-    seen:        at what size, and whether in gray, it sees the images, and what size they have
-    images:      image files, each a row of the output; errors: those that have no score
-    scored:      files that were worked on now; the others had been before
-    anomalies:   images above the threshold
-    discoveries: of `fdr`: how many, how many are the fewest possible, and the fewest calibration images for any
-    error_kinds: the most frequent reasons, each with how many files it stands for
-    skipped:     files that are no images; left_out: what people may take for pictures that were to be scored, by
-                 what it is; unread_folders: those that could not be looked into, with the reason
-    new, changed, gone: files, since the job that is resumed began
-    heatmaps_missing: heat maps that could not be written; masks_missing: masks
-    score, p_value: of the image, where there is but one that has a score
-    drift:       whether the scores as a whole have moved from those of the calibration
-    differences: how the images look unlike those of the training
+    `new`, `changed` and `gone` are files, since the job that is resumed began. `score` and `p_value` are of the
+    image, where there is but one that has a score.
+
+    Attributes:
+        detector: what it was trained on, its autoencoder and its scorer
+        seen: at what size, and whether in gray, it sees the images, and what size they have
+        images: image files, each a row of the output
+        scored: files that were worked on now; the others had been before
+        anomalies: images above the threshold
+        errors: images that have no score
+        skipped: files that are no images
+        error_kinds: the most frequent reasons, each with how many files it stands for
+        left_out: what people may take for pictures that were to be scored, by what it is
+        unread_folders: those that could not be looked into, with the reason
+        differences: how the images look unlike those of the training
+        drift: whether the scores as a whole have moved from those of the calibration
+        discoveries: at `fdr`
+        fewest_discoveries: that are possible
+        discoveries_need: the fewest calibration images for any
+        heatmaps_missing: heat maps that could not be written
+        masks_missing: masks likewise
     """
 
     detector: str

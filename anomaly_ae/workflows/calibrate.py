@@ -88,14 +88,39 @@ def calibrate(
 ) -> CalibrateResult:
     """Make a new detector of an old one, with the threshold that new normal images, rate or guarantee ask for.
 
-    The normal images are those of the classes with the same names in another data set, or all below a folder;
-    without either, the detector's own calibration scores stay. What is not said stays as it was, and so do the level
-    of the anomaly map and the peaks that regions are compared with, whatever the images. A `threshold` can be given
-    instead of a rate, or the share of the images in `anomaly_folder` that it has to `detect`; the normal images then
-    say what rate it holds. A file of `marks` has both kinds, images that people marked as good, and as bad. The new
-    detector is kept in a run of its own, below the old one's. Raises `UsageError` when nothing is asked for, or the
-    data set that the detector was trained on; `CalibrationError` when there are too few images for the rate; and what
-    `find_model` raises.
+    What is not said stays as it was, and so do the level of the anomaly map and the peaks that regions are compared
+    with, whatever the images. Without new normal images the detector's own calibration scores stay. The new detector
+    is kept in a run of its own, below the old one's.
+
+    Args:
+        model: the old detector, as `load` takes it
+        dataset: another data set, whose classes with the same names are the normal images
+        data_dir: where data sets lie; None: ANOMALY_AE_DATA_DIR, else ./data
+        normal_folder: a folder below which all images are normal
+        anomaly_folder: one of known anomalies, to say how many of them are found
+        marks: a file of marks that people gave to images, which has both kinds, good and bad
+        target_fpr: the false-alarm rate, above 0 and below 1
+        threshold: one given instead of a rate; the normal images then say what rate it holds
+        detect: the share of the anomalies, in (0, 1], that the threshold has to find, likewise
+        guarantee: marginal, conditional, cross or tail
+        confidence: of the guarantee conditional, above 0 and below 1
+        home: where runs are kept; None: ANOMALY_AE_MLRUNS, else MLFLOW_TRACKING_URI, else ./mlruns
+        tracking: whether the new run is logged to MLflow
+        device: auto, cpu, cuda or mps
+
+    Raises:
+        UsageError: nothing is asked for, or the data set that the detector was trained on
+        CalibrationError: there are too few images for the rate
+        ModelNotFound: there is no such model
+        ModelError: its training is not finished
+
+    Examples:
+        >>> import anomaly_ae
+        >>> stricter = anomaly_ae.calibrate("latest", target_fpr=0.02)
+        >>> stricter.threshold > stricter.threshold_before
+        True
+        >>> anomaly_ae.load(stricter.run_id)
+        Detector('digits 0,1,2 · conv · aligned-knn', images=1×8×8, threshold=..., target_fpr=0.02, marginal)
     """
     home = home or RunStore.find()
     asked, chosen = (target_fpr, guarantee, confidence), (threshold, detect)

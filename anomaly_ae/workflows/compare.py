@@ -37,8 +37,28 @@ HEADINGS = {"roc_curves": "ROC curves", "loss_curves": "Losses by epoch"}
 def compare(names: Sequence[str], *, home: RunStore | None = None) -> RunComparison:
     """Set finished runs side by side, all against the first; that of a pipeline file stands for its cells.
 
-    The page, the figures and a table are kept with the first run, in its folder and in MLflow. Raises `UsageError`
-    when there are fewer than two runs, and what `find_run` raises.
+    The page, the figures and a table are kept with the first run, in its folder and in MLflow.
+
+    Args:
+        names: of the runs: ids or their unique beginnings, `latest`, `models:/name@alias`
+        home: where runs are kept; None: ANOMALY_AE_MLRUNS, else MLFLOW_TRACKING_URI, else ./mlruns
+
+    Raises:
+        UsageError: there are fewer than two runs
+        ModelNotFound: there is no such run
+        ModelError: a training is not finished, or none of the runs was evaluated
+
+    Examples:
+        >>> import anomaly_ae
+        >>> from anomaly_ae import RunConfig
+        >>> runs = [
+        ...     anomaly_ae.train(RunConfig(normal="0,1,2", scorer=scorer, epochs=1)).run_id
+        ...     for scorer in ("aligned-knn", "pca")
+        ... ]
+        >>> for run in runs:
+        ...     evaluation = anomaly_ae.evaluate(run)
+        >>> [(row.name, row.p_value) for row in anomaly_ae.compare(runs).runs]
+        [('digits 0,1,2 · conv · aligned-knn', None), ('digits 0,1,2 · conv · pca', ...)]
     """
     home = home or RunStore.find()
     mark_dead_runs(home)

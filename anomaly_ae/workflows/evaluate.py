@@ -75,13 +75,39 @@ def evaluate(
 ) -> Evaluation:
     """Measure a detector on the test images recorded with it, or on those of another data set.
 
-    dataset: another folder of labelled pictures, or data set; the folder of the training may have moved there
-    marks: a file of marks that people gave to images, good or bad, which are measured on instead
     The run that trained it gets the figures, tables and metrics, unless rate, guarantee or confidence are others than
-    its own. fdr: a false discovery rate, at which to look for the anomalies among all test images together.
-    compare_scorers: other scorers to measure on the same network and images; `all` are those that suit it.
-    figures: whether any are drawn. tell: is told what was measured, before it is drawn and kept.
-    Raises `DataChanged` when the data no longer match the record, and what `find_model` raises.
+    its own.
+
+    Args:
+        model: the detector, as `load` takes it
+        dataset: another folder of labelled pictures, or data set; the folder of the training may have moved there
+        data_dir: where data sets lie; None: where they lay in the training
+        marks: a file of marks that people gave to images, good or bad, which are measured on instead
+        target_fpr: another false-alarm rate, above 0 and below 1
+        guarantee: another one: marginal, conditional, cross or tail
+        confidence: another one of the guarantee conditional, above 0 and below 1
+        fdr: a false discovery rate, at which to look for the anomalies among all test images together
+        compare_scorers: other scorers to measure on the same network and images; `all` are those that suit it
+        home: where runs are kept; None: ANOMALY_AE_MLRUNS, else MLFLOW_TRACKING_URI, else ./mlruns
+        device: auto, cpu, cuda or mps
+        figures: whether any are drawn
+        tell: is told what was measured, before it is drawn and kept
+
+    Raises:
+        DataChanged: the data no longer match the record
+        CalibrationError: there are too few calibration images for the rate
+        UsageError: it cannot be known what is normal in another data set
+        ModelNotFound: there is no such model
+        ModelError: its training is not finished
+
+    Examples:
+        >>> import anomaly_ae
+        >>> evaluation = anomaly_ae.evaluate("latest")
+        >>> evaluation.auroc > 0.9
+        True
+        >>> print(evaluation)
+        digits: normal 0, 1, 2 · 1,367 test images · scorer aligned-knn
+        ...
     """
     home = home or RunStore.find()
     others = tuple(dict.fromkeys(name.strip() for name in compare_scorers))

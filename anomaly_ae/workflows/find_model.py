@@ -12,9 +12,26 @@ from anomaly_ae.tracking.registry import MEANT, run_of
 
 
 def load(model: str | Path = LATEST, *, mlruns: str | None = None, device: str = "auto") -> Detector:
-    """Load a detector: `latest`, a run id, `models:/name@alias`, or a saved detector's folder.
+    """Load a detector.
 
-    Raises what `find_model` raises.
+    Args:
+        model: `latest`, the training that finished last, as by default; or a run id or its unique beginning,
+            `models:/name@alias`, or a saved detector's folder
+        mlruns: where runs are kept; None: ANOMALY_AE_MLRUNS, else MLFLOW_TRACKING_URI, else ./mlruns
+        device: auto, cpu, cuda or mps
+
+    Raises:
+        ModelNotFound: there is no such model
+        ModelError: its training is not finished
+        DetectorDamaged: its files are incomplete, truncated or were changed
+        UsageError: the device is not there
+
+    Examples:
+        >>> import anomaly_ae
+        >>> detector = anomaly_ae.load("latest")
+        >>> detector.save("detectors/digits")
+        >>> anomaly_ae.load("detectors/digits").threshold == detector.threshold
+        True
     """
     return load_model(RunStore.find(mlruns), str(model), device)[0]
 

@@ -55,10 +55,30 @@ def run_pipeline(
     """Train and evaluate every cell of a pipeline file, and set them side by side.
 
     A run of the same file with the same settings that was interrupted goes on with the cells that are missing; one
-    that is finished is not done again, unless `again`, and its result is returned.
-    figures: whether any are drawn.
-    jobs: processes that work on cells at the same time, each with its share of the processor's cores.
-    A cell that fails does not stop the others. Raises `Interrupted`, and `UsageError` before anything is trained.
+    that is finished is not done again, and its result is returned. A cell that fails does not stop the others.
+
+    Args:
+        path: the pipeline file
+        overrides: settings over those of the file, as (key, value)
+        home: where runs are kept; None: ANOMALY_AE_MLRUNS, else MLFLOW_TRACKING_URI, else ./mlruns
+        tracking: whether the runs are logged to MLflow
+        jobs: processes that work on cells at the same time, each with its share of the processor's cores
+        again: whether what is finished is done again
+        figures: whether any are drawn
+
+    Raises:
+        UsageError: the file asks for what cannot be, said before anything is trained
+        RunBusy: another process is working on it
+        Interrupted: on Ctrl-C; the same call goes on then
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import anomaly_ae
+        >>> file = Path("scorers.yaml")
+        >>> written = file.write_text("normal: 0,1,2\\nepochs: 1\\nmatrix: {scorer: [mse, pca]}")
+        >>> result = anomaly_ae.run_pipeline(file)
+        >>> [(cell.scorer, cell.status) for cell in result.cells]
+        [('mse', 'FINISHED'), ('pca', 'FINISHED')]
     """
     home = home or RunStore.find()
     mark_dead_runs(home)

@@ -21,9 +21,25 @@ def promote(
 ) -> Promoted:
     """Register the detector of a run with MLflow, as a version of the model `name`, and give it the alias.
 
-    name: of the registered model, that of the data set unless it is said
-    Raises `UsageError` when `model` is no run, or name or alias cannot be used, `RunBusy` when another command works
-    on it, and what `find_model` raises.
+    Args:
+        model: a run, as `load` takes it
+        alias: what the version is called from now on
+        name: of the registered model; None: that of the data set
+        home: where runs are kept; None: ANOMALY_AE_MLRUNS, else MLFLOW_TRACKING_URI, else ./mlruns
+
+    Raises:
+        UsageError: `model` is no run, or name or alias cannot be used
+        RunBusy: another command works on the run
+        ModelNotFound: there is no such run
+        ModelError: its training is not finished
+
+    Examples:
+        >>> import anomaly_ae
+        >>> promoted = anomaly_ae.promote("latest")
+        >>> promoted.uri
+        'models:/digits@champion'
+        >>> anomaly_ae.load(promoted.uri).normal
+        ('0', '1', '2')
     """
     home = home or RunStore.find()
     folder, run = find_model(home, model)

@@ -45,12 +45,40 @@ def score(
 ) -> ScoreResult:
     """Score every image of a folder, a text file of paths, or an address, and write a row for each.
 
-    The output is Parquet, CSV or JSON lines, as it is called. heatmaps: a folder for a picture of each anomalous
-    image; masks: another one for masks of its regions; report: an HTML page. resume: go on with the job that writes
-    to this output. workers: processes that decode, by default one for each core; with the engine `ray` processes
-    that score, by default one for each CPU of the cluster at `ray_address`, else of this machine. Raises what
-    `score_job` and `find_model` raise, `CalibrationError` for a rate that the calibration cannot hold, and
-    `UsageError` for outputs that cannot be.
+    Args:
+        folder: the folder, file or address
+        model: the detector, as `load` takes it
+        output: the file of the rows, Parquet, CSV or JSON lines, as it is called
+        target_fpr: another false-alarm rate than the detector's, above 0 and below 1
+        fdr: a false discovery rate, at which to look for the anomalies among all images together
+        heatmaps: a folder for a picture of each anomalous image
+        masks: another one for masks of its regions
+        report: an HTML page
+        resume: whether to go on with the job that writes to this output
+        workers: processes that decode, by default one for each core; with the engine `ray` processes that score, by
+            default one for each CPU of the cluster
+        device: auto, cpu, cuda or mps
+        engine: local or ray
+        ray_address: of the cluster; None: this machine alone
+        home: where runs are kept; None: ANOMALY_AE_MLRUNS, else MLFLOW_TRACKING_URI, else ./mlruns
+
+    Raises:
+        DataMissing: there is no image
+        UsageError: outputs that cannot be, or another job than that which is resumed
+        CalibrationError: a rate that the calibration cannot hold
+        ModelNotFound: there is no such model
+        ModelError: its training is not finished
+        RunBusy: another process works on the same job
+        Interrupted: on Ctrl-C; all but the batch in work is kept, and resumed with `resume`
+
+    Examples:
+        >>> import anomaly_ae
+        >>> import pandas
+        >>> result = anomaly_ae.score("pictures", "latest", "scores.parquet")
+        >>> result.images, result.errors
+        (10, 0)
+        >>> pandas.read_parquet("scores.parquet").query("is_anomaly").path.to_list()
+        ['3.png', ...]
     """
     started = time.monotonic()
     scores_with = _engine(engine, ray_address, device)

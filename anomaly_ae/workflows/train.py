@@ -77,8 +77,29 @@ def train(
 ) -> TrainResult:
     """Train a detector: network, scorer, calibration. Everything is kept in the run folder and in MLflow.
 
-    save_to: a folder that gets a copy of the detector. figures: whether any are drawn; `draw_again` draws them later.
-    Raises `AnomalyAEError` of many kinds, `Interrupted` on Ctrl-C; the run can then be resumed.
+    Args:
+        config: the settings
+        home: where runs are kept; None: ANOMALY_AE_MLRUNS, else MLFLOW_TRACKING_URI, else ./mlruns
+        save_to: a folder that gets a copy of the detector
+        tracking: whether the run is logged to MLflow
+        figures: whether any are drawn; `anomaly-ae figures` draws them later
+        place: where the training stands in a pipeline; None: in none
+
+    Raises:
+        UsageError: the settings do not go together, or not with the data
+        DataError: the data are missing or damaged
+        CalibrationError: there are too few images for the false-alarm rate
+        TrainingError: training cannot go on
+        Interrupted: on Ctrl-C; the run can then be resumed
+
+    Examples:
+        >>> from anomaly_ae import RunConfig, train
+        >>> result = train(RunConfig(normal="0,1,2", epochs=2))
+        >>> result.epochs, result.target_fpr
+        (2, 0.05)
+        >>> print(result)
+        run           ...
+        trained       2 epochs in ...
     """
     home = home or RunStore.find()
     mark_dead_runs(home)
@@ -121,11 +142,30 @@ def train_from(
     tracking: bool = True,
     figures: bool = True,
 ) -> TrainResult:
-    """Go on from the trained run `name` with more normal images, those marked as good in a file: half of them to
-    learn from, half for the threshold. That is a new run, which begins with the weights of the other one.
+    """Go on from a trained run with more normal images, those marked as good in a file.
 
-    asked: layers of settings over those of the run. Raises what `train` raises, `ModelNotFound`, `DataMissing` where
-    nothing is marked good, and `UsageError` for settings that need another network or other data.
+    Half of them are to learn from, half for the threshold. That is a new run, which begins with the weights of the
+    other one.
+
+    Args:
+        name: of the run: its id or the unique beginning of it, `latest`, `models:/name@alias`
+        marks: the file of marks
+        asked: layers of settings over those of the run, the later ones over the earlier
+        home: where runs are kept; None: ANOMALY_AE_MLRUNS, else MLFLOW_TRACKING_URI, else ./mlruns
+        save_to: a folder that gets a copy of the detector
+        tracking: whether the run is logged to MLflow
+        figures: whether any are drawn
+
+    Raises:
+        ModelNotFound: there is no such run
+        DataMissing: nothing is marked good
+        UsageError: the settings need another network or other data
+
+    Examples:
+        >>> from anomaly_ae import train_from
+        >>> result = train_from("latest", "scores.parquet.marks.jsonl", [{"epochs": 1}])
+        >>> result.calibration_images  # the 108 of the other run, and 5 of 10 that were marked
+        113
     """
     home = home or RunStore.find()
     config = config_from(find_run(home, name), marks, asked)

@@ -1,4 +1,3 @@
-import doctest
 import json
 import warnings
 from pathlib import Path
@@ -22,7 +21,6 @@ import anomaly_ae
 from anomaly_ae import AutoencoderDetector
 from anomaly_ae.detector.serialization import digest_of
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, StorageError, TooFewRows
-from anomaly_ae.integrations import sklearn as module
 from tests.detector.test_serialization import ODD, changed, places
 
 Array = npt.NDArray[Any]
@@ -32,11 +30,6 @@ Array = npt.NDArray[Any]
 @parametrize_with_checks([AutoencoderDetector()])  # type: ignore[untyped-decorator]
 def test_scikit_learn_finds_nothing_wrong(estimator: AutoencoderDetector, check: Any) -> None:
     check(estimator)
-
-
-def test_the_example_in_the_docstring() -> None:
-    ran = doctest.testmod(module)
-    assert (ran.failed, ran.attempted) == (0, 6)
 
 
 class Digits:
