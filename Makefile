@@ -1,9 +1,9 @@
-# make demo | test | test-slow | check | build: each makes or reuses .venv; nothing else is needed but Python 3.11+ and pip.
+# make demo | test | test-slow | check | docs | build: makes or reuses .venv; all else it needs is Python 3.11+ and pip.
 PYTHON ?= python3
 BIN    := .venv/bin
 SHELL  := bash
 
-.PHONY: demo test test-slow check build clean
+.PHONY: demo test test-slow check docs build clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -15,6 +15,7 @@ demo: .venv/installed
 	@echo "  in a browser   $(BIN)/anomaly-ae ui"
 	@echo "  other digits   $(BIN)/anomaly-ae train --normal all-but:7"
 
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: .venv/installed-dev
@@ -27,6 +28,11 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(MKDOCS)
+
+docs: .venv/installed-dev
+	$(MKDOCS)
+	@echo "site/index.html is the front page"
 
 build: $(BIN)/pyproject-build
 	rm -rf dist
@@ -56,4 +62,4 @@ $(BIN)/pyproject-build: | .venv/bin/python
 	$(INSTALL) --quiet 'build>=1.2,<2'
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
