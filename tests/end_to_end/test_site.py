@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 import anomaly_ae
 from anomaly_ae.cli import app
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = ("*.md", "docs/*.md", "pipelines/**/*.md")
 TAGS = ("blockquote", "code", "em", "h2", "h3", "img", "li", "p", "pre", "strong", "table", "td")
 DESCRIBED = [
@@ -73,6 +73,21 @@ def test_a_reader_asks_nobody_but_the_site(site: Path) -> None:
     styles = [path.name for path in site.rglob("*.css") if re.search(r"url\([\"']?(https?:)?//", path.read_text())]
     assert not asked
     assert not styles
+
+
+@pytest.mark.slow  # a browser
+def test_the_search_finds_a_page_that_was_opened_from_the_disk(site: Path, browser_path: str) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.goto((site / "docs/pictures.html").as_uri())
+        page.get_by_role("textbox", name="Search").click()
+        page.keyboard.type("jackknife")
+        page.locator(".md-search-result__link").first.click()
+        sync_api.expect(page.get_by_text("jackknife-minmax").first).to_be_visible()
+        assert page.url.startswith((site / "index.html").as_uri())
+        browser.close()
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
