@@ -44,17 +44,18 @@ build: $(BIN)/pyproject-build
 		|| { echo "error: anomaly-ae needs Python 3.11 or later; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# Of what pip says, what is large and comes from the network, or was kept by pip when it last did.
+# Of what pip says, what is large and comes from the network, or was kept by pip when it last did. Most of what it installs
+# is never loaded, and need not be compiled.
 LARGE   := awk '/(Downloading|Using cached) .*([0-9][0-9][0-9]\.[0-9] M|G)B\)/ { print; fflush() }'
-INSTALL := set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check
+INSTALL := set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 
 .venv/installed: pyproject.toml | .venv/bin/python
-	@echo "installing into .venv: 3 GB to download unless pip has kept them, 6 GB on disk; this takes minutes …"
+	@echo "installing into .venv: 3 GB to download unless pip has kept them, 6 GB on disk; a minute, or several …"
 	@$(INSTALL) --editable . | $(LARGE) && echo "installed in $$SECONDS s"
 	@touch $@
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python
-	@echo "installing into .venv, with what the tests need: 7 GB on disk; this takes minutes …"
+	@echo "installing into .venv, with what the tests need: 7 GB on disk; a minute, or several …"
 	@$(INSTALL) --editable '.[dev]' | $(LARGE) && echo "installed in $$SECONDS s"
 	@touch .venv/installed $@
 
