@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anomaly_ae.datasets.builtin import DATASETS, NamedData, data_root
 from anomaly_ae.datasets.image_folder import PictureData
+from anomaly_ae.datasets.manifest import MANIFEST_ENDINGS, is_manifest
 from anomaly_ae.datasets.normal_classes import ALL_CLASSES, parse_normal
 from anomaly_ae.errors import DataMissing, UnknownName, UsageError
 from anomaly_ae.images.folder_words import same_class, sense
@@ -21,8 +22,9 @@ Data = NamedData | PictureData
 def open_data(name: str, data_dir: str | None = None) -> Data:
     """Find a data set and its classes; no image is read yet.
 
-    name: one of the catalogue; or a folder of pictures, also one in the folder where data sets lie; or an address
-    (s3://…). Raises `UnknownName`, `DataMissing` when there is no such folder or no picture in it, `DataError`.
+    name: one of the catalogue; or a folder of pictures or a manifest, also one in the folder where data sets lie; or
+    the address of one (s3://…). Raises `UnknownName`, `DataMissing` when there is no such thing or no picture in it,
+    `DataError`.
     """
     require_dataset(name, data_dir)
     if name in DATASETS:
@@ -71,33 +73,35 @@ def normal_there(normal: Sequence[str], known: Sequence[str], data: Data) -> tup
 
 def require_dataset(name: str, data_dir: str | None = None) -> None:
     """Raise `UnknownName` or `DataMissing` when there is no such data set, without looking into it."""
-    if name in DATASETS or "://" in name or _folder(name, data_dir):
+    if name in DATASETS or "://" in name or _place(name, data_dir):
         return
+    endings = ", ".join(MANIFEST_ENDINGS)
+    known = f"a data set is a folder of pictures, a manifest ({endings}), or one of {', '.join(DATASETS)}"
     if os.path.isfile(expand(name)):  # noqa: PTH113 (takes any text for a name)
         raise UsageError(
-            f"{name} is a file; a data set is a folder of pictures, or one of {', '.join(DATASETS)}; if it says "
-            "which pictures are normal, move those into a folder called good, and the others into one called bad"
+            f"{name} is a file; {known}; if it says which pictures are normal, make it a manifest, as a .csv with "
+            "columns path and label; or move those into a folder called good, and the others into one called bad"
         )
     if any(mark in name for mark in "/\\.~"):
+        kind = "manifest" if is_manifest(name) else "folder"
         raise DataMissing(
-            f"there is no folder {name}; if it has moved, say where it is with {setting('dataset')}; a data set is a "
-            f"folder of pictures, or one of {', '.join(DATASETS)}"
+            f"there is no {kind} {name}; if it has moved, say where it is with {setting('dataset')}; {known}"
         )
     raise UnknownName("data set", name, [*DATASETS, "or a folder of pictures"])
 
 
 def whole_name(name: str, data_dir: str | None = None) -> str:
-    """A data set's name, that of a folder as a path which means the same everywhere on this machine."""
-    folder = None if name in DATASETS or "://" in name else _folder(name, data_dir)
-    return str(folder.resolve()) if folder else name
+    """A data set's name, that of a folder or a manifest as a path which means the same everywhere on this machine."""
+    place = None if name in DATASETS or "://" in name else _place(name, data_dir)
+    return str(place.resolve()) if place else name
 
 
-def _folder(name: str, data_dir: str | None) -> Path | None:
-    """The folder that a name means: as a path, or within the folder where data sets lie."""
+def _place(name: str, data_dir: str | None) -> Path | None:
+    """The folder or manifest that a name means: as a path, or within the folder where data sets lie."""
     spellings = dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)))
     places = [place for each in spellings if each for place in (expand(each), data_root(data_dir) / each)]
     with contextlib.suppress(OSError):  # no name that a file could have
-        return next((place for place in places if place.is_dir()), None)
+        return next((place for place in places if place.is_dir() or (is_manifest(name) and place.is_file())), None)
     return None
 
 

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from anomaly_ae.datasets.decoded import decode_files, decode_pictures
 from anomaly_ae.datasets.folder_layout import find_layout
-from anomaly_ae.datasets.layout_texts import TO_TRAIN, describe_layout, folder_tree
+from anomaly_ae.datasets.layout_texts import TO_TRAIN, describe_layout, folder_tree, label_table
+from anomaly_ae.datasets.manifest import is_manifest
+from anomaly_ae.datasets.manifest_layout import open_manifest
 from anomaly_ae.datasets.picture_layout import TRAIN, PictureLayout
 from anomaly_ae.datasets.picture_masks import PictureMasks
 from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
-from anomaly_ae.escaping import counted, times
+from anomaly_ae.escaping import counted, short_name, times
 from anomaly_ae.images.annotations import find_annotations
 from anomaly_ae.images.decode import INSIDE, Target, further_words
 from anomaly_ae.images.decode_pool import Decoders
@@ -32,6 +34,7 @@ from anomaly_ae.images.intensity import (
     find_intensity,
     intensity_words,
 )
+from anomaly_ae.images.named_files import NamedFiles
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.images.roi import RegionOfInterest
 from anomaly_ae.images.sources import Integers, Listing, Source, open_source, shown
@@ -48,11 +51,13 @@ LOOK = Target((3, 64, 64), INSIDE, sample=SAMPLED)  # small pictures
 SAMPLE = Target((1, 1, 1), sample=SAMPLED)  # next to nothing beside the values
 E = TypeVar("E", bound=AnomalyAEError)
 INTO_FOLDERS = "move the normal pictures into a folder called good, and the others into one called bad beside it"
+CALL_GOOD = "call the folder of the normal ones good"
+LABEL_ALL, LABEL_GOOD = "label the normal pictures good, and the others bad", "label the normal ones good"
 
 
 @dataclass(frozen=True, eq=False)
 class PictureData:
-    """Pictures below a folder or an address, and what each of them is.
+    """Pictures below a folder or an address, or in a manifest, and what each of them is.
 
     learned: indices of the classes that are learned from; None where that is not known yet
     roi:     what is looked at of each picture; None for all of it
@@ -68,13 +73,18 @@ class PictureData:
     @classmethod
     def open(cls, place: str) -> "PictureData":
         """Raises `DataMissing` when there is no picture, `DataError` when it cannot be told what they are."""
+        if is_manifest(place):
+            named, listing, layout = open_manifest(place)
+            return cls(named.name, named, listing, layout)
         source = open_source(place)
         listing = source.list()
         try:
             layout = find_layout(list(map(source.inside, listing.paths)), listing.empty)
             data = cls(source.name, source, listing, layout)
         except DataError as error:
-            raise _with_tree(DataError(f"{source.name}: {error}"), listing) from error
+            raise _with_note(
+                DataError(f"{source.name}: {error}"), folder_tree(listing.paths, listing.empty)
+            ) from error
         if layout.by_masks:
             masked = list(layout.masks)
             masks, usable, _ = data._masks.read([listing.paths[i] for i in masked], MASKS_LOOKED_AT)
@@ -121,9 +131,13 @@ class PictureData:
 
     def undecided(self, settable: bool = True) -> UsageError:
         """What to say where nothing tells which classes are normal; `settable` where `normal` may tell it."""
+        if isinstance(self.source, NamedFiles):
+            note, rename, sort = label_table(self.layout), LABEL_GOOD, LABEL_ALL
+        else:
+            note, rename, sort = folder_tree(self.listing.paths, self.listing.empty), CALL_GOOD, INTO_FOLDERS
         said = f"{self.name}: {self.layout.doubt}; "
         if not settable:
-            return _with_tree(UsageError(f"what is normal cannot be told: {said}{INTO_FOLDERS}"), self.listing)
+            return _with_note(UsageError(f"what is normal cannot be told: {said}{sort}"), note)
         good = [name for name in self.classes if sense(name) > 0] or [
             name for name in self.classes if len(self.classes) > 1 and sense(name) == 0
         ]
@@ -133,14 +147,19 @@ class PictureData:
             one = f"name one of them, as in {setting('dataset', alone)}; or " if (alone := self._alone) else ""
             what = f"{one}take them together with {choice}"
         elif len(self.classes) == 1:
-            what = f"say {setting('normal', 'all')} if all of them are normal; or {INTO_FOLDERS}"
+            what = f"say {setting('normal', 'all')} if all of them are normal; or {sort}"
         else:
             everything = f"{setting('normal', 'all')} if everything is"
             what = f"say what is normal, {'as in' if is_clear else 'with'} {choice}, or {everything}"
             loose = self.layout.by_names or self.layout.by_masks
             if len(good) == 1 or not is_clear:
-                what += f"; or {INTO_FOLDERS if loose else 'call the folder of the normal ones good'}"
-        return _with_tree(UsageError(f"{setting('normal')} is needed: {said}{what}"), self.listing)
+                what += f"; or {sort if loose else rename}"
+        return _with_note(UsageError(f"{setting('normal')} is needed: {said}{what}"), note)
+
+    @property
+    def says_bad(self) -> bool:
+        """Whether the folder itself is called so that all in it is anomalous; a manifest's name says nothing."""
+        return not isinstance(self.source, NamedFiles) and sense(short_name(self.name)) < 0
 
     @property
     def _alone(self) -> str:
@@ -264,9 +283,9 @@ class PictureData:
         return PictureMasks(self.source, self.listing, self.layout)
 
 
-def _with_tree(error: E, listing: Listing) -> E:
-    """The error with the folders that were found as a note."""
-    error.add_note("\n".join(folder_tree(listing.paths, listing.empty)))
+def _with_note(error: E, lines: Sequence[str]) -> E:
+    """The error with what was found as a note."""
+    error.add_note("\n".join(lines))
     return error
 
 

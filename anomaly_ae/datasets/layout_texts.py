@@ -1,4 +1,4 @@
-"""What was found in a folder of pictures, for people: a table of what is used for what, and a small tree."""
+"""What was found in a folder of pictures or a manifest, for people: tables of what is used for what, a small tree."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -105,6 +105,14 @@ def folder_tree(paths: Iterable[bytes], empty: Iterable[bytes]) -> list[str]:
             below[folder[:-1]].append(folder)
     lines = columns(_branch((), below, counts), right=(1,))
     return lines[:MOST_LINES] + (["…"] if len(lines) > MOST_LINES else [])
+
+
+def label_table(layout: PictureLayout) -> list[str]:
+    """The classes of pictures, each with how many there are; as many as can be read."""
+    counts = Counter(label for _, labels in layout.files.values() for label in labels)
+    rows = [(_name([layout.classes[label]]), f"{count:,}") for label, count in counts.most_common(MOST_ROWS)]
+    more = [f"and {counted(len(counts) - MOST_ROWS, 'more label')}"] if len(counts) > MOST_ROWS else []
+    return [*columns(rows, right=(1,)), *more]
 
 
 def _branch(

@@ -10,6 +10,7 @@ from anomaly_ae.datasets.placements import by_value, ordered_names
 from anomaly_ae.errors import DataError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.folder_words import ANOMALOUS_CLASS, NORMAL_CLASS, Role, kinds_of, odd_ones, sense
+from anomaly_ae.images.masks import MaskColours
 
 TRAIN, TEST = "train", "test"
 MARKED = "defective"  # class of the pictures with a defect in their mask
@@ -30,6 +31,7 @@ class PictureLayout:
     normal:   what is normal unless something else is said; None where that cannot be known
     doubt:    then, why not
     masks:    by the position of a picture, those of its masks
+    colours:  what those of masks, by their positions, stand for, where that is said
     by_masks: whether nothing but the masks says which pictures are normal, see `marked`
     told:     whether folders or masks say which pictures are normal or anomalous
     by_names: whether nothing but names of files tells the normal ones of a folder from others
@@ -45,6 +47,7 @@ class PictureLayout:
     normal: str | None
     doubt: str = ""
     masks: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    colours: dict[int, MaskColours] = field(default_factory=dict)
     by_masks: bool = False
     told: bool = True
     by_names: bool = False

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anomaly_ae.datasets.decoded import decode_files
 from anomaly_ae.datasets.picture_layout import PictureLayout
+from anomaly_ae.datasets.placements import by_value
 from anomaly_ae.images.decode import Target
 from anomaly_ae.images.masks import check_size
 from anomaly_ae.images.preprocessing import Preprocessing
@@ -69,25 +70,24 @@ class PictureMasks:
 
     def read(self, names: Sequence[bytes], preprocessing: Preprocessing) -> tuple[Tensor, Tensor, list[str]]:
         """The same, and the masks that cannot be used, each with the reason."""
-        at = {self.listing.paths[picture]: masks for picture, masks in self.layout.masks.items()}
-        owners = [i for i, name in enumerate(names) for _ in at.get(name, ())]
-        wanted = [mask for name in names for mask in at.get(name, ())]
+        at = {self.listing.paths[picture]: picture for picture in self.layout.masks}
+        pairs = [(i, mask) for i, name in enumerate(names) for mask in self.layout.masks.get(at.get(name, -1), ())]
         shape = 1, preprocessing.height, preprocessing.width
-        target = Target(shape, preprocessing.resize_mode, mask=True, roi=preprocessing.roi)
-        at_path = {path: i for i, path in enumerate(self.listing.paths)}
-        pictures = self._decode([at_path[names[i]] for i in owners], Target((1, 1, 1)))
-        sizes = [(int(of["width"]), int(of["height"])) for of in pictures]
-        records = self._decode(wanted, target)
-        masks, usable = torch.zeros(len(names), *target.shape[1:], dtype=torch.bool), torch.zeros(len(names)).bool()
-        usable[owners] = True
+        masks, usable = torch.zeros(len(names), *shape[1:], dtype=torch.bool), torch.zeros(len(names)).bool()
+        usable[[owner for owner, _ in pairs]] = True
         bad = list[str]()
-        for owner, mask, size, record in zip(owners, wanted, sizes, records, strict=True):
-            error = record["error"].decode() or check_size((record["width"], record["height"]), size)
-            if error:
-                usable[owner] = False
-                bad.append(f"{shown(self.listing.paths[mask])}: {error}")
-            else:
-                masks[owner] |= torch.from_numpy(record["pixels"][0] > 0)
+        for colours, alike in by_value({pair: self.layout.colours.get(pair[1]) for pair in pairs}).items():
+            target = Target(shape, preprocessing.resize_mode, mask=True, roi=preprocessing.roi, colours=colours)
+            pictures = self._decode([at[names[owner]] for owner, _ in alike], Target((1, 1, 1)))
+            sizes = [(int(of["width"]), int(of["height"])) for of in pictures]
+            records = self._decode([mask for _, mask in alike], target)
+            for (owner, mask), size, record in zip(alike, sizes, records, strict=True):
+                error = record["error"].decode() or check_size((record["width"], record["height"]), size)
+                if error:
+                    usable[owner] = False
+                    bad.append(f"{shown(self.listing.paths[mask])}: {error}")
+                else:
+                    masks[owner] |= torch.from_numpy(record["pixels"][0] > 0)
         masks[~usable] = False
         return masks, usable, bad
 

@@ -18,7 +18,7 @@ from anomaly_ae.errors import DataDamaged, DataError, DataMissing, one_line
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.deep import DeepImage, kind_of, reopen, unread_words
 from anomaly_ae.images.intensity import EIGHT, Intensity, Values
-from anomaly_ae.images.masks import cover, find_defects
+from anomaly_ae.images.masks import MaskColours, cover, find_defects, find_named
 from anomaly_ae.images.roi import Mask, RegionOfInterest
 
 Pixels = npt.NDArray[np.uint8]
@@ -58,6 +58,7 @@ class Target:
     sample:    how many of its values are wanted as they are in the file, see `DeepImage.sample`
     mask:      whether it is a mask of defects: 255 for what is defective, see `find_defects`
     roi:       what is looked at; None for all
+    colours:   what those of a mask stand for, see `find_named`; None where that is not said
     """
 
     shape: Shape
@@ -66,6 +67,7 @@ class Target:
     sample: int = 0
     mask: bool = False
     roi: RegionOfInterest | None = None
+    colours: MaskColours | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ def _as_stored(roi: RegionOfInterest, size: tuple[int, int], orientation: int) -
 
 def _convert_mask(image: Image.Image, target: Target) -> Picture:
     _require_size(image)
-    stored = Image.fromarray(find_defects(image))
+    defects = find_defects(image) if target.colours is None else find_named(image, target.colours)
+    stored = Image.fromarray(defects)
     orientation = _orientation(image)  # only now, for it may load what has more than 8 bits
     turned = stored.transpose(TURNS[orientation]) if orientation in TURNS else stored
     defective = np.asarray(turned) if target.roi is None else target.roi.cut(np.asarray(turned))

@@ -22,6 +22,7 @@ from PIL import Image
 
 from anomaly_ae.images.decode import Target, decode, missing, read_file, reason
 from anomaly_ae.images.intensity import KINDS, Intensity
+from anomaly_ae.images.masks import MaskColours
 from anomaly_ae.images.roi import RegionOfInterest
 
 Records = npt.NDArray[Any]
@@ -62,7 +63,9 @@ def read_target(incoming: BinaryIO) -> Target:
     fields = json.loads(_read_one(incoming))
     intensity = fields["intensity"] and Intensity(**fields["intensity"])
     roi = fields["roi"] and RegionOfInterest(tuple(map(tuple, fields["roi"]["boxes"])))
-    return Target(**fields | {"shape": tuple(fields["shape"]), "intensity": intensity, "roi": roi})
+    colours = fields["colours"] and MaskColours(**fields["colours"])
+    typed = {"shape": tuple(fields["shape"]), "intensity": intensity, "roi": roi, "colours": colours}
+    return Target(**fields | typed)
 
 
 def _read_one(incoming: BinaryIO) -> bytes:

@@ -2,6 +2,7 @@
 smaller. Needs NumPy and Pillow alone.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,21 @@ LOSSY = ("JPEG", "WEBP")  # formats that may leave traces where there was nothin
 TRACES = 0.25  # up to this share of the highest value
 NEARLY = 1e-6  # of a pixel, by which a computed edge may be off
 ASPECT = 0.02  # by which the proportions of a mask and its picture may differ, beside one pixel
+BLACK_AND_WHITE = 0x000000, 0xFFFFFF  # of which one is background where no other colour is said to be
 
 Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class MaskColours:
+    """What colours of a mask, 0xRRGGBB, stand for, where that is said.
+
+    defects:    those of what is defective
+    background: those of what is not
+    """
+
+    defects: tuple[int, ...]
+    background: tuple[int, ...] = ()
 
 
 def find_defects(image: Image.Image) -> Bools:
@@ -43,6 +57,21 @@ def find_defects(image: Image.Image) -> Bools:
             defective = np.asarray(image) > 0
     if all(edge.all() for edge in (defective[0], defective[-1], defective[:, 0], defective[:, -1])):
         raise DataError("is a mask with all of its border marked; the background is 0, or black: is it inverted?")
+    return np.asarray(defective, np.bool_)
+
+
+def find_named(image: Image.Image, colours: MaskColours) -> Bools:
+    """The same of a mask whose colours are said to stand for something: what has that of a defect is defective.
+
+    All the rest is transparent, or of one colour: that of the background, else black or white.
+    Raises `DataError` where it has a colour of which nothing is said.
+    """
+    packed = np.ascontiguousarray(image.convert("RGBA")).view("<u4")[..., 0]  # 0xAABBGGRR
+    seen, visible = (packed & 0xFF) << 16 | packed & 0xFF00 | packed >> 16 & 0xFF, packed >> 24 > 0
+    defective = np.isin(seen, colours.defects) & visible
+    rest = np.unique(seen[~defective & visible]).tolist()
+    if unknown := [each for each in rest if each not in (*colours.background, *BLACK_AND_WHITE)] or rest[1:]:
+        raise DataError(f"has pixels of #{unknown[0]:06x}, which is said to be neither a defect nor background")
     return np.asarray(defective, np.bool_)
 
 

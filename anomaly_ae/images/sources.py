@@ -192,7 +192,7 @@ class Folder(Source):
         whole = self.locate(path)
         if junk(split_path(path)) or not os.path.isfile(whole) or not _is_image(whole):
             return None
-        about = _stat(whole)
+        about = stat_file(whole)
         return None if NOT_KNOWN in about else about
 
 
@@ -210,7 +210,7 @@ class PathList(Source):
             content = Path(self.name).read_bytes().removeprefix(codecs.BOM_UTF8)
             lines = content.split(b"\0" if b"\0" in content else b"\n")
             paths = [line.rstrip(b"\r") for line in lines if line.strip()]
-        files = {path: _stat(path) for path in paths}
+        files = {path: stat_file(path) for path in paths}
         if set(files.values()) <= {(NOT_KNOWN, NOT_KNOWN)}:
             raise DataMissing(f"{self.name} is no image, and as a list of paths it names no file that is there")
         images = {path: about for path, about in files.items() if about == (NOT_KNOWN, NOT_KNOWN) or _is_image(path)}
@@ -239,11 +239,7 @@ class Address(Source):
         folders = {
             os.fsencode(path[len(self._before) :]) for path, info in infos.items() if info.get("type") == "directory"
         }
-        known = {
-            path: (int(info.get("size") or NOT_KNOWN), _time(info))
-            for path, info in infos.items()
-            if info.get("type") != "directory"
-        }
+        known = {path: _size_and_time(info) for path, info in infos.items() if info.get("type") != "directory"}
         unsure = [path for path in known if not has_ending(os.fsencode(path))]
         with _remote_errors(self.name):
             heads = system.cat_ranges(unsure, 0, HEAD, on_error="return") if unsure else []
@@ -276,6 +272,17 @@ class Address(Source):
             why = "cannot be fetched: it is gone" if gone else f"cannot be fetched ({type(content).__name__})"
             contents[path] = DataMissing(why) if isinstance(content, Exception) else bytes(content)
         return [contents.get(path, DataError(TOO_LARGE)) for path in whole]
+
+    def about(self, paths: Iterable[bytes]) -> dict[bytes, tuple[int, int]]:
+        """Sizes and times, as `list` would have them, of those of some files in the folder that are there."""
+        system, folder = self._opened
+        with contextlib.suppress(Exception):  # one request instead of one for each file, where it can be listed
+            system.ls(folder)
+        found = {}
+        for path in paths:
+            with _remote_errors(self.name), contextlib.suppress(FileNotFoundError):
+                found[path] = _size_and_time(system.info(os.fsdecode(self.locate(path))))
+        return found
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
@@ -351,7 +358,7 @@ class _FolderWalk:
                 elif is_link and os.path.isdir(entry.path):
                     links.append(path)
                 elif has_ending(entry.name) if is_dead else entry.is_file() and _is_image(entry.path):
-                    yield path, *_stat(entry.path)
+                    yield path, *stat_file(entry.path)
                 else:
                     self.skipped.append(path)
                     if is_dead and not entry.name.startswith(b"."):
@@ -419,13 +426,18 @@ def _starts_as_image(head: bytes | Exception) -> bool:
     return head.startswith(STARTS) or bitmap or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
 
 
-def _stat(path: bytes) -> tuple[int, int]:
+def stat_file(path: bytes) -> tuple[int, int]:
     """Size and time of the last change; unknown for what is gone."""
     try:
         about = os.stat(path)
     except OSError:
         return NOT_KNOWN, NOT_KNOWN
     return about.st_size, about.st_mtime_ns
+
+
+def _size_and_time(info: dict[str, Any]) -> tuple[int, int]:
+    """What a file system tells of a file, as `stat_file` has it."""
+    return int(info.get("size") or NOT_KNOWN), _time(info)
 
 
 def _time(info: dict[str, Any]) -> int:

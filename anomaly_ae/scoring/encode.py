@@ -15,7 +15,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.preprocessing import Preprocessed
-from anomaly_ae.images.sources import Listing, open_source, shown
+from anomaly_ae.images.sources import Listing, Source, open_source, shown
 from anomaly_ae.runtime.messages import report_skipped
 from anomaly_ae.scoring.rows import (
     Batch,
@@ -82,13 +82,11 @@ class Scored:
     differences: list[str]
 
 
-def score_images(detector: Detector, place: str | Path, listing: Listing | None = None) -> Scored:
-    """Score all images of a source, or some that it lists; files that cannot be read are left out and said.
+def score_images(detector: Detector, source: Source, listing: Listing) -> Scored:
+    """Score some images that a source lists; files that cannot be read are left out and said.
 
-    Raises `DataMissing` when there is no image, `DataError` when not one can be read.
+    Raises `DataError` when not one can be read.
     """
-    source = open_source(place)
-    listing = listing or source.pictures()
     parts, errors = list[Results](), list[str]()
     images = room_for((len(listing), *detector.preprocessing.shape))
     with detector.preprocessing.decoders(source) as decoders:

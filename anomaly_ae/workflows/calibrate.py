@@ -31,7 +31,7 @@ from anomaly_ae.escaping import counted_as
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet, hash_rows
 from anomaly_ae.images.preprocessing import Preprocessed
-from anomaly_ae.images.sources import Listing
+from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.reporting.figures.saving import Drawing, write_figures
 from anomaly_ae.reporting.run_figures import draw_odd_normals
@@ -193,7 +193,7 @@ class Anomalies:
 def _anomalies(detector: Detector, folder: str | Path | None, marked: MarkedImages | None) -> Anomalies | None:
     """The known anomalies, if there are any. Raises `DataMissing` where the folder has none."""
     if folder is not None:
-        scored = score_images(detector, expand(folder), _anomalous_pictures(str(expand(folder))))
+        scored = score_images(detector, *_anomalous_pictures(str(folder)))
         return Anomalies(scored.scores, str(expand(folder).resolve()), len(scored.errors))
     if marked and marked.used.bad:
         bad = marked.of(detector, BAD)
@@ -224,7 +224,7 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
             f"normal images come from {setting('dataset')} or from {setting('normal_folder')}, and both were given"
         )
     if folder:
-        scored = score_images(detector, expand(folder), _normal_pictures(detector, str(folder)))
+        scored = score_images(detector, *_normal_pictures(detector, str(folder)))
         source = str(expand(folder).resolve())
         new = one_of_each(scored.images, detector.unseen(scored.images))
         left_out = len(scored.images) - len(new)
@@ -242,7 +242,7 @@ def _normals(detector: Detector, dataset: str | None, data_dir: str | None, fold
     return Normals(detector.score(seen), dataset, images=images, left_out=left_out, differences=differences)
 
 
-def _normal_pictures(detector: Detector, folder: str) -> Listing:
+def _normal_pictures(detector: Detector, folder: str) -> tuple[Source, Listing]:
     """The normal ones of the pictures below a folder. Raises `UsageError` where none is known to be."""
     data = PictureData.open(folder).as_one()
     alone = len(data.classes) == 1 and sense(data.classes[0]) >= 0  # the user says that it is normal
@@ -256,14 +256,15 @@ def _normal_pictures(detector: Detector, folder: str) -> Listing:
         )
     positions = [data.classes.index(name) for name in normal]
     logger.info(data.describe(positions, TO_CALIBRATE))
-    return data.of_classes(positions)
+    return data.source, data.of_classes(positions)
 
 
-def _anomalous_pictures(folder: str) -> Listing:
+def _anomalous_pictures(folder: str) -> tuple[Source, Listing]:
     """The pictures below a folder but for those in folders that are called good, normal …"""
     data = PictureData.open(folder).as_one()
     say_left_out_of(data.listing, data.layout)
-    return data.of_classes([i for i, name in enumerate(data.classes) if len(data.classes) == 1 or sense(name) <= 0])
+    classes = [i for i, name in enumerate(data.classes) if len(data.classes) == 1 or sense(name) <= 0]
+    return data.source, data.of_classes(classes)
 
 
 def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:

@@ -29,7 +29,6 @@ from anomaly_ae.detector.measuring import (
 from anomaly_ae.detector.missed import ENOUGH_FOUND
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.escaping import short_name
-from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.images.sources import shown
@@ -196,8 +195,8 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
 
     Raises `UsageError` when it cannot be known what is normal in it.
     """
-    called_bad = sense(short_name(data.name)) < 0  # as the folder itself is called
-    if called_bad and isinstance(data, PictureData):
+    called_bad = isinstance(data, PictureData) and data.says_bad
+    if isinstance(data, PictureData) and called_bad:
         data = data.as_one()
     is_bad = called_bad and len(data.classes) == 1
     normal = () if is_bad else normal_there(detector.normal, detector.classes, data)

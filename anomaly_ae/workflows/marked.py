@@ -114,7 +114,7 @@ class MarkedImages:
 def _scored(detector: Detector, source: str, marks: Sequence[Mark]) -> Marked:
     unknown = np.full(len(marks), NOT_KNOWN)
     listing = Listing(sorted(mark.file for mark in marks), unknown, unknown)
-    scored = score_images(detector, source, listing)
+    scored = score_images(detector, open_source(source), listing)
     return Marked(scored.images, scored.scores, scored.names, len(scored.errors))
 
 

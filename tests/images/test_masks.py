@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from anomaly_ae.datasets.image_folder import PictureData
+from anomaly_ae.errors import DataError
 from anomaly_ae.images import decode
 from anomaly_ae.images.decode import CROP, PAD, STRETCH, Target
+from anomaly_ae.images.masks import MaskColours
 from anomaly_ae.images.preprocessing import Preprocessing
 
 LABELS = np.zeros((64, 64), np.uint8)
@@ -76,6 +78,31 @@ def test_all_that_is_not_background_is_defective(image: Image.Image, kind: str) 
     picture = decode.decode(content.getvalue(), Target((1, 64, 64), mask=True))
     wrong = (picture.pixels[0] > 0) != WHERE
     assert wrong.sum() <= (30 if kind == "JPEG" else 0)  # whose edges are not sharp
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (Image.fromarray(coloured()), ""),
+        (Image.fromarray(np.where(coloured().any(axis=2, keepdims=True), coloured(), 255)), ""),  # on white
+        (palette(7, 8, 9, 255, 0, 0, 0, 9, 0, 0, 0, 255), ""),  # the colour that is named as background
+        (Image.fromarray(np.dstack([coloured(), 255 * WHERE.astype(np.uint8)])), ""),  # on what is transparent
+        (palette(7, 8, 10, 255, 0, 0, 0, 9, 0, 0, 0, 255), "has pixels of #07080a, which is said to be neither"),
+        (palette(0, 0, 0, 255, 0, 0, 0, 9, 0, 255, 255, 255), "has pixels of #ffffff, which"),  # two backgrounds
+        (Image.fromarray(LABELS), "has pixels of #010101, which"),
+    ],
+)
+def test_where_colours_are_named_these_are_defective_and_all_others_one_background(
+    image: Image.Image, said: str
+) -> None:
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    target = Target((1, 64, 64), mask=True, colours=MaskColours((0xFF0000, 0x000900, 0x0000FF), (0x070809,)))
+    if said:
+        with pytest.raises(DataError, match=said):
+            decode.decode(content.getvalue(), target)
+    else:
+        assert ((decode.decode(content.getvalue(), target).pixels[0] > 0) == WHERE).all()
 
 
 @pytest.mark.parametrize("side", [64, 48, 33, 16, 5, 1])
