@@ -18,8 +18,8 @@ MNIST_SIZE = (28, 28)  # at which the autoencoders that take any size are listed
 
 @app.command()
 def datasets(as_json: Json = False) -> None:
-    """List the data sets; a folder of pictures is one, too."""
-    show_values(catalogue(DATA_SET), as_json, listings.listed)
+    """List the data sets; a folder of pictures is one, too, and so is a manifest."""
+    show_values(catalogue(DATA_SET), as_json, listings.data_sets)
 
 
 @app.command()

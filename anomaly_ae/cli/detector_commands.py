@@ -45,7 +45,8 @@ ONNX = "onnx"
 def train(
     normal: Annotated[str | None, option("CLASSES", "Normal classes: 0,1,2 or 0-4 or all-but:7 or good.")] = None,
     dataset: Annotated[
-        str | None, option("NAME|PATH", "See: anomaly-ae datasets; or a folder of pictures [digits].", DATA_SET)
+        str | None,
+        option("NAME|PATH", "See: anomaly-ae datasets; or a folder of pictures, or a manifest [digits].", DATA_SET),
     ] = None,
     data_dir: DataDir = None,
     preset: Annotated[
@@ -152,7 +153,10 @@ def train(
 def evaluate(
     model: Model = "latest",
     dataset: Annotated[
-        str | None, option("NAME|PATH", "Other labelled pictures [those held out in training].", DATA_SET)
+        str | None,
+        option(
+            "NAME|PATH", "Other labelled pictures, a folder or a manifest [those held out in training].", DATA_SET
+        ),
     ] = None,
     data_dir: DataDir = None,
     marks: Marks = None,

@@ -154,7 +154,15 @@ class PictureData:
             loose = self.layout.by_names or self.layout.by_masks
             if len(good) == 1 or not is_clear:
                 what += f"; or {sort if loose else rename}"
+        if self.layout.unread and len(self._tables) == 1:
+            what += f"; or, if it says which are, name the manifest, {setting('dataset', self._tables[0])}"
         return _with_note(UsageError(f"{setting('normal')} is needed: {said}{what}"), note)
+
+    @property
+    def _tables(self) -> list[str]:
+        """The files in the folder that may be manifests."""
+        files = [os.fsdecode(self.source.locate(path)) for path in self.listing.annotations]
+        return list(filter(is_manifest, files))
 
     @property
     def says_bad(self) -> bool:

@@ -293,3 +293,13 @@ def test_a_line_without_a_split_is_no_matter_where_none_has_one(write: Write) ->
         json.dumps({"path": "b.png", "label": "bad", "split": ""}),
     ]
     assert summary(write(*lines, name="set.jsonl", files=ABCD).layout) == "train bad 1; train +good 1"
+
+
+def test_where_a_folder_has_a_table_of_labels_it_is_named_as_what_may_be_read(tmp_path: Path, write: Write) -> None:
+    files = [f"IMG_{i:04}.png" for i in range(6)]
+    write("path,label", *(f"{file},{'bad' if file in files[:2] else 'good'}" for file in files), files=files)
+    data = open_data(str(tmp_path))
+    with pytest.raises(UsageError, match=r"such files are not read; .*; or, .* name the manifest, data") as caught:
+        normal_classes("", data)
+    named = str(caught.value).rpartition("dataset=")[2].strip('"')
+    assert normal_classes("", open_data(named)) == (1,)

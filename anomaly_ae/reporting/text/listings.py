@@ -53,6 +53,15 @@ def listed(entries: Mapping[str, str]) -> str:
     return named_lines(entries.items(), max(map(len, entries)) + 2)
 
 
+def data_sets(entries: Mapping[str, str]) -> str:
+    own = {
+        "FOLDER": "pictures of one's own, in folders good and bad, train and test …; or its address (s3://…)",
+        "FILE.csv": "a manifest: columns path and label, and perhaps mask and split",
+        "FILE.jsonl": "the same names in JSON lines, or an augmented manifest of SageMaker (FILE.manifest)",
+    }
+    return listed(dict(entries) | own)
+
+
 def autoencoders(result: "Mapping[str, list[Summary]]") -> str:
     rows = [
         {
