@@ -1,8 +1,8 @@
 """Score by distance to the nearest training images, after every part of the image was let move a little."""
 
 import functools
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,16 +10,18 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import split_batches
-from anomaly_ae.scorers.neighbors import FeatureNeighbors, distances, last_features, shrink
+from anomaly_ae.scorers.edges import EDGES_AT_ONCE, STRONGEST, EdgeRows, brightness, half, sobel, usual_step
+from anomaly_ae.scorers.neighbors import PrincipalNeighbors, distances, last_features
 from anomaly_ae.scorers.scorer import ImageBatches, MapScorer
-from anomaly_ae.storage.pixel_values import as_bytes
 from anomaly_ae.storage.schema import TensorSpec
 
 COMPARED_SIDE = 32  # pixels of the smaller side at which images are compared
 REACH = 3 / 28  # how far a part may move, of the smaller side
 CANDIDATES, FINALISTS, NEAREST = 64, 12, 3  # fit images compared at half the size, compared at the full one, counted
 EDGE_ENERGY_FLOOR = 0.1  # keeps images that are almost empty from being divided by nothing
-TOGETHER = 16  # images compared at a time, so that their maps stay in the processor's cache
+TOGETHER = 16  # images compared at a time on a CPU, so that their rows stay in its cache
+
+Scale = Callable[[Tensor, Tensor], EdgeRows]  # images, float32 (N, C, H, W) in [0, 255], and a step -> their edges
 
 
 class AlignedNeighbors(MapScorer):
@@ -27,9 +29,11 @@ class AlignedNeighbors(MapScorer):
 
     A deformation that leaves an image normal, a stroke a little longer or further left, hardly changes it; a stroke
     too many does. Each pixel's gradient is compared with the closest one within 3/28 of the side in the other image,
-    in both directions: e(p) = min |∇x(p) - ∇y(q)|² over q near p, and likewise from y to x. The distance is
-    sqrt(mean of e² over both) / (mean |∇x|² + mean |∇y|² + 0.1). The zero-order image distortion model of Keysers
-    et al. 2007, https://doi.org/10.1109/TPAMI.2007.1153, made symmetric and relative to the edges there are.
+    in both directions: e(p) = min ‖∇x(p) - ∇y(q)‖ over q near p, and likewise from y to x, by the largest difference
+    of a component. The distance is sqrt(mean of e⁴ over both) / (mean |∇x|² + mean |∇y|² + 0.1). Gradients are in
+    whole steps, 63 of which are the strongest usual one in the fit images, or one level of brightness at the least.
+    The zero-order image distortion model of Keysers et al. 2007, https://doi.org/10.1109/TPAMI.2007.1153, made
+    symmetric and relative to the edges there are.
 
     The 64 fit images nearest in the encoder's last feature map are compared at half the size, and the 12 best of them
     in full. Of the fit set at most 20,000 images are kept, the smaller side 32 pixels at the most, so that neither
@@ -38,21 +42,23 @@ class AlignedNeighbors(MapScorer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = FeatureNeighbors()
+        self.features = PrincipalNeighbors()
+        self._kept: dict[Scale, EdgeRows] = {}  # edges of what is remembered, worked out when they are first needed
 
     def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
-        features, self.learned["images"] = fit_set.remember(
-            last_features, lambda images, _: as_bytes(shrink(images, COMPARED_SIDE))
+        features, images = fit_set.remember(
+            last_features, lambda images, _: brightness(images, COMPARED_SIDE).round().to(torch.uint8)
         )
+        self.learned, self._kept = {"images": images, "step": usual_step(images)}, {}
         self.features.learn(features)
 
     def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
         features = {f"features.{name}": spec for name, spec in self.features.specs(images, outputs).items()}
-        return features | {"images": TensorSpec(("memories", *shrink(images, COMPARED_SIDE).shape[1:]), "U8")}
+        compared = brightness(images, COMPARED_SIDE).shape[1:]
+        return features | {"images": TensorSpec(("memories", *compared), "U8"), "step": TensorSpec(())}
 
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
-        pairs = self._finalists(images, outputs)
-        return torch.cat([_nearest(aligned_distance(*pair, _reach(pair[0]))) for pair in pairs])
+        return torch.cat([_nearest(aligned_distance(*pair)) for pair in self._finalists(images, outputs)])
 
     def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         """The errors against the nearest fit image, float32 (N, H, W): what the image has too much at its place, what
@@ -63,39 +69,69 @@ class AlignedNeighbors(MapScorer):
     def score_and_map(self, images: Tensor, outputs: Outputs) -> tuple[Tensor, Tensor]:
         scores, maps = [], []
         for query, reference in self._finalists(images, outputs):
-            errors = aligned_errors(query, reference, _reach(query))  # (H, W, N·K) each
+            errors = errors_to_closest(query, reference)  # (N, K, L) each
             apart = _distance(errors, query, reference)  # (N, K)
-            chosen = (
-                torch.arange(apart.shape[0], device=apart.device),
-                apart.argmin(dim=1),
-            )  # no len, which a graph fixes
-            # (H, W, N·K) -> (N, K, H, W) -> (N, H, W), in each direction
-            there, back = (error.view(*reference.shape[1:]).permute(2, 3, 0, 1)[chosen] for error in errors)
             scores.append(_nearest(apart))
-            maps.append(there + back)
-        heat = torch.cat(maps).unsqueeze(1)
-        return torch.cat(scores), functional.interpolate(heat, images.shape[-2:], mode="bilinear").squeeze(1)
+            # no len, which a graph fixes
+            nearest = torch.arange(apart.shape[0], device=apart.device), apart.argmin(dim=1)
+            # (N, K, L) -> (N, L) -> (N, H, W), in each direction
+            there, back = (reference.as_maps(each[nearest]).to(apart.dtype) for each in errors)
+            maps.append((there.square() + back.square()) * reference.unit.square())
+        heat = functional.interpolate(torch.cat(maps).unsqueeze(1), images.shape[-2:], mode="bilinear")
+        return torch.cat(scores), heat.squeeze(1)
 
-    def _finalists(self, images: Tensor, outputs: Outputs) -> Iterator[tuple[Tensor, Tensor]]:
-        """For some images at a time: their edges (2C, H, W, N, 1), and those of the closest fit images, (…, N, K)."""
-        keys, memory = self.features.keys(images, outputs), self.features.learned["memory"]
+    def _finalists(self, images: Tensor, outputs: Outputs) -> Iterator[tuple[EdgeRows, EdgeRows]]:
+        """For some images at a time: their edges, (N,), and those of the closest fit images, (N, K)."""
+        keys, memory, step = (
+            self.features.keys(images, outputs),
+            self.features.learned["memory"],
+            self.learned["step"],
+        )
         count = min(CANDIDATES, len(memory))
         candidates = distances(keys, memory).topk(count, dim=1, largest=False).indices  # (N, candidates)
-        for queries, near in zip(
-            split_batches(shrink(images, COMPARED_SIDE), TOGETHER), split_batches(candidates, TOGETHER), strict=True
-        ):
-            query, reference = edges(queries.unsqueeze(1)), edges(self.learned["images"][near])
-            rough = aligned_distance(_half(query), _half(reference), max(1, _reach(query) // 2))  # (N, candidates)
+        together = TOGETHER if images.device.type == "cpu" else len(images)
+        queries = split_batches(brightness(images, COMPARED_SIDE), together)
+        for some, near in zip(queries, split_batches(candidates, together), strict=True):
+            rough = aligned_distance(half_size(some, step), self._nearby(near, half_size))  # (N, candidates)
             best = rough.topk(min(FINALISTS, count), dim=1, largest=False).indices
-            yield query, reference.gather(4, best.expand(*reference.shape[:3], *best.shape))
+            yield full_size(some, step), self._nearby(near.gather(1, best), full_size)
+
+    def _nearby(self, near: Tensor, scale: Scale) -> EdgeRows:
+        """Edges, at one scale, of the fit images with these indices (N, K)."""
+        images, step = self.learned["images"], self.learned["step"]
+        if torch.compiler.is_exporting():
+            return scale(images[near.flatten()].float(), step).shaped(near.shape)
+        if scale not in self._kept:
+            self._kept[scale] = EdgeRows.joined(
+                [scale(part.float(), step) for part in torch.split(images, EDGES_AT_ONCE)]
+            )
+        return self._kept[scale].take(near)
 
     def state(self) -> dict[str, Tensor]:
         return self.learned | {f"features.{name}": value for name, value in self.features.state().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self.learned = {"images": state["images"]}
+        self.learned, self._kept = {name: state[name] for name in ("images", "step")}, {}
         prefix = "features."
         self.features.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": {}}  # a copy, or another process, works it out again
+
+
+def full_size(images: Tensor, step: Tensor) -> EdgeRows:
+    """Edges of images, float32 (N, C, H, W) in [0, 255]."""
+    return EdgeRows.of(sobel(images), step, _reach(images))
+
+
+def half_size(images: Tensor, step: Tensor) -> EdgeRows:
+    """The same at half the height and width."""
+    return EdgeRows.of(half(sobel(images)), step, max(1, _reach(images) // 2))
+
+
+def _reach(images: Tensor) -> int:
+    """How far a pixel of images (N, C, H, W) may move."""
+    return max(1, round(REACH * min(images.shape[-2:])))
 
 
 def _nearest(apart: Tensor) -> Tensor:
@@ -103,81 +139,50 @@ def _nearest(apart: Tensor) -> Tensor:
     return apart.topk(min(NEAREST, apart.shape[1]), dim=1, largest=False).values.mean(dim=1)
 
 
-def aligned_distance(query: Tensor, reference: Tensor, reach: int) -> Tensor:
-    """Distances (N, K) of the edges of N images, float (2C, H, W, N, 1), to those of K others for each, (…, N, K)."""
-    return _distance(aligned_errors(query, reference, reach), query, reference)
+def aligned_distance(query: EdgeRows, reference: EdgeRows) -> Tensor:
+    """Distances (N, K) of N images to K others for each, by the edges (N,) and (N, K)."""
+    return _distance(errors_to_closest(query, reference), query, reference)
 
 
-def _distance(errors: tuple[Tensor, Tensor], query: Tensor, reference: Tensor) -> Tensor:
-    """Errors (H, W, N·K) in both directions as distances (N, K), relative to the edges there are."""
-    forward, backward = errors
-    size = (forward.square().mean(dim=(0, 1)) + backward.square().mean(dim=(0, 1))).sqrt()
-    energy = query.square().mean(dim=(0, 1, 2)) + reference.square().mean(dim=(0, 1, 2))  # (N, K)
-    return size.view_as(energy) / (energy + EDGE_ENERGY_FLOOR)
+def _distance(errors: Sequence[Tensor], query: EdgeRows, reference: EdgeRows) -> Tensor:
+    """Errors (N, K, L) in both directions as distances (N, K), relative to the edges there are."""
+    squares = [each * each for each in (error.to(reference.energy.dtype) for error in errors)]
+    fourth = torch.stack([(each * each).sum(dim=2) for each in squares]).sum(dim=0)
+    energy = query.energy.unsqueeze(1) + reference.energy
+    size = (fourth / (reference.height * reference.width)).sqrt() * reference.unit.square()
+    return size / (energy + EDGE_ENERGY_FLOOR)
 
 
-def aligned_errors(query: Tensor, reference: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-    """Squared distance of each pixel to the closest within `reach` pixels in the other image, from query to reference
-    and back, (H, W, N·K) each; edges as in `aligned_distance`.
+def errors_to_closest(query: EdgeRows, reference: EdgeRows) -> tuple[Tensor, Tensor]:
+    """How far the edge of each pixel is from the closest within reach in the other image, in steps: from N images to
+    K others for each, and back, int8 (N, K, L) both; 0 where rows have no pixel.
     """
-    a, b = (maps.expand_as(reference).flatten(3) for maps in (query, reference))  # (2C, H, W, N·K)
+    a, b, moves = query.values.unsqueeze(2), reference.values, reference.moves  # (2C, N, 1, L), (2C, N, K, L)
     if torch.compiler.is_exporting():
-        return _errors_to_closest(a, b, reach), _errors_to_closest(b, a, reach)
-    forward, backward, first, second = torch.full((4, *a.shape[1:]), torch.inf, device=a.device)
-    for dy, dx in itertools.product(range(-reach, reach + 1), repeat=2):
-        (rows, moved_rows), (columns, moved_columns) = _overlap(dy), _overlap(dx)
-        error = _squared_distance(a[:, rows, columns], b[:, moved_rows, moved_columns], first, second)
-        for best in (forward[rows, columns], backward[moved_rows, moved_columns]):
-            torch.minimum(best, error, out=best)
-    return forward, backward
+        return _closest(a, b, moves), _closest(b, a, moves)
+    # All in one row, which begins with zeros, as it ends; those of the others have more at both ends, so that to move
+    # them is to read them from elsewhere on.
+    furthest, shape = moves[-1], b.shape[1:]
+    here = functional.pad(a.expand_as(b).flatten(1), (furthest, 0))
+    there = functional.pad(b.flatten(1), (2 * furthest, furthest))
+    forward, backward = (torch.full_like(each[0], 2 * STRONGEST) for each in (here, there))
+    error, part = torch.empty_like(forward), torch.empty_like(forward)
+    for move in moves:
+        moved = slice(furthest + move, furthest + move + here.shape[1])
+        torch.sub(here[0], there[0, moved], out=error).abs_()
+        for channel in range(1, len(here)):
+            torch.sub(here[channel], there[channel, moved], out=part).abs_()
+            torch.maximum(error, part, out=error)
+        torch.minimum(forward, error, out=forward)
+        torch.minimum(backward[moved], error, out=backward[moved])
+    return forward[furthest:].view(shape), backward[2 * furthest : -furthest].view(shape)
 
 
-def _errors_to_closest(a: Tensor, b: Tensor, reach: int) -> Tensor:
-    """One direction of `aligned_errors`, (H, W, P), of two (2C, H, W, P), written into nothing, as graphs need it."""
-    _, height, width, _ = a.shape
-    around = functional.pad(b, (0, 0, *[reach] * 4), value=torch.inf)
-    moves = range(2 * reach + 1)
-    across = torch.stack([around[:, :, dx : dx + width] for dx in moves])  # (2·reach + 1, 2C, H + 2·reach, W, P)
-    errors = ((a - across[:, :, dy : dy + height]).square().sum(dim=1).amin(dim=0) for dy in moves)
-    return functools.reduce(torch.minimum, errors)
-
-
-def edges(images: Tensor) -> Tensor:
-    """Sobel's vertical and horizontal differences of every channel, with zeros beyond the border.
-
-    Images, float or uint8 (N, K, C, H, W), become (2C, H, W, N, K): pairs that are compared lie side by side in
-    memory, which makes this several times faster than a convolution.
+def _closest(a: Tensor, b: Tensor, moves: Sequence[int]) -> Tensor:
+    """One direction of `errors_to_closest`, (N, K, L), of rows (2C, N, …, L), written into nothing, as graphs need
+    it.
     """
-    maps = images.permute(2, 3, 4, 0, 1).contiguous().float()  # (C, H, W, N, K)
-    maps = maps.div_(255) if images.dtype == torch.uint8 else maps
-    padded = functional.pad(maps, (0, 0, 0, 0, 1, 1, 1, 1))
-    tall = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]  # (C, H, W + 2, N, K)
-    wide = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]  # (C, H + 2, W, N, K)
-    return torch.cat([wide[:, 2:] - wide[:, :-2], tall[:, :, 2:] - tall[:, :, :-2]]).div_(4)
-
-
-def _squared_distance(near: Tensor, far: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Squared distance over the channels, (H, W, P), of two (2C, H, W, P), written into buffers at least as large."""
-    error, part = (buffer.view(-1)[: near[0].numel()].view(near.shape[1:]) for buffer in (first, second))
-    torch.sub(near[0], far[0], out=error).square_()
-    for channel in range(1, len(near)):
-        torch.sub(near[channel], far[channel], out=part)
-        error.addcmul_(part, part)
-    return error
-
-
-def _reach(maps: Tensor) -> int:
-    """How far a pixel of maps (2C, H, W, …) may move."""
-    return max(1, round(REACH * min(maps.shape[1:3])))
-
-
-def _overlap(by: int) -> tuple[slice, slice]:
-    """What two rows share when the second is moved by so many pixels: in the first, and in the second."""
-    return slice(max(0, -by), -by if by > 0 else None), slice(max(0, by), by if by < 0 else None)
-
-
-def _half(maps: Tensor) -> Tensor:
-    """Maps (2C, H, W, N, K) at half the height and width, of neighbours the mean; an odd last line is left out."""
-    height, width = (side // 2 * 2 for side in maps.shape[1:3])
-    rows = maps[:, 0:height:2] + maps[:, 1:height:2]
-    return (rows[:, :, 0:width:2] + rows[:, :, 1:width:2]).div_(4)
+    furthest, length = moves[-1], a.shape[-1]
+    around = functional.pad(b, (furthest, furthest))
+    moved = (around[..., furthest + move : furthest + move + length] for move in moves)
+    return functools.reduce(torch.minimum, ((a - each).abs().amax(dim=0) for each in moved))

@@ -1,5 +1,6 @@
 """Scores by distance to what was seen in training. What is remembered of it is bounded."""
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -55,8 +56,7 @@ class Neighbors(Scorer):
         if size <= self.most_dimensions:
             return values
         if "projection" not in self.learned:
-            draws = torch.randn(size, self.most_dimensions, generator=torch.Generator().manual_seed(0))
-            self.learned["projection"] = (draws / self.most_dimensions**0.5).to(values.device)
+            self.learned["projection"] = random_projection(size, self.most_dimensions).to(values.device)
         return values @ self.learned["projection"]
 
 
@@ -81,7 +81,11 @@ class FeatureNeighbors(Neighbors):
         parts = torch.split(features, FEATURES_AT_ONCE)
         total = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0)
         self.learned["centre"] = (total / len(features)).float()
+        self.learn_projection(features)
         self.learned["memory"] = torch.cat([self.project(self._unit(part)) for part in parts])
+
+    def learn_projection(self, features: Tensor) -> None:
+        """What `project` needs of features (M, D), which is nothing where it draws it at random."""
 
     def width(self, images: Tensor, outputs: Outputs) -> int:
         return last_features(images, outputs).shape[1]
@@ -96,6 +100,24 @@ class FeatureNeighbors(Neighbors):
         return functional.normalize(features - self.learned["centre"], dim=1)
 
 
+class PrincipalNeighbors(FeatureNeighbors):
+    """The same by a few principal axes, which find the nearest alike in an eighth of the time. More than
+    `MOST_DIMENSIONS` values are projected at random to so many before.
+    """
+
+    most_dimensions = 32
+
+    def learn_projection(self, features: Tensor) -> None:
+        width = features.shape[1]
+        if width <= self.most_dimensions:
+            return
+        sketch = random_projection(width, MOST_DIMENSIONS) if width > MOST_DIMENSIONS else torch.eye(width)
+        sketch = sketch.to(features.device)
+        seen = torch.cat([self._unit(part) @ sketch for part in torch.split(features, FEATURES_AT_ONCE)])
+        axes = torch.linalg.eigh(torch.cov(seen.T.double())).eigenvectors[:, -self.most_dimensions :]
+        self.learned["projection"] = sketch @ axes.float()
+
+
 class PixelNeighbors(Neighbors):
     """`pixel-knn`: distance to the nearest image, pixel by pixel, of a smaller side up to 64; learns nothing."""
 
@@ -103,6 +125,12 @@ class PixelNeighbors(Neighbors):
 
     def of(self, images: Tensor, outputs: Outputs) -> Tensor:
         return shrink(images, MOST_SIDE).flatten(1)
+
+
+def random_projection(size: int, dimensions: int) -> Tensor:
+    """Normal draws, float32 (size, dimensions), that leave lengths as they are on average."""
+    draws = torch.randn(size, dimensions, generator=torch.Generator().manual_seed(0))
+    return draws / math.sqrt(dimensions)
 
 
 def to_nearest(keys: Tensor, memory: Tensor) -> Tensor:

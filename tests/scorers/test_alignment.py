@@ -1,13 +1,15 @@
+import copy
 import itertools
+import pickle
 
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import sobel
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.scorers.alignment import EDGE_ENERGY_FLOOR, AlignedNeighbors, aligned_distance, edges
+from anomaly_ae.scorers.alignment import EDGE_ENERGY_FLOOR, AlignedNeighbors, aligned_distance, errors_to_closest
+from anomaly_ae.scorers.edges import EdgeRows, usual_step
 from tests.scorers.conftest import batches
 
 Batch = tuple[torch.Tensor, Outputs]
@@ -31,38 +33,56 @@ def fitted(images: torch.Tensor) -> AlignedNeighbors:
     return scorer
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_edges_are_scipy_s_sobel(channels: int, generator: torch.Generator) -> None:
-    images = torch.rand(2, 3, channels, 9, 12, generator=generator)
-    maps = edges(images)
-    assert maps.shape == (2 * channels, 9, 12, 2, 3)
-    one = images[1, 2].double().numpy()
-    for channel, axis in itertools.product(range(channels), (0, 1)):
-        expected = sobel(one[channel], axis=axis, mode="constant") / 4
-        np.testing.assert_allclose(maps[axis * channels + channel, :, :, 1, 2].numpy(), expected, atol=1e-6)
-
-
-def test_bytes_and_floats_have_the_same_edges(generator: torch.Generator) -> None:
-    images = torch.randint(0, 256, (2, 1, 1, 8, 8), generator=generator, dtype=torch.uint8)
-    torch.testing.assert_close(edges(images), edges(images.float() / 255))
-
-
 @pytest.mark.parametrize("reach", [1, 2])
 def test_the_distance_is_its_definition_pixel_by_pixel(reach: int, generator: torch.Generator) -> None:
-    ours, theirs = torch.rand(2, 6, 7, 1, 1, generator=generator), torch.rand(2, 6, 7, 1, 2, generator=generator)
+    step, shape = torch.tensor(20.0), (2, 6, 7)  # of channels, height and width
+    maps = 1_200 * torch.rand(3, *shape, generator=generator).transpose(0, 1) - 600
+    edges = EdgeRows.of(maps, step, reach)
+    query, references = edges.take(torch.tensor([0])), edges.take(torch.tensor([[1, 2]]))
+    whole = (maps / step).round().numpy().astype(int)
 
     def closest(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        best = np.full((6, 7), np.inf)
-        for y, x, dy, dx in itertools.product(range(6), range(7), *[range(-reach, reach + 1)] * 2):
-            if 0 <= y + dy < 6 and 0 <= x + dx < 7:
-                best[y, x] = min(best[y, x], ((one[:, y, x] - other[:, y + dy, x + dx]) ** 2).sum())
+        beyond = np.pad(other, ((0, 0), (reach, reach), (reach, reach)))  # no edges are there
+        best = np.full((6, 7), np.iinfo(int).max)
+        for dy, dx in itertools.product(range(2 * reach + 1), repeat=2):
+            best = np.minimum(best, np.abs(one - beyond[:, dy : dy + 6, dx : dx + 7]).max(axis=0))
         return best
 
+    there, back = errors_to_closest(query, references)
     for k in range(2):
-        a, b = ours[..., 0, 0].double().numpy(), theirs[..., 0, k].double().numpy()
-        size = np.sqrt((closest(a, b) ** 2).mean() + (closest(b, a) ** 2).mean())
-        expected = size / ((a**2).mean() + (b**2).mean() + EDGE_ENERGY_FLOOR)
-        assert aligned_distance(ours, theirs, reach)[0, k].item() == pytest.approx(expected, rel=1e-5)
+        a, b = whole[:, 0], whole[:, 1 + k]
+        np.testing.assert_array_equal(edges.as_maps(there)[0, k].numpy(), closest(a, b))
+        np.testing.assert_array_equal(edges.as_maps(back)[0, k].numpy(), closest(b, a))
+        unit = 20 / 1_020
+        size = unit**2 * np.sqrt((closest(a, b) ** 4.0).mean() + (closest(b, a) ** 4.0).mean())
+        expected = size / (unit**2 * ((a**2).mean() + (b**2).mean()) + EDGE_ENERGY_FLOOR)
+        assert aligned_distance(query, references)[0, k].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_weak_defect_among_weak_edges_is_found(generator: torch.Generator) -> None:
+    """By a fixed step, edges of a few levels of brightness would all be nothing."""
+    faint = [(6 / 255) * torch.cat([stroke(row) for row in rows]) for rows in ((8, 9, 10, 11), (8, 10))]
+    normal = faint[0] + torch.rand(4, 1, 28, 28, generator=generator) / 255
+    scorer = fitted((normal * 255).round() / 255)
+    good = scorer.score(*with_latents(faint[1]))
+    bad = scorer.score(*with_latents(faint[1] + (3 / 255) * stroke(20)))
+    assert bad.min() > 3 * good.max()
+
+
+def test_one_glaring_fit_image_does_not_make_the_step_coarse(generator: torch.Generator) -> None:
+    faint = torch.randint(0, 9, (40, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    glaring = faint.clone()
+    glaring[0, :, 10:] = 255
+    assert usual_step(glaring) == usual_step(faint)
+
+
+def test_a_copy_of_the_scorer_works_its_edges_out_again() -> None:
+    scorer = fitted(torch.cat([stroke(row) for row in (8, 9, 10)]))
+    query = with_latents(stroke(12))
+    expected = scorer.score(*query)
+    bare = fitted(torch.cat([stroke(row) for row in (8, 9, 10)]))
+    assert len(pickle.dumps(scorer)) == len(pickle.dumps(bare))
+    torch.testing.assert_close(copy.deepcopy(scorer).score(*query), expected, rtol=0, atol=0)
 
 
 def test_a_stroke_moved_a_little_is_near_and_a_stroke_too_many_is_far() -> None:

@@ -1,0 +1,56 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from anomaly_ae.scorers.edges import EdgeRows, brightness, half, sobel
+from anomaly_ae.storage.pixel_values import as_float
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_edges_are_scipy_s_sobel(channels: int, generator: torch.Generator) -> None:
+    images = torch.randint(0, 256, (2, channels, 9, 12), generator=generator).float()
+    maps = sobel(images)
+    assert maps.shape == (2 * channels, 2, 9, 12)
+    for channel, axis in itertools.product(range(channels), (0, 1)):
+        expected = ndimage.sobel(images[1, channel].double().numpy(), axis=axis, mode="constant")
+        np.testing.assert_array_equal(maps[axis * channels + channel, 1].numpy(), expected)
+
+
+def test_half_the_size_has_the_means_of_neighbours() -> None:
+    maps = torch.arange(35.0).view(5, 7)
+    torch.testing.assert_close(half(maps), maps[:4, :6].view(2, 2, 3, 2).mean(dim=(1, 3)))
+
+
+@pytest.mark.parametrize("size", [(28, 28), (32, 40), (33, 47), (64, 96), (200, 131)])
+def test_what_is_compared_is_exact_in_any_order(size: tuple[int, int], generator: torch.Generator) -> None:
+    """Else an edge between two steps would be one on one machine, and the other on another."""
+    images = as_float(torch.randint(0, 256, (2, 3, *size), generator=generator, dtype=torch.uint8))
+    exact = brightness(images, 32)
+    turned = brightness(images.flip(-1, -2).transpose(-1, -2).contiguous(), 32).transpose(-1, -2).flip(-1, -2)
+    if exact.shape[-1] == size[1] or size[0] % 2 == 0 == size[1] % 2:
+        torch.testing.assert_close(turned, exact, rtol=0, atol=0)
+    assert torch.equal(exact, (exact * 16).round() / 16)
+    assert min(exact.shape[-2:]) == min(32, *size)
+
+
+def test_shrunk_images_have_the_means_of_what_they_cover(generator: torch.Generator) -> None:
+    images = as_float(torch.randint(0, 256, (1, 1, 96, 128), generator=generator, dtype=torch.uint8))
+    means = 255 * torch.nn.functional.avg_pool2d(images, 3)[..., : 128 // 3]
+    shrunk = brightness(images, 32)
+    assert shrunk.shape == (1, 1, 32, 43)
+    torch.testing.assert_close(shrunk[..., :1], means[..., :1], rtol=0, atol=2)
+    torch.testing.assert_close(shrunk.mean(), 255 * images.mean(), rtol=0, atol=0.1)
+    flat = brightness(torch.full((1, 1, 100, 77), 0.4), 32)
+    torch.testing.assert_close(flat, torch.full_like(flat, 102), rtol=0, atol=0.1)
+
+
+def test_edges_beyond_the_strongest_are_cut_off_and_rows_end_in_nothing() -> None:
+    maps = torch.full((2, 1, 3, 4), 700.0)
+    edges = EdgeRows.of(maps, torch.tensor(10.0), reach=2)
+    lines = edges.values.view(2, 1, 5, 6)
+    assert bool((lines[..., :3, :4] == 63).all())
+    assert int((lines != 0).sum()) == 2 * 3 * 4
+    assert edges.energy.item() == pytest.approx((63 * 10 / 1_020) ** 2)
