@@ -74,7 +74,7 @@ class RunConfig:
 
     Attributes:
         normal: classes that are normal: "0,1,2", "0-4", "all-but:7"; "": as the folder of pictures says
-        dataset: the name of a data set, or a folder of pictures, or its address
+        dataset: the name of a data set, or a folder of pictures or a manifest, or the address of one
         data_dir: where data sets lie; None: ANOMALY_AE_DATA_DIR, else ./data
         image_size: "64" or "64x48", height first; None: as the autoencoder or the data have it
         tile: pixels of overlapping tiles that the network sees the images in, as `image_size`; None: whole images

@@ -88,7 +88,7 @@ def _find_copies(addresses: Mapping[str, int], folder: str) -> dict[str, str]:
         logger.info(f"manifest: {many}, as {example}; fetched from there, for none lies beside it")
     elif absent := [address for address in addresses if address not in found]:
         raise DataMissing(
-            f"of {many} {len(found):,} are beside it, and {len(absent):,} are not, the first on line "
+            f"of {many} some are beside it, {len(found):,}, and others are not, {len(absent):,}, the first on line "
             f"{addresses[absent[0]]:,}: {absent[0]}; put them there, too, or take their lines out"
         )
     else:

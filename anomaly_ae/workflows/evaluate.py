@@ -79,7 +79,7 @@ def evaluate(
 
     Args:
         model: the detector, as `load` takes it
-        dataset: another folder of labelled pictures, or data set; the folder of the training may have moved there
+        dataset: another folder or manifest of labelled pictures, or data set; that of the training, if it has moved
         data_dir: where data sets lie; None: where they lay in the training
         marks: a file of marks that people gave to images, good or bad, which are measured on instead
         target_fpr: another false-alarm rate, above 0 and below 1

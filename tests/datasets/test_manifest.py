@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from anomaly_ae.datasets.manifest import MOST_LINE_BYTES, Entry, is_manifest, read_manifest
 from anomaly_ae.errors import DataError, DataMissing
@@ -200,3 +202,35 @@ def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
         read_manifest(str(tmp_path / "gone.csv"))
     with pytest.raises(DataMissing, match="it cannot be fetched: it is gone"):
         read_manifest("memory://gone/gone.csv")
+
+
+SINGLE = st.sampled_from([None, True, 1, 1.5, "", "good", "a.png", "#ffffff", "\0", "\ud800", [], [1], {}])
+ABOUT = SINGLE | st.fixed_dictionaries(
+    {},
+    optional={
+        "class-name": SINGLE,
+        "type": SINGLE,
+        "internal-color-map": SINGLE
+        | st.fixed_dictionaries(
+            {"0": SINGLE | st.fixed_dictionaries({}, optional={"class-name": SINGLE, "hex-color": SINGLE})}
+        ),
+    },
+)
+ROWS = st.fixed_dictionaries(
+    {"source-ref": SINGLE | st.just("a.png")},
+    optional=dict.fromkeys(("path", "label", "split", "x", "x-ref", "anomaly-label", "anomaly-mask-ref"), SINGLE)
+    | {f"{name}-metadata": ABOUT for name in ("x", "x-ref", "anomaly-label", "anomaly-mask-ref")},
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ROWS)
+def test_whatever_a_line_holds_it_is_read_or_said_what_is_wrong(read: Read, row: dict[str, Any]) -> None:
+    try:
+        ((entry,), _) = read(json.dumps(row), ".jsonl")
+    except DataError:
+        return
+    assert entry.file in ("a.png", "good", "#ffffff")
+    assert isinstance(entry.label, str)
+    assert entry.label
+    assert isinstance(entry.mask, str)

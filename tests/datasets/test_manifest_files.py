@@ -71,7 +71,7 @@ def test_none_beside_it_are_where_they_are_named(tmp_path: Path, capsys: pytest.
 def test_some_of_them_beside_it_are_asked_about(tmp_path: Path) -> None:
     manifest = lay(tmp_path / "set", "images/1.png", "images/2.png")
     with pytest.raises(
-        DataMissing, match=r"of 3 files .* 2 are beside it, and 1 are not, the first on line 3: s3://b"
+        DataMissing, match=r"of 3 files .* some are beside it, 2, and others are not, 1, the first on line 3: s3://b"
     ):
         names(manifest, *KEYS)
 
