@@ -21,6 +21,7 @@ from anomaly_ae.runtime.torch_state import tame_threads
 if TYPE_CHECKING:
     from anomaly_ae.autoencoders.network_files import load_part as load_part
     from anomaly_ae.config.run_config import RunConfig as RunConfig
+    from anomaly_ae.datasets.builtin import load_dataset as load_dataset
     from anomaly_ae.detector.detector import Detector as Detector
     from anomaly_ae.detector.regions import Region as Region
     from anomaly_ae.errors import AnomalyAEError as AnomalyAEError
@@ -51,6 +52,7 @@ _HOMES = {
     "compare": "workflows.compare",
     "evaluate": "workflows.evaluate",
     "load": "workflows.find_model",
+    "load_dataset": "datasets.builtin",
     "load_part": "autoencoders.network_files",
     "plot": "reporting.run_figures",
     "promote": "workflows.promote",

@@ -24,7 +24,7 @@ TAKEN = (
     "examples/*.*",
 )
 API = {
-    "Detectors": "load Detector Region score_folder FolderScores plot load_part",
+    "Detectors": "load Detector Region score_folder FolderScores plot load_part load_dataset",
     "The commands": "RunConfig train train_from evaluate calibrate score compare promote run_pipeline",
     "scikit-learn": "AutoencoderDetector",
     "What the commands return": "runs.run_results detector.evaluation scoring.scoring_results",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 from anomaly_ae import __version__
 from anomaly_ae.augmentation.transforms import AUGMENTATIONS
@@ -322,6 +323,7 @@ def test_results_print_in_python_as_the_command_line_shows_them(cli: Cli, traine
     assert f"{evaluation}\n" == shown
     assert str(trained.result).startswith("run  ")
     assert repr(evaluation).startswith("Evaluation(run_id=")
+    assert DisplayFormatter().format(evaluation)[0] == {"text/plain": str(evaluation)}  # what a notebook shows
 
 
 def test_a_setting_given_as_a_flag_that_it_has_not_is_told_how_it_is_given(cli: Cli) -> None:

@@ -195,6 +195,10 @@ class RunConfig:
         if wrong:
             raise UsageError("; ".join(wrong))
 
+    def __repr__(self) -> str:
+        said = [f"{f.name}={value!r}" for f in fields(self) if (value := getattr(self, f.name)) != f.default]
+        return f"RunConfig({', '.join(said)})"
+
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width that were asked for."""

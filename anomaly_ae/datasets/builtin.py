@@ -104,9 +104,26 @@ class NamedData:
 
 
 def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
-    """Load a data set by name; files already under `data_dir` are used as they lie, absent ones downloaded.
+    """Load a named data set: its images with their labels.
 
-    Raises `UnknownName`, `DataMissing` when it is neither there nor to be had, `DataDamaged`.
+    Args:
+        name: digits, mnist, fashion-mnist, kmnist or cifar10
+        data_dir: where data sets lie, whose files are used as they are, and absent ones downloaded there; None:
+            ANOMALY_AE_DATA_DIR, else ./data
+
+    Raises:
+        UnknownName: there is no data set of that name
+        DataMissing: it is neither there nor to be had
+        DataDamaged: a file is not what it must be
+
+    Examples:
+        >>> import anomaly_ae
+        >>> digits = anomaly_ae.load_dataset("digits")
+        >>> digits.files["train"]
+        ImageSet(1,797 images of 1×8×8)
+        >>> test = anomaly_ae.load("latest").split.test.take(digits)  # what a detector is measured with
+        >>> test.images.shape, test.labels[:3]
+        (torch.Size([1367, 1, 8, 8]), tensor([...]))
     """
     entry, root = find_dataset(name), data_root(data_dir)
     files = entry.read(root, entry)

@@ -42,6 +42,9 @@ class Part:
     hashes: Tensor
     names: tuple[bytes, ...] | None = None
 
+    def __repr__(self) -> str:
+        return f"Part({counted(len(self.indices), 'image')} of {self.file!r})"
+
     @classmethod
     def of(cls, dataset: Dataset, file: str, indices: Tensor) -> "Part":
         taken = dataset.files[file].take(indices)
@@ -90,6 +93,9 @@ class Split:
     copies: Tensor = field(default_factory=lambda: NO_INDICES, kw_only=True)
     groups: int = field(default=0, kw_only=True)
     most_calibration: int = field(default=0, kw_only=True)
+
+    def __repr__(self) -> str:
+        return f"Split({', '.join(f'{name}={getattr(self, name)}' for name in SPLIT_PARTS)})"
 
     def summary(self) -> dict[str, Any]:
         """File, number of images and digest of each part, as plain JSON values."""

@@ -7,6 +7,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from anomaly_ae.escaping import counted, times
 from anomaly_ae.storage.atomic import sha256
 from anomaly_ae.storage.memmap import take_rows
 
@@ -26,6 +27,9 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        return f"ImageSet({counted(len(self), 'image')} of {times(self.images.shape[1:])})"
 
     def take(self, indices: Tensor) -> "ImageSet":
         """The images at `indices`, int64 `(M,)`, in that order."""

@@ -1,5 +1,6 @@
 """What is said to people while the package works: messages of the logger `anomaly_ae`, which whoever uses it routes
-or silences as any other. Where nobody has configured logging, they are plain lines on standard error.
+or silences as any other. Where nobody has configured logging, they are plain lines on standard error; in a notebook,
+which shows that in red, only warnings and errors are, and the others plain lines below the cell.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from anomaly_ae.escaping import counted, printable, printable_lines
+from anomaly_ae.runtime.notebook import cell_lines
 
 PREFIX = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
 NAMED_FILES = 5  # files that cannot be read, by name
@@ -29,10 +31,14 @@ class StderrHandler(logging.Handler):
 
 
 class DefaultHandler(StderrHandler):
-    """The same until somebody has handlers of their own; theirs are used then."""
+    """The same, or lines below a notebook's cell, until somebody has handlers of their own; theirs are used then."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not (logging.root.handlers or logger.handlers[1:]):
+        if logging.root.handlers or logger.handlers[1:]:
+            return
+        if record.levelno < logging.WARNING and (cell := cell_lines()):
+            cell.say(record.getMessage())
+        else:
             super().emit(record)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from anomaly_ae.escaping import printable_values
 
@@ -11,10 +11,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     Row = TypeVar("Row", bound=DataclassInstance)
-
-
-class _Printer(Protocol):
-    def text(self, text: str) -> None: ...
 
 
 class Columns(dict[str, Any]):
@@ -58,6 +54,6 @@ class Printed:
     def __str__(self) -> str:
         return as_text(printable_values(self))
 
-    def _repr_pretty_(self, printer: _Printer, cycle: bool) -> None:
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """What IPython and Jupyter show."""
-        printer.text(str(self))
+        return {"text/plain": str(self)}

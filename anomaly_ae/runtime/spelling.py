@@ -1,10 +1,12 @@
-"""How messages name settings and commands. A setting is spelt as whoever reads the message would write it, which the
-front end says: in Python `normal="0,1,2"`, on the command line `--normal 0,1,2`. A command is one for a shell always.
+"""How messages name settings, commands and places. A setting is spelt as whoever reads the message would write it,
+which the front end says: in Python `normal="0,1,2"`, on the command line `--normal 0,1,2`. A command is one for a
+shell always.
 """
 
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 Spelling = Callable[[str, Any], str]  # of a setting's name and its value, None where none is said
@@ -53,3 +55,10 @@ def command(*words: str, **settings: Any) -> str:
     """`anomaly-ae train --normal 0,1,2` of "train" and normal="0,1,2"; settings that are None are left out."""
     flags = [in_shell(name, value) for name, value in settings.items() if value not in (None, [])]
     return " ".join(["anomaly-ae", shlex.join(words), *flags])
+
+
+def from_here(path: str | Path) -> str:
+    """A path as whoever works here would write it: without that of the working folder, where it lies below that."""
+    with suppress(ValueError, OSError):  # OSError: the working folder is gone
+        return str(Path(path).relative_to(Path.cwd()))
+    return str(path)

@@ -18,6 +18,7 @@ from anomaly_ae.errors import ModelNotFound, StorageError, install_extra, one_li
 from anomaly_ae.escaping import printable
 from anomaly_ae.runs.store import STORE_LOCK_WAIT, RunStore
 from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.notebook import without_widgets
 from anomaly_ae.storage.atomic import storage_errors
 from anomaly_ae.tracking import database
 from anomaly_ae.tracking.relocate import follow_move
@@ -122,7 +123,8 @@ def open_client(home: RunStore) -> Any:
     """MLflow's client, imported only here since that takes a second or two. Raises `StorageError`."""
     _check_home_folder()
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    from mlflow import MlflowClient
+    with without_widgets():
+        from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it prints tracebacks of errors that we report
     with store_held(home):  # two that make the database at once would trip over each other

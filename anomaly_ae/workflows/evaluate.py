@@ -40,7 +40,7 @@ from anomaly_ae.runtime.messages import logger, report_skipped
 from anomaly_ae.runtime.printed import to_dict
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.renamed import renamed_arguments
-from anomaly_ae.runtime.spelling import setting
+from anomaly_ae.runtime.spelling import from_here, setting
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.storage.atomic import sha256, write_csv, write_json
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
@@ -276,7 +276,8 @@ def _keep(
                 run_logger.log_results(run)
                 sync_pending(run, run_logger, behind)
             places = dict.fromkeys((place, run.path / folder) if drawn else (run.path / folder,))
-            logger.info(f"{'figures and tables' if drawn else 'tables'} are in {' and '.join(map(str, places))}")
+            kept = "figures and tables" if drawn else "tables"
+            logger.info(f"{kept} are in {' and '.join(map(from_here, places))}")
     except (RunBusy, StorageError) as error:
         logger.warning(f"the evaluation is not kept with the run: {one_line(error)}")
 

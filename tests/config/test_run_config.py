@@ -21,6 +21,13 @@ def test_a_config_survives_a_round_trip() -> None:
     assert RunConfig.build(config.to_dict()) == config
 
 
+def test_a_config_shows_what_was_said_and_can_be_made_of_it() -> None:
+    config = RunConfig(normal=[0, 1], latent=8, image_size=28)
+    assert repr(config) == "RunConfig(normal='0,1', image_size='28', latent=8)"
+    assert eval(repr(config)) == config
+    assert repr(RunConfig()) == "RunConfig()"
+
+
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         RunConfig(target_fpr=-0.1, latent=0, device="gpu")

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from anomaly_ae.cli.app import as_flag, parse_setting
 from anomaly_ae.errors import UsageError
-from anomaly_ae.runtime.spelling import command, setting, spelt
+from anomaly_ae.runtime.spelling import command, from_here, setting, spelt
 
 
 @pytest.mark.parametrize(
@@ -39,3 +41,15 @@ def test_a_setting_without_equals_is_refused() -> None:
     assert parse_setting("latent=3") == ("latent", "3")
     with pytest.raises(UsageError, match="KEY=VALUE"):
         parse_setting("latent")
+
+
+def test_a_path_below_the_working_folder_is_written_from_there_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    inside, beside = Path.cwd() / "mlruns" / "runs", str(Path.cwd().with_name("here too"))
+    assert from_here(inside) == "mlruns/runs"
+    assert from_here(beside) == beside
+    (tmp_path / "here").rmdir()
+    assert from_here(inside) == str(inside)

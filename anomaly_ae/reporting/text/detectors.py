@@ -21,6 +21,7 @@ from anomaly_ae.reporting.text.phrases import (
 )
 from anomaly_ae.runs.run_results import CalibrateResult, KnownAnomalies, TrainResult
 from anomaly_ae.runtime.printed import as_text
+from anomaly_ae.runtime.spelling import from_here
 
 
 @as_text.register
@@ -36,7 +37,7 @@ def trained(result: TrainResult) -> str:
         ("loss", f"{result.final_loss:.5f} · {best}"),
         ("threshold", f"{result.threshold:.4f} for {rate}, {holds}"),
         ("warning", result.threshold_warning),
-        ("kept in", result.run_folder),
+        ("kept in", from_here(result.run_folder)),
         ("next", " · ".join(result.next)),
     ]
     return named_lines(rows, 14)
@@ -58,7 +59,7 @@ def calibrated(result: CalibrateResult) -> str:
         *(("warning", text) for text in result.differences),
         ("moved", f"{moved(result.drift)} a new image scores above an old one" if result.drift else None),
         *(_anomalies(result.anomalies) if result.anomalies else []),
-        ("kept in", result.run_folder),
+        ("kept in", from_here(result.run_folder)),
         ("next", " · ".join(result.next)),
     ]
     return named_lines(rows, 16)

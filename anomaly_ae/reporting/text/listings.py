@@ -26,7 +26,7 @@ from anomaly_ae.runs.run_results import (
     ScorerMeans,
 )
 from anomaly_ae.runtime.printed import Columns, as_text, to_dict
-from anomaly_ae.runtime.spelling import command, setting
+from anomaly_ae.runtime.spelling import command, from_here, setting
 from anomaly_ae.runtime.tables import columns, plain_table
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def compared(result: PipelineResult) -> str:
     lines = [line for rows in tables if rows for line in ("", *plain_table(rows))][1:]
     lines += ["", *textwrap.wrap(SCORERS_NOTE if scorers else CELLS_NOTE, NOTE_LETTERS)]
     failed = [f"failed: {name}: {reason}" for name, reason in result.failed.items()]
-    return "\n".join([*lines, *failed, "", f"kept in {result.run_folder}"])
+    return "\n".join([*lines, *failed, "", f"kept in {from_here(result.run_folder)}"])
 
 
 def narrow_scorers(rows: Sequence[ScorerMeans]) -> list[dict[str, Any]]:
