@@ -27,7 +27,7 @@ class StderrHandler(logging.Handler):
         if sys.stderr is not None:
             text = PREFIX.get(record.levelno, "") + record.getMessage()
             with contextlib.suppress(BrokenPipeError):
-                print(printable_lines(text), file=sys.stderr, flush=True)
+                print(f"{printable_lines(text)}\n", end="", file=sys.stderr, flush=True)  # at once, with its end
 
 
 class DefaultHandler(StderrHandler):

@@ -197,7 +197,7 @@ def set_side_by_side(result: RunComparison) -> str:
     ]
     settings = [(name, " · ".join(map(_setting, values))) for name, values in result.settings.items()]
     reasons = no_p_values(row.no_p_value for row in result.runs)
-    return "\n".join([table(rows), *reasons, "", named_lines([*settings, ("page", result.page)], 16)])
+    return "\n".join([table(rows), *reasons, "", named_lines([*settings, ("page", from_here(result.page))], 16)])
 
 
 def _difference(row: ComparedRun, first: ComparedRun) -> str:
