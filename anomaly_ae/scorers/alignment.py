@@ -17,9 +17,9 @@ from anomaly_ae.storage.schema import TensorSpec
 
 COMPARED_SIDE = 32  # pixels of the smaller side at which images are compared
 REACH = 3 / 28  # how far a part may move, of the smaller side
-CANDIDATES, FINALISTS, NEAREST = 64, 12, 3  # fit images compared at half the size, compared at the full one, counted
+CANDIDATES, FINALISTS, NEAREST = 96, 12, 3  # fit images compared at half the size, compared at the full one, counted
 EDGE_ENERGY_FLOOR = 0.1  # keeps images that are almost empty from being divided by nothing
-TOGETHER = 16  # images compared at a time on a CPU, so that their rows stay in its cache
+TOGETHER = 32  # images compared at a time on a CPU, so that their rows stay in its cache
 
 Scale = Callable[[Tensor, Tensor], EdgeRows]  # images, float32 (N, C, H, W) in [0, 255], and a step -> their edges
 
@@ -35,7 +35,7 @@ class AlignedNeighbors(MapScorer):
     The zero-order image distortion model of Keysers et al. 2007, https://doi.org/10.1109/TPAMI.2007.1153, made
     symmetric and relative to the edges there are.
 
-    The 64 fit images nearest in the encoder's last feature map are compared at half the size, and the 12 best of them
+    The 96 fit images nearest in the encoder's last feature map are compared at half the size, and the 12 best of them
     in full. Of the fit set at most 20,000 images are kept, the smaller side 32 pixels at the most, so that neither
     memory nor time grows further with it.
     """
