@@ -26,6 +26,7 @@ from anomaly_ae.calibration.group import Group
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Exported
 from anomaly_ae.errors import ExportError, UsageError, install_extra
+from anomaly_ae.images.intensity import FLOAT, WHITE, WHOLE, Intensity
 from anomaly_ae.images.preprocessing import resize
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.spelling import setting
@@ -46,6 +47,10 @@ except ImportError as error:
     raise UsageError(f"{setting('format', 'onnx')} needs ONNX; {install_extra('onnx')}") from error
 
 OPSET = 20
+METADATA_FORMAT = 1  # of what the metadata say, for programs that go by it
+DEEP_KINDS = {"whole": WHOLE, "floats": FLOAT}  # kinds of values of more than 8 bits, by their names there
+WHOLE_PICTURE = ((0, 0, 1, 1),)  # as boxes
+MOST_AT_ONCE, PIXELS_AT_ONCE = 64, 2**16  # images of a good batch, and the pixels of all of them
 LARGEST_GRAPH = 2**31 - 2**24  # bytes of a protobuf, with some left for all that is no tensor
 TOLERANCE, AS_EXACT = 1e-5, 4
 IMAGES, RECONSTRUCTION, SCORE, HEAT_MAP = "images", "reconstruction", "score", "heat_map"
@@ -190,11 +195,17 @@ def _in_double(operator: Any) -> Callable[..., Tensor]:
 
 
 def metadata(detector: Detector) -> dict[str, str]:
-    """What a file's metadata say of the detector, each as JSON, for whoever has the file alone."""
+    """What a file's metadata say of the detector, each as JSON, for whoever has the file alone. Beside what they are
+    called: `levels`, what is black and white in files of more than 8 bits, `looked_at`, the boxes of the region of
+    interest, left, top, right and bottom in shares of a picture, and `batch`, how many images are a good batch.
+    """
     calibration, config = detector.calibration, detector.config
     preprocessing = dataclasses.asdict(detector.preprocessing)
     preprocessing["fit"] = preprocessing.pop("resize_mode")  # as programs know it that read such files
+    _, height, width = detector.preprocessing.shape
+    roi = detector.preprocessing.roi
     facts = {
+        "format": METADATA_FORMAT,
         "threshold": detector.threshold,
         "target_fpr": calibration.target_fpr,
         "guarantee": calibration.guarantee,
@@ -202,15 +213,24 @@ def metadata(detector: Detector) -> dict[str, str]:
         "calibration_groups": [len(group) for group in calibration.by_group],
         "calibration_sha256": sha256(calibration.scores.numpy().tobytes()),
         "preprocessing": preprocessing,
+        "levels": {name: _range_of(kind, detector.preprocessing.intensity) for name, kind in DEEP_KINDS.items()},
+        "looked_at": [(x, y, x + across, y + down) for x, y, across, down in (roi.boxes if roi else WHOLE_PICTURE)],
+        "batch": max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (height * width))),
         "autoencoder": config.autoencoder,
         "scorer": config.scorer,
         "dataset": config.dataset,
         "classes": detector.classes,
         "normal": detector.normal,
         "heat_level": detector.heat_level,
+        "heat_peaks": None if detector.heat_peaks is None else detector.heat_peaks.tolist(),
         "detector_sha256": detector.digest,
     }
     return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+
+
+def _range_of(kind: str, intensity: Intensity | None) -> tuple[float, float]:
+    """Black and white in files of a kind."""
+    return (intensity.low, intensity.high) if intensity and intensity.kind == kind else (0, WHITE[kind])
 
 
 def p_values(calibration: Calibration, scores: Tensor) -> Tensor:
