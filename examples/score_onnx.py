@@ -2,8 +2,8 @@
 
     python score_onnx.py detector.onnx FOLDER        # or image files; prints a line of JSON for each
 
-Exit codes: 0 done, 1 could not, 2 used wrongly. A folder's images are known by their endings; links to others are not
-followed. Colours of more than 8 bits, rare gray TIFFs, PGMs and PFMs, and LAB in gray are errors here alone.
+Exit codes: 0 done, 1 could not, 2 used wrongly. Images are known by their endings; no link to a folder is followed.
+Of what anomaly-ae reads, colours of more than 8 bits, rare gray TIFFs, PGMs, PFMs, and LAB in gray are errors here.
 """
 
 import io

@@ -250,7 +250,7 @@ def test_rows_are_those_of_the_tool(kind: str, pictures: Path, tmp_path: Path) -
 @pytest.mark.slow  # an export of each
 def test_rows_of_trained_detectors_are_those_of_the_tool(pictures: Path, trained: Trained, tmp_path: Path) -> None:
     assert_same_rows(trained.detector(), pictures, tmp_path)
-    assert_same_rows(make("feature-conv", "feature-error", (3, 40, 48)), pictures, tmp_path)
+    assert_same_rows(make("feature-conv", "patch-knn", (3, 40, 48)), pictures, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -119,6 +119,9 @@ def test_the_file_alone_says_what_to_do_with_it(exported: door.Exported, trained
     assert about["preprocessing"] == shape | {"fit": "stretch", "intensity": None, "roi": None}
     assert (about["scorer"], about["normal"]) == ("aligned-knn", ["0", "1", "2"])
     assert about["detector_sha256"] == detector.digest
+    assert (about["heat_level"], about["heat_peaks"]) == (detector.heat_level, detector.heat_peaks.tolist())
+    assert (about["levels"], about["looked_at"]) == ({"whole": [0, 65_535], "floats": [0, 1]}, [[0, 0, 1, 1]])
+    assert (about["format"], about["batch"]) == (door.METADATA_FORMAT, 16)
     assert b"/anomaly_ae/" not in Path(exported.file).read_bytes()  # no places of the machine that made it
 
 
