@@ -21,7 +21,7 @@ TARGET = Target((1, 4, 6))
 FLAWED = """
 import os, sys, time
 from anomaly_ae.images import decode, decode_worker
-whole, decode_worker.SECONDS = decode.decode, 2
+whole, decode_worker.SECONDS = decode.decode, 8  # a busy machine took more than 2 for a good file
 def flawed(content, target):
     if b"crash" in content:
         os.abort()
