@@ -139,7 +139,8 @@ def test_two_that_append_at_once_lose_nothing(source: Folder, marks: MarkFile) -
     both = [subprocess.Popen([sys.executable, "-c", code, str(marks.path), source.name]) for _ in range(2)]
     assert [each.wait(60) for each in both] == [0, 0]
     assert read_marks(marks.path).damaged == 0
-    assert len(marks.path.read_text().splitlines()) == 200
+    written = [line for line in marks.path.read_text().splitlines() if line]  # who sees another at work begins a line
+    assert len(written) == 200
 
 
 def test_what_is_said_to_be_marked_survives_a_kill(source: Folder, marks: MarkFile) -> None:
