@@ -21,10 +21,12 @@ from anomaly_ae.cli import main
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
+from anomaly_ae.errors import Interrupted
 from anomaly_ae.reporting.figures import painter
 from anomaly_ae.runs.run_results import TrainResult
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.tracking import run_logger
+from anomaly_ae.training import Snapshot, Training
 from anomaly_ae.workflows import evaluate, train
 
 COMMAND = [sys.executable, "-m", "anomaly_ae.cli"]
@@ -141,6 +143,22 @@ def figures() -> Iterator[None]:
     """For a test that looks at figures."""
     with drawing():
         yield
+
+
+@contextmanager
+def interrupted_at(epoch: int) -> Iterator[None]:
+    """Within it, a training is begun and ended by Ctrl-C when so many epochs are done."""
+    snapshot = Training.snapshot
+
+    def interrupt(training: Training) -> Snapshot:
+        if len(training.history) == epoch:
+            raise KeyboardInterrupt
+        return snapshot(training)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "snapshot", interrupt)
+        with pytest.raises(Interrupted):
+            yield
 
 
 @dataclass(frozen=True)

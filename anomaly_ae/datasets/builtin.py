@@ -49,11 +49,15 @@ class DatasetEntry:
 
 @dataclass(frozen=True)
 class NamedData:
-    """A data set of the catalogue, loaded when its images are needed."""
+    """A data set of the catalogue, loaded when its images are needed.
+
+    whole: the same without a region of interest, whose images these are
+    """
 
     name: str
     data_dir: str | None = None
     roi: RegionOfInterest | None = None
+    whole: "NamedData | None" = None
 
     normal = None  # nothing is normal in it unless the user says so
 
@@ -68,7 +72,7 @@ class NamedData:
     @cached_property
     def dataset(self) -> Dataset:
         """Raises what `load_dataset` raises."""
-        return load_dataset(self.name, self.data_dir)
+        return self.whole.dataset if self.whole else load_dataset(self.name, self.data_dir)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -88,7 +92,7 @@ class NamedData:
 
     def learning(self, normal: Collection[int], roi: RegionOfInterest | None = None) -> "NamedData":
         """The same, looking at a region of interest; all its images are alike."""
-        return self if roi == self.roi else replace(self, roi=roi)
+        return self if roi == self.roi else replace(self, roi=roi, whole=self)
 
     def find_intensity(self, requested: str | None = None) -> None:
         """All have 8 bits. Raises `DataError` where an intensity was asked for."""

@@ -41,10 +41,8 @@ class RegionOfInterest:
 
     @classmethod
     def of_mask(cls, mask: Mask) -> "RegionOfInterest":
-        """Where a mask (H, W) is true. Raises `UsageError` where that is nowhere, or needs too many boxes."""
+        """Where a mask (H, W) is true, which is somewhere. Raises `UsageError` where that needs too many boxes."""
         boxes = list(islice(_boxes_of(mask), MOST_BOXES + 1))
-        if not boxes:
-            raise UsageError("nothing in it is white; what is to be looked at is white, and all else black")
         if len(boxes) > MOST_BOXES:
             raise UsageError(
                 f"its white is made up of so many boxes that they are too many; the most are {MOST_BOXES:,}; smooth "

@@ -35,7 +35,7 @@ from anomaly_ae.review.review_results import (
 from anomaly_ae.review.row_queries import RowQueries
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger
-from anomaly_ae.runtime.spelling import setting
+from anomaly_ae.runtime.spelling import from_here, setting
 from anomaly_ae.scoring.ledger import ScoredBy
 from anomaly_ae.scoring.marks import BAD, GOOD, NONE, Mark, MarkFile, contradicting, stat_of, state_of
 from anomaly_ae.scoring.rows import Bools
@@ -124,7 +124,7 @@ class Session:
         calibration = self.detector.calibration.scores.numpy()
         return About(
             output=printable(str(self.output)),
-            source=printable(self.source.name),
+            source=printable(from_here(self.source.name)),
             detector=self.detector.name,
             model=printable(self.model),
             images=len(self.rows.paths),

@@ -155,7 +155,8 @@ def calibrate(
     new = dataclasses.replace(detector, calibration=calibration)
     if normals.images is not None:  # with which nothing is to be measured from now on
         new = dataclasses.replace(new, split=detector.split.with_copies(hash_rows(normals.images)))
-    doubts = _doubts(detector, new, normals, anomalies)
+    found = known.images if known is not None and detect is not None else None
+    doubts = [*_doubts(detector, new, normals, anomalies), *_measured_with(detector, normals.images, found)]
     normals = dataclasses.replace(normals, differences=(*normals.differences, *doubts))
     return _keep(home, parent, detector, new, normals, anomalies, tracking, marked.used if marked else None)
 
@@ -183,10 +184,11 @@ def _check_chosen(
 
 @dataclass(frozen=True)
 class Anomalies:
-    """Scores of known anomalies, (M,), and where they come from."""
+    """Scores of known anomalies, (M,), where they come from, and themselves, (M, C, H, W)."""
 
     scores: Tensor
     source: str
+    images: Tensor
     unreadable: int
 
 
@@ -194,10 +196,10 @@ def _anomalies(detector: Detector, folder: str | Path | None, marked: MarkedImag
     """The known anomalies, if there are any. Raises `DataMissing` where the folder has none."""
     if folder is not None:
         scored = score_images(detector, *_anomalous_pictures(str(folder)))
-        return Anomalies(scored.scores, str(expand(folder).resolve()), len(scored.errors))
+        return Anomalies(scored.scores, str(expand(folder).resolve()), scored.images, len(scored.errors))
     if marked and marked.used.bad:
         bad = marked.of(detector, BAD)
-        return Anomalies(bad.scores, marked.place, bad.unreadable)
+        return Anomalies(bad.scores, marked.place, bad.images, bad.unreadable)
     return None
 
 
@@ -326,6 +328,19 @@ def _doubts(old: Detector, new: Detector, normals: Normals, anomalies: KnownAnom
     if anomalies and anomalies.median_score < float(normals.scores.median()):
         doubts.append("the anomalies score lower than the normal images; are the folders swapped?")
     return doubts
+
+
+def _measured_with(detector: Detector, *given: Tensor | None) -> list[str]:
+    """That some of the images that set the threshold, (N, C, H, W) each, are the run's own test images."""
+    test = detector.split.test.hashes.cpu()
+    count = sum(int(torch.isin(hash_rows(images), test).sum()) for images in given if images is not None)
+    if not count:
+        return []
+    are = "is" if count == 1 else "are"
+    return [
+        f"{count:,} of the images that set the threshold {are} of the run's own test set, whose rates say little of "
+        "new images then; evaluate it with others"
+    ]
 
 
 def _keep(

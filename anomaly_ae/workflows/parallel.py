@@ -1,6 +1,7 @@
 """Several pieces of work at the same time, in processes of their own."""
 
 import itertools
+import logging
 import multiprocessing
 import os
 import signal
@@ -9,12 +10,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from logging.handlers import QueueHandler, QueueListener
 from multiprocessing.connection import wait
+from multiprocessing.context import SpawnContext
+from multiprocessing.queues import Queue
 from typing import TypeVar
 
 import torch
 
 from anomaly_ae.errors import Interrupted, TrainingError
+from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runtime.notebook import cell_lines
 from anomaly_ae.runtime.progress import hide_displays
 from anomaly_ae.runtime.spelling import Spelling, current_spelling, setting, spelt
 
@@ -30,7 +37,10 @@ def run_parallel(works: Iterable[Callable[[], Result]], jobs: int) -> Iterator[R
     """
     threads, waiting = max(1, torch.get_num_threads() // jobs), iter(works)
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(threads,)) as pool:
+    with (
+        _heard(context) as messages,
+        ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(threads, messages)) as pool,
+    ):
         try:
             # No more at a time than can be worked on: what the pool has taken in it begins, even after a Ctrl-C.
             running = {_submit(pool, work) for work in itertools.islice(waiting, jobs)}
@@ -49,6 +59,28 @@ def run_parallel(works: Iterable[Callable[[], Result]], jobs: int) -> Iterator[R
         except BaseException:
             _stop(pool)
             raise
+
+
+class _Listener(QueueListener):
+    """Messages of other processes, said by this one as its own."""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        logger.handle(record)
+
+
+@contextmanager
+def _heard(context: SpawnContext) -> "Iterator[Queue[logging.LogRecord] | None]":
+    """In a notebook, which shows in red what others write to standard error, a queue for what they say; else None."""
+    if not cell_lines():
+        yield None
+        return
+    messages: Queue[logging.LogRecord] = context.Queue()
+    listener = _Listener(messages)
+    listener.start()
+    try:
+        yield messages
+    finally:
+        listener.stop()
 
 
 def _submit(pool: ProcessPoolExecutor, work: Callable[[], Result]) -> "futures.Future[Result]":
@@ -70,10 +102,14 @@ def _stop(pool: ProcessPoolExecutor) -> None:
             os.kill(process.pid, signal.SIGINT)
 
 
-def _begin(threads: int) -> None:
-    """Set up a process: its share of the cores, no bars of its own, and an end when the process above it is gone."""
+def _begin(threads: int, messages: "Queue[logging.LogRecord] | None") -> None:
+    """Set up a process: its share of the cores, no bars of its own, where to say what it has to say, and an end when
+    the process above it is gone.
+    """
     torch.set_num_threads(threads)
     hide_displays()
+    if messages:
+        logger.handlers = [QueueHandler(messages)]
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import pickle
+import shutil
 import socket
 import struct
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from anomaly_ae.datasets.builtin import find_idx, load_dataset, read_idx
+from anomaly_ae.datasets.catalogue import open_data
 from anomaly_ae.errors import DataDamaged, DataMissing, StorageError, UnknownName
+from anomaly_ae.images.roi import RegionOfInterest
 
 
 def write_mnist(root: Path, *, packed: bool = False, name: str = "MNIST") -> None:
@@ -58,6 +61,15 @@ def test_the_folder_can_be_named_in_the_environment(tmp_path: Path, monkeypatch:
     write_mnist(tmp_path, name="KMNIST")
     monkeypatch.setenv("ANOMALY_AE_DATA_DIR", str(tmp_path))
     assert load_dataset("kmnist").classes[1] == "ki"
+
+
+def test_with_a_region_of_interest_it_is_loaded_once(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    data = open_data("mnist", str(tmp_path))
+    looking = data.learning([0], RegionOfInterest(((0, 0, 1, 0.5),)))
+    assert looking.shape == (1, 14, 28)
+    shutil.rmtree(tmp_path / "MNIST")
+    assert data.shape == (1, 28, 28)
 
 
 @pytest.mark.usefixtures("offline")

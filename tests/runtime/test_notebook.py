@@ -39,6 +39,11 @@ with progress.stage("waiting"):
 with progress.stage("waiting again"):
     time.sleep(0.1)
 """
+PROCESSES = """
+from functools import partial
+from anomaly_ae.workflows.parallel import run_parallel
+done = list(run_parallel([partial(logger.info, f"said by process {i}") for i in (1, 2)], 2))
+"""
 CONFIGURED = """
 logging.basicConfig(format="theirs: %(message)s", force=True)
 logger.info("first")
@@ -46,12 +51,12 @@ logger.info("first")
 
 
 def test_a_cell_has_a_few_lines_that_change_in_place_and_only_warnings_are_red(tmp_path: Path) -> None:
-    _, messages, work, unfinished, stages, configured = (
+    _, messages, work, unfinished, stages, processes, configured = (
         [
             (output.get("name", output.output_type), output.get("text") or output.data["text/plain"])
             for output in shown
         ]
-        for shown in run_cells(tmp_path, SETUP, MESSAGES, WORK, UNFINISHED, STAGES, CONFIGURED)
+        for shown in run_cells(tmp_path, SETUP, MESSAGES, WORK, UNFINISHED, STAGES, PROCESSES, CONFIGURED)
     )
     assert messages == [
         ("display_data", "first\nsecond\\x1b[2J"),
@@ -61,6 +66,8 @@ def test_a_cell_has_a_few_lines_that_change_in_place_and_only_warnings_are_red(t
     assert work == [("display_data", "two is done")]
     assert unfinished == [("display_data", "said meanwhile")]
     assert stages == [("display_data", "before\nworked")]
+    ((kind, said),) = processes
+    assert (kind, sorted(said.split("\n"))) == ("display_data", ["said by process 1", "said by process 2"])
     assert configured == [("stderr", "theirs: first\n")]
 
 

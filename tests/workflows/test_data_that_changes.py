@@ -11,10 +11,10 @@ from PIL import Image
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.errors import DataChanged, DataError, Interrupted
+from anomaly_ae.errors import DataChanged, DataError
 from anomaly_ae.runs.store import RunStore
-from anomaly_ae.training import Snapshot, Training
 from anomaly_ae.workflows.train import resume
+from tests.conftest import interrupted_at
 
 QUICK = {"preset": "fast", "image_size": "16", "epochs": 4, "batch_size": 8}
 
@@ -42,27 +42,13 @@ def train(home: RunStore, folder: Path, **settings: object) -> str:
     return anomaly_ae.train(config, home=home, tracking=False).run_id
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, home: RunStore, folder: Path) -> None:
-    """Ctrl-C at the end of the second epoch of a training."""
-    real = Training.snapshot
-
-    def snapshot(training: Training) -> Snapshot:
-        if len(training.history) == 2:
-            raise KeyboardInterrupt
-        return real(training)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Training, "snapshot", snapshot)
-        with pytest.raises(Interrupted):
-            train(home, folder)
-
-
 def test_a_training_goes_on_with_its_own_pictures_when_others_have_come(
-    home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make(tmp_path / "set")
     whole = home.find_run(train(home, folder)).detector_folder()
-    interrupt(monkeypatch, home, folder)
+    with interrupted_at(2):
+        train(home, folder)
     save(folder / "good/0000.png", picture(2000))
     for i in range(100):
         save(folder / f"a blot/{i}.png", np.dstack([picture(3000 + i)] * 2 + [picture(i) // 2]))  # larger set, colour
@@ -74,9 +60,10 @@ def test_a_training_goes_on_with_its_own_pictures_when_others_have_come(
     assert {row.class_: row.images for row in evaluation.per_class} == {"good": 6, "spot": 4}
 
 
-def test_what_is_gone_or_changed_is_named(home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_gone_or_changed_is_named(home: RunStore, tmp_path: Path) -> None:
     folder = make(tmp_path / "set")
-    interrupt(monkeypatch, home, folder)
+    with interrupted_at(2):
+        train(home, folder)
     before = (folder / "good/007.png").read_bytes()
     (folder / "good/007.png").write_bytes((folder / "good/008.png").read_bytes())
     with pytest.raises(DataChanged, match=r"1 have changed, the first good/007\.png"):

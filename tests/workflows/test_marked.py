@@ -60,13 +60,24 @@ def test_marked_images_set_the_threshold_and_are_found(trained: Trained, folder:
     assert result.drift is not None
     assert result.marks is not None
     assert (result.marks.good, result.marks.bad, result.marks.unmarked) == ((~novel).sum(), novel.sum(), 0)
-    assert not [text for text in result.differences if "without a mark" in text]
+    assert not [text for text in result.differences if "without a mark" in text or "own test set" in text]
     against = [f for f in (folder / "good").iterdir() if f.stem[-1] not in "012"]
     assert result.marks.contradictions == len(against) > 0
     assert "is marked bad" in result.marks.examples[0]
     text = str(result)
     assert f"{(~novel).sum()} good, {novel.sum()} bad" in text
     assert "to the names of their folders: good/" in text
+
+
+def test_it_is_said_how_many_marked_images_measure_the_run(trained: Trained, folder: Path, marks: Path) -> None:
+    test = trained.detector().split.test.take(load_dataset("digits"))
+    file, source = MarkFile(marks), open_source(folder)
+    for name, index in (("good", 0), ("novel", len(test) - 1)):  # one of each kind
+        Image.fromarray(test.images[index, 0].numpy()).save(folder / name / "of the test.png")
+        file.append(Mark.of(source, f"{name}/of the test.png".encode(), "good" if name == "good" else "bad"))
+    for detect, count in ((None, "1 of the images that set the threshold is"), (0.9, "2 of the images that set")):
+        result = anomaly_ae.calibrate(trained.run.record.id, marks=marks, detect=detect, home=trained.home)
+        assert [text for text in result.differences if text.startswith(count)]
 
 
 def test_what_was_marked_is_measured_on(trained: Trained, folder: Path, marks: Path) -> None:

@@ -15,13 +15,12 @@ import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.errors import Interrupted, UsageError
+from anomaly_ae.errors import UsageError
 from anomaly_ae.review.pictures import DARK, Pictures
 from anomaly_ae.review.session import Session
 from anomaly_ae.runs.store import RunStore
-from anomaly_ae.training import Snapshot, Training
 from anomaly_ae.workflows.train import resume
-from tests.conftest import Cli
+from tests.conftest import Cli, interrupted_at
 
 SIZE = 60, 48  # width, height
 PART = 20, 12, 44, 36  # left, top, right, bottom
@@ -164,21 +163,12 @@ def test_evaluation_and_calibration_see_the_same(home: RunStore, sets: tuple[Pat
 
 
 def test_a_training_goes_on_with_the_mask_that_it_began_with(
-    sets: tuple[Path, Path], mask: Path, home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sets: tuple[Path, Path], mask: Path, home: RunStore, tmp_path: Path
 ) -> None:
     own, other = tmp_path / "roi.png", RunStore.find(str(tmp_path / "home"))
     own.write_bytes(mask.read_bytes())
-    real = Training.snapshot
-
-    def interrupt(training: Training) -> Snapshot:
-        if len(training.history) == 2:
-            raise KeyboardInterrupt
-        return real(training)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Training, "snapshot", interrupt)
-        with pytest.raises(Interrupted):
-            anomaly_ae.train(config(sets[0], own), home=other, tracking=False)
+    with interrupted_at(2):
+        anomaly_ae.train(config(sets[0], own), home=other, tracking=False)
     own.unlink()
     resume("latest", home=other)
     first, second = (each.latest().detector_folder() / "weights.safetensors" for each in (home, other))

@@ -13,11 +13,11 @@ import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
-from anomaly_ae.errors import DataChanged, DataMissing, Interrupted, UsageError
+from anomaly_ae.errors import DataChanged, DataMissing, UsageError
 from anomaly_ae.runs.run_results import TrainResult
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.workflows.train import resume
-from tests.conftest import Cli, drawing
+from tests.conftest import Cli, drawing, interrupted_at
 
 SIZES = (44, 48, 52)
 Measured = tuple[RunStore, Path, Evaluation]
@@ -264,29 +264,13 @@ def test_an_interrupted_training_on_planted_defects_ends_as_one_that_was_not(tmp
     whole, home = RunStore.find(str(tmp_path / "whole")), RunStore.find(str(tmp_path / "parts"))
     first = train(whole, cloths, **settings)
     config = RunConfig.build({"dataset": str(cloths), "batch_size": 8} | settings)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("anomaly_ae.training.Training.snapshot", _interrupted_at(3))
-        with pytest.raises(Interrupted):
-            anomaly_ae.train(config, home=home, tracking=False)
+    with interrupted_at(3):
+        anomaly_ae.train(config, home=home, tracking=False)
     second = resume("latest", home=home)
     weights = [
         h.find_run(r.run_id).detector_folder() / "weights.safetensors" for h, r in ((whole, first), (home, second))
     ]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-
-
-def _interrupted_at(epoch: int):  # type: ignore[no-untyped-def]
-    """`Training.snapshot`, and Ctrl-C after that of an epoch."""
-    from anomaly_ae.training import Snapshot, Training
-
-    real = Training.snapshot
-
-    def snapshot(training: Training) -> Snapshot:
-        if len(training.history) == epoch:
-            raise KeyboardInterrupt
-        return real(training)
-
-    return snapshot
 
 
 def test_very_long_pictures_are_said_with_what_they_cost_and_endless_sizes_refused(
