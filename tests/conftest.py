@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import warnings
@@ -63,6 +64,16 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 
 Cli = Callable[..., Ended]
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name resolves, as on a machine without network."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise socket.gaierror("Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 @pytest.fixture

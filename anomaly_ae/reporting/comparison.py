@@ -30,10 +30,14 @@ ROW_FIGURES = (  # of an evaluation, in the row of its run
 
 @dataclass(frozen=True, eq=False)
 class Tested:
-    """The scores (N,) of a run's test images, whether each is novel, (N,), and what tells the images from others."""
+    """The scores (N,) of a run's test images, the class of each, whether it is novel and whether it alarms, (N,), and
+    what tells the images from others.
+    """
 
     scores: Array
+    classes: Array
     novel: Array
+    alarms: Array
     images: str
 
 
@@ -51,13 +55,14 @@ def read_scores(run: RunFolder) -> Tested | None:
         scores = np.array([float(row["score"]) for row in rows])
         if not np.isfinite(scores).all():
             raise ValueError("a score is no number")
-        novel = np.array([row["is_novel"] == "True" for row in rows])
+        classes = np.array([row["class"] for row in rows])
+        novel, alarms = (np.array([row[key] == "True" for row in rows]) for key in ("is_novel", "is_anomaly"))
         images = [[row.get("path", row["index"]), row["is_novel"]] for row in rows]
     except (OSError, csv.Error, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{path} is damaged; evaluate the run again") from error
     if novel.all() or not novel.any():
         return None
-    return Tested(scores, novel, json.dumps([run.split["parts"].get("test"), images]))
+    return Tested(scores, classes, novel, alarms, json.dumps([run.split["parts"].get("test"), images]))
 
 
 def compare_runs(runs: Sequence[RunFolder], tested: Sequence[Tested | None]) -> list[ComparedRun]:

@@ -57,6 +57,7 @@ class Cell:
     """One training of a pipeline.
 
     row:       its line in the comparison: what it is but for its normal classes
+    detector:  `row` without the seed
     variant:   `network` without the seed: cells that differ in classes and seed alone are measurements of the same
     network:   what tells its network from the others: `row` without scorer and target rate
     compare_scorers: further ones to measure on its network
@@ -65,6 +66,7 @@ class Cell:
 
     name: str
     row: str
+    detector: str
     variant: str
     network: str
     config: RunConfig
@@ -182,14 +184,14 @@ def _cells(
     cells: list[Cell] = []
     for combination in itertools.product(*matrix.values()):
         varied = dict(zip(matrix, combination, strict=True))
-        left_out = ((), ("normal",), ("normal", "seed", *REUSED), ("normal", *REUSED))
-        name, row, variant, network = (
+        left_out = ((), ("normal",), ("normal", "seed"), ("normal", "seed", *REUSED), ("normal", *REUSED))
+        name, row, detector, variant, network = (
             " · ".join([system, *(f"{key} {value}" for key, value in varied.items() if key not in without)])
             for without in left_out
         )
         config = RunConfig.build(fixed, varied)
         first = row not in {cell.row for cell in cells}
-        cells.append(Cell(name, row, variant, network, config, {} if cells else published, first, compared))
+        cells.append(Cell(name, row, detector, variant, network, config, {} if cells else published, first, compared))
     return cells
 
 

@@ -77,6 +77,7 @@ class KeptEvaluation:
     pixel_auroc: float | None = None
     pixel_average_precision: float | None = None
     pro: float | None = None
+    per_class: tuple[dict[str, Any], ...] | None = None
     beside: tuple[dict[str, Any], ...] | None = None
 
     @property
@@ -236,6 +237,35 @@ class ScorerMeans:
 
 
 @dataclass(frozen=True)
+class ClassMeans:
+    """A novel class of a detector in a pipeline, such as a kind of defect, or all of them together: means over seeds.
+
+    Attributes:
+        system: the detector, whatever its seed
+        images: of this class, in the first seed's test images
+        low: to high, the 95 % interval of the AUROC, against all normal test images, by DeLong, of its mean over the
+            seeds; `bootstrap_low` to `bootstrap_high` that by the bootstrap. They are for other test images, not for
+            other networks; None where the seeds were tested on different images
+        pixel_auroc: of the heat maps, as are the next two; None without masks or heat map
+    """
+
+    system: str
+    class_: str
+    images: int
+    seeds: int
+    auroc: float
+    low: float | None
+    high: float | None
+    bootstrap_low: float | None
+    bootstrap_high: float | None
+    detection_rate: float
+    false_alarm_rate: float
+    pixel_auroc: float | None
+    pixel_average_precision: float | None
+    pro: float | None
+
+
+@dataclass(frozen=True)
 class PipelineResult(Printed):
     """What a pipeline came to: tables as rows, and cells that failed with the reason."""
 
@@ -245,13 +275,20 @@ class PipelineResult(Printed):
     published: list[PublishedRow]
     cells: list[CellRow]
     scorers: list[ScorerMeans]
+    classes: list[ClassMeans]
     failed: dict[str, str]
     run_folder: str
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> "PipelineResult":
         """That of a run's `result.json`."""
-        rows = {"comparison": SystemRow, "published": PublishedRow, "cells": CellRow, "scorers": ScorerMeans}
+        rows = {
+            "comparison": SystemRow,
+            "published": PublishedRow,
+            "cells": CellRow,
+            "scorers": ScorerMeans,
+            "classes": ClassMeans,
+        }
         typed: dict[str, Any] = {
             name: [from_dict(kind, row) for row in content.get(name) or []] for name, kind in rows.items()
         }

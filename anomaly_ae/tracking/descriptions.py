@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ae.escaping import markdown, markdown_code, short_name
-from anomaly_ae.reporting.text.listings import narrow_scorers
+from anomaly_ae.reporting.text.listings import narrow_classes, narrow_scorers
 from anomaly_ae.reporting.text.phrases import interval, unranked
 from anomaly_ae.runs.record import CALIBRATION
 from anomaly_ae.runs.run_results import CellRow, KeptEvaluation, PipelineResult, TrainResult
@@ -19,13 +19,17 @@ HEADLINE = ("AUROC (95 % interval)", "average precision", "FPR@95TPR", "false al
 COLUMN_GAP = "&emsp;"  # the page leaves no room between columns
 VARIED = ("normal", "autoencoder", "objective", "scorer", "seed")
 WHERE = "The tables among the artifacts have all figures; `figures/` has pictures of the cells side by side."
-TABLES = ("scorers", "comparison", "published", "cells")  # of a pipeline, each as CSV and Markdown
+TABLES = ("scorers", "classes", "comparison", "published", "cells")  # of a pipeline, each as CSV and Markdown
 
 
 def describe_pipeline(run: RunFolder) -> str:
     """A pipeline in a few lines of Markdown, with tables of cells and scorers as narrow as the page has room for."""
     about, result = run.read("pipeline.json"), PipelineResult.read(run.read("result.json"))
-    tables = {"Cells": _cells(result.cells), "Scorers": narrow_scorers(result.scorers)}
+    tables = {
+        "Cells": _cells(result.cells),
+        "Novel classes": narrow_classes(result.classes),
+        "Scorers": narrow_scorers(result.scorers),
+    }
     shown = [f"**{title}**\n\n{_wide(markdown_table(rows))}" for title, rows in tables.items() if rows]
     return "\n\n".join([about["about"].replace("<", "&lt;"), markdown_code(about["command"]), *shown, WHERE])
 

@@ -3,17 +3,19 @@
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.datasets.builtin import DATASETS, load_dataset
 from anomaly_ae.datasets.catalogue import normal_classes, open_data
 from anomaly_ae.detector.experiment import check_names, fill_defaults
 from anomaly_ae.errors import (
     AnomalyAEError,
     DataError,
+    DataMissing,
     Interrupted,
     ModelError,
     RunBusy,
@@ -21,7 +23,9 @@ from anomaly_ae.errors import (
     errors_at,
     one_line,
 )
+from anomaly_ae.escaping import counted
 from anomaly_ae.reporting.cells import Done, cell_table, comparison, draw_comparison, published_table
+from anomaly_ae.reporting.class_means import class_table
 from anomaly_ae.reporting.figures.saving import write_figures
 from anomaly_ae.reporting.scorer_ranking import draw_scorers, measured, scorer_table
 from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
@@ -67,6 +71,7 @@ def run_pipeline(
         figures: whether any are drawn
 
     Raises:
+        DataMissing: none of its data sets is to be had; nothing is kept then
         UsageError: the file asks for what cannot be, said before anything is trained
         RunBusy: another process is working on it
         Interrupted: on Ctrl-C; the same call goes on then
@@ -88,14 +93,16 @@ def run_pipeline(
             check_names(fill_defaults(cell.config))
             normal_classes(cell.config.normal, open_data(cell.config.dataset, cell.config.data_dir))
     run = _earlier(plan, home)
-    if run is None or (again and run.record.status == FINISHED):
-        return _start(plan, overrides, home, tracking, jobs)
-    if result := _kept(run):
+    is_new = run is None or (again and run.record.status == FINISHED)
+    if run and not is_new and (result := _kept(run)):
         logger.info(
             f"nothing is trained: run {run.record.id} of {run.record.started[:16].replace('T', ' ')} has done all of "
             f"{path} with these settings, and this is its result; train everything anew with {setting('again', True)}"
         )
         return result
+    absent = _absent_data(plan)
+    if run is None or is_new:
+        return _start(plan, absent, overrides, home, tracking, jobs)
     if run.record.tracked and not tracking:
         raise UsageError(
             f"run {run.record.id} goes on as it was started, with tracking; leave {setting('tracking', False)} out"
@@ -105,7 +112,27 @@ def run_pipeline(
     with run.lock(), run_status(run, run_logger):
         run.update(status=RUNNING, unlogged=run.record.tracked)
         run_logger.set_status(RUNNING)
-        return _run(plan, run, run_logger, jobs, behind)
+        return _run(plan, absent, run, run_logger, jobs, behind)
+
+
+def _absent_data(plan: PipelineFile) -> dict[str, str]:
+    """The data sets of a plan that are neither there nor to be had, each with the reason: one attempt for all cells.
+
+    Raises `DataMissing` when there would be nothing to do.
+    """
+    absent = {}
+    for name, data_dir in dict.fromkeys((cell.config.dataset, cell.config.data_dir) for cell in plan.cells):
+        try:
+            if name in DATASETS:
+                load_dataset(name, data_dir)
+        except DataMissing as error:
+            absent[name] = one_line(error)
+    if absent.keys() == {cell.config.dataset for cell in plan.cells}:
+        raise DataMissing(f"{plan.path} is skipped: {'; '.join(absent.values())}")
+    for name, reason in absent.items():
+        count = sum(cell.config.dataset == name for cell in plan.cells)
+        logger.warning(f"{counted(count, 'cell is', 'cells are')} skipped: {reason}")
+    return absent
 
 
 def _earlier(plan: PipelineFile, home: RunStore) -> RunFolder | None:
@@ -138,7 +165,12 @@ def _kept(run: RunFolder) -> PipelineResult | None:
 
 
 def _start(
-    plan: PipelineFile, overrides: Sequence[tuple[str, str]], home: RunStore, tracking: bool, jobs: int
+    plan: PipelineFile,
+    absent: Mapping[str, str],
+    overrides: Sequence[tuple[str, str]],
+    home: RunStore,
+    tracking: bool,
+    jobs: int,
 ) -> PipelineResult:
     """A new run of a plan."""
     again = command(
@@ -154,17 +186,23 @@ def _start(
     run_logger = RunLogger(home, None)
     with start_run(home, experiment, record, files, run_logger) as run:
         run_logger.log_pipeline(run)
-        return _run(plan, run, run_logger, jobs)
+        return _run(plan, absent, run, run_logger, jobs)
 
 
 def _run(
-    plan: PipelineFile, run: RunFolder, run_logger: RunLogger, jobs: int, behind: bool = False
+    plan: PipelineFile,
+    absent: Mapping[str, str],
+    run: RunFolder,
+    run_logger: RunLogger,
+    jobs: int,
+    behind: bool = False,
 ) -> PipelineResult:
     """Run the cells that are missing, compare them all, and mirror that to MLflow.
 
+    absent: the data sets whose cells are skipped, each with the reason
     behind: whether MLflow lacked something before
     """
-    failed = _run_cells(plan, run, run_logger.home, jobs)
+    failed = _run_cells(plan, absent, run, run_logger.home, jobs)
     result = _compare(plan, run, run_logger.home, failed)
     finish_run(run, run_logger, FAILED if failed else FINISHED, behind)
     return result
@@ -181,14 +219,16 @@ def _description(plan: PipelineFile, command: str) -> dict[str, Any]:
     }
 
 
-def _run_cells(plan: PipelineFile, parent: RunFolder, home: RunStore, jobs: int) -> dict[str, str]:
-    """Train and evaluate the cells that are missing; the reasons of those that failed, by name.
+def _run_cells(
+    plan: PipelineFile, absent: Mapping[str, str], parent: RunFolder, home: RunStore, jobs: int
+) -> dict[str, str]:
+    """Train and evaluate the cells that are missing; the reasons of those that failed or were skipped, by name.
 
     What is done is set side by side as cells end, if drawing it takes little beside them.
     """
-    groups = _groups(plan)
+    groups = _groups([cell for cell in plan.cells if cell.config.dataset not in absent])
     works = [partial(_run_group, group, plan, parent, home) for group in groups]
-    failed: dict[str, str] = {}
+    failed = {cell.name: absent[cell.config.dataset] for cell in plan.cells if cell.config.dataset in absent}
     shown, took = time.monotonic(), 0.0
     for i, done in enumerate(run_parallel(works, jobs) if jobs > 1 else (work() for work in works), start=1):
         failed |= done
@@ -200,10 +240,10 @@ def _run_cells(plan: PipelineFile, parent: RunFolder, home: RunStore, jobs: int)
     return failed
 
 
-def _groups(plan: PipelineFile) -> list[list[Cell]]:
-    """The cells, those that share a network together, since one trains it and the others take it over."""
+def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells, those that share a network together, since one trains it and the others take it over."""
     groups: dict[str, list[Cell]] = {}
-    for cell in plan.cells:
+    for cell in cells:
         groups.setdefault(json.dumps(_network(cell.config)), []).append(cell)
     return list(groups.values())
 
@@ -295,6 +335,7 @@ def _compare(plan: PipelineFile, run: RunFolder, home: RunStore, failed: dict[st
         published=published_table(done),
         cells=cell_table(done),
         scorers=scorers,
+        classes=class_table(done),
         failed=failed,
         run_folder=str(run.path),
     )

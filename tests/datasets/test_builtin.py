@@ -2,7 +2,6 @@ import gzip
 import hashlib
 import pickle
 import shutil
-import socket
 import struct
 from pathlib import Path
 
@@ -25,16 +24,6 @@ def write_mnist(root: Path, *, packed: bool = False, name: str = "MNIST") -> Non
             content = idx_bytes(values)
             path = raw / f"{prefix}-{part}-ubyte{'.gz' if packed else ''}"
             path.write_bytes(gzip.compress(content) if packed else content)
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No name resolves, as on a machine without network."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise socket.gaierror("Temporary failure in name resolution")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 def test_digits_are_bundled() -> None:

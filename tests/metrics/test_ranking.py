@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from MLstatkit import Delong_test
+from scipy.stats import bootstrap
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from anomaly_ae.metrics.ranking import (
+    BOOTSTRAP,
     DEGENERATE,
     DELONG,
     FEW,
@@ -15,6 +17,7 @@ from anomaly_ae.metrics.ranking import (
     PERFECT,
     TOO_FEW,
     auroc_interval,
+    bootstrap_interval,
     compare_auroc,
     delong,
     ranking,
@@ -67,6 +70,51 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
         hits += interval.low <= truth <= interval.high
     assert interval.method == DELONG
     assert 0.93 <= hits / 1000 <= 0.97
+
+
+def three_scores(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Of 40 novel and 25 normal images by three detectors that agree in part, (3, 40) and (3, 25), with ties."""
+    rng = np.random.default_rng(seed)
+    image = np.concatenate([rng.normal(1.2, 1, 40), rng.normal(0, 1, 25)])
+    return tuple(np.split(np.round(image + rng.normal(0, 0.7, (3, 65)), 1), [40], axis=1))  # type: ignore[return-value]
+
+
+def kernel(novel: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """Whether each novel image is above each normal one, (M, N), the mean of several scores."""
+    novel, normal = novel[:, :, None], normal[:, None]
+    return ((novel > normal) + 0.5 * (novel == normal)).mean(axis=0)
+
+
+def test_several_scores_of_the_same_images_have_the_interval_of_their_mean() -> None:
+    novel, normal = three_scores()
+    auroc, variance = delong(novel, normal)
+    pairs = kernel(novel, normal)
+    by_pairs = pairs.mean(axis=1).var(ddof=1) / 40 + pairs.mean(axis=0).var(ddof=1) / 25
+    assert (auroc, variance) == pytest.approx((pairs.mean(), by_pairs))
+    one, mean = auroc_interval(novel[0], normal[0]), auroc_interval(novel, normal)
+    assert auroc_interval(np.stack([novel[0]] * 3), np.stack([normal[0]] * 3)) == one
+    assert mean.high - mean.low < one.high - one.low  # what the detectors disagree in is averaged
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_bootstrap_agrees_with_scipy_s(count: int) -> None:
+    novel, normal = (scores[:count] for scores in three_scores())
+    pairs = kernel(novel, normal)
+
+    def mean_auroc(rows: np.ndarray, columns: np.ndarray, axis: int) -> np.ndarray:
+        return pairs[rows[..., :, None], columns[..., None, :]].mean(axis=(-2, -1))
+
+    images = np.arange(40), np.arange(25)
+    theirs = bootstrap(images, mean_auroc, n_resamples=20_000, batch=2000, method="percentile", rng=1)
+    ours = bootstrap_interval(novel, normal) if count > 1 else bootstrap_interval(novel[0], normal[0])
+    assert ours.method == BOOTSTRAP
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.015)
+    assert ours == bootstrap_interval(novel, normal)
+
+
+def test_the_bootstrap_says_nothing_of_its_own_at_perfect_separation() -> None:
+    apart = np.arange(10, 40.0), np.arange(0, 10.0)
+    assert bootstrap_interval(*apart) == auroc_interval(*apart)
 
 
 def test_perfect_separation_has_a_one_sided_bound() -> None:

@@ -62,5 +62,5 @@ def test_nothing_finished_is_not_drawn(done: list[Done]) -> None:
 
 
 def test_a_row_whose_first_cell_is_missing_is_left_out() -> None:
-    cell = Cell("p · normal 0", "p", "p", "p", RunConfig(normal="0"), {}, first=False)
+    cell = Cell("p · normal 0", "p", "p", "p", "p", RunConfig(normal="0"), {}, first=False)
     assert comparison([Done(cell, RunFolder(Path("absent")))]) == []

@@ -161,6 +161,36 @@ def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
     assert (second.run_id, second.failed, tried) == (first.run_id, {}, ["0", "1", "0"])
 
 
+@pytest.mark.usefixtures("offline")
+def test_a_data_set_that_is_not_to_be_had_is_said_once_and_nothing_is_kept(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("dataset: cifar10\nepochs: 1\nmatrix: {normal: ['cat', 'dog'], seed: [0, 1]}\n")
+    ended = cli("run", "p.yaml", "--data-dir", "sets")
+    assert ended.code == 1
+    said = [line for line in ended.err.splitlines() if "could not be downloaded" in line]
+    assert len(said) == 1
+    assert "p.yaml is skipped: cifar10 is not in " in said[0]
+    assert "CIFAR10 files there" in said[0]
+    assert not list(tmp_path.rglob("run.json"))
+
+
+@pytest.mark.usefixtures("offline")
+def test_cells_of_a_data_set_that_is_not_to_be_had_are_skipped_beside_others(
+    home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "normal: '0'\nepochs: 1\nscorer: mse\nmatrix: {dataset: [digits, kmnist], seed: [0, 1]}\n"
+    )
+    overrides = [("data_dir", str(tmp_path / "sets")), ("normal", "all")]
+    result = run_pipeline(tmp_path / "p.yaml", overrides, home=home, tracking=False, figures=False)
+    assert list(result.failed) == ["p · dataset kmnist · seed 0", "p · dataset kmnist · seed 1"]
+    assert [cell.status for cell in result.cells] == [FINISHED, FINISHED]
+    assert capsys.readouterr().err.count("2 cells are skipped: kmnist is not in ") == 1
+    failures = [line for line in str(result).splitlines() if line.startswith("failed: ")]
+    assert len(failures) == 1
+    assert "2 cells, p · dataset kmnist · seed 0 to p · dataset kmnist · seed 1: kmnist is not in " in failures[0]
+    assert home.find_run(result.run_id).record.status == FAILED  # so that the same call goes on with them
+
+
 def test_wrong_names_are_said_before_anything_is_trained(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("matrix:\n  autoencoder: [vanilla, vanila]\nnormal: '0'\n")
     ended = cli("run", "p.yaml")

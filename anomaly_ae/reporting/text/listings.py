@@ -17,6 +17,7 @@ from anomaly_ae.reporting.text.phrases import (
 )
 from anomaly_ae.runs.record import RUNNING, RunRecord
 from anomaly_ae.runs.run_results import (
+    ClassMeans,
     ComparedRun,
     Listed,
     PipelineResult,
@@ -41,6 +42,10 @@ SCORERS_NOTE = (
     "low, high: 95 % interval of the AUROC over the seeds (of a single cell, DeLong's). better, worse: among so many "
     "cells, those where DeLong's test at 5 % finds the scorer better or worse than the cell's own. any network: "
     "scorers that see the images alone."
+)
+CLASSES_NOTE = (
+    "Novel classes against all normal test images, means over the seeds. The intervals are of that mean, for other "
+    "test images, not for other networks: DeLong's, and the bootstrap's over images."
 )
 CELLS_NOTE = (
     "mse: mean squared reconstruction error of images in [0, 1], of the first cell of each system. auroc NORMAL: of "
@@ -157,13 +162,45 @@ def compared(result: PipelineResult) -> str:
     tables = [scorers] if scorers else [systems, [*map(to_dict, result.published)]]
     lines = [line for rows in tables if rows for line in ("", *plain_table(rows))][1:]
     lines += ["", *textwrap.wrap(SCORERS_NOTE if scorers else CELLS_NOTE, NOTE_LETTERS)]
-    failed = [f"failed: {name}: {reason}" for name, reason in result.failed.items()]
-    return "\n".join([*lines, *failed, "", f"kept in {from_here(result.run_folder)}"])
+    if result.classes:
+        lines += ["", *table(narrow_classes(result.classes)).split("\n")]
+        lines += ["", *textwrap.wrap(CLASSES_NOTE, NOTE_LETTERS)]
+    return "\n".join([*lines, *_failures(result.failed), "", f"kept in {from_here(result.run_folder)}"])
+
+
+def _failures(failed: Mapping[str, str]) -> list[str]:
+    """A line for each reason that cells failed for."""
+    cells: dict[str, list[str]] = {}
+    for name, reason in failed.items():
+        cells.setdefault(reason, []).append(name)
+    return [
+        f"failed: {names[0] if len(names) == 1 else f'{len(names):,} cells, {names[0]} to {names[-1]}'}: {reason}"
+        for reason, names in cells.items()
+    ]
 
 
 def narrow_scorers(rows: Sequence[ScorerMeans]) -> list[dict[str, Any]]:
     """A table of scorers without the columns that make it too wide for a terminal or a page."""
     return [to_dict(replace(row, by_class=Columns())) for row in rows]
+
+
+def narrow_classes(rows: Sequence[ClassMeans]) -> list[dict[str, str]]:
+    """A table of novel classes: each interval in a column of its own, and pixels only where they were measured."""
+    measured = {key: name for key, name in PIXEL_FIGURES.items() if any(vars(row)[key] is not None for row in rows)}
+    return [
+        {
+            "system": row.system,
+            "class": row.class_,
+            "images": f"{row.images:,}",
+            "AUROC": figure(row.auroc),
+            "DeLong 95 %": interval(row.low, row.high),
+            "bootstrap 95 %": interval(row.bootstrap_low, row.bootstrap_high),
+            "detected": figure(row.detection_rate, ".1%"),
+            "false alarms": figure(row.false_alarm_rate, ".1%"),
+            **{name: figure(vars(row)[key]) for key, name in measured.items()},
+        }
+        for row in rows
+    ]
 
 
 @as_text.register
