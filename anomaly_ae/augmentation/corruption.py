@@ -1,6 +1,7 @@
 """What an autoencoder has to see through: the network gets the spoiled image, the loss the true one.
 
 Denoising: Vincent et al. 2010, https://www.jmlr.org/papers/v11/vincent10a.html
+Colours and orientation taken away: Ye et al. 2019, https://arxiv.org/abs/1911.10676
 """
 
 import math
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from anomaly_ae.augmentation.synthetic_defects import plant
@@ -50,3 +51,18 @@ class Corruption:
             kept = (torch.rand(cells, device=images.device) >= self.masked).to(images.dtype)
             images = images * functional.interpolate(kept, scale_factor=side, mode="nearest")[..., :height, :width]
         return Corrupted(images, planted)
+
+
+class Gray(nn.Module):
+    """Images (N, C, H, W) without their colours: each channel is the mean of all."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=1, keepdim=True).expand_as(images)
+
+
+def turned_copies(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) upright and turned by a quarter, a half and three quarters, (4, N, C, H, W); those that are
+    no squares upright and turned by a half, (2, N, C, H, W).
+    """
+    turns = range(4) if images.shape[-2] == images.shape[-1] else (0, 2)
+    return torch.stack([images.rot90(turn, dims=(-2, -1)) for turn in turns])

@@ -5,12 +5,13 @@ import math
 from dataclasses import dataclass
 
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape, parameter_count
-from anomaly_ae.autoencoders.conv import ConvAutoencoder, VariationalAutoencoder
+from anomaly_ae.autoencoders.conv import ConvAutoencoder, SkipAutoencoder, VariationalAutoencoder
 from anomaly_ae.autoencoders.dense import Multilayer, Vanilla
 from anomaly_ae.autoencoders.feature_conv import FeatureAutoencoder
 from anomaly_ae.autoencoders.folds import FoldAutoencoders
 from anomaly_ae.autoencoders.pooled import ConvPool, DeepCNN, DenseBottleneck64, ShallowCNN
 from anomaly_ae.autoencoders.repair import RepairAutoencoder
+from anomaly_ae.autoencoders.restoring import Restoring, is_restored
 from anomaly_ae.autoencoders.strided import Strided32, WideKernel
 from anomaly_ae.autoencoders.tiling import Tiled
 from anomaly_ae.config.run_config import RunConfig
@@ -54,6 +55,9 @@ KERNELS = "MNIST project with a 15×15 kernel (PyTorch)"
 
 AUTOENCODERS: dict[str, AutoencoderEntry] = {
     "conv": AutoencoderEntry(ConvAutoencoder, "strided convolutions, depth by image size", "strided", OURS),
+    "skip-conv": AutoencoderEntry(
+        SkipAutoencoder, "conv with skips from each stage to the way back", "strided", "arXiv:1505.04597"
+    ),
     "vae": AutoencoderEntry(VariationalAutoencoder, "conv with a Gaussian latent", "variational", "arXiv:1312.6114"),
     "repair": AutoencoderEntry(RepairAutoencoder, "repairs planted defects and says where they are", "repair", OURS),
     "feature-conv": AutoencoderEntry(
@@ -102,10 +106,13 @@ def build_autoencoder(name: str, shape: Shape, config: RunConfig = RunConfig()) 
             [build_autoencoder(name, shape, single) for _ in range(config.folds)], shape, config.seed
         )
     build, tile = find_autoencoder(name), config.tile_size
-    network = build((shape[0], *tile) if tile else shape, config)
+    seen = (shape[0], *tile) if tile else shape
+    network = build(seen, config)
     for part in ("encoder", "decoder", "latent_shape"):
         if not hasattr(network, part):
             raise NotImplementedError(f"{build.__name__} sets no {part}, which every autoencoder has")
+    if is_restored(config):
+        network = Restoring(network, seen)
     return Tiled(network, shape, tile) if tile else network
 
 

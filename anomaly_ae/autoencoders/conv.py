@@ -1,4 +1,6 @@
-"""The default: strided convolutions down to a small map, a bottleneck, and the way back; and its variational form."""
+"""The default: strided convolutions down to a small map, a bottleneck, and the way back; its variational form, and
+one with skips.
+"""
 
 import copy
 import math
@@ -11,7 +13,6 @@ from anomaly_ae.autoencoders.blocks import SMALLEST_SIDE, activation, require_si
 from anomaly_ae.config.run_config import RunConfig
 
 FIRST_CHANNELS, MOST_CHANNELS = 16, 128
-LATENT = 12
 MEAN, LOG_VARIANCE = "mean", "log_variance"  # heads of the variational one, float32 (N, D) each
 
 
@@ -24,13 +25,15 @@ class ConvAutoencoder(Autoencoder):
     size, odd ones included, and a sigmoid keeps the reconstruction in [0, 1].
     """
 
+    usual_latent = 12
+
     def __init__(self, shape: Shape, config: RunConfig) -> None:
         super().__init__(shape, config)
         channels, height, width = shape
         require_side(shape, SMALLEST_SIDE)
         sizes = stage_sizes(height, width)
         widths = [channels, *(min(FIRST_CHANNELS << i, MOST_CHANNELS) for i in range(len(sizes) - 1))]
-        maps, latent = (widths[-1], *sizes[-1]), config.latent or LATENT
+        maps, latent = (widths[-1], *sizes[-1]), config.latent or self.usual_latent
         self.latent_shape = (latent,)
         self.encoder = nn.Sequential(
             *(_down(i, o, config) for i, o in zip(widths, widths[1:], strict=False)),  # 16 × H/2 × W/2, 32 × H/4 …
@@ -64,6 +67,26 @@ class VariationalAutoencoder(ConvAutoencoder):
         mean, log_variance = self.encoder[-1](values), self.to_log_variance(values)  # (N, D) each
         drawn = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean) if self.training else mean
         return Outputs(self.decode(drawn), mean, features, {MEAN: mean, LOG_VARIANCE: log_variance})
+
+
+class SkipAutoencoder(ConvAutoencoder):
+    """`skip-conv`: the default network with skips: to the maps on the way back those of the encoder are added that
+    have their size, so that it could hand images through, and is trained to restore what it sees changed.
+
+    A latent decoded alone lacks what the skips carry. After the U-Net of Ronneberger et al. 2015,
+    https://arxiv.org/abs/1505.04597
+    """
+
+    objective = "restore"
+    usual_latent = 128
+
+    def forward(self, images: Tensor) -> Outputs:
+        latent, features = self.encode(images)
+        from_latent, unflatten, *stages, squash = self.decoder
+        values = unflatten(from_latent(latent))
+        for stage, skipped in zip(stages, reversed(features), strict=True):
+            values = stage(values + skipped)
+        return Outputs(squash(values), latent, features)
 
 
 def stage_sizes(height: int, width: int) -> list[tuple[int, int]]:

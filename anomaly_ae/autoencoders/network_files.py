@@ -14,7 +14,8 @@ from anomaly_ae.errors import ModelError, ModelNotFound, UsageError
 from anomaly_ae.storage.atomic import expand, write_bytes
 
 ENCODER, DECODER, WHOLE_NETWORK = "encoder", "decoder", "autoencoder"
-NETWORK_SETTINGS = ("latent", "batch_norm", "dropout", "tile", "backbone", "folds")  # that a network depends on
+# That a network depends on
+NETWORK_SETTINGS = ("latent", "batch_norm", "dropout", "tile", "backbone", "folds", "objective")
 NETWORK_PARTS = (ENCODER, DECODER, WHOLE_NETWORK)
 
 

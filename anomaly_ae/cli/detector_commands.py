@@ -82,7 +82,7 @@ def train(
     ] = None,
     objective: Annotated[
         str | None,
-        option("NAME", "mse, bce, ssim, elbo, repair, perceptual, or e.g. mse+0.5*ssim [its own].", "objective"),
+        option("NAME", "mse, bce, ssim, elbo, repair, restore, perceptual, mse+0.5*ssim … [its own].", "objective"),
     ] = None,
     scorer: Annotated[str | None, option("NAME", "See: anomaly-ae scorers [the preset's own].", "scorer")] = None,
     target_fpr: Annotated[str | None, option("F", "False-alarm rate to hold [0.05].")] = None,

@@ -5,6 +5,11 @@ from collections.abc import Collection
 from anomaly_ae.errors import UnknownName, UsageError
 
 
+def names_in(text: str) -> set[str]:
+    """The names in a sum, known or not."""
+    return {each.rpartition("*")[2].strip() for each in text.split("+")}
+
+
 def parse_weighted_sum(kind: str, text: str, known: Collection[str], example: str) -> list[tuple[float, str]]:
     """Weights and names; a weight is 1 where none is given.
 

@@ -9,6 +9,7 @@ from anomaly_ae.augmentation.transforms import Augment, build_augmentation, find
 from anomaly_ae.autoencoders import Autoencoder, build_autoencoder, find_autoencoder, require_room
 from anomaly_ae.autoencoders.folds import latent_size
 from anomaly_ae.autoencoders.inference import pick_device
+from anomaly_ae.autoencoders.restoring import RESTORE
 from anomaly_ae.config.run_config import CROSS, RunConfig
 from anomaly_ae.errors import UsageError, one_line
 from anomaly_ae.escaping import times
@@ -17,6 +18,7 @@ from anomaly_ae.objectives import Objective, build_objective, parse_objective
 from anomaly_ae.objectives.perceptual import Features
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers import Scorer, build_scorer, find_scorers
+from anomaly_ae.scorers.restoration import RestorationError
 from anomaly_ae.scorers.surface import DefectProbability
 
 
@@ -120,6 +122,16 @@ def check_names(config: RunConfig) -> None:
         raise UsageError(
             f"scorer defect reads what objective repair teaches, and the objective is {config.objective}; leave "
             f"{setting('objective')} out, or name repair with it, as in repair+ssim"
+        )
+    if RestorationError in scorers and RESTORE not in objectives:
+        raise UsageError(
+            f"scorer restoration reads what objective restore teaches, and the objective is {config.objective}; name "
+            f"{setting('objective', RESTORE)}"
+        )
+    if {"repair", RESTORE} <= {*objectives}:
+        raise UsageError(
+            "objective repair says where defects are in an image as it is, and restore turns it; leave one of the "
+            "two out"
         )
     if "repair" in objectives and not config.defects:
         raise UsageError(

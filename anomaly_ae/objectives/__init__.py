@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.feature_conv import PAINTED, RESTORED, SEEN, SMALL
+from anomaly_ae.autoencoders.restoring import RESTORATIONS
 from anomaly_ae.config.weighted_sum import parse_weighted_sum
 from anomaly_ae.errors import UsageError
 from anomaly_ae.objectives.elbo import elbo
@@ -56,6 +57,12 @@ def features(images: Tensor, outputs: Outputs) -> Tensor:
     return functional.mse_loss(heads[RESTORED], heads[SEEN]) + functional.mse_loss(heads[PAINTED], heads[SMALL])
 
 
+def restore(images: Tensor, outputs: Outputs) -> Tensor:
+    """Mean absolute error of what a network that sees images gray and turned gives back, over all turns it saw."""
+    restorations = outputs.heads[RESTORATIONS]
+    return functional.l1_loss(restorations, images.repeat(1, restorations.shape[1] // images.shape[1], 1, 1))
+
+
 @dataclass(frozen=True)
 class ObjectiveEntry:
     """A line of the catalogue; `perceptual` alone is made when it is known whose features to compare."""
@@ -70,6 +77,7 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
     "ssim": ObjectiveEntry("1 - structural similarity", ssim),
     "elbo": ObjectiveEntry("negative evidence lower bound, for autoencoder vae", negative_elbo),
     "repair": ObjectiveEntry("planted defects found and repaired, for autoencoder repair", repair),
+    "restore": ObjectiveEntry("absolute error of images given back from gray and turned copies", restore),
     "features": ObjectiveEntry("squared error of features given back, for autoencoder feature-conv", features),
     PERCEPTUAL: ObjectiveEntry("squared distance of features of the network named by setting perceptual", None),
 }

@@ -11,6 +11,7 @@ from anomaly_ae.scorers.fold_scorer import fold_scorer
 from anomaly_ae.scorers.neighbors import FeatureNeighbors, LatentNeighbors, PixelNeighbors
 from anomaly_ae.scorers.patches import PatchNeighbors
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, NegativeELBO, RelativeError, SquaredError
+from anomaly_ae.scorers.restoration import RestorationError
 from anomaly_ae.scorers.scorer import ImageBatches, MapScorer, PlaceScorer, Scorer
 from anomaly_ae.scorers.surface import ContrastError, DefectProbability, FeatureError, GradientError
 
@@ -35,6 +36,9 @@ SCORERS: dict[str, ScorerEntry] = {
     ),
     "gradient": ScorerEntry("reconstruction error of the gradients; worst 1 %", GradientError),
     "defect": ScorerEntry("what autoencoder repair holds for a defect; worst 0.1 %", DefectProbability),
+    "restoration": ScorerEntry(
+        "error of images given back from gray and turned copies, for objective restore", RestorationError
+    ),
     "feature-error": ScorerEntry(
         "error of the features given back, for autoencoder feature-conv; worst 0.3 %", FeatureError
     ),

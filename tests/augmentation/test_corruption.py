@@ -1,6 +1,6 @@
 import torch
 
-from anomaly_ae.augmentation.corruption import Corruption
+from anomaly_ae.augmentation.corruption import Corruption, Gray, turned_copies
 
 
 def test_nothing_asked_changes_nothing_and_draws_nothing() -> None:
@@ -29,3 +29,21 @@ def test_masks_are_square_patches_over_all_channels_and_hide_their_share() -> No
 
 def test_images_smaller_than_the_patches_are_masked_too() -> None:
     assert Corruption(masked=0.5)(torch.ones(50, 1, 3, 5)).images.unique().tolist() == [0, 1]
+
+
+def test_gray_images_have_as_many_channels_which_are_alike() -> None:
+    images = torch.rand(2, 3, 4, 5)
+    gray = Gray()(images)
+    assert gray.shape == images.shape
+    torch.testing.assert_close(gray[:, 1], (images[:, 0] + images[:, 1] + images[:, 2]) / 3)
+
+
+def test_squares_are_turned_by_quarters_and_others_by_half() -> None:
+    images = torch.rand(2, 1, 4, 4)
+    upright, quarter, half, three = turned_copies(images)
+    assert torch.equal(upright, images)
+    assert torch.equal(quarter, images.rot90(1, (2, 3)))
+    assert torch.equal(half, images.flip(2, 3))
+    assert torch.equal(three.rot90(1, (2, 3)), images)
+    wide = torch.rand(2, 1, 4, 5)
+    assert torch.equal(turned_copies(wide), torch.stack([wide, wide.flip(2, 3)]))

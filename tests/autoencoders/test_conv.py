@@ -9,7 +9,7 @@ from anomaly_ae.errors import UnknownName, UsageError
 SHAPES = [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (1, 9, 31), (2, 17, 64), (4, 50, 8), (1, 129, 75)]
 
 
-@pytest.mark.parametrize("name", ["conv", "vae"])
+@pytest.mark.parametrize("name", ["conv", "skip-conv", "vae"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_any_shape_comes_back_in_range(name: str, shape: tuple[int, int, int]) -> None:
     network = build_autoencoder(name, shape, RunConfig(latent=5))

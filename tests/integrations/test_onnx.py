@@ -33,7 +33,7 @@ import onnxruntime
 from anomaly_ae.integrations import onnx as door
 
 EXPORTABLE = sorted({*SCORERS} - {"aligned-knn"})  # the latter is the default, tested below
-NEEDS = {"elbo": "vae", "defect": "repair", "feature-error": "feature-conv"}
+NEEDS = {"elbo": "vae", "defect": "repair", "feature-error": "feature-conv", "restoration": "skip-conv"}
 
 
 def surfaces(count: int, shape: tuple[int, int, int]) -> Tensor:
@@ -135,7 +135,7 @@ def test_every_scorer_can_be_exported(scorer: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # an export of each
-@pytest.mark.parametrize("autoencoder", sorted({*AUTOENCODERS} - {"conv", "vae", "repair", "feature-conv"}))
+@pytest.mark.parametrize("autoencoder", sorted({*AUTOENCODERS} - {"conv", *NEEDS.values()}))
 def test_every_autoencoder_can_be_exported(autoencoder: str, tmp_path: Path) -> None:
     shape = (1, 28, 28) if autoencoder == "wide-kernel" else (1, 16, 16)
     detector = make(autoencoder, "mse", shape)

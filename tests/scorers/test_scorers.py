@@ -7,6 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.feature_conv import RESTORED, SEEN
+from anomaly_ae.autoencoders.restoring import RESTORATIONS
 from anomaly_ae.detector.serialization import DTYPES
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers import SCORERS, ImageBatches, MapScorer, build_scorer, neighbors, patches
@@ -27,15 +28,18 @@ def batch(count: int, seed: int, size: int = 28, channels: int = 1, latent: int 
 
 
 def with_maps(made: Batch) -> Batch:
-    """The same from a network with feature maps, one given back, and a head that says where defects are."""
+    """The same from a network with feature maps, one given back, a head that says where defects are, and one that
+    gives four copies back.
+    """
     images, outputs = made
     g = torch.Generator().manual_seed(len(images))
     sizes = [-(-images.shape[-1] // scale) for scale in (2, 4, 8)]
     features = tuple(torch.randn(len(images), 4, size, size, generator=g) for size in sizes)
     logits = torch.randn(len(images), 1, *images.shape[2:], generator=g)
     restored = features[-1] + torch.randn(features[-1].shape, generator=g)
-    heads = {**outputs.heads, "defect": logits, SEEN: features[-1], RESTORED: restored}
-    return images, outputs._replace(features=features, heads=heads)
+    copies = (images.repeat(1, 4, 1, 1) + 0.1 * torch.randn(images.repeat(1, 4, 1, 1).shape, generator=g)).clamp(0, 1)
+    heads = {"defect": logits, SEEN: features[-1], RESTORED: restored, RESTORATIONS: copies}
+    return images, outputs._replace(features=features, heads={**outputs.heads, **heads})
 
 
 def test_mse_and_mae_by_hand() -> None:

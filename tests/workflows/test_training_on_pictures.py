@@ -218,6 +218,8 @@ def test_anomalies_alone_are_measured_as_far_as_they_can_be(tmp_path: Path) -> N
         ({"augment": "flip"}, "did you mean 'flips'"),
         ({"scorer": "latent-knn", "top_fraction": 0.1}, "top_fraction is for scorers"),
         ({"preset": "surface-scratch", "objective": "mse"}, "scorer defect reads what objective repair teaches"),
+        ({"scorer": "mse+restoration"}, 'scorer restoration reads .* objective is mse; name objective="restore"'),
+        ({"preset": "surface-scratch", "objective": "repair+restore"}, "restore turns it; leave one"),
         ({"preset": "surface-scratch", "defects": 0}, "needs defects to repair"),
         ({"autoencoder": "repair", "latent": 12, "image_size": 32}, "a multiple of 16"),
         ({"tile": 64, "image_size": 32}, "no tiles of 64×64"),
