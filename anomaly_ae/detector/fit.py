@@ -15,7 +15,13 @@ from anomaly_ae.augmentation.transforms import build_augmentation, varied_copies
 from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.folds import FoldAutoencoders
-from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_images, perceive_all
+from anomaly_ae.autoencoders.inference import (
+    exact_float32,
+    forward_batches,
+    map_images,
+    map_latents,
+    perceive_all,
+)
 from anomaly_ae.calibration.conformal import Calibration, can_hold, require_enough
 from anomaly_ae.calibration.group import alarms_allowed, p_value_levels
 from anomaly_ae.config.run_config import LOCATION_FIELDS, MARGINAL, RunConfig
@@ -330,7 +336,8 @@ def _take(images: Tensor, perceived: Tensor, rows: Tensor) -> tuple[Tensor, Tens
 
 
 def _batches(network: Autoencoder, images: Tensor, perceived: Tensor) -> ImageBatches:
-    return ImageBatches(len(images), partial(forward_batches, network, images, perceived))
+    decode = partial(map_latents, network, shape=(images.shape[1], *images.shape[2:]))
+    return ImageBatches(len(images), partial(forward_batches, network, images, perceived), decode)
 
 
 def _fit_one(scorer: Scorer, network: Autoencoder, fit_set: ImageBatches, validation_set: ImageBatches) -> None:

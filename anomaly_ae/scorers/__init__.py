@@ -10,6 +10,7 @@ from anomaly_ae.scorers.combination import Combination, PlaceCombination
 from anomaly_ae.scorers.fold_scorer import fold_scorer
 from anomaly_ae.scorers.neighbors import FeatureNeighbors, LatentNeighbors, PixelNeighbors
 from anomaly_ae.scorers.patches import PatchNeighbors
+from anomaly_ae.scorers.prototypes import AlignedPrototypes
 from anomaly_ae.scorers.reconstruction import AbsoluteError, Dissimilarity, NegativeELBO, RelativeError, SquaredError
 from anomaly_ae.scorers.restoration import RestorationError
 from anomaly_ae.scorers.scorer import ImageBatches, MapScorer, PlaceScorer, Scorer
@@ -50,6 +51,10 @@ SCORERS: dict[str, ScorerEntry] = {
     "feature-knn": ScorerEntry("distance to the nearest last feature map of a training image", FeatureNeighbors),
     "aligned-knn": ScorerEntry(
         "distance to the edges of the nearest training images, locally aligned", AlignedNeighbors
+    ),
+    "aligned-prototypes": ScorerEntry(
+        "distance to the edges of the nearest of what the decoder draws, locally aligned",
+        AlignedPrototypes,
     ),
     "pixel-knn": ScorerEntry("distance to the nearest training image; baseline without learning", PixelNeighbors),
     "pca": ScorerEntry("error of the reconstruction from 32 principal components; baseline", PrincipalComponents),

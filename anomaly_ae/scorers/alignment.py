@@ -11,7 +11,7 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import split_batches
 from anomaly_ae.scorers.edges import EDGES_AT_ONCE, STRONGEST, EdgeRows, brightness, half, sobel, usual_step
-from anomaly_ae.scorers.neighbors import PrincipalNeighbors, distances, last_features
+from anomaly_ae.scorers.neighbors import Neighbors, PrincipalNeighbors, distances, last_features
 from anomaly_ae.scorers.scorer import ImageBatches, MapScorer
 from anomaly_ae.storage.schema import TensorSpec
 
@@ -42,7 +42,7 @@ class AlignedNeighbors(MapScorer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = PrincipalNeighbors()
+        self.features: Neighbors = PrincipalNeighbors()
         self._kept: dict[Scale, EdgeRows] = {}  # edges of what is remembered, worked out when they are first needed
 
     def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
@@ -50,7 +50,9 @@ class AlignedNeighbors(MapScorer):
             last_features, lambda images, _: brightness(images, COMPARED_SIDE).round().to(torch.uint8)
         )
         self.learned, self._kept = {"images": images, "step": usual_step(images)}, {}
-        self.features.learn(features)
+        nearest = PrincipalNeighbors()
+        nearest.learn(features)
+        self.features = nearest
 
     def specs(self, images: Tensor, outputs: Outputs) -> dict[str, TensorSpec]:
         features = {f"features.{name}": spec for name, spec in self.features.specs(images, outputs).items()}

@@ -27,10 +27,12 @@ class ImageBatches:
 
     count: of all images
     start: begins to go through them; the network is run anew each time
+    decode: images, float (M, C, H, W) in [0, 1] on the CPU, that the network makes of latents (M, D)
     """
 
     count: int
     start: Callable[[], Iterable[tuple[Tensor, Outputs]]]
+    decode: Callable[[Tensor], Tensor]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Outputs]]:
         return iter(self.start())

@@ -352,7 +352,8 @@ def test_the_fit_set_is_gone_through_once_and_in_what_parts_changes_nothing(name
         return [(images[part], outputs.map_tensors(lambda values: values[part])) for part in parts]  # noqa: B023
 
     one, other = build_scorer(name), build_scorer(name)
-    one.fit(ImageBatches(60, start), batches((images, outputs)))
+    whole = batches((images, outputs))
+    one.fit(ImageBatches(60, start, whole.decode), whole)
     assert passes <= 1
     other.fit(batches((images, outputs)), batches((images, outputs)))
     if name != "patch-knn":  # of which each batch gives its share of the patches
