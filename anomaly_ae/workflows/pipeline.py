@@ -15,7 +15,6 @@ from anomaly_ae.detector.experiment import check_names, fill_defaults
 from anomaly_ae.errors import (
     AnomalyAEError,
     DataError,
-    DataMissing,
     Interrupted,
     ModelError,
     RunBusy,
@@ -71,7 +70,7 @@ def run_pipeline(
         figures: whether any are drawn
 
     Raises:
-        DataMissing: none of its data sets is to be had; nothing is kept then
+        DataError: none of its data sets is to be had; nothing is kept then
         UsageError: the file asks for what cannot be, said before anything is trained
         RunBusy: another process is working on it
         Interrupted: on Ctrl-C; the same call goes on then
@@ -116,19 +115,18 @@ def run_pipeline(
 
 
 def _absent_data(plan: PipelineFile) -> dict[str, str]:
-    """The data sets of a plan that are neither there nor to be had, each with the reason: one attempt for all cells.
-
-    Raises `DataMissing` when there would be nothing to do.
+    """The data sets of a plan that are neither there nor to be had, or damaged, each with the reason: one attempt for
+    all cells. Raises `DataError` when there would be nothing to do.
     """
     absent = {}
     for name, data_dir in dict.fromkeys((cell.config.dataset, cell.config.data_dir) for cell in plan.cells):
         try:
             if name in DATASETS:
                 load_dataset(name, data_dir)
-        except DataMissing as error:
+        except DataError as error:
             absent[name] = one_line(error)
     if absent.keys() == {cell.config.dataset for cell in plan.cells}:
-        raise DataMissing(f"{plan.path} is skipped: {'; '.join(absent.values())}")
+        raise DataError(f"{plan.path} is skipped: {'; '.join(absent.values())}")
     for name, reason in absent.items():
         count = sum(cell.config.dataset == name for cell in plan.cells)
         logger.warning(f"{counted(count, 'cell is', 'cells are')} skipped: {reason}")
