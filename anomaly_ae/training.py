@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.feature_conv import PAINTED, SMALL
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.autoencoders.tiling import random_crops
+from anomaly_ae.autoencoders.twins import PARTS, Twins, part_count
 from anomaly_ae.config.run_config import CONSTANT, RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import Objective
@@ -28,7 +30,7 @@ from anomaly_ae.objectives.planted_defects import PLANTED
 from anomaly_ae.objectives.ssim import ENERGY_FLOOR
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.runtime.torch_state import seed, threads_for
+from anomaly_ae.runtime.torch_state import seed, side_by_side, threads_for
 from anomaly_ae.storage.atomic import sha256, write_bytes
 from anomaly_ae.storage.pixel_values import as_float
 
@@ -238,7 +240,7 @@ def train_epochs(
         seed(config.seed * 1_000_003 + number, device)
         started = time.perf_counter()
         with threads_for(pixels):
-            train_loss = _train(training, fit, number, total, advance)
+            train_loss = _train(training, fit, pixels, number, total, advance)
             seconds = time.perf_counter() - started
             validation_loss = _validate(training, validation)
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
@@ -258,9 +260,14 @@ def train_epochs(
 
 
 def _train(
-    training: Training, images: Tensor, number: int, total: int, advance: Callable[[int, str], None] | None
+    training: Training,
+    images: Tensor,
+    pixels: int,
+    number: int,
+    total: int,
+    advance: Callable[[int, str], None] | None,
 ) -> float:
-    """One epoch over all images in random order; the mean loss."""
+    """One epoch over all images in random order, in batches of so many pixels; the mean loss."""
     network, optimizer, config = training.network, training.optimizer, training.config
     device = next(network.parameters()).device
     corrupt = Corruption(config.defects or 0.0, config.noise, config.masked)
@@ -270,23 +277,32 @@ def _train(
     trimmed = (
         config.trim_training if number > max(1, round(WARM_UP * total)) else 0.0
     )  # first it must see what is usual
+    loss_of = partial(_loss, training, trimmed)
     network.train()
+    twins = [Twins(learner, part_count(learner, len(own) // batches, pixels)) for learner, own in learners]
     orders = [own[torch.randperm(len(own))].to(images.device).tensor_split(batches) for _, own in learners]
-    for i, parts in enumerate(zip(*orders, strict=True)):
-        for (learner, _), chosen in zip(learners, parts, strict=True):
-            batch = training.augment(as_float(_seen(images[chosen].to(device), config)))  # (B, C, h, w) in [0, 1]
-            outputs = _forward(learner, corrupt(batch), config.precision)
-            loss = training.objective(*best_fitting(batch, outputs, trimmed))
-            torch.autograd.backward(loss)
-            optimizer.step(training.rate_at((number - 1) * batches + i, total * batches))
-            learner.zero_grad()  # now, for another that has gradients would be changed by its next step, too
-            loss_sum += loss.detach() / len(learners)
-            shown += len(batch)
-        if (i + 1) % SHOW_EVERY == 0 or i + 1 == batches:
-            if advance:
-                advance(shown, f"epoch {number}/{total} · loss {loss_sum.item() / (i + 1):.5f}")
-            shown = 0
+    with side_by_side(PARTS) as run:
+        for i, chosen in enumerate(zip(*orders, strict=True)):
+            for learner, indices in zip(twins, chosen, strict=True):
+                seen = _seen(images[indices].to(device), config)  # (B, C, h, w)
+                batch = training.augment(as_float(seen))
+                loss_sum += learner.backward(loss_of, batch, corrupt(batch), run) / len(twins)
+                optimizer.step(training.rate_at((number - 1) * batches + i, total * batches))
+                learner.forget()
+                shown += len(batch)
+            if (i + 1) % SHOW_EVERY == 0 or i + 1 == batches:
+                if advance:
+                    advance(shown, f"epoch {number}/{total} · loss {loss_sum.item() / (i + 1):.5f}")
+                shown = 0
+    for learner in twins:
+        learner.join()
     return loss_sum.item() / batches
+
+
+def _loss(training: Training, trimmed: float, network: Autoencoder, images: Tensor, spoiled: Corrupted) -> Tensor:
+    """The mean loss of a network on images that it sees spoiled, without the share `trimmed` that fits worst."""
+    outputs = _forward(network, spoiled, training.config.precision)
+    return training.objective(*best_fitting(images, outputs, trimmed))
 
 
 def best_fitting(images: Tensor, outputs: Outputs, trimmed: float) -> tuple[Tensor, Outputs]:

@@ -23,6 +23,11 @@ class Corrupted(NamedTuple):
     images: Tensor
     planted: Tensor | None
 
+    def split(self, count: int) -> "list[Corrupted]":
+        """In so many parts."""
+        planted = [None] * count if self.planted is None else self.planted.tensor_split(count)
+        return [Corrupted(*part) for part in zip(self.images.tensor_split(count), planted, strict=True)]
+
 
 @dataclass(frozen=True)
 class Corruption:

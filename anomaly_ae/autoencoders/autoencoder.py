@@ -122,6 +122,11 @@ class Autoencoder(nn.Module, ABC):
         return [(self, torch.arange(count))]
 
     @property
+    def draws(self) -> bool:
+        """Whether it draws by chance what it does in training."""
+        return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.modules())
+
+    @property
     def latent_size(self) -> int:
         """The number of latent dimensions, D."""
         return math.prod(self.latent_shape)

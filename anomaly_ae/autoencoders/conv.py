@@ -57,6 +57,7 @@ class VariationalAutoencoder(ConvAutoencoder):
     """
 
     objective = "elbo"
+    draws = True
 
     def __init__(self, shape: Shape, config: RunConfig) -> None:
         super().__init__(shape, config)

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape
 from anomaly_ae.errors import UsageError
+from anomaly_ae.runtime.torch_state import side_by_side
 from anomaly_ae.storage.memmap import room_for
 from anomaly_ae.storage.pixel_values import as_float
 
 BATCH_IMAGES, BATCH_PIXELS = 256, 2**21  # of a batch
 PERCEIVED_AT_ONCE = 16  # images
+BATCHES_AT_ONCE = 4  # on the CPU: as much memory as they need, and no more, on machines of many cores
 Read = Callable[[Tensor, Outputs], Tensor]  # images (B, C, H, W) and outputs -> a tensor (B, …)
 
 
@@ -38,7 +40,6 @@ def split_batches(values: Tensor, size: int) -> Sequence[Tensor]:
     return [values] if torch.compiler.is_exporting() else torch.split(values, size)
 
 
-@torch.inference_mode()
 def map_images(
     network: Autoencoder, images: Tensor, read: Read, shape: tuple[int, ...], *, whole: bool = False
 ) -> Tensor:
@@ -48,10 +49,19 @@ def map_images(
     alone; how many images the last one has changes no value by more than 1e-5 of it, and with `whole`, which pads it
     as well to a whole batch, by nothing.
     """
-    batches = _padded_batches(network, images, whole)
-    with exact_float32(next(network.parameters()).device.type):
-        parts = [read(batch, outputs)[:count].cpu() for batch, outputs, count in batches]
-    return torch.cat([torch.zeros(0, *shape), *parts])
+    device = next(network.parameters()).device
+    network.eval()
+    size = batch_size(*images.shape[-2:])
+
+    @torch.inference_mode()
+    def values(part: Tensor) -> Tensor:
+        batch = _padded(part.to(device), size if whole else padded_count(len(part), *images.shape[-2:]))
+        with exact_float32(device.type):
+            return read(batch, network(batch))[: len(part)].cpu()
+
+    batches = torch.split(images, size) if len(images) else ()
+    with side_by_side(min(BATCHES_AT_ONCE, len(batches)) if device.type == "cpu" else 1) as run:
+        return torch.cat([torch.zeros(0, *shape), *run(values, batches)])
 
 
 @torch.inference_mode()
@@ -104,24 +114,21 @@ def forward_batches(
 
     perceived: what `perceive_all` gave of the images, where it is at hand
     """
-    for batch, outputs, count in _padded_batches(network, images, perceived=perceived):
-        yield batch[:count], outputs.first(count)
-
-
-def _padded_batches(
-    network: Autoencoder, images: Tensor, whole: bool = False, perceived: Tensor | None = None
-) -> Iterator[tuple[Tensor, Outputs, int]]:
-    """Batches fixed by position, the last padded, each with the number of images that are real."""
     device = next(network.parameters()).device
     network.eval()
     size = batch_size(*images.shape[-2:])
     given = [images] if perceived is None or perceived is images else [images, perceived]
     for parts in zip(*(torch.split(each, size) for each in given), strict=True) if len(images) else ():
-        missing = (size if whole else padded_count(len(parts[0]), *images.shape[-2:])) - len(parts[0])
-        batches = [as_float(torch.cat([part, part.new_zeros(missing, *part.shape[1:])]).to(device)) for part in parts]
+        count = padded_count(len(parts[0]), *images.shape[-2:])
+        batches = [_padded(part.to(device), count) for part in parts]
         with exact_float32(device.type):  # ends before the batch is handed out: who has it does as he likes
             outputs = network(batches[-1])
-        yield batches[0], outputs, len(parts[0])
+        yield batches[0][: len(parts[0])], outputs.first(len(parts[0]))
+
+
+def _padded(images: Tensor, count: int) -> Tensor:
+    """Images, uint8 or float (N, C, H, W), as floats, with black ones after them up to so many."""
+    return as_float(torch.cat([images, images.new_zeros(count - len(images), *images.shape[1:])]))
 
 
 _passes, _changed, _lock = 0, ExitStack(), threading.Lock()

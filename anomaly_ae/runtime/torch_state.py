@@ -2,9 +2,10 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anomaly_ae.runtime.machine import usable_cores
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 BRIEF = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "1"}  # for the OpenMP of GCC and that of LLVM
 POLICY = "OMP_WAIT_POLICY"
 PIXELS_A_THREAD = 2**15  # of a batch, below which threads wait for each other longer than they save
+# What carries out work, several pieces at a time or one after another, and gives the results in order, as `map` does
+Run = Callable[..., Iterator[Any]]
 _came_late = False
 
 
@@ -66,6 +69,25 @@ def threads_for(pixels: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def side_by_side(most: int) -> Iterator[Run]:
+    """Within it, what carries out up to so many pieces of work at a time, each on its share of torch's threads. In
+    threads of their own they begin with torch's usual modes: gradients on, autocast off.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    workers = min(most, threads)
+    if workers <= 1:
+        yield map
+        return
+    with ThreadPoolExecutor(workers, "torch", torch.set_num_threads, (threads // workers,)) as pool:
+        try:
+            yield pool.map
+        finally:
+            torch.set_num_threads(threads)  # for threads that begin later, too
 
 
 @contextmanager
