@@ -29,9 +29,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from anomaly_ae.augmentation.corruption import Corrupted
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.inference import map_images
+from anomaly_ae.autoencoders.twins import Twins, part_count
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.experiment import Experiment
@@ -40,6 +42,7 @@ from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.metrics.ranking import ranking
 from anomaly_ae.runtime.machine import usable_cores
 from anomaly_ae.runtime.tables import markdown_table, plain_table
+from anomaly_ae.runtime.torch_state import side_by_side
 from anomaly_ae.storage.pixel_values import as_float
 from anomaly_ae.training import Training, train_epochs
 
@@ -110,14 +113,19 @@ def ours(training: Training, prepared: Prepared, advance: Callable[[int, str], N
 
 
 def bare(training: Training, seen: Tensor, steps: int) -> float:
-    """So many times the network's forward, loss, backward and the optimiser, on one batch."""
+    """So many times the forward, loss, backward and optimiser of the tool's own step, on one batch."""
     training.network.train()
+    parts = part_count(training.network, len(seen), seen.numel())
+    twins, spoiled = Twins(training.network, parts), Corrupted(seen, None)
     started = time.perf_counter()
-    for _ in range(steps):
-        training.objective(seen, training.network(seen)).backward()
-        training.optimizer.step(1e-3)
-        training.network.zero_grad()
-    _finish(seen)
+    with side_by_side(parts) as run:
+        for _ in range(steps):
+            twins.backward(
+                lambda network, part, _: training.objective(part, network(part)), seen, Corrupted(seen, None), run
+            )
+            training.optimizer.step(1e-3)
+            twins.forget()
+        _finish(seen)
     return time.perf_counter() - started
 
 

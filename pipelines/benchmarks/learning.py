@@ -6,8 +6,8 @@ becomes of the old kind.
 DIR holds MNIST, or `cookies` in MVTec's layout. For each seed a detector is trained on the old kind of normal. Then,
 DRAWS times, some pictures of the new kind are drawn and marked good, MARKED of them, and it is gone on with.
 
-slanted, thicker, moved: 0, 1 and 2 are normal, preset fast, a rate of 0.05; the test digits in a new hand, 200 of the
-    normal ones marked, and the others measured in both hands
+slanted, thicker, moved: 0, 1 and 2 are normal, scorer relative+latent-knn, a rate of 0.05; the test digits in a new
+hand, 200 of the normal ones marked, and the others measured in both hands
 cookies: 20 of the 45 normal photos are trained on as they are, 10 are marked under a warm and darker light, and the
     other 15 are measured under both; what `train --dataset` takes by itself, at a rate of 0.1, for so few hold no
     lower one; each seed draws all anew
@@ -110,7 +110,7 @@ def digits(hand: str, data_dir: str, place: Path, seed: int) -> Pictures:
             novel.mkdir()
             for name, image, keeps in zip(names, images, is_normal.tolist(), strict=True):
                 Image.fromarray(image[0].numpy()).save((normal if keeps else novel) / name)
-    config = RunConfig(dataset="mnist", data_dir=data_dir, normal="0-2", preset="fast", seed=seed)
+    config = RunConfig(dataset="mnist", data_dir=data_dir, normal="0-2", scorer="relative+latent-knn", seed=seed)
     old, new = ((place / kind / "normal", place / kind / "novel") for kind in ("old", "new"))
     return Pictures(config, old, new, [names[i] for i in torch.nonzero(is_normal).flatten().tolist()], [])
 

@@ -1,6 +1,6 @@
 """How long after a file is closed its row is on the disk, and what memory a process that watches takes.
 
-    anomaly-ae train --normal 0,1,2 --preset fast --save-to DETECTOR
+    anomaly-ae train --normal 0,1,2 --scorer relative+latent-knn --save-to DETECTOR
     python pipelines/benchmarks/watch_latency.py DETECTOR [SECONDS=60] [BACKLOG=0]
 
 A real `anomaly-ae watch` is started on a folder with BACKLOG pictures in it; when these have their rows, pictures
