@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from anomaly_ae.augmentation.corruption import Corrupted
-from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.autoencoders.twins import Twins, part_count
@@ -116,13 +116,15 @@ def bare(training: Training, seen: Tensor, steps: int) -> float:
     """So many times the forward, loss, backward and optimiser of the tool's own step, on one batch."""
     training.network.train()
     parts = part_count(training.network, len(seen), seen.numel())
-    twins, spoiled = Twins(training.network, parts), Corrupted(seen, None)
+    twins, given = Twins(training.network, parts), Corrupted(seen, None)
+
+    def loss_of(network: Autoencoder, images: Tensor, _: Corrupted) -> Tensor:
+        return training.objective(images, network(images))
+
     started = time.perf_counter()
     with side_by_side(parts) as run:
         for _ in range(steps):
-            twins.backward(
-                lambda network, part, _: training.objective(part, network(part)), seen, Corrupted(seen, None), run
-            )
+            twins.backward(loss_of, seen, given, run)
             training.optimizer.step(1e-3)
             twins.forget()
         _finish(seen)
