@@ -30,6 +30,7 @@ from anomaly_ae.runs.store import RunFolder, RunStore
 
 DOCS = Path(__file__).parent
 PORT = 5099
+SETTLED = 8000  # milliseconds until nothing more comes, on a machine that has other work
 OTHERS = (  # beside which the table of runs shows those of MNIST and of the cookies
     {"normal": "all-but:7", "autoencoder": "vae", "scorer": "elbo"},
     {"normal": "0,1,2", "scorer": "mse"},
@@ -129,11 +130,12 @@ def take_pictures(shown: Shown) -> None:
     """Pictures of the pages that `anomaly-ae ui` serves."""
     promoted = anomaly_ae.promote(shown.mnist.path.name, home=shown.home)
     with served(shown, "MLflow is at", "ui", "--port", str(PORT)) as runs, opened(1500, 760) as page:
+        folder = shown.home.root.parent
         base, run = f"http://127.0.0.1:{PORT}/", f"#/experiments/1/runs/{shown.mnist.path.name}"
-        shoot(page, "runs", runs, shown.folder)
-        shoot(page, "run", f"{base}{run}{TRAINING}", shown.folder)
-        shoot(page, "figures", f"{base}{run}/artifacts/figures/missed.png{TRAINING}", shown.folder)
-        shoot(page, "model", f"{base}#/models/{promoted.name}/versions/{promoted.version}{TRAINING}", shown.folder)
+        shoot(page, "runs", runs, folder)
+        shoot(page, "run", f"{base}{run}{TRAINING}", folder)
+        shoot(page, "figures", f"{base}{run}/artifacts/figures/missed.png{TRAINING}", folder)
+        shoot(page, "model", f"{base}#/models/{promoted.name}/versions/{promoted.version}{TRAINING}", folder)
         page.goto(f"{base}{run}/model-metrics{TRAINING}")
         show_reconstructions(page)
         page.screenshot(path=DOCS / "ui-reconstructions.png")
@@ -142,22 +144,38 @@ def take_pictures(shown: Shown) -> None:
 def shoot(page: Page, name: str, address: str, folder: Path) -> None:
     """A picture of one page, after it has settled, without the folder where all of this is done."""
     page.goto(address)
-    page.wait_for_timeout(4000)
+    page.wait_for_timeout(SETTLED)
     page.evaluate(WITHOUT, str(folder))
     page.screenshot(path=DOCS / f"ui-{name}.png")
 
 
 def show_reconstructions(page: Page) -> None:
-    """Scroll to the card at the end of the charts, draw it larger, and move its slider some epochs on."""
-    page.wait_for_timeout(4000)
+    """Scroll to the card at the end of the charts, draw it higher, as far as MLflow lets it, move its slider some
+    epochs on, and scroll to its picture, which is seen whole then.
+    """
+    page.set_viewport_size({"width": 1500, "height": 900})
+    page.wait_for_timeout(SETTLED)
     page.mouse.move(900, 600)
-    for _ in range(30):
-        page.mouse.wheel(0, 800)
-        page.wait_for_timeout(100)
+    for _ in range(10):  # what is below comes as one scrolls
+        page.mouse.wheel(0, 3000)
+        page.wait_for_timeout(300)
+    card = page.locator(".react-resizable").last
+    box = card.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] - 8, box["y"] + box["height"] - 8
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, 890, steps=8)
+    page.mouse.up()
+    page.mouse.move(900, 600)
+    page.mouse.wheel(0, 3000)
     page.get_by_role("slider").first.focus()
     for _ in range(6):
         page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(2000)
+    page.wait_for_timeout(SETTLED)
+    card.locator("img").first.evaluate("image => image.scrollIntoView({block: 'end'})")
+    page.mouse.wheel(0, 3000)
+    page.wait_for_timeout(1000)
 
 
 def take_report(shown: Shown) -> None:
