@@ -21,6 +21,7 @@ TAKEN = (
     "docs/*.css",
     "docs/*.js",
     "pipelines/**/*.md",
+    "pipelines/**/*.csv",
     "benchmarks/*.md",
     "examples/*.*",
 )
