@@ -26,6 +26,7 @@ DPI = 200
 SIDE = 200  # pixels of a photo, at its larger side
 SMALL, LETTERS = 6.5, 8.5  # points
 BARS = 28
+NEARLY_WHITE = 250  # of 255
 WIDTHS = {"left": 0.118, "right": 0.99}  # of a panel, in which the images and the histogram lie
 IMAGES, HISTOGRAM = 5.6, 1.75  # shares of that
 
@@ -122,8 +123,10 @@ def draw_headline(folder: Path, panels: Sequence[Panel]) -> None:
 
 
 def save_small(image: Image.Image, path: Path) -> None:
-    """Write a picture with photos in it as a PNG of 256 colours, a third as large."""
-    image.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(path, optimize=True)
+    """Write a picture with photos in it as a PNG of 256 colours, a third as large; what was white stays white."""
+    small = image.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
+    small.putpalette([255 if value >= NEARLY_WHITE else value for value in small.getpalette() or []])
+    small.save(path, optimize=True)
 
 
 def _draw(figure: SubFigure, panel: Panel, theme: Theme) -> None:
