@@ -22,7 +22,7 @@ from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.feature_conv import PAINTED, SMALL
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.autoencoders.tiling import random_crops
-from anomaly_ae.autoencoders.twins import PARTS, Twins, part_count
+from anomaly_ae.autoencoders.twins import Twins, part_count
 from anomaly_ae.config.run_config import CONSTANT, RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import Objective
@@ -281,7 +281,7 @@ def _train(
     network.train()
     twins = [Twins(learner, part_count(learner, len(own) // batches, pixels)) for learner, own in learners]
     orders = [own[torch.randperm(len(own))].to(images.device).tensor_split(batches) for _, own in learners]
-    with side_by_side(PARTS) as run:
+    with side_by_side(max(len(learner.networks) for learner in twins)) as run:
         for i, chosen in enumerate(zip(*orders, strict=True)):
             for learner, indices in zip(twins, chosen, strict=True):
                 seen = _seen(images[indices].to(device), config)  # (B, C, h, w)

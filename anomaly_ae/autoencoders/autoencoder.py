@@ -123,8 +123,12 @@ class Autoencoder(nn.Module, ABC):
 
     @property
     def draws(self) -> bool:
-        """Whether it draws by chance what it does in training."""
-        return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.modules())
+        """Whether it, or one that it wraps, draws by chance what it does in training."""
+        return any(
+            module.p > 0 if isinstance(module, nn.Dropout) else isinstance(module, Autoencoder) and module.draws
+            for module in self.modules()
+            if module is not self
+        )
 
     @property
     def latent_size(self) -> int:

@@ -27,6 +27,8 @@ class Restoring(Autoencoder):
     inner: built for (C, H, W); its parameters are all that there are
     """
 
+    draws = True
+
     def __init__(self, inner: Autoencoder, shape: Shape) -> None:
         super().__init__(shape, RunConfig())
         self.inner, self.latent_shape = inner, inner.latent_shape

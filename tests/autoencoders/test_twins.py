@@ -91,10 +91,13 @@ def test_scores_are_the_same_bits_however_many_threads_there_are() -> None:
         assert torch.equal(read(), several)
 
 
-@pytest.mark.parametrize("name", AUTOENCODERS)
-def test_only_who_draws_by_chance_moves_the_random_numbers(name: str) -> None:
+WRAPPED = [("vae", {"tile": "16"}), ("conv", {"objective": "restore"}), ("conv", {"tile": "16", "dropout": "0.1"})]
+
+
+@pytest.mark.parametrize(("name", "settings"), [*((name, {}) for name in AUTOENCODERS), *WRAPPED], ids=str)
+def test_only_who_draws_by_chance_moves_the_random_numbers(name: str, settings: dict[str, object]) -> None:
     """Else two parts at a time would draw theirs in any order, and no training would be like another."""
-    built = build_autoencoder(name, (1, 28, 28))
+    built = build_autoencoder(name, (1, 28, 28), RunConfig.build({"normal": "0"}, settings))
     images, before = torch.zeros(4, 1, 28, 28), torch.get_rng_state()
     built.train()(images)
     assert torch.equal(torch.get_rng_state(), before) != built.draws
