@@ -1,5 +1,6 @@
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from anomaly_ae.autoencoders import Autoencoder, Outputs, build_autoencoder
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import build_objective
+from anomaly_ae.runtime.torch_state import left_as_found
 from anomaly_ae.training import Epoch, Training, best_fitting, epoch_count, train_epochs
 
 CONFIG = RunConfig(normal="0", epochs=6, batch_size=32, latent=4)
@@ -222,3 +224,18 @@ def test_trimming_begins_after_the_warm_up_and_changes_the_weights(tmp_path: Pat
     losses = [[epoch.train_loss for epoch in epochs(each, tmp_path / "c")] for each in (plain, trimmed)]
     assert losses[0][:2] == losses[1][:2]
     assert all(other < one for one, other in zip(losses[0][2:], losses[1][2:], strict=True))
+
+
+def test_a_batch_that_is_not_divided_is_learned_from_on_all_threads() -> None:
+    config = replace(CONFIG, epochs=1, batch_size=400, dropout=0.1)
+    training, seen = train_on(build_autoencoder("conv", (1, 12, 12), config), config), set()
+
+    def threads_of(images: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return outputs.reconstruction.mean()
+
+    training.objective = threads_of
+    with left_as_found():
+        torch.set_num_threads(2)
+        list(train_epochs(training, images(400, 0), VALIDATION))
+    assert seen == {2}
