@@ -30,7 +30,7 @@ from anomaly_ae.objectives.planted_defects import PLANTED
 from anomaly_ae.objectives.ssim import ENERGY_FLOOR
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.runtime.torch_state import seed, side_by_side, threads_for
+from anomaly_ae.runtime.torch_state import seed, thread_map, threads_for
 from anomaly_ae.storage.atomic import sha256, write_bytes
 from anomaly_ae.storage.pixel_values import as_float
 
@@ -281,7 +281,7 @@ def _train(
     network.train()
     twins = [Twins(learner, part_count(learner, len(own) // batches, pixels)) for learner, own in learners]
     orders = [own[torch.randperm(len(own))].to(images.device).tensor_split(batches) for _, own in learners]
-    with side_by_side(max(len(learner.networks) for learner in twins)) as run:
+    with thread_map(max(len(learner.networks) for learner in twins)) as run:
         for i, chosen in enumerate(zip(*orders, strict=True)):
             for learner, indices in zip(twins, chosen, strict=True):
                 seen = _seen(images[indices].to(device), config)  # (B, C, h, w)

@@ -42,7 +42,7 @@ from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.metrics.ranking import ranking
 from anomaly_ae.runtime.machine import usable_cores
 from anomaly_ae.runtime.tables import markdown_table, plain_table
-from anomaly_ae.runtime.torch_state import side_by_side
+from anomaly_ae.runtime.torch_state import thread_map
 from anomaly_ae.storage.pixel_values import as_float
 from anomaly_ae.training import Training, train_epochs
 
@@ -122,7 +122,7 @@ def bare(training: Training, seen: Tensor, steps: int) -> float:
         return training.objective(images, network(images))
 
     started = time.perf_counter()
-    with side_by_side(parts) as run:
+    with thread_map(parts) as run:
         for _ in range(steps):
             twins.backward(loss_of, seen, given, run)
             training.optimizer.step(1e-3)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Shape
 from anomaly_ae.errors import UsageError
-from anomaly_ae.runtime.torch_state import side_by_side
+from anomaly_ae.runtime.torch_state import thread_map
 from anomaly_ae.storage.memmap import room_for
 from anomaly_ae.storage.pixel_values import as_float
 
@@ -60,7 +60,7 @@ def map_images(
             return read(batch, network(batch))[: len(part)].cpu()
 
     batches = torch.split(images, size) if len(images) else ()
-    with side_by_side(min(BATCHES_AT_ONCE, len(batches)) if device.type == "cpu" else 1) as run:
+    with thread_map(min(BATCHES_AT_ONCE, len(batches)) if device.type == "cpu" else 1) as run:
         return torch.cat([torch.zeros(0, *shape), *run(values, batches)])
 
 

@@ -41,7 +41,7 @@ class Twins:
         """Give the weights the gradients of the mean loss of a batch, float (N, C, H, W), and say what that is.
 
         loss_of: the mean loss of a network on images that it sees spoiled
-        run: what does the parts, as `side_by_side` has it
+        run: what does the parts, as `thread_map` has it
         """
 
         def learn(network: Autoencoder, part: Tensor, seen: Corrupted) -> list[Tensor | None]:

@@ -72,7 +72,7 @@ def threads_for(pixels: int) -> Iterator[None]:
 
 
 @contextmanager
-def side_by_side(most: int) -> Iterator[Run]:
+def thread_map(most: int) -> Iterator[Run]:
     """Within it, what carries out up to so many pieces of work at a time, each on its share of torch's threads. In
     threads of their own they begin with torch's usual modes: gradients on, autocast off.
     """

@@ -10,7 +10,7 @@ from anomaly_ae.autoencoders import AUTOENCODERS, Autoencoder, build_autoencoder
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.autoencoders.twins import PARTS, Twins, part_count
 from anomaly_ae.config.run_config import RunConfig
-from anomaly_ae.runtime.torch_state import left_as_found, side_by_side
+from anomaly_ae.runtime.torch_state import left_as_found, thread_map
 
 IMAGES = torch.rand(65, 1, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -72,7 +72,7 @@ def test_at_a_time_or_one_after_another_the_bits_are_the_same() -> None:
     one, other = (Twins(network(), 2) for _ in range(2))
     with left_as_found():
         torch.set_num_threads(2)
-        with side_by_side(2) as run:
+        with thread_map(2) as run:
             loss = one.backward(loss_of, IMAGES, spoiled, run)
     assert torch.equal(loss, other.backward(loss_of, IMAGES, spoiled, map))
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(one.weights, other.weights, strict=True))
