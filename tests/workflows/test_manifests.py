@@ -12,9 +12,9 @@ from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.storage import memmap
 from anomaly_ae.workflows.train import resume
-from tests.conftest import Cli
+from tests.conftest import Cli, interrupted_at
 from tests.datasets.test_manifest import augmented, colour_map
-from tests.workflows.test_data_that_changes import interrupt, make, picture, save, train
+from tests.workflows.test_data_that_changes import make, picture, save, train
 
 
 def table(folder: Path, name: str = "set.csv") -> Path:
@@ -82,10 +82,11 @@ def test_lookout_for_vision_through_the_command_line(cli: Cli, tmp_path: Path) -
 
 
 def test_what_changes_in_a_manifest_is_what_changes_in_a_folder(
-    home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = table(make(tmp_path / "set"))
-    interrupt(monkeypatch, home, manifest)
+    with interrupted_at(2):
+        train(home, manifest)
     before = manifest.read_text()
     save(tmp_path / "set/good/999.png", picture(2000))
     rows = before.splitlines()
