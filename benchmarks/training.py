@@ -57,6 +57,11 @@ NETWORKS = {  # the shape of the images, how many there are, and images in a bat
     "repair": ((1, 128, 128), 64, 16),
     "feature-conv": ((3, 224, 224), 16, 8),
 }
+LAUNCHER = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 Row = dict[str, object]
 Work = Callable[[], float]  # does something, and says how many seconds of it count
 
@@ -286,21 +291,20 @@ def commands(device: str, data_dir: Path) -> list[Row]:
 
 
 def _command(words: Sequence[str], folder: str) -> tuple[float, float]:
-    """Seconds and megabytes of a command. Raises `CalledProcessError`."""
+    """Seconds and megabytes of a command. Raises `CalledProcessError`. A small process starts it, for a process counts
+    as its own the memory that the one it was started from held.
+    """
     started = time.perf_counter()
-    environment = os.environ | {"PYTHONPATH": str(HERE)}
-    with subprocess.Popen(
-        [sys.executable, "-m", "anomaly_ae.cli", *words],
+    ended = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, sys.executable, "-m", "anomaly_ae.cli", *words],
         cwd=folder,
-        env=environment,
-        stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(HERE)},
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-    ) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, words)
-    return time.perf_counter() - started, usage.ru_maxrss / 1024  # kilobytes on Linux
+        text=True,
+        check=True,
+    )
+    return time.perf_counter() - started, int(ended.stdout) / 1024  # kilobytes on Linux
 
 
 def scorers(device: str, _: Path) -> list[Row]:
