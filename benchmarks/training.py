@@ -291,8 +291,8 @@ def commands(device: str, data_dir: Path) -> list[Row]:
 
 
 def _command(words: Sequence[str], folder: str) -> tuple[float, float]:
-    """Seconds and megabytes of a command. Raises `CalledProcessError`. A small process starts it, for a process counts
-    as its own the memory that the one it was started from held.
+    """Seconds and megabytes of a command. Raises `CalledProcessError`. A small process starts it, for a process
+    counts as its own the memory that the one it was started from held.
     """
     started = time.perf_counter()
     ended = subprocess.run(

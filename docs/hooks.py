@@ -22,7 +22,7 @@ TAKEN = (
     "docs/*.js",
     "pipelines/**/*.md",
     "pipelines/**/*.csv",
-    "benchmarks/*.md",
+    "benchmarks/**/*.md",
     "examples/*.*",
 )
 API = {
