@@ -45,7 +45,7 @@ def pages(trained: Trained, promoted: Promoted) -> Iterator[Pages]:
         yield Pages(f"http://127.0.0.1:{port}/", said.split(" at ")[1].split()[0])
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
 
 
 @pytest.fixture(scope="session")

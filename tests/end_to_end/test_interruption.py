@@ -107,7 +107,7 @@ def test_a_run_can_be_in_one_hand_only(cli: Cli, tmp_path: Path) -> None:
     assert other.code == 1
     assert "another process" in other.err
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=60) == 130
     assert run.record.status == KILLED
 
 

@@ -49,7 +49,7 @@ def server(trained: Trained, promoted: Promoted, tmp_path_factory: pytest.TempPa
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
         os.killpg(process.pid, 15)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 def ask(server: str, cells: list[Any], **params: float) -> tuple[int, Any]:

@@ -55,7 +55,7 @@ def running(command: list[str], port: int, user: str | None = None) -> Iterator[
         yield
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 @contextmanager

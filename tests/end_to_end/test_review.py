@@ -4,6 +4,7 @@ import hashlib
 import json
 import signal
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ def serving(trained: Trained, scored: Path) -> Iterator[Served]:
     server = Served(trained, scored)
     yield server
     server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(timeout=20) == 0
+    assert server.process.wait(timeout=60) == 0
 
 
 @pytest.fixture
@@ -114,29 +115,39 @@ def text(page: Any, name: str) -> str:
 
 
 def until(page: Any, holds: Any) -> None:
-    for _ in range(200):
-        if holds():
-            return
+    """Until something holds; a machine that has other work is given its time."""
+    ends = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < ends, f"it never came to that; the page says: {page.inner_text('body')[:500]}"
         page.wait_for_timeout(50)
-    raise AssertionError("it never came to that")
+
+
+def until_first(page: Any, name: str) -> None:
+    """Until the list begins with a file, and all that is in view is shown."""
+    until(page, lambda: page.locator(".card .name").first.text_content() == name)
+    until_shown(page)
+
+
+def until_rested(page: Any) -> None:
+    """Until all keys are dealt with, and the next would be too: those right after a refusal are dropped."""
+    page.evaluate("turn.catch(() => {})")
+    until(page, lambda: page.evaluate("performance.now() - refusedAt > GLANCE"))
 
 
 def test_the_slider_moves_counts_that_are_those_of_the_rows(served: Served, page: Any, scored: Path) -> None:
     scores = pd.read_parquet(scored).score.to_numpy()
     opened(page, served.address)
-    seen = set()
+    seen = {page.evaluate("at.threshold")}
     for place in (9_500, 500, 7_000, 2_000):
-        before = text(page, "counts")
         page.locator("#slider").evaluate(
             "(slider, to) => { slider.value = to; slider.dispatchEvent(new Event('input')); }", place
         )
-        until(page, lambda before=before: text(page, "counts") != before)
-        page.wait_for_timeout(300)
+        until(page, lambda: page.evaluate("at.threshold") not in seen)
         threshold = float(page.evaluate("at.threshold"))
         assert text(page, "counts") == f"{(scores > threshold).sum():,} of {len(scores):,} images"
         assert page.locator("#histogram .bar.above").count() == 80 - round(place / 125)
         seen.add(threshold)
-    assert len(seen) == 4
+    assert len(seen) == 5
     page.locator("#kind").select_option("anomalous")
     until(page, lambda: text(page, "total") == f"{(scores > threshold).sum():,} images")
     assert page.locator(".card").count() == page.locator(".card.above").count() > 0
@@ -150,8 +161,7 @@ def test_thirty_marks_survive_a_kill_and_two_pages_agree(
     other = browser.new_page()
     opened(other, server.address)
     page.locator("#sort").select_option("score")
-    page.wait_for_timeout(500)
-    until_shown(page)
+    until_first(page, pd.read_parquet(scored).sort_values("score", ascending=False, kind="stable").path.iloc[0])
     page.locator(".card").first.click()
     for i in range(30):  # faster than they can be written
         page.keyboard.press("bgu"[i % 3])
@@ -183,7 +193,7 @@ def test_thirty_marks_survive_a_kill_and_two_pages_agree(
         assert sorted(badges) == sorted(["bad"] * 11 + ["good"] * 10 + ["undecided"] * 9)
     finally:
         again.process.send_signal(signal.SIGINT)
-        assert again.process.wait(timeout=20) == 0
+        assert again.process.wait(timeout=60) == 0
 
 
 def test_marks_on_files_that_change_are_lost_one_after_the_other(trained: Trained, few: Path, page: Any) -> None:
@@ -209,8 +219,7 @@ def test_a_file_that_is_replaced_under_ones_eyes_is_shown_anew_before_it_is_mark
     with serving(trained, few) as server:
         opened(page, server.address)
         page.locator("#sort").select_option("path")
-        until(page, lambda: page.locator(".card .name").first.text_content() == "0.png")
-        until(page, lambda: page.locator(".card img").first.evaluate("image => image.naturalWidth") == 8)
+        until_first(page, "0.png")
         Image.fromarray(white).save(few.parent / "in" / "0.png")
         page.locator(".card").first.focus()
         for _ in range(3):
@@ -224,11 +233,12 @@ def test_a_file_that_is_replaced_under_ones_eyes_is_shown_anew_before_it_is_mark
         page.keyboard.press("ArrowRight")
         until(page, lambda: page.locator("#picture").evaluate("image => image.naturalWidth") == 8)
         Image.fromarray(white).save(few.parent / "in" / "1.png")
-        page.wait_for_timeout(1_200)  # keys that come sooner after a refusal were meant for what was refused
+        until_rested(page)
         for _ in range(3):
             page.keyboard.press("b")
         until(page, lambda: page.locator("#picture").evaluate("image => image.naturalWidth") == 16)
         page.wait_for_timeout(2_500)  # and looks for others' marks meanwhile
+        until_rested(page)
         assert page.locator("#trouble").is_visible()
         assert text(page, "name") == "1.png"
         assert not marks.exists()
@@ -250,7 +260,7 @@ def test_a_file_that_is_replaced_under_ones_eyes_is_shown_anew_before_it_is_mark
         until(page, lambda: "2.png has changed" in text(page, "trouble"))
         until(page, lambda: "lost" in text(page, "mark"))
         page.unroute("**/at?*")
-        page.wait_for_timeout(1_500)
+        until_rested(page)
         page.keyboard.press("g")
         until(page, lambda: '"mark": "good"' in marks.read_text().splitlines()[-1])
 
@@ -288,7 +298,7 @@ def test_what_is_not_shown_is_not_marked(trained: Trained, few: Path, page: Any)
         until(page, lambda: "0.png has changed since it was shown" in text(page, "trouble"))
         assert not marks.exists()
         page.unroute("**/picture/**")
-        page.wait_for_timeout(1_500)
+        until_rested(page)
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowLeft")
         until(page, lambda: page.locator("#picture").evaluate("image => image.naturalWidth") == 16)
@@ -385,7 +395,7 @@ def test_regions_have_boxes_where_they_are_in_the_picture(served: Served, page: 
     boxes = [region["box"] for region in json.loads(row.regions)]
     opened(page, served.address)
     page.locator("#sort").select_option("score")
-    page.wait_for_timeout(500)
+    until_first(page, table.path.iloc[0])
     page.locator(".card", has_text=row.path).click()
     until(page, lambda: page.locator("#regions rect").count() == len(boxes) > 0)
     assert text(page, "name") == row.path
@@ -403,7 +413,7 @@ def test_regions_have_boxes_where_they_are_in_the_picture(served: Served, page: 
 def test_a_hostile_name_is_text(served: Served, page: Any) -> None:
     opened(page, served.address)
     page.locator("#sort").select_option("path")
-    page.wait_for_timeout(500)
+    until_first(page, "0/0000.png")
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
     until(page, lambda: page.locator(f'.card[title="{HOSTILE}"]').count() == 1)
     page.locator(f'.card[title="{HOSTILE}"]').click()
@@ -461,4 +471,4 @@ def test_what_cannot_be_reviewed_is_said_in_a_line(cli_process: Cli, trained: Tr
     assert ended.code == 2
     assert f"port {port} cannot be had" in ended.err
     taken.send_signal(signal.SIGTERM)
-    assert taken.wait(timeout=20) == 0
+    assert taken.wait(timeout=60) == 0

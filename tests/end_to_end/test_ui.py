@@ -34,7 +34,7 @@ def test_the_ui_shows_the_runs_and_stops_with_ctrl_c(trained: Trained, cli_proce
         assert f"port {port} is taken by another program; try: anomaly-ae ui --port" in taken.err
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
     time.sleep(0.2)
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
