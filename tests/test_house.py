@@ -42,7 +42,6 @@ ATTRIBUTES = {"__version__", "__file__"}  # of the package itself
 CATALOGUES = ("autoencoders", "objectives", "scorers")  # whose entries have to pass the same tests, all in one file
 # Other modules without a test file of their own, and where they are tested: together, or by what uses them
 TESTED_ELSEWHERE = {
-    "calibration/test_conformal.py": "group tail",
     "datasets/test_odd_layouts.py": "class_names placements",
     "datasets/test_asking_what_is_normal.py": "layout_texts",
     "datasets/test_image_folder.py": "catalogue decoded folder_words image_set picture_masks",

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from anomaly_ae.calibration.conformal import Calibration, smallest_rate
+from anomaly_ae.calibration.conformal import Calibration
+from anomaly_ae.calibration.rates import smallest_rate
 from anomaly_ae.calibration.tail import SCORES_ALIKE, Floats
 from anomaly_ae.errors import CalibrationError
 from anomaly_ae.escaping import counted

@@ -22,8 +22,9 @@ from anomaly_ae.autoencoders.inference import (
     map_latents,
     perceive_all,
 )
-from anomaly_ae.calibration.conformal import Calibration, can_hold, require_enough
+from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.calibration.group import alarms_allowed, p_value_levels
+from anomaly_ae.calibration.rates import can_hold, require_enough
 from anomaly_ae.config.run_config import LOCATION_FIELDS, MARGINAL, RunConfig
 from anomaly_ae.datasets.splits import Split
 from anomaly_ae.detector.detector import Detector

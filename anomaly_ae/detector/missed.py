@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from anomaly_ae.calibration.conformal import UP, exact
+from anomaly_ae.calibration.rates import UP, exact
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation, Missed
 from anomaly_ae.metrics.ranking import proportion_interval

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import AUTOENCODERS, image_size
 from anomaly_ae.autoencoders.inference import map_images, pick_device
-from anomaly_ae.calibration.conformal import images_needed, smallest_rate
+from anomaly_ae.calibration.rates import images_needed, smallest_rate
 from anomaly_ae.config.run_config import TYPES, RunConfig
 from anomaly_ae.datasets.feature_rows import RowLayout, Rows, Scale
 from anomaly_ae.datasets.splits import Part, Split, split_rows

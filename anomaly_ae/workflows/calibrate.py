@@ -9,15 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomaly_ae.calibration.conformal import (
-    DETECT,
-    SMALLEST_RATE,
-    Calibration,
-    smallest_rate,
-    threshold_that_finds,
-)
+from anomaly_ae.calibration.conformal import DETECT, Calibration, threshold_that_finds
 from anomaly_ae.calibration.drift import measure_drift
 from anomaly_ae.calibration.odd import odd_normals
+from anomaly_ae.calibration.rates import SMALLEST_RATE, smallest_rate
 from anomaly_ae.config.run_config import CONDITIONAL, CROSS, MARGINAL, TAIL, RunConfig
 from anomaly_ae.datasets.builtin import DATASETS
 from anomaly_ae.datasets.catalogue import normal_there, open_data, whole_name

@@ -15,7 +15,7 @@ import torch
 from anomaly_ae.autoencoders import Shape, find_autoencoder, image_size
 from anomaly_ae.autoencoders.folds import fold_count
 from anomaly_ae.autoencoders.inference import pick_device
-from anomaly_ae.calibration.conformal import images_needed, require_enough, smallest_rate
+from anomaly_ae.calibration.rates import images_needed, require_enough, smallest_rate
 from anomaly_ae.config.run_config import AUTO, CROSS, DEFAULT, MARGINAL, SURFACE, RunConfig
 from anomaly_ae.datasets.catalogue import Data, normal_classes, open_data, whole_name
 from anomaly_ae.datasets.copies import find_copies

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from anomaly_ae.calibration.conformal import images_needed
+from anomaly_ae.calibration.rates import images_needed
 from anomaly_ae.datasets.layout_texts import first_unread
 from anomaly_ae.errors import AnomalyAEError, DataMissing, UnknownName, UsageError
 from anomaly_ae.images.sources import Source, open_source

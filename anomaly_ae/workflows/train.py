@@ -16,8 +16,8 @@ import torch
 from anomaly_ae.autoencoders import parameter_count
 from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.autoencoders.network_files import save_parts
-from anomaly_ae.calibration.conformal import smallest_rate
 from anomaly_ae.calibration.odd import odd_normals
+from anomaly_ae.calibration.rates import smallest_rate
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import whole_name
 from anomaly_ae.detector.detector import Detector, check_target

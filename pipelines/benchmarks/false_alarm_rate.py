@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from anomaly_ae.calibration.conformal import CONDITIONAL, MARGINAL, Calibration, smallest_rate
+from anomaly_ae.calibration.conformal import CONDITIONAL, MARGINAL, Calibration
 from anomaly_ae.calibration.drift import measure_drift
+from anomaly_ae.calibration.rates import smallest_rate
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.measuring import novelty

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders.folds import fold_count
 from anomaly_ae.autoencoders.inference import map_images
-from anomaly_ae.calibration.conformal import Calibration, cross_bound, smallest_rate
+from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.calibration.group import alarms_allowed, p_value_levels
+from anomaly_ae.calibration.rates import cross_bound, smallest_rate
 from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.splits import split_rows

@@ -34,7 +34,7 @@ from matplotlib.ticker import NullLocator
 from PIL import Image
 
 from anomaly_ae import AutoencoderDetector, Detector, RunConfig
-from anomaly_ae.calibration.conformal import smallest_rate
+from anomaly_ae.calibration.rates import smallest_rate
 from anomaly_ae.config.run_config import CROSS
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.fit import fit

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ae.calibration.conformal import Calibration, cross_bound, smallest_rate
+from anomaly_ae.calibration.conformal import Calibration
+from anomaly_ae.calibration.rates import cross_bound, smallest_rate
 from anomaly_ae.config.run_config import CONDITIONAL, CROSS, MARGINAL
 from anomaly_ae.errors import CalibrationError
 

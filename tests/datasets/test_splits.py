@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from anomaly_ae.calibration.conformal import images_needed, require_enough
+from anomaly_ae.calibration.rates import images_needed, require_enough
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.copies import Copies
 from anomaly_ae.datasets.splits import SPLIT_PARTS, Split, split_dataset, split_rows
