@@ -21,6 +21,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(map(_printable, text))
 
 
+def shown(path: bytes) -> str:
+    r"""A path as text, bytes that are no UTF-8 as \xNN."""
+    return path.decode("utf-8", "backslashreplace")
+
+
 def short_name(name: str) -> str:
     """A data set's name for headings: of a folder or an address the last part, bytes that are no UTF-8 as \\xNN."""
     return printable(name.rstrip("/").rpartition("/")[2] or name)

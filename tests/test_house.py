@@ -48,6 +48,7 @@ TESTED_ELSEWHERE = {
     "datasets/test_folder_layout.py": "picture_layout",
     "detector/test_evaluation.py": "measuring",
     "images/test_decode_pool.py": "decode_worker",
+    "images/test_sources.py": "listing",
     "images/test_roi.py": "boxes roi_file",
     "reporting/test_figures.py": "curves distributions image_grids saving style",
     "runs/test_store.py": "record",

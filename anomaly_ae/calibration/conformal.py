@@ -16,7 +16,7 @@ from anomaly_ae.calibration.rates import SMALLEST_RATE, cross_bound, exact, imag
 from anomaly_ae.calibration.tail import FEWEST_IN_TAIL, Tail, tail_excesses
 from anomaly_ae.config.run_config import CONDITIONAL, CROSS, GUARANTEES, MARGINAL, TAIL
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
-from anomaly_ae.images.sources import shown
+from anomaly_ae.escaping import shown
 from anomaly_ae.metrics.ranking import USUAL_CONFIDENCE, require_numbers
 from anomaly_ae.runtime.spelling import setting
 

@@ -9,8 +9,7 @@ from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.calibration.rates import smallest_rate
 from anomaly_ae.calibration.tail import SCORES_ALIKE, Floats
 from anomaly_ae.errors import CalibrationError
-from anomaly_ae.escaping import counted
-from anomaly_ae.images.sources import shown
+from anomaly_ae.escaping import counted, shown
 
 ODD_LEVEL = 0.005  # the probability that one of usual scores, whose logarithms follow a normal law, is called odd
 ODD_SHARE, FEWEST_TO_JUDGE = 0.2, 5  # the share that may be odd, and the fewest that show what is usual

@@ -18,10 +18,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from anomaly_ae.escaping import counted
+from anomaly_ae.escaping import counted, shown
 from anomaly_ae.images.decode import MODES
 from anomaly_ae.images.image_set import Dataset, ImageSet, hash_rows
-from anomaly_ae.images.sources import shown
 from anomaly_ae.runtime.messages import logger
 
 Pictures = tuple[Tensor, Tensor]  # images, uint8 (M, C, H, W), and indices of some of them, int64 (N,)

@@ -16,8 +16,8 @@ from anomaly_ae.images.decode import Pixels, Target
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.intensity import Intensity, intensity_differences
+from anomaly_ae.images.listing import Integers, Listing, Source
 from anomaly_ae.images.preprocessing import Preprocessing
-from anomaly_ae.images.sources import Integers, Listing, Source
 from anomaly_ae.runtime.progress import display
 from anomaly_ae.storage.atomic import cache_folder, sha256, write_folder, write_json
 from anomaly_ae.storage.memmap import fits_in_memory

@@ -19,7 +19,7 @@ from anomaly_ae.datasets.manifest_layout import open_manifest
 from anomaly_ae.datasets.picture_layout import TRAIN, PictureLayout
 from anomaly_ae.datasets.picture_masks import PictureMasks
 from anomaly_ae.errors import AnomalyAEError, DataError, UsageError
-from anomaly_ae.escaping import counted, short_name, times
+from anomaly_ae.escaping import counted, short_name, shown, times
 from anomaly_ae.images.annotations import find_annotations
 from anomaly_ae.images.decode import INSIDE, Target, further_words
 from anomaly_ae.images.decode_pool import Decoders
@@ -34,10 +34,11 @@ from anomaly_ae.images.intensity import (
     find_intensity,
     intensity_words,
 )
+from anomaly_ae.images.listing import Integers, Listing, Source
 from anomaly_ae.images.named_files import NamedFiles
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.images.roi import RegionOfInterest
-from anomaly_ae.images.sources import Integers, Listing, Source, open_source, shown
+from anomaly_ae.images.sources import open_source
 from anomaly_ae.images.statistics import size_words
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from anomaly_ae.datasets.picture_layout import TEST, TRAIN, PictureLayout
 from anomaly_ae.escaping import counted, counted_as, printable
 from anomaly_ae.images.folder_words import Parts, says_something, split_path
-from anomaly_ae.images.sources import Listing
+from anomaly_ae.images.listing import Listing
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.tables import columns
 

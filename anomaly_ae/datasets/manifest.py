@@ -15,9 +15,11 @@ import numpy as np
 
 from anomaly_ae.errors import DataError, DataMissing
 from anomaly_ae.escaping import counted
+from anomaly_ae.images.addresses import Address
 from anomaly_ae.images.decode import open_file
+from anomaly_ae.images.listing import NOT_KNOWN
 from anomaly_ae.images.masks import MaskColours
-from anomaly_ae.images.sources import FILE_SCHEME, NOT_KNOWN, Address
+from anomaly_ae.images.sources import FILE_SCHEME
 from anomaly_ae.storage.atomic import expand
 
 TABLE_ENDINGS, OBJECT_ENDINGS = (".csv",), (".jsonl", ".ndjson", ".manifest")

@@ -10,11 +10,12 @@ from anomaly_ae.datasets.manifest_files import find_names
 from anomaly_ae.datasets.picture_layout import UNLABELLED_PICTURES, PictureLayout, arrange, arrangement
 from anomaly_ae.datasets.placements import by_value
 from anomaly_ae.errors import DataError, DataMissing
-from anomaly_ae.escaping import counted
+from anomaly_ae.escaping import counted, shown
 from anomaly_ae.images.folder_words import Role, role, same_class, split_path
+from anomaly_ae.images.listing import Listing
 from anomaly_ae.images.masks import MaskColours
 from anomaly_ae.images.named_files import NamedFiles
-from anomaly_ae.images.sources import FILE_SCHEME, Listing, shown
+from anomaly_ae.images.sources import FILE_SCHEME
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.storage.atomic import expand
 

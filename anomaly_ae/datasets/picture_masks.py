@@ -12,10 +12,11 @@ from torch import Tensor
 from anomaly_ae.datasets.decoded import decode_files
 from anomaly_ae.datasets.picture_layout import PictureLayout
 from anomaly_ae.datasets.placements import by_value
+from anomaly_ae.escaping import shown
 from anomaly_ae.images.decode import Target
+from anomaly_ae.images.listing import Listing, Source
 from anomaly_ae.images.masks import check_size
 from anomaly_ae.images.preprocessing import Preprocessing
-from anomaly_ae.images.sources import Listing, Source, shown
 from anomaly_ae.runtime.messages import logger
 
 

@@ -13,9 +13,8 @@ from torch import Tensor
 from anomaly_ae.datasets.copies import Copies, first_of_equals
 from anomaly_ae.datasets.folder_layout import MANY_GROUPS, SMALL_GROUP
 from anomaly_ae.errors import DataChanged, DataError
-from anomaly_ae.escaping import counted
+from anomaly_ae.escaping import counted, shown
 from anomaly_ae.images.image_set import Dataset, ImageSet
-from anomaly_ae.images.sources import shown
 from anomaly_ae.storage.schema import Count, Digest, Mismatch, Name, TensorSpec
 
 SPLIT_PARTS = ("fit", "validation", "calibration", "test")

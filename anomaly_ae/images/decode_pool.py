@@ -18,7 +18,7 @@ import anomaly_ae
 from anomaly_ae.errors import Interrupted, UsageError
 from anomaly_ae.images.decode import Target, missing, reason
 from anomaly_ae.images.decode_worker import SECONDS, Records, record_type, send_files, send_target, set_error
-from anomaly_ae.images.sources import Integers, Source
+from anomaly_ae.images.listing import Integers, Source
 from anomaly_ae.runtime.machine import usable_cores
 
 # -P: what lies in the working folder is not run

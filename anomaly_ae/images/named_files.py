@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from anomaly_ae.images.addresses import Address
 from anomaly_ae.images.decode import read_file
-from anomaly_ae.images.sources import NOT_KNOWN, Address, Contents, Integers, Listing, Source, stat_file
+from anomaly_ae.images.listing import NOT_KNOWN, Contents, Integers, Listing, Source, stat_file
 
 GONE = NOT_KNOWN, NOT_KNOWN
 Positions = list[int]  # among some files

@@ -16,8 +16,8 @@ from anomaly_ae.images import decode
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.intensity import KINDS, WHOLE, Intensity, intensity_differences, to_bytes
+from anomaly_ae.images.listing import Source
 from anomaly_ae.images.roi import RegionOfInterest
-from anomaly_ae.images.sources import Source
 from anomaly_ae.storage.schema import OneOf, Side
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import AnomalyAEError, DataError, one_line
 from anomaly_ae.images.decode import FILE_FORMATS, LARGEST_PICTURE
-from anomaly_ae.images.sources import NOT_KNOWN, Contents, Integers, Listing, Source
+from anomaly_ae.images.listing import NOT_KNOWN, Contents, Integers, Listing, Source
 from anomaly_ae.scoring.rows import make_table, read_batches, score_batch
 
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # what MLflow sets where its server asks

@@ -29,7 +29,7 @@ from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import EngineError, UsageError, install_extra, one_line
 from anomaly_ae.images.decode_worker import SECONDS
-from anomaly_ae.images.sources import Listing, Source
+from anomaly_ae.images.listing import Listing, Source
 from anomaly_ae.runtime.machine import usable_cores
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting

@@ -13,8 +13,8 @@ import torch
 
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import StorageError, UsageError, one_line
+from anomaly_ae.escaping import shown
 from anomaly_ae.images.decode import put_mask_back
-from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
 from anomaly_ae.reporting.html import fill, picture_address, script_json, svg
 from anomaly_ae.runtime.messages import logger

@@ -16,9 +16,9 @@ from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.detector.fit import calibration_images, held_out
 from anomaly_ae.detector.measuring import Mapped, class_names, novelty
 from anomaly_ae.errors import DataError
+from anomaly_ae.escaping import shown
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Images, Preprocessed
-from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting.figures.painter import save_figures
 from anomaly_ae.reporting.figures.saving import GRID_IMAGES, SHOWN, Array, Drawing, grid, label, plain
 from anomaly_ae.runs.store import FIGURES, RunFolder

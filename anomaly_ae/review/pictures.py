@@ -13,13 +13,13 @@ from torch import Tensor
 
 from anomaly_ae.datasets.catalogue import open_data
 from anomaly_ae.errors import AnomalyAEError, DataDamaged, one_line
-from anomaly_ae.escaping import printable
+from anomaly_ae.escaping import printable, shown
 from anomaly_ae.images.decode import Pixels, put_back, size_inside
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.listing import NOT_KNOWN
 from anomaly_ae.images.preprocessing import Images, Preprocessed
-from anomaly_ae.images.sources import NOT_KNOWN, shown
 from anomaly_ae.reporting.figures.saving import as_pixels, encoded
 from anomaly_ae.review.session import Session
 from anomaly_ae.scorers.scorer import sample

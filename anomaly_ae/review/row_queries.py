@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_ae.images.sources import shown
+from anomaly_ae.escaping import shown
 from anomaly_ae.review.review_results import Axis, Shown, SortedBy
 from anomaly_ae.scoring.rows import Bools, Positions
 from anomaly_ae.scoring.scored_rows import ScoredRows

@@ -17,9 +17,10 @@ from anomaly_ae.calibration.conformal import float32_below
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.regions import read_regions
 from anomaly_ae.errors import DataChanged, DataMissing, UsageError
-from anomaly_ae.escaping import printable
+from anomaly_ae.escaping import printable, shown
+from anomaly_ae.images.listing import NOT_KNOWN, Source
 from anomaly_ae.images.preprocessing import Preprocessed
-from anomaly_ae.images.sources import NOT_KNOWN, Source, open_source, shown
+from anomaly_ae.images.sources import open_source
 from anomaly_ae.review.review_results import (
     About,
     AtThreshold,

@@ -17,7 +17,8 @@ import watchfiles
 
 from anomaly_ae.errors import DataMissing, one_line
 from anomaly_ae.images.folder_words import junk, split_path
-from anomaly_ae.images.sources import NOT_KNOWN, Folder, Listing
+from anomaly_ae.images.listing import NOT_KNOWN, Listing
+from anomaly_ae.images.sources import Folder
 from anomaly_ae.runtime.messages import logger
 
 File = tuple[bytes, int, int]  # path within the folder, bytes, time of the last change in ns

@@ -13,9 +13,10 @@ from torch import Tensor
 from anomaly_ae.datasets.layout_texts import say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
-from anomaly_ae.escaping import counted
+from anomaly_ae.escaping import counted, shown
+from anomaly_ae.images.listing import Listing, Source
 from anomaly_ae.images.preprocessing import Preprocessed
-from anomaly_ae.images.sources import Listing, Source, open_source, shown
+from anomaly_ae.images.sources import open_source
 from anomaly_ae.runtime.messages import report_skipped
 from anomaly_ae.scoring.rows import (
     Batch,

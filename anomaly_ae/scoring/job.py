@@ -17,7 +17,7 @@ from anomaly_ae.datasets.layout_texts import say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import EngineError, Interrupted
 from anomaly_ae.escaping import counted
-from anomaly_ae.images.sources import Listing, Source
+from anomaly_ae.images.listing import Listing, Source
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.spelling import setting

@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import RunBusy, StorageError, UsageError
-from anomaly_ae.images.sources import NOT_KNOWN, Folder, Listing, Source
+from anomaly_ae.images.listing import NOT_KNOWN, Listing, Source
+from anomaly_ae.images.sources import Folder
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.rows import RESULT, UNSCORED, Positions, Results
 from anomaly_ae.storage.atomic import sha256, storage_errors, write_bytes, write_json

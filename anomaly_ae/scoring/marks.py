@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from anomaly_ae.errors import AnomalyAEError, DataMissing, UnknownName
+from anomaly_ae.escaping import shown
 from anomaly_ae.images.decode import read_file, reason
-from anomaly_ae.images.sources import NOT_KNOWN, Source, shown
+from anomaly_ae.images.listing import NOT_KNOWN, Source
 from anomaly_ae.scoring.row_paths import bytes_beside, path_of
 from anomaly_ae.storage.atomic import flush, sha256, storage_errors
 

@@ -15,8 +15,8 @@ from anomaly_ae.detector.regions import Heat, Region, Size
 from anomaly_ae.images.decode import INSIDE, Pixels, Target, put_back, size_inside
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import Records
+from anomaly_ae.images.listing import Listing, Source
 from anomaly_ae.images.preprocessing import Preprocessed
-from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.scoring.rows import Bools, Positions
 
 PICTURES_AT_A_TIME = 16  # pictures, so that they do not fill the memory

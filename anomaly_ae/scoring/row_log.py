@@ -18,7 +18,9 @@ from filelock import FileLock, Timeout
 
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import RunBusy, StorageError, UsageError
-from anomaly_ae.images.sources import Folder, Listing, shown
+from anomaly_ae.escaping import shown
+from anomaly_ae.images.listing import Listing
+from anomaly_ae.images.sources import Folder
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.arrivals import File

@@ -1,6 +1,6 @@
 """The paths of files in rows and marks: a text, and beside it the bytes of those that are no UTF-8."""
 
-from anomaly_ae.images.sources import shown
+from anomaly_ae.escaping import shown
 
 
 def bytes_beside(path: bytes) -> bytes | None:

@@ -16,13 +16,14 @@ from anomaly_ae.autoencoders.inference import batch_size, padded_count
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.regions import regions_text
-from anomaly_ae.escaping import times
+from anomaly_ae.escaping import shown, times
 from anomaly_ae.images.decode import further_words
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.intensity import intensity_differences
+from anomaly_ae.images.listing import Listing, Source
 from anomaly_ae.images.preprocessing import Preprocessed
-from anomaly_ae.images.sources import Listing, Source, open_source, shown
+from anomaly_ae.images.sources import open_source
 from anomaly_ae.images.statistics import brightness_contrast, size_difference
 from anomaly_ae.runtime.progress import display
 from anomaly_ae.scoring.row_paths import bytes_beside

@@ -25,8 +25,8 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.escaping import counted_as
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet, hash_rows
+from anomaly_ae.images.listing import Listing, Source
 from anomaly_ae.images.preprocessing import Preprocessed
-from anomaly_ae.images.sources import Listing, Source
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.reporting.figures.saving import Drawing, write_figures
 from anomaly_ae.reporting.run_figures import draw_odd_normals

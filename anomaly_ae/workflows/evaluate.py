@@ -28,10 +28,9 @@ from anomaly_ae.detector.measuring import (
 )
 from anomaly_ae.detector.missed import ENOUGH_FOUND
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
-from anomaly_ae.escaping import short_name
+from anomaly_ae.escaping import short_name, shown
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Preprocessed
-from anomaly_ae.images.sources import shown
 from anomaly_ae.reporting.figures.painter import finish_figures, save_figures
 from anomaly_ae.reporting.run_figures import draw_evaluation
 from anomaly_ae.runs.lifecycle import LOCK_WAIT

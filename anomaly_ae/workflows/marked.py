@@ -18,7 +18,8 @@ from anomaly_ae.errors import DataError, DataMissing
 from anomaly_ae.escaping import printable
 from anomaly_ae.images.folder_words import Sense, sense, split_path
 from anomaly_ae.images.image_set import Dataset, ImageSet
-from anomaly_ae.images.sources import NOT_KNOWN, Listing, Source, open_source
+from anomaly_ae.images.listing import NOT_KNOWN, Listing, Source
+from anomaly_ae.images.sources import open_source
 from anomaly_ae.reporting.text.detectors import marks_words
 from anomaly_ae.scoring.encode import score_images
 from anomaly_ae.scoring.marks import BAD, GOOD, UNDECIDED, Mark, MarkFile, contradicting, read_marks

@@ -10,7 +10,8 @@ import torch
 from anomaly_ae.calibration.rates import images_needed
 from anomaly_ae.datasets.layout_texts import first_unread
 from anomaly_ae.errors import AnomalyAEError, DataMissing, UnknownName, UsageError
-from anomaly_ae.images.sources import Source, open_source
+from anomaly_ae.images.listing import Source
+from anomaly_ae.images.sources import open_source
 from anomaly_ae.reporting.folder_report import check_overlays, write_masks, write_overlays, write_report
 from anomaly_ae.reporting.text import scored_folders
 from anomaly_ae.runs.store import LATEST, RunStore

@@ -19,9 +19,10 @@ from anomaly_ae.calibration.drift import Drift, RollingDrift
 from anomaly_ae.datasets.layout_texts import say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import StorageError, UnknownName, UsageError, one_line
-from anomaly_ae.escaping import counted, printable
+from anomaly_ae.escaping import counted, printable, shown
 from anomaly_ae.images.decode_pool import Decoders
-from anomaly_ae.images.sources import Folder, Listing, open_source, shown
+from anomaly_ae.images.listing import Listing
+from anomaly_ae.images.sources import Folder, open_source
 from anomaly_ae.integrations.webhook import Outbox, check_webhook, has_messages
 from anomaly_ae.reporting.folder_report import OVERLAY_SIDE, check_overlays, save_overlay
 from anomaly_ae.reporting.text.phrases import moved

@@ -21,11 +21,11 @@ from anomaly_ae.detector import regions
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError
 from anomaly_ae.images import decode as tool
+from anomaly_ae.images.file_kinds import IMAGE_ENDINGS
 from anomaly_ae.images.folder_words import JUNK, junk, split_path
 from anomaly_ae.images.intensity import FLOAT, WHOLE, Intensity
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.images.roi import RegionOfInterest
-from anomaly_ae.images.sources import IMAGE_ENDINGS
 from examples import score_onnx as runner
 from tests.conftest import Ended, Trained, clean_environment
 from tests.images.test_decode import bomb, damaged, encoded

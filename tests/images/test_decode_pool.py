@@ -13,7 +13,8 @@ from anomaly_ae.images import decode_pool
 from anomaly_ae.images.decode import Target
 from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import record_type, set_error
-from anomaly_ae.images.sources import Contents, Integers, Listing, Source, open_source
+from anomaly_ae.images.listing import Contents, Integers, Listing, Source
+from anomaly_ae.images.sources import open_source
 
 TARGET = Target((1, 4, 6))
 

@@ -12,10 +12,11 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import DataDamaged, DataError, DataMissing, UsageError
 from anomaly_ae.images.decode import CROP, ORIENTATION, PAD, STRETCH, Target, decode, put_back, put_mask_back
 from anomaly_ae.images.intensity import WHOLE, Intensity
+from anomaly_ae.images.listing import NOT_KNOWN
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.images.roi import MOST_BOXES, RegionOfInterest
 from anomaly_ae.images.roi_file import read_roi
-from anomaly_ae.images.sources import NOT_KNOWN, open_source
+from anomaly_ae.images.sources import open_source
 from anomaly_ae.storage.schema import Mismatch, parse
 from tests.images.test_decode import bomb
 

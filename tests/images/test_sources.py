@@ -1,12 +1,11 @@
 import os
 from pathlib import Path
 
-import fsspec
-import numpy as np
 import pytest
 
 from anomaly_ae.errors import DataMissing
-from anomaly_ae.images.sources import Address, Folder, PathList, open_source, shown
+from anomaly_ae.escaping import shown
+from anomaly_ae.images.sources import Folder, PathList, open_source
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
@@ -31,17 +30,6 @@ def test_a_folder_is_listed_in_order_with_sizes_and_times(tmp_path: Path) -> Non
     assert listing.times[3] == 7
 
 
-def test_an_image_is_known_by_its_ending_or_its_first_bytes(tmp_path: Path) -> None:
-    fill(tmp_path, "called.txt", "plain")
-    fill(tmp_path, "text.png", "notes.txt", "BMW", content=b"BM: these are cars")
-    fill(tmp_path, "bitmap", content=b"BM" + bytes(20))
-    fill(tmp_path, "web", content=b"RIFF1234WEBPVP8 ")
-    fill(tmp_path, "._b.png", content=b"\0\5\x16\7remarks of a Mac")
-    listing = open_source(tmp_path).list()
-    assert listing.paths == [b"bitmap", b"called.txt", b"plain", b"text.png", b"web"]
-    assert listing.skipped == 3
-
-
 def test_links_are_followed_and_broken_ones_to_pictures_are_kept(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a.png")
     fill(tmp_path / "other", "b.png", "deeper/d.png")
@@ -64,16 +52,6 @@ def test_each_folder_is_listed_once_whatever_leads_to_it(tmp_path: Path) -> None
     assert listing.left_out == {"folders that links lead to once more": 6}
 
 
-def test_files_that_people_take_for_pictures_are_counted_by_kind(tmp_path: Path) -> None:
-    others = ("1.HEIC", "2.heif", "a.cr2", "b.DNG", "scan.dcm", "x.npy", "._1.heic", "notes.txt")
-    listing = open_source(fill(fill(tmp_path, "a.png"), *others, content=b"something")).list()
-    said = {what.partition(" files")[0]: count for what, count in listing.left_out.items()}
-    assert said == {"HEIC": 2, "camera raw": 2, "DICOM": 1, "NumPy": 1}
-    assert listing.skipped == len(others)
-    with pytest.raises(DataMissing, match="left out: 2 HEIC files, which cannot be read; save as PNG or JPEG"):
-        open_source(fill(tmp_path / "phone", "1.HEIC", "2.HEIC", content=b"something")).list()
-
-
 def test_hidden_files_and_thumbnails_are_no_pictures_unless_they_are_named(tmp_path: Path) -> None:
     fill(tmp_path, "a.png", "sub/b.png", ".c.png", ".cache/d.png", "sub/@eaDir/e.png", "__MACOSX/f.png")
     listing = open_source(tmp_path).pictures()
@@ -88,21 +66,6 @@ def test_hidden_files_and_thumbnails_are_no_pictures_unless_they_are_named(tmp_p
 def test_folders_without_an_image_are_known(tmp_path: Path) -> None:
     (fill(tmp_path, "bad/2024/a.png") / "good/empty").mkdir(parents=True)
     assert open_source(tmp_path).list().empty == (b"good", b"good/empty")
-
-
-def test_folders_without_an_image_at_an_address_are_known() -> None:
-    system = fsspec.filesystem("memory")
-    system.pipe("/hollow/bad/2024/a.png", PNG)
-    system.makedirs("/hollow/good/empty")
-    listing = open_source("memory://hollow").list()
-    assert listing.paths == [b"bad/2024/a.png"]
-    assert listing.empty == (b"good", b"good/empty")
-
-
-def test_a_pipe_is_no_image(tmp_path: Path) -> None:
-    os.mkfifo(fill(tmp_path, "a.png") / "pipe.png")
-    listing = open_source(tmp_path).list()
-    assert (listing.paths, listing.skipped) == ([b"a.png"], 1)
 
 
 def test_names_that_are_no_utf8_are_kept(tmp_path: Path) -> None:
@@ -144,37 +107,6 @@ def test_one_image_is_a_source_too(tmp_path: Path) -> None:
     assert names(fill(tmp_path, "a.png") / "a.png") == [str(tmp_path / "a.png")]
 
 
-def test_an_address_is_listed_and_fetched() -> None:
-    system = fsspec.filesystem("memory")
-    for name, content in {"a.png": PNG, "sub/b": PNG, "notes.txt": b"text"}.items():
-        system.pipe(f"/bucket/pictures/{name}", content)
-    source = open_source("memory://bucket/pictures")
-    assert isinstance(source, Address)
-    listing = source.list()
-    assert (listing.paths, listing.skipped) == ([b"a.png", b"sub/b"], 1)
-    assert (listing.times > 0).all()
-    system.rm("/bucket/pictures/sub/b")
-    contents = source.fetch(listing.paths, listing.sizes)
-    assert contents is not None
-    assert contents[0] == PNG
-    assert str(contents[1]) == "cannot be fetched: it is gone"
-    huge = source.fetch(listing.paths[:1], np.array([2**40]))
-    assert huge is not None
-    assert "too many bytes" in str(huge[0])
-
-
-def test_names_in_an_address_are_no_patterns_and_one_object_is_a_source_too() -> None:
-    system = fsspec.filesystem("memory")
-    for name in ("f*.png", "f1.png", "photo [1].png"):
-        system.pipe(f"/patterns/{name}", PNG + name.encode())
-    source = open_source("memory://patterns/")
-    listing = source.list()
-    assert source.fetch(listing.paths, listing.sizes) == [PNG + path for path in listing.paths]
-    single = open_source("memory://patterns/f1.png")
-    assert single.list().paths == [b"f1.png"]
-    assert single.fetch([b"f1.png"], np.array([1])) == [PNG + b"f1.png"]
-
-
 def test_a_local_address_is_a_folder(tmp_path: Path) -> None:
     assert isinstance(open_source(f"file://{tmp_path}"), Folder)
 
@@ -183,13 +115,6 @@ def test_a_text_that_names_no_file_is_no_list(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("these are\nnotes\n")
     with pytest.raises(DataMissing, match="names no file that is there"):
         open_source(tmp_path / "notes.txt").list()
-
-
-def test_an_address_without_images_or_without_a_driver_is_an_error() -> None:
-    with pytest.raises(DataMissing, match="no image in memory://nothing"):
-        open_source("memory://nothing").list()
-    with pytest.raises(DataMissing, match="needs a driver"):
-        open_source("gs://bucket").list()
 
 
 def test_a_folder_locates_its_files(tmp_path: Path) -> None:

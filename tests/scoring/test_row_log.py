@@ -10,7 +10,8 @@ import pytest
 
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import RunBusy, StorageError, UsageError
-from anomaly_ae.images.sources import Folder, Listing
+from anomaly_ae.images.listing import Listing
+from anomaly_ae.images.sources import Folder
 from anomaly_ae.scoring import row_log
 from anomaly_ae.scoring.arrivals import File
 from anomaly_ae.scoring.row_log import KnownFiles, RowLog

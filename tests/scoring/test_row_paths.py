@@ -1,6 +1,6 @@
 import pytest
 
-from anomaly_ae.images.sources import shown
+from anomaly_ae.escaping import shown
 from anomaly_ae.scoring.row_paths import bytes_beside, path_of
 
 
