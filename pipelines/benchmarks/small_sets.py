@@ -6,7 +6,7 @@ would of a folder of n pictures, which takes the preset surface. It is asked for
 so few images cannot hold that, the smallest rate that they can. False alarms are counted on normal images that were
 not drawn, at most 500: of digits those of the same file, of photos those of `test/good`, then of `train/good`.
 
-    python pipelines/benchmarks/small_sets.py digits|mnist|cookies|magnetic-tile DIR [DRAWS]
+    python pipelines/benchmarks/small_sets.py digits|mnist|cookies|magnetic-tile DIR [DRAWS [N,N,…]]
     python pipelines/benchmarks/small_sets.py table
 
 Each draw is a line of results/small-sets-DATA.csv as soon as it is done, and is not done again. `table` makes
@@ -179,12 +179,12 @@ def kept(dataset: str) -> list[Trial]:
         return [Trial(**{f.name: f.type(row[f.name]) for f in fields(Trial)}) for row in csv.DictReader(file)]
 
 
-def run(dataset: str, folder: str, draws: int) -> None:
+def run(dataset: str, folder: str, draws: int, counts: Sequence[int]) -> None:
     """Do the draws that are missing, of each number of images the first before the second of any."""
     path, done = RESULTS / f"small-sets-{dataset}.csv", {(each.n, each.draw) for each in kept(dataset)}
     logger.setLevel(logging.WARNING)
     make = (digits if dataset in ("digits", "mnist") else photos)(dataset, folder)
-    for draw, count in product(range(draws), COUNTS[dataset]):
+    for draw, count in product(range(draws), counts):
         if (count, draw) in done:
             continue
         row = asdict(trial(count, draw, make))
@@ -230,11 +230,10 @@ class Point:
 
 def points() -> Iterator[Point]:
     """All that are there."""
-    for dataset, counts in COUNTS.items():
+    for dataset in COUNTS:
         trials = kept(dataset)
-        for count in counts:
-            if of_count := [each for each in trials if each.n == count]:
-                yield Point(dataset, of_count)
+        for count in sorted({each.n for each in trials}):
+            yield Point(dataset, [each for each in trials if each.n == count])
 
 
 def table() -> None:
@@ -287,4 +286,5 @@ if __name__ == "__main__":
     if command == "table":
         table()
     else:
-        run(command, arguments[0], int(arguments[1]) if len(arguments) > 1 else 5)
+        folder, draws, counts = (*arguments, *("", "5", "")[len(arguments) :])
+        run(command, folder, int(draws), [int(count) for count in counts.split(",") if count] or COUNTS[command])
