@@ -9,7 +9,7 @@ import typer
 
 from anomaly_ae import __version__
 from anomaly_ae.cli.completion import named
-from anomaly_ae.config.run_config import DEVICES, GUARANTEES
+from anomaly_ae.config.run_config import DEVICES, GUARANTEES, TYPES
 from anomaly_ae.errors import UsageError
 from anomaly_ae.escaping import printable_values
 from anomaly_ae.runtime.printed import Printed, to_dict
@@ -105,15 +105,24 @@ WITHOUT_A_FLAG = (
 
 
 FLAGS = {"overrides": "set", "from_run": "from"}  # that are not called as their settings
+IN_A_FILE = TYPES.keys() - {"data_dir"}  # settings of a pipeline file that `run` has no flag for
 
 
 def as_flag(name: str, value: Any = None) -> str:
     """A setting as the command line takes it; `overrides` are those of a pipeline file, as KEY=VALUE."""
     if name in FLAGS:
         return in_shell(FLAGS[name], value)
-    if name in WITHOUT_A_FLAG:
-        return in_shell("set", name if value is None else f"{name}={value}")
-    return in_shell(name, value)
+    return as_override(name, value) if name in WITHOUT_A_FLAG else in_shell(name, value)
+
+
+def as_flag_of_run(name: str, value: Any = None) -> str:
+    """A setting as `run` takes it: over the file's."""
+    return as_override(name, value) if name in IN_A_FILE else as_flag(name, value)
+
+
+def as_override(name: str, value: Any = None) -> str:
+    """`--set name=value`, or `--set name` where none is said."""
+    return in_shell("set", name if value is None else f"{name}={value}")
 
 
 def parse_setting(text: str) -> tuple[str, str]:

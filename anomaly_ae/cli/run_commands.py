@@ -13,6 +13,7 @@ from anomaly_ae.cli.app import (
     NoFigures,
     NoTracking,
     app,
+    as_flag_of_run,
     loading,
     option,
     parse_setting,
@@ -23,6 +24,7 @@ from anomaly_ae.cli.app import (
 )
 from anomaly_ae.escaping import printable_values
 from anomaly_ae.reporting.text import listings
+from anomaly_ae.runtime.spelling import spelt
 
 if TYPE_CHECKING:
     from anomaly_ae.runs.store import RunStore
@@ -56,15 +58,16 @@ def run(
     overrides = [parse_setting(text) for text in settings or []]
     overrides += [("data_dir", data_dir)] if data_dir else []
     home = run_store(mlruns)
-    result = run_pipeline(
-        pipeline,
-        overrides,
-        home=home,
-        tracking=not no_tracking,
-        jobs=jobs,
-        again=again,
-        figures=not no_figures,
-    )
+    with spelt(as_flag_of_run):
+        result = run_pipeline(
+            pipeline,
+            overrides,
+            home=home,
+            tracking=not no_tracking,
+            jobs=jobs,
+            again=again,
+            figures=not no_figures,
+        )
     show(result, as_json)
     if result.failed:
         raise typer.Exit(1)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ae.cli.app import as_flag, parse_setting
+from anomaly_ae.cli.app import as_flag, as_flag_of_run, parse_setting
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import command, from_here, setting, spelt
 
@@ -28,6 +28,22 @@ def test_a_setting_is_spelt_as_whoever_reads_it_writes_it(
     with spelt(as_flag):
         assert setting(name, value) == on_the_command_line
     assert setting(name, value) == in_python
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "of_run"),
+    [
+        ("dataset", "digits", "--set dataset=digits"),
+        ("target_fpr", None, "--set target_fpr"),
+        ("from_run", "latest", "--set from_run=latest"),
+        ("data_dir", None, "--data-dir"),
+        ("tracking", False, "--no-tracking"),
+        ("overrides", "epochs=1", "--set epochs=1"),
+    ],
+)
+def test_settings_of_a_pipeline_file_have_no_flag(name: str, value: object, of_run: str) -> None:
+    with spelt(as_flag_of_run):
+        assert setting(name, value) == of_run
 
 
 def test_a_command_is_one_for_a_shell() -> None:

@@ -20,6 +20,7 @@ from anomaly_ae.workflows import pipeline
 from anomaly_ae.workflows.pipeline import run_pipeline
 from anomaly_ae.workflows.train import resume
 from tests.conftest import Cli, start
+from tests.datasets.test_builtin import write_mnist
 
 FILE = """
 name: two
@@ -169,7 +170,7 @@ def test_a_data_set_that_is_not_to_be_had_is_said_once_and_nothing_is_kept(cli: 
     said = [line for line in ended.err.splitlines() if "could not be downloaded" in line]
     assert len(said) == 1
     assert "p.yaml is skipped: cifar10 is not in " in said[0]
-    assert "CIFAR10 files there" in said[0]
+    assert "CIFAR10 files there, name their folder with --data-dir, or use --set dataset=digits, which" in said[0]
     assert not list(tmp_path.rglob("run.json"))
 
 
@@ -189,6 +190,22 @@ def test_cells_of_a_data_set_that_is_not_to_be_had_are_skipped_beside_others(
     assert len(failures) == 1
     assert "2 cells, p · dataset kmnist · seed 0 to p · dataset kmnist · seed 1: kmnist is not in " in failures[0]
     assert home.find_run(result.run_id).record.status == FAILED  # so that the same call goes on with them
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_data_set_that_one_folder_lacks_is_read_from_another(
+    home: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_mnist(tmp_path / "full")
+    (tmp_path / "p.yaml").write_text(
+        "dataset: mnist\nnormal: 0-4\nepochs: 1\nscorer: mse\ntarget_fpr: 0.5\n"
+        f"matrix: {{data_dir: [{tmp_path}/full, {tmp_path}/empty]}}\n"
+    )
+    result = run_pipeline(tmp_path / "p.yaml", home=home, tracking=False, figures=False)
+    assert [cell.status for cell in result.cells] == [FINISHED]
+    (reason,) = result.failed.values()
+    assert f"mnist is not in {tmp_path}/empty " in reason
+    assert f"1 cell is skipped: {reason}" in capsys.readouterr().err
 
 
 def test_wrong_names_are_said_before_anything_is_trained(cli: Cli, tmp_path: Path) -> None:
