@@ -1,5 +1,6 @@
 """The one loop that trains every autoencoder, and its checkpoints."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -14,23 +15,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from anomaly_ae.augmentation.corruption import Corrupted, Corruption
 from anomaly_ae.augmentation.transforms import Augment
 from anomaly_ae.autoencoders import Autoencoder, Outputs
+from anomaly_ae.autoencoders.adamw import AdamW
 from anomaly_ae.autoencoders.feature_conv import PAINTED, SMALL
 from anomaly_ae.autoencoders.inference import batch_size
+from anomaly_ae.autoencoders.precision import Step, has_bfloat16, speedup
 from anomaly_ae.autoencoders.tiling import random_crops
 from anomaly_ae.autoencoders.twins import Twins, part_count
-from anomaly_ae.config.run_config import CONSTANT, RunConfig
+from anomaly_ae.config.run_config import AUTO, BFLOAT16, CONSTANT, FLOAT32, RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import Objective
 from anomaly_ae.objectives.planted_defects import PLANTED
 from anomaly_ae.objectives.ssim import ENERGY_FLOOR
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.runtime.torch_state import seed, thread_map, threads_for
+from anomaly_ae.runtime.torch_state import Run, seed, thread_map, threads_for
 from anomaly_ae.storage.atomic import sha256, write_bytes
 from anomaly_ae.storage.pixel_values import as_float
 
@@ -39,6 +41,7 @@ MOST_EPOCHS = 200  # and its limit, for small data sets
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 UNKNOWN = "0" * 64  # stands for a checkpoint's digest where that is taken
 SHOW_EVERY = 20  # batches between updates of the display
+WORTH = 1.5  # times as fast as float32, where bfloat16 is chosen
 
 
 @dataclass(frozen=True)
@@ -53,52 +56,12 @@ class Epoch:
     seconds: float
 
 
-class AdamW:
-    """Adam with decoupled weight decay, as torch computes it: Loshchilov and Hutter 2019,
-    https://arxiv.org/abs/1711.05101. The constructor of torch's own class loads torch's compiler, for seconds.
-    """
-
-    def __init__(self, network: Autoencoder, decay: float) -> None:
-        self.decay = decay
-        self.parameters: dict[str, Tensor] = {
-            name: each for name, each in network.named_parameters() if each.requires_grad
-        }
-        self.step_of = {name: torch.zeros((), device=each.device) for name, each in self.parameters.items()}
-        self.mean = {name: torch.zeros_like(each) for name, each in self.parameters.items()}
-        self.mean_square = {name: torch.zeros_like(each) for name, each in self.parameters.items()}
-
-    def state(self) -> dict[str, Tensor]:
-        """What it remembers, by name."""
-        kinds = {"step": self.step_of, "exp_avg": self.mean, "exp_avg_sq": self.mean_square}
-        return {f"{kind}.{name}": value for kind, values in kinds.items() for name, value in values.items()}
-
-    @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Change the parameters that have a gradient, at that learning rate."""
-        gradients = {name: each.grad for name, each in self.parameters.items() if each.grad is not None}
-        kinds = (self.parameters, self.mean, self.mean_square, self.step_of)
-        parameters, mean, mean_square, step_of = ([values[name] for name in gradients] for values in kinds)
-        adamw(
-            parameters,
-            list(gradients.values()),
-            mean,
-            mean_square,
-            max_exp_avg_sqs=[],
-            state_steps=step_of,
-            lr=rate,
-            weight_decay=self.decay,
-            beta1=0.9,
-            beta2=0.999,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-            fused=True,
-        )
-
-
 @dataclass
 class Training:
-    """A training under way: everything that is needed to go on with it."""
+    """A training under way: everything that is needed to go on with it.
+
+    precision: what it computes in, float32 or bfloat16; "" until that is found out, where it was left open
+    """
 
     network: Autoencoder
     config: RunConfig
@@ -107,8 +70,10 @@ class Training:
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)  # the weights of the best epoch
     best_number: int = 0
+    precision: str = ""
 
     def __post_init__(self) -> None:
+        self.precision = "" if self.config.precision == AUTO else self.config.precision
         self.network.to(memory_format=torch.channels_last)  # faster for strided convolutions
         self.optimizer = AdamW(self.network, self.config.weight_decay)
 
@@ -156,7 +121,7 @@ class Training:
         copied = {
             name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
         }
-        return Snapshot(copied, tuple(self.history))
+        return Snapshot(copied, tuple(self.history), self.precision)
 
     def load(self, path: Path) -> bool:
         """Go on from a file that `save` wrote, or from the one before where it is damaged, which is said; whether
@@ -165,7 +130,7 @@ class Training:
         device = next(self.network.parameters()).device
         for each in (path, earlier(path)):
             try:
-                tensors, history = _read(each)
+                found = _read(each)
                 break
             except FileNotFoundError:
                 continue
@@ -173,15 +138,16 @@ class Training:
                 logger.warning(f"the checkpoint {each} is damaged, and is not gone on from")
         else:
             return False
-        tensors = {name: value.to(device) for name, value in tensors.items()}
+        tensors = {name: value.to(device) for name, value in found.tensors.items()}
         try:
             self.network.load_state_dict(_under("network.", tensors))
             for name, value in self.optimizer.state().items():
                 value.copy_(tensors[f"optimizer.{name}"])
         except (RuntimeError, KeyError) as error:
             raise ModelError(f"the checkpoint {each} is not of this run; train anew") from error
-        self.history, self.best = history, _under("best.", tensors)
-        self.best_number = min(range(len(history)), key=lambda i: history[i].validation_loss) + 1
+        self.history, self.best = [*found.history], _under("best.", tensors)
+        self.best_number = min(range(len(self.history)), key=lambda i: self.history[i].validation_loss) + 1
+        self.precision = self.precision or found.precision
         return True
 
 
@@ -191,13 +157,14 @@ class Snapshot:
 
     tensors: dict[str, Tensor]
     history: tuple[Epoch, ...]
+    precision: str
 
     def save(self, path: Path) -> None:
         """Write network, best weights, optimiser and history, with their digest, as one safetensors file in one step.
         The file that was there is kept as `earlier(path)`.
         """
         history = json.dumps([dataclasses.asdict(epoch) for epoch in self.history])
-        content = save(self.tensors, {"history": history, "sha256": UNKNOWN})
+        content = save(self.tensors, {"history": history, "precision": self.precision, "sha256": UNKNOWN})
         if path.exists():
             path.replace(earlier(path))
         write_bytes(path, content.replace(UNKNOWN.encode(), sha256(content).encode(), 1))
@@ -208,7 +175,7 @@ def earlier(checkpoint: Path) -> Path:
     return checkpoint.with_stem(f"{checkpoint.stem}.earlier")
 
 
-def _read(checkpoint: Path) -> tuple[dict[str, Tensor], list[Epoch]]:
+def _read(checkpoint: Path) -> Snapshot:
     """What a checkpoint holds. Raises errors of many kinds when it is not as it was written."""
     content = checkpoint.read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
@@ -216,7 +183,8 @@ def _read(checkpoint: Path) -> tuple[dict[str, Tensor], list[Epoch]]:
     at = content.index(about["sha256"].encode(), 0, end)
     if sha256(content[:at], UNKNOWN.encode(), memoryview(content)[at + len(UNKNOWN) :]) != about["sha256"]:
         raise ValueError("it was changed after it was written")
-    return load_tensors(content), [Epoch(**epoch) for epoch in json.loads(about["history"])]
+    history = tuple(Epoch(**epoch) for epoch in json.loads(about["history"]))
+    return Snapshot(load_tensors(content), history, about.get("precision", FLOAT32))
 
 
 def train_epochs(
@@ -235,6 +203,9 @@ def train_epochs(
     total = epoch_count(config, trained_on[0])
     pixels = min(config.batch_size or len(fit), len(fit)) * math.prod(config.tile_size or fit.shape[-2:])
     pixels *= max(1, fit.shape[1] // 3)  # what is trained on may be features, with many channels
+    if not training.precision:
+        with threads_for(pixels):
+            training.precision = _find_precision(training, fit, pixels)
     while len(training.history) < total and not training.stops_early(total):
         number = len(training.history) + 1
         seed(config.seed * 1_000_003 + number, device)
@@ -299,9 +270,47 @@ def _train(
     return loss_sum.item() / batches
 
 
+def _find_precision(training: Training, images: Tensor, pixels: int) -> str:
+    """bfloat16 where steps on the first images, by copies of the network, show that it is as good and much faster;
+    else float32. Batches are taken by parts where bfloat16 is: torch's threads would wait for each other far longer
+    than in float32.
+    """
+    learner, own = training.network.learners(len(images))[0]
+    first = own[: len(own) // batch_count(training.config, len(own))].to(images.device)
+    parts = part_count(learner, len(first), pixels)
+    if parts == 1 or not has_bfloat16():
+        return FLOAT32
+    batch = training.augment(as_float(_seen(images[first], training.config)))
+    with thread_map(parts) as run:
+        steps = (_steps(training, learner, precision, batch, parts, run) for precision in (FLOAT32, BFLOAT16))
+        times = speedup(*steps)
+    if times < WORTH:
+        return FLOAT32
+    logger.info(
+        f"computing in bfloat16, which is {times:.1f} times as fast as float32 here, and as good in the first steps; "
+        f"{setting('precision', FLOAT32)} turns it off"
+    )
+    return BFLOAT16
+
+
+def _steps(training: Training, learner: Autoencoder, precision: str, batch: Tensor, parts: int, run: Run) -> Step:
+    """What makes a step of a training with a network of its own that begins as `learner`, and gives the loss."""
+    config = dataclasses.replace(training.config, precision=precision)
+    own = Training(copy.deepcopy(learner).train(), config, training.objective, training.augment)
+    twins, loss_of, rate = Twins(own.network, parts), partial(_loss, own, 0.0), WARM_UP * own.peak
+    spoiled = Corruption(config.defects or 0.0, config.noise, config.masked)(batch)
+
+    def step() -> float:
+        loss = twins.backward(loss_of, batch, spoiled, run)
+        own.optimizer.step(rate)
+        return loss.item()
+
+    return step
+
+
 def _loss(training: Training, trimmed: float, network: Autoencoder, images: Tensor, spoiled: Corrupted) -> Tensor:
     """The mean loss of a network on images that it sees spoiled, without the share `trimmed` that fits worst."""
-    outputs = _forward(network, spoiled, training.config.precision)
+    outputs = _forward(network, spoiled, training.precision)
     return training.objective(*best_fitting(images, outputs, trimmed))
 
 
@@ -336,14 +345,14 @@ def _validate(training: Training, images: Tensor) -> float:
         for part in torch.split(images, batch_size(*images.shape[-2:])):
             batch = as_float(_seen(part.to(device), training.config))
             planted, learners = planting(batch), network.learners(0)
-            each = [training.objective(batch, _forward(learner, planted, "float32")) for learner, _ in learners]
+            each = [training.objective(batch, _forward(learner, planted, FLOAT32)) for learner, _ in learners]
             losses.append(torch.stack(each).mean() * len(part))
     return float(torch.stack(losses).sum()) / len(images)
 
 
 def _forward(network: Autoencoder, seen: Corrupted, precision: str) -> Outputs:
     """The network's outputs in float32, computed in `precision`, with a head that says where defects were planted."""
-    with torch.autocast(seen.images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    with torch.autocast(seen.images.device.type, torch.bfloat16, enabled=precision == BFLOAT16):
         outputs: Outputs = network(seen.images)
     planted = {} if seen.planted is None else {PLANTED: seen.planted}
     return outputs._replace(heads={**outputs.heads, **planted}).float()

@@ -21,7 +21,7 @@ from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.experiment import Experiment
-from anomaly_ae.detector.fit import fit_scorer, prepare, train_network
+from anomaly_ae.detector.fit import fit_scorer, prepare, run_training
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.runtime.tables import plain_table
 from anomaly_ae.scorers import build_scorer
@@ -49,7 +49,7 @@ def works(shape: tuple[int, int, int], names: Sequence[str]) -> dict[str, Callab
     config = RunConfig(normal="0", epochs=1)
     experiment = Experiment.build(config, Preprocessing(*shape), ("normal",), ("normal",))
     fit, validation, queries = images(REMEMBERED, shape, 0), images(200, shape, 1), images(SCORED, shape, 2)
-    network = train_network(experiment, prepare(experiment, fit[:1_000], validation))
+    network = run_training(experiment, prepare(experiment, fit[:1_000], validation)).finished_network()
     scorers = {name: fit_scorer(build_scorer(name), network, fit, validation, experiment.config) for name in names}
     measured: dict[str, Callable[[], object]] = {
         "network alone": partial(map_images, network, queries, lambda _, outputs: outputs.latent[:, 0], ()),

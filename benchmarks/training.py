@@ -34,7 +34,7 @@ from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.autoencoders.twins import Twins, part_count
-from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.config.run_config import BFLOAT16, RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.detector.fit import fit_scorer, prepare
@@ -117,14 +117,19 @@ def ours(training: Training, prepared: Prepared, advance: Callable[[int, str], N
     return next(train_epochs(training, prepared.fit, prepared.validation, advance)).seconds
 
 
-def bare(training: Training, seen: Tensor, steps: int) -> float:
-    """So many times the forward, loss, backward and optimiser of the tool's own step, on one batch."""
+def bare(training: Training, like: Training, seen: Tensor, steps: int) -> float:
+    """So many times the forward, loss, backward and optimiser of the tool's own step, on one batch, in the precision of
+    another training.
+    """
     training.network.train()
+    is_short = like.precision == BFLOAT16
     parts = part_count(training.network, len(seen), seen.numel())
     twins, given = Twins(training.network, parts), Corrupted(seen, None)
 
     def loss_of(network: Autoencoder, images: Tensor, _: Corrupted) -> Tensor:
-        return training.objective(images, network(images))
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=is_short):
+            outputs = network(images)
+        return training.objective(images, outputs.float())
 
     started = time.perf_counter()
     with thread_map(parts) as run:
@@ -178,13 +183,13 @@ def steps(device: str, _: Path) -> list[Row]:
                 "textbook, 2 workers": partial(textbook, plain[1], Files(images), 2, batch),
                 "tensors in memory": partial(in_memory, plain[2], images, batch),
                 "anomaly-ae": partial(ours, training, prepared, lambda *_: None),
-                "bare step": partial(bare, stepping, seen, repeats),
+                "bare step": partial(bare, stepping, training, seen, repeats),
             }
         )
         counts = dict.fromkeys(seconds, count) | {"anomaly-ae": len(prepared.fit), "bare step": repeats * len(seen)}
         rates = {side: [counts[side] / each for each in taken] for side, taken in seconds.items()}
         best = max(median(rates["textbook, 0 workers"]), median(rates["textbook, 2 workers"]))
-        row: Row = {"network": f"{name}, {'×'.join(map(str, shape))}"}
+        row: Row = {"network": f"{name}, {'×'.join(map(str, shape))}", "anomaly-ae in": training.precision}
         row |= {side: spread(each) for side, each in rates.items()}
         row["to the textbook"] = f"{median(rates['anomaly-ae']) / best:.2f}"
         row["to the bare step"] = f"{median(rates['anomaly-ae']) / median(rates['bare step']):.2f}"

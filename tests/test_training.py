@@ -1,11 +1,12 @@
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from anomaly_ae import training as training_module
 from anomaly_ae.augmentation.transforms import build_augmentation
 from anomaly_ae.autoencoders import Autoencoder, Outputs, build_autoencoder
 from anomaly_ae.config.run_config import RunConfig
@@ -239,3 +240,50 @@ def test_a_batch_that_is_not_divided_is_learned_from_on_all_threads() -> None:
         torch.set_num_threads(2)
         list(train_epochs(training, images(400, 0), VALIDATION))
     assert seen == {2}
+
+
+LARGE = FIT.repeat_interleave(3, 2).repeat_interleave(3, 3)  # enough pixels for batches in halves
+
+
+def begin_large(precision: str) -> Training:
+    config = RunConfig(normal="0", epochs=2, batch_size=75, latent=4, precision=precision)
+    torch.manual_seed(0)
+    return train_on(build_autoencoder("conv", (1, 36, 36), config), config)
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1.51, "bfloat16"), (1.49, "float32"), (0.0, "float32")])
+def test_a_precision_that_is_found_trains_as_if_it_were_asked_for(
+    times: float, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is tried leaves no trace, and whoever goes on does so in the same precision, wherever that is."""
+
+    def tried(exact: Callable[[], float], short: Callable[[], float]) -> float:
+        assert exact() == pytest.approx(short(), rel=0.01)
+        assert exact() != short()
+        return times
+
+    monkeypatch.setattr(training_module, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(training_module, "speedup", tried)
+    found, asked = begin_large("auto"), begin_large(expected)
+    epochs_of = [train_epochs(each, LARGE, LARGE[:40]) for each in (found, asked)]
+    for steps in epochs_of:
+        next(steps)
+    assert found.precision == expected
+    assert_same_weights(found.network.state_dict(), asked.network.state_dict())
+
+    monkeypatch.setattr(training_module, "speedup", None)
+    resumed = begin_large("auto")
+    found.snapshot().save(tmp_path / "c")
+    assert resumed.load(tmp_path / "c")
+    assert resumed.precision == expected
+    list(train_epochs(resumed, LARGE, LARGE[:40]))
+    list(epochs_of[1])
+    assert_same_weights(resumed.network.state_dict(), asked.network.state_dict())
+
+
+def test_nothing_is_tried_where_batches_are_small_or_the_processor_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_module, "speedup", None)
+    for training, images, can in ((begin(), FIT, True), (begin_large("auto"), LARGE, False)):
+        monkeypatch.setattr(training_module, "has_bfloat16", lambda can=can: can)
+        next(train_epochs(training, images, images[:40]))
+        assert training.precision == "float32"

@@ -76,7 +76,9 @@ def fit(
     """
     with _stage(callbacks, "looking at the images"):
         prepared = prepare(experiment, images["fit"].images, images["validation"].images)
-    network = train_network(experiment, prepared, callbacks)
+    training = run_training(experiment, prepared, callbacks)
+    found = dataclasses.replace(experiment.config, precision=training.precision)
+    experiment, network = dataclasses.replace(experiment, config=found), training.finished_network()
     with _stage(callbacks, f"fitting the scorer {experiment.config.scorer}, and calibrating"):
         return make_detector(experiment, network, images, split, prepared)
 
@@ -96,8 +98,8 @@ def prepare(experiment: Experiment, fit_images: Tensor, validation: Tensor) -> P
     return network.prepare(varied, validation)
 
 
-def train_network(experiment: Experiment, prepared: Prepared, callbacks: Sequence[Callback] = ()) -> Autoencoder:
-    """The experiment's network with the weights of its best epoch on the validation images.
+def run_training(experiment: Experiment, prepared: Prepared, callbacks: Sequence[Callback] = ()) -> Training:
+    """The training of the experiment's network, when it has ended.
 
     prepared: what `prepare` gave of images
     """
@@ -118,7 +120,7 @@ def train_network(experiment: Experiment, prepared: Prepared, callbacks: Sequenc
         _end(callbacks, training, error)
         raise
     _end(callbacks, training, None)
-    return training.finished_network()
+    return training
 
 
 def _end(callbacks: Sequence[Callback], training: Training, error: BaseException | None) -> None:

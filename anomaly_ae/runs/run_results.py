@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from anomaly_ae.config.run_config import FLOAT32
 from anomaly_ae.detector.evaluation import MarksUsed, ScorerRow
 from anomaly_ae.runtime.printed import Columns, Printed, from_dict
 from anomaly_ae.storage.schema import Count, Share
@@ -53,6 +54,7 @@ class TrainResult(Printed):
     device: str
     run_folder: str
     next: list[str]
+    precision: str = FLOAT32
 
 
 @dataclass(frozen=True)

@@ -374,4 +374,5 @@ def _result(
         device=str(experiment.device),
         run_folder=str(run.path),
         next=run.next_commands(),
+        precision=detector.config.precision,
     )

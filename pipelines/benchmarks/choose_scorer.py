@@ -23,7 +23,7 @@ from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.experiment import Experiment
-from anomaly_ae.detector.fit import fit_scorer, prepare, train_network
+from anomaly_ae.detector.fit import fit_scorer, prepare, run_training
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.metrics.ranking import ranking
@@ -121,7 +121,7 @@ def areas(data: ImageSet, normal: list[int]) -> dict[str, float]:
     parts = [data.images[chosen] for chosen in (fit, validation, torch.cat([test[:MOST_TESTED], novel]))]
     labels = np.arange(len(parts[2])) >= len(parts[2]) - len(novel)
     made = _experiment(len(parts[0]))
-    network = train_network(made, prepare(made, parts[0], parts[1]))
+    network = run_training(made, prepare(made, parts[0], parts[1])).finished_network()
     scorers = {name: fit_scorer(build_scorer(name), network, parts[0], parts[1], made.config) for name in SCORERS}
     scores = {name: map_images(network, parts[2], each.score, ()) for name, each in scorers.items()}
     return {name: ranking(values.numpy(), labels).auroc for name, values in scores.items()}

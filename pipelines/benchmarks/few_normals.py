@@ -27,7 +27,7 @@ from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.splits import split_rows
 from anomaly_ae.detector.experiment import Experiment
-from anomaly_ae.detector.fit import fit_scorer, held_out, prepare, train_network
+from anomaly_ae.detector.fit import fit_scorer, held_out, prepare, run_training
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 
@@ -78,7 +78,7 @@ def marginal(config: RunConfig, drawn: Draw, rate: float, seed: int) -> Trial:
     parts = split_rows(len(drawn.images), seed, round(1 / rate) - 1)
     fit, validation, aside = (drawn.images[part] for part in parts)
     made = experiment(replace(config, seed=seed), fit)
-    network = train_network(made, prepare(made, fit, validation))
+    network = run_training(made, prepare(made, fit, validation)).finished_network()
     scorer = fit_scorer(made.scorer, network, fit, validation, made.config)
     return Trial(*(map_images(network, each, scorer.score, ()) for each in (aside, drawn.normal, drawn.novel)))
 
@@ -89,7 +89,7 @@ def cross(config: RunConfig, drawn: Draw, seed: int) -> tuple[Trial, Trial]:
     validation, images = drawn.images[:stop], drawn.images[stop:]
     folds = fold_count(len(images))
     made = experiment(replace(config, seed=seed, folds=folds, guarantee=CROSS), images)
-    network = train_network(made, prepare(made, images, validation))
+    network = run_training(made, prepare(made, images, validation)).finished_network()
     scorer = fit_scorer(made.scorer, network, images, validation, made.config)
     calibrating = ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
     judged = held_out(network, scorer, calibrating)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from textwrap import indent
 
+from anomaly_ae.config.run_config import FLOAT32
 from anomaly_ae.detector.evaluation import ClassRow, ErrorRow, Evaluation, Exported, MarksUsed, ScorerRow
 from anomaly_ae.escaping import counted
 from anomaly_ae.reporting.text.phrases import (
@@ -26,7 +27,8 @@ from anomaly_ae.runtime.spelling import from_here
 
 @as_text.register
 def trained(result: TrainResult) -> str:
-    speed = f"{result.train_seconds:.1f} s on {result.device}, {result.images_per_second:,.0f} images/s"
+    where = result.device if result.precision == FLOAT32 else f"{result.device} in {result.precision}"
+    speed = f"{result.train_seconds:.1f} s on {where}, {result.images_per_second:,.0f} images/s"
     best = f"validation {result.validation_loss:.5f} (best, epoch {result.best_epoch})"
     images = counted(result.calibration_images, "normal image")
     holds = f"from {images}, which hold rates from {result.smallest_rate:g} ({result.scorer})"
