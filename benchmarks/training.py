@@ -118,8 +118,9 @@ def ours(training: Training, prepared: Prepared, advance: Callable[[int, str], N
 
 
 def bare(training: Training, like: Training, seen: Tensor, steps: int) -> float:
-    """So many times the forward, loss, backward and optimiser of the tool's own step, on one batch, in the precision of
-    another training.
+    """So many times the forward, loss, backward and optimiser of the tool's own step, on one batch.
+
+    like: a training whose precision it has
     """
     training.network.train()
     is_short = like.precision == BFLOAT16
