@@ -11,8 +11,8 @@ from anomaly_ae.autoencoders.autoencoder import Autoencoder
 from anomaly_ae.runtime.torch_state import Run
 
 PARTS = 2  # of a batch
-# Images and pixels of a part, at the least: fewer pixels are done with before another thread has begun, and statistics of
-# fewer images need all the more of their places
+# Images and pixels of a part, at the least: fewer pixels are done with before another thread has begun, and the fewer
+# the images, the more places must their statistics have
 ENOUGH = ((32, 2**14), (8, 2**17))
 LossOf = Callable[[Autoencoder, Tensor, Corrupted], Tensor]
 
