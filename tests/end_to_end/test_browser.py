@@ -1,6 +1,5 @@
 """What a person sees in MLflow's pages, in a real browser."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,20 +11,16 @@ from tests.end_to_end.conftest import Pages
 pytestmark = pytest.mark.slow  # a browser
 
 sync_api = pytest.importorskip("playwright.sync_api")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 SEEN_BEFORE = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 TRAINING = "?workflowType=machine_learning"
 
 
 @pytest.fixture(scope="module")
-def page(browser_path: str) -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
-        context = browser.new_context(viewport={"width": 1500, "height": 1000})
-        context.set_default_timeout(30_000)
-        context.add_init_script(SEEN_BEFORE)
-        yield context.new_page()
-        browser.close()
+def page(browser: Any) -> Any:
+    context = browser.new_context(viewport={"width": 1500, "height": 1000})
+    context.set_default_timeout(30_000)
+    context.add_init_script(SEEN_BEFORE)
+    return context.new_page()
 
 
 @pytest.fixture

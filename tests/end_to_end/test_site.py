@@ -6,6 +6,7 @@ import subprocess
 import sys
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -76,18 +77,14 @@ def test_a_reader_asks_nobody_but_the_site(site: Path) -> None:
 
 
 @pytest.mark.slow  # a browser
-def test_the_search_finds_a_page_that_was_opened_from_the_disk(site: Path, browser_path: str) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
-        page.goto((site / "docs/pictures.html").as_uri())
-        page.get_by_role("textbox", name="Search").click()
-        page.keyboard.type("jackknife")
-        page.locator(".md-search-result__link").first.click()
-        sync_api.expect(page.get_by_text("jackknife-minmax").first).to_be_visible()
-        assert page.url.startswith((site / "index.html").as_uri())
-        browser.close()
+def test_the_search_finds_a_page_that_was_opened_from_the_disk(site: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto((site / "docs/pictures.html").as_uri())
+    page.get_by_role("textbox", name="Search").click()
+    page.keyboard.type("jackknife")
+    page.locator(".md-search-result__link").first.click()
+    page.get_by_text("jackknife-minmax").first.wait_for()
+    assert page.url.startswith((site / "index.html").as_uri())
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
