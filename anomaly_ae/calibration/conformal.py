@@ -267,6 +267,13 @@ class Calibration:
         if not SMALLEST_RATE <= fdr < 1:
             raise CalibrationError(f"a false discovery rate lies above 0 and below 1, and {fdr:g} does not")
 
+    def as_asked(
+        self, target_fpr: float | None = None, guarantee: str | None = None, confidence: float | None = None
+    ) -> "Calibration":
+        """This calibration, or another where what was asked is other than it is. Raises as `changes` and `at` do."""
+        changes = self.changes(target_fpr, guarantee, confidence)
+        return self.at(**changes) if changes else self
+
     def changes(
         self, target_fpr: float | None = None, guarantee: str | None = None, confidence: float | None = None
     ) -> dict[str, Any]:

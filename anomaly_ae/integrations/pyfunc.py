@@ -65,9 +65,7 @@ class DetectorModel(PythonModel):  # type: ignore[misc]
             listing = list_cells(model_input[CONTENT])
             if os.environ.get(SERVING) == "true":
                 check_request(listing.paths)
-            rate, calibration = (params or {}).get("target_fpr"), self.detector.calibration
-            if rate is not None:
-                calibration = calibration.at(**calibration.changes(rate, None, None))
+            calibration = self.detector.calibration.as_asked((params or {}).get("target_fpr"))
         except AnomalyAEError as error:
             raise MlflowException(one_line(error), error_code=INVALID_PARAMETER_VALUE) from error
         rows = list[dict[str, Any]]()

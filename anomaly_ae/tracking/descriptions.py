@@ -9,7 +9,7 @@ from anomaly_ae.escaping import markdown, markdown_code, short_name
 from anomaly_ae.reporting.text.listings import narrow_classes, narrow_scorers
 from anomaly_ae.reporting.text.phrases import interval, unranked
 from anomaly_ae.runs.record import CALIBRATION
-from anomaly_ae.runs.run_results import CellRow, KeptEvaluation, PipelineResult, TrainResult
+from anomaly_ae.runs.run_results import CalibrateResult, CellRow, KeptEvaluation, PipelineResult, TrainResult
 from anomaly_ae.runs.store import RunFolder
 from anomaly_ae.runtime.printed import from_dict
 from anomaly_ae.runtime.spelling import command
@@ -68,8 +68,10 @@ def describe(run: RunFolder, uri: str | None = None) -> str:
     ]
     lines += ["", *_headline(evaluation)] if evaluation else []
     if result:
-        of = run.record.kind
-        made = _calibration(result) if of == CALIBRATION else _training(from_dict(TrainResult, result), evaluation)
+        if run.record.kind == CALIBRATION:
+            made = _calibration(from_dict(CalibrateResult, result))
+        else:
+            made = _training(from_dict(TrainResult, result), evaluation)
         lines += ["", made, "", *_use(run.record.id, uri)]
     return "\n".join(lines)
 
@@ -101,11 +103,11 @@ def _headline(evaluation: KeptEvaluation) -> list[str]:
     ]
 
 
-def _calibration(result: dict[str, Any]) -> str:
+def _calibration(result: CalibrateResult) -> str:
     return (
-        f"Calibrated on {result['images']:,} normal images of {markdown_code(result['calibrated_on'])} "
-        f"({result['guarantee']}): threshold {result['threshold']:.4f} for a false-alarm rate of "
-        f"{result['target_fpr']:g}; before {result['threshold_before']:.4f}."
+        f"Calibrated on {result.images:,} normal images of {markdown_code(result.calibrated_on)} "
+        f"({result.guarantee}): threshold {result.threshold:.4f} for a false-alarm rate of {result.target_fpr:g}; "
+        f"before {result.threshold_before:.4f}."
     )
 
 

@@ -132,8 +132,7 @@ def evaluate(
         parts = {part: loaded.take(part, own_data) for part in ("fit", "validation", "calibration")}
         parts = in_folds(parts) if loaded.config.folds else parts
     own = detector.calibration
-    changes = own.changes(target_fpr, guarantee, confidence)
-    calibration = own.at(**changes) if changes else own
+    calibration = own.as_asked(target_fpr, guarantee, confidence)
     if fdr is not None:
         calibration.check_discoveries(fdr)
     detector = dataclasses.replace(detector, calibration=calibration)
@@ -154,7 +153,7 @@ def evaluate(
     found = None if fdr is None else measure_discoveries(detector, test, scores, fdr)
     whole = dataclasses.replace(evaluation, discoveries=found, marks=marked.used if marked else None)
     tell(whole)
-    if run and not changes:
+    if run and calibration is own:
         folder = OWN if recorded else Path("evaluations", _kept_name(str(detector.config.dataset)))
         drawn = partial(draw_evaluation, detector, test, scores, mapped=mapped) if figures else None
         _keep(home, run, folder, detector, test, scores, evaluation, drawn)

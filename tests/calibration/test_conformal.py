@@ -176,7 +176,9 @@ def test_a_score_that_is_no_number_is_an_error_wherever_scores_come_in() -> None
 def test_only_what_is_other_is_a_change() -> None:
     calibration = Calibration(torch.rand(400), 0.05, CONDITIONAL)
     assert calibration.changes(0.05, CONDITIONAL, 0.95) == {}
+    assert calibration.as_asked(0.05, CONDITIONAL, 0.95) is calibration
     assert calibration.changes(0.1, None, 0.9) == {"target_fpr": 0.1, "confidence": 0.9}
+    assert calibration.as_asked(confidence=0.9).confidence == 0.9
     with pytest.raises(UsageError, match="goes with the guarantee conditional"):
         calibration.changes(guarantee=MARGINAL, confidence=0.9)
     with pytest.raises(UnknownName, match="conditional"):
