@@ -49,9 +49,7 @@ def map_images(
     alone; how many images the last one has changes no value by more than 1e-5 of it, and with `whole`, which pads it
     as well to a whole batch, by nothing.
     """
-    device = next(network.parameters()).device
-    network.eval()
-    size = batch_size(*images.shape[-2:])
+    device, size = _made_ready(network, images.shape)
 
     @torch.inference_mode()
     def values(part: Tensor) -> Tensor:
@@ -67,9 +65,7 @@ def map_images(
 @torch.inference_mode()
 def map_latents(network: Autoencoder, latents: Tensor, shape: Shape) -> Tensor:
     """Images of `shape`, float32 (N, C, H, W) on the CPU, of latents, float (N, D)."""
-    device = next(network.parameters()).device
-    size = batch_size(*shape[-2:])
-    network.eval()
+    device, size = _made_ready(network, shape)
     with exact_float32(device.type):
         parts = [network.decode(part.float().to(device)).cpu() for part in torch.split(latents, size)]
     return torch.cat([torch.zeros(0, *shape), *parts])
@@ -114,9 +110,7 @@ def forward_batches(
 
     perceived: what `perceive_all` gave of the images, where it is at hand
     """
-    device = next(network.parameters()).device
-    network.eval()
-    size = batch_size(*images.shape[-2:])
+    device, size = _made_ready(network, images.shape)
     given = [images] if perceived is None or perceived is images else [images, perceived]
     for parts in zip(*(torch.split(each, size) for each in given), strict=True) if len(images) else ():
         count = padded_count(len(parts[0]), *images.shape[-2:])
@@ -124,6 +118,12 @@ def forward_batches(
         with exact_float32(device.type):  # ends before the batch is handed out: who has it does as he likes
             outputs = network(batches[-1])
         yield batches[0][: len(parts[0])], outputs.first(len(parts[0]))
+
+
+def _made_ready(network: Autoencoder, shape: Sequence[int]) -> tuple[torch.device, int]:
+    """The device of a network that is to look at images (…, H, W), no longer to learn, and how many at a time."""
+    network.eval()
+    return next(network.parameters()).device, batch_size(*shape[-2:])
 
 
 def _padded(images: Tensor, count: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Score by distance to the nearest training images, after every part of the image was let move a little."""
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ REACH = 3 / 28  # how far a part may move, of the smaller side
 CANDIDATES, FINALISTS, NEAREST = 96, 12, 3  # fit images compared at half the size, compared at the full one, counted
 EDGE_ENERGY_FLOOR = 0.1  # keeps images that are almost empty from being divided by nothing
 TOGETHER = 32  # images compared at a time on a CPU, so that their rows stay in its cache
+WORKING_OUT = threading.Lock()  # held while edges are, which others who need them at the same time wait for
 
 Scale = Callable[[Tensor, Tensor], EdgeRows]  # images, float32 (N, C, H, W) in [0, 255], and a step -> their edges
 
@@ -103,10 +105,10 @@ class AlignedNeighbors(MapScorer):
         images, step = self.learned["images"], self.learned["step"]
         if torch.compiler.is_exporting():
             return scale(images[near.flatten()].float(), step).shaped(near.shape)
-        if scale not in self._kept:
-            self._kept[scale] = EdgeRows.joined(
-                [scale(part.float(), step) for part in torch.split(images, EDGES_AT_ONCE)]
-            )
+        with WORKING_OUT:
+            if scale not in self._kept:
+                parts = torch.split(images, EDGES_AT_ONCE)
+                self._kept[scale] = EdgeRows.joined([scale(part.float(), step) for part in parts])
         return self._kept[scale].take(near)
 
     def state(self) -> dict[str, Tensor]:

@@ -1,6 +1,8 @@
 import copy
 import itertools
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +10,13 @@ import torch
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.scorers import build_scorer
-from anomaly_ae.scorers.alignment import EDGE_ENERGY_FLOOR, AlignedNeighbors, aligned_distance, errors_to_closest
+from anomaly_ae.scorers.alignment import (
+    EDGE_ENERGY_FLOOR,
+    AlignedNeighbors,
+    aligned_distance,
+    errors_to_closest,
+    full_size,
+)
 from anomaly_ae.scorers.edges import EdgeRows, usual_step
 from tests.scorers.conftest import batches
 
@@ -119,3 +127,17 @@ def test_the_candidates_come_from_the_encoder_s_features(generator: torch.Genera
     query = (images[:5], Outputs(images[:5], torch.zeros(5, 2), (features[:5],)))
     far = (images[:5], Outputs(images[:5], torch.zeros(5, 2), (-features[:5],)))
     assert bool((scorer.score(*query) < scorer.score(*far)).all())
+
+
+def test_edges_that_two_batches_need_at_the_same_time_are_worked_out_once() -> None:
+    scorer, near, times = fitted(torch.cat([stroke(row) for row in (4, 12, 20)])), torch.tensor([[0, 1]]), list[int]()
+
+    def slowly(images: torch.Tensor, step: torch.Tensor) -> EdgeRows:
+        times.append(len(images))
+        time.sleep(0.05)  # in which the other thread would begin, too
+        return full_size(images, step)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: scorer._nearby(near, slowly), range(2))
+    assert times == [3]
+    torch.testing.assert_close(one.values, other.values, rtol=0, atol=0)
