@@ -83,11 +83,8 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 def counted_as(count: int, plural: str) -> str:
     """The same of a phrase that begins with its noun, adjectives aside: `1 hidden picture` of `hidden pictures`."""
-    return f"{count:,} {PLURAL.sub(_singular, plural, count=1) if count == 1 else plural}"
-
-
-def _singular(noun: re.Match[str]) -> str:
-    return noun[1]
+    phrase = PLURAL.sub(r"\1", plural, count=1) if count == 1 else plural
+    return f"{count:,} {phrase}"
 
 
 def csv_text(text: str) -> str:
