@@ -56,7 +56,7 @@ def works(shape: tuple[int, int, int], names: Sequence[str]) -> dict[str, Callab
         **{name: partial(map_images, network, queries, scorer.score, ()) for name, scorer in scorers.items()},
     }
     if "aligned-knn" in scorers:
-        mapping = scorers["aligned-knn"].anomaly_map  # type: ignore[attr-defined]
+        mapping = scorers["aligned-knn"].anomaly_map
         measured["aligned-knn, heat maps"] = partial(map_images, network, queries, mapping, shape[1:])
     return measured
 

@@ -252,7 +252,7 @@ def draw_region_of_interest(home: RunStore, folder: Path) -> None:
     mask = Image.new("L", (320, 240))
     ImageDraw.Draw(mask).rounded_rectangle((102, 62, 217, 157), 14, fill=255)
     mask.save(folder / "mask.png")
-    config = RunConfig(dataset=folder / "plates", roi=folder / "mask.png", preset="default")  # type: ignore[arg-type]
+    config = RunConfig(dataset=folder / "plates", roi=folder / "mask.png", preset="default")
     run_id = anomaly_ae.train(config, home=home, figures=False).run_id
     place = folder / "plates/test/scratched"
     anomaly_ae.score(place, run_id, folder / "plates.parquet", heatmaps=folder / "maps", home=home)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,12 +24,14 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import Interrupted
+from anomaly_ae.integrations import webhook
 from anomaly_ae.reporting.figures import painter
 from anomaly_ae.runs.run_results import TrainResult
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.tracking import run_logger
 from anomaly_ae.training import Snapshot, Training
 from anomaly_ae.workflows import evaluate, train
+from tests.receiver import Receiver
 
 COMMAND = [sys.executable, "-m", "anomaly_ae.cli"]
 SETTINGS_THAT_LEAK_IN = ("ANOMALY_AE_MLRUNS", "ANOMALY_AE_DATA_DIR", "ANOMALY_AE_CACHE", "MLFLOW_TRACKING_URI")
@@ -203,3 +206,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    monkeypatch.setenv(webhook.SECRET, "hush")
+    monkeypatch.setattr(webhook, "FIRST_PAUSE", 0.05)
+    with Receiver() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()

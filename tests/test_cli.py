@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ def test_a_full_disk_ends_the_run_as_failed_with_one_line(cli_process: Cli, tmp_
     """A real refusal by the system: no file of the process may grow beyond what one checkpoint needs."""
     import resource
 
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))  # noqa: E731
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (40_000, 40_000))
     ended = cli_process("train", "--normal", "0,1,2", "--epochs", "2", "--no-tracking", preexec_fn=limit)
     assert ended.code == 1
     assert ended.err.splitlines()[-1].startswith("error: cannot write")

@@ -40,7 +40,7 @@ def test_the_tree_that_is_drawn_is_the_tree() -> None:
     drawn = [line for line in str(errors.__doc__).splitlines() if re.match(r"    (│|├|└|AnomalyAEError)", line)]
     above: list[type] = []
     for line in drawn:
-        name = str(re.search(r"[A-Z]\w+", line)[0])  # type: ignore[index]
+        name = str(re.search(r"[A-Z]\w+", line)[0])
         depth = (line.index(name) - 4) // 3
         above[depth:] = [getattr(errors, name)]
         assert depth == 0 or above[-1].__bases__[0] is above[-2]

@@ -95,7 +95,7 @@ def image_size(
     return requested or native or (round(data[0] * scale), round(data[1] * scale))
 
 
-def build_autoencoder(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Autoencoder:  # noqa: B008 (frozen)
+def build_autoencoder(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Autoencoder:
     """A new network for images of `shape` (C, H, W), or as many as there are folds.
 
     Raises `UnknownName`, and `UsageError` when the architecture does not take that shape or those settings.

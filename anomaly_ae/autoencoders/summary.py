@@ -40,7 +40,7 @@ class Architecture(Summary):
     layers: list[Layer]
 
 
-def summarise(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Summary:  # noqa: B008 (frozen)
+def summarise(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Summary:
     """The summary of an architecture. Raises `UnknownName`, and `UsageError` when it does not take that shape."""
     with torch.device("meta"):  # shapes without memory
         network, entry = build_autoencoder(name, shape, config), AUTOENCODERS[name]
@@ -48,7 +48,7 @@ def summarise(name: str, shape: Shape, config: RunConfig = RunConfig()) -> Summa
     return Summary(*about, *network.parameter_counts(), network.latent_shape)
 
 
-def list_layers(name: str, shape: Shape, config: RunConfig = RunConfig()) -> list[Layer]:  # noqa: B008 (frozen)
+def list_layers(name: str, shape: Shape, config: RunConfig = RunConfig()) -> list[Layer]:
     """Every layer in order, each with the shape of what it gives. Raises as `summarise`."""
     with torch.device("meta"):
         network = build_autoencoder(name, shape, config).eval()

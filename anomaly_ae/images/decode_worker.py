@@ -110,7 +110,7 @@ def answer() -> None:
     """Answer until the other side closes the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     os.nice(LEAST_URGENT)  # the network's threads wait for each other, and must not wait for this
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # nobody reads them here, and none may become an error
     Image.MAX_IMAGE_PIXELS = None  # `convert` has a limit of its own
     with contextlib.suppress(ImportError, ValueError, OSError):  # where the system knows no such limit
         import resource

@@ -67,7 +67,7 @@ class PartScorer:
     def __init__(self, detector: Any, source: Source, here: str) -> None:
         """detector: Ray's reference to `Files`; here: the folder in which relative paths of a source begin."""
         torch.set_num_threads(1)  # one CPU is what Ray has given
-        with suppress(OSError):
+        with suppress(OSError):  # another machine may not have it
             os.chdir(here)
         self.detector = _load(ray.get(detector))
         self.decoders = self.detector.preprocessing.decoders(source, 1)

@@ -44,12 +44,13 @@ def as_text(result: object) -> str:
     return repr(result)
 
 
+@dataclasses.dataclass(frozen=True)
 class Printed:
     """A dataclass whose text is that of the command line; `repr` still shows its fields."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, by name; what `--json` prints."""
-        return to_dict(self)  # type: ignore[arg-type]
+        return to_dict(self)
 
     def __str__(self) -> str:
         return as_text(printable_values(self))

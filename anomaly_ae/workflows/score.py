@@ -89,8 +89,7 @@ def score(
     source = _open_source(folder, home)
     with stage("loading the detector"):
         detector, run = load_model(home, str(model), device)
-    changes = detector.calibration.changes(target_fpr)
-    calibration = detector.calibration.at(**changes) if changes else detector.calibration
+    calibration = detector.calibration.as_asked(target_fpr)
     if fdr is not None:
         calibration.check_discoveries(fdr)
     loaded_by = run.record.id if run else str(expand(model).resolve())
@@ -126,13 +125,13 @@ def _engine(name: str, ray_address: str | None, device: str) -> Engine:
         raise UnknownName("engine", name, ENGINES)
     if name == LOCAL and ray_address:
         raise UsageError(
-            f"{setting('ray_address', ray_address)} goes with {setting('engine', 'ray')}, and the engine is {LOCAL}"
+            f"{setting('ray_address', ray_address)} goes with {setting('engine', RAY)}, and the engine is {LOCAL}"
         )
     if name == LOCAL:
         return score_locally
     if device not in ("auto", "cpu"):
         raise UsageError(
-            f"{setting('engine', 'ray')} scores on CPUs, and {setting('device', device)} was given; leave one of "
+            f"{setting('engine', RAY)} scores on CPUs, and {setting('device', device)} was given; leave one of "
             "them out"
         )
     from anomaly_ae.integrations.ray import ray_engine

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
@@ -162,7 +163,7 @@ class _Watcher:
         for batch in read_batches(self.decoders, self.detector, listing, few=True):
             self.rows.rows(listing, score_batch(self.detector, listing, batch))
         if self.previews:
-            from anomaly_ae.reporting.figures import image_grids  # noqa: F401 (which is slow to load)
+            import_module("anomaly_ae.reporting.figures.image_grids")  # which is slow to load
 
     def _work(self, arrivals: Arrivals, once: bool) -> None:
         beat = waited_since = time.monotonic()

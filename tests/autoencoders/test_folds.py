@@ -44,7 +44,7 @@ def test_what_a_network_has_learned_does_not_depend_on_its_own_fold() -> None:
     for each in (images, other):
         training = Training(network(), CONFIG, build_objective("mse"), lambda batch: batch)
         list(train_epochs(training, each, images[:4]))
-        trained.append([member.state_dict() for member in training.network.members])  # type: ignore[union-attr]
+        trained.append([member.state_dict() for member in training.network.members])
     same = [
         all(torch.equal(value, theirs[name]) for name, value in ours.items())
         for ours, theirs in zip(*trained, strict=True)

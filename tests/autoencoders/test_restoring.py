@@ -13,7 +13,7 @@ from anomaly_ae.objectives import build_objective
 
 def restoring(name: str, shape: tuple[int, int, int], **told: str) -> Restoring:
     torch.manual_seed(0)
-    network = build_autoencoder(name, shape, RunConfig(objective="ssim+0.5*restore", **told))  # type: ignore[arg-type]
+    network = build_autoencoder(name, shape, RunConfig(objective="ssim+0.5*restore", **told))
     assert isinstance(network, Restoring)
     return network.eval()
 

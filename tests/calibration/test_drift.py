@@ -50,7 +50,7 @@ def test_what_is_like_one_group_has_not_moved_however_unlike_the_others_it_is() 
     above = measure_drift(normals(300, 3, 6.0), groups)  # nearest to the second, and the third is too small
     assert above is not None
     assert above.moved
-    assert above.effect == measure_drift(normals(300, 3, 6.0), groups[1:2]).effect  # type: ignore[union-attr]
+    assert above.effect == measure_drift(normals(300, 3, 6.0), groups[1:2]).effect
 
 
 def test_what_lies_between_two_groups_has_not_moved_and_ends_a_drift() -> None:

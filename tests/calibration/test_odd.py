@@ -23,7 +23,7 @@ def calibration(*scores: float, target_fpr: float = 0.1, **more: object) -> Cali
     """Of files called by their scores, in no order."""
     shuffled = torch.tensor(scores)[torch.randperm(len(scores), generator=torch.Generator().manual_seed(0))]
     names = tuple(f"{score:.3f}.png".encode() for score in shuffled.tolist())
-    return Calibration(shuffled, target_fpr, names=names, **more)  # type: ignore[arg-type]
+    return Calibration(shuffled, target_fpr, names=names, **more)
 
 
 @pytest.mark.parametrize("n", [10, 30, 100, 1000])

@@ -27,7 +27,7 @@ def test_layouts(given: tuple[int, ...], shape: tuple[int, int, int], channels_l
 @pytest.mark.parametrize("given", [(1, 2, 3, 4), (0, 8), (8.0, 8.0), "8x8", ()])
 def test_what_is_no_shape_is_refused(given: object) -> None:
     with pytest.raises(DataError, match="the shape of an image is"):
-        RowLayout.of(given)  # type: ignore[arg-type]
+        RowLayout.of(given)
 
 
 def test_rows_become_images_in_their_order() -> None:

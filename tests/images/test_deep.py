@@ -91,7 +91,7 @@ def test_colours_of_16_bits_keep_all_of_them(content: bytes) -> None:
 @pytest.mark.parametrize("write", [png, tiff])
 def test_their_transparency_lies_over_black(write: object) -> None:
     values = np.concatenate([TWELVE[..., :3], (VALUES[..., 3:] * 65535).astype(np.uint16)], axis=2)
-    found = seen(write(values), Intensity(0, 4095, WHOLE))  # type: ignore[operator]
+    found = seen(write(values), Intensity(0, 4095, WHOLE))
     assert np.abs(found - VALUES[..., :3] * VALUES[..., 3:]).max() < 0.006
     gray = seen(png(values[..., 2:]), Intensity(0, 4095, WHOLE), 1)
     assert np.abs(gray - VALUES[..., 2:3] * VALUES[..., 3:]).max() < 0.006

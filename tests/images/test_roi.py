@@ -175,7 +175,7 @@ def test_it_reaches_the_processes_that_decode_however_long_it_is(tmp_path: Path)
 def test_maps_and_masks_lie_inside_where_they_are_put_back(roi: RegionOfInterest, resize_mode: str) -> None:
     target = Target((1, 10, 12), resize_mode, roi=roi)
     over, mask = (
-        put(np.ones((10, 12), kind), (240, 160), target)  # type: ignore[operator]
+        put(np.ones((10, 12), kind), (240, 160), target)
         for put, kind in ((put_back, np.float32), (put_mask_back, bool))
     )
     inside = roi.mask((240, 160))
@@ -205,8 +205,8 @@ def test_defects_outside_are_none() -> None:
 
 
 def drawn(path: Path, mode: str, background: object, white: object) -> str:
-    image = Image.new(mode, SIZE, background)  # type: ignore[arg-type]
-    ImageDraw.Draw(image).rectangle((6, 4, 11, 11), fill=white)  # type: ignore[arg-type]
+    image = Image.new(mode, SIZE, background)
+    ImageDraw.Draw(image).rectangle((6, 4, 11, 11), fill=white)
     image.save(path)
     return str(path)
 
@@ -229,8 +229,8 @@ def test_boxes_are_read_as_they_are_written() -> None:
     text = "0,0,.25,0.5+0.5,0.25,0.5,0.75"
     assert RunConfig(roi=text).roi == text
     for listed in (["0,0,.25,0.5", "0.5,0.25,0.5,0.75"], [[0, 0, ".25", 0.5], [0.5, 0.25, 0.5, 0.75]]):
-        assert RunConfig(roi=listed).roi == text  # type: ignore[arg-type]
-    assert RunConfig(roi=[0.5, 0.25, 0.5, 0.75]).roi == "0.5,0.25,0.5,0.75"  # type: ignore[arg-type]
+        assert RunConfig(roi=listed).roi == text
+    assert RunConfig(roi=[0.5, 0.25, 0.5, 0.75]).roi == "0.5,0.25,0.5,0.75"
     assert read_roi("0, 0, .25, 0.5 + 0.5, 0.25, 0.5, 0.75") == read_roi(text)
     assert read_roi(text) == (TWO, None)
 

@@ -222,7 +222,7 @@ def test_a_graph_of_another_detector_is_found_out() -> None:
     session, images = door.open_session(door.make_graph(detector)), door.trial_images(detector)
     door.check(session, detector, images)
     with torch.no_grad():
-        detector.network.decoder[-2][-1].bias += 1e-3  # type: ignore[index, union-attr, operator]
+        detector.network.decoder[-2][-1].bias += 1e-3
     with pytest.raises(ExportError, match=r"deviates from the detector's by .*e-0[1-4], .* nothing was written"):
         door.check(session, detector, images)
 

@@ -76,7 +76,7 @@ def three_scores(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Of 40 novel and 25 normal images by three detectors that agree in part, (3, 40) and (3, 25), with ties."""
     rng = np.random.default_rng(seed)
     image = np.concatenate([rng.normal(1.2, 1, 40), rng.normal(0, 1, 25)])
-    return tuple(np.split(np.round(image + rng.normal(0, 0.7, (3, 65)), 1), [40], axis=1))  # type: ignore[return-value]
+    return tuple(np.split(np.round(image + rng.normal(0, 0.7, (3, 65)), 1), [40], axis=1))
 
 
 def kernel(novel: np.ndarray, normal: np.ndarray) -> np.ndarray:

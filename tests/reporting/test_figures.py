@@ -120,7 +120,7 @@ def test_normal_is_blue_and_novel_red_whatever_the_classes_are_called() -> None:
     legend = distributions.latent_map(latents, names, NOVEL).axes[1].get_legend()
     assert legend is not None
     told = [(text.get_text(), mark) for text, mark in zip(legend.get_texts(), legend.legend_handles, strict=True)]
-    shown = {text: to_hex(mark.get_facecolor()[0]) for text, mark in told}  # type: ignore[union-attr,index]
+    shown = {text: to_hex(mark.get_facecolor()[0]) for text, mark in told}
     assert shown == {"good (normal)": ROLE_COLORS["normal"], "bad (novel)": ROLE_COLORS["novel"]}
     boxes = distributions.score_by_class(SCORES, names, NOVEL, 0.5).axes[0]
     assert [label.get_text() for label in boxes.get_xticklabels()] == ["good", "bad"]  # normal first
@@ -139,7 +139,7 @@ def test_many_classes_keep_the_colours_of_their_roles() -> None:
 def test_the_bars_of_a_histogram_fit_the_number_of_scores_and_hold_all_of_them(count: int) -> None:
     scores = np.append(RNG.normal(size=count), 1e6)
     axes = distributions.score_histogram(scores, np.arange(count + 1) >= count // 2, 0.5, 0.05).axes[0]
-    heights = [bar.get_data().values for bar in axes.patches]  # type: ignore[attr-defined]
+    heights = [bar.get_data().values for bar in axes.patches]
     assert [round(float(values.sum())) for values in heights] == [100, 100]
     assert len(heights[0]) == int(np.clip(2 * np.sqrt(count + 1), 8, 60))
     assert axes.get_xlim()[1] < 100

@@ -18,7 +18,7 @@ from tests.conftest import Trained
 
 
 def indices(session: Session, **query: object) -> list[int]:
-    asked = Query(**{"threshold": session.threshold} | query)  # type: ignore[arg-type]
+    asked = Query(**{"threshold": session.threshold} | query)
     return [item.index for item in session.window(asked, 0, 500).items]
 
 

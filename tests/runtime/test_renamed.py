@@ -17,7 +17,7 @@ def _nothing_said_before() -> None:
 
 
 def test_a_function_is_found_by_the_name_that_it_had_before(capsys: pytest.CaptureFixture[str]) -> None:
-    assert anomaly_ae.run_plan is anomaly_ae.run_pipeline  # type: ignore[attr-defined]
+    assert anomaly_ae.run_plan is anomaly_ae.run_pipeline
     assert capsys.readouterr().err == ("warning: run_plan is called run_pipeline now; the old name goes on to work\n")
     assert "run_plan" not in dir(anomaly_ae)
 
@@ -35,7 +35,7 @@ def test_an_argument_is_taken_by_the_name_that_it_had_before(capsys: pytest.Capt
 
     assert (double(1), double(new=2)) == (2, 4)
     assert not capsys.readouterr().err
-    assert double(old=3) == 6  # type: ignore[call-arg]
+    assert double(old=3) == 6
     assert "old is called new now" in capsys.readouterr().err
 
 

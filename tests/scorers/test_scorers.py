@@ -1,3 +1,5 @@
+from operator import itemgetter
+
 import numpy as np
 import pytest
 import torch
@@ -182,7 +184,7 @@ def test_a_defect_head_scores_by_its_logits_and_a_network_without_one_is_refused
     logits = torch.full((2, 1, 32, 32), -8.0)
     logits[1, 0, 10:14, 20:24] = 8.0
     scorer = build_scorer("defect")
-    heat = scorer.anomaly_map(images, outputs._replace(heads={"defect": logits}))  # type: ignore[attr-defined]
+    heat = scorer.anomaly_map(images, outputs._replace(heads={"defect": logits}))
     assert divmod(int(heat[1].argmax()), 32)[0] in range(10, 14)
     assert float(heat[1].max()) == pytest.approx(8, abs=0.5)  # -log of the probability of being sound
     assert float(heat[0].max()) < 1e-3
@@ -201,10 +203,10 @@ def test_patches_of_the_training_are_near_and_others_far() -> None:
     scorer = build_scorer("patch-knn")
     scorer.fit(batches((images, outputs)), batches((images, outputs)))
     assert len(scorer.state()["memory"]) == 5 * 8 * 8
-    assert float(scorer.anomaly_map(images, outputs).max()) < 1e-2  # type: ignore[attr-defined]
+    assert float(scorer.anomaly_map(images, outputs).max()) < 1e-2
     moved = [each.clone() for each in outputs.features]
     moved[1][0, :, 2, 6] += 20
-    heat = scorer.anomaly_map(images, outputs._replace(features=tuple(moved)))  # type: ignore[attr-defined]
+    heat = scorer.anomaly_map(images, outputs._replace(features=tuple(moved)))
     row, column = divmod(int(heat[0].argmax()), 32)
     assert abs(row - 10) <= 7  # means over 3×3 places of 4×4 pixels
     assert abs(column - 26) <= 7
@@ -273,14 +275,14 @@ def test_scorers_that_go_by_places_are_added_place_by_place() -> None:
     for scorer in (*parts, both):
         scorer.fit(learned, validation)
     usual = [float(part.score(images[3:5], outputs.map_tensors(lambda tensor: tensor[3:5])).mean()) for part in parts]
-    error, distance = (part.places(outputs) for part in parts)  # type: ignore[attr-defined]
+    error, distance = (part.places(outputs) for part in parts)
     enlarged = torch.nn.functional.interpolate(distance[:, None], (6, 7), mode="bilinear")[:, 0]
     expected = error / usual[0] + 2 * enlarged / usual[1]
-    assert torch.allclose(both.places(outputs), expected, rtol=1e-4)  # type: ignore[attr-defined]
+    assert torch.allclose(both.places(outputs), expected, rtol=1e-4)
     assert both.score(images, outputs).tolist() == pytest.approx(
         expected.flatten(1).topk(5, dim=1).values.mean(dim=1).tolist(), rel=1e-4
     )
-    assert both.anomaly_map(images, outputs).shape == (6, 48, 48)  # type: ignore[attr-defined]
+    assert both.anomaly_map(images, outputs).shape == (6, 48, 48)
     again = build_scorer("feature-error+2*patch-knn")
     again.load_state(both.state())
     assert torch.equal(again.score(images, outputs), both.score(images, outputs))
@@ -349,7 +351,7 @@ def test_the_fit_set_is_gone_through_once_and_in_what_parts_changes_nothing(name
         nonlocal passes
         passes += 1
         parts = [slice(first, first + 7) for first in range(0, 60, 7)]
-        return [(images[part], outputs.map_tensors(lambda values: values[part])) for part in parts]  # noqa: B023
+        return [(images[part], outputs.map_tensors(itemgetter(part))) for part in parts]
 
     one, other = build_scorer(name), build_scorer(name)
     whole = batches((images, outputs))

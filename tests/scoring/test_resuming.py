@@ -75,7 +75,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again(detector: Detector, pict
     listed = source.list()
     (pictures / "02.png").rename(hidden)  # gone between the listing and the reading
 
-    class Late(type(source)):  # type: ignore[misc]
+    class Late(type(source)):
         def list(self) -> Any:
             return listed
 

@@ -2,6 +2,7 @@ import os
 import resource
 import subprocess
 import sys
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing_behind(tmp_path: Path
         f"try: write_bytes(Path({str(tmp_path / 'big')!r}), bytes(100_000))\n"
         "except StorageError as error: print(error)"
     )
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))  # noqa: E731
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (1024, 1024))
     done = subprocess.run([sys.executable, "-c", code], preexec_fn=limit, capture_output=True, text=True, check=True)
     assert "cannot write" in done.stdout
     assert list(tmp_path.iterdir()) == []

@@ -181,7 +181,7 @@ def test_a_store_locked_from_the_middle_on_is_brought_up_to_date_later(
 
     def fit_then_lock(*arguments: object) -> object:
         calls.append(lock := locked(home))
-        detector = real(*arguments)  # type: ignore[arg-type]
+        detector = real(*arguments)
         lock.__enter__()
         return detector
 

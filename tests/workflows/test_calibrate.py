@@ -90,7 +90,7 @@ def test_images_that_look_otherwise_are_said(trained: Trained, tmp_path: Path) -
 )
 def test_what_cannot_be_asked_is_said(trained: Trained, asked: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        anomaly_ae.calibrate(trained.run.record.id, home=trained.home, **asked)  # type: ignore[arg-type]
+        anomaly_ae.calibrate(trained.run.record.id, home=trained.home, **asked)
 
 
 def test_images_of_the_training_and_swapped_folders_are_said(trained: Trained, tmp_path: Path) -> None:

@@ -46,10 +46,10 @@ class Small:
 
     def evaluate(self, folder: str | None = None, **asked: object) -> Evaluation:
         dataset = None if folder is None else str(self.place / folder)
-        return anomaly_ae.evaluate(self.run_id, dataset=dataset, home=self.home, **asked)  # type: ignore[arg-type]
+        return anomaly_ae.evaluate(self.run_id, dataset=dataset, home=self.home, **asked)
 
     def calibrate(self, **asked: object) -> CalibrateResult:
-        return anomaly_ae.calibrate(self.run_id, home=self.home, tracking=False, **asked)  # type: ignore[arg-type]
+        return anomaly_ae.calibrate(self.run_id, home=self.home, tracking=False, **asked)
 
     def detector(self, run_id: str) -> Detector:
         return Detector.load(self.home.find_run(run_id).detector_folder())
@@ -214,7 +214,7 @@ def test_where_no_rate_finds_them_known_anomalies_are_to_set_the_threshold(small
 def test_the_rate_that_is_said_is_that_of_the_guarantee_asked_for(small: Small, tmp_path: Path) -> None:
     run_id, dataset = with_odd_normals(small, tmp_path, 1), faint(tmp_path, 12)
     asked = {"dataset": dataset, "guarantee": "conditional", "confidence": 0.8, "target_fpr": 0.2, "home": small.home}
-    missed = anomaly_ae.evaluate(run_id, **asked).missed  # type: ignore[arg-type]
+    missed = anomaly_ae.evaluate(run_id, **asked).missed
     assert missed is not None
     assert missed.target_fpr == pytest.approx(betaincinv(2, 9, 0.8), abs=1e-4)
     assert f"--target-fpr {missed.target_fpr} --guarantee conditional --confidence 0.8" in str(missed.command)

@@ -38,7 +38,7 @@ def marks(folder: Path) -> Path:
     return file.path
 
 
-def scores_of(trained: Trained, folder: Path) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def scores_of(trained: Trained, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     files = sorted(folder.rglob("*.png"))
     images = torch.from_numpy(np.stack([np.array(Image.open(file)) for file in files]))[:, None]
     return trained.detector().score(images).numpy(), np.array([file.stem[-1] not in "012" for file in files])

@@ -114,7 +114,7 @@ def test_it_begins_with_the_weights_of_the_run(trained: Trained, own_home: RunSt
         [{"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0}],
         home=own_home,
         tracking=False,
-        figures=False,  # type: ignore[arg-type]
+        figures=False,
     )
     ours = anomaly_ae.load(still.run_id, mlruns=str(own_home.root)).network.state_dict()
     for name, value in trained.detector().network.state_dict().items():

@@ -148,7 +148,7 @@ def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
     (tmp_path / "p.yaml").write_text("epochs: 1\nscorer: mse\nmatrix: {normal: ['0', '1']}\n")
     real, tried = pipeline.train, []
 
-    def fail_once(config, **options):  # type: ignore[no-untyped-def]
+    def fail_once(config, **options):
         tried.append(config.normal)
         if tried == ["0"]:
             raise TrainingError("the loss is no longer a finite number")

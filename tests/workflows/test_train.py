@@ -168,7 +168,7 @@ def test_a_wrong_name_is_said_before_the_data_are_looked_at(
 ) -> None:
     monkeypatch.setattr("anomaly_ae.workflows.resolve.open_data", lambda *_: pytest.fail("the data were looked at"))
     with pytest.raises((UsageError, ModelNotFound), match=said):
-        anomaly_ae.train(dataclasses.replace(SHORT, **wrong), home=home)  # type: ignore[arg-type]
+        anomaly_ae.train(dataclasses.replace(SHORT, **wrong), home=home)
     assert not home.root.exists()
 
 

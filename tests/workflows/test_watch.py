@@ -26,7 +26,7 @@ from anomaly_ae.scoring import row_log
 from anomaly_ae.scoring.rows import score_batch
 from anomaly_ae.workflows import watch
 from tests.conftest import Cli, Trained, clean_environment, start
-from tests.integrations.test_webhook import Receiver, receiver  # noqa: F401 (a fixture)
+from tests.receiver import Receiver
 
 DIGITS = load_dataset("digits").files["train"].images[:, 0].numpy()
 
@@ -282,11 +282,7 @@ def size(output: Path) -> int:
 
 
 def test_anomalies_are_drawn_and_sent(
-    cli: Cli,
-    trained: Trained,
-    folder: Path,
-    tmp_path: Path,
-    receiver: Receiver,  # noqa: F811
+    cli: Cli, trained: Trained, folder: Path, tmp_path: Path, receiver: Receiver
 ) -> None:
     receiver.answers = [500, 503]
     command = ("watch", "in", "--output", "out", "--once", "--mlruns", str(trained.home.root), "--heatmaps")
@@ -308,11 +304,7 @@ def test_anomalies_are_drawn_and_sent(
 
 
 def test_a_file_whose_row_was_lost_to_a_kill_is_sent_again_under_the_same_id(
-    cli: Cli,
-    trained: Trained,
-    folder: Path,
-    tmp_path: Path,
-    receiver: Receiver,  # noqa: F811
+    cli: Cli, trained: Trained, folder: Path, tmp_path: Path, receiver: Receiver
 ) -> None:
     command = ("watch", "in", "--output", "out", "--once", "--mlruns", str(trained.home.root))
     for _ in range(2):
