@@ -152,12 +152,12 @@ def trial(count: int, draw: int, make: Callable[[int, int], Scored]) -> Trial:
     """Make a detector and measure it."""
     began = time.monotonic()
     detector, normal, novel = make(count, draw)
-    calibration = detector.calibration
+    calibration, split = detector.calibration, detector.split
     return Trial(
         n=count,
         draw=draw,
         guarantee=calibration.guarantee,
-        learned=len(detector.split.fit.indices),
+        learned=split.trainable if calibration.guarantee == CROSS else len(split.fit.indices),
         calibrate=len(calibration.scores),
         asked=calibration.target_fpr,
         proven=float(calibration.proven_fpr or np.nan),
