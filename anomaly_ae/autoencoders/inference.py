@@ -163,8 +163,6 @@ def _exact_flags() -> list[tuple[Any, str, Any]]:
     backends: Any = torch.backends  # what its type hints lack is there
     cudnn, mkldnn, matmul = backends.cudnn, backends.mkldnn, backends.cuda.matmul
     steady = [(cudnn, "enabled", True), (cudnn, "benchmark", False), (cudnn, "deterministic", True)]
-    if not hasattr(matmul, "fp32_precision"):  # torch before 2.9
-        return [*steady, (matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
     places = matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn
     with suppress(RuntimeError):  # by its older name too, which torch itself asks for in an export
         steady += [(cudnn, "allow_tf32", False)] if cudnn.allow_tf32 else []

@@ -26,21 +26,16 @@ class Address(Source):
         system, root = self._opened
         with _remote_errors(self.name):
             infos = system.find(root, withdirs=True, detail=True)
-        folders = {
-            os.fsencode(path[len(self._before) :]) for path, info in infos.items() if info.get("type") == "directory"
-        }
+        folders = {self._within(path) for path, info in infos.items() if info.get("type") == "directory"}
         known = {path: _size_and_time(info) for path, info in infos.items() if info.get("type") != "directory"}
         unsure = [path for path in known if not has_ending(os.fsencode(path))]
         with _remote_errors(self.name):
             heads = system.cat_ranges(unsure, 0, HEAD, on_error="return") if unsure else []
         none = {path for path, head in zip(unsure, heads, strict=True) if not starts_as_image(head)}
-        images = [
-            (os.fsencode(path[len(self._before) :]), *about) for path, about in known.items() if path not in none
-        ]
+        images = [(self._within(path), *about) for path, about in known.items() if path not in none]
         failed = sum(isinstance(head, Exception) for head in heads)
         unread = [f"{counted(failed, 'file')} without an image's ending could not be looked into"] if failed else []
-        skipped = [os.fsencode(path[len(self._before) :]) for path in none]
-        return self._require(Listing.of(images, skipped, unread, folders=folders))
+        return self._require(Listing.of(images, [*map(self._within, none)], unread, folders=folders))
 
     def locate(self, path: bytes) -> bytes:
         return os.fsencode(self._before) + path
@@ -82,6 +77,10 @@ class Address(Source):
         with _remote_errors(self.name):
             system, path = fsspec.core.url_to_fs(self.name)
         return system, str(path).rstrip("/")
+
+    def _within(self, path: str) -> bytes:
+        """The path within the source of one in the file system."""
+        return os.fsencode(path[len(self._before) :])
 
     @cached_property
     def _before(self) -> str:

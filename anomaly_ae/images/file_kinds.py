@@ -37,6 +37,7 @@ def kinds() -> str:
 
 
 def has_ending(path: bytes) -> bool:
+    """Whether a file is called as images are."""
     return path.lower().endswith(IMAGE_ENDINGS)
 
 
@@ -47,6 +48,7 @@ def is_image(path: bytes) -> bool:
 
 
 def starts_as_image(head: bytes | Exception) -> bool:
+    """Whether the first bytes of a file, which may be none, are those of an image."""
     if isinstance(head, Exception):
         return False
     bitmap = head.startswith(b"BM") and head[6:10] == bytes(4)
@@ -54,6 +56,7 @@ def starts_as_image(head: bytes | Exception) -> bool:
 
 
 def file_head(path: bytes, count: int) -> bytes:
+    """The first bytes of a file, so many; nothing where it cannot be read."""
     try:
         with open_file(path) as file:
             return file.read(count) or b""
