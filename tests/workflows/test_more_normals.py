@@ -1,4 +1,6 @@
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from anomaly_ae.scoring.marks import Mark, MarkFile
 from anomaly_ae.workflows import marked
 from anomaly_ae.workflows.draw import draw_again
 from anomaly_ae.workflows.train import resume
-from tests.conftest import Cli, Trained
+from tests.conftest import Cli, Ended, Trained
+
+WithMarks = Callable[..., Ended]
 
 SLANT = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.0]])
 
@@ -56,6 +60,13 @@ def own_home(trained: Trained, home: RunStore) -> RunStore:
     """A home with a copy of the run, so that the others' latest run stays what it is."""
     shutil.copytree(trained.run.path, home.root / "runs" / trained.run.path.name)
     return home
+
+
+@pytest.fixture
+def with_marks(trained: Trained, own_home: RunStore, marks: Path, cli: Cli) -> WithMarks:
+    """The command that goes on from the run with what is marked by then, for an epoch."""
+    start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "1", "--no-figures")
+    return partial(cli, *start, "--no-tracking", "--mlruns", str(own_home.root))
 
 
 def interrupt(*_: object) -> None:
@@ -164,35 +175,31 @@ def test_an_interrupted_one_goes_on_with_the_same_images(
 
 
 def test_few_marked_images_set_the_threshold_with_the_others_and_that_is_said(
-    trained: Trained, own_home: RunStore, marks: Path, cli: Cli
+    marks: Path, with_marks: WithMarks
 ) -> None:
     marks.write_text("".join(marks.read_text().splitlines(keepends=True)[:20]))
-    start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "1", "--no-figures")
-    ended = cli(*start, "--no-tracking", "--mlruns", str(own_home.root), "--json")
+    ended = with_marks("--json")
     assert ended.json()["calibration_images"] == 108 + 10
     assert "10 images marked normal are too few to hold the rate 0.05 by themselves" in ended.err
     assert "marks: 20 good, 0 bad" in ended.err
 
 
 def test_copies_marked_good_and_bad_are_not_learned_from_and_are_listed(
-    trained: Trained, own_home: RunStore, marks: Path, cli: Cli
+    own_home: RunStore, marks: Path, with_marks: WithMarks
 ) -> None:
     folder = marks.parent / "in"
     shutil.copyfile(folder / "000.png", folder / "copy.png")
     MarkFile(marks).append(Mark.of(open_source(folder), b"copy.png", "bad"))
-    start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "1", "--no-figures")
-    ended = cli(*start, "--no-tracking", "--mlruns", str(own_home.root), "--json")
+    ended = with_marks("--json")
     assert own_home.find_run(ended.json()["run_id"]).split["marked"][0]["images"] == 99
     assert "marks: 99 good, 1 bad; 2 left out, for copies of one image are marked good and bad" in ended.err
     assert "of copies of one image: 000.png is marked good; copy.png is marked bad" in ended.err
 
 
 def test_both_kinds_of_images_hold_the_threshold_at_every_rate(
-    trained: Trained, own_home: RunStore, marks: Path, cli: Cli
+    own_home: RunStore, cli: Cli, with_marks: WithMarks
 ) -> None:
-    place = ("--mlruns", str(own_home.root))
-    start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "1", "--no-figures")
-    ended = cli(*start, "--no-tracking", *place)
+    ended = with_marks()
     assert "for a false-alarm rate of 0.05 (marginal, the higher of 2 groups of 108 and 50 images)" in ended.out
     assert "from 158 normal images, which hold rates from 0.01961" in ended.out
     new = own_home.latest()
@@ -206,6 +213,7 @@ def test_both_kinds_of_images_hold_the_threshold_at_every_rate(
         assert child.threshold == max(old.threshold(rate), marked.threshold(rate))
         assert child.guarantee == "marginal, the higher of 2 groups of 108 and 50 images"
         assert child.smallest_rates["marginal"] == 0.01961
+    place = ("--mlruns", str(own_home.root))
     refused = cli("calibrate", new.record.id, "--target-fpr", "0.01", "--no-tracking", *place)
     assert refused.code == 2
     assert "and there are 50 in the smallest of 2 groups; the smallest rate possible is 0.01961" in refused.err
@@ -215,11 +223,10 @@ def test_both_kinds_of_images_hold_the_threshold_at_every_rate(
 
 
 def test_one_marked_image_is_learned_from_and_none_is_left_for_the_threshold(
-    trained: Trained, own_home: RunStore, marks: Path, cli: Cli
+    marks: Path, with_marks: WithMarks
 ) -> None:
     marks.write_text("".join(marks.read_text().splitlines(keepends=True)[:1]))
-    start = ("train", "--from", trained.run.record.id, "--add-marks", str(marks), "--epochs", "1", "--no-figures")
-    ended = cli(*start, "--no-tracking", "--mlruns", str(own_home.root), "--json")
+    ended = with_marks("--json")
     assert ended.json()["calibration_images"] == 108
     assert "1 image marked good more: 1 to learn from, each 16 times, 0 for the threshold" in ended.err
     assert "too few" not in ended.err
