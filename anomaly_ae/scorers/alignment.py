@@ -12,7 +12,7 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import split_batches
 from anomaly_ae.scorers.edges import EDGES_AT_ONCE, STRONGEST, EdgeRows, brightness, half, sobel, usual_step
-from anomaly_ae.scorers.neighbors import Neighbors, PrincipalNeighbors, distances, last_features
+from anomaly_ae.scorers.neighbors import Neighbors, PrincipalNeighbors, last_features, nearest_rows
 from anomaly_ae.scorers.scorer import ImageBatches, MapScorer
 from anomaly_ae.storage.schema import TensorSpec
 
@@ -20,10 +20,10 @@ COMPARED_SIDE = 32  # pixels of the smaller side at which images are compared
 REACH = 3 / 28  # how far a part may move, of the smaller side
 CANDIDATES, FINALISTS, NEAREST = 96, 12, 3  # fit images compared at half the size, compared at the full one, counted
 EDGE_ENERGY_FLOOR = 0.1  # keeps images that are almost empty from being divided by nothing
-TOGETHER = 32  # images compared at a time on a CPU, so that their rows stay in its cache
+TOGETHER = 2**15  # values of images compared at a time on a CPU, so that their rows stay in its cache
 WORKING_OUT = threading.Lock()  # held while edges are, which others who need them at the same time wait for
 
-Scale = Callable[[Tensor, Tensor], EdgeRows]  # images, float32 (N, C, H, W) in [0, 255], and a step -> their edges
+Scale = Callable[[Tensor, Tensor], EdgeRows]  # edges as `sobel` gives them, (2C, N, H, W), and a step -> in steps
 
 
 class AlignedNeighbors(MapScorer):
@@ -86,29 +86,26 @@ class AlignedNeighbors(MapScorer):
 
     def _finalists(self, images: Tensor, outputs: Outputs) -> Iterator[tuple[EdgeRows, EdgeRows]]:
         """For some images at a time: their edges, (N,), and those of the closest fit images, (N, K)."""
-        keys, memory, step = (
-            self.features.keys(images, outputs),
-            self.features.learned["memory"],
-            self.learned["step"],
-        )
+        step, memory = self.learned["step"], self.features.learned["memory"]
         count = min(CANDIDATES, len(memory))
-        candidates = distances(keys, memory).topk(count, dim=1, largest=False).indices  # (N, candidates)
-        together = TOGETHER if images.device.type == "cpu" else len(images)
-        queries = split_batches(brightness(images, COMPARED_SIDE), together)
-        for some, near in zip(queries, split_batches(candidates, together), strict=True):
-            rough = aligned_distance(half_size(some, step), self._nearby(near, half_size))  # (N, candidates)
+        candidates = nearest_rows(self.features.keys(images, outputs), memory, count)
+        compared = brightness(images, COMPARED_SIDE)
+        together = max(1, TOGETHER // compared[0].numel()) if images.device.type == "cpu" else len(images)
+        for some, near in zip(split_batches(compared, together), split_batches(candidates, together), strict=True):
+            edges = sobel(some)
+            rough = aligned_distance(half_size(edges, step), self._nearby(near, half_size))  # (N, candidates)
             best = rough.topk(min(FINALISTS, count), dim=1, largest=False).indices
-            yield full_size(some, step), self._nearby(near.gather(1, best), full_size)
+            yield full_size(edges, step), self._nearby(near.gather(1, best), full_size)
 
     def _nearby(self, near: Tensor, scale: Scale) -> EdgeRows:
         """Edges, at one scale, of the fit images with these indices (N, K)."""
         images, step = self.learned["images"], self.learned["step"]
         if torch.compiler.is_exporting():
-            return scale(images[near.flatten()].float(), step).shaped(near.shape)
+            return scale(sobel(images[near.flatten()].float()), step).shaped(near.shape)
         with WORKING_OUT:
             if scale not in self._kept:
                 parts = torch.split(images, EDGES_AT_ONCE)
-                self._kept[scale] = EdgeRows.joined([scale(part.float(), step) for part in parts])
+                self._kept[scale] = EdgeRows.joined([scale(sobel(part.float()), step) for part in parts])
         return self._kept[scale].take(near)
 
     def state(self) -> dict[str, Tensor]:
@@ -123,19 +120,19 @@ class AlignedNeighbors(MapScorer):
         return self.__dict__ | {"_kept": {}}  # a copy, or another process, works it out again
 
 
-def full_size(images: Tensor, step: Tensor) -> EdgeRows:
-    """Edges of images, float32 (N, C, H, W) in [0, 255]."""
-    return EdgeRows.of(sobel(images), step, _reach(images))
+def full_size(edges: Tensor, step: Tensor) -> EdgeRows:
+    """Edges (2C, N, H, W) in steps."""
+    return EdgeRows.of(edges, step, _reach(edges))
 
 
-def half_size(images: Tensor, step: Tensor) -> EdgeRows:
+def half_size(edges: Tensor, step: Tensor) -> EdgeRows:
     """The same at half the height and width."""
-    return EdgeRows.of(half(sobel(images)), step, max(1, _reach(images) // 2))
+    return EdgeRows.of(half(edges), step, max(1, _reach(edges) // 2))
 
 
-def _reach(images: Tensor) -> int:
-    """How far a pixel of images (N, C, H, W) may move."""
-    return max(1, round(REACH * min(images.shape[-2:])))
+def _reach(edges: Tensor) -> int:
+    """How far a pixel may move that has edges (…, H, W)."""
+    return max(1, round(REACH * min(edges.shape[-2:])))
 
 
 def _nearest(apart: Tensor) -> Tensor:
@@ -150,11 +147,16 @@ def aligned_distance(query: EdgeRows, reference: EdgeRows) -> Tensor:
 
 def _distance(errors: Sequence[Tensor], query: EdgeRows, reference: EdgeRows) -> Tensor:
     """Errors (N, K, L) in both directions as distances (N, K), relative to the edges there are."""
-    squares = [each * each for each in (error.to(reference.energy.dtype) for error in errors)]
-    fourth = torch.stack([(each * each).sum(dim=2) for each in squares]).sum(dim=0)
+    there, back = (_fourth_powers(error, reference.energy.dtype) for error in errors)
     energy = query.energy.unsqueeze(1) + reference.energy
-    size = (fourth / (reference.height * reference.width)).sqrt() * reference.unit.square()
+    size = ((there + back) / (reference.height * reference.width)).sqrt() * reference.unit.square()
     return size / (energy + EDGE_ENERGY_FLOOR)
+
+
+def _fourth_powers(errors: Tensor, dtype: torch.dtype) -> Tensor:
+    """Their sum over the last dimension."""
+    powers = errors.to(dtype, copy=True)
+    return powers.mul_(powers).mul_(powers).sum(dim=-1)
 
 
 def errors_to_closest(query: EdgeRows, reference: EdgeRows) -> tuple[Tensor, Tensor]:
@@ -164,21 +166,22 @@ def errors_to_closest(query: EdgeRows, reference: EdgeRows) -> tuple[Tensor, Ten
     a, b, moves = query.values.unsqueeze(2), reference.values, reference.moves  # (2C, N, 1, L), (2C, N, K, L)
     if torch.compiler.is_exporting():
         return _closest(a, b, moves), _closest(b, a, moves)
-    # All in one row, which begins with zeros, as it ends; those of the others have more at both ends, so that to move
-    # them is to read them from elsewhere on.
+    # All images in one row, with zeros before and after it: to move them is to read it from elsewhere on.
     furthest, shape = moves[-1], b.shape[1:]
-    here = functional.pad(a.expand_as(b).flatten(1), (furthest, 0))
-    there = functional.pad(b.flatten(1), (2 * furthest, furthest))
+    count = furthest + shape.numel()
+    here, there = b.new_zeros(len(b), count), b.new_zeros(len(b), count + 2 * furthest)
+    here[:, furthest:].view(b.shape).copy_(a.expand_as(b))
+    there[:, 2 * furthest : -furthest].view(b.shape).copy_(b)
     forward, backward = (torch.full_like(each[0], 2 * STRONGEST) for each in (here, there))
-    error, part = torch.empty_like(forward), torch.empty_like(forward)
-    for move in moves:
-        moved = slice(furthest + move, furthest + move + here.shape[1])
-        torch.sub(here[0], there[0, moved], out=error).abs_()
-        for channel in range(1, len(here)):
-            torch.sub(here[channel], there[channel, moved], out=part).abs_()
-            torch.maximum(error, part, out=error)
-        torch.minimum(forward, error, out=forward)
-        torch.minimum(backward[moved], error, out=backward[moved])
+    apart = torch.empty_like(here)
+    first, *others, last = apart
+    for moved, back in zip(reference.moved(there, count), reference.moved(backward, count), strict=True):
+        torch.sub(here, moved, out=apart).abs_()
+        for other in others:
+            torch.maximum(first, other, out=first)
+        # at most what was found before, else the larger of the two
+        torch.clamp(first, last, forward, out=forward)
+        torch.clamp(first, last, back, out=back)
     return forward[furthest:].view(shape), backward[2 * furthest : -furthest].view(shape)
 
 

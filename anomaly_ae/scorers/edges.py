@@ -35,11 +35,11 @@ class EdgeRows:
     @classmethod
     def of(cls, maps: Tensor, step: Tensor, reach: int) -> "EdgeRows":
         """Of edges (2C, N, H, W), as `sobel` gives them, in steps."""
-        whole = (maps / step).round().clamp(-STRONGEST, STRONGEST)
+        whole = (maps / step).round_().clamp_(-STRONGEST, STRONGEST)
         unit = step / FULL_SCALE
         energy = whole.square().mean(dim=(0, 2, 3)) * unit.square()
-        rows = functional.pad(whole, (0, reach, 0, reach)).flatten(2)
-        rows = rows if torch.compiler.is_exporting() else rows.to(torch.int8)  # runtimes reckon in floats alone
+        steps = whole if torch.compiler.is_exporting() else whole.to(torch.int8)  # runtimes reckon in floats alone
+        rows = functional.pad(steps, (0, reach, 0, reach)).flatten(2)
         return cls(rows, energy, unit, maps.shape[2], maps.shape[3], reach)
 
     def take(self, images: Tensor) -> "EdgeRows":
@@ -56,6 +56,12 @@ class EdgeRows:
         """By how much a row is moved for each way that a pixel may move, ascending."""
         within = range(-self.reach, self.reach + 1)
         return [down * (self.width + self.reach) + right for down, right in itertools.product(within, repeat=2)]
+
+    def moved(self, rows: Tensor, count: int) -> list[Tensor]:
+        """Views of `count` values of rows (…, count + 2 · `moves[-1]`), for each of `moves` read from there on."""
+        side, line = 2 * self.reach + 1, self.width + self.reach
+        views = rows.as_strided((side, side, *rows.shape[:-1], count), (line, 1, *rows.stride()))
+        return [view for lines in views.unbind() for view in lines.unbind()]
 
     def as_maps(self, rows: Tensor) -> Tensor:
         """Rows (…, L) as maps (…, H, W)."""

@@ -13,6 +13,7 @@ from anomaly_ae.storage.schema import TensorSpec
 
 FEATURES_AT_ONCE = 1_024  # features that are centred and projected
 MOST_SIDE = 64  # pixels of the smaller side of images that are compared pixel by pixel
+ROWS_AT_ONCE = 32  # on a CPU, so that their distances to all others stay in its cache
 SAME = 1e-4  # of a key's length: what lies nearer to another key is the same
 MOST_DIMENSIONS = 256  # of what is kept of each; more, as maps have, are projected at random to so many
 
@@ -141,6 +142,27 @@ def to_nearest(keys: Tensor, memory: Tensor) -> Tensor:
     # What is remembered itself lies at 0 in a batch like that of the training, and near 0 in another one: the same
     # here, for the logarithms of such distances are far apart.
     return torch.maximum(exact, SAME * keys.square().sum(dim=1).sqrt())
+
+
+def nearest_rows(rows: Tensor, others: Tensor, count: int) -> Tensor:
+    """Indices (N, count) of the nearest of others (M, D) to each of the rows (N, D), the nearest first."""
+    if torch.compiler.is_exporting():
+        return distances(rows, others).topk(count, dim=1, largest=False).indices
+    # In groups: the nearest `count` are in those `count` groups whose nearest members are nearest, and only these are
+    # looked through.
+    members = max(1, math.isqrt(len(others) // count))
+    groups = -(-len(others) // members)
+    lengths = others.square().sum(dim=1)
+    found = []
+    for part in torch.split(rows, ROWS_AT_ONCE if rows.device.type == "cpu" else len(rows)):
+        apart = part.new_full((len(part), members * groups), torch.inf)
+        torch.addmm(lengths, part, others.T, alpha=-2, out=apart[:, : len(others)])  # squares, less the rows' own
+        apart = apart.view(-1, members, groups)
+        near = apart.amin(dim=1).topk(count, dim=1, largest=False, sorted=False).indices  # groups, (N, count)
+        few = apart.gather(2, near.unsqueeze(1).expand(-1, members, -1)).flatten(1)  # (N, members · count)
+        best = few.topk(count, dim=1, largest=False).indices
+        found.append(best // count * groups + near.gather(1, best % count))
+    return torch.cat(found)
 
 
 def distances(rows: Tensor, others: Tensor) -> Tensor:

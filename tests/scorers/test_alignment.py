@@ -67,6 +67,19 @@ def test_the_distance_is_its_definition_pixel_by_pixel(reach: int, generator: to
         assert aligned_distance(query, references)[0, k].item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_many_images_are_compared_as_each_alone(channels: int, generator: torch.Generator) -> None:
+    """They lie in one row, and none may reach into its neighbour."""
+    maps = torch.randint(-63, 64, (2 * channels, 5, 4, 6), generator=generator).float()
+    edges = EdgeRows.of(maps, torch.tensor(1.0), 2)
+    near = torch.tensor([[2, 3, 4], [4, 2, 2]])
+    together = errors_to_closest(edges.take(torch.arange(2)), edges.take(near))
+    for n, k in itertools.product(range(2), range(3)):
+        alone = errors_to_closest(edges.take(torch.tensor([n])), edges.take(near[n, k].view(1, 1)))
+        for errors, expected in zip(together, alone, strict=True):
+            torch.testing.assert_close(edges.as_maps(errors)[n, k], edges.as_maps(expected)[0, 0])
+
+
 def test_a_weak_defect_among_weak_edges_is_found(generator: torch.Generator) -> None:
     """By a fixed step, edges of a few levels of brightness would all be nothing."""
     faint = [(6 / 255) * torch.cat([stroke(row) for row in rows]) for rows in ((8, 9, 10, 11), (8, 10))]
@@ -132,10 +145,10 @@ def test_the_candidates_come_from_the_encoder_s_features(generator: torch.Genera
 def test_edges_that_two_batches_need_at_the_same_time_are_worked_out_once() -> None:
     scorer, near, times = fitted(torch.cat([stroke(row) for row in (4, 12, 20)])), torch.tensor([[0, 1]]), list[int]()
 
-    def slowly(images: torch.Tensor, step: torch.Tensor) -> EdgeRows:
-        times.append(len(images))
+    def slowly(edges: torch.Tensor, step: torch.Tensor) -> EdgeRows:
+        times.append(edges.shape[1])
         time.sleep(0.05)  # in which the other thread would begin, too
-        return full_size(images, step)
+        return full_size(edges, step)
 
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(lambda _: scorer._nearby(near, slowly), range(2))
