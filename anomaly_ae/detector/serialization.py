@@ -42,7 +42,7 @@ from anomaly_ae.storage.schema import (
     read_json,
 )
 
-DETECTOR_FORMAT = 11
+DETECTOR_FORMAT = 12
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 NETWORK, SCORER, SPLIT = "network.", "scorer.", "split."
 SCORES, SCORED_NAMES, PEAKS = "calibration.scores", "calibration.names", "calibration.peaks"

@@ -12,6 +12,7 @@ from anomaly_ae.scorers.scorer import ImageBatches, Parts, PlaceScorer, Scorer
 from anomaly_ae.storage.schema import TensorSpec
 
 LEAST_SCORE = 1e-12  # keeps the log of a perfect reconstruction finite
+AROUND = 3 / 16  # of the smaller side of a map, how far what lies about a place reaches each way
 
 
 class Combination(Parts[Scorer]):
@@ -50,7 +51,8 @@ class Combination(Parts[Scorer]):
 
 class PlaceCombination(Parts[PlaceScorer], PlaceScorer):
     """`a+b` of scorers that go by places: the sum of their values of each place, divided by what each scores the
-    validation normals on the average. So the heat map is that of the score, and few validation images are enough.
+    validation normals on the average, and set off against what lies about the place (`peaks`). So the heat map is
+    that of the score, and few validation images are enough.
     """
 
     def __init__(self, parts: Sequence[PlaceScorer], weights: Sequence[float]) -> None:
@@ -80,4 +82,13 @@ class PlaceCombination(Parts[PlaceScorer], PlaceScorer):
             for part, weight, usual in zip(self.parts, self.weights, self.learned["usual"], strict=True)
         ]
         finest = max((values.shape[2:] for values in each), key=math.prod)
-        return torch.stack([functional.interpolate(v, finest, mode="bilinear") for v in each]).sum(dim=0)[:, 0]
+        return peaks(torch.stack([functional.interpolate(v, finest, mode="bilinear") for v in each]).sum(dim=0)[:, 0])
+
+
+def peaks(maps: Tensor) -> Tensor:
+    """Maps (N, h, w) of values of at least 0, each divided by the square root of the mean about it: a small defect is
+    a peak, and what is high all over the image counts still, but less.
+    """
+    reach = max(1, round(AROUND * min(maps.shape[1:])))
+    about = functional.avg_pool2d(maps[:, None], 2 * reach + 1, 1, reach, count_include_pad=False)[:, 0]
+    return maps / about.clamp_min(LEAST_SCORE).sqrt()

@@ -13,6 +13,7 @@ from anomaly_ae.autoencoders.restoring import RESTORATIONS
 from anomaly_ae.detector.serialization import DTYPES
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.scorers import SCORERS, ImageBatches, MapScorer, build_scorer, neighbors, patches
+from anomaly_ae.scorers.combination import peaks
 from anomaly_ae.scorers.fold_scorer import FoldScorer, map_part, score_and_map
 from anomaly_ae.scorers.surface import FeatureError, normalise_locally
 from anomaly_ae.storage.schema import TensorSpec, check_tensors
@@ -277,7 +278,7 @@ def test_scorers_that_go_by_places_are_added_place_by_place() -> None:
     usual = [float(part.score(images[3:5], outputs.map_tensors(lambda tensor: tensor[3:5])).mean()) for part in parts]
     error, distance = (part.places(outputs) for part in parts)
     enlarged = torch.nn.functional.interpolate(distance[:, None], (6, 7), mode="bilinear")[:, 0]
-    expected = error / usual[0] + 2 * enlarged / usual[1]
+    expected = peaks(error / usual[0] + 2 * enlarged / usual[1])
     assert torch.allclose(both.places(outputs), expected, rtol=1e-4)
     assert both.score(images, outputs).tolist() == pytest.approx(
         expected.flatten(1).topk(5, dim=1).values.mean(dim=1).tolist(), rel=1e-4
@@ -287,6 +288,16 @@ def test_scorers_that_go_by_places_are_added_place_by_place() -> None:
     again.load_state(both.state())
     assert torch.equal(again.score(images, outputs), both.score(images, outputs))
     assert both.state().keys() == both.specs(images, outputs).keys()
+
+
+def test_a_place_is_set_off_against_what_lies_about_it() -> None:
+    maps = torch.rand(2, 20, 16, generator=torch.Generator().manual_seed(0)) + 0.5
+    near, corner = maps[1, 4:11, 7:14].mean(), maps[1, :4, -4:].mean()  # three places each way, where there are any
+    peaked = peaks(maps)
+    assert float(peaked[1, 7, 10]) == pytest.approx(float(maps[1, 7, 10] / near.sqrt()), rel=1e-5)
+    assert float(peaked[1, 0, 15]) == pytest.approx(float(maps[1, 0, 15] / corner.sqrt()), rel=1e-5)
+    torch.testing.assert_close(peaks(4 * maps), 2 * peaked)  # what is unusual all over scores higher
+    assert bool((peaks(torch.zeros(1, 2, 1)) == 0).all())
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
