@@ -43,28 +43,28 @@ class Done:
     @cached_property
     def measures(self) -> dict[str, Any]:
         """What was measured, by the names that pipeline files use; losses at an epoch as `train_loss@10`."""
-        result, test = self.run.read("result.json"), self.run.evaluation() or KeptEvaluation()
+        result, test = self.run.result(), self.run.evaluation() or KeptEvaluation()
         mse = {
-            "train_mse": result.get("train_mse"),
-            "validation_mse": result.get("validation_mse"),
+            "train_mse": result.train_mse,
+            "validation_mse": result.validation_mse,
             "test_mse": test.reconstruction_mse,
         }
-        squared_span = result.get("span", 1.0) ** 2
+        squared_span = (result.span or 1.0) ** 2
         unscaled = {f"{name}_own": value and value * squared_span for name, value in mse.items()}
         losses = {
             f"{part}_loss@{epoch.epoch}": getattr(epoch, f"{part}_loss")
             for epoch in self.run.history()
             for part in ("train", "validation")
         }
-        sizes = {key: result.get(key) for key in ("encoder_parameters", "decoder_parameters")}
+        sizes = {key: getattr(result, key) for key in ("encoder_parameters", "decoder_parameters")}
         low, high = test.interval
         return mse | unscaled | sizes | losses | {"auroc": test.auroc, "auroc_low": low, "auroc_high": high}
 
     def row(self, kind: "type[Row]", **named: Any) -> "Row":
         """A row of that kind, whose other fields are called after settings and measures."""
-        result = self.run.read("result.json")
+        result = self.run.result()
         values = vars(self.run.config) | self.measures
-        values |= {"epochs": result.get("epochs"), "seconds": result.get("train_seconds")} | named
+        values |= {"epochs": result.epochs, "seconds": result.train_seconds} | named
         return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
 
 

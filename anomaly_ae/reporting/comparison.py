@@ -86,7 +86,7 @@ def compare_runs(runs: Sequence[RunFolder], tested: Sequence[Tested | None]) -> 
 
 
 def _row(run: RunFolder) -> ComparedRun:
-    evaluation, result = run.evaluation() or KeptEvaluation(), run.read("result.json")
+    evaluation, result = run.evaluation() or KeptEvaluation(), run.result()
     low, high = evaluation.interval
     return ComparedRun(
         run=run.record.id,
@@ -94,9 +94,9 @@ def _row(run: RunFolder) -> ComparedRun:
         guarantee=evaluation.calibration,
         auroc_low=low,
         auroc_high=high,
-        parameters=result.get("parameters"),
-        epochs=result.get("epochs"),
-        seconds=result.get("train_seconds"),
+        parameters=result.parameters,
+        epochs=result.epochs,
+        seconds=result.train_seconds,
         **{name: getattr(evaluation, name) for name in ROW_FIGURES},
     )
 

@@ -19,12 +19,12 @@ def list_home(home: RunStore) -> list[Listed]:
     rows = []
     for run in home.runs():
         try:
-            record, result, evaluation = run.record, run.read("result.json"), run.evaluation() or KeptEvaluation()
+            record, result, evaluation = run.record, run.result(), run.evaluation() or KeptEvaluation()
             row = Listed(
                 *(record.id, record.name, record.status, record.kind, record.parent, record.started),
                 auroc=evaluation.auroc,
                 false_positive_rate=evaluation.false_positive_rate,
-                seconds=result.get("train_seconds"),
+                seconds=result.train_seconds,
                 settings=run.config.to_dict() if (run.path / "config.json").exists() else {},
                 unlogged=record.unlogged,
             )

@@ -58,6 +58,25 @@ class TrainResult(Printed):
 
 
 @dataclass(frozen=True)
+class KeptResult:
+    """What is read of `result.json`, and what it must be; None where the run has no such thing, or another version
+    did not keep it.
+    """
+
+    epochs: Count | None = None
+    best_epoch: Count | None = None
+    train_seconds: float | None = None
+    train_mse: float | None = None
+    validation_mse: float | None = None
+    span: float | None = None
+    parameters: Count | None = None
+    encoder_parameters: Count | None = None
+    decoder_parameters: Count | None = None
+    threshold: float | None = None
+    expected_fpr: float | None = None
+
+
+@dataclass(frozen=True)
 class KeptEvaluation:
     """What is read of `evaluation/metrics.json`, an `Evaluation` on the test images of a run's own, and what it must
     be; None where it was not measured, or another version did not keep it.

@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.runs.record import FAILED, FINISHED, KILLED, PIPELINE, RUNNING, RunRecord
-from anomaly_ae.runs.run_results import KeptEvaluation
+from anomaly_ae.runs.run_results import KeptEvaluation, KeptResult
 from anomaly_ae.runtime.messages import warn_once
 from anomaly_ae.runtime.printed import from_dict
 from anomaly_ae.runtime.renamed import with_current_names
@@ -51,7 +51,7 @@ SHORTEST_ID = 4  # characters of a run id that may stand for the whole
 # What is read of a run's JSON, and must be that; there may be more
 JSON_FIELDS: dict[str, dict[str, Any]] = {
     "pipeline.json": {"name": Name, "experiment": Name, "digest": str, "command": str, "cells": dict[str, Any]},
-    "result.json": {"train_seconds": float | None, "epochs": Count | None, "parameters": Count | None},
+    "result.json": typing.get_type_hints(KeptResult, include_extras=True),
     EVALUATION: typing.get_type_hints(KeptEvaluation, include_extras=True),
 }
 
@@ -271,6 +271,10 @@ class RunFolder:
         except Mismatch as error:
             raise ModelError(f"{self.path / name} is damaged ({error}); evaluate or train anew") from error
         return content
+
+    def result(self) -> KeptResult:
+        """What it came to, as far as it has. Raises `ModelError` when that is damaged."""
+        return from_dict(KeptResult, self.read("result.json"))
 
     def evaluation(self) -> KeptEvaluation | None:
         """What was measured on its own test images, if that was. Raises `ModelError` when it is damaged."""

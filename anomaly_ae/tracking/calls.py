@@ -140,8 +140,8 @@ def log_missing(client: Any, run_id: str, run: RunFolder) -> None:
 
 def log_results(client: Any, run_id: str, run: RunFolder) -> None:
     """All files and final figures that the run folder has, and a description made of them."""
-    result, evaluation = run.read("result.json"), run.evaluation()
-    final = {name: result.get(key) for name, key in RESULT_METRICS.items()}
+    result, evaluation = run.result(), run.evaluation()
+    final = {name: getattr(result, key) for name, key in RESULT_METRICS.items()}
     final |= _evaluation_metrics(evaluation) if evaluation else {}
     logged = client.get_run(run_id).data.metrics
     new = [(key, float(value), 0) for key, value in final.items() if value is not None and logged.get(key) != value]
