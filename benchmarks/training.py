@@ -285,7 +285,7 @@ def commands(device: str, data_dir: Path) -> list[Row]:
     for preset in ("fast", "default"):
         with tempfile.TemporaryDirectory() as folder:
             for words in (["train", *asked, "--preset", preset], ["evaluate"]):
-                seconds, megabytes = _command([*words, "--data-dir", str(data_dir.resolve())], folder)
+                seconds, megabytes = command([*words, "--data-dir", str(data_dir.resolve())], folder)
                 row = {
                     "command": words[0],
                     "preset": preset,
@@ -296,7 +296,7 @@ def commands(device: str, data_dir: Path) -> list[Row]:
     return rows
 
 
-def _command(words: Sequence[str], folder: str) -> tuple[float, float]:
+def command(words: Sequence[str], folder: str) -> tuple[float, float]:
     """Seconds and megabytes of a command. Raises `CalledProcessError`. A small process starts it, for a process
     counts as its own the memory that the one it was started from held.
     """
@@ -318,7 +318,7 @@ def scorers(device: str, _: Path) -> list[Row]:
     return scoring.rows(scoring.SCORERS)
 
 
-def _described() -> dict[str, str]:
+def described() -> dict[str, str]:
     """The machine, in words."""
     name = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
@@ -358,7 +358,7 @@ def main() -> None:
     kept = json.loads(RESULTS.with_suffix(".json").read_text()) if RESULTS.with_suffix(".json").exists() else {}
     for name in asked.parts or PARTS:
         rows = PARTS[name](asked.device, asked.data_dir)
-        kept[name] = {"machine": _described(), "rows": rows}
+        kept[name] = {"machine": described(), "rows": rows}
         print("\n".join(["", PARTS[name].__doc__ or "", *plain_table(rows)]), flush=True)
         RESULTS.with_suffix(".json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
         RESULTS.with_suffix(".md").write_text(_page(kept))

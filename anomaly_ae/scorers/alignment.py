@@ -20,7 +20,7 @@ COMPARED_SIDE = 32  # pixels of the smaller side at which images are compared
 REACH = 3 / 28  # how far a part may move, of the smaller side
 CANDIDATES, FINALISTS, NEAREST = 96, 12, 3  # fit images compared at half the size, compared at the full one, counted
 EDGE_ENERGY_FLOOR = 0.1  # keeps images that are almost empty from being divided by nothing
-TOGETHER = 2**15  # values of images compared at a time on a CPU, so that their rows stay in its cache
+TOGETHER = 64 * 28 * 28  # values of images compared at a time on a CPU, so that their rows stay in its cache
 WORKING_OUT = threading.Lock()  # held while edges are, which others who need them at the same time wait for
 
 Scale = Callable[[Tensor, Tensor], EdgeRows]  # edges as `sobel` gives them, (2C, N, H, W), and a step -> in steps
