@@ -266,7 +266,7 @@ def line(of_set: Sequence[Point], key: str, panel: Axes) -> None:
     """A data set in a panel."""
     name = of_set[0].dataset
     counts = [point.trials[0].n for point in of_set]
-    guarantee = of_set[-1].trials[0].guarantee
+    guarantees = dict.fromkeys(point.trials[0].guarantee for point in of_set)
     panel.errorbar(
         counts,
         [point.mean(key) for point in of_set],
@@ -275,7 +275,7 @@ def line(of_set: Sequence[Point], key: str, panel: Axes) -> None:
         markersize=4,
         capsize=2,
         color=COLOURS[name],
-        label=f"{name} ({guarantee})",
+        label=f"{name} ({', '.join(guarantees)})",
     )
     if key == "realised":
         panel.plot(counts, [point.mean("asked") for point in of_set], ":", color=COLOURS[name])
