@@ -173,15 +173,15 @@ def errors_to_closest(query: EdgeRows, reference: EdgeRows) -> tuple[Tensor, Ten
     here[:, furthest:].view(b.shape).copy_(a.expand_as(b))
     there[:, 2 * furthest : -furthest].view(b.shape).copy_(b)
     forward, backward = (torch.full_like(each[0], 2 * STRONGEST) for each in (here, there))
-    apart = torch.empty_like(here)
-    first, *others, last = apart
+    apart, largest = torch.empty_like(here), torch.empty_like(forward)
+    one, other = apart if len(apart) == 2 else (largest, largest)
     for moved, back in zip(reference.moved(there, count), reference.moved(backward, count), strict=True):
         torch.sub(here, moved, out=apart).abs_()
-        for other in others:
-            torch.maximum(first, other, out=first)
+        if other is largest:
+            torch.amax(apart, dim=0, out=largest)
         # at most what was found before, else the larger of the two
-        torch.clamp(first, last, forward, out=forward)
-        torch.clamp(first, last, back, out=back)
+        torch.clamp(one, other, forward, out=forward)
+        torch.clamp(one, other, back, out=back)
     return forward[furthest:].view(shape), backward[2 * furthest : -furthest].view(shape)
 
 
