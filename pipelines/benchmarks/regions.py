@@ -42,7 +42,7 @@ def regions_of(detector: Detector, path: Path) -> Mask:
         maps, size = detector.anomaly_map(picture), picture.size
     assert maps is not None
     assert detector.heat_level is not None
-    return put_mask_back(maps[0].numpy() > detector.heat_level, size, detector.preprocessing.resize_mode)
+    return put_mask_back(maps[0].numpy() > detector.heat_level, size, detector.preprocessing.target)
 
 
 def compare(above: Mask, defective: Mask, is_anomalous: bool) -> Found:
