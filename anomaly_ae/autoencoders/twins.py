@@ -11,9 +11,7 @@ from anomaly_ae.autoencoders.autoencoder import Autoencoder
 from anomaly_ae.runtime.torch_state import Run
 
 PARTS = 2  # of a batch
-# Images and pixels of a part, at the least: fewer pixels are done with before another thread has begun, and the fewer
-# the images, the more places must their statistics have
-ENOUGH = ((32, 2**14), (8, 2**17))
+PART_IMAGES, PART_PIXELS = 32, 2**14  # of a part at least; fewer pixels are done with before another thread has begun
 LossOf = Callable[[Autoencoder, Tensor, Corrupted], Tensor]
 
 
@@ -23,7 +21,7 @@ def part_count(network: Autoencoder, images: int, pixels: int) -> int:
     numbers would fall to the parts in any order.
     """
     on_cpu = next(network.parameters()).device.type == "cpu"
-    is_worth_it = any(images >= PARTS * least and pixels >= PARTS * space for least, space in ENOUGH)
+    is_worth_it = images >= PARTS * PART_IMAGES and pixels >= PARTS * PART_PIXELS
     return PARTS if on_cpu and is_worth_it and not network.draws else 1
 
 
