@@ -43,7 +43,7 @@ from anomaly_ae.workflows.evaluate import evaluate
 from anomaly_ae.workflows.parallel import run_parallel
 from anomaly_ae.workflows.train import CellPosition, resume, train
 
-Source = tuple[str, str | None]  # a data set's name, and where data sets lie
+DataPlace = tuple[str, str | None]  # a data set's name, and where data sets lie
 MOST_DRAWING = 10  # times as long as drawing all cells took they are worked on before they are drawn again
 
 
@@ -116,16 +116,16 @@ def run_pipeline(
         return _run(plan, absent, run, run_logger, jobs, behind)
 
 
-def _source(cell: Cell) -> Source:
+def _data_place(cell: Cell) -> DataPlace:
     """What a cell reads."""
     return cell.config.dataset, cell.config.data_dir
 
 
-def _absent_data(plan: PipelineFile) -> dict[Source, str]:
+def _absent_data(plan: PipelineFile) -> dict[DataPlace, str]:
     """The data sets of a plan that are neither there nor to be had, or damaged, each with the reason: one attempt for
     all cells. Raises `DataError` when there would be nothing to do.
     """
-    absent, cells = {}, Counter(map(_source, plan.cells))
+    absent, cells = {}, Counter(map(_data_place, plan.cells))
     for name, data_dir in cells:
         try:
             if name in DATASETS:
@@ -170,7 +170,7 @@ def _kept(run: RunFolder) -> PipelineResult | None:
 
 def _start(
     plan: PipelineFile,
-    absent: Mapping[Source, str],
+    absent: Mapping[DataPlace, str],
     overrides: Sequence[tuple[str, str]],
     home: RunStore,
     tracking: bool,
@@ -195,7 +195,7 @@ def _start(
 
 def _run(
     plan: PipelineFile,
-    absent: Mapping[Source, str],
+    absent: Mapping[DataPlace, str],
     run: RunFolder,
     run_logger: RunLogger,
     jobs: int,
@@ -224,15 +224,15 @@ def _description(plan: PipelineFile, command: str) -> dict[str, Any]:
 
 
 def _run_cells(
-    plan: PipelineFile, absent: Mapping[Source, str], parent: RunFolder, home: RunStore, jobs: int
+    plan: PipelineFile, absent: Mapping[DataPlace, str], parent: RunFolder, home: RunStore, jobs: int
 ) -> dict[str, str]:
     """Train and evaluate the cells that are missing; the reasons of those that failed or were skipped, by name.
 
     What is done is set side by side as cells end, if drawing it takes little beside them.
     """
-    groups = _groups([cell for cell in plan.cells if _source(cell) not in absent])
+    groups = _groups([cell for cell in plan.cells if _data_place(cell) not in absent])
     works = [partial(_run_group, group, plan, parent, home) for group in groups]
-    failed = {cell.name: absent[_source(cell)] for cell in plan.cells if _source(cell) in absent}
+    failed = {cell.name: absent[_data_place(cell)] for cell in plan.cells if _data_place(cell) in absent}
     shown, took = time.monotonic(), 0.0
     for i, done in enumerate(run_parallel(works, jobs) if jobs > 1 else (work() for work in works), start=1):
         failed |= done
