@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -40,24 +41,25 @@ def start_run(
     home: RunStore, experiment: str, record: RunRecord, files: Mapping[str, Any], observer: RunObserver
 ) -> Iterator[RunFolder]:
     """A new run, held while it is worked on: first its folder, then the observer's run, after whose id the folder is
-    called from then on. How it ends is kept in both.
+    called from then on. How it ends is kept in both, from the first moment that others see it.
 
     files: what is known of it, as JSON by the files' names
     """
-    hidden = RunFolder(home.root / "runs" / f".{record.id}.{os.getpid()}.tmp")
-    with storage_errors(f"keep runs in {home.root}"):
-        make_folder(hidden.path)
-    with hidden.lock():
-        for name, content in files.items():
-            write_json(hidden.path / name, content)
-        hidden.write_record(dataclasses.replace(record, on_server=record.tracked and not home.is_local))
-        folder = hidden.named(record.id)  # whole from the first moment that others see it
-        with run_status(folder, observer):
+    folder = RunFolder(home.root / "runs" / record.id)
+    hidden = RunFolder(folder.path.with_name(f".{record.id}.{os.getpid()}.tmp"))  # until it is whole
+    try:
+        with storage_errors(f"keep runs in {home.root}"):
+            make_folder(hidden.path)
+        with hidden.lock(), run_status(folder, observer):
+            for name, content in files.items():
+                write_json(hidden.path / name, content)
+            hidden.write_record(dataclasses.replace(record, on_server=record.tracked and not home.is_local))
+            hidden.named(record.id)
             if record.tracked:
                 observer.begin(experiment, record)
-            run = folder.renamed(observer.run_id) if observer.run_id else folder
-        with run_status(run, observer):
-            yield run
+            yield folder.renamed(observer.run_id) if observer.run_id else folder
+    finally:
+        shutil.rmtree(hidden.path, ignore_errors=True)
 
 
 @contextmanager
@@ -74,8 +76,10 @@ def run_status(run: RunFolder, observer: RunObserver) -> Iterator[None]:
 
 def _end(run: RunFolder, observer: RunObserver, status: str) -> str:
     """Keep how a run ended; what to tell its user. the observer hears of it even when the disk is full."""
-    if observer.run_id and not run.path.is_dir():  # it has just got its name there
+    if observer.run_id and not run.path.is_dir():  # it has its name there
         run = RunFolder(run.path.with_name(observer.run_id))
+    if not run.path.is_dir():  # nobody has seen it yet
+        return "interrupted"
     record = run.record
     if record.status == FINISHED:
         return f"interrupted after the training was finished; log the rest with: {run.command('runs', sync=True)}"
