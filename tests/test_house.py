@@ -59,7 +59,7 @@ TESTED_ELSEWHERE = {
     "detector/test_serialization.py": "schema",
     "runs/test_pipeline_file.py": "yaml_files",
     "test_cli.py": "app catalogue_commands completion detector_commands run_commands lazy",
-    "tracking/test_run_logger.py": "calls lifecycle training_logger remote_runs download",
+    "tracking/test_run_logger.py": "calls training_logger remote_runs download",
     "end_to_end/test_ui.py": "server ui_view",
     "workflows/test_delete.py": "deletion",
     "workflows/test_evaluate.py": "missed",
