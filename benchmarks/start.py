@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).resolve().parents[1]
-FEW, MANY = 50, 5_000  # tiny epochs, which must cost the same
+FEW, MANY = 500, 5_000  # tiny epochs, which must cost the same; those of fewer are lost in what is done once
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def train(
     if resume and no_tracking:
         raise UsageError("--no-tracking is said when a run starts; a resumed run goes on as it was started")
     if not no_tracking:
-        run_logger.start()
+        run_logger.start(home)
     with loading():
         from anomaly_ae.workflows import train
     if not no_figures:
@@ -188,7 +188,7 @@ def evaluate(
     with loading():
         from anomaly_ae.workflows import evaluate
     if not home.has_no_store():
-        run_logger.start()
+        run_logger.start(home)
     evaluate.evaluate(
         model,
         dataset=dataset,
@@ -235,11 +235,12 @@ def calibrate(
     check_dataset(dataset, data_dir)
     from anomaly_ae.tracking import run_logger
 
+    home = run_store(mlruns)
     if not no_tracking:
-        run_logger.start()
+        run_logger.start(home)
     with loading():
         from anomaly_ae.workflows import calibrate
-    result = calibrate.calibrate(**settings, home=run_store(mlruns), tracking=not no_tracking)
+    result = calibrate.calibrate(**settings, home=home, tracking=not no_tracking)
     show(result, as_json)
 
 

@@ -47,8 +47,9 @@ def run(
     """Train and evaluate every cell of a pipeline file and compare them; interrupted, it goes on where it was."""
     from anomaly_ae.tracking import run_logger
 
+    home = run_store(mlruns)
     if not no_tracking:
-        run_logger.start()
+        run_logger.start(home)
     with loading():
         from anomaly_ae.workflows.pipeline import run_pipeline
     if not no_figures and jobs == 1:
@@ -57,7 +58,6 @@ def run(
         painter.start("sklearn.manifold")
     overrides = [parse_setting(text) for text in settings or []]
     overrides += [("data_dir", data_dir)] if data_dir else []
-    home = run_store(mlruns)
     with spelt(as_flag_of_run):
         result = run_pipeline(
             pipeline,

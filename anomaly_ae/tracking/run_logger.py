@@ -34,11 +34,15 @@ LOGGING_MODULES = ("mlflow.tracking", "anomaly_ae.tracking.calls")  # while ther
 _worker: Worker | None = None
 
 
-def start() -> None:
-    """Have a process load MLflow, for what is logged from now on; once, and not where MLflow is loaded already."""
+def start(home: RunStore) -> None:
+    """Have a process load MLflow and open its store, if there is one, for what is logged from now on; once, and not
+    where MLflow is loaded already.
+    """
     global _worker
-    if "mlflow" not in sys.modules:
-        _worker = _worker or Worker(*LOGGING_MODULES)
+    if _worker is None and "mlflow" not in sys.modules:
+        _worker = Worker(*LOGGING_MODULES)
+        if not home.has_no_store():
+            _worker.submit(_worker.ask, Opening(home))
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,18 @@ class Call:
             raise
         except Exception as error:  # noqa: BLE001 (whatever MLflow raises, the training goes on)
             return Failure(one_line(explain(self.home, error)))
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Opens the store, which takes a second; what is wrong with it the first call says."""
+
+    home: RunStore
+
+    def carry_out(self) -> None:
+        """Leave MLflow's client where it finds it again."""
+        with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
+            open_client(self.home)
 
 
 class RunLogger:

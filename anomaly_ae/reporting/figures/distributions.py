@@ -22,7 +22,9 @@ GROUP_MARKS = ".x+"
 LETTER = 0.09  # inches that one takes in a label
 # Of classes by their role, from Paul Tol's bright scheme: cold ones, blue first, and warm ones, red first
 SHADES = {"normal": (NORMAL, "#66ccee", "#228833"), "novel": (NOVEL, "#ccbb44", "#aa3377")}
-TSNE_STEPS = 500  # of t-SNE; twice as many change so small a map little
+# Of t-SNE, in half the time of the usual 1,000 and 0.5: of 1,000 latents of digits 90.2 % lie among their class in
+# place of 90.5, and its trustworthiness is 0.984 in place of 0.987
+TSNE_STEPS, TSNE_ANGLE = 400, 0.8
 
 
 def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: float) -> Figure:
@@ -151,7 +153,7 @@ def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
     left.set(xlabel=f"PCA 1 ({shares[0]:.0%} of the variance)", ylabel=f"PCA 2 ({shares[1]:.0%})", title="PCA")
     perplexity = min(30.0, max(1.0, (len(latents) - 1) / 3))
     start = "pca" if latents.shape[1] > 1 else "random"
-    tsne = TSNE(perplexity=perplexity, init=start, random_state=0, max_iter=TSNE_STEPS)
+    tsne = TSNE(perplexity=perplexity, init=start, random_state=0, max_iter=TSNE_STEPS, angle=TSNE_ANGLE)
     _scatter(right, tsne.fit_transform(latents), names, novel)
     right.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[], title="t-SNE")
     right.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="class")

@@ -10,7 +10,7 @@ from pathlib import Path
 from anomaly_ae.reporting.figures.saving import Drawing, write_figures
 from anomaly_ae.runtime.worker import Worker
 
-DRAWING_MODULES = ("matplotlib.figure", "seaborn")  # while there is nothing to draw yet
+DRAWING_MODULES = tuple(f"{__package__}.{name}" for name in ("curves", "distributions", "image_grids"))
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ _ordered: "list[Future[None]]" = []
 
 
 def start(*modules: str) -> None:
-    """Have a process load what draws, and the modules named, for `save_figures` to use; once."""
+    """Have a process load what draws, and the modules named, while there is nothing to draw yet; once."""
     global _painter
     _painter = _painter or Worker(*DRAWING_MODULES, *modules)
 

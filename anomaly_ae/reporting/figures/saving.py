@@ -4,7 +4,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,10 +66,14 @@ class Drawing:
 
 def write_figures(folder: Path, figures: "Mapping[str, Figure]", caption: str) -> None:
     """Write each figure as a PNG under its name, with the caption small below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     for name, figure in figures.items():
         figure.supxlabel(plain(caption), fontsize=8, color="0.4", x=0.99, ha="right")
-        save = partial(figure.savefig, dpi=DPI, format="png", pil_kwargs={"compress_level": 1})
-        write_with(folder / f"{name}.png", save, durable=False)
+        figure.set_dpi(DPI)
+        canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
+        canvas.draw()  # once, where `savefig` does it twice
+        save_image(folder / f"{name}.png", np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def label(text: str, most: int = 24) -> str:
@@ -94,7 +97,7 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def encoded(pixels: Array, kind: str, **options: int) -> bytes:
+def encoded(pixels: Array, kind: str, **options: Any) -> bytes:
     """uint8 pixels, (H, W), (H, W, 3) or with transparency (H, W, 4), as a file of a kind that Pillow writes."""
     from PIL import Image
 
@@ -105,4 +108,5 @@ def encoded(pixels: Array, kind: str, **options: int) -> bytes:
 
 def save_image(path: Path, pixels: Array) -> None:
     """Write uint8 pixels, (H, W) or (H, W, 3), as PNG."""
-    write_with(path, lambda temporary: temporary.write_bytes(encoded(pixels, "PNG")), durable=False)
+    content = encoded(pixels, "PNG", compress_level=1, dpi=(DPI, DPI))
+    write_with(path, lambda temporary: temporary.write_bytes(content), durable=False)
