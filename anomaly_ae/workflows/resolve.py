@@ -36,6 +36,7 @@ from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger, report_skipped
 from anomaly_ae.runtime.renamed import with_current_names
 from anomaly_ae.runtime.spelling import setting
+from anomaly_ae.scorers.prototypes import AlignedPrototypes
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.schema import parse
 from anomaly_ae.training import epoch_count
@@ -92,6 +93,7 @@ def resolve(
     features = _features(perceptual, view.preprocessing, device)
     seen = view.preprocessing, view.classes, view.normal, features
     experiment = Experiment.build(config, *seen)  # what does not go together is said before the images are read
+    _say_what_prototypes_lack(experiment)
     division = Division.of_record(begun, data, view, config.folds) if is_begun else Division.draw(config, data, view)
     guarantee = CROSS if division.folds else config.guarantee or MARGINAL
     if division.folds:
@@ -119,6 +121,16 @@ def resolve(
         epochs=epoch_count(experiment.config, len(trained_on)),
     )
     return dataclasses.replace(experiment, config=config), TrainingData(split, images, record, marks)
+
+
+def _say_what_prototypes_lack(experiment: Experiment) -> None:
+    if experiment.config.autoencoder == "skip-conv" and any(
+        isinstance(part, AlignedPrototypes) for part in experiment.scorer.iter_parts()
+    ):
+        logger.info(
+            "aligned-prototypes compares with what latents alone decode to, without what the skips of skip-conv "
+            f"carry; {setting('autoencoder', 'conv')} has no skips"
+        )
 
 
 def _with_preset(config: RunConfig, data: Data, roi: RegionOfInterest | None) -> RunConfig:

@@ -18,6 +18,7 @@ from anomaly_ae.reporting.text import detectors
 from anomaly_ae.runs.record import KILLED
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.runtime import progress
+from anomaly_ae.workflows.resolve import resolve
 from anomaly_ae.workflows.train import resume
 
 SHORT = RunConfig(normal="5", epochs=1, scorer="mse")
@@ -150,6 +151,21 @@ def test_what_takes_long_says_what_it_is(
     train(home)
     said = capsys.readouterr().err.splitlines()
     assert {"reading the images …", "drawing the figures …"} < set(said)
+
+
+@pytest.mark.parametrize(
+    ("autoencoder", "scorer", "times"),
+    [
+        ("skip-conv", "mse+aligned-prototypes", 1),
+        ("skip-conv", "aligned-knn", 0),
+        ("conv", "aligned-prototypes", 0),
+    ],
+)
+def test_prototypes_that_are_decoded_without_skips_are_said_once(
+    home: RunStore, capsys: pytest.CaptureFixture[str], autoencoder: str, scorer: str, times: int
+) -> None:
+    resolve(RunConfig(normal="5", autoencoder=autoencoder, scorer=scorer, guarantee="cross"), home)
+    assert capsys.readouterr().err.count("skips of skip-conv carry") == times
 
 
 @pytest.mark.parametrize(
