@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ from typing import Any
 
 import pytest
 import torch
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 import anomaly_ae
 from anomaly_ae.cli import main
@@ -150,6 +153,21 @@ def _only_figures_that_are_looked_at() -> Iterator[None]:
         patch.setattr(painter, "start", lambda *_: None)  # and no process is started for what is done within this one
         patch.setattr(run_logger, "start", lambda: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """What is written need not outlast a power cut here, and a disk that others use as well takes long."""
+
+    def write_at_leisure(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", write_at_leisure)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+    event.remove(Engine, "connect", write_at_leisure)
 
 
 @pytest.fixture

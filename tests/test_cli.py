@@ -15,12 +15,14 @@ from anomaly_ae.augmentation.transforms import AUGMENTATIONS
 from anomaly_ae.autoencoders import AUTOENCODERS
 from anomaly_ae.cli.app import FLAGS
 from anomaly_ae.cli.completion import catalogue
-from anomaly_ae.config.run_config import TYPES
+from anomaly_ae.config.run_config import TYPES, RunConfig
 from anomaly_ae.datasets.builtin import DATASETS
 from anomaly_ae.objectives import OBJECTIVES
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.scorers import SCORERS
 from anomaly_ae.workflows.evaluate import evaluate
-from tests.conftest import Cli, Trained, clean_environment
+from anomaly_ae.workflows.train import train
+from tests.conftest import COMMAND, Cli, Trained, clean_environment
 
 WRONG = [
     (("train",), 2, "--normal"),
@@ -160,9 +162,10 @@ def test_runs_are_filtered_and_sorted(cli: Cli, trained: Trained) -> None:
     assert "known: started, name" in cli("runs", "--sort", "size", *place).err
 
 
-def test_a_run_is_promoted_and_exported_by_its_new_name(cli: Cli, trained: Trained, tmp_path: Path) -> None:
-    place = ("--mlruns", str(trained.home.root))
-    promoted = cli("promote", trained.run.record.id[:8], "--as", "challenger", *place)
+def test_a_run_is_promoted_and_exported_by_its_new_name(cli: Cli, home: RunStore, tmp_path: Path) -> None:
+    run_id = train(RunConfig(normal="0", epochs=1, scorer="mse"), home=home).run_id
+    place = ("--mlruns", str(home.root))
+    promoted = cli("promote", run_id[:8], "--as", "challenger", *place)
     assert "models:/digits@challenger" in promoted.out
     file = tmp_path / "detector.onnx"
     exported = cli("export", "models:/digits@challenger", "--format", "onnx", "--output", str(file), *place)
@@ -172,7 +175,7 @@ def test_a_run_is_promoted_and_exported_by_its_new_name(cli: Cli, trained: Train
     assert "known: onnx" in cli("export", "--format", "coreml", "--output", str(file), *place).err
 
 
-def test_train_as_a_user_calls_it(cli_process: Cli, tmp_path: Path) -> None:
+def test_train_as_a_user_calls_it(cli: Cli, cli_process: Cli, tmp_path: Path) -> None:
     """In a process of its own, settings from a file, a flag that wins, and a saved copy."""
     (tmp_path / "run.yaml").write_text("normal: all-but:7\nepochs: 9\nlatent: 6\n")
     ended = cli_process("train", "--config", "run.yaml", "--epochs", "3", "--save-to", "copy", "--json")
@@ -185,17 +188,12 @@ def test_train_as_a_user_calls_it(cli_process: Cli, tmp_path: Path) -> None:
     assert (config["normal"], config["latent"], config["epochs"]) == ("all-but:7", 6, 3)
     assert "epoch 3/3" in ended.err  # progress goes to standard error, in plain lines
     assert "\x1b" not in ended.err
-    assert cli_process("evaluate", "copy", "--json").json()["normal"] == list("012345689")
+    assert cli("evaluate", "copy", "--json").json()["normal"] == list("012345689")
 
 
-def test_a_reader_that_has_had_enough_is_no_error(cli_process: Cli) -> None:
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    assert "Traceback" not in cli_process("datasets").err
-    import subprocess
-
-    from tests.conftest import COMMAND
-
     done = subprocess.run([*COMMAND, "datasets"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert done.stderr == ""

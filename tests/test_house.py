@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,11 @@ TESTED_ELSEWHERE = {
 }
 
 
+@cache
+def parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
@@ -79,7 +85,7 @@ def module_of(path: Path) -> str:
 def imported(path: Path) -> Iterator[str]:
     """Every module of the package, or name of the package itself, that a file imports, in whatever form."""
     package = ("anomaly_ae", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -133,7 +139,7 @@ def test_no_two_modules_public_classes_or_constants_have_one_name() -> None:
     for path in FILES:
         if path.stem not in ("__init__", "__main__"):
             modules[path.stem].append(module_of(path))
-        for node in ast.parse(path.read_text()).body:
+        for node in parsed(path.read_text()).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 classes[node.name].append(module_of(path))
             if isinstance(node, ast.Assign | ast.AnnAssign):
@@ -166,7 +172,7 @@ def test_flags_are_spelt_in_one_place_below_the_command_line() -> None:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     found = set()
     for path in FILES:
-        nodes = list(ast.walk(ast.parse(path.read_text())))
+        nodes = list(ast.walk(parsed(path.read_text())))
         docstrings = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, documented)}
         texts = {str(node.value) for node in nodes if isinstance(node, ast.Constant)} - docstrings
         if any(re.search(r"(^|\s)--[a-z]", text) for text in texts):

@@ -85,7 +85,7 @@ def test_a_run_belongs_to_one_process_and_a_dead_one_lets_go(home: RunStore) -> 
     if child == 0:
         with run.lock():
             os.write(writing, b"x")
-            time.sleep(60)
+            time.sleep(600)
         os._exit(0)
     os.read(reading, 1)
     assert home.dead_runs() == []

@@ -20,7 +20,7 @@ def test_who_logs_waits_while_another_holds_the_store(home: RunStore) -> None:
             run_logger = RunLogger(home, None)
             second = pool.submit(run_logger.begin, "ours", RunRecord.new("second", tracked=True))
             with pytest.raises(TimeoutError):
-                second.result(timeout=2)  # alone it takes some hundredths
+                second.result(timeout=0.5)  # alone it takes some hundredths
         second.result(timeout=60)
         assert run_logger.run_id is not None
 
@@ -81,7 +81,7 @@ def test_a_ctrl_c_is_answered_at_once_by_who_waits_for_the_store(home: RunStore)
         assert process.stdout is not None
         assert process.stdout.readline() == "waits\n"
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20)[0] == "interrupted\n"
+        assert process.communicate(timeout=60)[0] == "interrupted\n"
 
 
 @pytest.mark.parametrize("named", [None, "sqlite:///named.db"])

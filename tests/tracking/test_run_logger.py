@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.experiments import commands as mlflow_experiments
 
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
@@ -22,7 +23,7 @@ from anomaly_ae.tracking.client import open_client
 from anomaly_ae.workflows import evaluate, train
 from anomaly_ae.workflows.find_model import find_model
 from anomaly_ae.workflows.train import resume
-from tests.conftest import Trained, clean_environment
+from tests.conftest import Trained
 
 SHORT = RunConfig(normal="0,1", epochs=3)
 
@@ -177,6 +178,7 @@ def locked(home: RunStore) -> Iterator[None]:
 def test_a_store_locked_from_the_middle_on_is_brought_up_to_date_later(
     home: RunStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("anomaly_ae.tracking.client.STORE_LOCK_WAIT", 0.3)
     real, calls = train.fit, []
 
     def fit_then_lock(*arguments: object) -> object:
@@ -281,7 +283,7 @@ def beginning(home: RunStore, name: str) -> Iterator[RunFolder]:
 
 
 def test_a_deleted_experiment_is_said_with_how_to_bring_it_back(
-    home: RunStore, capsys: pytest.CaptureFixture[str]
+    home: RunStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = open_client(home)
     client.delete_experiment(client.create_experiment("ours"))
@@ -291,8 +293,9 @@ def test_a_deleted_experiment_is_said_with_how_to_bring_it_back(
     assert f"was deleted; bring it back with: MLFLOW_TRACKING_URI={home.tracking_uri} mlflow experiments" in said
     assert "later" not in said
     restore = said.strip().partition("mlflow experiments ")[2].split()
-    environment = clean_environment() | {"MLFLOW_TRACKING_URI": home.tracking_uri}
-    subprocess.run([sys.executable, "-m", "mlflow", "experiments", *restore], env=environment, check=True)
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
+        mlflow_experiments.main(restore, standalone_mode=False)
     logger = run_logger.RunLogger(home, None)
     logger.begin("ours", RunRecord.new("first", tracked=True))
     assert logger.run_id is not None
