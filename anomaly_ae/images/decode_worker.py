@@ -84,21 +84,26 @@ def decode_files(files: Iterable[bytes], count: int, contents: bool, target: Tar
     records = np.zeros(count, record_type(target))
     for file, record in zip(files, records, strict=True):
         signal.setitimer(signal.ITIMER_REAL, SECONDS)  # which ends the process, also in a decoder's own code
-        try:
-            picture = decode(file if contents else read_file(file), target)
-        except MemoryError:
-            set_error(record, "takes too much memory to decode")
-        except Exception as error:  # noqa: BLE001  whatever it is, it costs this file's row alone
-            set_error(record, reason(error))
-            record["missing"] = missing(error)
-        else:
-            record["pixels"], record["width"], record["height"] = picture.pixels, picture.width, picture.height
-            record["kind"], record["clipped"] = KINDS.index(picture.kind), picture.clipped
-            record["further"] = picture.further
-            if picture.sample is not None:
-                record["sample"] = picture.sample
+        fill_record(record, file, contents, target)
         signal.setitimer(signal.ITIMER_REAL, 0)
     return records
+
+
+def fill_record(record: Any, file: bytes, contents: bool, target: Target) -> None:
+    """Put what becomes of a file, given by path or by content, into its record; never raises for a bad file."""
+    try:
+        picture = decode(file if contents else read_file(file), target)
+    except MemoryError:
+        set_error(record, "takes too much memory to decode")
+    except Exception as error:  # noqa: BLE001  whatever it is, it costs this file's row alone
+        set_error(record, reason(error))
+        record["missing"] = missing(error)
+    else:
+        record["pixels"], record["width"], record["height"] = picture.pixels, picture.width, picture.height
+        record["kind"], record["clipped"] = KINDS.index(picture.kind), picture.clipped
+        record["further"] = picture.further
+        if picture.sample is not None:
+            record["sample"] = picture.sample
 
 
 def set_error(record: Any, text: str) -> None:

@@ -2,10 +2,21 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from anomaly_ae.datasets.normal_classes import parse_normal
 from anomaly_ae.datasets.picture_layout import PictureLayout
+from tests.decoding import decoded_here
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _decoded_here() -> Iterator[None]:
+    with decoded_here():
+        yield
+
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 

@@ -1,7 +1,7 @@
 import dataclasses
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +15,34 @@ from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import record_type, set_error
 from anomaly_ae.images.listing import Contents, Integers, Listing, Source
 from anomaly_ae.images.sources import open_source
+from tests.decoding import decoded_in_processes
 
 TARGET = Target((1, 4, 6))
 
-# A decoder with two flaws of the kind that C code has.
+# A decoder with two flaws of the kind that C code has. When it hangs, the time that it was given is soon over.
 FLAWED = """
-import os, sys, time
+import os, signal, time
 from anomaly_ae.images import decode, decode_worker
-whole, decode_worker.SECONDS = decode.decode, 8  # a busy machine took more than 2 for a good file
+whole = decode.decode
 def flawed(content, target):
     if b"crash" in content:
         os.abort()
     if b"hang" in content:
+        left, _ = signal.getitimer(signal.ITIMER_REAL)
+        if 0 < left <= decode_worker.SECONDS:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
         time.sleep(60)
+        os._exit(1)
     return whole(content, target)
 decode_worker.decode = flawed
 decode_worker.answer()
 """
+
+
+@pytest.fixture(autouse=True)
+def _processes() -> Iterator[None]:
+    with decoded_in_processes():
+        yield
 
 
 @pytest.fixture

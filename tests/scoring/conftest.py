@@ -1,5 +1,6 @@
 """A folder of digits as files, some of them bad, and jobs that score it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,13 @@ from anomaly_ae.images.sources import open_source
 from anomaly_ae.scoring import ledger
 from anomaly_ae.scoring.job import Job, Scores, score_job
 from tests.conftest import Trained
+from tests.decoding import decoded_here
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _decoded_here() -> Iterator[None]:
+    with decoded_here():
+        yield
 
 
 @pytest.fixture
