@@ -118,7 +118,8 @@ class Arrivals:
                     again = False
                 self._ready.set()
                 self._tell(path for _, path in changes)
-                if folder.stat().st_ino != began:
+                gone = (watchfiles.Change.deleted, self.folder.name) in changes  # a new one may have its inode
+                if gone or folder.stat().st_ino != began:
                     break
 
     def _tell(self, paths: Iterable[str]) -> None:

@@ -137,7 +137,7 @@ def test_two_that_append_at_once_lose_nothing(source: Folder, marks: MarkFile) -
         "[marks.append(Mark.of(Folder(sys.argv[2]), b'a.png', m)) for m in ['good', 'bad'] * 50]"
     )
     both = [subprocess.Popen([sys.executable, "-c", code, str(marks.path), source.name]) for _ in range(2)]
-    assert [each.wait(60) for each in both] == [0, 0]
+    assert [each.wait(200) for each in both] == [0, 0]
     assert read_marks(marks.path).damaged == 0
     written = [line for line in marks.path.read_text().splitlines() if line]  # who sees another at work begins a line
     assert len(written) == 200
