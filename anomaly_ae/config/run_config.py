@@ -41,7 +41,7 @@ DEFAULT_PRESET = PRESET_BASE | {"scorer": "aligned-knn"}
 AUTO, DEFAULT, SURFACE = "auto", "default", "surface"
 PRESETS: dict[str, dict[str, Any]] = {
     AUTO: DEFAULT_PRESET,  # until the images are known, see `resolve`
-    "fast": DEFAULT_PRESET | {"steps": 300},
+    "fast": DEFAULT_PRESET | {"steps": 200},
     DEFAULT: DEFAULT_PRESET,
     SURFACE: {
         "autoencoder": "feature-conv",

@@ -20,6 +20,12 @@ CODE = Path(anomaly_ae.__file__).parent / "integrations" / "pyfunc.py"  # handed
 READY = "READY"
 
 
+def load_model_logging(_client: Any) -> None:
+    """Have what `log_model` needs loaded, which takes seconds."""
+    import mlflow.models
+    import mlflow.pyfunc  # noqa: F401 (to be there)
+
+
 def log_model(client: Any, run_id: str, run: Path) -> None:
     """Log the detector in a run folder as the model of the run, unless it is there already."""
     from mlflow.entities import LoggedModelOutput

@@ -23,7 +23,7 @@ from anomaly_ae.storage.atomic import sweep_top
 from anomaly_ae.tracking import calls
 from anomaly_ae.tracking.client import explain, open_client, store_held
 from anomaly_ae.tracking.database import run_ids, running_runs
-from anomaly_ae.tracking.models import log_model
+from anomaly_ae.tracking.models import load_model_logging, log_model
 from anomaly_ae.tracking.relocate import follow_move
 
 if TYPE_CHECKING:
@@ -107,6 +107,8 @@ class RunLogger:
             except BaseException:  # Ctrl-C: MLflow may have the run all the same
                 self.run_id = self._call(calls.find_begun, self.home, experiment, record).result()
                 raise
+        if _worker:
+            self._call(load_model_logging)  # while there is a training to wait for
 
     def finish(self, run: RunFolder, status: str, behind: bool) -> None:
         """Bring MLflow all that a run came to. behind: whether MLflow lacked something before"""
