@@ -151,7 +151,7 @@ def _only_figures_that_are_looked_at() -> Iterator[None]:
         )
         patch.setattr(train, "save_training_figures", lambda *args: save(*args) if _drawing else None)
         patch.setattr(painter, "start", lambda *_: None)  # and no process is started for what is done within this one
-        patch.setattr(run_logger, "start", lambda: None)
+        patch.setattr(run_logger, "start", lambda *_: None)
         yield
 
 
