@@ -231,6 +231,6 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     monkeypatch.setenv(webhook.SECRET, "hush")
     monkeypatch.setattr(webhook, "FIRST_PAUSE", 0.05)
     with Receiver() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()  # seconds between looks
         yield server
         server.shutdown()
