@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 
 
 @pytest.mark.filterwarnings("ignore::anomaly_ae.errors.TooFewRows")
-@parametrize_with_checks([AutoencoderDetector()])
+@parametrize_with_checks([AutoencoderDetector(epochs=3)])
 def test_scikit_learn_finds_nothing_wrong(estimator: AutoencoderDetector, check: Any) -> None:
     check(estimator)
 

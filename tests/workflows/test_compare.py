@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,20 +11,19 @@ from anomaly_ae.runs.store import RunStore
 from tests.conftest import Cli, Trained
 
 
-def test_a_comparison_is_an_artifact_of_the_first_run(trained: Trained, cli_process: Cli, tmp_path: Path) -> None:
-    home = RunStore.find(str(tmp_path / "mlruns"))
-    shutil.copytree(trained.home.root, home.root)
-    place = ("--mlruns", str(home.root))
-    other = anomaly_ae.train(RunConfig(normal="0,1,2", epochs=2, scorer="mse"), home=home).run_id
-    anomaly_ae.evaluate(other, home=home)
-    # MLflow remembers, within a process, where a run's files lie, and here they lie twice
-    ended = cli_process("compare", trained.run.record.id, other, *place)
+def test_a_comparison_is_an_artifact_of_the_first_run(cli: Cli, home: RunStore) -> None:
+    first, other = (
+        anomaly_ae.train(RunConfig(normal="0", epochs=2, scorer=scorer), home=home).run_id
+        for scorer in ("latent-knn", "mse")
+    )
+    auroc, _ = (anomaly_ae.evaluate(run_id, home=home).auroc for run_id in (first, other))
+    ended = cli("compare", first, other, "--mlruns", str(home.root))
     assert ended.code == 0, ended.err
-    for part in ("p (DeLong)", f"{trained.evaluation.auroc:.4f}", "scorer", "aligned-knn · mse", "comparison.html"):
+    for part in ("p (DeLong)", f"{auroc:.4f}", "scorer", "latent-knn · mse", "comparison.html"):
         assert part in ended.out
     client = MlflowClient(home.tracking_uri)
     folder = f"comparisons/with-{other[:8]}"
-    names = {item.path.rpartition("/")[2] for item in client.list_artifacts(trained.run.record.id, folder)}
+    names = {item.path.rpartition("/")[2] for item in client.list_artifacts(first, folder)}
     assert names == {"comparison.html", "loss_curves.png", "roc_curves.png", "runs.csv"}
 
 

@@ -119,6 +119,7 @@ def test_other_normal_images_give_it_another_guarantee(run: RunFolder, home: Run
         calibrate(str(run.path / "detector"), guarantee="marginal", home=home, tracking=False)
 
 
+@pytest.mark.slow  # an export
 def test_as_a_graph_it_says_the_same(detector: Detector, tmp_path: Path) -> None:
     exported = export_onnx(detector, tmp_path / "detector.onnx")
     assert exported.deviations["score"] < 1e-4

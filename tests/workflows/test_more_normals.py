@@ -138,10 +138,10 @@ def test_photos_in_folds_are_learned_anew_with_the_marked_ones(home: RunStore, t
     for name, count in (("train/good", 14), ("test/good", 2), ("test/bad", 2), ("new", 8)):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(count):
-            pixels = generator.integers(100, 140, (160, 160, 3), np.uint8)
+            pixels = generator.integers(100, 140, (48, 48, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
     (tmp_path / "photos" / "new").rename(tmp_path / "new")
-    config = RunConfig(dataset=str(tmp_path / "photos"), preset="surface", target_fpr=0.2, steps=4)
+    config = RunConfig(dataset=str(tmp_path / "photos"), preset="surface", image_size="48", target_fpr=0.2, steps=4)
     first = anomaly_ae.train(config, home=home, tracking=False, figures=False)
     file, source = MarkFile(tmp_path / "x.marks.jsonl"), open_source(tmp_path / "new")
     for path in source.pictures().paths:

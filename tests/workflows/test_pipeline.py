@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +21,13 @@ from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.workflows import pipeline
 from anomaly_ae.workflows.pipeline import run_pipeline
 from anomaly_ae.workflows.train import resume
-from tests.conftest import Cli, start
+from tests.conftest import Cli, clean_environment, start
 from tests.datasets.test_builtin import write_mnist
 
 FILE = """
 name: two
 about: Two systems of the bundled digits.
-training: {epochs: 3}
+training: {epochs: 2}
 scorer: mse
 matrix:
   autoencoder: [vanilla, strided-32]
@@ -220,25 +222,49 @@ def test_wrong_names_are_said_before_anything_is_trained(cli: Cli, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["p.yaml"]
 
 
+STRUCK_IN_THE_SECOND_CELL = """
+import os
+from anomaly_ae.cli import main
+from anomaly_ae.training import Training
+
+snapshot = Training.snapshot
+
+def strike(training):
+    if training.config.normal == "1" and len(training.history) == 2:
+        os.kill(os.getpid(), int(os.environ["STRUCK_BY"]))
+    return snapshot(training)
+
+Training.snapshot = strike
+main()
+"""
+
+
 @pytest.mark.slow  # whole pipelines, killed
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_pipeline_goes_on_with_the_cells_that_are_missing(
     cli: Cli, tmp_path: Path, how: signal.Signals
 ) -> None:
     (tmp_path / "p.yaml").write_text("autoencoder: vanilla\nscorer: mse\nmatrix: {normal: ['0', '1']}\n")
-    process = start(tmp_path, "run", "p.yaml", "--set", "training.epochs=25")
+    struck = subprocess.run(
+        [sys.executable, "-c", STRUCK_IN_THE_SECOND_CELL, "run", "p.yaml", "--set", "training.epochs=25"],
+        cwd=tmp_path,
+        env=clean_environment() | {"STRUCK_BY": str(int(how))},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=200,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run behind
+    )
     home = RunStore.find(str(tmp_path / "mlruns"))
-    deadline = time.monotonic() + 90
-    while len(home.runs()) < 3 and time.monotonic() < deadline:  # the file's own, and two cells
-        time.sleep(0.05)
-    process.send_signal(how)
-    _, said = process.communicate(timeout=60)
     (parent,) = (run for run in home.runs() if run.record.kind == "pipeline")
     before = {run.record.id: run.record.status for run in home.runs()}
     assert FINISHED in before.values()
     if how == signal.SIGINT:
-        assert process.returncode == 130
-        assert said.splitlines()[-1] == "interrupted; go on with: anomaly-ae run p.yaml --set training.epochs=25"
+        assert struck.returncode == 130, struck.stderr
+        assert (
+            struck.stderr.splitlines()[-1]
+            == "interrupted; go on with: anomaly-ae run p.yaml --set training.epochs=25"
+        )
         assert sorted(before.values()) == [FINISHED, KILLED, KILLED]
 
     ended = cli("run", "p.yaml", "--set", "training.epochs=25", "--json")
@@ -254,7 +280,7 @@ def test_an_interrupted_pipeline_goes_on_with_the_cells_that_are_missing(
 MEASURED = """
 scorer: mse
 autoencoder: vanilla
-training: {epochs: 3}
+training: {epochs: 1}
 matrix:
   normal: ["0", "1"]
 compare_scorers: [pixel-knn, pca]
@@ -263,17 +289,19 @@ compare_scorers: [pixel-knn, pca]
 
 def test_cells_in_parallel_come_to_the_same_as_one_after_the_other(cli: Cli, tmp_path: Path, home: RunStore) -> None:
     (tmp_path / "p.yaml").write_text(MEASURED)
-    together = cli("run", "p.yaml", "--jobs", "2", "--json", "--mlruns", str(home.root)).json()
-    alone = run_pipeline(tmp_path / "p.yaml", home=home, tracking=False)
+    place = ("--no-tracking", "--no-figures", "--mlruns", str(home.root))
+    together = cli("run", "p.yaml", "--jobs", "2", "--json", *place).json()
+    alone = run_pipeline(tmp_path / "p.yaml", home=home, tracking=False, again=True)
+    assert alone.run_id != together["run_id"]
     assert together["failed"] == alone.failed == {}
     assert [row.scorer for row in alone.scorers] == [row["scorer"] for row in together["scorers"]]
     assert {row.scorer for row in alone.scorers} == {"mse", "pixel-knn", "pca"}
     for one, other in zip(alone.scorers, together["scorers"], strict=True):
         assert one.auroc == pytest.approx(other["auroc"], abs=1e-6)
         assert one.by_class["normal 0"] == pytest.approx(other["normal 0"], abs=1e-6)
-    folder = Path(together["run_folder"])
-    assert (folder / "figures" / "scorers.png").stat().st_size > 10_000
-    assert list(pd.read_csv(folder / "scorers.csv").scorer) == [row["scorer"] for row in together["scorers"]]
+    assert (Path(alone.run_folder) / "figures" / "scorers.png").stat().st_size > 10_000
+    rows = pd.read_csv(Path(together["run_folder"]) / "scorers.csv")
+    assert list(rows.scorer) == [row["scorer"] for row in together["scorers"]]
 
 
 @pytest.mark.slow  # whole pipelines, killed
@@ -291,6 +319,7 @@ def test_cells_in_parallel_end_with_the_one_above_them_and_go_on(
         time.sleep(0.2)
     process.send_signal(how)
     process.communicate(timeout=60)
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and any(run.is_locked() for run in home.runs()):
         time.sleep(0.2)  # until those below are gone too
     assert not any(run.is_locked() for run in home.runs())

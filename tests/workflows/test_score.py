@@ -14,9 +14,12 @@ import pytest
 from PIL import Image
 
 import anomaly_ae
+from anomaly_ae.autoencoders import inference
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.regions import read_regions
 from anomaly_ae.errors import AnomalyAEError
+from anomaly_ae.scoring import job
+from anomaly_ae.scoring.rows import score_batch
 from tests.conftest import Cli, Trained, start
 
 
@@ -82,6 +85,7 @@ def test_masks_of_regions_have_the_size_of_their_pictures(
         assert mask[rows, columns].any(axis=1).all()
 
 
+@pytest.mark.slow  # a browser
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs a browser")
 def test_the_page_opens_in_a_real_browser(trained: Trained, folder: Path, tmp_path: Path) -> None:
     output, page = tmp_path / "scores.csv", tmp_path / "report.html"
@@ -166,10 +170,13 @@ def test_heat_maps_that_cannot_be_written_are_counted_and_said(
 def test_a_full_disk_costs_heat_maps_and_nothing_else(
     trained: Trained, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(path: Path, content: bytes) -> int:
+        if path.is_relative_to(tmp_path / "maps"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", full)
     output = tmp_path / "rows.parquet"
     result = anomaly_ae.score(folder, output=output, heatmaps=tmp_path / "maps", home=trained.home)
     assert result.heatmaps_missing == result.anomalies > 0
@@ -234,17 +241,31 @@ def test_killed_at_any_moment_and_resumed_the_rows_are_the_same(cli: Cli, traine
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(trained: Trained, folder: Path, tmp_path: Path) -> None:
-    for i in range(3_000):
-        os.link(next(folder.glob("*.png")), folder / f"more{i}.png")
-    running = start(tmp_path, "score", "in", "--mlruns", str(trained.home.root))
-    _wait_for(tmp_path / ".scores.parquet.ledger" / "job.json", running)
-    time.sleep(0.2)  # until the job has begun, whose listing is written there
-    running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=30)
-    assert running.returncode == 130, err
-    assert "--resume goes on" in err
-    assert "Traceback" not in err
+def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(
+    cli: Cli, trained: Trained, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the midst of the last of three batches, with decoders at work."""
+    batches = list[Any]()
+
+    def strike(*given: Any) -> Any:
+        batches.append(given)
+        if len(batches) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return score_batch(*given)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind
+    monkeypatch.setattr(inference, "BATCH_IMAGES", 25)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(job, "score_batch", strike)
+            ended = cli("score", "in", "--mlruns", str(trained.home.root))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.code == 130
+    said = "interrupted; 50 of 61 files are scored, and the same command with --resume goes on"
+    assert ended.err.splitlines()[-1] == said
+    again = cli("score", "in", "--mlruns", str(trained.home.root), "--resume")
+    assert "61, 50 of which had been scored before" in again.out
 
 
 def _bitmap(pixels: np.ndarray) -> bytes:
@@ -254,6 +275,8 @@ def _bitmap(pixels: np.ndarray) -> bytes:
 
 
 def _wait_for(path: Path, running: "subprocess.Popen[str]") -> None:
-    ended = time.monotonic() + 60
-    while not path.exists() and running.poll() is None and time.monotonic() < ended:
+    ends = time.monotonic() + 60
+    while not path.exists():
+        assert running.poll() is None, running.communicate()[1]
+        assert time.monotonic() < ends, f"{path} never came"
         time.sleep(0.02)

@@ -69,7 +69,7 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     place = tmp_path_factory.mktemp(request.param)
     home = RunStore.find(str(place / "mlruns"))
     cloths = make_set(place / "cloths", request.param == "colour")
-    train(home, cloths, preset="surface-scratch", steps=220, image_size="40x48", resize_mode="pad")
+    train(home, cloths, preset="surface-scratch", steps=80, image_size="40x48", resize_mode="pad")
     with drawing():
         return home, cloths, anomaly_ae.evaluate(home=home, compare_scorers=["mse", "pixel-knn"])
 
@@ -212,6 +212,11 @@ def test_anomalies_alone_are_measured_as_far_as_they_can_be(tmp_path: Path) -> N
     assert evaluation.true_positive_rate in (0, 1)
 
 
+@pytest.fixture(scope="module")
+def cloths(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("set") / "cloths", colour=False, test=6)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -226,9 +231,9 @@ def test_anomalies_alone_are_measured_as_far_as_they_can_be(tmp_path: Path) -> N
     ],
 )
 def test_what_does_not_go_together_is_said_before_anything_is_written(
-    tmp_path: Path, settings: dict[str, object], said: str
+    cloths: Path, tmp_path: Path, settings: dict[str, object], said: str
 ) -> None:
-    home, cloths = RunStore.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, test=1)
+    home = RunStore.find(str(tmp_path / "mlruns"))
     with pytest.raises(UsageError, match=said):
         train(home, cloths, **settings)
     assert not (tmp_path / "mlruns").exists()
@@ -247,10 +252,10 @@ def test_a_folder_for_each_class_needs_to_know_which_is_normal(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("autoencoder", ["conv", "repair"])
-def test_large_pictures_are_seen_in_tiles(tmp_path: Path, autoencoder: str) -> None:
-    home, cloths = RunStore.find(str(tmp_path / "mlruns")), make_set(tmp_path / "cloths", colour=False, test=6)
+def test_large_pictures_are_seen_in_tiles(cloths: Path, tmp_path: Path, autoencoder: str) -> None:
+    home = RunStore.find(str(tmp_path / "mlruns"))
     settings = {"tile": "20", "image_size": "44x50", "autoencoder": autoencoder, "scorer": "gradient"}
-    result = train(home, cloths, epochs=2, **settings)
+    result = train(home, cloths, epochs=1, **settings)
     detector = Detector.load(home.find_run(result.run_id).detector_folder())
     images = torch.rand(3, 1, 44, 50)
     assert detector.reconstruct(images).shape == images.shape
@@ -260,8 +265,7 @@ def test_large_pictures_are_seen_in_tiles(tmp_path: Path, autoencoder: str) -> N
     assert anomaly_ae.evaluate(home=home).pixel_auroc is not None
 
 
-def test_an_interrupted_training_on_planted_defects_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    cloths = make_set(tmp_path / "cloths", colour=False, test=2)
+def test_an_interrupted_training_on_planted_defects_ends_as_one_that_was_not(cloths: Path, tmp_path: Path) -> None:
     settings = {"preset": "surface-scratch", "image_size": "16", "steps": 20}
     whole, home = RunStore.find(str(tmp_path / "whole")), RunStore.find(str(tmp_path / "parts"))
     first = train(whole, cloths, **settings)
