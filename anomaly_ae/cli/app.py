@@ -12,6 +12,7 @@ from anomaly_ae.cli.completion import named
 from anomaly_ae.config.run_config import DEVICES, GUARANTEES, TYPES
 from anomaly_ae.errors import UsageError
 from anomaly_ae.escaping import printable_values
+from anomaly_ae.runtime.interrupts import leaving_at_once
 from anomaly_ae.runtime.printed import Printed, to_dict
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.renamed import current
@@ -76,7 +77,7 @@ def without_command(
 @contextmanager
 def loading() -> Iterator[None]:
     """Around the imports of what a command needs, which are slow where nothing of them was read before."""
-    with stage("loading PyTorch"):
+    with leaving_at_once(), stage("loading PyTorch"):
         yield
 
 
