@@ -81,7 +81,7 @@ def test_ties_within_a_group_and_between_groups_count_against_an_alarm() -> None
     rate=st.sampled_from([0.03, 0.05, 0.1, 0.3, 0.9]),
     guarantee=st.sampled_from([MARGINAL, CONDITIONAL, TAIL, MANUAL]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_with_groups_p_and_threshold_are_the_largest_of_theirs_and_verdicts_agree(
     first: list[int], second: list[int], scale: float, asked: list[float], rate: float, guarantee: str
 ) -> None:
@@ -177,7 +177,7 @@ def test_discoveries_of_groups_are_those_of_benjamini_and_hochberg_by_the_larges
 def test_the_false_discovery_rate_holds_with_groups_and_is_not_held_by_what_is_pooled() -> None:
     generator = torch.Generator().manual_seed(4)
     shares, pooled = [], []
-    for _ in range(400):
+    for _ in range(200):
         calibration = grouped(torch.randn(300, generator=generator), 3 * torch.randn(99, generator=generator))
         normal = torch.cat([torch.randn(10, generator=generator), 3 * torch.randn(70, generator=generator)])
         batch = torch.cat([normal, torch.randn(20, generator=generator) + 15])

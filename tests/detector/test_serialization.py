@@ -40,7 +40,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
     def made(scorer: str, named: bool = False, **calibration: Any) -> Path:
         dataset = load_dataset("digits")
-        file = dataset.files["train"].take(torch.arange(600))
+        file = dataset.files["train"].take(torch.arange(500))
         if named:  # as pictures in a folder are
             file = dataclasses.replace(file, names=tuple(b"%d.png" % i for i in range(len(file))))
         dataset = dataclasses.replace(dataset, files={"train": file})
@@ -64,13 +64,20 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return about, load_file(folder / "weights.safetensors")
 
 
-def write(folder: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Both files with digests that are right."""
+def write(folder: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """Both files with digests that are right; that of the weights."""
     content = save({name: value.contiguous() for name, value in tensors.items()})
-    if "weights_sha256" in about:
-        about = about | {"weights_sha256": sha256(content)}
     folder.mkdir(exist_ok=True)
     (folder / "weights.safetensors").write_bytes(content)
+    digest = sha256(content)
+    write_about(folder, about, digest)
+    return digest
+
+
+def write_about(folder: Path, about: dict[str, Any], weights: str) -> None:
+    """What is said beside weights of this digest."""
+    if "weights_sha256" in about:
+        about = about | {"weights_sha256": weights}
     (folder / "detector.json").write_text(json.dumps(about | {"sha256": digest_of(about)}))
 
 
@@ -118,12 +125,12 @@ def changed(about: dict[str, Any], place: Place, change: Callable[[Any, str | in
 def check_fields(folder: Path, other: Path, within: Place = ()) -> int:
     """Change every field below `within`; how many were refused."""
     about, tensors = read(folder)
-    refused = 0
+    weights, refused = write(other, about, tensors), 0
     for place in places(about):
         variants = [changed(about, place, lambda inner, key: inner.pop(key))]
         variants += [changed(about, place, lambda inner, key, odd=odd: inner.__setitem__(key, odd)) for odd in ODD]
         for variant in variants if place[: len(within)] == within else []:
-            write(other, variant, tensors)
+            write_about(other, variant, weights)
             ended = outcome(other)
             assert ended in ("works", "DetectorDamaged"), (place, ended)
             refused += ended == "DetectorDamaged"
@@ -235,10 +242,10 @@ def test_what_is_claimed_is_checked_before_memory_is_taken(make: Make, tmp_path:
         for key, value in values.items():
             about[part][key] = about[part][key] | value if isinstance(value, dict) else value
     write(tmp_path / "other", about, tensors)
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     assert outcome(tmp_path / "other") == "DetectorDamaged"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kilobytes
-    assert time.monotonic() - started < 30
+    assert time.process_time() - started < 30
 
 
 @pytest.mark.parametrize(

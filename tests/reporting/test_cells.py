@@ -15,6 +15,7 @@ FILE = """
 name: seeds
 epochs: 1
 autoencoder: vanilla
+image_size: 8
 matrix:
   seed: [0, 1]
   normal: ["0,1,2"]
@@ -28,7 +29,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> list[Done]:
     folder = tmp_path_factory.mktemp("cells")
     (folder / "p.yaml").write_text(FILE)
     home = RunStore.find(str(folder / "mlruns"))
-    result = run_pipeline(folder / "p.yaml", home=home, tracking=False)
+    result = run_pipeline(folder / "p.yaml", home=home, tracking=False, figures=False)
     runs = {run.record.name: run for run in home.runs() if run.record.parent == result.run_id}
     return [Done(cell, runs[cell.name]) for cell in read_pipeline_file(folder / "p.yaml").cells]
 

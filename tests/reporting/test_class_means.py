@@ -17,7 +17,7 @@ from anomaly_ae.runs.run_results import PipelineResult
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.workflows.pipeline import run_pipeline
 
-SETTINGS = "epochs: 1\nautoencoder: vanilla\nscorer: mse\ntarget_fpr: 0.2\n"
+SETTINGS = "epochs: 1\nautoencoder: vanilla\nimage_size: 16\nscorer: mse\ntarget_fpr: 0.2\n"
 
 
 def draw_pictures(folder: Path) -> None:

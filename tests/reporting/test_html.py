@@ -40,7 +40,7 @@ def test_the_page_is_kept_small_and_says_how_much_is_left_out(monkeypatch: objec
     page = make(rows=rows)
     kept = data_in(page)["rows"]
     assert kept["total"] == 400_000
-    assert len(kept["items"]) > 100_000
+    assert 100_000 < len(kept["items"]) < 400_000
     assert len(page) < PAGE_BYTES["rows"] + 100_000
 
 
