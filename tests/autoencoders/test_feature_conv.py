@@ -327,27 +327,44 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_scratches_are_found_and_the_detector_needs_no_weights_but_its_own(
-    photos: Path, home: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def learned(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> RunStore:
+    """A home with one training on the cloths, of 60 steps or so."""
+    home = RunStore.find(str(tmp_path_factory.mktemp("learned") / "mlruns"))
     config = seeing(photos, steps=60, folds=2, guarantee="cross")
     result = anomaly_ae.train(config, home=home, tracking=False)
-    assert (result.epochs, home.find_run(result.run_id).config.batch_size) == (28, 8)  # 60 steps or so
-    measured = anomaly_ae.evaluate(home=home, compare_scorers=["patch-knn", "feature-error"])
+    assert (result.epochs, home.find_run(result.run_id).config.batch_size) == (28, 8)
+    return home
+
+
+def test_scratches_are_found(learned: RunStore) -> None:
+    measured = anomaly_ae.evaluate(home=learned, compare_scorers=["patch-knn", "feature-error"])
     assert measured.auroc is not None
     assert measured.auroc > 0.9
     assert all(row.auroc > 0.9 for row in measured.beside or ())
 
-    def missing() -> None:
-        raise AssertionError("the packaged weights were asked for")
 
+def missing() -> None:
+    raise AssertionError("the packaged weights were asked for")
+
+
+def test_the_detector_needs_no_weights_but_its_own(
+    learned: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(backbones, "_packaged", missing)
-    detector = Detector.load(home.find_run(result.run_id).path / "detector")
+    detector = Detector.load(learned.latest().path / "detector")
     pictures = torch.randint(0, 256, (5, *SHAPE), dtype=torch.uint8)
     detector.save(tmp_path / "again")
     assert torch.equal(Detector.load(tmp_path / "again").score(pictures), detector.score(pictures))
     assert detector.anomaly_map(pictures).shape == (5, 40, 48)
-    exported = export_onnx(detector, tmp_path / "a.onnx")
+
+
+@pytest.mark.slow  # makes a graph of two networks
+def test_the_exported_detector_needs_no_weights_but_its_own(
+    learned: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbones, "_packaged", missing)
+    exported = export_onnx(Detector.load(learned.latest().path / "detector"), tmp_path / "a.onnx")
     assert max(exported.deviations.values()) < 1e-4
 
 

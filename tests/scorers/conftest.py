@@ -1,8 +1,14 @@
+import pytest
 import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.scorers import ImageBatches
+
+
+@pytest.fixture(autouse=True)
+def _the_same_draws_whatever_ran_before() -> None:
+    torch.manual_seed(0)
 
 
 def batches(*parts: tuple[Tensor, Outputs]) -> ImageBatches:
