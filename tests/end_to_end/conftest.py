@@ -99,6 +99,7 @@ def few(trained: Trained, tmp_path: Path) -> Path:
 def page(browser: Any) -> Iterator[Any]:
     """A page on which no error may occur."""
     context, errors = browser.new_context(viewport={"width": 1300, "height": 900}), list[str]()
+    context.set_default_timeout(60_000)
     opened = context.new_page()
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("requestfinished", lambda request: errors.extend([] if "127.0.0.1" in request.url else [request.url]))

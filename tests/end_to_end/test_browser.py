@@ -7,6 +7,7 @@ import pytest
 from anomaly_ae.runs.run_results import Promoted
 from tests.conftest import Trained
 from tests.end_to_end.conftest import Pages
+from tests.end_to_end.review_page import until
 
 pytestmark = pytest.mark.slow  # a browser
 
@@ -18,7 +19,7 @@ TRAINING = "?workflowType=machine_learning"
 @pytest.fixture(scope="module")
 def page(browser: Any) -> Any:
     context = browser.new_context(viewport={"width": 1500, "height": 1000})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(60_000)
     context.add_init_script(SEEN_BEFORE)
     return context.new_page()
 
@@ -32,7 +33,7 @@ def expect(locator: Any) -> Any:
     return sync_api.expect(locator.first)
 
 
-sync_api.expect.set_options(timeout=30_000)
+sync_api.expect.set_options(timeout=60_000)
 
 
 def test_the_address_opens_on_the_runs_with_the_columns_that_tell_them_apart(
@@ -65,6 +66,7 @@ def test_the_charts_show_losses_and_a_slider_through_the_reconstructions(run_pag
     for _ in range(30):  # cards are made when they come into view
         page.mouse.wheel(0, 600)
         page.wait_for_timeout(100)
+    until(page, lambda: page.mouse.wheel(0, 600) or card.first.is_visible())  # what is slow to come makes it longer
     expect(card).to_be_visible()
     expect(page.get_by_text("(val/loss)")).to_be_visible()  # the legend of a curve
     assert page.locator("svg .scatterlayer path.js-line").count() > 0

@@ -46,6 +46,8 @@ def server(trained: Trained, promoted: Promoted, tmp_path_factory: pytest.TempPa
                 break
             except OSError:
                 time.sleep(0.2)
+        else:
+            pytest.fail(f"it never answered: {log.read_text()}")
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
         os.killpg(process.pid, 15)

@@ -34,14 +34,14 @@ PLAN = "normal: 0,1\nepochs: 2\nmatrix:\n  scorer: [mse, latent-knn]\n"
 
 
 def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise TimeoutError
+    raise TimeoutError(f"nothing answers on port {port}")
 
 
 @contextmanager

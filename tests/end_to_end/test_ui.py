@@ -35,6 +35,12 @@ def test_the_ui_shows_the_runs_and_stops_with_ctrl_c(trained: Trained, cli_proce
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
-    time.sleep(0.2)
+    ends = time.monotonic() + 60
+    while answers(port):  # until the processes below it are gone, too
+        assert time.monotonic() < ends, "something still answers there"
+        time.sleep(0.1)
+
+
+def answers(port: int) -> bool:
     with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -87,6 +87,7 @@ def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> door
     return exported
 
 
+@pytest.mark.slow  # the export of aligned-knn, which takes half a minute
 @pytest.mark.parametrize("count", [1, 2, 7, 300])
 def test_the_file_says_what_the_detector_says_of_any_number_of_images(
     exported: door.Exported, trained: Trained, count: int
@@ -94,6 +95,7 @@ def test_the_file_says_what_the_detector_says_of_any_number_of_images(
     assert_same(exported.file, trained.detector(), load_dataset("digits").files["train"].images[:count])
 
 
+@pytest.mark.slow  # the export of aligned-knn, which takes half a minute
 def test_what_an_export_came_to(exported: door.Exported, trained: Trained) -> None:
     assert exported.inputs == {"images": "uint8 (N, 1, 8, 8)"}
     assert exported.outputs == {
@@ -110,6 +112,7 @@ def test_what_an_export_came_to(exported: door.Exported, trained: Trained) -> No
     assert [path.name for path in Path(exported.file).parent.iterdir()] == ["digits.onnx"]
 
 
+@pytest.mark.slow  # the export of aligned-knn, which takes half a minute
 def test_the_file_alone_says_what_to_do_with_it(exported: door.Exported, trained: Trained) -> None:
     detector, model = trained.detector(), onnx.load(exported.file)
     onnx.checker.check_model(model, full_check=True)
@@ -238,6 +241,6 @@ def test_what_is_no_graph_is_refused_before_anything_is_written(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "said"), [("a.pb", r"as in detector\.onnx"), ("no/a.onnx", "there is no folder"), (".", "as in")]
 )
-def test_names_that_are_none_for_it(name: str, said: str, trained: Trained, tmp_path: Path) -> None:
+def test_names_that_are_none_for_it(name: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=said):
-        door.export_onnx(trained.detector(), tmp_path / name)
+        door.export_onnx(make("conv", "mse"), tmp_path / name)

@@ -21,6 +21,7 @@ from anomaly_ae.errors import AnomalyAEError
 from anomaly_ae.scoring import job
 from anomaly_ae.scoring.rows import score_batch
 from tests.conftest import Cli, Trained, start
+from tests.decoding import decoded_in_processes
 
 
 @pytest.fixture
@@ -37,7 +38,8 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_from_the_command_line(cli: Cli, trained: Trained, folder: Path, tmp_path: Path) -> None:
     place = ("--mlruns", str(trained.home.root))
     extras = ("--fdr", "0.2", "--heatmaps", "maps", "--report", "report.html")
-    result = cli("score", "in", *place, *extras, "--target-fpr", "0.1", "--json").json()
+    with decoded_in_processes():
+        result = cli("score", "in", *place, *extras, "--target-fpr", "0.1", "--json").json()
     table = pd.read_parquet(tmp_path / "scores.parquet")
     expected = {"images": 61, "errors": 1, "skipped": 1, "scored": 61, "output": "scores.parquet"}
     assert expected.items() <= result.items()
@@ -256,7 +258,7 @@ def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind
     monkeypatch.setattr(inference, "BATCH_IMAGES", 25)
     try:
-        with monkeypatch.context() as patch:
+        with monkeypatch.context() as patch, decoded_in_processes():
             patch.setattr(job, "score_batch", strike)
             ended = cli("score", "in", "--mlruns", str(trained.home.root))
     finally:
