@@ -6,6 +6,7 @@ and marks that say of ten others that they are good.
 
 import doctest
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,16 @@ from anomaly_ae.images.sources import open_source
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.scoring.marks import Mark, MarkFile
 from tests.conftest import SETTINGS_THAT_LEAK_IN
+from tests.decoding import decoded_here
 
 PUBLIC = {name: getattr(anomaly_ae, name) for name in anomaly_ae.__all__ if name != "__version__"}
 EXAMPLES = PUBLIC | {"anomaly_ae": anomaly_ae}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _decoded_here() -> Iterator[None]:
+    with decoded_here():
+        yield
 
 
 @pytest.fixture(scope="module")

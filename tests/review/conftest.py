@@ -1,6 +1,6 @@
 """A scored folder of digits under review."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,15 @@ import anomaly_ae
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.review.session import Session
 from tests.conftest import Trained
+from tests.decoding import decoded_here
 
 Opened = Callable[..., Session]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _decoded_here() -> Iterator[None]:
+    with decoded_here():
+        yield
 
 
 @pytest.fixture
