@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from sqlalchemy import event
@@ -38,6 +39,10 @@ from tests.receiver import Receiver
 
 COMMAND = [sys.executable, "-m", "anomaly_ae.cli"]
 SETTINGS_THAT_LEAK_IN = ("ANOMALY_AE_MLRUNS", "ANOMALY_AE_DATA_DIR", "ANOMALY_AE_CACHE", "MLFLOW_TRACKING_URI")
+
+# A busy machine is no fault of the examples that are drawn on it.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import math
 from decimal import ROUND_CEILING, Context
 from fractions import Fraction
+from itertools import count
 
 from anomaly_ae.calibration.tail import FEWEST_IN_TAIL
 from anomaly_ae.config.run_config import CONDITIONAL, CROSS, MARGINAL, TAIL
@@ -73,7 +74,8 @@ def images_needed(target_fpr: float, guarantee: str = MARGINAL, confidence: floa
         return FEWEST_IN_TAIL + 1
     if guarantee in (MARGINAL, CROSS):
         return math.ceil(1 / exact(target_fpr)) - 1
-    return math.ceil(math.log(1 - confidence) / math.log1p(-target_fpr))
+    about = math.ceil(math.log(1 - confidence) / math.log1p(-target_fpr))  # or one off, where rounding makes it so
+    return next(n for n in count(max(1, about - 1)) if can_hold(n, target_fpr, guarantee, confidence))
 
 
 def cross_bound(n: int, folds: int, alarms: int) -> float:

@@ -63,7 +63,7 @@ def test_constant_scores_raise_no_alarm_at_themselves() -> None:
     rate=st.sampled_from([0.02, 0.05, 0.1, 0.3, 0.9]),
     guarantee=st.sampled_from([MARGINAL, CONDITIONAL, TAIL]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_verdict_and_p_value_agree_for_every_guarantee_and_p_falls_with_the_score(
     scores: list[int], asked: list[float], rate: float, guarantee: str
 ) -> None:
@@ -110,7 +110,7 @@ def test_discoveries_are_those_of_benjamini_and_hochberg(fdr: float) -> None:
 
 
 @given(n=st.integers(1, 120), batch=st.integers(1, 400), hundredths=st.integers(1, 99))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_as_many_discoveries_as_are_announced_as_possible_are_found(n: int, batch: int, hundredths: int) -> None:
     calibration, fdr = Calibration(torch.arange(n).float(), 0.9), hundredths / 100
     possible = calibration.discoveries(torch.zeros(batch), fdr).possible

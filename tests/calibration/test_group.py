@@ -81,7 +81,7 @@ def test_ties_within_a_group_and_between_groups_count_against_an_alarm() -> None
     rate=st.sampled_from([0.03, 0.05, 0.1, 0.3, 0.9]),
     guarantee=st.sampled_from([MARGINAL, CONDITIONAL, TAIL, MANUAL]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_with_groups_p_and_threshold_are_the_largest_of_theirs_and_verdicts_agree(
     first: list[int], second: list[int], scale: float, asked: list[float], rate: float, guarantee: str
 ) -> None:

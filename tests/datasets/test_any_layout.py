@@ -91,7 +91,7 @@ SETS = st.builds(  # folders that belong together, in any order
 ).filter(bool)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     TREES | SETS.map(lambda paths: list(dict.fromkeys(paths))),
     st.lists(st.lists(PARTS, min_size=1, max_size=3).map(b"/".join), max_size=3),

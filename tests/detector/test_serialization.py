@@ -197,13 +197,18 @@ def test_groups_that_are_not_those_of_the_scores_are_refused(make: Make, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "scorer", ["aligned-knn+patch-knn+pixel-knn", "pca+one-class-svm+feature-knn", "isolation-forest"]
+    ("scorer", "within"),
+    [
+        ("aligned-knn+patch-knn+pixel-knn", ""),
+        ("pca+one-class-svm+feature-knn", "scorer."),  # the other tensors are the same
+        ("isolation-forest", "scorer."),
+    ],
 )
-def test_every_tensor_that_is_changed_is_refused(make: Make, tmp_path: Path, scorer: str) -> None:
+def test_every_tensor_that_is_changed_is_refused(make: Make, tmp_path: Path, scorer: str, within: str) -> None:
     about, tensors = read(make(scorer, named=True))
     write(tmp_path / "other", about, tensors)
     assert outcome(tmp_path / "other") == "works"
-    for name, value in tensors.items():
+    for name, value in ((name, value) for name, value in tensors.items() if name.startswith(within)):
         others: list[Tensor | None] = [None, value.unsqueeze(0), torch.cat([value.flatten(), value.flatten()])]
         others += [value[:0] if value.ndim else value.reshape(1), value.to(torch.int32)]
         if value.is_floating_point():

@@ -107,7 +107,7 @@ def test_without_a_defective_or_a_normal_pixel_nothing_is_measured(masks: np.nda
 
 
 @given(seed=st.integers(0, 1000), levels=st.integers(1, 50))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_order_of_pixels_alone_counts(seed: int, levels: int) -> None:
     """Neither a rising function of the maps nor the order or the orientation of the images changes a figure."""
     maps, masks = heat(seed, levels)

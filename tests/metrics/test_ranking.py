@@ -207,7 +207,7 @@ def test_a_few_images_all_alike_prove_nothing() -> None:
     cut=st.integers(1, 3),
     order=st.randoms(use_true_random=False),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ranking_depends_on_the_order_alone(values: list[int], cut: int, order: random.Random) -> None:
     """Neither a permutation of the images nor a rising function of the scores changes a figure; ties included."""
     scored, novel = np.array(values, float), np.arange(len(values)) < cut
