@@ -63,7 +63,7 @@ def test_constant_scores_raise_no_alarm_at_themselves() -> None:
     rate=st.sampled_from([0.02, 0.05, 0.1, 0.3, 0.9]),
     guarantee=st.sampled_from([MARGINAL, CONDITIONAL, TAIL]),
 )
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_verdict_and_p_value_agree_for_every_guarantee_and_p_falls_with_the_score(
     scores: list[int], asked: list[float], rate: float, guarantee: str
 ) -> None:
