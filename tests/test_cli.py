@@ -207,6 +207,18 @@ def test_a_folder_that_may_not_be_written(cli: Cli, tmp_path: Path) -> None:
     assert ended.err.splitlines()[-1].startswith("error: cannot")
 
 
+def test_what_nothing_else_expects_of_the_system_is_one_line_with_what_to_do(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "a/lock")
+
+    monkeypatch.setattr("anomaly_ae.cli.catalogue_commands.show_values", refuse)
+    ended = cli("scorers")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == "error: Permission denied: a/lock; see to its permissions or name another one\n"
+
+
 def test_a_full_disk_ends_the_run_as_failed_with_one_line(cli_process: Cli, tmp_path: Path) -> None:
     """A real refusal by the system: no file of the process may grow beyond what one checkpoint needs."""
     import resource

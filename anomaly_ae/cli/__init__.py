@@ -16,6 +16,7 @@ from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
 from anomaly_ae.escaping import printable
 from anomaly_ae.runtime.messages import StderrHandler, logger, shown_by
 from anomaly_ae.runtime.spelling import spelt
+from anomaly_ae.storage.atomic import remedy
 
 # isort: off
 from anomaly_ae.cli import detector_commands, run_commands, catalogue_commands  # noqa: F401 (they register their commands)
@@ -70,7 +71,7 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        code = _fail(printable(f"{error.strerror or error}: {error.filename or 'a file'}"), 1)
+        code = _fail(printable(f"{error.strerror or error}: {error.filename or 'a file'}; {remedy(error)}"), 1)
     except (MemoryError, RuntimeError) as error:  # torch says lack of memory with a RuntimeError
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise

@@ -18,7 +18,7 @@ from anomaly_ae.images.listing import NOT_KNOWN, Listing, Source
 from anomaly_ae.images.sources import Folder
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scoring.rows import RESULT, UNSCORED, Positions, Results
-from anomaly_ae.storage.atomic import sha256, storage_errors, write_bytes, write_json
+from anomaly_ae.storage.atomic import require_writable, sha256, storage_errors, write_bytes, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,9 +86,8 @@ class Ledger:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep others from working on the same output. Raises `RunBusy`."""
-        with storage_errors(f"write {self.folder}"):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        """Keep others from working on the same output. Raises `RunBusy`, `StorageError`."""
+        require_writable(self.folder)
         try:
             with FileLock(self.folder / LOCK_FILE, timeout=0):
                 yield

@@ -39,8 +39,14 @@ def storage_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(f"cannot {doing}: {reason}; free the place or name another one") from error
+        raise StorageError(f"cannot {doing}: {error.strerror or error}; {remedy(error)}") from error
+
+
+def remedy(error: OSError) -> str:
+    """What to do about a place that cannot be read or written."""
+    if isinstance(error, PermissionError):
+        return "see to its permissions or name another one"
+    return "free the place or name another one"
 
 
 def write_with(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:

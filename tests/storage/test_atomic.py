@@ -1,3 +1,4 @@
+import errno
 import os
 import resource
 import subprocess
@@ -13,6 +14,7 @@ from anomaly_ae.storage import atomic
 from anomaly_ae.storage.atomic import (
     restore,
     sha256,
+    storage_errors,
     sweep,
     write_csv,
     write_folder,
@@ -34,6 +36,17 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Pa
         write_with(file, half)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.EACCES, "see to its permissions"), (errno.ENOSPC, "free the place")]
+)
+def test_what_cannot_be_written_says_what_to_do(number: int, said: str) -> None:
+    with (
+        pytest.raises(StorageError, match=f"cannot write a: .*; {said} or name another one"),
+        storage_errors("write a"),
+    ):
+        raise OSError(number, os.strerror(number))
 
 
 def test_a_folder_that_cannot_be_filled_is_not_there_at_all(tmp_path: Path) -> None:
