@@ -92,7 +92,7 @@ def test_another_scorer_takes_over_the_network(home: RunStore, tmp_path: Path) -
     (tmp_path / "p.yaml").write_text(
         "normal: 0,1,2\nepochs: 2\nautoencoder: vanilla\nmatrix: {scorer: [mse, ssim]}\n"
     )
-    found = cells(home, run_pipeline(tmp_path / "p.yaml", home=home, tracking=False).run_id)
+    found = cells(home, run_pipeline(tmp_path / "p.yaml", home=home, tracking=False, figures=False).run_id)
     one, other = (
         load_file(found[f"p · scorer {scorer}"].path / "detector" / "weights.safetensors")
         for scorer in ("mse", "ssim")
@@ -133,13 +133,13 @@ def test_a_finished_pipeline_starts_anew_only_when_that_is_asked(
 ) -> None:
     (tmp_path / "one.yaml").write_text("normal: 0,1,2\nepochs: 1\nautoencoder: vanilla\nscorer: mse\n")
     home = RunStore.find(str(tmp_path / "mlruns"))
-    first, second = (run_pipeline(tmp_path / "one.yaml", home=home, tracking=False) for _ in range(2))
+    first, second = (run_pipeline(tmp_path / "one.yaml", home=home, tracking=False, figures=False) for _ in range(2))
     assert first == second
     assert len(home.runs()) == 2
     said = capsys.readouterr().err
     assert f"nothing is trained: run {first.run_id}" in said
     assert "again=True" in said
-    again = run_pipeline(tmp_path / "one.yaml", home=home, tracking=False, again=True)
+    again = run_pipeline(tmp_path / "one.yaml", home=home, tracking=False, figures=False, again=True)
     assert again.run_id != first.run_id
     assert len(home.runs()) == 4
 
@@ -157,10 +157,10 @@ def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
         return real(config, **options)
 
     monkeypatch.setattr(pipeline, "train", fail_once)
-    first = run_pipeline(tmp_path / "p.yaml", home=home, tracking=False)
+    first = run_pipeline(tmp_path / "p.yaml", home=home, tracking=False, figures=False)
     assert list(first.failed) == ["p · normal 0"]
     assert home.find_run(first.run_id).record.status == FAILED
-    second = run_pipeline(tmp_path / "p.yaml", home=home, tracking=False)
+    second = run_pipeline(tmp_path / "p.yaml", home=home, tracking=False, figures=False)
     assert (second.run_id, second.failed, tried) == (first.run_id, {}, ["0", "1", "0"])
 
 
