@@ -241,7 +241,10 @@ KINDS: dict[str, tuple[Maker, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] if "tiles" in kind else []) for kind in KINDS],  # an export of tiles
+)
 def test_rows_are_those_of_the_tool(kind: str, pictures: Path, tmp_path: Path) -> None:
     made, changes = KINDS[kind]
     detector = made()

@@ -146,6 +146,7 @@ def test_every_autoencoder_can_be_exported(autoencoder: str, tmp_path: Path) -> 
     assert_same(tmp_path / "a.onnx", detector, surfaces(5, shape))
 
 
+@pytest.mark.slow  # an export of tiles
 def test_colour_tiles_and_a_size_that_is_made_smaller(tmp_path: Path) -> None:
     shape = (3, 70, 81)
     detector = make("conv", "relative+pca", shape, tile=(32, 40))

@@ -157,6 +157,7 @@ def test_the_model_holds_the_detector_and_no_pickle(trained: Trained, uri: str, 
     assert weights.read_bytes() == (trained.run.path / "detector" / "weights.safetensors").read_bytes()
 
 
+@pytest.mark.slow  # MLflow in another process
 def test_it_loads_in_another_process_elsewhere(trained: Trained, uri: str, tmp_path: Path) -> None:
     code = (
         f"import mlflow, pandas as pd; mlflow.set_tracking_uri({trained.home.tracking_uri!r})\n"

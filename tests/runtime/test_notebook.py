@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from anomaly_ae.runtime.notebook import cell_lines
 from tests.notebooks import run_cells
 
@@ -50,6 +52,7 @@ logger.info("first")
 """
 
 
+@pytest.mark.slow  # a kernel, and processes below it
 def test_a_cell_has_a_few_lines_that_change_in_place_and_only_warnings_are_red(tmp_path: Path) -> None:
     _, messages, work, unfinished, stages, processes, configured = (
         [
