@@ -18,6 +18,7 @@ DELONG = "DeLong, on the logit scale"
 DELONG_TEST = "DeLong, paired"
 BOOTSTRAP = "bootstrap over images, percentiles"
 RESAMPLES = 2000
+PARTIAL_TO = 0.1  # FPR to which the partial AUROC goes
 FEWEST_FOR_TEST = 10  # images on each side, for a test by DeLong's variance
 FEW = f"none: fewer than {FEWEST_FOR_TEST} images on one side"
 DEGENERATE = "none: an AUROC of 0 or 1 has no variance"
@@ -39,6 +40,7 @@ class Interval:
 class Ranking:
     """Quality of the ranking alone, free of any threshold; all but the interval in [0, 1].
 
+    average_precision is the mean precision over the thresholds, each weighted by what it adds to the recall;
     partial_auroc is the area to 10 % FPR, standardised so that 0.5 is chance (McClish 1989,
     https://doi.org/10.1177/0272989X8900900307).
     """
@@ -87,22 +89,44 @@ def ranking(scores: Floats, novel: Bools) -> Ranking:
 
     Raises `DataError` for a score that is no number, as all do that measure scores.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve  # a second, not for `score` to wait
-
     require_numbers(scores)
-    fpr, tpr, _ = roc_curve(novel, scores, drop_intermediate=False)
+    curve = roc_curve(scores, novel)
     return Ranking(
-        auroc=_within_one(roc_auc_score(novel, scores)),
+        auroc=delong(scores[novel], scores[~novel])[0],
         auroc_ci=auroc_interval(scores[novel], scores[~novel]),
-        average_precision=_within_one(average_precision_score(novel, scores)),
-        fpr_at_95_tpr=float(fpr[np.argmax(tpr >= 0.95)]),
-        partial_auroc=_within_one(roc_auc_score(novel, scores, max_fpr=0.1)),
+        average_precision=float(min(1.0, (np.diff(curve.tpr) * curve.precision).sum())),  # 1 but for rounding
+        fpr_at_95_tpr=float(curve.fpr[np.argmax(curve.tpr >= 0.95)]),
+        partial_auroc=curve.partial_area(PARTIAL_TO),
     )
 
 
-def _within_one(value: float) -> float:
-    """A value that lies in [0, 1] but for rounding."""
-    return min(max(float(value), 0.0), 1.0)
+@dataclass(frozen=True)
+class RocCurve:
+    """What thresholds come to, from above all scores down to the lowest of them: false and true positive rate, (K,)
+    in [0, 1], from (0, 0) to (1, 1), and the precision at each but the first, (K - 1,).
+    """
+
+    fpr: Floats
+    tpr: Floats
+    precision: Floats
+
+    def partial_area(self, to: float) -> float:
+        """The area to a false positive rate, standardised: 0.5 is chance, 1 the highest, McClish 1989."""
+        inside = self.fpr <= to
+        fpr, tpr = np.append(self.fpr[inside], to), np.append(self.tpr[inside], np.interp(to, self.fpr, self.tpr))
+        area, least = float((np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2).sum()), to**2 / 2
+        return min(1.0, (1 + (area - least) / (to - least)) / 2)
+
+
+def roc_curve(scores: Floats, novel: Bools) -> RocCurve:
+    """The curve of scores (N,), higher for more anomalous, with labels (N,), True for novel; both must occur."""
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    at = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)  # equal ones alarm together
+    caught = np.cumsum(novel[order])[at]
+    false = 1 + at - caught
+    fpr, tpr = (np.append(0.0, counts / counts[-1]) for counts in (false, caught))
+    return RocCurve(fpr, tpr, caught / (1 + at))
 
 
 def verdicts(alarms: Bools, novel: Bools) -> Verdicts:
@@ -239,10 +263,12 @@ def _order(scores: Floats) -> npt.NDArray[np.intp]:
 
 def proportion_interval(successes: int, trials: int) -> tuple[float, float]:
     """Clopper and Pearson's exact interval of a proportion, https://doi.org/10.1093/biomet/26.4.404; trials ≥ 1."""
-    from scipy.stats import binomtest
+    from scipy.special import betaincinv  # a second less than all of scipy.stats
 
-    interval = binomtest(successes, trials).proportion_ci(USUAL_CONFIDENCE, "exact")
-    return float(interval.low), float(interval.high)
+    above, missed = (1 + USUAL_CONFIDENCE) / 2, trials - successes
+    low = betaincinv(successes, missed + 1, 1 - above) if successes else 0.0
+    high = betaincinv(successes + 1, missed, above) if missed else 1.0
+    return float(low), float(high)
 
 
 def best_f1(novel: Floats, normal: Floats) -> tuple[float, float]:

@@ -2,10 +2,11 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from MLstatkit import Delong_test
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
+from sklearn import metrics
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from anomaly_ae.metrics.ranking import (
@@ -20,7 +21,9 @@ from anomaly_ae.metrics.ranking import (
     bootstrap_interval,
     compare_auroc,
     delong,
+    proportion_interval,
     ranking,
+    roc_curve,
     verdicts,
 )
 
@@ -37,6 +40,28 @@ def test_ranking_by_hand() -> None:
     assert ranked.auroc == 0.75  # three of four pairs in order
     assert ranked.average_precision == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert ranked.fpr_at_95_tpr == 0.5
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=60))
+def test_areas_and_curves_are_scikit_learns(images: list[tuple[int, bool]]) -> None:
+    values, novel = np.array([score for score, _ in images], float), np.array([is_novel for _, is_novel in images])
+    assume(novel.any() and not novel.all())
+    ranked, curve = ranking(values, novel), roc_curve(values, novel)
+    assert ranked.auroc == pytest.approx(roc_auc_score(novel, values))
+    assert ranked.average_precision == pytest.approx(metrics.average_precision_score(novel, values))
+    assert ranked.partial_auroc == pytest.approx(roc_auc_score(novel, values, max_fpr=0.1))
+    assert min(ranked.average_precision, ranked.partial_auroc) >= 0
+    assert max(ranked.average_precision, ranked.partial_auroc) <= 1
+    fpr, tpr, _ = metrics.roc_curve(novel, values, drop_intermediate=False)
+    assert np.array_equal([curve.fpr, curve.tpr], [fpr, tpr])
+    precision, recall, _ = metrics.precision_recall_curve(novel, values)  # whose last point is no threshold's
+    assert np.array_equal([curve.precision, curve.tpr[1:]], [precision[-2::-1], recall[-2::-1]])
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (1, 1), (0, 40), (3, 40), (39, 40), (40, 40), (7, 5_000)])
+def test_a_proportion_has_clopper_and_pearsons_interval(successes: int, trials: int) -> None:
+    exact = binomtest(successes, trials).proportion_ci(0.95, "exact")
+    assert proportion_interval(successes, trials) == pytest.approx((exact.low, exact.high))
 
 
 def test_fpr_at_95_tpr_is_the_smallest_rate_that_catches_95_percent() -> None:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from anomaly_ae.metrics.ranking import roc_curve
 from anomaly_ae.reporting.figures.saving import Array, distinct, label
 from anomaly_ae.reporting.figures.style import LINE, NORMAL, log_scale, plots
 
@@ -57,12 +58,10 @@ def compared_losses(histories: "Sequence[tuple[str, Sequence[Epoch]]]", heading:
 
 def compared_rocs(runs: Sequence[tuple[str, Array, Array]]) -> Figure:
     """ROC curves of several detectors in one plot: a name, scores (N,) and whether each image is novel, bool (N,)."""
-    from sklearn.metrics import roc_curve
-
     figure, (axes,) = plots(1, (8.6, 5))
     for i, (color, (_, scores, novel)) in enumerate(zip(_colors(len(runs)), runs, strict=True)):
-        fpr, tpr, _ = roc_curve(novel, scores)
-        axes.plot(fpr, tpr, DASHES[i % len(DASHES)], color=color)
+        curve = roc_curve(scores, novel)
+        axes.plot(curve.fpr, curve.tpr, DASHES[i % len(DASHES)], color=color)
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -89,15 +88,12 @@ def roc_and_precision_recall(
     scores: Array, novel: Array, auroc: float, average_precision: float, at_threshold: Sequence[float | None]
 ) -> Figure:
     """ROC and precision–recall curves; `at_threshold` is FPR, TPR and precision there."""
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
     figure, (left, right) = plots(2, (10, 4.6))
-    fpr, tpr, _ = roc_curve(novel, scores)
-    left.plot(fpr, tpr, color=NORMAL, label=f"AUROC {auroc:.4f}")
+    curve = roc_curve(scores, novel)
+    left.plot(curve.fpr, curve.tpr, color=NORMAL, label=f"AUROC {auroc:.4f}")
     left.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="chance")
     left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
-    precision, recall, _ = precision_recall_curve(novel, scores)  # whose last point is no threshold's
-    right.plot(recall[:-1], precision[:-1], color=NORMAL, label=f"average precision {average_precision:.4f}")
+    right.plot(curve.tpr[1:], curve.precision, color=NORMAL, label=f"average precision {average_precision:.4f}")
     right.axhline(novel.mean(), color="0.6", linestyle=":", label="chance")
     right.set(xlabel="recall (true positive rate)", ylabel="precision", title="Precision and recall")
     at_fpr, at_tpr, at_precision = at_threshold
