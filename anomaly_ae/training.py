@@ -22,7 +22,7 @@ from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.adamw import AdamW
 from anomaly_ae.autoencoders.feature_conv import PAINTED, SMALL
 from anomaly_ae.autoencoders.inference import batch_size
-from anomaly_ae.autoencoders.precision import Step, has_bfloat16, speedup
+from anomaly_ae.autoencoders.precision import WORTH, Step, has_bfloat16, speedup
 from anomaly_ae.autoencoders.tiling import random_crops
 from anomaly_ae.autoencoders.twins import Twins, part_count
 from anomaly_ae.config.run_config import AUTO, BFLOAT16, CONSTANT, FLOAT32, RunConfig
@@ -41,7 +41,6 @@ MOST_EPOCHS = 200  # and its limit, for small data sets
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 UNKNOWN = "0" * 64  # stands for a checkpoint's digest where that is taken
 SHOW_EVERY = 20  # batches between updates of the display
-WORTH = 1.5  # times as fast as float32, where bfloat16 is chosen
 
 
 @dataclass(frozen=True)

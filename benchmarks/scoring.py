@@ -25,6 +25,7 @@ from anomaly_ae.detector.fit import fit_scorer, prepare, run_training
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.runtime.tables import plain_table
 from anomaly_ae.scorers import build_scorer
+from anomaly_ae.scorers.fold_scorer import map_part
 
 SCORERS = ("aligned-knn", "relative+latent-knn", "relative", "latent-knn", "feature-knn", "pixel-knn", "mse")
 REMEMBERED, SCORED, ROUNDS = 15_000, 1_024, 5
@@ -53,11 +54,12 @@ def works(shape: tuple[int, int, int], names: Sequence[str]) -> dict[str, Callab
     scorers = {name: fit_scorer(build_scorer(name), network, fit, validation, experiment.config) for name in names}
     measured: dict[str, Callable[[], object]] = {
         "network alone": partial(map_images, network, queries, lambda _, outputs: outputs.latent[:, 0], ()),
-        **{name: partial(map_images, network, queries, scorer.score, ()) for name, scorer in scorers.items()},
+        **{name: partial(scorer.score_all, network, queries) for name, scorer in scorers.items()},
     }
     if "aligned-knn" in scorers:
-        mapping = scorers["aligned-knn"].anomaly_map
-        measured["aligned-knn, heat maps"] = partial(map_images, network, queries, mapping, shape[1:])
+        mapping = map_part(scorers["aligned-knn"])
+        assert mapping is not None
+        measured["aligned-knn, heat maps"] = partial(mapping.map_all, network, queries)
     return measured
 
 

@@ -236,7 +236,7 @@ def _ours_to_quality(
     for epoch in train_epochs(training, prepared.fit, prepared.validation):
         seconds += epoch.seconds
         scorer = fit_scorer(made.scorer, training.network, fit, validation, made.config)
-        scores = map_images(training.network, tested, scorer.score, ())
+        scores = scorer.score_all(training.network, tested)
         areas.append((seconds, ranking(scores.numpy(), novel.numpy()).auroc))
     return _reached(f"anomaly-ae, --preset {preset}", number, areas)
 

@@ -163,6 +163,15 @@ class Autoencoder(nn.Module, ABC):
         latent, features = self.encode(images)
         return Outputs(self.decode(latent), latent, features)
 
+    def undecoded(self, images: Tensor) -> Outputs:
+        """What `forward` gives, for who reads no reconstruction: where the network is an encoder and a decoder and no
+        more, that is not made, and has a shape but no values, on PyTorch's device `meta`.
+        """
+        if type(self).forward is not Autoencoder.forward:
+            whole: Outputs = self(images)
+            return whole
+        return Outputs(torch.empty_like(images, device="meta"), *self.encode(images))
+
     def outline(self, shape: Shape) -> Outputs:
         """Outputs for one image of `shape`, for their shapes and the names of the heads; the values say nothing."""
         outputs: Outputs = self(torch.zeros(1, *shape))

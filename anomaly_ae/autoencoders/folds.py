@@ -88,6 +88,10 @@ class FoldAutoencoders(Autoencoder):
         seen = self.perceive(images)
         return _as_one([member(seen) for member in self])
 
+    def undecoded(self, images: Tensor) -> Outputs:
+        seen = self.perceive(images)
+        return _as_one([member.undecoded(seen) for member in self])
+
     def outline(self, shape: Shape) -> Outputs:
         return _as_one([self.first.outline(shape)] * len(self.members))
 

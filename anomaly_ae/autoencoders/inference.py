@@ -41,21 +41,29 @@ def split_batches(values: Tensor, size: int) -> Sequence[Tensor]:
 
 
 def map_images(
-    network: Autoencoder, images: Tensor, read: Read, shape: tuple[int, ...], *, whole: bool = False
+    network: Autoencoder,
+    images: Tensor,
+    read: Read,
+    shape: tuple[int, ...],
+    *,
+    whole: bool = False,
+    decoded: bool = True,
 ) -> Tensor:
     """What `read` makes of each batch, float32 (N, *shape), on the CPU; `read` sees padded batches too.
 
     images: uint8 or float in [0, 1], (N, C, H, W). In whole batches an image's value depends on its place in one
     alone; how many images the last one has changes no value by more than 1e-5 of it, and with `whole`, which pads it
     as well to a whole batch, by nothing.
+    decoded: whether `read` reads reconstructions, see `Autoencoder.undecoded`
     """
+    look = network if decoded else network.undecoded
     device, size = _made_ready(network, images.shape)
 
     @torch.inference_mode()
     def values(part: Tensor) -> Tensor:
         batch = _padded(part.to(device), size if whole else padded_count(len(part), *images.shape[-2:]))
         with exact_float32(device.type):
-            return read(batch, network(batch))[: len(part)].cpu()
+            return read(batch, look(batch))[: len(part)].cpu()
 
     batches = torch.split(images, size) if len(images) else ()
     with thread_map(min(BATCHES_AT_ONCE, len(batches)) if device.type == "cpu" else 1) as run:
@@ -104,19 +112,21 @@ def perceive_all(network: Autoencoder, images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def forward_batches(
-    network: Autoencoder, images: Tensor, perceived: Tensor | None = None
+    network: Autoencoder, images: Tensor, perceived: Tensor | None = None, decoded: bool = True
 ) -> Iterator[tuple[Tensor, Outputs]]:
     """Batches of images, float (B, C, H, W), and what the network makes of them, on its device, in float32.
 
     perceived: what `perceive_all` gave of the images, where it is at hand
+    decoded:   whether anybody reads reconstructions, see `Autoencoder.undecoded`
     """
+    look = network if decoded else network.undecoded
     device, size = _made_ready(network, images.shape)
     given = [images] if perceived is None or perceived is images else [images, perceived]
     for parts in zip(*(torch.split(each, size) for each in given), strict=True) if len(images) else ():
         count = padded_count(len(parts[0]), *images.shape[-2:])
         batches = [_padded(part.to(device), count) for part in parts]
         with exact_float32(device.type):  # ends before the batch is handed out: who has it does as he likes
-            outputs = network(batches[-1])
+            outputs = look(batches[-1])
         yield batches[0][: len(parts[0])], outputs.first(len(parts[0]))
 
 

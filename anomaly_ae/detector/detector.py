@@ -119,7 +119,7 @@ class Detector:
 
     def score(self, images: Images) -> Tensor:
         """Scores, float32 (N,); higher is more anomalous."""
-        return self._each(images, self.scorer.score, ())
+        return self.scorer.score_all(self.network, self.preprocessing.prepare(images))
 
     def p_values(self, scores: Tensor) -> Tensor:
         """p-values, float64 (N,), of scores (N,): how often a normal image scores at least so high.
@@ -175,7 +175,7 @@ class Detector:
 
     def encode(self, images: Images) -> Tensor:
         """Latents, float32 (N, D)."""
-        return self._each(images, lambda _, outputs: outputs.latent, (self.network.latent_size,))
+        return self._each(images, lambda _, outputs: outputs.latent, (self.network.latent_size,), decoded=False)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images, float32 (N, C, H, W) in [0, 1], of latents, float32 (N, D)."""
@@ -187,7 +187,7 @@ class Detector:
         None when the scorer has no heat map.
         """
         scorer = self.map_scorer
-        return None if scorer is None else self._each(images, scorer.anomaly_map, self.preprocessing.shape[1:])
+        return None if scorer is None else scorer.map_all(self.network, self.preprocessing.prepare(images))
 
     def score_and_map(self, images: Images) -> tuple[Tensor, Tensor | None]:
         """`score`, bit for bit, and `anomaly_map` in one pass of the network."""
@@ -199,7 +199,7 @@ class Detector:
             return torch.cat([scores[:, None], maps.flatten(1)], dim=1)
 
         height, width = self.preprocessing.shape[1:]
-        both = self._each(images, read, (1 + height * width,))
+        both = self._each(images, read, (1 + height * width,), self.scorer.reads_reconstruction)
         return both[:, 0].contiguous(), both[:, 1:].reshape(-1, height, width)
 
     def regions(self, images: Images) -> list[list[Region]]:
@@ -230,9 +230,9 @@ class Detector:
         """The scorer, or its first part, that has a heat map, if there is one."""
         return map_part(self.scorer)
 
-    def _each(self, images: Images, read: Read, shape: tuple[int, ...]) -> Tensor:
+    def _each(self, images: Images, read: Read, shape: tuple[int, ...], decoded: bool = True) -> Tensor:
         """What `read` makes of every image, (N, *shape)."""
-        return map_images(self.network, self.preprocessing.prepare(images), read, shape)
+        return map_images(self.network, self.preprocessing.prepare(images), read, shape, decoded=decoded)
 
     def take(self, part: str, data: Data) -> ImageSet:
         """The images of a part of the split it was made with, as it sees them: no whole pictures any more, so that

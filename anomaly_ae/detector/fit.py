@@ -18,7 +18,6 @@ from anomaly_ae.autoencoders.folds import FoldAutoencoders
 from anomaly_ae.autoencoders.inference import (
     exact_float32,
     forward_batches,
-    map_images,
     map_latents,
     perceive_all,
 )
@@ -274,7 +273,7 @@ def _say_thresholds(calibration: Calibration) -> None:
 
 def _judge(pairs: Sequence[Judged]) -> tuple[Tensor, tuple[bytes, ...] | None]:
     """The scores of images, and the names of their files, if they come from any."""
-    scores = torch.cat([map_images(network, part.images, scorer.score, ()) for network, scorer, part in pairs])
+    scores = torch.cat([scorer.score_all(network, part.images) for network, scorer, part in pairs])
     return scores, tuple(name for _, _, part in pairs for name in part.names or ()) or None
 
 
@@ -291,7 +290,7 @@ def _heat_peaks(pairs: Sequence[Judged]) -> Tensor | None:
         if (mapping := map_part(scorer)) is None:
             return None
         images = calibrating.images[sample(len(calibrating), REFERENCES // len(pairs))]
-        maps = map_images(network, images, mapping.anomaly_map, tuple(images.shape[2:]))
+        maps = mapping.map_all(network, images)
         highest.append(maps.flatten(1).amax(dim=1))
     return torch.cat(highest).sort().values
 
@@ -318,7 +317,9 @@ def fit_scorer(
     learners, parts = network.learners(len(varied)), scorer.parts if isinstance(scorer, FoldScorer) else [scorer]
     for (own, rows), part in zip(learners, parts, strict=True):
         # no name for a fold's images, which would keep them until those of the next are taken
-        _fit_one(part, own, _batches(own, *_take(varied, seen, rows)), _batches(own, validation, seen_validation))
+        decoded = part.reads_reconstruction
+        fit_set = _batches(own, *_take(varied, seen, rows), decoded)
+        _fit_one(part, own, fit_set, _batches(own, validation, seen_validation, decoded))
     return scorer
 
 
@@ -338,9 +339,9 @@ def _take(images: Tensor, perceived: Tensor, rows: Tensor) -> tuple[Tensor, Tens
     return taken, taken if perceived is images else take_rows(perceived, rows)
 
 
-def _batches(network: Autoencoder, images: Tensor, perceived: Tensor) -> ImageBatches:
+def _batches(network: Autoencoder, images: Tensor, perceived: Tensor, decoded: bool) -> ImageBatches:
     decode = partial(map_latents, network, shape=(images.shape[1], *images.shape[2:]))
-    return ImageBatches(len(images), partial(forward_batches, network, images, perceived), decode)
+    return ImageBatches(len(images), partial(forward_batches, network, images, perceived, decoded), decode)
 
 
 def _fit_one(scorer: Scorer, network: Autoencoder, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
@@ -369,6 +370,6 @@ def _usual(scorer: Scorer, network: Autoencoder, fit_images: Tensor, validation:
         others = fit_images[1 - half :: 2]
         references = others[sample(len(others), REFERENCES)]
         judge = fit_scorer(copy.deepcopy(scorer), network, references, validation, untrimmed)
-        scores[half::2] = map_images(network, fit_images[half::2], judge.score, ())
+        scores[half::2] = judge.score_all(network, fit_images[half::2])
     kept = len(fit_images) - round(config.trim_training * len(fit_images))
     return scores.topk(kept, largest=False).indices.sort().values

@@ -181,7 +181,7 @@ def measure_scorers(
         both = trained_on["fit"].images, trained_on["validation"].images
         unfitted = build_scorer(name, folds=detector.config.folds)
         scorer = fit_scorer(unfitted, detector.network, *both, detector.config)
-        values = map_images(detector.network, test.images, scorer.score, ()).numpy()
+        values = scorer.score_all(detector.network, test.images).numpy()
         seconds = time.perf_counter() - started
         other = dataclasses.replace(detector, scorer=scorer)
         rows.append(_scorer_row(other, test, name, values, reference, seconds, mapped))
@@ -225,7 +225,7 @@ def _scorer_row(
 
 def reconstruction_mse(detector: Detector, images: Tensor) -> float:
     """Mean squared reconstruction error of images (N, C, H, W), taken in [0, 1]."""
-    errors = map_images(detector.network, images, SquaredError().score, ())
+    errors = SquaredError().score_all(detector.network, images)
     return float(errors.double().mean())
 
 

@@ -1,6 +1,7 @@
 """A detector as an MLflow model: image files' bytes in, a row with score and verdict for each out.
 
 MLflow keeps this file with the model and runs it where the model is loaded. `anomaly_ae` has to be installed there.
+It runs it where a model is logged, too, which need not wait two seconds for torch: what loads that is imported late.
 """
 
 import io
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,12 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 from PIL import Image
 
-from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import AnomalyAEError, DataError, one_line
 from anomaly_ae.images.decode import FILE_FORMATS, LARGEST_PICTURE
 from anomaly_ae.images.listing import NOT_KNOWN, Contents, Integers, Listing, Source
-from anomaly_ae.scoring.rows import make_table, read_batches, score_batch
+
+if TYPE_CHECKING:
+    from anomaly_ae.detector.detector import Detector
 
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # what MLflow sets where its server asks
 MOST_SERVED = 4 * LARGEST_PICTURE  # of a request to a server; some six seconds for those that take longest
@@ -49,7 +51,11 @@ class Cells(Source):
 class DetectorModel(PythonModel):  # type: ignore[misc]
     """A detector and the process that decodes for it, which stays for as long as the model does."""
 
+    detector: "Detector"
+
     def load_context(self, context: Any) -> None:
+        from anomaly_ae.detector.detector import Detector
+
         self.detector = Detector.load(Path(context.artifacts["detector"]))
         # one decoder, for engines run many models side by side
         self.decoders = self.detector.preprocessing.decoders(Cells("cells"), workers=1)
@@ -61,6 +67,8 @@ class DetectorModel(PythonModel):  # type: ignore[misc]
         Raises MLflow's own error, which its server answers with 400, when a cell is not bytes or the rate cannot be
         held, and in a server also when one is empty or all have more than `MOST_SERVED` pixels.
         """
+        from anomaly_ae.scoring.rows import make_table, read_batches, score_batch
+
         try:
             listing = list_cells(model_input[CONTENT])
             if os.environ.get(SERVING) == "true":

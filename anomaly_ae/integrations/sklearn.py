@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from anomaly_ae.autoencoders import AUTOENCODERS, image_size
-from anomaly_ae.autoencoders.inference import map_images, pick_device
+from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.calibration.rates import images_needed, smallest_rate
 from anomaly_ae.config.run_config import TYPES, RunConfig
 from anomaly_ae.datasets.feature_rows import RowLayout, Rows, Scale
@@ -274,7 +274,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         with _value_errors():
             images = _to_images(rows, self.layout_, self.scale_, detector.preprocessing)
             features = not self.layout_.is_picture  # cheap, and scikit-learn wants the same of one row as of many
-            scores = map_images(detector.network, images, detector.scorer.score, (), whole=features)
+            scores = detector.scorer.score_all(detector.network, images, whole=features)
             require_numbers(scores)
         return -scores.double().numpy()
 

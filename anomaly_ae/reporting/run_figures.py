@@ -86,7 +86,7 @@ def draw_odd_normals(detector: Detector, calibrating: Sequence[ImageSet]) -> dic
         return {}
     alone = [(detector.network, detector.scorer, images) for images in calibrating]
     judged = held_out(*alone[0]) if calibration.folds else alone
-    scores = torch.cat([map_images(network, part.images, scorer.score, ()) for network, scorer, part in judged])
+    scores = torch.cat([scorer.score_all(network, part.images) for network, scorer, part in judged])
     ordered = reduce(ImageSet.joined, [part for *_, part in judged])
     orders = [
         rows[scores[rows].argsort(descending=True, stable=True)]

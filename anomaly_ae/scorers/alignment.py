@@ -42,6 +42,8 @@ class AlignedNeighbors(MapScorer):
     memory nor time grows further with it.
     """
 
+    reads_reconstruction = False
+
     def __init__(self) -> None:
         super().__init__()
         self.features: Neighbors = PrincipalNeighbors()

@@ -22,6 +22,8 @@ SUPPORT_SHARE = 0.1  # ν of the one-class SVM: the share of fit images it may l
 class PrincipalComponents(MapScorer):
     """`pca`: squared error of the reconstruction from 32 principal components; a smaller side up to 64 pixels."""
 
+    reads_reconstruction = False
+
     def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
         from sklearn.decomposition import PCA
 
@@ -50,6 +52,8 @@ class IsolationForest(Scorer):
     scikit-learn is installed: the `pixel` that a node looks at, the `value` up to which it goes `left`, else `right`;
     a leaf goes to itself, and has the `path` length of what ends there.
     """
+
+    reads_reconstruction = False
 
     def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
         from sklearn.ensemble import IsolationForest as Forest
@@ -117,6 +121,8 @@ class OneClassSVM(Scorer):
 
     Schölkopf et al. 2001, https://doi.org/10.1162/089976601750264965
     """
+
+    reads_reconstruction = False
 
     def fit(self, fit_set: ImageBatches, validation_set: ImageBatches) -> None:
         from sklearn.svm import OneClassSVM as Machine

@@ -25,6 +25,7 @@ class Neighbors(Scorer):
     https://doi.org/10.1090/conm/026/737400
     """
 
+    reads_reconstruction = False
     most_dimensions = MOST_DIMENSIONS
 
     @abstractmethod

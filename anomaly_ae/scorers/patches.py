@@ -30,6 +30,7 @@ class PatchNeighbors(PlaceScorer):
     remembered that are least like each other.
     """
 
+    reads_reconstruction = False
     top_fraction = 0.01
 
     def check(self, outputs: Outputs) -> None:

@@ -20,6 +20,8 @@ class RestorationError(MapScorer):
     Ye et al. 2019, https://arxiv.org/abs/1911.10676
     """
 
+    reads_reconstruction = False
+
     def check(self, outputs: Outputs) -> None:
         if RESTORATIONS not in outputs.heads:
             raise UsageError(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.autoencoders import Autoencoder, Outputs
+from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.storage.schema import TensorSpec, prefixed
 
 FEWEST_PIXELS = 5  # pixels of a heat map that decide
@@ -54,6 +55,8 @@ class ImageBatches:
 class Scorer(ABC):
     """Turns images and what the network made of them into scores."""
 
+    reads_reconstruction: bool = True  # without, it may be handed the outputs of `Autoencoder.undecoded`
+
     def __init__(self) -> None:
         self.learned: dict[str, Tensor] = {}
 
@@ -72,6 +75,13 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, images: Tensor, outputs: Outputs) -> Tensor:
         """Scores, float32 (N,), of images, float (N, C, H, W) in [0, 1], and their outputs."""
+
+    def score_all(self, network: Autoencoder, images: Tensor, whole: bool = False) -> Tensor:
+        """Scores, float32 (N,), on the CPU, of images, (N, C, H, W) uint8 or float in [0, 1], that a network sees.
+
+        whole: see `map_images`
+        """
+        return map_images(network, images, self.score, (), whole=whole, decoded=self.reads_reconstruction)
 
     def iter_parts(self) -> "Iterator[Scorer]":
         """This scorer, or for a combination each of its parts."""
@@ -96,6 +106,11 @@ class MapScorer(Scorer):
     @abstractmethod
     def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
         """The part of each pixel in the score, float32 (N, H, W)."""
+
+    def map_all(self, network: Autoencoder, images: Tensor) -> Tensor:
+        """`anomaly_map`, on the CPU, of images, (N, C, H, W) uint8 or float in [0, 1], that a network sees."""
+        shape = tuple(images.shape[2:])
+        return map_images(network, images, self.anomaly_map, shape, decoded=self.reads_reconstruction)
 
     def deciding(self, images: Tensor, outputs: Outputs) -> Tensor:
         """The values whose highest are the score, float32 (N, h, w)."""
@@ -146,6 +161,7 @@ class Parts(Scorer, Generic[Part]):
     def __init__(self, parts: Sequence[Part]) -> None:
         super().__init__()
         self.parts = list(parts)
+        self.reads_reconstruction = any(part.reads_reconstruction for part in parts)
 
     def seen_by_parts(self, outputs: Outputs) -> Sequence[Outputs]:
         """What each part goes by."""

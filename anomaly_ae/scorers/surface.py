@@ -23,6 +23,7 @@ SMOOTH = 1 / 128  # σ of the Gaussian that takes single pixels back, of the sma
 class DefectProbability(MapScorer):
     """`defect`: -log of the segmentation head's probability that a pixel is sound; mean of the highest 0.1 %."""
 
+    reads_reconstruction = False
     top_fraction = TOP
 
     def check(self, outputs: Outputs) -> None:
@@ -40,6 +41,7 @@ class FeatureError(PlaceScorer):
     what it is on the average for the fit images; mean of the highest 0.3 %.
     """
 
+    reads_reconstruction = False
     top_fraction = 0.003
 
     def check(self, outputs: Outputs) -> None:

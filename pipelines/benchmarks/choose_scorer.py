@@ -19,7 +19,6 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter, grey_dilation, map_coordinates
 from torch.nn import functional
 
-from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.experiment import Experiment
@@ -123,7 +122,7 @@ def areas(data: ImageSet, normal: list[int]) -> dict[str, float]:
     made = _experiment(len(parts[0]))
     network = run_training(made, prepare(made, parts[0], parts[1])).finished_network()
     scorers = {name: fit_scorer(build_scorer(name), network, parts[0], parts[1], made.config) for name in SCORERS}
-    scores = {name: map_images(network, parts[2], each.score, ()) for name, each in scorers.items()}
+    scores = {name: each.score_all(network, parts[2]) for name, each in scorers.items()}
     return {name: ranking(values.numpy(), labels).auroc for name, values in scores.items()}
 
 

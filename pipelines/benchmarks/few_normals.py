@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders.folds import fold_count
-from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.calibration.group import alarms_allowed, p_value_levels
 from anomaly_ae.calibration.rates import cross_bound, smallest_rate
@@ -80,7 +79,7 @@ def marginal(config: RunConfig, drawn: Draw, rate: float, seed: int) -> Trial:
     made = experiment(replace(config, seed=seed), fit)
     network = run_training(made, prepare(made, fit, validation)).finished_network()
     scorer = fit_scorer(made.scorer, network, fit, validation, made.config)
-    return Trial(*(map_images(network, each, scorer.score, ()) for each in (aside, drawn.normal, drawn.novel)))
+    return Trial(*(scorer.score_all(network, each) for each in (aside, drawn.normal, drawn.novel)))
 
 
 def cross(config: RunConfig, drawn: Draw, seed: int) -> tuple[Trial, Trial]:
@@ -93,10 +92,10 @@ def cross(config: RunConfig, drawn: Draw, seed: int) -> tuple[Trial, Trial]:
     scorer = fit_scorer(made.scorer, network, images, validation, made.config)
     calibrating = ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
     judged = held_out(network, scorer, calibrating)
-    scores = torch.cat([map_images(own, part.images, judge.score, ()) for own, judge, part in judged])
+    scores = torch.cat([judge.score_all(own, part.images) for own, judge, part in judged])
     lowest, each = list[Tensor](), list[Tensor]()
     for test in (drawn.normal, drawn.novel):
-        by_fold = torch.stack([map_images(own, test, judge.score, ()) for own, judge, _ in judged], dim=1)  # (N, K)
+        by_fold = torch.stack([judge.score_all(own, test) for own, judge, _ in judged], dim=1)  # (N, K)
         lowest.append(by_fold.amin(dim=1))
         each.append(by_fold.repeat_interleave(len(scores) // folds, dim=1))  # (N, n)
     return Trial(scores, lowest[0], lowest[1], folds), Trial(scores, each[0], each[1], folds)

@@ -52,6 +52,16 @@ def test_what_a_network_has_learned_does_not_depend_on_its_own_fold() -> None:
     assert same == [False, True, False]
 
 
+def test_without_decoding_all_but_the_reconstruction_is_the_same() -> None:
+    folds, images = network().eval(), torch.rand(3, 1, 8, 8)
+    with torch.inference_mode():
+        whole, undecoded = folds(images), folds.undecoded(images)
+    assert torch.equal(undecoded.latent, whole.latent)
+    for member, own in zip(undecoded.members, whole.members, strict=True):
+        assert all(map(torch.equal, member.features, own.features))
+        assert member.reconstruction.is_meta
+
+
 def test_its_outputs_are_those_of_its_members() -> None:
     folds = network().eval()
     images = torch.rand(5, 1, 8, 8)

@@ -26,6 +26,12 @@ def test_the_speedup_is_that_of_steps_taken_in_turn() -> None:
     assert len(calls) >= 8  # one of each to begin with, and three
 
 
+def test_trials_end_soon_where_there_is_no_hope() -> None:
+    calls = list[float]()
+    assert speedup(step(0.002, 1.0, calls), step(0.002, 1.0, calls)) == pytest.approx(1, rel=0.2)
+    assert len(calls) == 8
+
+
 @pytest.mark.parametrize("loss", [1.02, 0.98, float("nan"), float("inf")])
 def test_losses_that_part_are_worth_nothing_however_fast(loss: float) -> None:
     assert speedup(step(0.02, 1.0, []), step(0.001, loss, [])) == 0

@@ -48,7 +48,7 @@ def test_a_score_hardly_depends_on_how_many_images_come_with_it(trained: Trained
 
 def test_one_image_costs_about_one_image(trained: Trained) -> None:
     detector, seen = trained.detector(), list[int]()
-    detector.network.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    detector.network.encoder[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     for count in (1, 3, 20, 300):
         detector.score(images()[:count])
     assert seen == [1, 4, 64, 256, 64]

@@ -172,6 +172,24 @@ def test_score_and_map_in_one_are_bit_for_bit_those_alone(name: str, folds: int 
     assert torch.equal(maps, mapping.anomaly_map(images, seen))
 
 
+@pytest.mark.parametrize("name", [*SCORERS, *SUMS])
+@pytest.mark.parametrize("folds", [None, 2])
+def test_a_scorer_reads_reconstructions_if_and_only_if_it_says_so(name: str, folds: int | None) -> None:
+    images, outputs = with_maps(batch(12, seed=13, size=33))
+    scorer = build_scorer(name, folds=folds)
+    for part in scorer.parts if isinstance(scorer, FoldScorer) else [scorer]:
+        part.fit(batches((images, outputs)), batches((images, outputs)))
+    reconstructions = outputs.reconstruction, 1 - outputs.reconstruction, images.to("meta")
+    each = [outputs._replace(reconstruction=one) for one in reconstructions]
+    made, other, unmade = (one._replace(members=(one, one)) if folds else one for one in each)
+    scores = scorer.score(images, made)
+    assert scorer.reads_reconstruction == (not torch.equal(scorer.score(images, other), scores))
+    if not scorer.reads_reconstruction:
+        assert torch.equal(scorer.score(images, unmade), scores)
+        if mapping := map_part(scorer):
+            assert torch.equal(mapping.anomaly_map(images, unmade), mapping.anomaly_map(images, made))
+
+
 def test_a_score_is_the_mean_of_the_highest_share_of_the_map() -> None:
     images, outputs = batch(3, seed=20, size=10)
     heat = build_scorer("mse").anomaly_map(images, outputs).flatten(1).sort(dim=1, descending=True).values
