@@ -164,8 +164,8 @@ class Autoencoder(nn.Module, ABC):
         return Outputs(self.decode(latent), latent, features)
 
     def undecoded(self, images: Tensor) -> Outputs:
-        """What `forward` gives, for who reads no reconstruction: where the network is an encoder and a decoder and no
-        more, that is not made, and has a shape but no values, on PyTorch's device `meta`.
+        """What `forward` gives, for who reads no reconstruction: where the network can do without, that is not made,
+        and has a shape but no values, on PyTorch's device `meta`.
         """
         if type(self).forward is not Autoencoder.forward:
             whole: Outputs = self(images)

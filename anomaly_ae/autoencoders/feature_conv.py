@@ -135,19 +135,23 @@ class FeatureAutoencoder(Autoencoder):
 
     def forward(self, images: Tensor) -> Outputs:
         """images: or what was seen of them"""
+        outputs, maps = self._given_back(images)
+        painted = self.decoder[1:-2](maps.detach().contiguous())  # as `decode` has them
+        finish = self.decoder[-2:-1] if self.training else self.decoder[-2:]  # the whole picture is for people alone
+        return outputs._replace(reconstruction=finish(painted), heads={**outputs.heads, PAINTED: painted})
+
+    def undecoded(self, images: Tensor) -> Outputs:
+        return self._given_back(images)[0]
+
+    def _given_back(self, images: Tensor) -> tuple[Outputs, Tensor]:
+        """What it makes of images, or of what was seen of them, but for the picture, and its latent maps."""
         seen = self.perceive(images) if images.shape[1:] == self.shape else images
         features, small = torch.split(seen, [*self.depths], dim=1)
         white = self.encoder[1](features)
         maps = self.encoder[2:-1](white)  # without flattening, for these may be crops
-        painted = self.decoder[1:-2](maps.detach().contiguous())  # as `decode` has them
-        heads = {
-            SEEN: white,
-            RESTORED: self.restorer[1:](maps),
-            SMALL: small,
-            PAINTED: painted,
-        }
-        finish = self.decoder[-2:-1] if self.training else self.decoder[-2:]  # the whole picture is for people alone
-        return Outputs(finish(painted), maps.flatten(1), (features,), heads)
+        picture = torch.empty(images.shape[0], *self.shape, device="meta")  # not painted yet
+        heads = {SEEN: white, RESTORED: self.restorer[1:](maps), SMALL: small}
+        return Outputs(picture, maps.flatten(1), (features,), heads), maps
 
 
 class Look(nn.Module):

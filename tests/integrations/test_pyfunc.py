@@ -74,7 +74,7 @@ def test_files_get_the_scores_and_verdicts_of_the_detector(
 
 def test_one_file_costs_about_one_image(model: Any, digits: torch.Tensor) -> None:
     seen, network = list[int](), model.unwrap_python_model().detector.network
-    hook = network.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    hook = network.encoder[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     model.predict(frame(png(digits[0])))
     model.predict(frame(*map(png, digits[:3])))
     hook.remove()

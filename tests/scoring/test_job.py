@@ -93,7 +93,7 @@ def test_rows_of_a_folder_are_the_same_bit_for_bit_however_many_come_after(
 
 def test_one_image_that_is_named_costs_one_image(detector: Detector, pictures: Path, tmp_path: Path) -> None:
     expected, seen = run(detector, pictures, tmp_path / "all.csv").values[0], list[int]()
-    detector.network.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    detector.network.encoder[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     assert run(detector, pictures / "00.png", tmp_path / "one.csv").values == pytest.approx(expected, rel=1e-5)
     run(detector, pictures / "sub", tmp_path / "ten.csv")
     assert seen == [1, 4, 4, 4]
