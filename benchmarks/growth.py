@@ -4,8 +4,9 @@
     python benchmarks/growth.py 1000 600000  # so many; each can be measured by itself
     python benchmarks/growth.py --preset default 10000
 
-Digits that are bundled, enlarged and shifted, as PNGs of 28×28 in a folder: so many normal ones, and a tenth as many
-upside down. They are trained on, evaluated and scored by one command each. Printed are the seconds from command to
+Digits that are bundled, each turned, slanted, bent, thickened and shaded in its own way and with noise of its own, so
+that none counts as a copy of another, as PNGs of 28×28 in a folder: so many normal ones, and a tenth as many upside
+down. They are trained on, evaluated and scored by one command each. Printed are the seconds from command to
 exit and the most memory that a process held, and what a further image cost against the next smaller number, which has
 no start of the program in it. What was measured is kept, by preset and number, in benchmarks/results/growth.md and
 .json, beside what lies there. How to read it: benchmarks/README.md.
@@ -17,25 +18,49 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import scoring
+import torch
 import training
 from PIL import Image
+from torch import Tensor
+from torch.nn import functional
 
+from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.runtime.tables import markdown_table, plain_table
 
 RESULTS = Path(__file__).resolve().parent / "results" / "growth"
-SIZES, SHAPE, SHARE_OF_ANOMALIES = (1_000, 10_000, 60_000), (1, 28, 28), 0.1
+SIZES, SIDE, SHARE_OF_ANOMALIES = (1_000, 10_000, 60_000), 28, 0.1
 AT_ONCE = 10_000  # images that are made at a time
 COMMANDS = ("train", "evaluate", "score")
 Costs = dict[str, tuple[float, float]]  # seconds and megabytes of each command
 Row = dict[str, object]
 
 
+def digits(count: int, seed: int) -> Tensor:
+    """Digits no two of which are alike, uint8 (count, 1, 28, 28)."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def between(low: float, high: float, *size: int) -> Tensor:
+        return low + (high - low) * torch.rand(count, *size, generator=draw)
+
+    bundled = load_dataset("digits").files["train"].images
+    chosen = bundled[torch.randint(len(bundled), (count,), generator=draw)] / 255
+    angle, slant, smaller = between(-20, 20).deg2rad(), between(-0.3, 0.3), between(1.1, 1.4, 1, 1)
+    turned = torch.stack([angle.cos(), slant - angle.sin(), angle.sin(), angle.cos()], dim=1).view(count, 2, 2)
+    where = torch.cat([smaller * turned, between(-0.15, 0.15, 2, 1)], dim=2)  # (count, 2, 3)
+    grid = functional.affine_grid(where, [count, 1, SIDE, SIDE], align_corners=False)
+    bends = functional.interpolate(between(-0.15, 0.15, 2, 5, 5), SIDE, mode="bicubic")
+    drawn = functional.grid_sample(chosen, grid + bends.permute(0, 2, 3, 1), align_corners=False)
+    edge, ink, paper = between(0.25, 0.55, 1, 1, 1), between(0.6, 1, 1, 1, 1), between(0, 0.15, 1, 1, 1)
+    strokes = torch.sigmoid(12 * (drawn - edge))  # the lower the edge, the wider the strokes
+    noise = 0.03 * torch.randn(strokes.shape, generator=draw)
+    return (255 * (paper + (ink - paper) * strokes + noise)).clamp(0, 255).to(torch.uint8)
+
+
 def make_images(folder: Path, count: int, seed: int, turned: bool) -> None:
     """So many digits as PNGs, upside down or not."""
     folder.mkdir()
     for first in range(0, count, AT_ONCE):
-        some = scoring.images(min(AT_ONCE, count - first), SHAPE, seed + first)
+        some = digits(min(AT_ONCE, count - first), seed + first)
         for i, image in enumerate(some.flip(2) if turned else some, first):
             Image.fromarray(image[0].numpy()).save(folder / f"{i:07}.png", compress_level=1)
 

@@ -8,7 +8,7 @@ as a photo and its JPEG of quality 30; one of them is used then, too.
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -29,6 +29,9 @@ FREQUENCIES = 32  # frequencies each way that are compared, the lowest
 MOST_PICTURES = 2**16  # among more than these, only equal ones are looked for
 NEIGHBORS = 4096  # pictures that each is compared with, among more than so many those most like it in one respect
 PICTURES_AT_ONCE = 256
+FLOATS_AT_ONCE = 2**22  # of pictures that are large, fewer at once
+POWER_STEPS = 30  # by which that one respect is found
+PAIRS_AT_ONCE = 2**18  # of more it is remembered only what they join
 JPEG_CHANGES = 6.0  # by about so much saving as JPEG changes a frequency, of 255
 TRIED, QUALITY, FOUND = 64, 75, 0.9  # pictures that are saved anew to see how alike copies are, and the share to find
 # The least correlation of copies, and in standard deviations of that of any two pictures; that of others stays below
@@ -155,6 +158,11 @@ def first_alike(*sets: Pictures) -> Tensor:
     first = torch.arange(len(hashes))
     is_first = equal == first
     distinct, channels = first[is_first], sets[0][0].shape[1]
+    if len(distinct) > MOST_PICTURES:
+        logger.info(
+            f"copies: {len(distinct):,} pictures are compared for equal ones alone; those that were saved anew are "
+            f"looked for among up to {MOST_PICTURES:,}"
+        )
     if not 1 < len(distinct) <= MOST_PICTURES or channels not in MODES:
         return equal
     parts = torch.split(is_first, [len(indices) for _, indices in sets])
@@ -166,27 +174,29 @@ def first_alike(*sets: Pictures) -> Tensor:
 def _batches(sets: Sequence[Pictures]) -> Iterator[Tensor]:
     """All pictures in order, some at a time."""
     for images, indices in sets:
-        yield from (images[part] for part in torch.split(indices, PICTURES_AT_ONCE) if len(part))
+        yield from (images[part] for part in _parts(indices, images) if len(part))
+
+
+def _parts(indices: Tensor, images: Tensor) -> Sequence[Tensor]:
+    """Indices of images (M, C, H, W) in parts, each of so many images as are held as floats at once."""
+    return torch.split(indices, max(1, min(PICTURES_AT_ONCE, FLOATS_AT_ONCE // images.shape[1:].numel())))
 
 
 def _first_saved_anew(sets: Sequence[Pictures]) -> Tensor:
     """As `first_alike`, of pictures no two of which are equal."""
-    from scipy.sparse import coo_array  # here, for scoring alone needs none of it
-    from scipy.sparse.csgraph import connected_components
-
     looks = _Looks(sets)
-    sample = looks.all[:: max(1, len(looks.all) // LIKENESS_SAMPLE)]
+    sample = looks.at(torch.arange(0, looks.count, max(1, looks.count // LIKENESS_SAMPLE)))
     likeness = (sample @ sample.T)[torch.ones(len(sample), len(sample), dtype=torch.bool).triu(diagonal=1)]
     deviation = 1.4826 * (likeness - likeness.median()).abs().median()  # of a normal law, whatever copies have
     least = max(LEAST, float(likeness.median() + DEVIATIONS * deviation), _likeness_of_copies(looks))
-    alike, count = _pairs(looks.all, least), len(looks.all)
-    graph = coo_array((np.ones(len(alike)), (alike[:, 0], alike[:, 1])), shape=(count, count))
-    return first_of_equals(torch.from_numpy(connected_components(graph, directed=False)[1]).long())
+    return _first_joined(_pairs(looks, least), looks.count)
 
 
 @dataclass(frozen=True, eq=False)
 class _Looks:
-    """What tells pictures from the others of their sets."""
+    """What tells pictures from the others of their sets. Worked out when it is needed, for that of all of them would
+    take many times the memory of the pictures.
+    """
 
     sets: Sequence[Pictures]
 
@@ -194,25 +204,34 @@ class _Looks:
         """Vectors of length 1, (M, D), of images (M, C, H, W): their inner products are correlations."""
         return normalize(self._spectra(images.float()) / self._strengths, dim=1)
 
+    def at(self, positions: Tensor) -> Tensor:
+        """Those of the pictures at positions, int64 (M,), of the sets one after the other: (M, D)."""
+        return torch.cat([self.of(self._pictures(part)) for part in _parts(positions, self.sets[0][0])])
+
     @cached_property
-    def all(self) -> Tensor:
-        return torch.cat([self.of(images) for images in _batches(self.sets)])
+    def count(self) -> int:
+        """How many pictures there are."""
+        return sum(len(indices) for _, indices in self.sets)
+
+    def _pictures(self, positions: Tensor) -> Tensor:
+        found = torch.empty(len(positions), *self.sets[0][0].shape[1:], dtype=torch.uint8)
+        for images, indices in self.sets:
+            inside = (positions >= 0) & (positions < len(indices))
+            found[inside] = images[indices[positions[inside]]]
+            positions = positions - len(indices)
+        return found
 
     @cached_property
     def _mean(self) -> Tensor:
         """The mean picture (C, H, W), less its mean brightness."""
         total = sum((images.double().sum(dim=0) for images in _batches(self.sets)), torch.zeros(()))
-        return (total - total.mean()).float() / self._count
+        return (total - total.mean()).float() / self.count
 
     @cached_property
     def _strengths(self) -> Tensor:
         """How strong each frequency is in the sets, (D,); weaker than what JPEG changes counts for less."""
         squares = (self._spectra(images.float()).square().sum(dim=0) for images in _batches(self.sets))
-        return (sum(squares, torch.zeros(())) / self._count).sqrt() + JPEG_CHANGES
-
-    @property
-    def _count(self) -> int:
-        return sum(len(indices) for _, indices in self.sets)
+        return (sum(squares, torch.zeros(())) / self.count).sqrt() + JPEG_CHANGES
 
     def _spectra(self, images: Tensor) -> Tensor:
         """The lowest frequencies, (M, D), of what is left of images (M, C, H, W) without mean brightness and mean
@@ -235,29 +254,63 @@ def _cosines(size: int) -> Tensor:
 def _likeness_of_copies(looks: _Looks) -> float:
     """The correlation that nine of ten pictures of the first set have, or more, with themselves saved as JPEG."""
     images, indices = looks.sets[0]
-    originals = images[indices[torch.linspace(0, len(indices) - 1, min(TRIED, len(indices))).long()]]
+    tried = indices[torch.linspace(0, len(indices) - 1, min(TRIED, len(indices))).long()]
+    originals = (images[part] for part in _parts(tried, images))
+    likeness = [(looks.of(some) * looks.of(_saved_as_jpeg(some))).sum(dim=1) for some in originals]
+    return float(torch.cat(likeness).quantile(1 - FOUND))
+
+
+def _saved_as_jpeg(images: Tensor) -> Tensor:
+    """Copies of images, uint8 (M, C, H, W)."""
     copies = []
-    for pixels in originals.permute(0, 2, 3, 1).numpy():  # (H, W, C) each
+    for pixels in images.permute(0, 2, 3, 1).numpy():  # (H, W, C) each
         content = io.BytesIO()
         Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(content, "JPEG", quality=QUALITY)
         copies.append(torch.from_numpy(np.array(Image.open(content))).view(pixels.shape).permute(2, 0, 1))
-    return float((looks.of(originals) * looks.of(torch.stack(copies))).sum(dim=1).quantile(1 - FOUND))
+    return torch.stack(copies)
 
 
-def _pairs(looks: Tensor, least: float) -> "np.typing.NDArray[np.int64]":
-    """Pairs of rows, (P, 2), of `looks` (M, D) with a correlation of `least` or more."""
-    order = torch.arange(len(looks))
-    if len(looks) > NEIGHBORS:  # by what tells most of them apart, so that copies lie near each other
-        sample = looks[:: len(looks) // NEIGHBORS]
-        direction = torch.linalg.eigh(sample.T @ sample).eigenvectors[:, -1]
-        order = (looks @ direction).argsort()
-    pairs = [torch.zeros(0, 2, dtype=torch.int64)]
-    for start in range(0, len(looks), PICTURES_AT_ONCE):
-        here, near = order[start : start + PICTURES_AT_ONCE], order[start : start + PICTURES_AT_ONCE + NEIGHBORS]
-        alike = (looks[here] @ looks[near].T).triu(diagonal=1) >= least
-        rows, columns = alike.nonzero(as_tuple=True)
-        pairs.append(torch.stack([here[rows], near[columns]], dim=1))
-    return torch.cat(pairs).numpy()
+def _pairs(looks: _Looks, least: float) -> Iterator[Tensor]:
+    """Pairs of positions, int64 (P, 2), of pictures with a correlation of `least` or more, some at a time."""
+    order = _alike_side_by_side(looks) if looks.count > NEIGHBORS else torch.arange(looks.count)
+    near = looks.at(order[:NEIGHBORS])
+    for start in range(0, looks.count, PICTURES_AT_ONCE):
+        next_ones = order[start + NEIGHBORS : start + NEIGHBORS + PICTURES_AT_ONCE]
+        if len(next_ones):
+            near = torch.cat([near, looks.at(next_ones)])
+        rows, columns = ((near[:PICTURES_AT_ONCE] @ near.T).triu(diagonal=1) >= least).nonzero(as_tuple=True)
+        yield order[start + torch.stack([rows, columns], dim=1)]
+        near = near[PICTURES_AT_ONCE:]
+
+
+def _alike_side_by_side(looks: _Looks) -> Tensor:
+    """All positions, int64 (N,), by what tells most pictures apart, so that copies lie near each other."""
+    sample = torch.split(torch.arange(0, looks.count, looks.count // NEIGHBORS), PICTURES_AT_ONCE)
+    products = sum((part.T @ part for part in map(looks.at, sample)), torch.zeros(()))
+    direction = products[:, products.diagonal().argmax()]
+    for _ in range(POWER_STEPS):  # near enough to the first eigenvector, which takes long to be found exactly
+        direction = normalize(products @ direction, dim=0)
+    return torch.cat([looks.of(images) @ direction for images in _batches(looks.sets)]).argsort()
+
+
+def _first_joined(pairs: Iterable[Tensor], count: int) -> Tensor:
+    """The first of those that pairs, int64 (P, 2) each, join with each of `count` positions, int64 (count,)."""
+    positions = torch.arange(count)
+    joined = torch.zeros(0, 2, dtype=torch.int64)
+    for some in pairs:
+        joined = torch.cat([joined, some])
+        if len(joined) > PAIRS_AT_ONCE:
+            joined = torch.stack([positions, _first_connected(joined, count)], dim=1)
+    return _first_connected(joined, count)
+
+
+def _first_connected(pairs: Tensor, count: int) -> Tensor:
+    from scipy.sparse import coo_array  # here, for scoring alone needs none of it
+    from scipy.sparse.csgraph import connected_components
+
+    rows, columns = pairs.T.numpy()
+    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(count, count))
+    return first_of_equals(torch.from_numpy(connected_components(graph, directed=False)[1]).long())
 
 
 def first_of_equals(values: Tensor) -> Tensor:

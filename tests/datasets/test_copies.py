@@ -2,12 +2,14 @@
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.copies import find_copies, first_alike
@@ -89,6 +91,61 @@ def test_copies_are_found_far_apart_among_many(monkeypatch: pytest.MonkeyPatch) 
     first = first_alike((again, torch.arange(950)))
     assert torch.equal(first[900:], torch.arange(50))
     assert torch.equal(first[:900], torch.arange(900))
+
+
+class Largest(TorchDispatchMode):
+    """Values of the largest tensor of each type that is made within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[torch.dtype, int] = {}
+
+    def __torch_dispatch__(self, func: Callable[..., Any], types: object, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, Tensor):
+                self.values[tensor.dtype] = max(self.values.get(tensor.dtype, 0), tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["unlike", "copies of one another"])
+def test_twice_the_pictures_take_no_more_memory(copied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the pictures themselves, and some numbers of each."""
+    for name, few in {"NEIGHBORS": 128, "PICTURES_AT_ONCE": 64, "PAIRS_AT_ONCE": 1024, "LIKENESS_SAMPLE": 50}.items():
+        monkeypatch.setattr(f"anomaly_ae.datasets.copies.{name}", few)
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(64, 192, (1200, 1, 20, 20), generator=draw, dtype=torch.uint8)
+    if copied:  # 40 pictures, 30 times each
+        images = images[:40].repeat(30, 1, 1, 1) + images % 2
+    largest = []
+    for count in (600, 1200):
+        with Largest() as made:
+            first = first_alike((images[:count], torch.arange(count)))
+        assert len(first.unique()) == (40 if copied else count)
+        largest.append(made.values)
+    assert largest[1][torch.float32] == largest[0][torch.float32]
+    assert largest[1][torch.int64] <= 2 * (1200 + 1024 + 64 * 40)  # pairs; there are 17,400 of the copies
+
+
+def test_large_pictures_are_looked_at_a_few_at_a_time() -> None:
+    images = torch.randint(64, 192, (20, 3, 512, 512), dtype=torch.uint8)
+    with Largest() as made:
+        assert len(first_alike((images, torch.arange(20))).unique()) == 20
+    assert max(made.values[torch.float32], made.values[torch.float64]) <= 2**22
+
+
+def test_among_too_many_pictures_only_equal_ones_are_found_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = [scene(seed) for seed in range(30)]
+    again = together([*pictures, as_jpeg(pictures[3], 90), pictures[4]])
+    assert first_alike(again)[30:].tolist() == [3, 4]
+    monkeypatch.setattr("anomaly_ae.datasets.copies.MOST_PICTURES", 30)
+    assert first_alike(again)[30:].tolist() == [30, 4]
+    assert capsys.readouterr().err == (
+        "copies: 31 pictures are compared for equal ones alone; those that were saved anew are looked for among up "
+        "to 30\n"
+    )
 
 
 def test_pictures_without_anything_in_them_are_equal_or_not() -> None:
