@@ -13,6 +13,7 @@ from anomaly_ae.autoencoders.feature_conv import PAINTED, RESTORED, SEEN, SMALL
 from anomaly_ae.autoencoders.restoring import RESTORATIONS
 from anomaly_ae.config.weighted_sum import parse_weighted_sum
 from anomaly_ae.errors import UsageError
+from anomaly_ae.objectives.aligned import aligned
 from anomaly_ae.objectives.elbo import elbo
 from anomaly_ae.objectives.perceptual import Features, perceptual
 from anomaly_ae.objectives.planted_defects import repair
@@ -75,6 +76,7 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
     "mse": ObjectiveEntry("mean squared reconstruction error", mse),
     "bce": ObjectiveEntry("binary cross-entropy", bce),
     "ssim": ObjectiveEntry("1 - structural similarity", ssim),
+    "aligned": ObjectiveEntry("distance of the edges, locally aligned, for scorer aligned-prototypes", aligned),
     "elbo": ObjectiveEntry("negative evidence lower bound, for autoencoder vae", negative_elbo),
     "repair": ObjectiveEntry("planted defects found and repaired, for autoencoder repair", repair),
     "restore": ObjectiveEntry("absolute error of images given back from gray and turned copies", restore),

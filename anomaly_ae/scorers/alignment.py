@@ -11,15 +11,13 @@ from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
 from anomaly_ae.autoencoders.inference import split_batches
-from anomaly_ae.scorers.edges import EDGES_AT_ONCE, STRONGEST, EdgeRows, brightness, half, sobel, usual_step
+from anomaly_ae.objectives.aligned import COMPARED_SIDE, EDGE_ENERGY_FLOOR, REACH, STRONGEST, sobel
+from anomaly_ae.scorers.edges import EDGES_AT_ONCE, EdgeRows, brightness, half, usual_step
 from anomaly_ae.scorers.neighbors import Neighbors, PrincipalNeighbors, last_features, nearest_rows
 from anomaly_ae.scorers.scorer import ImageBatches, MapScorer
 from anomaly_ae.storage.schema import TensorSpec
 
-COMPARED_SIDE = 32  # pixels of the smaller side at which images are compared
-REACH = 3 / 28  # how far a part may move, of the smaller side
 CANDIDATES, FINALISTS, NEAREST = 96, 12, 3  # fit images compared at half the size, compared at the full one, counted
-EDGE_ENERGY_FLOOR = 0.1  # keeps images that are almost empty from being divided by nothing
 TOGETHER = 64 * 28 * 28  # values of images compared at a time on a CPU, so that their rows stay in its cache
 WORKING_OUT = threading.Lock()  # held while edges are, which others who need them at the same time wait for
 

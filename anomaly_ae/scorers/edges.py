@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-STRONGEST = 63  # steps, in either direction, so that the difference of two edges fits a byte
+from anomaly_ae.objectives.aligned import STRONGEST, sobel
+
 FULL_SCALE = 1_020  # what Sobel's filter gives where black meets white
 LEVEL_PARTS = 16  # of a level of brightness, to which the lines of what is shrunk are rounded
 WEIGHT_PARTS = 1_024  # that the weights of shrinking are whole numbers of
@@ -117,17 +118,6 @@ def _weights(size: int, smaller: int) -> Tensor:
     upto = (ends[:, None] - pixels).clamp(0, 1).cumsum(dim=1)  # of the length up to each end, what lies up to a pixel
     covered = torch.diff(upto, dim=0) * smaller / size  # ascends from 0 to 1 along a row
     return torch.diff((covered * WEIGHT_PARTS).round(), dim=1, prepend=torch.zeros(smaller, 1)).float() / WEIGHT_PARTS
-
-
-def sobel(images: Tensor) -> Tensor:
-    """Sobel's vertical and horizontal differences of every channel, with zeros beyond the border.
-
-    Of images, float32 (N, C, H, W) in [0, 255]; float32 (2C, N, H, W), from -`FULL_SCALE` to `FULL_SCALE`.
-    """
-    padded = functional.pad(images.transpose(0, 1), (1, 1, 1, 1))  # (C, N, H + 2, W + 2)
-    tall = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]  # (C, N, H, W + 2)
-    wide = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]  # (C, N, H + 2, W)
-    return torch.cat([wide[..., 2:, :] - wide[..., :-2, :], tall[..., 2:] - tall[..., :-2]])
 
 
 def half(maps: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.scorers.alignment import COMPARED_SIDE, NEAREST, AlignedNeighbors
+from anomaly_ae.objectives.aligned import COMPARED_SIDE
+from anomaly_ae.scorers.alignment import NEAREST, AlignedNeighbors
 from anomaly_ae.scorers.edges import brightness, usual_step
 from anomaly_ae.scorers.neighbors import SAME, LatentNeighbors, distances
 from anomaly_ae.scorers.scorer import MOST_MEMORIES, ImageBatches, sample

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from anomaly_ae.autoencoders import Outputs
+from anomaly_ae.objectives.aligned import EDGE_ENERGY_FLOOR
 from anomaly_ae.scorers import build_scorer
 from anomaly_ae.scorers.alignment import (
-    EDGE_ENERGY_FLOOR,
     AlignedNeighbors,
     aligned_distance,
     errors_to_closest,

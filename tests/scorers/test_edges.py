@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from anomaly_ae.scorers.edges import LEVEL_PARTS, EdgeRows, _weights, brightness, half, sobel
+from anomaly_ae.objectives.aligned import sobel
+from anomaly_ae.scorers.edges import LEVEL_PARTS, EdgeRows, _weights, brightness, half
 from anomaly_ae.storage.pixel_values import as_float
 
 
