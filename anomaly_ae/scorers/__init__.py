@@ -38,7 +38,7 @@ SCORERS: dict[str, ScorerEntry] = {
     "gradient": ScorerEntry("reconstruction error of the gradients; worst 1 %", GradientError),
     "defect": ScorerEntry("what autoencoder repair holds for a defect; worst 0.1 %", DefectProbability),
     "restoration": ScorerEntry(
-        "error of images given back from gray and turned copies, for objective restore", RestorationError
+        "relative error of images given back from gray and turned copies, for objective restore", RestorationError
     ),
     "feature-error": ScorerEntry(
         "error of the features given back, for autoencoder feature-conv; worst 0.3 %", FeatureError
