@@ -66,8 +66,11 @@ def map_images(
             return read(batch, look(batch))[: len(part)].cpu()
 
     batches = torch.split(images, size) if len(images) else ()
-    with thread_map(min(BATCHES_AT_ONCE, len(batches)) if device.type == "cpu" else 1) as run:
-        return torch.cat([torch.zeros(0, *shape), *run(values, batches)])
+    at_once = max(1, min(BATCHES_AT_ONCE, torch.get_num_threads())) if device.type == "cpu" else 1
+    side_by_side = len(images) // size // at_once * at_once  # the others have all threads, which would wait for them
+    with thread_map(at_once) as run:
+        many = list(run(values, batches[:side_by_side]))
+    return torch.cat([torch.zeros(0, *shape), *many, *map(values, batches[side_by_side:])])
 
 
 @torch.inference_mode()
