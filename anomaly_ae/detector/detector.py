@@ -202,6 +202,18 @@ class Detector:
         both = self._each(images, read, (1 + height * width,), self.scorer.reads_reconstruction)
         return both[:, 0].contiguous(), both[:, 1:].reshape(-1, height, width)
 
+    def reconstruct_and_map(self, images: Images) -> tuple[Tensor, Tensor | None]:
+        """`reconstruct`, and `anomaly_map`, in one pass of the network."""
+        if (scorer := self.map_scorer) is None:
+            return self.reconstruct(images), None
+
+        def read(pixels: Tensor, outputs: Outputs) -> Tensor:
+            return torch.cat([outputs.reconstruction, scorer.anomaly_map(pixels, outputs)[:, None]], dim=1)
+
+        channels, *size = self.preprocessing.shape
+        both = self._each(images, read, (channels + 1, *size))
+        return both[:, :-1], both[:, -1]
+
     def regions(self, images: Images) -> list[list[Region]]:
         """For each image its anomalous regions: the connected parts of its anomaly map above the level that normal
         images rarely reach, the highest peak first. Shares are of the images as they were given.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,14 +57,34 @@ def map_defects(detector: Detector, test: ImageSet, masks: Tensor, is_labelled: 
     return None if maps is None else Mapped(indices, maps, masks[indices])
 
 
+def score_and_errors(detector: Detector, images: Tensor) -> tuple[Tensor, dict[str, Floats]]:
+    """The scores of images at the detector's size, (N, C, H, W), float32 (N,), bit for bit those of `Detector.score`,
+    and their plain reconstruction errors, (N,), by the names of their scorers, in one pass of the network.
+    """
+    scorers = [detector.scorer, *(SCORERS[name].build() for name in PLAIN)]
+
+    def read(pixels: Tensor, outputs: Outputs) -> Tensor:
+        return torch.stack([scorer.score(pixels, outputs) for scorer in scorers], dim=1)
+
+    scores, *errors = map_images(detector.network, images, read, (len(scorers),)).T.contiguous()
+    return scores, {name: error.numpy() for name, error in zip(PLAIN, errors, strict=True)}
+
+
 def measure(
-    detector: Detector, test: ImageSet, scores: Tensor, run_id: str | None, mapped: Mapped | None = None
+    detector: Detector,
+    test: ImageSet,
+    scores: Tensor,
+    errors: Mapping[str, Floats],
+    run_id: str | None,
+    mapped: Mapped | None = None,
 ) -> Evaluation:
-    """Measure scores, float32 (N,), of the labelled test images, and heat maps where defects are known."""
+    """Measure scores, float32 (N,), and plain errors of the labelled test images, as `score_and_errors` has them, and
+    heat maps where defects are known.
+    """
     novel, values = novelty(detector, test), scores.numpy()
     require_numbers(values)
     alarms = (scores > detector.threshold).numpy()
-    errors, odd = _plain_errors(detector, test.images), odd_normals(detector.calibration)
+    odd = odd_normals(detector.calibration)
     evaluation = Evaluation(
         run_id=run_id,
         dataset=detector.config.dataset,
@@ -87,21 +107,10 @@ def measure(
         threshold_warning=odd.about if odd else None,
         odd_normals=odd,
         calibration_images=0 if detector.calibration.chosen is not None else len(detector.calibration.scores),
-        reconstruction_errors=_rank_errors(detector, errors | {str(detector.config.scorer): values}, novel),
+        reconstruction_errors=_rank_errors(detector, {**errors, str(detector.config.scorer): values}, novel),
     )
     missed = find_missed(detector, evaluation, scores[torch.from_numpy(novel)])
     return dataclasses.replace(evaluation, missed=missed)
-
-
-def _plain_errors(detector: Detector, images: Tensor) -> dict[str, Floats]:
-    """The plain reconstruction errors of images (N, C, H, W) by the names of their scorers, (N,)."""
-    scorers = [SCORERS[name].build() for name in PLAIN]
-
-    def read(pixels: Tensor, outputs: Outputs) -> Tensor:
-        return torch.stack([scorer.score(pixels, outputs) for scorer in scorers], dim=1)
-
-    errors = map_images(detector.network, images, read, (len(PLAIN),)).numpy()
-    return dict(zip(PLAIN, errors.T, strict=True))
 
 
 def _rank_errors(detector: Detector, scores: dict[str, Floats], novel: Bools) -> list[ErrorRow]:

@@ -1,6 +1,7 @@
 """What a training, an evaluation and a detector's work on a few images are shown by."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -160,14 +161,11 @@ def draw_evaluation(
     """The figures of an evaluation, to be drawn, by name."""
     novel, values = novelty(detector, test), scores.numpy()
     names, threshold = [label(name) for name in class_names(detector, test)], detector.threshold
-    order = scores.argsort(descending=True, stable=True)
     drawn = {
         "score_histogram": Drawing.of(
             "distributions.score_histogram", values, novel, threshold, evaluation.target_fpr
         ),
         "score_by_class": Drawing.of("distributions.score_by_class", values, names, novel, threshold),
-        "most_anomalous": _extremes(detector, test, scores, order, "The most anomalous test images"),
-        "least_anomalous": _extremes(detector, test, scores, order.flip(0), "The least anomalous test images"),
     }
     chosen = _spread(len(test), MAPPED)
     if len(chosen) >= FEWEST_MAPPED:
@@ -182,42 +180,65 @@ def draw_evaluation(
         )
     if mapped is not None and bool(mapped.masks.any()):
         drawn["defects"] = _defects(detector, test, mapped)
-    return drawn | _mistakes(detector, test, scores, order, torch.from_numpy(novel))
+    return drawn | _extremes(detector, test, scores, torch.from_numpy(novel))
 
 
-def _mistakes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, novel: Tensor) -> dict[str, Drawing]:
-    """The normal images that come nearest to an alarm or raise one, and the novel ones nearest to being missed."""
-    alarms = scores > detector.threshold
+def _extremes(detector: Detector, test: ImageSet, scores: Tensor, novel: Tensor) -> dict[str, Drawing]:
+    """The images that score highest and lowest, the normal ones that come nearest to an alarm or raise one, and the
+    novel ones nearest to being missed, with the name of its file, if it is one, class and score above each.
+    """
+    alarms, order = scores > detector.threshold, scores.argsort(descending=True, stable=True)
     wrong, missed = int((alarms & ~novel).sum()), int((~alarms & novel).sum())
     normal_first, novel_last = order[~novel[order]], order.flip(0)[novel[order.flip(0)]]
-    headings = {
+    orders = {
+        "most_anomalous": (order, "The most anomalous test images"),
+        "least_anomalous": (order.flip(0), "The least anomalous test images"),
         "false_alarms": (normal_first, f"Normal test images that score highest: {wrong:,} are false alarms"),
         "missed": (novel_last, f"Novel test images that score lowest: {missed:,} are missed"),
     }
+    chosen = {name: (rows[:SHOWN], heading) for name, (rows, heading) in orders.items() if len(rows)}
+    shown_once, positions = torch.unique(torch.cat([rows for rows, _ in chosen.values()]), return_inverse=True)
+    seen, taken = _Seen.by(detector, test.images[shown_once]), test.take(shown_once)
+    titles = [
+        f"{label(name, 14)}\nscore {score:.2f}"
+        for name, score in zip(class_names(detector, taken), scores[shown_once].tolist(), strict=True)
+    ]
+    titles = _below_files(titles, shown_once, test.names)
+    parts = torch.split(positions, [len(rows) for rows, _ in chosen.values()])
     return {
-        name: _extremes(detector, test, scores, chosen, heading)
-        for name, (chosen, heading) in headings.items()
-        if len(chosen)
+        name: seen.drawing(at, [titles[i] for i in at.tolist()], heading)
+        for (name, (_, heading)), at in zip(chosen.items(), parts, strict=True)
     }
 
 
-def _extremes(detector: Detector, test: ImageSet, scores: Tensor, order: Tensor, heading: str) -> Drawing:
-    """The first images of an order, with the name of its file, if it is one, class and score above each."""
-    chosen = test.take(order[:SHOWN])
-    titles = [
-        f"{label(name, 14)}\nscore {score:.2f}"
-        for name, score in zip(class_names(detector, chosen), scores[order].tolist(), strict=False)
-    ]
-    return _detections(detector, chosen.images, _below_files(titles, order[:SHOWN], test.names), heading)
+@dataclass(frozen=True)
+class _Seen:
+    """Images, (N, C, H, W), their reconstructions, heat maps, if there are any, and how hot is too much."""
+
+    images: Array
+    rebuilt: Array
+    maps: Array | None
+    level: float | None
+
+    @classmethod
+    def by(cls, detector: Detector, images: Tensor) -> "_Seen":
+        """As a detector sees images of its size, uint8 or float in [0, 1]."""
+        rebuilt, heat = detector.reconstruct_and_map(Preprocessed(images))
+        maps = None if heat is None else heat.numpy()
+        return cls(as_float(images).numpy(), rebuilt.numpy(), maps, detector.heat_level)
+
+    def drawing(self, at: Tensor, titles: Sequence[str], heading: str) -> Drawing:
+        """Those at the positions `at`, with what the detector makes of them below, a few words above each."""
+        rows = at.numpy()
+        maps = None if self.maps is None else self.maps[rows]
+        return Drawing.of(
+            "image_grids.image_rows", self.images[rows], self.rebuilt[rows], maps, titles, heading, self.level
+        )
 
 
 def _detections(detector: Detector, images: Tensor, titles: Sequence[str], heading: str) -> Drawing:
     """Images at the detector's size, (N, C, H, W), and below them what it makes of them, a few words above each."""
-    prepared = Preprocessed(images)
-    rebuilt, heat = detector.reconstruct(prepared).numpy(), detector.anomaly_map(prepared)
-    maps = None if heat is None else heat.numpy()
-    rows = as_float(images).numpy(), rebuilt, maps, titles, heading, detector.heat_level
-    return Drawing.of("image_grids.image_rows", *rows)
+    return _Seen.by(detector, images).drawing(torch.arange(len(images)), titles, heading)
 
 
 def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> Drawing:

@@ -25,12 +25,12 @@ from anomaly_ae.detector.measuring import (
     measure_discoveries,
     measure_scorers,
     novelty,
+    score_and_errors,
 )
 from anomaly_ae.detector.missed import ENOUGH_FOUND
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.escaping import short_name, shown
 from anomaly_ae.images.image_set import ImageSet
-from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.reporting.figures.painter import finish_figures, save_figures
 from anomaly_ae.reporting.run_figures import draw_evaluation
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
@@ -137,10 +137,10 @@ def evaluate(
         calibration.check_discoveries(fdr)
     detector = dataclasses.replace(detector, calibration=calibration)
     with stage(f"scoring {len(test.images):,} test images"):
-        scores = detector.score(Preprocessed(test.images))
+        scores, errors = score_and_errors(detector, test.images)
     masks = data.masks(test.names or (), detector.preprocessing) if data else None
     mapped = None if masks is None else map_defects(detector, test, *masks)
-    evaluation = measure(detector, test, scores, run.record.id if run else None, mapped)
+    evaluation = measure(detector, test, scores, errors, run.record.id if run else None, mapped)
     if evaluation.missed:
         name, again = run.path.name[:8] if run else model, {"guarantee": guarantee, "confidence": confidence}
         known: dict[str, object] = {"marks": marks} if marks else {"anomaly_folder": "FOLDER"}
