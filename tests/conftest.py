@@ -70,8 +70,50 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
         env=clean_environment(),
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_ctrl_c,
     )
+
+
+def heed_ctrl_c() -> None:
+    """What a process does first that is to get the Ctrl-C sent to it, which is ignored where the tests run behind."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def struck(folder: Path, by: signal.Signals, code: str, *arguments: str, **environment: str) -> Ended:
+    """How Python code ended that sends its process the signal `STRUCK_BY` of its environment."""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=clean_environment() | {"STRUCK_BY": str(int(by))} | environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        preexec_fn=heed_ctrl_c,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+STRUCK_AT_THE_SECOND_EPOCH = """
+import os
+from anomaly_ae.cli import main
+from anomaly_ae.training import Training
+
+snapshot = Training.snapshot
+
+def strike(training):
+    if training.config.normal == os.environ["STRUCK_NORMAL"] and len(training.history) == 2:
+        os.kill(os.getpid(), int(os.environ["STRUCK_BY"]))
+    return snapshot(training)
+
+Training.snapshot = strike
+main()
+"""
+
+
+def struck_at_the_second_epoch(folder: Path, by: signal.Signals, normal: str, *arguments: str) -> Ended:
+    """How a command ended whose training on `normal` gets a signal before its second epoch is kept."""
+    return struck(folder, by, STRUCK_AT_THE_SECOND_EPOCH, *arguments, STRUCK_NORMAL=normal)
 
 
 Cli = Callable[..., Ended]

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from anomaly_ae.runs.record import KILLED
 from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.tracking import remote_runs
 from anomaly_ae.workflows.train import resume
-from tests.conftest import Cli, clean_environment, start
+from tests.conftest import Cli, Ended, start, struck, struck_at_the_second_epoch
 
 EPOCHS = 12
 TRAIN = ("train", "--normal", "0,1,2", "--no-figures", "--epochs", str(EPOCHS), "--seed", "7")
@@ -34,35 +32,9 @@ def wait_for_epochs(folder: Path, count: int) -> RunFolder:
     raise TimeoutError(f"there were no {count} epochs")
 
 
-STRUCK_AT_THE_SECOND_EPOCH = """
-import os
-from anomaly_ae.cli import main
-from anomaly_ae.training import Training
-
-snapshot = Training.snapshot
-
-def strike(training):
-    if len(training.history) == 2:
-        os.kill(os.getpid(), int(os.environ["STRUCK_BY"]))
-    return snapshot(training)
-
-Training.snapshot = strike
-main()
-"""
-
-
-def struck(folder: Path, by: signal.Signals) -> "tuple[RunFolder, subprocess.CompletedProcess[str]]":
-    """A training in a process of its own that gets a signal before its second epoch is kept, and how it ended."""
-    ended = subprocess.run(
-        [sys.executable, "-c", STRUCK_AT_THE_SECOND_EPOCH, *TRAIN],
-        cwd=folder,
-        env=clean_environment() | {"STRUCK_BY": str(int(by))},
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=200,
-        check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run behind
-    )
+def interrupted_training(folder: Path, by: signal.Signals) -> tuple[RunFolder, Ended]:
+    """A training that got a signal before its second epoch was kept, and how it ended."""
+    ended = struck_at_the_second_epoch(folder, by, "0,1,2", *TRAIN)
     (run,) = RunStore.find(str(folder / "mlruns")).runs()
     return run, ended
 
@@ -84,8 +56,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_killed_and_resumed_ends_with_the_same_weights(cli: Cli, tmp_path: Path, uninterrupted: Path) -> None:
-    run, ended = struck(tmp_path, signal.SIGKILL)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    run, ended = interrupted_training(tmp_path, signal.SIGKILL)
+    assert ended.code == -signal.SIGKILL, ended.err
     assert run.record.status == "RUNNING"
 
     refused = cli("evaluate")
@@ -108,11 +80,10 @@ def test_killed_and_resumed_ends_with_the_same_weights(cli: Cli, tmp_path: Path,
 
 
 def test_ctrl_c_keeps_the_best_weights_and_marks_the_run(cli: Cli, tmp_path: Path, uninterrupted: Path) -> None:
-    run, ended = struck(tmp_path, signal.SIGINT)
-    said = ended.stderr
-    assert ended.returncode == 130, said
-    assert said.splitlines()[-1].startswith("interrupted; best weights so far")
-    assert "Traceback" not in said
+    run, ended = interrupted_training(tmp_path, signal.SIGINT)
+    assert ended.code == 130, ended.err
+    assert ended.err.splitlines()[-1].startswith("interrupted; best weights so far")
+    assert "Traceback" not in ended.err
     client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     assert run.record.status == client.get_run(run.record.id).info.status == KILLED
     assert any(name.startswith("best.") for name in load_file(run.checkpoint))
@@ -131,13 +102,17 @@ def test_ctrl_c_keeps_the_best_weights_and_marks_the_run(cli: Cli, tmp_path: Pat
 
 def test_a_run_can_be_in_one_hand_only(cli: Cli, tmp_path: Path) -> None:
     process = start(tmp_path, *TRAIN[:-4], "--epochs", "100000", "--set", "patience=100000")
-    run = wait_for_epochs(tmp_path, 1)
-    other = cli("train", "--resume", run.record.id)
-    assert other.code == 1
-    assert "another process" in other.err
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 130
-    assert run.record.status == KILLED
+    try:
+        run = wait_for_epochs(tmp_path, 1)
+        other = cli("train", "--resume", run.record.id)
+        assert other.code == 1
+        assert "another process" in other.err
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 130
+        assert run.record.status == KILLED
+    finally:
+        process.kill()
+        process.wait()
 
 
 STRIKE = """
@@ -183,22 +158,10 @@ def test_a_run_struck_as_it_begins_is_marked_in_its_folder_and_in_mlflow(
     (tmp_path / "strike.py").write_text(STRIKE)
     before = {run.path for run in small.runs()}
     code = f"from anomaly_ae.cli import main\nfrom anomaly_ae.tracking import run_logger\n{where}\nmain()"
-    called = [sys.executable, "-c", code, *command.split()]
-    environment = clean_environment() | {"ANOMALY_AE_MLRUNS": str(small.root), "STRUCK_BY": str(int(struck_by))}
-    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment.get("PYTHONPATH", "")])
-    ended = subprocess.run(
-        called,
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # ignored where the tests run in the background
-    )
-    assert ended.returncode == (130 if struck_by == signal.SIGINT else -signal.SIGKILL), ended.stderr
-    assert "Traceback" not in ended.stderr
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    ended = struck(tmp_path, struck_by, code, *command.split(), ANOMALY_AE_MLRUNS=str(small.root), PYTHONPATH=path)
+    assert ended.code == (130 if struck_by == signal.SIGINT else -signal.SIGKILL), ended.err
+    assert "Traceback" not in ended.err
     (run,) = (run for run in small.runs() if run.path not in before)
     assert run.record.status == (KILLED if struck_by == signal.SIGINT else "RUNNING")
     remote_runs.list_runs(small)
@@ -218,7 +181,7 @@ from anomaly_ae.runs import store
 from anomaly_ae.cli import main
 
 def strike(*_):
-    os.kill(os.getpid(), 9)
+    os.kill(os.getpid(), int(os.environ["STRUCK_BY"]))
 
 setattr(store.RunFolder, sys.argv.pop(1), strike)
 main()
@@ -229,21 +192,10 @@ main()
 @pytest.mark.parametrize("moment", ["write_record", "named"])
 def test_a_run_killed_while_its_folder_is_made_leaves_nothing(small: RunStore, tmp_path: Path, moment: str) -> None:
     before = sorted((small.root / "runs").iterdir())
-    called = [
-        sys.executable,
-        "-c",
-        STRUCK_WHILE_THE_FOLDER_IS_MADE,
-        moment,
-        "train",
-        "--normal",
-        "5",
-        "--epochs",
-        "1",
-    ]
-    ended = subprocess.run(
-        called, cwd=tmp_path, env=clean_environment() | {"ANOMALY_AE_MLRUNS": str(small.root)}, check=False
-    )
-    assert ended.returncode == -signal.SIGKILL
+    called = (moment, "train", "--normal", "5", "--epochs", "1")
+    runs = str(small.root)
+    ended = struck(tmp_path, signal.SIGKILL, STRUCK_WHILE_THE_FOLDER_IS_MADE, *called, ANOMALY_AE_MLRUNS=runs)
+    assert ended.code == -signal.SIGKILL, ended.err
     assert len(list((small.root / "runs").iterdir())) == len(before) + 1
     remote_runs.list_runs(small)
     assert sorted((small.root / "runs").iterdir()) == before

@@ -2,8 +2,6 @@
 
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +20,7 @@ from anomaly_ae.runs.record import FINISHED, RunRecord
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking import client, database, run_logger
 from anomaly_ae.tracking.database import make_ready
+from tests.conftest import struck
 
 KILLS_ITSELF = """
 import os, sys
@@ -30,15 +29,15 @@ from sqlalchemy.engine import Engine
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.client import open_client
 
-left = int(sys.argv[3])
+left = int(sys.argv[2])
 
 @event.listens_for(Engine, "before_cursor_execute")
 def count(*_):
     global left
     left -= 1
     if left <= 0:  # again at the next, for a Ctrl-C that falls into the end of an object is lost
-        os.kill(os.getpid(), int(sys.argv[2]))
-        os.kill(os.getpid(), int(sys.argv[2]))
+        os.kill(os.getpid(), int(os.environ["STRUCK_BY"]))
+        os.kill(os.getpid(), int(os.environ["STRUCK_BY"]))
 
 open_client(RunStore.find(sys.argv[1]))
 """
@@ -46,16 +45,11 @@ open_client(RunStore.find(sys.argv[1]))
 
 def killed_while_it_opens(home: RunStore, statements: int, by: signal.Signals = signal.SIGKILL) -> str:
     """Open the store in a process that is killed after so many statements; what it said."""
-    called = [sys.executable, "-c", KILLS_ITSELF, str(home.root), str(int(by)), str(statements)]
-    ended = subprocess.run(
-        called,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by what runs behind
-    )
-    assert ended.returncode != 0
-    return ended.stderr
+    cache = str(home.root.parent / "cache")
+    called = (KILLS_ITSELF, str(home.root), str(statements))
+    ended = struck(home.root.parent, by, *called, ANOMALY_AE_CACHE=cache)
+    assert ended.code != 0
+    return ended.err
 
 
 def revisions(count: int) -> list[str]:

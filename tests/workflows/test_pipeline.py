@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from anomaly_ae.runs.store import RunFolder, RunStore
 from anomaly_ae.workflows import pipeline
 from anomaly_ae.workflows.pipeline import run_pipeline
 from anomaly_ae.workflows.train import resume
-from tests.conftest import Cli, clean_environment, start
+from tests.conftest import Cli, start, struck_at_the_second_epoch
 from tests.datasets.test_builtin import write_mnist
 
 FILE = """
@@ -222,52 +220,24 @@ def test_wrong_names_are_said_before_anything_is_trained(cli: Cli, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["p.yaml"]
 
 
-STRUCK_IN_THE_SECOND_CELL = """
-import os
-from anomaly_ae.cli import main
-from anomaly_ae.training import Training
-
-snapshot = Training.snapshot
-
-def strike(training):
-    if training.config.normal == "1" and len(training.history) == 2:
-        os.kill(os.getpid(), int(os.environ["STRUCK_BY"]))
-    return snapshot(training)
-
-Training.snapshot = strike
-main()
-"""
-
-
 @pytest.mark.slow  # whole pipelines, killed
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_pipeline_goes_on_with_the_cells_that_are_missing(
     cli: Cli, tmp_path: Path, how: signal.Signals
 ) -> None:
     (tmp_path / "p.yaml").write_text("autoencoder: vanilla\nscorer: mse\nmatrix: {normal: ['0', '1']}\n")
-    struck = subprocess.run(
-        [sys.executable, "-c", STRUCK_IN_THE_SECOND_CELL, "run", "p.yaml", "--set", "training.epochs=25"],
-        cwd=tmp_path,
-        env=clean_environment() | {"STRUCK_BY": str(int(how))},
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=200,
-        check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run behind
-    )
+    command = ("run", "p.yaml", "--set", "training.epochs=25")
+    killed = struck_at_the_second_epoch(tmp_path, how, "1", *command)  # in the second cell
     home = RunStore.find(str(tmp_path / "mlruns"))
     (parent,) = (run for run in home.runs() if run.record.kind == "pipeline")
     before = {run.record.id: run.record.status for run in home.runs()}
     assert FINISHED in before.values()
     if how == signal.SIGINT:
-        assert struck.returncode == 130, struck.stderr
-        assert (
-            struck.stderr.splitlines()[-1]
-            == "interrupted; go on with: anomaly-ae run p.yaml --set training.epochs=25"
-        )
+        assert killed.code == 130, killed.err
+        assert killed.err.splitlines()[-1] == f"interrupted; go on with: anomaly-ae {' '.join(command)}"
         assert sorted(before.values()) == [FINISHED, KILLED, KILLED]
 
-    ended = cli("run", "p.yaml", "--set", "training.epochs=25", "--json")
+    ended = cli(*command, "--json")
     assert ended.json()["run_id"] == parent.record.id
     after = [run.record for run in home.runs()]
     assert before.keys() <= {record.id for record in after}
