@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ from anomaly_ae.errors import AnomalyAEError, Interrupted, one_line
 from anomaly_ae.escaping import printable
 from anomaly_ae.runtime.messages import StderrHandler, logger, shown_by
 from anomaly_ae.runtime.spelling import spelt
-from anomaly_ae.storage.atomic import remedy
+from anomaly_ae.storage.atomic import with_remedy
 
 # isort: off
 from anomaly_ae.cli import detector_commands, run_commands, catalogue_commands  # noqa: F401 (they register their commands)
@@ -29,7 +30,8 @@ def main() -> None:
     _open_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
     for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_, **__: logger.warning(one_line(message))
     with spelt(as_flag), shown_by(StderrHandler()):
         sys.exit(_run())
@@ -71,7 +73,7 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        code = _fail(printable(f"{error.strerror or error}: {error.filename or 'a file'}; {remedy(error)}"), 1)
+        code = _fail(printable(with_remedy(f"{error.strerror or error}: {error.filename or 'a file'}", error)), 1)
     except (MemoryError, RuntimeError) as error:  # torch says lack of memory with a RuntimeError
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise

@@ -22,6 +22,20 @@ from anomaly_ae.escaping import csv_text
 
 LEFT = re.compile(r"\..+\.(?P<pid>\d+)(-\w+)?\.tmp")  # what a writer that was killed leaves behind
 NO_SUCH_THING = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # a file system's way of saying that it cannot do it
+MORE_ROOM = "make room there or name another place"
+REMEDIES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "see to its permissions or name another one"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), MORE_ROOM),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "close other programs, or allow more open files (ulimit -n)"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTEMPTY), "move away what is there or name another place"),
+    errno.ENOENT: "name a place that is there",
+    errno.ENOTDIR: "a file is in its path where a folder should be; name another one",
+    errno.EISDIR: "a folder has that name; name a file",
+    errno.ENAMETOOLONG: "name a shorter one",
+    errno.ELOOP: "its links lead in a circle; name what they should lead to",
+    errno.EROFS: "name a place that can be written to",
+    errno.EIO: "see to the disk",
+}
 AT_HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
@@ -39,14 +53,13 @@ def storage_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"cannot {doing}: {error.strerror or error}; {remedy(error)}") from error
+        raise StorageError(f"cannot {doing}: {with_remedy(error.strerror or str(error), error)}") from error
 
 
-def remedy(error: OSError) -> str:
-    """What to do about a place that cannot be read or written."""
-    if isinstance(error, PermissionError):
-        return "see to its permissions or name another one"
-    return "free the place or name another one"
+def with_remedy(message: str, error: OSError) -> str:
+    """The message, and what to do about a place that cannot be read or written, where the error says it."""
+    remedy = REMEDIES.get(error.errno or 0)
+    return f"{message}; {remedy}" if remedy else message
 
 
 def write_with(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:

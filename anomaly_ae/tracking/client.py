@@ -19,7 +19,7 @@ from anomaly_ae.escaping import printable
 from anomaly_ae.runs.store import STORE_LOCK_WAIT, RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.notebook import without_widgets
-from anomaly_ae.storage.atomic import storage_errors
+from anomaly_ae.storage.atomic import storage_errors, with_remedy
 from anomaly_ae.tracking import database
 from anomaly_ae.tracking.relocate import follow_move
 
@@ -192,7 +192,7 @@ def explain(home: RunStore, error: Exception) -> StorageError:
     if of_database := _database_error(error):
         return database.explain(home, of_database)
     if isinstance(error, OSError) and error.filename:  # and not one of a network
-        return StorageError(f"cannot write {error.filename} ({error.strerror}); free the place")
+        return StorageError(with_remedy(f"cannot write {error.filename} ({error.strerror})", error))
     said = textwrap.shorten(one_line(error), LONGEST_SAID, placeholder=" …")
     if _may_pass(error):
         return StorageError(f"MLflow at {home.tracking_uri} does not answer ({said}); try again later")

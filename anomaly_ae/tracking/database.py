@@ -19,7 +19,7 @@ from anomaly_ae.errors import StorageError, one_line
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.storage.atomic import cache_folder, remembered, remove_temporary, write_with
+from anomaly_ae.storage.atomic import MORE_ROOM, cache_folder, remembered, remove_temporary, write_with
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -98,7 +98,7 @@ def explain(home: RunStore, error: sqlite3.Error) -> StorageError:
     if _code(error) in DAMAGED:
         return StorageError(f"{path} is damaged or no database at all ({error}); {_anew(home)}")
     if _code(error) == sqlite3.SQLITE_FULL:
-        return StorageError(f"{path} cannot be written ({error}); free the place")
+        return StorageError(f"{path} cannot be written ({error}); {MORE_ROOM}")
     if _code(error) in NOT_OURS:
         return StorageError(f"{path} cannot be read and written ({error}); see to its permissions and its disk")
     return StorageError(f"{path} is not as MLflow needs it ({error}); {_anew(home)}")

@@ -16,6 +16,7 @@ from anomaly_ae.storage.atomic import (
     sha256,
     storage_errors,
     sweep,
+    write_bytes,
     write_csv,
     write_folder,
     write_json,
@@ -39,14 +40,37 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(errno.EACCES, "see to its permissions"), (errno.ENOSPC, "free the place")]
+    ("number", "said"),
+    [
+        (errno.EACCES, "; see to its permissions or name another one"),
+        (errno.ENOSPC, "; make room there or name another place"),
+        (errno.EDQUOT, "; make room there or name another place"),
+        (errno.EROFS, "; name a place that can be written to"),
+        (errno.EADDRINUSE, ""),
+    ],
 )
-def test_what_cannot_be_written_says_what_to_do(number: int, said: str) -> None:
-    with (
-        pytest.raises(StorageError, match=f"cannot write a: .*; {said} or name another one"),
-        storage_errors("write a"),
-    ):
+def test_what_cannot_be_written_says_what_to_do_where_that_is_known(number: int, said: str) -> None:
+    with pytest.raises(StorageError) as raised, storage_errors("write a"):
         raise OSError(number, os.strerror(number))
+    assert str(raised.value) == f"cannot write a: {os.strerror(number)}{said}"
+
+
+def test_the_system_s_own_refusals_each_have_their_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "circle").symlink_to("circle")
+    refused = {
+        "file/below": "a file is in its path where a folder should be; name another one",
+        "circle": "its links lead in a circle; name what they should lead to",
+        "absent": "name a place that is there",
+        "": "a folder has that name; name a file",
+        "x" * 300: "name a shorter one",
+    }
+    for name, remedy in refused.items():
+        with pytest.raises(StorageError) as raised, storage_errors("read it"):
+            (tmp_path / name).read_bytes()
+        assert str(raised.value).endswith(f"; {remedy}")
+    with pytest.raises(StorageError, match="; move away what is there or name another place"):
+        write_bytes(tmp_path / "file" / "below", b"")
 
 
 def test_a_folder_that_cannot_be_filled_is_not_there_at_all(tmp_path: Path) -> None:
