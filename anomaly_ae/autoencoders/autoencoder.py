@@ -75,6 +75,7 @@ class Autoencoder(nn.Module, ABC):
 
     native: ClassVar[tuple[int, int] | None] = None  # height and width it was made for; None: those of the data
     side: ClassVar[int] = 128  # pixels of the smaller side at the most, unless another size is asked for
+    skips: ClassVar[bool] = False  # whether maps of the encoder go past the latent to the way back
     span: float = 1.0  # of the pixel values it works on inside: 2 for [-1, 1]
     objective: str = "mse"  # what it is trained for unless another is named,
     learning_rate: float = 4e-3  # and at which peak,

@@ -78,6 +78,7 @@ class SkipAutoencoder(ConvAutoencoder):
     https://arxiv.org/abs/1505.04597
     """
 
+    skips = True
     objective = "restore"
     usual_latent = 128
 

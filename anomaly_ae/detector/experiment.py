@@ -1,6 +1,7 @@
 """A training with nothing left open: every default filled, every name looked up, everything made once."""
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,10 @@ from anomaly_ae.escaping import times
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.objectives import Objective, build_objective, parse_objective
 from anomaly_ae.objectives.perceptual import Features
+from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.scorers import Scorer, build_scorer, find_scorers
+from anomaly_ae.scorers.prototypes import AlignedPrototypes
 from anomaly_ae.scorers.restoration import RestorationError
 from anomaly_ae.scorers.surface import DefectProbability
 
@@ -91,6 +94,15 @@ class Experiment:
                 f"objective {self.config.objective} cannot be taken of images {size} ({one_line(error)}); "
                 f"name another objective, or a larger {setting('image_size')}"
             ) from error
+
+
+def say_what_prototypes_lack(scorers: Iterable[str], autoencoder: str) -> None:
+    """Say where a scorer compares with images decoded from latents, which an autoencoder with skips draws worse."""
+    if find_autoencoder(autoencoder).skips and any(AlignedPrototypes in find_scorers(name) for name in scorers):
+        logger.info(
+            f"aligned-prototypes compares with what latents alone decode to, without what the skips of {autoencoder} "
+            f"carry; {setting('autoencoder', 'conv')} has no skips"
+        )
 
 
 def fill_defaults(config: RunConfig) -> RunConfig:

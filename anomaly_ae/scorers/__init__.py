@@ -63,7 +63,7 @@ SCORERS: dict[str, ScorerEntry] = {
 }
 
 
-def find_scorers(name: str, top_fraction: float | None) -> list[type[Scorer]]:
+def find_scorers(name: str, top_fraction: float | None = None) -> list[type[Scorer]]:
     """The scorers in a name, which may be several joined by `+`, each with a weight, as in `a+2*b`.
 
     top_fraction: as for `build_scorer`. Raises `UnknownName`, `UsageError`.

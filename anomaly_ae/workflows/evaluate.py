@@ -17,6 +17,7 @@ from anomaly_ae.datasets.layout_texts import TO_MEASURE
 from anomaly_ae.datasets.splits import Part
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation, Missed, ScorerRow
+from anomaly_ae.detector.experiment import say_what_prototypes_lack
 from anomaly_ae.detector.fit import in_folds
 from anomaly_ae.detector.measuring import (
     class_names,
@@ -147,8 +148,10 @@ def evaluate(
         missed = _with_command(evaluation.missed, partial(home.command, "calibrate", name), known, again)
         evaluation = dataclasses.replace(evaluation, missed=missed)
     if others:
+        names = _others(detector, others)
+        say_what_prototypes_lack(names, str(detector.config.autoencoder))
         with stage("measuring the other scorers"):
-            rows = measure_scorers(detector, _others(detector, others), parts, test, scores, mapped)
+            rows = measure_scorers(detector, names, parts, test, scores, mapped)
         evaluation = dataclasses.replace(evaluation, beside=rows)
     found = None if fdr is None else measure_discoveries(detector, test, scores, fdr)
     whole = dataclasses.replace(evaluation, discoveries=found, marks=marked.used if marked else None)

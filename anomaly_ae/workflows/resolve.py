@@ -22,7 +22,7 @@ from anomaly_ae.datasets.copies import find_copies
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.splits import SPLIT_PARTS, Split, split_dataset
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.detector.experiment import Experiment, check_names, fill_defaults
+from anomaly_ae.detector.experiment import Experiment, check_names, fill_defaults, say_what_prototypes_lack
 from anomaly_ae.detector.fit import MARKED_NORMAL, in_folds
 from anomaly_ae.errors import DataChanged, ModelError, UsageError, one_line
 from anomaly_ae.escaping import counted, times
@@ -36,7 +36,6 @@ from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger, report_skipped
 from anomaly_ae.runtime.renamed import with_current_names
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.scorers.prototypes import AlignedPrototypes
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.schema import parse
 from anomaly_ae.training import epoch_count
@@ -93,7 +92,7 @@ def resolve(
     features = _features(perceptual, view.preprocessing, device)
     seen = view.preprocessing, view.classes, view.normal, features
     experiment = Experiment.build(config, *seen)  # what does not go together is said before the images are read
-    _say_what_prototypes_lack(experiment)
+    say_what_prototypes_lack([str(config.scorer)], str(config.autoencoder))
     division = Division.of_record(begun, data, view, config.folds) if is_begun else Division.draw(config, data, view)
     guarantee = CROSS if division.folds else config.guarantee or MARGINAL
     if division.folds:
@@ -121,16 +120,6 @@ def resolve(
         epochs=epoch_count(experiment.config, len(trained_on)),
     )
     return dataclasses.replace(experiment, config=config), TrainingData(split, images, record, marks)
-
-
-def _say_what_prototypes_lack(experiment: Experiment) -> None:
-    if experiment.config.autoencoder == "skip-conv" and any(
-        isinstance(part, AlignedPrototypes) for part in experiment.scorer.iter_parts()
-    ):
-        logger.info(
-            "aligned-prototypes compares with what latents alone decode to, without what the skips of skip-conv "
-            f"carry; {setting('autoencoder', 'conv')} has no skips"
-        )
 
 
 def _with_preset(config: RunConfig, data: Data, roi: RegionOfInterest | None) -> RunConfig:

@@ -313,3 +313,13 @@ def test_tail_is_offered_where_it_can_be(small: Small) -> None:
     fewer = small.calibrate(normal_folder=small.place / "only-good", target_fpr=0.2)
     assert set(fewer.smallest_rates) == {"marginal", "conditional"}
     assert "tail" not in detectors.calibrated(fewer)
+
+
+def test_prototypes_compared_on_a_network_with_skips_are_said_to_lack_them(
+    home: RunStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RunConfig(normal="5", autoencoder="skip-conv", objective="mse", scorer="mse", epochs=1)
+    anomaly_ae.train(config, home=home, tracking=False)
+    assert "skips of" not in capsys.readouterr().err
+    anomaly_ae.evaluate(home=home, compare_scorers=["mae", "mse+aligned-prototypes"])
+    assert capsys.readouterr().err.count("skips of skip-conv carry") == 1
