@@ -42,7 +42,7 @@ def start(home: RunStore) -> None:
     if _worker is None and "mlflow" not in sys.modules:
         _worker = Worker(*LOGGING_MODULES)
         if not home.has_no_store():
-            _worker.submit(_worker.ask, Opening(home))
+            _worker.submit(_worker.ask, Call(home, bool, ()))  # what is wrong with the store the first true call says
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,6 @@ class Call:
             raise
         except Exception as error:  # noqa: BLE001 (whatever MLflow raises, the training goes on)
             return Failure(one_line(explain(self.home, error)))
-
-
-@dataclass(frozen=True)
-class Opening:
-    """Opens the store, which takes a second; what is wrong with it the first call says."""
-
-    home: RunStore
-
-    def carry_out(self) -> None:
-        """Leave MLflow's client where it finds it again."""
-        with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
-            open_client(self.home)
 
 
 class RunLogger:

@@ -23,7 +23,7 @@ from anomaly_ae.tracking.client import open_client
 from anomaly_ae.workflows import evaluate, train
 from anomaly_ae.workflows.find_model import find_model
 from anomaly_ae.workflows.train import resume
-from tests.conftest import Trained
+from tests.conftest import Cli, Trained
 
 SHORT = RunConfig(normal="0,1", epochs=3)
 
@@ -344,3 +344,14 @@ def test_ctrl_c_while_mlflow_makes_the_run_leaves_none_running(
     assert run.record.mlflow_run_id == known.info.run_id
     resume(run.record.id, home=home)
     assert client.get_run(known.info.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.slow  # a command, and the process that it has MLflow loaded in
+def test_what_is_wrong_with_the_store_is_said_once_where_another_process_opens_it(
+    cli_process: Cli, home: RunStore
+) -> None:
+    home.root.mkdir()
+    home.database.write_bytes(b"no database" * 999)
+    ended = cli_process("train", "--normal", "5", "--epochs", "1", "--scorer", "mse", "--no-figures")
+    assert ended.code == 0
+    assert ended.err.count("is damaged or no database at all") == 1
