@@ -10,6 +10,7 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
 
 Size = tuple[int, int]  # height, width
+Weighted = nn.Linear | nn.Conv2d | nn.ConvTranspose2d  # layers
 SMALLEST_SIDE = 8  # pixels a side, from which images are halved
 
 
@@ -27,14 +28,13 @@ class Rescale(nn.Module):
         return f"scale={self.scale}, shift={self.shift}"
 
 
-def block(*layers: nn.Module, config: RunConfig) -> nn.Sequential:
+def block(first: Weighted, *rest: nn.Module, config: RunConfig) -> nn.Sequential:
     """A layer with weights (batch norm after it where asked for), ReLU, (dropout), then the rest, such as pooling."""
-    first, *rest = layers
     norm = list[nn.Module]()
-    if config.batch_norm and isinstance(first, nn.Linear):
-        norm = [nn.BatchNorm1d(first.out_features)]
-    elif config.batch_norm:
-        norm = [nn.BatchNorm2d(int(first.out_channels))]  # type: ignore[arg-type]
+    if config.batch_norm:
+        norm = [
+            nn.BatchNorm1d(first.out_features) if isinstance(first, nn.Linear) else nn.BatchNorm2d(first.out_channels)
+        ]
     dropout = [nn.Dropout(config.dropout)] if config.dropout else []
     return nn.Sequential(first, *norm, nn.ReLU(), *dropout, *rest)
 

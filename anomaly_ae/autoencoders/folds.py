@@ -56,7 +56,9 @@ class FoldAutoencoders(Autoencoder):
         vars(self)["decoder"] = nn.Sequential(MeanPicture([member.decoder for member in members]))
 
     def __iter__(self) -> Iterator[Autoencoder]:
-        return iter(self.members)  # type: ignore[arg-type]
+        for member in self.members:
+            assert isinstance(member, Autoencoder)
+            yield member
 
     @property
     def first(self) -> Autoencoder:

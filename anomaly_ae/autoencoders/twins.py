@@ -57,8 +57,8 @@ class Twins:
         loss, *gradients = sums
         for weights, gradient in zip(self.weights, gradients, strict=True):
             weights.grad = gradient
-        mean_loss: Tensor = loss
-        return mean_loss
+        assert loss is not None  # as a gradient may be
+        return loss
 
     def forget(self) -> None:
         """Leave no gradients, which the next step of another network that shares weights would take for its own."""

@@ -14,7 +14,6 @@ from functools import cached_property
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -194,7 +193,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     try:
         most = path.stat().st_size * (GZIP_MOST if path.suffix == ".gz" else 1)
         with opened(path, "rb") as file:
-            shape = _read_header(file, path, dimensions, most)  # type: ignore[arg-type]
+            shape = _header_shape(file.read(4 + 4 * dimensions), path, dimensions, most)
             values = bytearray(file.read(math.prod(shape)))
             surplus = file.read(1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -207,9 +206,8 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     return torch.from_numpy(np.frombuffer(values, np.uint8).reshape(shape))
 
 
-def _read_header(file: BinaryIO, path: Path, dimensions: int, most: int) -> tuple[int, ...]:
+def _header_shape(header: bytes, path: Path, dimensions: int, most: int) -> tuple[int, ...]:
     """The shape the header names, refused before anything of that size is allocated if it cannot be."""
-    header = file.read(4 + 4 * dimensions)
     if header[:4] != bytes([0, 0, UNSIGNED_BYTE, dimensions]) or len(header) < 4 + 4 * dimensions:
         raise DataDamaged(f"{path} is no IDX file of {dimensions} dimensions; get it again")
     shape: tuple[int, ...] = struct.unpack(f">{dimensions}I", header[4:])

@@ -227,7 +227,7 @@ def _first_part(image: Image.Image) -> Any:
 
 def _content(image: Image.Image) -> bytes:
     """All bytes of the file of a picture that is not loaded."""
-    file: Any = image.fp  # type: ignore[attr-defined]
+    file: Any = image.fp  # type: ignore[attr-defined]  # pictures that were opened have one
     position = file.tell()
     file.seek(0)
     content: bytes = file.read()

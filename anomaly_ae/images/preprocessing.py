@@ -154,7 +154,7 @@ def size_of(images: Images) -> tuple[int, int]:
     if pictures := _pictures(images):
         return decode.seen_size(pictures[0])[::-1]
     pixels = images.pixels if isinstance(images, Preprocessed) else images
-    height, width = pixels.shape[-2:]  # type: ignore[union-attr]
+    height, width = pixels.shape[-2:]  # type: ignore[union-attr]  # Pillow's are done with
     return height, width
 
 

@@ -48,7 +48,7 @@ class Cells(Source):
         return [*paths]
 
 
-class DetectorModel(PythonModel):  # type: ignore[misc]
+class DetectorModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
     """A detector and the process that decodes for it, which stays for as long as the model does."""
 
     detector: "Detector"

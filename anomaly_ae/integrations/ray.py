@@ -82,7 +82,7 @@ class PartScorer:
         return _pack(part[PART_ID], part["start"] + indices, results)
 
 
-class _Parts(Datasource):  # type: ignore[misc]
+class _Parts(Datasource):  # type: ignore[misc]  # Ray has no types
     """What is to be scored, each part a block, and so a task of its own."""
 
     def __init__(self, parts: list[pa.Table]) -> None:

@@ -80,7 +80,7 @@ class EstimatorRecord:
             raise Mismatch("it has not as many names as values")
 
 
-class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Autoencoder for novelty detection.
 
     Train an autoencoder on rows or images of what is normal, and say which new ones are not. As in all of

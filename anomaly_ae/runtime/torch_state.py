@@ -2,10 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from anomaly_ae.runtime.machine import usable_cores
 
@@ -15,9 +15,15 @@ if TYPE_CHECKING:
 BRIEF = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "1"}  # for the OpenMP of GCC and that of LLVM
 POLICY = "OMP_WAIT_POLICY"
 PIXELS_A_THREAD = 2**15  # of a batch, below which threads wait for each other longer than they save
-# What carries out work, several pieces at a time or one after another, and gives the results in order, as `map` does
-Run = Callable[..., Iterator[Any]]
+Result = TypeVar("Result")
 _came_late = False
+
+
+class Run(Protocol):
+    """What carries out work, several pieces at a time or one after another, and gives the results in order."""
+
+    def __call__(self, do: Callable[..., Result], /, *parts: Iterable[Any]) -> Iterator[Result]:
+        """As `map` does."""
 
 
 def tame_threads() -> None:
@@ -81,7 +87,7 @@ def thread_map(most: int) -> Iterator[Run]:
     threads = torch.get_num_threads()
     workers = min(most, threads)
     if workers <= 1:
-        yield map
+        yield lambda do, *parts: map(do, *parts)
         return
     with ThreadPoolExecutor(workers, "torch", torch.set_num_threads, (threads // workers,)) as pool:
         try:
@@ -96,7 +102,7 @@ def left_as_found() -> Iterator[None]:
     import torch
 
     threads = torch.get_num_threads()
-    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]  # torch has it so
     try:
         with torch.random.fork_rng(used):
             yield

@@ -99,7 +99,7 @@ def roc_and_precision_recall(
     at_fpr, at_tpr, at_precision = at_threshold
     for axes, point in ((left, (at_fpr, at_tpr)), (right, (at_tpr, at_precision))):
         if None not in point:
-            axes.plot(*point, "o", color=LINE, label="threshold")  # type: ignore[arg-type]
+            axes.plot(*point, "o", color=LINE, label="threshold")  # type: ignore[arg-type]  # without None
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(loc="best")
     return figure
