@@ -25,7 +25,8 @@ from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.autoencoders.precision import WORTH, Step, has_bfloat16, speedup
 from anomaly_ae.autoencoders.tiling import random_crops
 from anomaly_ae.autoencoders.twins import Twins, part_count
-from anomaly_ae.config.run_config import AUTO, BFLOAT16, CONSTANT, FLOAT32, RunConfig
+from anomaly_ae.config.presets import AUTO
+from anomaly_ae.config.run_config import BFLOAT16, CONSTANT, FLOAT32, RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import Objective
 from anomaly_ae.objectives.planted_defects import PLANTED

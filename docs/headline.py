@@ -18,7 +18,7 @@ import anomaly_ae
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.reporting.comparison import Tested, read_scores
 from anomaly_ae.reporting.figures.image_grids import overlay
-from anomaly_ae.runs.store import RunFolder
+from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.scoring.previews import Preview, load_previews
 
 WIDTH = 8.3  # inches, of 100 of GitHub's pixels each

@@ -29,8 +29,10 @@ API = {
     "Detectors": "load Detector Region score_folder FolderScores plot load_part load_dataset",
     "The commands": "RunConfig train train_from evaluate calibrate score compare promote run_pipeline",
     "scikit-learn": "AutoencoderDetector",
-    "What the commands return": "runs.run_results detector.evaluation scoring.scoring_results",
-    "What is said of a batch": "calibration.drift.Drift calibration.conformal.Discoveries calibration.odd.OddNormals",
+    "What the commands return": "runs.run_results runs.pipeline_results detector.evaluation scoring.scoring_results",
+    "What is said of a batch": (
+        "calibration.drift.Drift calibration.discoveries.Discoveries calibration.odd.OddNormals"
+    ),
     "Errors": "AnomalyAEError errors",
 }
 

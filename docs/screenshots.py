@@ -26,7 +26,8 @@ from playwright.sync_api import Page, sync_playwright
 import anomaly_ae
 from anomaly_ae import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 
 DOCS = Path(__file__).parent
 PORT = 5099

@@ -30,8 +30,9 @@ from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.errors import Interrupted
 from anomaly_ae.integrations import webhook
 from anomaly_ae.reporting.figures import painter
+from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.runs.run_results import TrainResult
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking import run_logger
 from anomaly_ae.training import Snapshot, Training
 from anomaly_ae.workflows import evaluate, train

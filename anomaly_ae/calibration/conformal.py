@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property, reduce
 from typing import Any
 
@@ -11,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anomaly_ae.calibration.discoveries import Discoveries, find_discoveries
 from anomaly_ae.calibration.group import Group, alarms_allowed, p_value_levels
-from anomaly_ae.calibration.rates import SMALLEST_RATE, cross_bound, exact, images_needed, require_enough
+from anomaly_ae.calibration.rates import SMALLEST_RATE, cross_bound, exact, require_enough
+from anomaly_ae.calibration.single_precision import as_single, float32_below
 from anomaly_ae.calibration.tail import FEWEST_IN_TAIL, Tail, tail_excesses
 from anomaly_ae.config.run_config import CONDITIONAL, CROSS, GUARANTEES, MARGINAL, TAIL
 from anomaly_ae.errors import CalibrationError, UnknownName, UsageError
 from anomaly_ae.escaping import shown
-from anomaly_ae.metrics.ranking import USUAL_CONFIDENCE, require_numbers
+from anomaly_ae.metrics.ranking import USUAL_CONFIDENCE
 from anomaly_ae.runtime.spelling import setting
 
 MANUAL, DETECT = "manual", "detect"
@@ -26,21 +27,6 @@ CHOSEN = {  # thresholds that no rate was asked for: how they came about
     DETECT: "the threshold was chosen by known anomalies",
 }
 LARGEST_RATE = 0.999  # nobody wants that many alarms
-
-
-@dataclass(frozen=True)
-class Discoveries:
-    """The images of a batch that are called anomalous at a false discovery rate.
-
-    Attributes:
-        found: bool (N,)
-        possible: the fewest discoveries that the number of calibration images allows, N + 1 or more where none are
-        needed: the fewest calibration images with which any are possible at that false discovery rate
-    """
-
-    found: Tensor
-    possible: int
-    needed: int
 
 
 @dataclass(frozen=True)
@@ -225,39 +211,19 @@ class Calibration:
 
     def p_values(self, scores: Tensor) -> Tensor:
         """p-values, float64 (N,), above 0 and up to 1, of scores (N,). Raises `DataError` for one that is NaN."""
-        values = _single(scores)
+        values = as_single(scores)
         return reduce(torch.maximum, [group.p_values(values) for group in self.by_group])
 
     def discoveries(self, scores: Tensor, fdr: float) -> Discoveries:
-        """Which images of a batch with scores (N,) can be called anomalous together, so that the expected share of
-        normal ones among them is at most `fdr`.
-
-        Benjamini and Hochberg 1995, https://doi.org/10.1111/j.2517-6161.1995.tb02031.x, which holds for conformal
-        p-values that share a calibration set: Bates et al. 2023, https://doi.org/10.1214/22-AOS2244. The i lowest
-        p-values, up to p, are discoveries if p · N ≤ fdr · i, reckoned exactly. So N images have N / (fdr · (n + 1))
-        discoveries or none.
-
-        It holds for the largest over groups as well. Of a normal image and the calibration scores of its group let it
-        be known which values they have, and not which is the image's, nor how it ranks among them; and all else. The
-        higher it ranks, the lower are its own p-value u, the largest p ≥ u, and those of all others, and so the more
-        are discoveries, R. It is a wrong one if p ≤ fdr · R / N, and then u is at most the largest u* for which u* ≤
-        fdr · R(u*) / N, where R is no less than R(u*). So E[1{wrong} / R] ≤ P(u ≤ u*) / R(u*) ≤ fdr / N.
+        """Which images of a batch with scores (N,) can be called anomalous together, see `find_discoveries`.
 
         Raises `CalibrationError` for a guarantee other than `marginal`, or an `fdr` outside (0, 1), and `DataError`
         for a score that is no number.
         """
         self.check_discoveries(fdr)
-        values, batch, rate = _single(scores), len(scores), exact(fdr)
+        values = as_single(scores)
         p = reduce(torch.maximum, [group.plain_p_values(values) for group in self.by_group])
-        steps, counts = np.unique(p.numpy(), return_counts=True)
-        as_low = zip(steps.tolist(), counts.cumsum().tolist(), strict=True)
-        passing = [step for step, i in as_low if self._fraction(step) * batch <= rate * i]
-        possible = max(1, math.ceil(batch / (rate * (self.fewest + 1))))
-        return Discoveries(p <= max(passing, default=0.0), possible, images_needed(fdr))
-
-    def _fraction(self, p: float) -> Fraction:
-        """The marginal p-value, (1 + c) / (n + 1), that a float was rounded from."""
-        return Fraction(p).limit_denominator(1 + max(map(len, self.by_group)))
+        return find_discoveries(p, fdr, [len(group) for group in self.by_group])
 
     def check_discoveries(self, fdr: float) -> None:
         """Raise `CalibrationError` where `discoveries` would."""
@@ -361,23 +327,6 @@ def threshold_that_finds(share: float, scores: Tensor) -> float:
         raise CalibrationError(f"a share to detect lies above 0 and is at most 1, and {share:g} does not")
     count = math.ceil(exact(share) * len(scores))
     return float32_below(float(scores.sort(descending=True).values[count - 1]), strictly=True)
-
-
-def float32_below(value: float, strictly: bool = False) -> float:
-    """The largest float32 that is at most a value, or lies below it."""
-    nearest = np.float32(value)
-    is_low = float(nearest) < value if strictly else float(nearest) <= value
-    return float(nearest if is_low else np.nextafter(nearest, np.float32(-np.inf)))
-
-
-def _single(scores: Tensor) -> Tensor:
-    """Scores (N,) as float32 on the CPU; one that lies between two such numbers counts as the upper, so that it is
-    above a threshold, which is one of them, whenever its p-value says so. Raises `DataError` for NaN.
-    """
-    exact_scores = scores.cpu()
-    require_numbers(exact_scores)
-    values = exact_scores.float()
-    return torch.where(values < exact_scores, values.nextafter(torch.tensor(torch.inf)), values).contiguous()
 
 
 def check_guarantee(guarantee: str, confidence: float, guarantees: Sequence[str] = GUARANTEES) -> None:

@@ -20,7 +20,7 @@ from anomaly_ae.runtime.spelling import spelt
 from anomaly_ae.storage.atomic import with_remedy
 
 # isort: off
-from anomaly_ae.cli import detector_commands, run_commands, catalogue_commands  # noqa: F401 (they register their commands)
+from anomaly_ae.cli import detector_commands, folder_commands, run_commands, catalogue_commands  # noqa: F401 (they register themselves)
 
 __all__ = ["app", "main", "run_and_leave"]
 

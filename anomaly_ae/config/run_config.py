@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from anomaly_ae.config.boxes import BOXES, are_boxes, boxes_of
+from anomaly_ae.config.presets import AUTO, PRESETS
 from anomaly_ae.errors import UnknownName, UsageError, errors_at
 from anomaly_ae.runtime.renamed import SETTINGS, current
 from anomaly_ae.runtime.spelling import setting
@@ -22,42 +23,12 @@ FLOAT32, BFLOAT16 = "float32", "bfloat16"
 IMAGE_SIZE = re.compile(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?")
 VALUE = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?"
 INTENSITY = re.compile(rf"(?P<percentiles>p)?(?P<low>{VALUE}):(?(percentiles)p)(?P<high>{VALUE})", re.IGNORECASE)
-JOINED = {  # lists
-    "image_size": "x",
-    "tile": "x",
-    "intensity": ":",
-    "scorer": "+",
-    "objective": "+",
-    "augment": "+",
-    "roi": "+",
-}
+SUMS = ("scorer", "objective", "augment", "roi")
+JOINED = {"image_size": "x", "tile": "x", "intensity": ":"} | dict.fromkeys(SUMS, "+")  # lists
 LONGEST_SHOWN = 60  # letters of a value in a message
 MARGINAL, CONDITIONAL, TAIL, CROSS = "marginal", "conditional", "tail", "cross"
 GUARANTEES = (MARGINAL, CONDITIONAL, TAIL, CROSS)  # how a threshold holds a rate, see calibration/conformal.py
 ONE_CYCLE, CONSTANT = "one-cycle", "constant"
-# What a preset fills in where nothing else was said
-PRESET_BASE = {"autoencoder": "conv", "batch_size": 128, "patience": 20}
-DEFAULT_PRESET = PRESET_BASE | {"scorer": "aligned-knn"}
-AUTO, DEFAULT, SURFACE = "auto", "default", "surface"
-PRESETS: dict[str, dict[str, Any]] = {
-    AUTO: DEFAULT_PRESET,  # until the images are known, see `resolve`
-    "fast": DEFAULT_PRESET | {"steps": 200},
-    DEFAULT: DEFAULT_PRESET,
-    SURFACE: {
-        "autoencoder": "feature-conv",
-        "scorer": "feature-error+2*patch-knn",
-        "augment": "flips+light",
-        "patience": 60,
-    },
-    "surface-scratch": {
-        "autoencoder": "repair",
-        "scorer": "defect",
-        "augment": "flips+light",
-        "batch_size": 16,
-        "patience": 60,
-        "steps": 2000,
-    },
-}
 
 
 def _number(low: float, high: float = math.inf, *, text: str) -> dict[str, Any]:
@@ -230,17 +201,8 @@ class RunConfig:
 
 
 TYPES: dict[str, Any] = typing.get_type_hints(RunConfig)
-LOCATION_FIELDS = (
-    "add_marks",
-    "backbone_weights",
-    "data_dir",
-    "device",
-    "download",
-    "experiment",
-    "from_run",
-)  # settings that say where, not what
-
-
+# Settings that say where, not what
+LOCATION_FIELDS = ("add_marks", "backbone_weights", "data_dir", "device", "download", "experiment", "from_run")
 # The parts that a file may group its settings by.
 SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     "data": (

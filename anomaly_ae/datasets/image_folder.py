@@ -26,14 +26,7 @@ from anomaly_ae.images.decode_pool import Decoders
 from anomaly_ae.images.decode_worker import Records
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import Dataset, ImageSet
-from anomaly_ae.images.intensity import (
-    EIGHT,
-    KINDS,
-    Intensity,
-    Values,
-    find_intensity,
-    intensity_words,
-)
+from anomaly_ae.images.intensity import EIGHT, KINDS, Intensity, Values, find_intensity, intensity_words
 from anomaly_ae.images.listing import Integers, Listing, Source
 from anomaly_ae.images.named_files import NamedFiles
 from anomaly_ae.images.preprocessing import Preprocessing

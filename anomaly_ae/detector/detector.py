@@ -13,25 +13,24 @@ from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.inference import Read, map_images, map_latents, pick_device
-from anomaly_ae.calibration.conformal import CHOSEN, Calibration, Discoveries
+from anomaly_ae.calibration.conformal import Calibration
+from anomaly_ae.calibration.discoveries import Discoveries
 from anomaly_ae.calibration.drift import Drift, measure_drift
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import Data
-from anomaly_ae.datasets.splits import Part, Split, pack_names, unpack_names
+from anomaly_ae.datasets.splits import Part, Split
 from anomaly_ae.detector.regions import Region, RegionFinder
 from anomaly_ae.detector.serialization import (
     DETECTOR_FORMAT,
     JSON_FILE,
     NETWORK,
     PEAKS,
-    SCORE_GROUPS,
-    SCORED_NAMES,
     SCORER,
-    SCORES,
     SPLIT,
     WEIGHTS_FILE,
     CalibrationRecord,
     DetectorRecord,
+    calibration_tensors,
     damaged,
     digest_of,
     read_detector,
@@ -296,18 +295,7 @@ class Detector:
             record, network, scorer = saved.record, saved.network, saved.scorer
             network.load_state_dict(saved.under(NETWORK))
             scorer.load_state({name: value.to(place) for name, value in saved.under(SCORER).items()})
-            about = record.calibration
-            names = unpack_names(saved.tensors.get(SCORED_NAMES))
-            if names is not None and len(names) != about.images:
-                raise Mismatch(f"there are {about.images:,} calibration scores and {len(names):,} names")
-            chosen = about.threshold if about.guarantee in CHOSEN else None
-            settings = about.target_fpr, about.guarantee, about.confidence, about.tails
-            groups = saved.tensors.get(SCORE_GROUPS)
-            calibration = Calibration(saved.tensors[SCORES], *settings, names, chosen, about.folds, groups)
-            if len(calibration.by_group) != about.groups:
-                raise Mismatch(f"of {about.groups:,} groups of calibration scores some have none")
-            if about.target_fpr != calibration.target_fpr or not _follows(about.threshold, calibration):
-                raise Mismatch("its threshold does not follow from its calibration scores")
+            calibration = record.calibration.build(saved.tensors)
             peaks = saved.tensors.get(PEAKS)
             if peaks is not None and not (bool((peaks.diff() >= 0).all()) and record.heat_level in peaks.tolist()):
                 raise Mismatch("the level of its heat map is none of the peaks that it comes from")
@@ -332,49 +320,23 @@ class Detector:
         """What is said of it in JSON, and its tensors as safetensors."""
         parts = {NETWORK: self.network.state_dict(), SCORER: self.scorer.state(), SPLIT: self.split.tensors()}
         tensors = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
-        tensors[SCORES] = self.calibration.scores
-        if self.calibration.groups is not None:
-            tensors[SCORE_GROUPS] = self.calibration.groups
+        tensors |= calibration_tensors(self.calibration)
         if self.heat_peaks is not None:
             tensors[PEAKS] = self.heat_peaks
-        if self.calibration.names:
-            tensors[SCORED_NAMES] = pack_names(self.calibration.names)
         weights = save_tensors({name: value.cpu().contiguous() for name, value in tensors.items()})
-        calibration = CalibrationRecord(
-            guarantee=self.calibration.guarantee,
-            confidence=self.calibration.confidence,
-            target_fpr=self.calibration.target_fpr,
-            threshold=self.threshold,
-            images=len(self.calibration.scores),
-            groups=len(self.calibration.by_group),
-            folds=self.calibration.folds,
-            tails=self.calibration.tails,
-        )
         record = DetectorRecord(
             format=DETECTOR_FORMAT,
             config=self.config,
             classes=self.classes,
             normal=self.normal,
             preprocessing=self.preprocessing,
-            calibration=calibration,
+            calibration=CalibrationRecord.of(self.calibration),
             profile=self.profile,
             heat_level=self.heat_level,
             split=self.split.record(),
             weights_sha256=sha256(weights),
         )
         return dataclasses.asdict(record), weights
-
-
-def _follows(threshold: float, calibration: Calibration) -> bool:
-    """Whether a threshold is that of a calibration, by its definition: computing it of a tail that is not that of the
-    scores could take for ever.
-    """
-    edge = torch.tensor([threshold])
-    at, above = calibration.p_values(torch.cat([edge, edge.nextafter(torch.tensor(torch.inf))])).tolist()
-    tails_fit = all(
-        not group.tail or bool((group.scores == group.tail.start).any()) for group in calibration.by_group
-    )
-    return tails_fit and above <= calibration.target_fpr < at and threshold == calibration.threshold
 
 
 def check_target(folder: Path) -> None:

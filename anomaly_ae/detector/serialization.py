@@ -6,7 +6,7 @@ Everything is checked before a tensor is read; whatever is otherwise raises `Det
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder, build_autoencoder, require_room
-from anomaly_ae.calibration.conformal import CHOSEN
+from anomaly_ae.calibration.conformal import CHOSEN, Calibration
 from anomaly_ae.calibration.tail import Tail
 from anomaly_ae.config.run_config import CROSS, GUARANTEES, TAIL, RunConfig
-from anomaly_ae.datasets.splits import SplitRecord
+from anomaly_ae.datasets.splits import SplitRecord, pack_names, unpack_names
 from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, ModelNotFound, StorageError, one_line
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.images.statistics import Profile
@@ -73,6 +73,56 @@ class CalibrationRecord:
             raise Mismatch(f"{self.images} images with {self.folds} folds cannot be of {self.groups} groups")
         if len(self.tails) != (self.groups if self.guarantee == TAIL else 0):
             raise Mismatch(f"the guarantee {self.guarantee} does not go with {len(self.tails)} tails")
+
+    @classmethod
+    def of(cls, calibration: Calibration) -> "CalibrationRecord":
+        return cls(
+            guarantee=calibration.guarantee,
+            confidence=calibration.confidence,
+            target_fpr=calibration.target_fpr,
+            threshold=calibration.threshold,
+            images=len(calibration.scores),
+            groups=len(calibration.by_group),
+            folds=calibration.folds,
+            tails=calibration.tails,
+        )
+
+    def build(self, tensors: Mapping[str, Tensor]) -> Calibration:
+        """The calibration that this and the tensors are of. Raises `Mismatch` where they do not go together."""
+        names = unpack_names(tensors.get(SCORED_NAMES))
+        if names is not None and len(names) != self.images:
+            raise Mismatch(f"there are {self.images:,} calibration scores and {len(names):,} names")
+        chosen = self.threshold if self.guarantee in CHOSEN else None
+        settings = self.target_fpr, self.guarantee, self.confidence, self.tails
+        groups = tensors.get(SCORE_GROUPS)
+        calibration = Calibration(tensors[SCORES], *settings, names, chosen, self.folds, groups)
+        if len(calibration.by_group) != self.groups:
+            raise Mismatch(f"of {self.groups:,} groups of calibration scores some have none")
+        if self.target_fpr != calibration.target_fpr or not _follows(self.threshold, calibration):
+            raise Mismatch("its threshold does not follow from its calibration scores")
+        return calibration
+
+
+def calibration_tensors(calibration: Calibration) -> dict[str, Tensor]:
+    """The tensors beside its record."""
+    tensors = {SCORES: calibration.scores}
+    if calibration.groups is not None:
+        tensors[SCORE_GROUPS] = calibration.groups
+    if calibration.names:
+        tensors[SCORED_NAMES] = pack_names(calibration.names)
+    return tensors
+
+
+def _follows(threshold: float, calibration: Calibration) -> bool:
+    """Whether a threshold is that of a calibration, by its definition: computing it of a tail that is not that of the
+    scores could take for ever.
+    """
+    edge = torch.tensor([threshold])
+    at, above = calibration.p_values(torch.cat([edge, edge.nextafter(torch.tensor(torch.inf))])).tolist()
+    tails_fit = all(
+        not group.tail or bool((group.scores == group.tail.start).any()) for group in calibration.by_group
+    )
+    return tails_fit and above <= calibration.target_fpr < at and threshold == calibration.threshold
 
 
 @dataclass(frozen=True)

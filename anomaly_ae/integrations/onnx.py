@@ -138,15 +138,10 @@ def converted(detector: Detector, kind: torch.dtype = torch.float32) -> Detector
     """The same detector on the CPU, of floating-point numbers of that kind."""
     config = detector.config
     scorer = build_scorer(str(config.scorer), config.top_fraction, config.folds)
-    scorer.load_state(
-        {
-            name: value.to("cpu", kind if value.is_floating_point() else value.dtype)
-            for name, value in detector.scorer.state().items()
-        }
-    )
-    return dataclasses.replace(
-        detector, network=copy.deepcopy(detector.network).to("cpu", kind).eval(), scorer=scorer
-    )
+    state = detector.scorer.state().items()
+    scorer.load_state({name: x.to("cpu", kind if x.is_floating_point() else x.dtype) for name, x in state})
+    network = copy.deepcopy(detector.network).to("cpu", kind).eval()
+    return dataclasses.replace(detector, network=network, scorer=scorer)
 
 
 @torch.no_grad()

@@ -2,11 +2,9 @@
 
 import dataclasses
 import math
-import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +21,19 @@ from anomaly_ae.autoencoders.inference import pick_device
 from anomaly_ae.calibration.rates import images_needed, smallest_rate
 from anomaly_ae.config.run_config import TYPES, RunConfig
 from anomaly_ae.datasets.feature_rows import RowLayout, Rows, Scale
-from anomaly_ae.datasets.splits import Part, Split, split_rows
-from anomaly_ae.detector.detector import ESTIMATOR_FILE, Detector
+from anomaly_ae.datasets.splits import Part, Split
+from anomaly_ae.datasets.splitting import split_rows
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.detector.fit import fit
-from anomaly_ae.detector.serialization import digest_of
-from anomaly_ae.errors import (
-    AnomalyAEError,
-    DataError,
-    DetectorDamaged,
-    EstimatorError,
-    ModelNotFound,
-    TooFewRows,
-    one_line,
-)
+from anomaly_ae.errors import AnomalyAEError, DataError, EstimatorError, TooFewRows
 from anomaly_ae.escaping import times
 from anomaly_ae.images.image_set import Dataset, ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing, resize
+from anomaly_ae.integrations.estimator_file import EstimatorRecord, ScaleRecord, estimator_errors, plain_settings
 from anomaly_ae.metrics.ranking import require_numbers
 from anomaly_ae.runtime.torch_state import left_as_found, spinning
-from anomaly_ae.storage.atomic import expand, write_json
-from anomaly_ae.storage.schema import Digest, Mismatch, parse, read_json
+from anomaly_ae.storage.atomic import expand
 
 FEATURES: dict[str, Any] = {"autoencoder": "multilayer", "scorer": "mse+latent-knn"}  # for rows that are no pictures
 FEW_VALUES = 128  # from which a latent of 64 is narrow
@@ -52,32 +42,6 @@ ROWS_NAME, ROWS_CLASS = "rows", "normal"  # the names of a data set that has non
 FEWEST_ROWS = 3  # one to fit, one to tell when to stop, one to calibrate
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class ScaleRecord:
-    """What is said of the scale: numbers for each value of a row, or one for all."""
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class EstimatorRecord:
-    """What stands in `estimator.json`, beside `sha256`, the digest of all this."""
-
-    detector: Digest
-    settings: dict[str, Any]
-    layout: RowLayout
-    scale: ScaleRecord
-    feature_names: tuple[str, ...] | None
-
-    def __post_init__(self) -> None:
-        count, low, high = math.prod(self.layout.shape), self.scale.low, self.scale.high
-        if len(low) != len(high) or len(low) not in (1, count) or any(map(operator.gt, low, high)):
-            raise Mismatch("its scale is not that of its rows")
-        if self.feature_names is not None and len(self.feature_names) != count:
-            raise Mismatch("it has not as many names as values")
 
 
 class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -102,36 +66,26 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  #
     autoencoder : str, default=None
         The architecture, one of those that `anomaly-ae autoencoders` lists; None: "conv" for pictures, "multilayer"
         for features.
-
     latent : int, default=None
         The number of latent dimensions; None: the architecture's own, for features at most half their number.
-
     objective : str, default=None
         What the network is trained for, such as "mse" or "mse+0.5*ssim"; None: the architecture's own.
-
     scorer : str, default=None
         How a score is made, one of those that `anomaly-ae scorers` lists, or several joined by "+"; None:
         "aligned-knn" for pictures, "mse+latent-knn" for features.
-
     target_fpr : float, default=0.05
         The false-alarm rate: the share of normal samples, above 0 and below 1, that `predict` may call outliers.
-
     epochs : int, default=None
         Passes over the training samples at the most; None: as many as come nearest to 1500 steps, at most 200.
-
     batch_size : int, default=None
         Samples of a training step; None: 128.
-
     learning_rate : float, default=None
         The peak of the learning rate; None: the architecture's own.
-
     image_shape : tuple of int, default=None
         What a flat row is: (H, W), (C, H, W) or (H, W, C).
-
     random_state : int, RandomState instance or None, default=None
         Controls which samples calibrate, the first weights and the order of training.
         Pass an int for reproducible results across multiple function calls.
-
     device : {"auto", "cpu", "cuda", "mps"}, default="auto"
         Where to compute.
 
@@ -140,23 +94,17 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  #
     detector_ : Detector
         The fitted detector. It takes images as the network sees them, in [0, 1]; its scores are higher for what is
         more anomalous.
-
     offset_ : float
         Offset used to define the decision function from the raw scores:
         ``decision_function = score_samples - offset_``. It is the negative of `detector_.threshold`.
-
     target_fpr_ : float
         The false-alarm rate that the threshold is set for: `target_fpr`, or the smallest that the rows can hold.
-
     n_features_in_ : int
         Number of values of a sample seen during `fit`.
-
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of features seen during `fit`. Defined only when `X` has feature names that are all strings.
-
     layout_ : Layout
         How a row is read as an image: `layout_.shape` is (C, H, W).
-
     scale_ : Scale
         What of the values becomes 0 and what becomes 1.
 
@@ -317,14 +265,14 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  #
         check_is_fitted(self)
         self.detector_.save(folder)
         names = getattr(self, "feature_names_in_", None)
-        about = {
-            "detector": self.detector_.digest,
-            "settings": {name: _plain(value) for name, value in self.get_params().items()},
-            "layout": dataclasses.asdict(self.layout_),
-            "scale": {"low": self.scale_.low.tolist(), "high": self.scale_.high.tolist()},
-            "feature_names": None if names is None else list(names),
-        }
-        write_json(expand(folder) / ESTIMATOR_FILE, about | {"sha256": digest_of(about)})
+        record = EstimatorRecord(
+            detector=self.detector_.digest,
+            settings=plain_settings(self.get_params()),
+            layout=self.layout_,
+            scale=ScaleRecord(tuple(self.scale_.low.tolist()), tuple(self.scale_.high.tolist())),
+            feature_names=None if names is None else tuple(names),
+        )
+        record.write(expand(folder))
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> "AutoencoderDetector":
@@ -332,23 +280,11 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  #
 
         Raises `ModelNotFound` when there is none, `DetectorDamaged` when it is incomplete or was changed.
         """
-        detector, path = Detector.load(expand(folder), device), expand(folder) / ESTIMATOR_FILE
-        if not path.is_file():
-            raise ModelNotFound(f"there is a detector in {folder}, but no {ESTIMATOR_FILE}; take anomaly_ae.load")
-        try:
-            return cls._assemble(read_json(path), detector)
-        except (TypeError, ValueError) as error:
-            raise DetectorDamaged(f"{path} is damaged ({one_line(error)}); copy it again") from error
-
-    @classmethod
-    def _assemble(cls, about: dict[str, Any], detector: Detector) -> "AutoencoderDetector":
-        if not isinstance(about, dict) or about.pop("sha256", None) != digest_of(about):
-            raise Mismatch("it was changed")
-        record = parse(EstimatorRecord, about)
-        if record.detector != detector.digest or record.layout.shape[0] != detector.preprocessing.channels:
-            raise Mismatch("it is of another detector")
-        shape = record.settings.get("image_shape")
-        estimator = cls(**record.settings | {"image_shape": tuple(shape) if shape else None})
+        detector = Detector.load(expand(folder), device)
+        with estimator_errors(expand(folder)):
+            record = EstimatorRecord.read(expand(folder), detector)
+            shape = record.settings.get("image_shape")
+            estimator = cls(**record.settings | {"image_shape": tuple(shape) if shape else None})
         estimator.detector_ = detector
         estimator.layout_ = record.layout
         estimator.scale_ = Scale.between(record.scale.low, record.scale.high)
@@ -391,15 +327,6 @@ def _value_errors() -> Iterator[None]:
         yield
     except AnomalyAEError as error:
         raise EstimatorError(str(error)) from error
-
-
-def _plain(value: Any) -> Any:
-    """A setting as a plain JSON value; None for a generator of random numbers."""
-    if isinstance(value, np.random.RandomState):
-        return None
-    if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _to_images(rows: Rows, layout: RowLayout, scale: Scale, preprocessing: Preprocessing) -> Tensor:

@@ -17,9 +17,10 @@ from anomaly_ae.reporting.comparison import read_scores
 from anomaly_ae.reporting.figures.saving import SHOWN, Array
 from anomaly_ae.reporting.run_figures import first_of_each_class
 from anomaly_ae.runs.pipeline_file import Cell
+from anomaly_ae.runs.pipeline_results import CellRow, PublishedRow, SystemRow
 from anomaly_ae.runs.record import FINISHED
-from anomaly_ae.runs.run_results import CellRow, KeptEvaluation, PublishedRow, SystemRow
-from anomaly_ae.runs.store import RunFolder
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.run_results import KeptEvaluation
 from anomaly_ae.runtime.printed import Columns
 from anomaly_ae.storage.pixel_values import as_float
 

@@ -11,8 +11,9 @@ from anomaly_ae.detector.evaluation import PIXELS
 from anomaly_ae.metrics.ranking import Bools, Floats, auroc_interval, bootstrap_interval, delong
 from anomaly_ae.reporting.cells import Done
 from anomaly_ae.reporting.comparison import Tested, read_scores
+from anomaly_ae.runs.pipeline_results import ClassMeans
 from anomaly_ae.runs.record import FINISHED
-from anomaly_ae.runs.run_results import ClassMeans, KeptEvaluation
+from anomaly_ae.runs.run_results import KeptEvaluation
 
 ALL_NOVEL = "together"  # in place of a class, for all of them
 INTERVALS = ("low", "high", "bootstrap_low", "bootstrap_high")

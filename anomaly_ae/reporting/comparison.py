@@ -16,8 +16,8 @@ from anomaly_ae.metrics.ranking import compare_auroc
 from anomaly_ae.reporting.figures.saving import Array
 from anomaly_ae.reporting.html import fill, svg
 from anomaly_ae.reporting.text.listings import COMPARISON_NOTE
+from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.runs.run_results import ComparedRun, KeptEvaluation
-from anomaly_ae.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,7 +22,7 @@ from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Images, Preprocessed
 from anomaly_ae.reporting.figures.painter import save_figures
 from anomaly_ae.reporting.figures.saving import GRID_IMAGES, SHOWN, Array, Drawing, grid, label, plain
-from anomaly_ae.runs.store import FIGURES, RunFolder
+from anomaly_ae.runs.run_folder import FIGURES, RunFolder
 from anomaly_ae.storage.pixel_values import as_float
 from anomaly_ae.training import Epoch
 

@@ -11,9 +11,9 @@ from scipy.stats import t as student
 
 from anomaly_ae.detector.evaluation import CLASS_AUROC
 from anomaly_ae.reporting.figures.saving import distinct
+from anomaly_ae.runs.pipeline_results import ScorerMeans
 from anomaly_ae.runs.record import FINISHED
-from anomaly_ae.runs.run_results import ScorerMeans
-from anomaly_ae.runs.store import RunFolder
+from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.runtime.printed import Columns
 
 if TYPE_CHECKING:

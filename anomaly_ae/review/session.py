@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anomaly_ae.calibration.conformal import float32_below
+from anomaly_ae.calibration.single_precision import float32_below
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.regions import read_regions
 from anomaly_ae.errors import DataChanged, DataMissing, UsageError

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from anomaly_ae.calibration.conformal import float32_below
+from anomaly_ae.calibration.single_precision import float32_below
 from anomaly_ae.errors import AnomalyAEError, one_line
 from anomaly_ae.review.pictures import Pictures
 from anomaly_ae.review.review_results import Query, Shown, SortedBy

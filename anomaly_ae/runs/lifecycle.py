@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from anomaly_ae.errors import Interrupted
 from anomaly_ae.runs.record import FAILED, FINISHED, KILLED, RunRecord, now
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.storage.atomic import make_folder, storage_errors, write_json
 
 LOCK_WAIT = 60.0  # seconds to wait for another command that works on the same run

@@ -40,6 +40,7 @@ from anomaly_ae.scorers import build_scorer
 from anomaly_ae.storage.atomic import expand, sha256
 from anomaly_ae.storage.yaml_files import Line, Value, read_lines, read_value
 
+DataPlace = tuple[str, str | None]  # a data set's name, and where data sets lie
 REUSED = ("scorer", "top_fraction", "target_fpr")  # settings that need no other network
 NAMED: dict[str, Callable[[str], object]] = {"autoencoder": find_autoencoder, "scorer": build_scorer}
 MOST_CELLS, MOST_NESTED = 2_000, 8  # cells, and files that name one another
@@ -73,6 +74,17 @@ class Cell:
     published: Mapping[str, float]
     first: bool
     compare_scorers: tuple[str, ...] = ()
+
+    @property
+    def data_place(self) -> DataPlace:
+        """What it reads."""
+        return self.config.dataset, self.config.data_dir
+
+    @property
+    def network_settings(self) -> dict[str, Any]:
+        """The settings that its network depends on."""
+        settings = self.config.filled().to_dict()
+        return {key: value for key, value in settings.items() if key not in (*REUSED, "preset")}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from anomaly_ae.escaping import csv_text
 LEFT = re.compile(r"\..+\.(?P<pid>\d+)(-\w+)?\.tmp")  # what a writer that was killed leaves behind
 NO_SUCH_THING = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # a file system's way of saying that it cannot do it
 MORE_ROOM = "make room there or name another place"
-REMEDIES = {
+REMEDIES_BY_ERRNO = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), "see to its permissions or name another one"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), MORE_ROOM),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "close other programs, or allow more open files (ulimit -n)"),
@@ -58,7 +58,7 @@ def storage_errors(doing: str) -> Iterator[None]:
 
 def with_remedy(message: str, error: OSError) -> str:
     """The message, and what to do about a place that cannot be read or written, where the error says it."""
-    remedy = REMEDIES.get(error.errno or 0)
+    remedy = REMEDIES_BY_ERRNO.get(error.errno or 0)
     return f"{message}; {remedy}" if remedy else message
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from anomaly_ae.config.run_config import LOCATION_FIELDS, RunConfig
 from anomaly_ae.escaping import printable, short_name
 from anomaly_ae.runs.record import PIPELINE, RUNNING, RunRecord
+from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.runs.run_results import KeptEvaluation
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.client import find_experiment
 from anomaly_ae.tracking.descriptions import TABLES, code_version, describe, describe_pipeline
 from anomaly_ae.tracking.models import model_of

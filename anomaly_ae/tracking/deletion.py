@@ -1,7 +1,8 @@
 """Runs that are to be in MLflow no longer."""
 
 from anomaly_ae.errors import ModelNotFound, UsageError
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held
 from anomaly_ae.tracking.models import model_of
 

@@ -8,9 +8,10 @@ from typing import Any
 from anomaly_ae.escaping import markdown, markdown_code, short_name
 from anomaly_ae.reporting.text.listings import narrow_classes, narrow_scorers
 from anomaly_ae.reporting.text.phrases import interval, unranked
+from anomaly_ae.runs.pipeline_results import CellRow, PipelineResult
 from anomaly_ae.runs.record import CALIBRATION
-from anomaly_ae.runs.run_results import CalibrateResult, CellRow, KeptEvaluation, PipelineResult, TrainResult
-from anomaly_ae.runs.store import RunFolder
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.run_results import CalibrateResult, KeptEvaluation, TrainResult
 from anomaly_ae.runtime.printed import from_dict
 from anomaly_ae.runtime.spelling import command
 from anomaly_ae.runtime.tables import markdown_table

@@ -7,7 +7,8 @@ from typing import Any
 
 from anomaly_ae.errors import ModelNotFound, StorageError, UsageError
 from anomaly_ae.runs.record import TRAINING, RunRecord
-from anomaly_ae.runs.store import SHORTEST_ID, RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import SHORTEST_ID, RunStore
 from anomaly_ae.storage.atomic import write_folder
 from anomaly_ae.tracking.calls import KIND, PARENT
 from anomaly_ae.tracking.client import mlflow_errors, open_client

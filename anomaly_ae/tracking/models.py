@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import anomaly_ae
-from anomaly_ae.runs.store import EXAMPLE
+from anomaly_ae.runs.run_folder import EXAMPLE
 
 MODEL = "model"
 CONTENT_COLUMN = "content"  # the one column, as `integrations/pyfunc.py` has it

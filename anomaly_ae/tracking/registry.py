@@ -4,8 +4,9 @@ import re
 from typing import Any
 
 from anomaly_ae.errors import ModelError, ModelNotFound, StorageError, UsageError
+from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.runs.run_results import KeptEvaluation, Promoted
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.tracking.client import mlflow_errors, open_client, store_held, tracking_at

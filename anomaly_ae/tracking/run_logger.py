@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from anomaly_ae.errors import ModelError, RunBusy, StorageError, one_line
 from anomaly_ae.runs.record import KILLED, PIPELINE, RUNNING, RunRecord
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.runtime.worker import Worker

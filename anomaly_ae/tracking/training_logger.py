@@ -4,7 +4,7 @@ import math
 import time
 
 from anomaly_ae.detector.fit import Callback
-from anomaly_ae.runs.store import RunFolder
+from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.tracking.run_logger import RunLogger
 from anomaly_ae.training import Epoch, Training
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,55 +12,28 @@ from anomaly_ae.calibration.conformal import DETECT, Calibration, threshold_that
 from anomaly_ae.calibration.drift import measure_drift
 from anomaly_ae.calibration.odd import odd_normals
 from anomaly_ae.calibration.rates import SMALLEST_RATE, smallest_rate
-from anomaly_ae.config.run_config import CONDITIONAL, CROSS, MARGINAL, TAIL, RunConfig
-from anomaly_ae.datasets.builtin import DATASETS
-from anomaly_ae.datasets.catalogue import normal_there, open_data, whole_name
-from anomaly_ae.datasets.copies import one_of_each
-from anomaly_ae.datasets.image_folder import PictureData
-from anomaly_ae.datasets.layout_texts import TO_CALIBRATE, say_left_out_of
+from anomaly_ae.config.run_config import CONDITIONAL, CROSS, MARGINAL, TAIL
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import MarksUsed
 from anomaly_ae.errors import UsageError
-from anomaly_ae.escaping import counted_as
-from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import ImageSet, hash_rows
-from anomaly_ae.images.listing import Listing, Source
-from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.metrics.ranking import best_f1, proportion_interval
 from anomaly_ae.reporting.figures.saving import Drawing, write_figures
 from anomaly_ae.reporting.run_figures import draw_odd_normals
 from anomaly_ae.runs.lifecycle import finish_run, start_run
 from anomaly_ae.runs.record import CALIBRATION, RunRecord
+from anomaly_ae.runs.run_folder import CALIBRATION_SCORES, EXAMPLE, RunFolder
 from anomaly_ae.runs.run_results import CalibrateResult, KnownAnomalies
-from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore
-from anomaly_ae.runtime.messages import logger
+from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.scoring.encode import score_images
-from anomaly_ae.scoring.marks import BAD, GOOD
-from anomaly_ae.storage.atomic import expand, write_csv, write_json
-from anomaly_ae.storage.memmap import take_rows
+from anomaly_ae.storage.atomic import write_csv, write_json
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
+from anomaly_ae.workflows.calibration_images import Anomalies, Normals, find_anomalies, find_normals
 from anomaly_ae.workflows.find_model import load_model
 from anomaly_ae.workflows.marked import MarkedImages
 
 # Images that the detector was trained on score low: from this share below that quantile on, it is worth a word
 KNOWN_SHARE, LOW = 0.3, 0.1
-
-
-@dataclass(frozen=True)
-class Normals:
-    """Scores of normal images, (N,), where they come from, and what is to be said of them.
-
-    images: themselves, (N, C, H, W), where they are new; names: of their files, if they come from any
-    """
-
-    scores: Tensor
-    source: str
-    names: tuple[bytes, ...] | None = None
-    images: Tensor | None = None
-    unreadable: int = 0
-    left_out: int = 0
-    differences: tuple[str, ...] = ()
 
 
 def calibrate(
@@ -137,12 +109,11 @@ def calibrate(
     changes = detector.calibration.changes(*asked)
     if not (dataset or normal_folder or marks):
         detector.calibration.at(**changes)  # what cannot be held is said before anomalies are scored
-    normals = _marked_normals(detector, marked) if marked else None
-    normals = normals or _normals(detector, dataset, data_dir, normal_folder)
+    normals = find_normals(detector, dataset, data_dir, normal_folder, marked)
     calibration = detector.calibration.at(scores=normals.scores, names=normals.names, **changes)
     if threshold is not None:
         calibration = calibration.at_threshold(threshold)
-    anomalies, known = None, _anomalies(detector, anomaly_folder, marked)
+    anomalies, known = None, find_anomalies(detector, anomaly_folder, marked)
     if known is not None:
         if detect is not None:
             calibration = calibration.at_threshold(threshold_that_finds(detect, known.scores), DETECT)
@@ -175,115 +146,6 @@ def _check_chosen(
             f"a threshold is set by {setting('threshold')}, by {setting('detect')} or by a rate: leave out "
             f"{setting('target_fpr')}, {setting('guarantee')} and {setting('confidence')}, or the other"
         )
-
-
-@dataclass(frozen=True)
-class Anomalies:
-    """Scores of known anomalies, (M,), where they come from, and themselves, (M, C, H, W)."""
-
-    scores: Tensor
-    source: str
-    images: Tensor
-    unreadable: int
-
-
-def _anomalies(detector: Detector, folder: str | Path | None, marked: MarkedImages | None) -> Anomalies | None:
-    """The known anomalies, if there are any. Raises `DataMissing` where the folder has none."""
-    if folder is not None:
-        scored = score_images(detector, *_anomalous_pictures(str(folder)))
-        return Anomalies(scored.scores, str(expand(folder).resolve()), scored.images, len(scored.errors))
-    if marked and marked.used.bad:
-        bad = marked.of(detector, BAD)
-        return Anomalies(bad.scores, marked.place, bad.images, bad.unreadable)
-    return None
-
-
-def _marked_normals(detector: Detector, marked: MarkedImages) -> Normals | None:
-    """The scores of images marked as good, if there are any."""
-    if not marked.used.good:
-        return None
-    good, used = marked.of(detector, GOOD), marked.used
-    differences = list(detector.differences(Preprocessed(good.images)))
-    if used.unmarked > 0:
-        differences.append(
-            f"{counted_as(used.unmarked, 'pictures')} beside them without a mark; the rate holds for images like "
-            "those marked good, and not for all if these were picked by their scores: mark all, or some at random"
-        )
-    return Normals(
-        good.scores, marked.place, good.names, good.images, good.unreadable, good.left_out, tuple(differences)
-    )
-
-
-def _normals(detector: Detector, dataset: str | None, data_dir: str | None, folder: str | Path | None) -> Normals:
-    """The scores to calibrate on."""
-    if dataset and folder:
-        raise UsageError(
-            f"normal images come from {setting('dataset')} or from {setting('normal_folder')}, and both were given"
-        )
-    if folder:
-        scored = score_images(detector, *_normal_pictures(detector, str(folder)))
-        source = str(expand(folder).resolve())
-        new = one_of_each(scored.images, detector.unseen(scored.images))
-        left_out = len(scored.images) - len(new)
-        names = tuple(scored.names[i] for i in new.tolist())
-        images, errors = take_rows(scored.images, new), len(scored.errors)
-        return Normals(scored.scores[new], source, names, images, errors, left_out, tuple(scored.differences))
-    if not dataset:
-        own = detector.calibration
-        return Normals(own.scores, "the same images as before", own.names)
-    images = _images_of(detector, dataset, data_dir)
-    new = one_of_each(images, detector.unseen(images), dataset not in DATASETS)
-    left_out, images = len(images) - len(new), images[new]
-    seen = Preprocessed(images)
-    differences = tuple(detector.differences(seen))
-    return Normals(detector.score(seen), dataset, images=images, left_out=left_out, differences=differences)
-
-
-def _normal_pictures(detector: Detector, folder: str) -> tuple[Source, Listing]:
-    """The normal ones of the pictures below a folder. Raises `UsageError` where none is known to be."""
-    data = PictureData.open(folder).as_one()
-    alone = len(data.classes) == 1 and sense(data.classes[0]) >= 0  # the user says that it is normal
-    normal = data.classes if alone else normal_there(detector.normal, detector.classes, data)
-    if data.layout.doubt and normal:
-        logger.warning(data.layout.doubt)
-    if not normal:
-        raise UsageError(
-            f"there is no normal picture in {data.name}; its classes are {', '.join(data.classes)}; name a folder of "
-            "normal ones"
-        )
-    positions = [data.classes.index(name) for name in normal]
-    logger.info(data.describe(positions, TO_CALIBRATE))
-    return data.source, data.of_classes(positions)
-
-
-def _anomalous_pictures(folder: str) -> tuple[Source, Listing]:
-    """The pictures below a folder but for those in folders that are called good, normal …"""
-    data = PictureData.open(folder).as_one()
-    say_left_out_of(data.listing, data.layout)
-    classes = [i for i, name in enumerate(data.classes) if len(data.classes) == 1 or sense(name) <= 0]
-    return data.source, data.of_classes(classes)
-
-
-def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
-    """The images of another data set whose classes are normal, at the detector's size."""
-    if whole_name(name, data_dir) == detector.config.dataset:
-        raise UsageError(
-            f"the detector was trained on {name}; name images that it has not seen, or leave {setting('dataset')} "
-            "out to keep those that were held back for its calibration"
-        )
-    data = open_data(name, data_dir)
-    normal = normal_there(detector.normal, detector.classes, data)
-    if not normal:
-        raise UsageError(
-            f"{name} has no class that is normal to the detector; its classes are {', '.join(data.classes)}, and "
-            f"normal are {', '.join(detector.normal)}"
-        )
-    wanted = torch.tensor([data.classes.index(each) for each in normal])
-    if isinstance(data, PictureData):
-        logger.info(data.describe(wanted.tolist(), TO_CALIBRATE))
-    dataset = data.load(detector.preprocessing)
-    files = [detector.preprocessing.prepare_set(file, dataset) for file in dataset.files.values()]
-    return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in files])
 
 
 def _measure_anomalies(calibration: Calibration, known: Anomalies) -> KnownAnomalies:
@@ -349,7 +211,8 @@ def _keep(
     marks: MarksUsed | None,
 ) -> CalibrateResult:
     """Keep the new detector in a run of its own."""
-    config = dataclasses.replace(_config(old, parent), target_fpr=new.calibration.target_fpr)
+    trained_with = parent.config if parent else old.config
+    config = dataclasses.replace(trained_with, target_fpr=new.calibration.target_fpr)
     name = f"calibration · {new.calibration.guarantee} · {new.calibration.target_fpr:g}"
     split = parent.split if parent else {"digest": "", "parts": old.split.summary()}
     files = {"config.json": config.to_dict(), "split.json": split}
@@ -372,11 +235,6 @@ def _keep(
             shutil.copy2(parent.path / EXAMPLE, run.path / EXAMPLE)
         finish_run(run, run_logger)
     return result
-
-
-def _config(detector: Detector, run: RunFolder | None) -> RunConfig:
-    """The settings that a detector was trained with, as far as they are known."""
-    return run.config if run else detector.config
 
 
 def _result(

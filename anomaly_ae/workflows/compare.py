@@ -17,8 +17,9 @@ from anomaly_ae.reporting.figures.saving import write_figures
 from anomaly_ae.reporting.text import listings
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.record import FINISHED, PIPELINE
+from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.runs.run_results import ComparedRun, RunComparison
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.printed import to_dict
 from anomaly_ae.runtime.progress import stage

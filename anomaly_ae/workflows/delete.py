@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from anomaly_ae.errors import RunBusy
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.storage.atomic import storage_errors
 from anomaly_ae.tracking.deletion import check_unregistered, delete_logged
 from anomaly_ae.tracking.run_logger import mark_dead_runs

@@ -5,7 +5,8 @@ from anomaly_ae.errors import DataChanged
 from anomaly_ae.reporting.figures.painter import finish_figures
 from anomaly_ae.reporting.run_figures import reconstruct, save_training_figures, shown_images
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
-from anomaly_ae.runs.store import FIGURES, LATEST, RunStore
+from anomaly_ae.runs.run_folder import FIGURES
+from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.evaluate import OWN, evaluate

@@ -35,7 +35,8 @@ from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.reporting.figures.painter import finish_figures, save_figures
 from anomaly_ae.reporting.run_figures import draw_evaluation
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
-from anomaly_ae.runs.store import FIGURES, LATEST, RunFolder, RunStore
+from anomaly_ae.runs.run_folder import FIGURES, RunFolder
+from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.messages import logger, report_skipped
 from anomaly_ae.runtime.printed import to_dict
 from anomaly_ae.runtime.progress import stage

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, one_line
-from anomaly_ae.runs.store import LATEST, RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.tracking.download import fetch_evaluation, fetch_run

@@ -19,7 +19,8 @@ from anomaly_ae.escaping import counted
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.reporting.text.detectors import marks_words
 from anomaly_ae.runs.record import TRAINING
-from anomaly_ae.runs.store import RunFolder, RunStore, conflicts
+from anomaly_ae.runs.run_folder import RunFolder, conflicts
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.scoring.marks import GOOD, read_marks
 from anomaly_ae.storage.atomic import expand

@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import DATASETS, load_dataset
 from anomaly_ae.datasets.catalogue import normal_classes, open_data
 from anomaly_ae.detector.experiment import check_names, fill_defaults
@@ -29,10 +27,12 @@ from anomaly_ae.reporting.class_means import class_table
 from anomaly_ae.reporting.figures.saving import write_figures
 from anomaly_ae.reporting.scorer_ranking import draw_scorers, measured, scorer_table
 from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
-from anomaly_ae.runs.pipeline_file import REUSED, Cell, PipelineFile, read_pipeline_file
+from anomaly_ae.runs.location import place_settings
+from anomaly_ae.runs.pipeline_file import Cell, DataPlace, PipelineFile, read_pipeline_file
+from anomaly_ae.runs.pipeline_results import PipelineResult
 from anomaly_ae.runs.record import FAILED, FINISHED, PIPELINE, RUNNING, RunRecord
-from anomaly_ae.runs.run_results import PipelineResult
-from anomaly_ae.runs.store import FIGURES, RunFolder, RunStore, place_settings
+from anomaly_ae.runs.run_folder import FIGURES, RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.messages import logger, warn_once
 from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.runtime.tables import markdown_table
@@ -43,7 +43,6 @@ from anomaly_ae.workflows.evaluate import evaluate
 from anomaly_ae.workflows.parallel import run_parallel
 from anomaly_ae.workflows.train import CellPosition, resume, train
 
-DataPlace = tuple[str, str | None]  # a data set's name, and where data sets lie
 MOST_DRAWING = 10  # times as long as drawing all cells took they are worked on before they are drawn again
 
 
@@ -116,16 +115,11 @@ def run_pipeline(
         return _run(plan, absent, run, run_logger, jobs, behind)
 
 
-def _data_place(cell: Cell) -> DataPlace:
-    """What a cell reads."""
-    return cell.config.dataset, cell.config.data_dir
-
-
 def _absent_data(plan: PipelineFile) -> dict[DataPlace, str]:
     """The data sets of a plan that are neither there nor to be had, or damaged, each with the reason: one attempt for
     all cells. Raises `DataError` when there would be nothing to do.
     """
-    absent, cells = {}, Counter(map(_data_place, plan.cells))
+    absent, cells = {}, Counter(cell.data_place for cell in plan.cells)
     for name, data_dir in cells:
         try:
             if name in DATASETS:
@@ -185,10 +179,18 @@ def _start(
         jobs=jobs if jobs > 1 else None,
         figures=None if plan.figures else False,
     )
-    files, experiment = {"pipeline.json": _description(plan, again)}, plan.cells[0].config.experiment
+    experiment = plan.cells[0].config.experiment
+    about = {
+        "name": plan.name,
+        "about": plan.about,
+        "command": again,
+        "experiment": experiment,
+        "digest": plan.digest(),
+        "cells": {cell.name: cell.config.to_dict() for cell in plan.cells},
+    }
     record = dataclasses.replace(RunRecord.new(plan.name, tracking), kind=PIPELINE, resume=again)
     run_logger = RunLogger(home, None)
-    with start_run(home, experiment, record, files, run_logger) as run:
+    with start_run(home, experiment, record, {"pipeline.json": about}, run_logger) as run:
         run_logger.log_pipeline(run)
         return _run(plan, absent, run, run_logger, jobs)
 
@@ -212,17 +214,6 @@ def _run(
     return result
 
 
-def _description(plan: PipelineFile, command: str) -> dict[str, Any]:
-    return {
-        "name": plan.name,
-        "about": plan.about,
-        "command": command,
-        "experiment": plan.cells[0].config.experiment,
-        "digest": plan.digest(),
-        "cells": {cell.name: cell.config.to_dict() for cell in plan.cells},
-    }
-
-
 def _run_cells(
     plan: PipelineFile, absent: Mapping[DataPlace, str], parent: RunFolder, home: RunStore, jobs: int
 ) -> dict[str, str]:
@@ -230,9 +221,9 @@ def _run_cells(
 
     What is done is set side by side as cells end, if drawing it takes little beside them.
     """
-    groups = _groups([cell for cell in plan.cells if _data_place(cell) not in absent])
+    groups = _groups([cell for cell in plan.cells if cell.data_place not in absent])
     works = [partial(_run_group, group, plan, parent, home) for group in groups]
-    failed = {cell.name: absent[_data_place(cell)] for cell in plan.cells if _data_place(cell) in absent}
+    failed = {cell.name: absent[cell.data_place] for cell in plan.cells if cell.data_place in absent}
     shown, took = time.monotonic(), 0.0
     for i, done in enumerate(run_parallel(works, jobs) if jobs > 1 else (work() for work in works), start=1):
         failed |= done
@@ -248,7 +239,7 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Cells, those that share a network together, since one trains it and the others take it over."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(json.dumps(_network(cell.config)), []).append(cell)
+        groups.setdefault(json.dumps(cell.network_settings), []).append(cell)
     return list(groups.values())
 
 
@@ -312,14 +303,9 @@ def _same_network(cell: Cell, plan: PipelineFile, children: dict[str, RunFolder]
     """A finished run of this pipeline that differs in nothing that the network depends on."""
     for other in plan.cells:
         run = children.get(other.name)
-        if run and run.record.status == FINISHED and _network(other.config) == _network(cell.config):
+        if run and run.record.status == FINISHED and other.network_settings == cell.network_settings:
             return run
     return None
-
-
-def _network(config: RunConfig) -> dict[str, Any]:
-    """The settings that a network depends on."""
-    return {key: value for key, value in config.filled().to_dict().items() if key not in (*REUSED, "preset")}
 
 
 def _children(parent: RunFolder, home: RunStore) -> dict[str, RunFolder]:

@@ -5,8 +5,9 @@ import re
 from anomaly_ae.errors import UsageError
 from anomaly_ae.escaping import short_name
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
+from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.runs.run_results import Promoted
-from anomaly_ae.runs.store import LATEST, RunFolder, RunStore
+from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.tracking import registry

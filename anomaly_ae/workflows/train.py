@@ -29,16 +29,12 @@ from anomaly_ae.escaping import counted, printable, short_name
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.reporting.figures.painter import finish_figures
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
-from anomaly_ae.reporting.run_figures import (
-    reconstruct,
-    reconstruction_grid,
-    save_training_figures,
-    shown_images,
-)
+from anomaly_ae.reporting.run_figures import reconstruct, reconstruction_grid, save_training_figures, shown_images
 from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.record import FINISHED, RUNNING, TRAINING, RunRecord
+from anomaly_ae.runs.run_folder import CALIBRATION_SCORES, EXAMPLE, RunFolder, conflicts
 from anomaly_ae.runs.run_results import TrainResult
-from anomaly_ae.runs.store import CALIBRATION_SCORES, EXAMPLE, LATEST, RunFolder, RunStore, conflicts
+from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import Display, Silent, display, stage
 from anomaly_ae.runtime.torch_state import left_as_found, spinning

@@ -24,7 +24,7 @@ from anomaly_ae.calibration.group import alarms_allowed, p_value_levels
 from anomaly_ae.calibration.rates import cross_bound, smallest_rate
 from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.datasets.splits import split_rows
+from anomaly_ae.datasets.splitting import split_rows
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.detector.fit import fit_scorer, held_out, prepare, run_training
 from anomaly_ae.images.image_set import ImageSet

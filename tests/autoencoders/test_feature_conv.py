@@ -382,8 +382,8 @@ def test_few_images_are_folded_and_of_more_some_are_set_aside(
     home: RunStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("anomaly_ae.workflows.resolve.MOST_FOLDED", folded)
-    monkeypatch.setattr("anomaly_ae.workflows.resolve.FEW_SET_ASIDE", 6)
+    monkeypatch.setattr("anomaly_ae.workflows.division.MOST_FOLDED", folded)
+    monkeypatch.setattr("anomaly_ae.workflows.division.FEW_SET_ASIDE", 6)
     experiment, data = resolve(seeing(photos, target_fpr=rate), home)
     assert experiment.config.guarantee == guarantee
     assert len(data.images["calibration"]) == calibrating

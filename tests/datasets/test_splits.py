@@ -6,7 +6,8 @@ import torch
 from anomaly_ae.calibration.rates import images_needed, require_enough
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.copies import Copies
-from anomaly_ae.datasets.splits import SPLIT_PARTS, Split, split_dataset, split_rows
+from anomaly_ae.datasets.splits import SPLIT_PARTS, Split
+from anomaly_ae.datasets.splitting import split_dataset, split_rows
 from anomaly_ae.errors import CalibrationError, DataChanged, DataError
 from anomaly_ae.images.image_set import Dataset, ImageSet
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from anomaly_ae import AnomalyAEError
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.datasets.splits import split_dataset
+from anomaly_ae.datasets.splitting import split_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.detector.fit import make_detector

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from anomaly_ae.config.run_config import TAIL, RunConfig
-from anomaly_ae.datasets.splits import SPLIT_PARTS, split_dataset
+from anomaly_ae.datasets.splits import SPLIT_PARTS
+from anomaly_ae.datasets.splitting import split_dataset
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.detector.fit import calibration_images, make_detector, marked_part, threshold_groups
 from anomaly_ae.images.image_set import Dataset, ImageSet

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs.record import KILLED
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking import remote_runs
 from anomaly_ae.workflows.train import resume
 from tests.conftest import Cli, Ended, start, struck, struck_at_the_second_epoch
@@ -177,13 +178,13 @@ def test_a_run_struck_as_it_begins_is_marked_in_its_folder_and_in_mlflow(
 
 STRUCK_WHILE_THE_FOLDER_IS_MADE = """
 import os, sys
-from anomaly_ae.runs import store
+from anomaly_ae.runs import run_folder
 from anomaly_ae.cli import main
 
 def strike(*_):
     os.kill(os.getpid(), int(os.environ["STRUCK_BY"]))
 
-setattr(store.RunFolder, sys.argv.pop(1), strike)
+setattr(run_folder.RunFolder, sys.argv.pop(1), strike)
 main()
 """
 

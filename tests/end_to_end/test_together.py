@@ -6,7 +6,8 @@ import pytest
 from mlflow import MlflowClient
 
 from anomaly_ae.runs.record import FINISHED
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from tests.conftest import start
 
 TOGETHER = 4

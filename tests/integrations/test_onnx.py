@@ -14,7 +14,8 @@ from torch.nn import functional
 from anomaly_ae.autoencoders import AUTOENCODERS
 from anomaly_ae.config.run_config import CONDITIONAL, MARGINAL, TAIL, RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.datasets.splits import SPLIT_PARTS, split_dataset
+from anomaly_ae.datasets.splits import SPLIT_PARTS
+from anomaly_ae.datasets.splitting import split_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.detector.fit import make_detector

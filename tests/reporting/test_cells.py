@@ -7,7 +7,8 @@ import pytest
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.reporting.cells import Done, _reconstructions, comparison, draw_comparison, published_table
 from anomaly_ae.runs.pipeline_file import Cell, read_pipeline_file
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.printed import to_dict
 from anomaly_ae.workflows.pipeline import run_pipeline
 

@@ -13,7 +13,7 @@ from anomaly_ae.metrics.ranking import auroc_interval, bootstrap_interval
 from anomaly_ae.reporting import comparison  # whose `Tested` pytest would take for a test
 from anomaly_ae.reporting.class_means import ALL_NOVEL
 from anomaly_ae.reporting.text.listings import CLASSES_NOTE, narrow_classes
-from anomaly_ae.runs.run_results import PipelineResult
+from anomaly_ae.runs.pipeline_results import PipelineResult
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.workflows.pipeline import run_pipeline
 

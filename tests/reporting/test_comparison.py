@@ -6,7 +6,8 @@ import pytest
 import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.reporting.comparison import compare_runs, differing_settings, draw_runs, read_scores
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from anomaly_ae.errors import Interrupted
 from anomaly_ae.runs import lifecycle, store
 from anomaly_ae.runs.lifecycle import start_run
 from anomaly_ae.runs.record import KILLED, RUNNING, RunRecord
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 
 OURS = {lifecycle.__file__, store.__file__}
 

@@ -8,8 +8,9 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UnknownName
 from anomaly_ae.runs.query import list_home, select
 from anomaly_ae.runs.record import RunRecord, now
+from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.runs.run_results import Listed
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.store import RunStore
 from tests.conftest import Cli, Trained
 
 

@@ -8,10 +8,12 @@ import pytest
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import ModelError, ModelNotFound, RunBusy, UsageError
 from anomaly_ae.reporting.comparison import read_scores
+from anomaly_ae.runs.location import place_settings
 from anomaly_ae.runs.pipeline_file import read_pipeline_file
 from anomaly_ae.runs.query import list_home
 from anomaly_ae.runs.record import FINISHED, KILLED, PIPELINE, RUNNING, RunRecord, now
-from anomaly_ae.runs.store import RunFolder, RunStore, conflicts, place_settings
+from anomaly_ae.runs.run_folder import RunFolder, conflicts
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.run_logger import mark_dead_runs
 from anomaly_ae.training import Epoch
 from anomaly_ae.workflows import pipeline

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import anomaly_ae
-from anomaly_ae.runs.run_results import PublishedRow
+from anomaly_ae.runs.pipeline_results import PublishedRow
 from anomaly_ae.runtime.printed import Columns, Printed, as_text, from_dict, to_dict
 
 

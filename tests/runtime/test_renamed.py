@@ -6,7 +6,7 @@ import anomaly_ae
 from anomaly_ae.cli.app import with_current_flags
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs.pipeline_file import read_pipeline_file
-from anomaly_ae.runs.store import RunFolder
+from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.runtime.messages import warn_once
 from anomaly_ae.runtime.renamed import SETTINGS, renamed_arguments
 

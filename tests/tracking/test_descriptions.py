@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs.record import CALIBRATION, RunRecord, now
-from anomaly_ae.runs.store import RunFolder
+from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.storage.atomic import write_json
 from anomaly_ae.tracking.descriptions import describe, describe_pipeline
 

@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs.record import KILLED, RunRecord, now
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking import run_logger
 from anomaly_ae.tracking.relocate import PATH_COLUMNS, follow_move
 from tests.conftest import Cli

@@ -16,7 +16,8 @@ import anomaly_ae
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import Interrupted, ModelNotFound
 from anomaly_ae.runs.record import FINISHED, KILLED, RUNNING, RunRecord, now
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.storage.atomic import sha256
 from anomaly_ae.tracking import calls, remote_runs, run_logger
 from anomaly_ae.tracking.client import open_client

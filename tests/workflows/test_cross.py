@@ -16,7 +16,8 @@ from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import CalibrationError, Interrupted
 from anomaly_ae.integrations.onnx import export_onnx
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.scorers.fold_scorer import FoldScorer
 from anomaly_ae.workflows.calibrate import calibrate
 from anomaly_ae.workflows.evaluate import evaluate

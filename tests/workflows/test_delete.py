@@ -7,7 +7,8 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import RunBusy, UsageError
 from anomaly_ae.runs.lifecycle import start_run
 from anomaly_ae.runs.record import FINISHED, RunRecord
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.tracking.run_logger import RunLogger
 from anomaly_ae.workflows.delete import delete, find_deletable
 from tests.conftest import Cli

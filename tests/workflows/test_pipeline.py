@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 import anomaly_ae
 from anomaly_ae.errors import ModelError, ModelNotFound, TrainingError, UsageError
+from anomaly_ae.runs.pipeline_results import PipelineResult
 from anomaly_ae.runs.record import FAILED, FINISHED, KILLED
-from anomaly_ae.runs.run_results import PipelineResult
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.workflows import pipeline
 from anomaly_ae.workflows.pipeline import run_pipeline
 from anomaly_ae.workflows.train import resume

@@ -16,7 +16,8 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import DetectorDamaged, Interrupted, ModelError, ModelNotFound, UsageError
 from anomaly_ae.reporting.text import detectors
 from anomaly_ae.runs.record import KILLED
-from anomaly_ae.runs.store import RunFolder, RunStore
+from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime import progress
 from anomaly_ae.workflows import train as train_workflow
 from anomaly_ae.workflows.resolve import resolve

@@ -15,17 +15,9 @@ from anomaly_ae.reporting.text.phrases import (
     p_value,
     table,
 )
+from anomaly_ae.runs.pipeline_results import ClassMeans, PipelineResult, ScorerMeans
 from anomaly_ae.runs.record import RUNNING, RunRecord
-from anomaly_ae.runs.run_results import (
-    ClassMeans,
-    ComparedRun,
-    Listed,
-    PipelineResult,
-    Promoted,
-    RunComparison,
-    RunListing,
-    ScorerMeans,
-)
+from anomaly_ae.runs.run_results import ComparedRun, Listed, Promoted, RunComparison, RunListing
 from anomaly_ae.runtime.printed import Columns, as_text, to_dict
 from anomaly_ae.runtime.spelling import command, from_here, setting
 from anomaly_ae.runtime.tables import columns, plain_table

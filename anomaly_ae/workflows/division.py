@@ -1,0 +1,134 @@
+"""The images of a training, and which of them go where."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from anomaly_ae.autoencoders import find_autoencoder
+from anomaly_ae.autoencoders.folds import fold_count
+from anomaly_ae.calibration.rates import images_needed, require_enough, smallest_rate
+from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
+from anomaly_ae.datasets.catalogue import Data
+from anomaly_ae.datasets.copies import find_copies
+from anomaly_ae.datasets.image_folder import PictureData
+from anomaly_ae.datasets.splits import Split
+from anomaly_ae.datasets.splitting import split_dataset
+from anomaly_ae.errors import UsageError
+from anomaly_ae.escaping import counted
+from anomaly_ae.images.image_set import Dataset, ImageSet
+from anomaly_ae.runtime.messages import logger, report_skipped
+from anomaly_ae.runtime.spelling import setting
+from anomaly_ae.workflows.view import View, record_errors
+
+FEW_SET_ASIDE = 60  # images for the threshold, fewer of which are few
+# Images to learn from and for the threshold, up to which folds are made rather than so many set aside
+MOST_FOLDED = 180
+
+
+@dataclass(frozen=True)
+class Division:
+    """The images of a training, and which of them go where.
+
+    folds:    of the guarantee cross, which is taken then
+    files:    how many there were
+    left_out: what is used for nothing, each with the reason
+    """
+
+    dataset: Dataset
+    view: View
+    split: Split
+    folds: int | None = None
+    files: int = 0
+    left_out: tuple[str, ...] = ()
+
+    @classmethod
+    def draw(cls, config: RunConfig, data: Data, view: View) -> "Division":
+        """Load the images and divide them; it is said what goes where, if that is enough."""
+        dataset = data.load(view.preprocessing)
+        normal = [dataset.classes.index(name) for name in view.normal]
+        report_skipped(dataset.left_out)
+        copies = find_copies(dataset, normal)
+        for line in copies.about:
+            logger.info(line)
+        divide = partial(split_dataset, dataset, normal, config.seed, config.contamination, copies=copies)
+        guarantee, folds = config.guarantee or MARGINAL, None
+        split = divide(0 if guarantee == CROSS else images_needed(config.target_fpr, guarantee))
+        aside = len(split.calibration.indices)
+        is_few = config.guarantee is None and aside < FEW_SET_ASIDE and _has_cheap_folds(config, split)
+        are_many = split.trainable > MOST_FOLDED and images_needed(config.target_fpr) <= FEW_SET_ASIDE
+        if is_few and are_many:
+            split = divide(FEW_SET_ASIDE)
+        elif is_few:
+            logger.info(
+                f"{counted(aside, 'normal image')} set aside would be few for the threshold: with guarantee cross "
+                f"all are learned from, and scored in turn; {setting('guarantee', MARGINAL)} sets them aside"
+            )
+            guarantee, split = CROSS, divide(0)
+        if guarantee == CROSS:
+            folds = _folds(config, split)
+            count = split.trainable // folds * folds
+            require_enough(count, config.target_fpr, CROSS)
+        else:
+            count = len(split.calibration.indices)
+            require_enough(count, config.target_fpr, guarantee, most=split.most_calibration)
+        rate = smallest_rate(count, guarantee)
+        logger.info(f"{split.about(dataset, normal, folds)}; false-alarm rates from {rate:g} on are possible")
+        files = len(data.listing) if isinstance(data, PictureData) else 0
+        return cls(dataset, view, split, folds, files, (*dataset.left_out, *copies.names(dataset)))
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any], data: Data, view: View, folds: int | None = None) -> "Division":
+        """The one that `record` made a record of, with its own pictures alone. Raises `ModelError`."""
+        with record_errors():
+            split = Split.of_pictures(record["parts"], record["pictures"], record["copies"])
+            before = int(record["files"])
+        if isinstance(data, PictureData) and (more := len(data.listing) - before) > 0:
+            logger.info(f"{counted(more, 'file')} more than when this training began in {data.name}: not used")
+        return cls(data.load(view.preprocessing, split.names()), view, split, folds)
+
+    def take(self, part: str) -> ImageSet:
+        """The images of a part as the detector sees them. Raises `DataChanged`."""
+        taken = getattr(self.split, part).take(self.dataset).relabelled(self.dataset.classes, self.view.classes)
+        return self.view.preprocessing.prepare_set(taken, self.dataset)
+
+    def record(self, split: Split) -> dict[str, Any]:
+        """What split.json has of it, as plain JSON values; `split` has the hashes of what the detector sees."""
+        pictures = split.pictures()
+        more = {
+            "pictures": pictures,
+            "copies": split.copies.tolist(),
+            "preprocessing": dataclasses.asdict(self.view.preprocessing),
+            "classes": self.view.classes,
+            "normal": self.view.normal,
+            "files": self.files,
+        }
+        return {
+            "digest": self.dataset.digest(),
+            "parts": split.summary(),
+            "left_out": list(self.left_out),
+            "roi": (roi := self.view.preprocessing.roi) and dataclasses.asdict(roi),
+            **(more if pictures else {}),
+        }
+
+
+def _has_cheap_folds(config: RunConfig, split: Split) -> bool:
+    """Whether folds can be made of the images, and would cost little."""
+    plain = not (split.groups or config.trim_training or config.contamination or config.tile)
+    return plain and find_autoencoder(str(config.autoencoder)).cheap_folds
+
+
+def _folds(config: RunConfig, split: Split) -> int:
+    """Into how many folds the images are divided that are learned from. Raises `UsageError` where they cannot be."""
+    if split.groups:
+        raise UsageError(
+            f"the guarantee cross is for images that are each for itself, and these are of {split.groups:,} parts or "
+            f"patients, whose images stay together; leave {setting('guarantee', CROSS)} out"
+        )
+    folds = config.folds or fold_count(split.trainable)
+    if folds > split.trainable:
+        raise UsageError(
+            f"{counted(split.trainable, 'image')} cannot be divided into {folds} folds; leave {setting('folds')} out"
+        )
+    return folds
