@@ -64,8 +64,7 @@ Fdr = Annotated[float | None, option("Q", "Also the images that are anomalies at
 
 @app.callback()
 def without_command(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
     """Train an autoencoder on images of what is normal, and know which new ones are not."""
     if version:

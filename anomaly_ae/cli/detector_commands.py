@@ -65,8 +65,7 @@ def train(
         str | None, option("LOW:HIGH", "Black and white of more than 8 bits; or p1:p99 [found by looking].")
     ] = None,
     roi: Annotated[
-        str | None,
-        option("FILE|X,Y,W,H", "Look here alone: an image's white, or boxes in shares [everywhere]."),
+        str | None, option("FILE|X,Y,W,H", "Look here alone: an image's white, or boxes in shares [everywhere].")
     ] = None,
     tile: Annotated[str | None, option("N|HxW", "See large images in overlapping tiles [images whole].")] = None,
     augment: Annotated[

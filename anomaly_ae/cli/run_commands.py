@@ -60,13 +60,7 @@ def run(
     overrides += [("data_dir", data_dir)] if data_dir else []
     with spelt(as_flag_of_run):
         result = run_pipeline(
-            pipeline,
-            overrides,
-            home=home,
-            tracking=not no_tracking,
-            jobs=jobs,
-            again=again,
-            figures=not no_figures,
+            pipeline, overrides, home=home, tracking=not no_tracking, jobs=jobs, again=again, figures=not no_figures
         )
     show(result, as_json)
     if result.failed:
@@ -163,8 +157,7 @@ def promote(
 
 @app.command()
 def ui(
-    port: Annotated[int, option("N", "Port on this machine.", min=1, max=65535)] = 5000,
-    mlruns: Mlruns = None,
+    port: Annotated[int, option("N", "Port on this machine.", min=1, max=65535)] = 5000, mlruns: Mlruns = None
 ) -> None:
     """Browse all runs in MLflow, until Ctrl-C."""
     from anomaly_ae.tracking.server import browse

@@ -49,10 +49,7 @@ def encode_folder(detector: Detector, place: str | Path, output: Path) -> Encode
     say_left_out_of(listing)
 
     def write(temporary: Path) -> None:
-        with (
-            detector.preprocessing.decoders(source) as decoders,
-            closing(ParquetWriter(temporary)) as writer,
-        ):
+        with detector.preprocessing.decoders(source) as decoders, closing(ParquetWriter(temporary)) as writer:
             for batch in with_progress(read_batches(decoders, detector, listing), len(listing)):
                 writer.write(_latents(detector, listing, batch))
                 errors.extend(_errors(listing, batch))

@@ -86,10 +86,7 @@ def _training(result: TrainResult, evaluation: KeptEvaluation | None) -> str:
 
 def _headline(evaluation: KeptEvaluation) -> list[str]:
     if evaluation.auroc is None:
-        rates = {
-            "detection rate": evaluation.true_positive_rate,
-            "false-alarm rate": evaluation.false_positive_rate,
-        }
+        rates = {"detection rate": evaluation.true_positive_rate, "false-alarm rate": evaluation.false_positive_rate}
         known = [f"{name} {rate:.2%}" for name, rate in rates.items() if rate is not None]
         why = unranked(evaluation.false_positive_rate)
         return [f"AUROC none: {why}; {', '.join(known)} of {evaluation.images:,} test images."]
