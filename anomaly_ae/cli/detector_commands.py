@@ -168,8 +168,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a detector on held-out test images."""
+    settings = {key: value for key, value in locals().items() if key not in ("no_figures", "mlruns", "as_json")}
     check_dataset(dataset, data_dir)
-    rate = None if target_fpr is None else RunConfig.build({"target_fpr": target_fpr}).target_fpr
+    if target_fpr is not None:
+        settings["target_fpr"] = RunConfig.build({"target_fpr": target_fpr}).target_fpr
+    settings["compare_scorers"] = compare_scorers.split(",") if compare_scorers else ()
     from anomaly_ae.tracking import run_logger
 
     home = run_store(mlruns)
@@ -182,17 +185,8 @@ def evaluate(
     if not home.has_no_store():
         run_logger.start(home)
     evaluate.evaluate(
-        model,
-        dataset=dataset,
-        data_dir=data_dir,
-        marks=marks,
-        target_fpr=rate,
-        guarantee=guarantee,
-        confidence=confidence,
-        fdr=fdr,
-        compare_scorers=compare_scorers.split(",") if compare_scorers else (),
+        **settings,
         home=home,
-        device=device,
         figures=not no_figures,
         tell=lambda evaluation: show(evaluation, as_json),  # before it is drawn, which takes longer than to measure
     )

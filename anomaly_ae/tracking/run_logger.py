@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomaly_ae.errors import ModelError, RunBusy, StorageError, one_line
@@ -103,7 +102,7 @@ class RunLogger:
         """Bring MLflow all that a run came to. behind: whether MLflow lacked something before"""
         with stage("logging to MLflow"):
             self.log_model(run)  # first, for the results are of the model, too
-            self.log_results(run)
+            self.tell(calls.log_results, run)
             self.set_status(status)
             sync_pending(run, self, behind)
 
@@ -115,51 +114,28 @@ class RunLogger:
             self._told.pop(0).result()
         return self.run_id is None or self.failure is not None
 
-    def log_start(self, run: RunFolder) -> None:
-        """Settings, and the data set as input."""
-        self._on_run(calls.log_start, run)
-
-    def log_pipeline(self, run: RunFolder) -> None:
-        """The command, and the settings of all cells of a pipeline file."""
-        self._on_run(calls.log_pipeline, run)
+    def tell(self, do: Callable[..., Any], *arguments: Any) -> None:
+        """Have `do(client, run_id, *arguments)`, one of `calls`, carried out, now or later."""
+        if self.run_id is not None:
+            self._call(do, self.run_id, *arguments)
 
     def log_parent(self, parent: str | None) -> None:
         """Put the run below the run `parent`, if there is one."""
         if parent:
-            self._on_run(calls.log_parent, parent)
+            self.tell(calls.log_parent, parent)
 
     def log_epochs(self, epochs: "Sequence[Epoch]") -> None:
         """Losses, learning rate and speed, the epoch as step."""
-        self._on_run(calls.log_metrics, [*calls.epoch_metrics(epochs)])
-
-    def log_grid(self, path: Path) -> None:
-        """A grid of reconstructions, for the step slider; its file name ends with the epoch."""
-        self._on_run(calls.log_grid, path)
-
-    def log_results(self, run: RunFolder) -> None:
-        """All files and final figures that the run folder has, and a description made of them."""
-        self._on_run(calls.log_results, run)
-
-    def log_folder(self, run: RunFolder, name: str) -> None:
-        """One folder of a run folder, with what is in it."""
-        self._on_run(calls.log_folder, run, name)
+        self.tell(calls.log_metrics, [*calls.epoch_metrics(epochs)])
 
     def log_model(self, run: RunFolder) -> None:
         """The detector as a model of MLflow, if there is one."""
         if (run.path / "detector").exists():
-            self._on_run(log_model, run.path)
-
-    def log_missing(self, run: RunFolder) -> None:
-        """The epochs and grids that the run folder has and MLflow has not."""
-        self._on_run(calls.log_missing, run)
+            self.tell(log_model, run.path)
 
     def set_status(self, status: str) -> None:
         """RUNNING, FINISHED, KILLED or FAILED."""
-        self._on_run(calls.set_status, status)
-
-    def _on_run(self, do: Callable[..., Any], *arguments: Any) -> None:
-        if self.run_id is not None:
-            self._call(do, self.run_id, *arguments)
+        self.tell(calls.set_status, status)
 
     def _call(self, do: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """What comes of `do(client, *arguments)`, now or later; None where that, or what was told before, failed."""
@@ -203,15 +179,15 @@ def upload(home: RunStore, run: RunFolder) -> bool:
         run.update(mlflow_run_id=run_logger.run_id, on_server=not home.is_local)
     run_logger.log_parent(_mlflow_parent(home, record))
     if pipeline:
-        run_logger.log_pipeline(run)
+        run_logger.tell(calls.log_pipeline, run)
         for cell in home.runs():
             if cell.record.parent == record.id and cell.record.mlflow_run_id:
                 RunLogger(home, cell.record.mlflow_run_id).log_parent(run_logger.run_id)
     else:
-        run_logger.log_start(run)
-        run_logger.log_missing(run)
+        run_logger.tell(calls.log_start, run)
+        run_logger.tell(calls.log_missing, run)
     run_logger.log_model(run)  # first, for the results are of the model, too
-    run_logger.log_results(run)
+    run_logger.tell(calls.log_results, run)
     run_logger.set_status(record.status)
     run.update(unlogged=run_logger.lacks_something())
     return not run.record.unlogged

@@ -5,6 +5,7 @@ import time
 
 from anomaly_ae.detector.fit import Callback
 from anomaly_ae.runs.run_folder import RunFolder
+from anomaly_ae.tracking import calls
 from anomaly_ae.tracking.run_logger import RunLogger
 from anomaly_ae.training import Epoch, Training
 
@@ -23,9 +24,9 @@ class TrainingLogger(Callback):
 
     def on_start(self, training: Training) -> None:
         if training.history:
-            self.run_logger.log_missing(self.run)
+            self.run_logger.tell(calls.log_missing, self.run)
         else:
-            self.run_logger.log_grid(self.run.grid(0))
+            self.run_logger.tell(calls.log_grid, self.run.grid(0))
 
     def on_epoch(self, training: Training, epoch: Epoch) -> None:
         self.waiting.append(epoch)
@@ -34,10 +35,10 @@ class TrainingLogger(Callback):
             self.run_logger.log_epochs(told)
             self.told_at = time.monotonic()
         if self.run.grid(epoch.epoch).exists():
-            self.run_logger.log_grid(self.run.grid(epoch.epoch))
+            self.run_logger.tell(calls.log_grid, self.run.grid(epoch.epoch))
 
     def on_end(self, training: Training, error: BaseException | None) -> None:
         if error is None:
             self.run_logger.log_epochs(self.waiting)
         elif training.history:  # what was being told when it was interrupted may be half told
-            self.run_logger.log_missing(self.run)
+            self.run_logger.tell(calls.log_missing, self.run)

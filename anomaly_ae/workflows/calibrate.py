@@ -27,6 +27,7 @@ from anomaly_ae.runs.run_results import CalibrateResult, KnownAnomalies
 from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import write_csv, write_json
+from anomaly_ae.tracking import calls
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.calibration_images import Anomalies, Normals, find_anomalies, find_normals
 from anomaly_ae.workflows.find_model import load_model
@@ -220,7 +221,7 @@ def _keep(
     record = dataclasses.replace(record, kind=CALIBRATION, resume="the same anomaly-ae calibrate again")
     run_logger = RunLogger(home, None)
     with start_run(home, config.experiment, record, files, run_logger) as run:
-        run_logger.log_start(run)
+        run_logger.tell(calls.log_start, run)
         result = dataclasses.replace(_result(run, old, new, normals, anomalies), marks=marks)
         new.save(run.path / "detector")
         if rows := new.calibration.by_file():

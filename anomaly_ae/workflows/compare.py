@@ -24,6 +24,7 @@ from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.printed import to_dict
 from anomaly_ae.runtime.progress import stage
 from anomaly_ae.storage.atomic import sha256, write_csv, write_text
+from anomaly_ae.tracking import calls
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.find_model import find_run
 
@@ -112,6 +113,6 @@ def _keep(
         write_csv(page.parent / "runs.csv", list(map(to_dict, rows)))
         write_figures(page.parent, drawn, title)
         run_logger = RunLogger(home, first.record.mlflow_run_id)
-        run_logger.log_folder(first, str(folder))
+        run_logger.tell(calls.log_folder, first, str(folder))
         sync_pending(first, run_logger, behind)
     return page

@@ -8,6 +8,7 @@ from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.run_folder import FIGURES
 from anomaly_ae.runs.store import LATEST, RunStore
 from anomaly_ae.runtime.progress import stage
+from anomaly_ae.tracking import calls
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.evaluate import OWN, evaluate
 from anomaly_ae.workflows.find_model import find_run
@@ -34,7 +35,7 @@ def draw_again(name: str = LATEST, *, home: RunStore | None = None) -> list[str]
             save_training_figures(run, detector, data.images, untrained)
             finish_figures()
         run_logger = RunLogger(home, run.record.mlflow_run_id)
-        run_logger.log_folder(run, FIGURES)
+        run_logger.tell(calls.log_folder, run, FIGURES)
         sync_pending(run, run_logger, run.record.unlogged)
     if run.read(f"{OWN}/metrics.json"):
         evaluate(run.record.id, home=home)

@@ -44,6 +44,7 @@ from anomaly_ae.runtime.renamed import renamed_arguments
 from anomaly_ae.runtime.spelling import from_here, setting
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.storage.atomic import sha256, write_csv, write_json
+from anomaly_ae.tracking import calls
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.find_model import load_model
 from anomaly_ae.workflows.marked import MarkedImages
@@ -275,7 +276,7 @@ def _keep(
                 with stage("drawing the figures"):
                     finish_figures()
             with stage("logging to MLflow"):
-                run_logger.log_results(run)
+                run_logger.tell(calls.log_results, run)
                 sync_pending(run, run_logger, behind)
             places = dict.fromkeys((place, run.path / folder) if drawn else (run.path / folder,))
             kept = "figures and tables" if drawn else "tables"

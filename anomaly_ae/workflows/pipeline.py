@@ -37,6 +37,7 @@ from anomaly_ae.runtime.messages import logger, warn_once
 from anomaly_ae.runtime.spelling import command, setting
 from anomaly_ae.runtime.tables import markdown_table
 from anomaly_ae.storage.atomic import write_csv, write_json, write_text
+from anomaly_ae.tracking import calls
 from anomaly_ae.tracking.descriptions import TABLES
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.workflows.evaluate import evaluate
@@ -191,7 +192,7 @@ def _start(
     record = dataclasses.replace(RunRecord.new(plan.name, tracking), kind=PIPELINE, resume=again)
     run_logger = RunLogger(home, None)
     with start_run(home, experiment, record, {"pipeline.json": about}, run_logger) as run:
-        run_logger.log_pipeline(run)
+        run_logger.tell(calls.log_pipeline, run)
         return _run(plan, absent, run, run_logger, jobs)
 
 

@@ -40,6 +40,7 @@ from anomaly_ae.runtime.progress import Display, Silent, display, stage
 from anomaly_ae.runtime.torch_state import left_as_found, spinning
 from anomaly_ae.storage.atomic import expand, storage_errors, write_bytes, write_csv, write_json, write_with
 from anomaly_ae.storage.pixel_values import as_float
+from anomaly_ae.tracking import calls
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.tracking.training_logger import TrainingLogger
 from anomaly_ae.training import Epoch, Snapshot, Training, earlier
@@ -124,7 +125,7 @@ def train(
             write_bytes(run.path / MARKS_FILE, data.marks)
         if place and place.weights and place.weights.split["parts"] == data.record["parts"]:
             _take_over(place.weights, run)
-        run_logger.log_start(run)
+        run_logger.tell(calls.log_start, run)
         return _train(experiment, data, run, run_logger, save_to, figures)
 
 

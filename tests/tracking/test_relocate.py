@@ -16,7 +16,7 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.runs.record import KILLED, RunRecord, now
 from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.runs.store import RunStore
-from anomaly_ae.tracking import run_logger
+from anomaly_ae.tracking import calls, run_logger
 from anomaly_ae.tracking.relocate import PATH_COLUMNS, follow_move
 from tests.conftest import Cli
 
@@ -271,7 +271,7 @@ def test_a_run_that_was_killed_at_once_is_followed_too(cli_process: Cli, tmp_pat
     run = RunFolder(old.root / "runs" / str(logger.run_id))
     run.write_start(RunConfig(normal="0"), {"digest": "0" * 64, "parts": {}})
     run.write_record(RunRecord(run.path.name, logger.run_id, "killed", now()))
-    logger.log_start(run)
+    logger.tell(calls.log_start, run)
     new = move(old, tmp_path / "mlruns")
     assert "moved or copied" in cli_process("runs").err
     logged = MlflowClient(new.tracking_uri).get_run(run.path.name)

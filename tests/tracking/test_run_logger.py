@@ -233,7 +233,7 @@ def test_interrupted_while_mlflow_is_slow_a_finished_training_stays_finished(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_logger.RunLogger, "log_results", interrupt)
+    monkeypatch.setattr(calls, "log_results", interrupt)
     with pytest.raises(Interrupted, match="runs --sync"):
         anomaly_ae.train(SHORT, home=home)
     monkeypatch.undo()
