@@ -89,11 +89,8 @@ def _places_elsewhere(store: sqlite3.Connection, home: RunStore) -> Iterator[Pat
 
 def _known(store: sqlite3.Connection, columns: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
     """Those of the columns that the store has; other versions of MLflow have fewer."""
-    return [(table, column) for table, column in columns if column in _columns(store, table)]
-
-
-def _columns(store: sqlite3.Connection, table: str) -> set[str]:
-    return {name for _, name, *_ in store.execute(f"PRAGMA table_info({table})")}
+    there = {table: {name for _, name, *_ in store.execute(f"PRAGMA table_info({table})")} for table, _ in columns}
+    return [(table, column) for table, column in columns if column in there[table]]
 
 
 def _moved(place: str | None, root: Path, old_homes: set[Path]) -> str | None:

@@ -44,9 +44,10 @@ def browse(home: RunStore, port: int) -> None:
     with mlflow_errors(home, "there is nothing to show"):
         open_client(home)  # so that the server finds a database that it can use
     logger.info(f"MLflow's server starts, in some seconds it is at http://{LOOPBACK}:{port}")
+    light = os.environ | {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (home.root / LOG).open("wb") as log:
         server = subprocess.Popen(
-            _server_command(home, port), env=_server_environment(), stdout=log, stderr=log, start_new_session=True
+            _server_command(home, port), env=light, stdout=log, stderr=log, start_new_session=True
         )
     try:
         page = runs_page(home)
@@ -71,11 +72,6 @@ def _server_command(home: RunStore, port: int) -> list[str]:
         "--uvicorn-opts": "--log-level warning",
     }
     return [sys.executable, "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
-
-
-def _server_environment() -> dict[str, str]:
-    """The environment in which that server stays light and tells nobody of itself."""
-    return os.environ | {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def _wait_until_up(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
