@@ -28,10 +28,9 @@ from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.training import epoch_count
-from anomaly_ae.workflows.division import Division
+from anomaly_ae.workflows.division import Division, Looking, View
 from anomaly_ae.workflows.find_model import find_model
 from anomaly_ae.workflows.more_normals import MoreNormals
-from anomaly_ae.workflows.view import Looking, View
 
 PHOTO_SIDE, MOST_PHOTOS = 128, 5_000  # pixels of the smaller side from which, and up to how many, pictures are photos
 

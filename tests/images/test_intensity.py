@@ -19,7 +19,7 @@ from anomaly_ae.errors import DataError, OtherBrightness, UsageError
 from anomaly_ae.images.intensity import FLOAT, WHOLE, Intensity
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.runs.store import RunStore
-from anomaly_ae.workflows.view import View
+from anomaly_ae.workflows.division import View
 
 Make = Callable[[np.ndarray, Path], None]  # writes values in [0, 1], (H, W), to a file without its ending
 
