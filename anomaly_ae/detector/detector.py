@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,7 +119,7 @@ class Detector:
 
     def score(self, images: Images) -> Tensor:
         """Scores, float32 (N,); higher is more anomalous."""
-        return self.scorer.score_all(self.network, self.preprocessing.prepare(images))
+        return self._all(images, self.scorer.score_all)
 
     def p_values(self, scores: Tensor) -> Tensor:
         """p-values, float64 (N,), of scores (N,): how often a normal image scores at least so high.
@@ -186,7 +187,7 @@ class Detector:
         None when the scorer has no heat map.
         """
         scorer = self.map_scorer
-        return None if scorer is None else scorer.map_all(self.network, self.preprocessing.prepare(images))
+        return None if scorer is None else self._all(images, scorer.map_all)
 
     def score_and_map(self, images: Images) -> tuple[Tensor, Tensor | None]:
         """`score`, bit for bit, and `anomaly_map` in one pass of the network."""
@@ -240,6 +241,10 @@ class Detector:
     def map_scorer(self) -> MapScorer | None:
         """The scorer, or its first part, that has a heat map, if there is one."""
         return map_part(self.scorer)
+
+    def _all(self, images: Images, read: Callable[[Autoencoder, Tensor], Tensor]) -> Tensor:
+        """What `read` makes of all images; as many calls from the caller, whom warnings name, as by `_each`."""
+        return read(self.network, self.preprocessing.prepare(images))
 
     def _each(self, images: Images, read: Read, shape: tuple[int, ...], decoded: bool = True) -> Tensor:
         """What `read` makes of every image, (N, *shape)."""
