@@ -1,7 +1,6 @@
 """`Detector`: preprocessing, network, scorer and calibration as one thing that is saved, loaded and used."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,11 +31,12 @@ from anomaly_ae.detector.serialization import (
     CalibrationRecord,
     DetectorRecord,
     calibration_tensors,
+    check_target,
     damaged,
     digest_of,
     read_detector,
 )
-from anomaly_ae.errors import DataError, StorageError, UsageError
+from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted, printable, short_name, times
 from anomaly_ae.images.image_set import ImageSet, hash_rows
 from anomaly_ae.images.preprocessing import Images, Preprocessed, Preprocessing, size_of, sizes_of
@@ -46,16 +46,13 @@ from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.renamed import say_renamed
 from anomaly_ae.scorers import MapScorer, Scorer
 from anomaly_ae.scorers.fold_scorer import map_part, score_and_map
-from anomaly_ae.storage.atomic import expand, sha256, storage_errors, write_bytes, write_folder, write_json
+from anomaly_ae.storage.atomic import expand, sha256, write_bytes, write_folder, write_json
 from anomaly_ae.storage.schema import Mismatch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from anomaly_ae import FolderScores
-
-ESTIMATOR_FILE = "estimator.json"  # what the scikit-learn estimator has to say beside them
-OWN_FILES = {JSON_FILE, WEIGHTS_FILE, ESTIMATOR_FILE}
 
 
 @dataclass(frozen=True)
@@ -342,15 +339,3 @@ class Detector:
             weights_sha256=sha256(weights),
         )
         return dataclasses.asdict(record), weights
-
-
-def check_target(folder: Path) -> None:
-    """Raise `StorageError` when a detector cannot be saved to `folder`, or would replace anything but a detector."""
-    with storage_errors(f"save a detector to {folder}"):
-        if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= OWN_FILES):
-            raise StorageError(
-                f"{folder} holds other things than a detector; name a new or empty folder, or a detector to replace"
-            )
-        parent = next(each for each in folder.absolute().parents if each.exists())
-        if not (parent.is_dir() and os.access(parent, os.W_OK)):
-            raise StorageError(f"a detector cannot be saved to {folder}: {parent} is no folder that can be written")

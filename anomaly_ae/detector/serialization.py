@@ -6,6 +6,7 @@ Everything is checked before a tensor is read; whatever is otherwise raises `Det
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from anomaly_ae.errors import AnomalyAEError, DetectorDamaged, ModelNotFound, St
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.images.statistics import Profile
 from anomaly_ae.scorers import MapScorer, Scorer, build_scorer
-from anomaly_ae.storage.atomic import restore, sha256
+from anomaly_ae.storage.atomic import restore, sha256, storage_errors
 from anomaly_ae.storage.schema import (
     Count,
     Digest,
@@ -44,6 +45,8 @@ from anomaly_ae.storage.schema import (
 
 DETECTOR_FORMAT = 12
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
+ESTIMATOR_FILE = "estimator.json"  # what the scikit-learn estimator has to say beside them
+OWN_FILES = {JSON_FILE, WEIGHTS_FILE, ESTIMATOR_FILE}
 NETWORK, SCORER, SPLIT = "network.", "scorer.", "split."
 SCORES, SCORED_NAMES, PEAKS = "calibration.scores", "calibration.names", "calibration.peaks"
 SCORE_GROUPS = "calibration.groups"  # of which the scores are, where there are several
@@ -273,3 +276,15 @@ def _read_tensors(path: Path, digest: str, specs: Specs) -> dict[str, Tensor]:
         if not bool(sound.all()):
             raise DetectorDamaged(f"{path} has values of {name} that cannot be; copy it again or train anew")
     return tensors
+
+
+def check_target(folder: Path) -> None:
+    """Raise `StorageError` when a detector cannot be saved to `folder`, or would replace anything but a detector."""
+    with storage_errors(f"save a detector to {folder}"):
+        if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= OWN_FILES):
+            raise StorageError(
+                f"{folder} holds other things than a detector; name a new or empty folder, or a detector to replace"
+            )
+        parent = next(each for each in folder.absolute().parents if each.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK)):
+            raise StorageError(f"a detector cannot be saved to {folder}: {parent} is no folder that can be written")

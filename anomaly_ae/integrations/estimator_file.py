@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from anomaly_ae.datasets.feature_rows import RowLayout
-from anomaly_ae.detector.detector import ESTIMATOR_FILE, Detector
-from anomaly_ae.detector.serialization import digest_of
+from anomaly_ae.detector.detector import Detector
+from anomaly_ae.detector.serialization import ESTIMATOR_FILE, digest_of
 from anomaly_ae.errors import DetectorDamaged, ModelNotFound, one_line
 from anomaly_ae.storage.atomic import write_json
 from anomaly_ae.storage.schema import Digest, Mismatch, parse, read_json

@@ -20,10 +20,11 @@ from anomaly_ae.calibration.odd import odd_normals
 from anomaly_ae.calibration.rates import smallest_rate
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import whole_name
-from anomaly_ae.detector.detector import Detector, check_target
+from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.detector.fit import Callback, fit
 from anomaly_ae.detector.measuring import reconstruction_mse
+from anomaly_ae.detector.serialization import check_target
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import counted, printable, short_name
 from anomaly_ae.images.image_set import ImageSet
