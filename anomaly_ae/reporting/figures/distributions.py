@@ -25,7 +25,7 @@ SHADES = {"normal": (NORMAL, "#66ccee", "#228833"), "novel": (NOVEL, "#ccbb44", 
 # Of t-SNE, in half the time of the usual 1,000 and 0.5: of 1,000 latents of digits 90.2 % lie among their class in
 # place of 90.5, and its trustworthiness is 0.984 in place of 0.987
 TSNE_STEPS, TSNE_ANGLE = 400, 0.8
-MOST_DIMENSIONS = 50  # of latents that t-SNE goes by, as its authors advise for large ones
+TSNE_DIMENSIONS = 50  # of latents that t-SNE goes by, as its authors advise for large ones
 
 
 def score_histogram(scores: Array, novel: Array, threshold: float, target_fpr: float) -> Figure:
@@ -149,7 +149,7 @@ def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
 
     figure, (left, right) = plots(2, (13.2, 6))
     two_columns = latents if latents.shape[1] > 1 else np.hstack([latents, np.zeros_like(latents)])
-    pca = PCA(n_components=min(MOST_DIMENSIONS, *two_columns.shape), random_state=0)
+    pca = PCA(n_components=min(TSNE_DIMENSIONS, *two_columns.shape), random_state=0)
     principal = pca.fit_transform(two_columns)
     _scatter(left, principal[:, :2], names, novel)
     shares = np.nan_to_num(pca.explained_variance_ratio_)
@@ -157,7 +157,7 @@ def latent_map(latents: Array, names: Sequence[str], novel: Array) -> Figure:
     perplexity = min(30.0, max(1.0, (len(latents) - 1) / 3))
     start = "pca" if latents.shape[1] > 1 else "random"
     tsne = TSNE(perplexity=perplexity, init=start, random_state=0, max_iter=TSNE_STEPS, angle=TSNE_ANGLE)
-    _scatter(right, tsne.fit_transform(latents if latents.shape[1] <= MOST_DIMENSIONS else principal), names, novel)
+    _scatter(right, tsne.fit_transform(latents if latents.shape[1] <= TSNE_DIMENSIONS else principal), names, novel)
     right.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[], title="t-SNE")
     right.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="class")
     figure.suptitle(f"Latents of {len(latents):,} test images")
