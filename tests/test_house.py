@@ -56,7 +56,6 @@ TESTED_ELSEWHERE = {
     "reporting/test_figures.py": "curves distributions image_grids saving style",
     "runs/test_store.py": "location record",
     "review/test_session.py": "review_results row_queries",
-    "end_to_end/test_review.py": "serve",
     "scoring/test_job.py": "scoring_results writers",
     "storage/test_atomic.py": "memmap",
     "detector/test_serialization.py": "schema",

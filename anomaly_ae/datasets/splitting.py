@@ -60,7 +60,8 @@ def split_dataset(
     if official:
         test = torch.nonzero(copies.used("test", len(dataset.files["test"]))).flatten()
     if min(map(len, (fit, validation, calibration, test))) == 0:
-        enough = max(len(SPLIT_PARTS), math.ceil((needed + inexact) / MOST_CALIBRATION))
+        cut_singly = max(inexact, len(normal) / 2)  # inexact, when all classes are large enough for that
+        enough = max(len(SPLIT_PARTS), math.ceil((needed + cut_singly) / MOST_CALIBRATION))
         raise DataError(
             f"{counted(count, 'normal image is', 'normal images are')} too few for fit, validation, calibration and "
             f"test; with {enough:,} they are enough for this false-alarm rate"

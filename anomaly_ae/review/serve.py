@@ -57,4 +57,4 @@ def review(
                 open_browser(address)
             with suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended in order
                 server.run(sockets=[listening])
-    logger.info(f"the marks are in {session.marks.path}")
+    logger.info(f"the marks are in {session.marks.path}" if any(session.marks) else "nothing is marked")

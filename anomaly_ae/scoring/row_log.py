@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
 from itertools import islice
@@ -103,8 +103,8 @@ class RowLog:
         return json_rows(self._table(listing, results, time.time_ns()))
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Write rows, which are on the disk then."""
-        with storage_errors(f"write {self.folder / CURRENT}"):
+        """Write rows, which are on the disk then. Raises `StorageError`."""
+        with storage_errors(f"write {self.folder / CURRENT}", "the rows before are kept, and the same call goes on"):
             file = self._current or self._begin(rows[0]["scored_at"])
             file.writelines(map(json_line, rows))
             file.flush()
@@ -126,7 +126,8 @@ class RowLog:
 
     def _close(self) -> None:
         if self._current:
-            self._current.close()
+            with suppress(OSError):  # again, of rows that could not be written
+                self._current.close()
         self._current, self._count = None, 0
 
     def _table(self, listing: Listing, results: Results, now: int) -> "pa.Table":

@@ -48,12 +48,13 @@ def expand(path: str | Path) -> Path:
 
 
 @contextmanager
-def storage_errors(doing: str) -> Iterator[None]:
-    """Turn any `OSError` inside into a `StorageError` that says what was being done."""
+def storage_errors(doing: str, consolation: str = "") -> Iterator[None]:
+    """Turn any `OSError` inside into a `StorageError` that says what was being done, and then what is not lost."""
     try:
         yield
     except OSError as error:
-        raise StorageError(f"cannot {doing}: {with_remedy(error.strerror or str(error), error)}") from error
+        message = f"cannot {doing}: {with_remedy(error.strerror or str(error), error)}"
+        raise StorageError("; ".join(filter(None, (message, consolation)))) from error
 
 
 def with_remedy(message: str, error: OSError) -> str:

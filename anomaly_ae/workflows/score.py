@@ -3,13 +3,15 @@
 import dataclasses
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from anomaly_ae.calibration.rates import images_needed
 from anomaly_ae.datasets.layout_texts import first_unread
-from anomaly_ae.errors import AnomalyAEError, DataMissing, UnknownName, UsageError
+from anomaly_ae.errors import AnomalyAEError, DataMissing, StorageError, UnknownName, UsageError
 from anomaly_ae.images.listing import Source
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.reporting.folder_report import check_overlays, write_masks, write_overlays, write_report
@@ -70,6 +72,7 @@ def score(
         ModelNotFound: there is no such model
         ModelError: its training is not finished
         RunBusy: another process works on the same job
+        StorageError: something cannot be written; where the scores were, it is said
         Interrupted: on Ctrl-C; all but the batch in work is kept, and resumed with `resume`
 
     Examples:
@@ -97,13 +100,24 @@ def score(
     _check_places(job, overlays, covers, page)
     scores = score_job(job, resume, scores_with, [page] if page else [])
     result = _result(job, scores, time.monotonic() - started, overlays, covers, page)
-    if overlays:
-        result = dataclasses.replace(result, heatmaps_missing=write_overlays(job, scores, overlays))
-    if covers:
-        result = dataclasses.replace(result, masks_missing=write_masks(job, scores, covers))
-    if page:
-        write_report(job, scores, [*scored_folders.scored_rows(result), *scored_folders.unscored_rows(result)], page)
+    with _scores_kept(output):
+        if overlays:
+            result = dataclasses.replace(result, heatmaps_missing=write_overlays(job, scores, overlays))
+        if covers:
+            result = dataclasses.replace(result, masks_missing=write_masks(job, scores, covers))
+        if page:
+            facts = [*scored_folders.scored_rows(result), *scored_folders.unscored_rows(result)]
+            write_report(job, scores, facts, page)
     return result
+
+
+@contextmanager
+def _scores_kept(output: Path) -> Iterator[None]:
+    """Say of what cannot be written within it that the scores were."""
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(f"{error}; the scores are in {output}") from error
 
 
 def _open_source(folder: str | Path, home: RunStore) -> Source:

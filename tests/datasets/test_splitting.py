@@ -156,6 +156,20 @@ def test_of_forty_images_twelve_are_learned_from_and_it_is_said() -> None:
     )
 
 
+@pytest.mark.parametrize("classes", [1, 2, 3, 4])
+@pytest.mark.parametrize("official", [True, False])
+def test_so_many_images_as_are_said_to_be_enough_are(classes: int, official: bool) -> None:
+    with pytest.raises(DataError, match="too few for fit") as raised:
+        split_dataset(folders([1, *[0] * (classes - 1)], official), range(classes), seed=0, needed=19)
+    (enough,) = map(int, re.findall(r"with (\d+) they are enough", str(raised.value)))
+    assert enough == 38 + classes
+    sizes = [len(part) for part in torch.arange(enough).chunk(classes)]
+    for count in sizes, [10] * (classes - 1) + [enough - 10 * (classes - 1)]:
+        split = split_dataset(folders(count, official), range(classes), seed=0, needed=19)
+        assert len(split.calibration.indices) >= 19
+    assert classes > 1 or len(split_dataset(folders([38], official), [0], seed=0, needed=19).calibration.indices) < 19
+
+
 def test_copies_are_in_no_part() -> None:
     data = folders([100, 20])
     copies = Copies({"train": dict.fromkeys((3, 7, 110), "a copy")})

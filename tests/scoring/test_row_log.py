@@ -66,6 +66,21 @@ def test_rows_are_there_at_once_and_known_to_whoever_comes_after(tmp_path: Path,
     assert known(tmp_path / "out", detector, others) == 0
 
 
+def test_rows_that_cannot_be_written_are_said_and_those_before_are_kept(tmp_path: Path, detector: Detector) -> None:
+    resource = pytest.importorskip("resource")
+    write(tmp_path / "out", detector, FILES)
+    size, limits = (tmp_path / "out" / "rows.jsonl").stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, limits[1]))  # as if the disk were full then
+    try:
+        with pytest.raises(StorageError, match=r"rows.jsonl: .*; the rows before are kept, and the same call goes"):
+            write(tmp_path / "out", detector, [(b"new.png", 1, 1)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert known(tmp_path / "out", detector, [*FILES, (b"new.png", 1, 1)]) == 5
+    write(tmp_path / "out", detector, [(b"new.png", 1, 1)])
+    assert len(rows(tmp_path / "out")) == 6
+
+
 def test_a_full_segment_becomes_a_shard_with_the_same_rows(
     tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:

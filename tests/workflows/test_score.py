@@ -62,6 +62,18 @@ def test_a_folder_from_the_command_line(cli: Cli, trained: Trained, folder: Path
     assert "<b>00" not in page
 
 
+def test_a_report_that_cannot_be_written_leaves_the_scores(
+    cli: Cli, trained: Trained, folder: Path, tmp_path: Path
+) -> None:
+    report = f"{'r' * 250}.html"  # the longest name there is, and while it is written it has more
+    ended = cli("score", "in", "--mlruns", str(trained.home.root), "--report", report)
+    assert ended.code == 1
+    said = ended.err.splitlines()[-1]
+    assert said.startswith(f"error: cannot write {report}: ")
+    assert said.endswith("; the scores are in scores.parquet")
+    assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 61
+
+
 def test_masks_of_regions_have_the_size_of_their_pictures(
     cli: Cli, trained: Trained, folder: Path, tmp_path: Path
 ) -> None:
