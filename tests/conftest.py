@@ -137,7 +137,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     for name in SETTINGS_THAT_LEAK_IN:
         monkeypatch.delenv(name, raising=False)
 
-    def run(*arguments: str, env: Mapping[str, str] | None = None, input: str = "") -> Ended:  # noqa: A002
+    def run(*arguments: str, env: Mapping[str, str] | None = None, input: str = "") -> Ended:  # noqa: A002 (as subprocess has it)
         with monkeypatch.context() as patch:
             for name, value in (env or {}).items():
                 patch.setenv(name, value)

@@ -90,11 +90,9 @@ class RegionFinder:
         for i in highest.tolist():
             more = count - len(highest) if i == highest[-1] else 0
             box, area = _shares(slices[i], int(pixels[i + 1]), placed, size)
-            yield Region(box, area, float(str(peaks[i])), self._p(peaks[i]), more)
-
-    def _p(self, peak: np.float32) -> float:
-        at_least = len(self.peaks) - int(np.searchsorted(self.peaks, peak))
-        return (1 + at_least) / (len(self.peaks) + 1)
+            at_least = len(self.peaks) - int(np.searchsorted(self.peaks, peaks[i]))
+            p = (1 + at_least) / (len(self.peaks) + 1)
+            yield Region(box, area, float(str(peaks[i])), p, more)
 
 
 def _shares(part: tuple[slice, slice], pixels: int, placed: Fitted, size: Size) -> tuple[Box, float]:

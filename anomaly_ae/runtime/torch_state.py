@@ -102,7 +102,7 @@ def left_as_found() -> Iterator[None]:
     import torch
 
     threads = torch.get_num_threads()
-    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]  # torch has it so
+    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]  # untyped there
     try:
         with torch.random.fork_rng(used):
             yield

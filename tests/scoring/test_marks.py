@@ -20,7 +20,7 @@ ODD = b"\xff \n.png"
 def source(tmp_path: Path) -> Folder:
     (tmp_path / "in").mkdir()
     for name in (b"a.png", b"b.png", ODD):
-        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path / "in"), name))).write_bytes(name)  # noqa: PTH118
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path / "in"), name))).write_bytes(name)  # noqa: PTH118 (bytes)
     return Folder(str(tmp_path / "in"))
 
 
