@@ -115,9 +115,16 @@ class PictureData:
 
     def learning(self, normal: Collection[int], roi: RegionOfInterest | None = None) -> "PictureData":
         """The same, learning from the classes at the indices `normal`, which alone say how pictures are seen, and
-        looking at a region of interest.
+        looking at a region of interest; asked again, the same that has looked at them already.
         """
-        return replace(self, learned=frozenset(normal), roi=roi)
+        wanted = frozenset(normal), roi
+        if wanted not in self._learning:
+            self._learning[wanted] = replace(self, learned=wanted[0], roi=roi)
+        return self._learning[wanted]
+
+    @cached_property
+    def _learning(self) -> "dict[tuple[frozenset[int], RegionOfInterest | None], PictureData]":
+        return {}
 
     def as_one(self) -> "PictureData":
         """See `Layout.as_one`."""

@@ -16,6 +16,7 @@ from anomaly_ae.errors import DataError, DataMissing, UnknownName, UsageError
 from anomaly_ae.escaping import short_name
 from anomaly_ae.images.decode import CROP, PAD, STRETCH
 from anomaly_ae.images.preprocessing import Preprocessing
+from anomaly_ae.images.roi import RegionOfInterest
 from anomaly_ae.storage import memmap
 
 SMALL = Preprocessing(1, 8, 12)
@@ -77,6 +78,14 @@ def test_a_folder_of_nothing_but_bad_files_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"not one of 1 picture in .* a.png: .*empty"):
         _ = open_data(str(tmp_path)).shape
+
+
+def test_pictures_are_looked_at_once_whoever_asks_again(folder: Path) -> None:
+    data, roi = open_data(str(folder)), RegionOfInterest(((0, 0, 1, 0.5),))
+    looking = data.learning([0], roi)
+    assert looking.shape == data.learning([0], roi).shape
+    assert looking is data.learning([0], roi)
+    assert looking is not data.learning([0])
 
 
 def test_masks_are_where_they_are_known(folder: Path) -> None:
