@@ -41,21 +41,19 @@ def _errors(edges: Tensor, others: Tensor) -> Tensor:
 
 def _closest(edges: Tensor, others: Tensor, reach: int) -> Tensor:
     """Where the closest edge within reach is, (N, H, W), in the other image with a border of so many pixels."""
-    here, there = ((STRONGEST * each).round().to(torch.int8) for each in (edges, others))
-    height, width = here.shape[-2:]
-    padded = functional.pad(there, (reach,) * 4)
-    least = torch.full_like(here[0], torch.iinfo(torch.int8).max)
-    best = torch.zeros_like(least, dtype=torch.int16)  # which of the moves
     moves = list(itertools.product(range(2 * reach + 1), repeat=2))
+    # In whole steps, times the number of moves: what is added says which of them it was, and decides between equals.
+    here, there = ((STRONGEST * each).round().to(torch.int16) * len(moves) for each in (edges, others))
+    padded = functional.pad(there, (reach,) * 4)
+    height, width = here.shape[-2:]
+    least = torch.full_like(here[0], torch.iinfo(torch.int16).max)
     for number, (down, right) in enumerate(moves):
-        moved = padded[..., down : down + height, right : right + width]
-        apart = functools.reduce(torch.maximum, (here - moved).abs())  # a byte in each component, so (N, H, W)
-        best.masked_fill_(apart < least, number)
-        torch.minimum(least, apart, out=least)
+        apart = (here - padded[..., down : down + height, right : right + width]).abs_()  # (2C, N, H, W)
+        torch.minimum(least, functools.reduce(torch.maximum, apart).add_(number), out=least)
     stride = width + 2 * reach
     starts = torch.tensor([down * stride + right for down, right in moves], device=here.device)
     rows, columns = (torch.arange(side, device=here.device) for side in (height, width))
-    return starts[best.long()] + rows[:, None] * stride + columns
+    return starts[(least % len(moves)).long()] + rows[:, None] * stride + columns
 
 
 def _edges(images: Tensor) -> Tensor:
