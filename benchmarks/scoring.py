@@ -21,7 +21,8 @@ from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.experiment import Experiment
-from anomaly_ae.detector.fit import fit_scorer, prepare, run_training
+from anomaly_ae.detector.fit import prepare, run_training
+from anomaly_ae.detector.fit_scorer import fit_scorer
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.runtime.tables import plain_table
 from anomaly_ae.scorers import build_scorer

@@ -37,7 +37,8 @@ from anomaly_ae.autoencoders.twins import Twins, part_count
 from anomaly_ae.config.run_config import BFLOAT16, RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.experiment import Experiment
-from anomaly_ae.detector.fit import fit_scorer, prepare
+from anomaly_ae.detector.fit import prepare
+from anomaly_ae.detector.fit_scorer import fit_scorer
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.metrics.ranking import ranking
 from anomaly_ae.runtime.machine import usable_cores

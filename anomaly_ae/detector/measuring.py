@@ -15,7 +15,7 @@ from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.calibration.odd import odd_normals
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import CLASS_AUROC, ClassRow, ErrorRow, Evaluation, FoundTogether, ScorerRow
-from anomaly_ae.detector.fit import fit_scorer
+from anomaly_ae.detector.fit_scorer import fit_scorer
 from anomaly_ae.detector.missed import find_missed
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.image_set import ImageSet

@@ -1,11 +1,8 @@
 """Training a detector: network, scorer, calibration."""
 
 import dataclasses
-import math
 import shutil
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,36 +19,33 @@ from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.catalogue import whole_name
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
-from anomaly_ae.detector.fit import Callback, fit
+from anomaly_ae.detector.fit import fit
 from anomaly_ae.detector.measuring import reconstruction_mse
 from anomaly_ae.detector.serialization import check_target
 from anomaly_ae.errors import DataChanged, UsageError
-from anomaly_ae.escaping import counted, printable, short_name
+from anomaly_ae.escaping import short_name
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.reporting.figures.painter import finish_figures
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
-from anomaly_ae.reporting.run_figures import reconstruct, reconstruction_grid, save_training_figures, shown_images
+from anomaly_ae.reporting.run_figures import reconstruct, save_training_figures, shown_images
 from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.record import FINISHED, RUNNING, TRAINING, RunRecord
 from anomaly_ae.runs.run_folder import CALIBRATION_SCORES, EXAMPLE, RunFolder, conflicts
 from anomaly_ae.runs.run_results import TrainResult
 from anomaly_ae.runs.store import LATEST, RunStore
-from anomaly_ae.runtime.messages import logger
-from anomaly_ae.runtime.progress import Display, Silent, display, stage
-from anomaly_ae.runtime.torch_state import left_as_found, spinning
+from anomaly_ae.runtime.progress import stage
+from anomaly_ae.runtime.torch_state import left_as_found
 from anomaly_ae.storage.atomic import expand, storage_errors, write_bytes, write_csv, write_json, write_with
 from anomaly_ae.storage.pixel_values import as_float
 from anomaly_ae.tracking import calls
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
 from anomaly_ae.tracking.training_logger import TrainingLogger
-from anomaly_ae.training import Epoch, Snapshot, Training, earlier
 from anomaly_ae.workflows.find_model import find_run, has_detector
 from anomaly_ae.workflows.more_normals import MARKS_FILE, config_from, require_own_settings, with_own_marks
 from anomaly_ae.workflows.resolve import TrainingData, resolve
+from anomaly_ae.workflows.training_callbacks import Progress, RunRecorder
 
 BRIEFLY = 2.0  # seconds to wait for another command that only looks at a run
-KEEP_EVERY = 5.0  # seconds between checkpoints
-GRID_COUNT = 8  # reconstruction grids of a training, about
 
 
 @dataclass(frozen=True)
@@ -259,81 +253,6 @@ def _train(
     if save_to:
         detector.save(save_to)
     return result
-
-
-class RunRecorder(Callback):
-    """Keeps a training in its folder: checkpoint, losses and reconstruction grids, now and then and at the end,
-    however it ends. A kill loses `KEEP_EVERY` seconds and the epoch it was in. It goes on from a checkpoint
-    that is there.
-    """
-
-    def __init__(self, run: RunFolder, experiment: Experiment, images: Mapping[str, ImageSet]) -> None:
-        self.run, self.validation = run, images["validation"].images
-        self.grid_every = max(1, int(experiment.config.epochs or 1) // GRID_COUNT)
-        self.kept_at = -math.inf
-        self.snapshot: Snapshot | None = None  # after the last whole epoch
-
-    def on_start(self, training: Training) -> None:
-        if training.load(self.run.checkpoint):
-            self.run.write_history(training.history)
-            logger.info(f"run {self.run.record.id} goes on after epoch {len(training.history)}")
-        else:
-            save_image(self.run.grid(0), reconstruction_grid(training.network, self.validation))
-        self.snapshot = training.snapshot()
-
-    def on_epoch(self, training: Training, epoch: Epoch) -> None:
-        self.snapshot = training.snapshot()
-        if time.monotonic() - self.kept_at >= KEEP_EVERY:
-            self._keep(self.snapshot)
-        if epoch.epoch == 1 or epoch.epoch % self.grid_every == 0:
-            save_image(self.run.grid(epoch.epoch), reconstruction_grid(training.network, self.validation))
-
-    def on_end(self, training: Training, error: BaseException | None) -> None:
-        if self.snapshot and self.snapshot.history:
-            self._keep(self.snapshot)
-        if error is None:
-            earlier(self.run.checkpoint).unlink(missing_ok=True)
-
-    def _keep(self, snapshot: Snapshot) -> None:
-        snapshot.save(self.run.checkpoint)
-        self.run.write_history(snapshot.history)
-        self.kept_at = time.monotonic()
-
-
-class Progress(Callback):
-    """Shows on standard error how a training goes."""
-
-    def __init__(self, run: RunFolder, experiment: Experiment, images: Mapping[str, ImageSet]) -> None:
-        self.run, self.experiment, self.count = run, experiment, len(images["fit"])
-        self.total, self.shown = int(experiment.config.epochs or 1), ExitStack()
-        learners = experiment.network.learners(self.count * experiment.network.copies)
-        self.trained_on = sum(len(own) for _, own in learners)
-        self.display: Display = Silent()
-
-    def on_start(self, training: Training) -> None:
-        config, device = self.experiment.config, self.experiment.device
-        data = f"{short_name(config.dataset)} {printable(config.normal)}"
-        logger.info(f"run {self.run.record.id}: {counted(self.count, 'image')} of {data} on {device}")
-        if device.type == "cpu" and (warning := spinning()):
-            logger.info(warning)
-        done = len(training.history) * self.trained_on
-        self.display = self.shown.enter_context(display(self.total * self.trained_on, done))
-
-    def on_batches(self, images: int, state: str) -> None:
-        self.display.advance(images, state)
-
-    def on_epoch(self, training: Training, epoch: Epoch) -> None:
-        self.display.line(
-            f"epoch {epoch.epoch}/{self.total} · loss {epoch.train_loss:.5f} · validation loss "
-            f"{epoch.validation_loss:.5f} · {epoch.images_per_second:,.0f} images/s",
-            last=epoch.epoch == self.total or training.stops_early(self.total),
-        )
-
-    def on_end(self, training: Training, error: BaseException | None) -> None:
-        self.shown.close()
-
-    def stage(self, what: str) -> AbstractContextManager[None]:
-        return stage(what)
 
 
 def _result(

@@ -22,7 +22,8 @@ from torch.nn import functional
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.experiment import Experiment
-from anomaly_ae.detector.fit import fit_scorer, prepare, run_training
+from anomaly_ae.detector.fit import prepare, run_training
+from anomaly_ae.detector.fit_scorer import fit_scorer
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.metrics.ranking import ranking

@@ -26,7 +26,8 @@ from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.splitting import split_rows
 from anomaly_ae.detector.experiment import Experiment
-from anomaly_ae.detector.fit import fit_scorer, held_out, prepare, run_training
+from anomaly_ae.detector.fit import held_out, prepare, run_training
+from anomaly_ae.detector.fit_scorer import fit_scorer
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing
 

@@ -31,7 +31,8 @@ from anomaly_ae.autoencoders.inference import PERCEIVED_AT_ONCE, map_images, per
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
-from anomaly_ae.detector.fit import fit_scorer, held_out, prepare
+from anomaly_ae.detector.fit import held_out, prepare
+from anomaly_ae.detector.fit_scorer import fit_scorer
 from anomaly_ae.errors import UnknownName, UsageError
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Preprocessing

@@ -18,7 +18,7 @@ from anomaly_ae.autoencoders.inference import (
 )
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.detector.fit import fit_scorer
+from anomaly_ae.detector.fit_scorer import fit_scorer
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.preprocessing import resize
 from anomaly_ae.scorers import build_scorer

@@ -8,7 +8,7 @@ import torch
 
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.detector.fit import fit_scorer
+from anomaly_ae.detector.fit_scorer import fit_scorer
 from anomaly_ae.errors import DataError, DetectorDamaged, ModelNotFound, StorageError, UsageError
 from anomaly_ae.scorers import build_scorer
 from tests.conftest import Trained
