@@ -3,8 +3,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import Tensor
 
-from anomaly_ae.autoencoders import build_autoencoder, inference
+from anomaly_ae.autoencoders import Outputs, build_autoencoder, inference
 from anomaly_ae.autoencoders.inference import (
     batch_size,
     draw_latents,
@@ -21,6 +22,7 @@ from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector.fit_scorer import fit_scorer
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.preprocessing import resize
+from anomaly_ae.runtime.torch_state import left_as_found
 from anomaly_ae.scorers import build_scorer
 
 
@@ -67,6 +69,22 @@ def test_how_many_images_come_together_changes_no_score_by_more_than_a_hundred_t
         torch.testing.assert_close(few, whole[:count], rtol=1e-5, atol=slack)
         assert torch.equal(few, map_images(network, images[:count], fitted.score, ()))
         assert torch.equal(few[: count // 64 * 64], whole[: count // 64 * 64])
+
+
+def test_batches_that_are_too_few_for_all_threads_have_them_one_after_another(generator: torch.Generator) -> None:
+    network = build_autoencoder("conv", (1, 12, 12), RunConfig(latent=4))
+    threads = list[int]()
+
+    def read(_: Tensor, outputs: Outputs) -> Tensor:
+        threads.append(torch.get_num_threads())
+        return outputs.latent
+
+    images = torch.rand(3 * 256, 1, 12, 12, generator=generator)
+    with left_as_found():
+        torch.set_num_threads(2)
+        map_images(network, images, read, (4,))
+        map_images(network, images[:256], read, (4,))
+    assert threads == [1, 1, 2, 2]
 
 
 def test_a_network_that_goes_by_images_perceives_these_themselves() -> None:
