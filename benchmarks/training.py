@@ -298,19 +298,19 @@ def commands(device: str, data_dir: Path) -> list[Row]:
 
 
 def command(words: Sequence[str], folder: str) -> tuple[float, float]:
-    """Seconds and megabytes of a command. Raises `CalledProcessError`. A small process starts it, for a process
-    counts as its own the memory that the one it was started from held.
+    """Seconds and megabytes of a command; one that fails ends all with what it said. A small process starts it, for a
+    process counts as its own the memory that the one it was started from held.
     """
     started = time.perf_counter()
     ended = subprocess.run(
         [sys.executable, "-c", LAUNCHER, sys.executable, "-m", "anomaly_ae.cli", *words],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(HERE)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
         text=True,
-        check=True,
     )
+    if ended.returncode:
+        sys.exit(f"anomaly-ae {' '.join(words)} failed\n{ended.stderr}")
     return time.perf_counter() - started, int(ended.stdout) / 1024  # kilobytes on Linux
 
 
