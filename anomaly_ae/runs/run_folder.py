@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from anomaly_ae.training import Epoch
 
 EVALUATION = "evaluation/metrics.json"
+MOST_RECORD = 2**30  # bytes of a file of JSON; that of the split has a line for each of a million pictures and more
 EXAMPLE, CALIBRATION_SCORES, FIGURES = "example.png", "calibration.csv", "figures"
 # What is read of a run's JSON, and must be that; there may be more
 JSON_FIELDS: dict[str, dict[str, Any]] = {
@@ -153,7 +154,7 @@ class RunFolder:
     def _read(self, name: str) -> dict[str, Any]:
         """A JSON object among its files. Raises `ModelError` when it is none."""
         try:
-            return parse(dict[str, Any], read_json(self.path / name))
+            return parse(dict[str, Any], read_json(self.path / name, MOST_RECORD))
         except OSError as error:
             raise ModelError(f"{self.path / name} cannot be read ({error.strerror})") from error
         except Mismatch as error:

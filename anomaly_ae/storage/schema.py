@@ -147,13 +147,13 @@ def _require(fits: bool, where: str, wanted: str, value: Any) -> None:
         raise Mismatch(f"{where} must be {wanted}, and is {given if len(given) < 60 else given[:60] + '…'}")
 
 
-def read_json(path: Path) -> Any:
-    """Plain JSON of a regular file, at most 16 MiB of it. Raises `OSError`, and `Mismatch` where it is none or
+def read_json(path: Path, most: int = MOST_JSON) -> Any:
+    """Plain JSON of a regular file, at most so many bytes of it. Raises `OSError`, and `Mismatch` where it is none or
     ambiguous: a key twice, a number that is none.
     """
     require_regular(path)
-    if path.stat().st_size > MOST_JSON:
-        raise Mismatch(f"it is larger than {MOST_JSON:,} bytes")
+    if path.stat().st_size > most:
+        raise Mismatch(f"it is larger than {most:,} bytes")
     return parse_json(path.read_bytes())
 
 

@@ -15,6 +15,7 @@ from anomaly_ae.runs.query import list_home
 from anomaly_ae.runs.record import FINISHED, KILLED, PIPELINE
 from anomaly_ae.runs.run_folder import conflicts
 from anomaly_ae.runs.store import RunStore
+from anomaly_ae.storage.schema import MOST_JSON
 from anomaly_ae.tracking.run_logger import mark_dead_runs
 from anomaly_ae.training import Epoch
 from anomaly_ae.workflows import pipeline
@@ -32,6 +33,16 @@ WRONG: dict[str, list[object]] = {
     "threads": [0, "two", 1.5, 10**30],
     "parameters": [-1, "many"],
 }
+
+
+def test_the_split_of_half_a_million_pictures_is_read(home: RunStore) -> None:
+    """Which is larger than JSON from elsewhere may be."""
+    pictures = [f"good/{number:032}.png" for number in range(500_000)]
+    split = {"digest": "a", "parts": {}, "pictures": pictures}
+    run = make(home, "aaaa1", FINISHED)
+    (run.path / "split.json").write_text(json.dumps(split))
+    assert (run.path / "split.json").stat().st_size > MOST_JSON
+    assert run.split == split
 
 
 def test_an_interrupted_run_has_no_detector(home: RunStore) -> None:
