@@ -23,17 +23,17 @@ from anomaly_ae.autoencoders.adamw import AdamW
 from anomaly_ae.autoencoders.feature_conv import PAINTED, SMALL
 from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.autoencoders.precision import WORTH, Step, has_bfloat16, speedup
+from anomaly_ae.autoencoders.repair import PLANTED
 from anomaly_ae.autoencoders.tiling import random_crops
 from anomaly_ae.autoencoders.twins import Twins, part_count
 from anomaly_ae.config.presets import AUTO
 from anomaly_ae.config.run_config import BFLOAT16, CONSTANT, FLOAT32, RunConfig
 from anomaly_ae.errors import ModelError, TrainingError
 from anomaly_ae.objectives import Objective
-from anomaly_ae.objectives.planted_defects import PLANTED
 from anomaly_ae.objectives.ssim import ENERGY_FLOOR
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.runtime.torch_state import Run, seed, thread_map, threads_for
+from anomaly_ae.runtime.torch_state import Run, one_by_one, seed, thread_map, threads_for
 from anomaly_ae.storage.atomic import sha256, write_bytes
 from anomaly_ae.storage.pixel_values import as_float
 
@@ -144,7 +144,9 @@ class Training:
             for name, value in self.optimizer.state().items():
                 value.copy_(tensors[f"optimizer.{name}"])
         except (RuntimeError, KeyError) as error:
-            raise ModelError(f"the checkpoint {each} is not of this run; train anew") from error
+            raise ModelError(
+                f"the checkpoint {each} is of another run, or of an earlier anomaly-ae; train anew"
+            ) from error
         self.history, self.best = [*found.history], _under("best.", tensors)
         self.best_number = min(range(len(self.history)), key=lambda i: self.history[i].validation_loss) + 1
         self.precision = self.precision or found.precision
@@ -250,17 +252,21 @@ def _train(
     )  # first it must see what is usual
     loss_of = partial(_loss, training, trimmed)
     network.train()
-    twins = [Twins(learner, part_count(learner, len(own) // batches, pixels)) for learner, own in learners]
+    side_by_side = network.cheap_folds and len(learners) > 1 and not network.draws and device.type == "cpu"
+    parts = [1 if side_by_side else part_count(learner, len(own) // batches, pixels) for learner, own in learners]
+    twins = [Twins(learner, count) for (learner, _), count in zip(learners, parts, strict=True)]
     orders = [own[torch.randperm(len(own))].to(images.device).tensor_split(batches) for _, own in learners]
-    with thread_map(max(len(learner.networks) for learner in twins)) as run:
+    with thread_map(len(twins) if side_by_side else max(parts)) as run:
+        across, within = (run, one_by_one) if side_by_side else (one_by_one, run)
         for i, chosen in enumerate(zip(*orders, strict=True)):
-            for learner, indices in zip(twins, chosen, strict=True):
-                seen = _seen(images[indices].to(device), config)  # (B, C, h, w)
-                batch = training.augment(as_float(seen))
-                loss_sum += learner.backward(loss_of, batch, corrupt(batch), run) / len(twins)
-                optimizer.step(training.rate_at((number - 1) * batches + i, total * batches))
+            seen = [training.augment(_seen(images[indices].to(device), config)) for indices in chosen]
+            given = [(batch, corrupt(batch)) for batch in seen]  # (B, C, h, w) each
+            losses = across(lambda learner, each: learner.backward(loss_of, *each, within), twins, given)
+            loss_sum += torch.stack([*losses]).mean()
+            optimizer.step(training.rate_at((number - 1) * batches + i, total * batches))
+            for learner in twins:
                 learner.forget()
-                shown += len(batch)
+            shown += sum(len(indices) for indices in chosen)
             if (i + 1) % SHOW_EVERY == 0 or i + 1 == batches:
                 if advance:
                     advance(shown, f"epoch {number}/{total} · loss {loss_sum.item() / (i + 1):.5f}")
@@ -280,7 +286,7 @@ def _find_precision(training: Training, images: Tensor, pixels: int) -> str:
     parts = part_count(learner, len(first), pixels)
     if parts == 1 or not has_bfloat16():
         return FLOAT32
-    batch = training.augment(as_float(_seen(images[first], training.config)))
+    batch = training.augment(_seen(images[first], training.config))
     with thread_map(parts) as run:
         steps = (_steps(training, learner, precision, batch, parts, run) for precision in (FLOAT32, BFLOAT16))
         times = speedup(*steps)

@@ -20,20 +20,22 @@ DARKER = 0.65  # share of the defects of another brightness that are darker
 OPAQUE = 0.5  # share of defects through which nothing of the image shows
 
 
-def plant(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
+def plant(images: Tensor, share: float, others: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Plant defects in a share of the images, float (N, C, H, W) in [0, 1].
 
+    others: of which parts are planted, one for each image, (N, C, H, W); else they are of the images
     The images with defects, (N, C, H, W), and where they can be seen, 0 or 1, float (N, 1, H, W).
     """
-    chosen = _uniform(images, 0, 1) < share
-    spoiled, covered = images, torch.zeros_like(images[:, :1])
+    chosen = torch.rand(len(images)) < share
+    spoiled, covered = images.clone(), torch.zeros_like(images[:, :1])
     for i in range(DEFECTS):
-        shapes = _shapes(images)
-        cover = shapes * torch.where(_uniform(images, 0, 1) < OPAQUE, 1.0, _uniform(images, 0.3, 1.0)) * chosen
-        if i:
-            cover = cover * (_uniform(images, 0, 1) < AGAIN)
-        spoiled = torch.lerp(spoiled, _fillings(images), cover)
-        covered = torch.maximum(covered, cover)
+        rows = torch.nonzero(chosen & (torch.rand(len(images)) < AGAIN) if i else chosen).flatten().to(images.device)
+        if len(rows):  # no others, for what follows takes its time
+            whole = spoiled[rows]
+            opaque = torch.where(_uniform(whole, 0, 1) < OPAQUE, 1.0, _uniform(whole, 0.3, 1.0))
+            cover = _shapes(whole) * opaque
+            spoiled[rows] = torch.lerp(whole, _fillings(whole, None if others is None else others[rows]), cover)
+            covered[rows] = torch.maximum(covered[rows], cover)
     change = functional.avg_pool2d((spoiled - images).abs().mean(dim=1, keepdim=True), 3, 1, 1)
     return spoiled, ((change > VISIBLE) & (covered > 0.1)).to(images.dtype)
 
@@ -58,23 +60,38 @@ def _shapes(images: Tensor) -> Tensor:
     return ((1 - distance) * breadth / edge).clamp(-1, 1) * 0.5 + 0.5
 
 
-def _fillings(images: Tensor) -> Tensor:
+def _fillings(images: Tensor, others: Tensor | None) -> Tensor:
     """What fills a defect, (N, C, H, W): part of another image, another brightness, noise, or one flat value."""
-    kind = torch.randint(4, (len(images), 1, 1, 1), device=images.device)
-    local = functional.avg_pool2d(images, 9, 1, 4, count_include_pad=False)
-    grain = _clouds(images, int(2 ** torch.randint(3, ()).item()), channels=images.shape[1])
-    flat = _uniform(images, 0, 1, images.shape[1]) + 0.03 * torch.randn_like(images)
-    shift = int(torch.randint(images.shape[2], ())), int(torch.randint(images.shape[3], ()))
-    moved = images[torch.randperm(len(images), device=images.device)].roll(shift, (2, 3))
-    if torch.rand(()) < 0.5:
-        moved = moved.flip(2)
+    kinds = torch.randint(4, (len(images),))
+    filled = images[torch.randperm(len(images)).to(images.device)] if others is None else others.clone()
+    for kind, filling in enumerate((_moved, _tinted, _grainy, _flat)):
+        rows = torch.nonzero(kinds == kind).flatten().to(images.device)
+        if len(rows):
+            filled[rows] = filling(filled[rows] if filling is _moved else images[rows])
+    return filled.clamp(0, 1)
+
+
+def _moved(images: Tensor) -> Tensor:
+    height, width = images.shape[2:]
+    moved = images.roll((int(torch.randint(height, ())), int(torch.randint(width, ()))), (2, 3))
+    return moved.flip(2) if torch.rand(()) < 0.5 else moved
+
+
+def _tinted(images: Tensor) -> Tensor:
     amount = _log_uniform(images, 0.08, 0.7)
     tint = _uniform(images, 0.5, 1.0, images.shape[1]) if images.shape[1] > 1 else 1.0  # so that stains have a colour
     darker, brighter = images * (1 - amount * tint), images + 0.8 * amount * tint * (1 - images)
-    filled = torch.where(_uniform(images, 0, 1) < DARKER, darker, brighter)
-    filled = torch.where(kind == 0, moved, filled)
-    filled = torch.where(kind == 2, local + grain * _log_uniform(images, 0.04, 0.3), filled)
-    return torch.where(kind == 3, flat, filled).clamp(0, 1)
+    return torch.where(_uniform(images, 0, 1) < DARKER, darker, brighter)
+
+
+def _grainy(images: Tensor) -> Tensor:
+    local = functional.avg_pool2d(images, 9, 1, 4, count_include_pad=False)
+    grain = _clouds(images, int(2 ** torch.randint(3, ()).item()), channels=images.shape[1])
+    return local + grain * _log_uniform(images, 0.04, 0.3)
+
+
+def _flat(images: Tensor) -> Tensor:
+    return _uniform(images, 0, 1, images.shape[1]) + 0.03 * torch.randn_like(images)
 
 
 def _clouds(images: Tensor, cell: int, channels: int = 1) -> Tensor:

@@ -11,7 +11,7 @@ from anomaly_ae.errors import UnknownName
 from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.storage.pixel_values import as_bytes, as_float
 
-Augment = Callable[[Tensor], Tensor]  # float images (N, C, H, W) in [0, 1] -> the same, varied
+Augment = Callable[[Tensor], Tensor]  # images (N, C, H, W), uint8 or float in [0, 1] -> the same, float and varied
 LIGHT = 0.2  # by which brightness and contrast change at the most
 VARIED_AT_ONCE = 16  # images that are varied as floats
 
@@ -74,6 +74,7 @@ def build_augmentation(name: str | None) -> Augment:
     steps = find_augmentations(name)
 
     def augment(images: Tensor) -> Tensor:
+        images = as_float(images)
         for step in steps:
             images = step(images)
         return images
@@ -92,6 +93,6 @@ def varied_copies(images: Tensor, augment: Augment, copies: int, seed: int) -> T
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone
         for part in torch.split(varied[len(images) :], VARIED_AT_ONCE):
-            changed = augment(as_float(part))
+            changed = augment(part)
             part.copy_(as_bytes(changed) if part.dtype == torch.uint8 else changed)
     return varied

@@ -1,5 +1,6 @@
 """An autoencoder of what a frozen network sees in a picture."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -7,14 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anomaly_ae.augmentation.synthetic_defects import plant
+from anomaly_ae.augmentation.transforms import light, turns
 from anomaly_ae.autoencoders.autoencoder import Autoencoder, Outputs, Prepared, Shape
 from anomaly_ae.autoencoders.backbone import PACKAGED, PLACE, STAGE_REDUCTIONS, Backbone
 from anomaly_ae.autoencoders.blocks import activation, conv, require_side
 from anomaly_ae.autoencoders.inference import PERCEIVED_AT_ONCE, perceive_all
+from anomaly_ae.autoencoders.repair import DEFECT, PLANTED
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
-from anomaly_ae.storage.pixel_values import as_float
+from anomaly_ae.storage.pixel_values import as_bytes, as_float
 
 SEEN, RESTORED = (
     "features",
@@ -25,9 +29,11 @@ SMALL, PAINTED = (
     "painted picture",
 )  # heads: (N, C·16, h, w), 4×4 pixels for each place
 CODER_WIDTH = 32  # channels between the features and the latent
+TELLER_WIDTH = 24  # channels of what tells defects
 FEATURE_LATENT_MAPS = 32  # of the latent
 PIXELS_A_PLACE = 4  # a side, of the small picture for each place
 HIDDEN = 0.2  # share of the features that it has to do without in training, so that it cannot copy
+PLANTED_SHARE = 0.8  # of the copies of training images that are spoiled, of which it learns to tell defects
 CROP_PLACES = 16  # places a side of what it is trained on, cut out of the maps at random
 VARIED_COPIES = 4  # of the training images, where they may be varied
 FAINTEST = 1e-2  # deviation of a channel, and variance before whitening, so that what hardly varies is not blown up
@@ -35,13 +41,14 @@ FAINTEST = 1e-2  # deviation of a channel, and variance before whitening, so tha
 
 class FeatureAutoencoder(Autoencoder):
     """`feature-conv`: convolutions from the whitened feature maps of a frozen backbone to 32 maps of half their
-    size, the latent, and back; beside it a way back to the picture, for people, that the others do not learn from.
+    size, the latent, and back; beside it a way back to the picture, for people, that the others do not learn from,
+    and a few convolutions that tell for each place whether it is defective, which learn from planted defects.
 
     That the features of a network trained on photographs are what is reconstructed: DFR, Yang et al. 2020,
     https://arxiv.org/abs/2012.07122. That they are whitened first, so that a direction in which normal images vary
     little counts as much as one in which they vary much: as in Rippel et al. 2020,
     https://arxiv.org/abs/2005.14140. It is trained on crops of what the backbone makes of the images, which is made
-    once.
+    once, and of what it makes of them with defects.
     """
 
     side = 256
@@ -55,6 +62,7 @@ class FeatureAutoencoder(Autoencoder):
     def __init__(self, shape: Shape, config: RunConfig) -> None:
         super().__init__(shape, config)
         require_side(shape, max(STAGE_REDUCTIONS))
+        self.seed = config.seed
         for name in ("defects", "masked", "noise", "tile"):
             if value := getattr(config, name):
                 raise UsageError(
@@ -68,12 +76,14 @@ class FeatureAutoencoder(Autoencoder):
         places = tuple(math.ceil(side / PLACE) for side in shape[1:])
         half = tuple(math.ceil(side / 2) for side in places)
         self.latent_shape = (_latent_maps(config.latent, math.prod(half)), *half)
-        self.places, self.depths = places, (depth, small)
+        # Channels of features and small pictures, and in training of features with defects, where these are, and of
+        # which features it may see.
+        self.places, self.depths = places, (depth, small, depth, 1, depth)
+        self.hidden = config.dropout or HIDDEN
         self.perceived_shape = depth + small, *places
         self.encoder = nn.Sequential(
             look,
             Whitening(depth),
-            Hide(config.dropout or HIDDEN),
             _stage(nn.Conv2d(depth, CODER_WIDTH, 1), config),
             _stage(nn.Conv2d(CODER_WIDTH, CODER_WIDTH, 3, stride=2, padding=1), config),
             conv(CODER_WIDTH, self.latent_shape[0]),
@@ -86,6 +96,11 @@ class FeatureAutoencoder(Autoencoder):
             Cut(places),
             _stage(nn.Conv2d(CODER_WIDTH, CODER_WIDTH, 1), config),
             nn.Conv2d(CODER_WIDTH, depth, 1),
+        )
+        self.segmentation = nn.Sequential(
+            _stage(nn.Conv2d(depth, TELLER_WIDTH, 1), config),
+            _stage(conv(TELLER_WIDTH, TELLER_WIDTH), config),
+            nn.Conv2d(TELLER_WIDTH, 1, 1),
         )
         self.decoder = nn.Sequential(
             nn.Unflatten(1, self.latent_shape),
@@ -112,9 +127,13 @@ class FeatureAutoencoder(Autoencoder):
         assert isinstance(look, Look)
         unvaried = len(fit) // self.copies
         look.rescale(as_float(fit[: min(PERCEIVED_AT_ONCE, unvaried)]))
-        seen = perceive_all(self, fit)
+        with torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(self.seed)  # the CPU's alone, where defects are planted
+            seen, seen_validation = (
+                perceive_all(self, images, self.perceive_spoiled) for images in (fit, validation)
+            )
         self.settle(seen, torch.arange(len(seen)))
-        return Prepared(fit, seen, perceive_all(self, validation), _crop)
+        return Prepared(fit, seen, seen_validation, self._crop)
 
     @torch.no_grad()
     def settle(self, prepared: Tensor, rows: Tensor) -> None:
@@ -127,6 +146,26 @@ class FeatureAutoencoder(Autoencoder):
         size = [PIXELS_A_PLACE * side for side in self.places]
         small = functional.interpolate(images, size, mode="area")
         return torch.cat([self.encoder[0](images), functional.pixel_unshuffle(small, PIXELS_A_PLACE)], dim=1)
+
+    def perceive_spoiled(self, images: Tensor) -> Tensor:
+        """What `perceive` gives, and then the features of the images with planted defects, and in which places these
+        are, 0 or 1, (N, D + C·16 + D + 1, h, w).
+        """
+        # What is planted in an image is made of itself, for its fold may not know another.
+        each = [plant(image, PLANTED_SHARE, light(light(turns(image)))) for image in torch.split(images.cpu(), 1)]
+        spoiled, planted = (torch.cat(parts) for parts in zip(*each, strict=True))
+        seen = self.encoder[0](as_float(as_bytes(spoiled)).to(images.device))
+        where = functional.adaptive_max_pool2d(planted, self.places).to(images.device)
+        return torch.cat([self.perceive(images), seen, where], dim=1)
+
+    def _crop(self, seen: Tensor) -> Tensor:
+        """The same random part of maps (N, D', h, w), and after it which of their features may be seen, 0 or a little
+        above 1, the same in all, for drawing random numbers takes longer than all else here.
+        """
+        down, right = (int(torch.randint(max(1, side - CROP_PLACES + 1), ())) for side in seen.shape[2:])
+        part = seen[:, :, down : down + CROP_PLACES, right : right + CROP_PLACES].float()
+        kept = functional.dropout(torch.ones_like(part[:1, : self.depths[0]]), self.hidden)
+        return torch.cat([part, kept.expand(len(part), -1, -1, -1)], dim=1)
 
     def encode(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         features: Tensor = self.encoder[0](images)
@@ -146,11 +185,16 @@ class FeatureAutoencoder(Autoencoder):
     def _given_back(self, images: Tensor) -> tuple[Outputs, Tensor]:
         """What it makes of images, or of what was seen of them, but for the picture, and its latent maps."""
         seen = self.perceive(images) if images.shape[1:] == self.shape else images
-        features, small = torch.split(seen, [*self.depths], dim=1)
+        kinds = [*itertools.accumulate(self.depths)].index(seen.shape[1]) + 1
+        features, small, *more = torch.split(seen, [*self.depths[:kinds]], dim=1)
+        spoiled, planted, kept = [*more, None, None, None][:3]
         white = self.encoder[1](features)
-        maps = self.encoder[2:-1](white)  # without flattening, for these may be crops
+        maps = self.encoder[2:-1](_hide(white, kept))  # without flattening, for these may be crops
         picture = torch.empty(images.shape[0], *self.shape, device="meta")  # not painted yet
         heads = {SEEN: white, RESTORED: self.restorer[1:](maps), SMALL: small}
+        heads[DEFECT] = self.segmentation(white if spoiled is None else _hide(self.encoder[1](spoiled), kept))
+        if planted is not None:
+            heads[PLANTED] = planted
         return Outputs(picture, maps.flatten(1), (features,), heads), maps
 
 
@@ -222,13 +266,6 @@ class Whitening(nn.Module):
         return functional.conv2d(same, self.mixing[:, :, None, None], self.offset)
 
 
-class Hide(nn.Dropout):
-    """Dropout, the same for all maps of a batch, for drawing random numbers takes longer than all else here."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return maps * super().forward(torch.ones_like(maps[:1])) if self.training else maps
-
-
 class Cut(nn.Module):
     """Maps without what they have beyond height and width."""
 
@@ -240,10 +277,9 @@ class Cut(nn.Module):
         return maps[:, :, : self.height, : self.width]
 
 
-def _crop(seen: Tensor) -> Tensor:
-    """The same random part of maps (N, D, h, w)."""
-    down, right = (int(torch.randint(max(1, side - CROP_PLACES + 1), ())) for side in seen.shape[2:])
-    return seen[:, :, down : down + CROP_PLACES, right : right + CROP_PLACES]
+def _hide(maps: Tensor, kept: Tensor | None) -> Tensor:
+    """Maps without what is not kept of them, if anything is hidden."""
+    return maps if kept is None else maps * kept
 
 
 def _stage(convolution: nn.Conv2d, config: RunConfig) -> nn.Sequential:

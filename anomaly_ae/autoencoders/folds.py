@@ -12,7 +12,10 @@ from anomaly_ae.config.run_config import RunConfig
 FEWEST_FOLDS, MOST_FOLDS = 5, 10
 IN_NO_FOLD = -1
 # What several networks as one have as each of them has it
-SAME_IN_ALL = ("span", "objective", "learning_rate", "defects", "batch_size", "steps", "copies", "perceived_shape")
+SAME_IN_ALL = (
+    *("span", "objective", "learning_rate", "defects", "batch_size", "steps", "cheap_folds", "copies"),
+    "perceived_shape",
+)
 
 
 def fold_count(images: int) -> int:

@@ -100,16 +100,21 @@ def interpolate_latents(first: Tensor, last: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def perceive_all(network: Autoencoder, images: Tensor) -> Tensor:
+def perceive_all(network: Autoencoder, images: Tensor, look: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """What a network perceives of images, uint8 or float (N, C, H, W): float16
     (N, *perceived_shape), or the images themselves where it goes by them as they are.
+
+    look: in place of `Autoencoder.perceive`, of a batch, float (B, C, H, W) in [0, 1], (B, …)
     """
     if network.perceived_shape is None:
         return images
-    device, (*shape, width) = next(network.parameters()).device, network.perceived_shape
-    room = room_for((len(images), *shape, 2 * width)).view(torch.float16)
-    for part, seen in zip(torch.split(images, PERCEIVED_AT_ONCE), torch.split(room, PERCEIVED_AT_ONCE), strict=True):
-        seen.copy_(network.perceive(as_float(part.to(device))))
+    device, look = next(network.parameters()).device, look or network.perceive
+    room = torch.zeros(0, *network.perceived_shape, dtype=torch.float16)
+    for start in range(0, len(images), PERCEIVED_AT_ONCE):
+        seen = look(as_float(images[start : start + PERCEIVED_AT_ONCE].to(device)))
+        if not start:
+            room = room_for((len(images), *seen.shape[1:-1], 2 * seen.shape[-1])).view(torch.float16)
+        room[start : start + len(seen)] = seen
     return room
 
 

@@ -15,6 +15,7 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
 
 DEFECT = "defect"  # the head: the logit of each pixel's being part of a defect, float32 (N, 1, H, W)
+PLANTED = "planted"  # the head that a training adds: where defects were planted, 0 or 1, (N, 1, H, W)
 STAGE_WIDTHS = (16, 32, 64, 96, 128)  # channels at the full size, at half of it, a quarter …
 RISING = (8, 16, 32, 64, 96)  # and on the way back
 LATENT_MAPS = 16

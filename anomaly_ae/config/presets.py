@@ -11,7 +11,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     DEFAULT: DEFAULT_PRESET,
     SURFACE: {
         "autoencoder": "feature-conv",
-        "scorer": "feature-error+2*patch-knn",
+        "scorer": "feature-error+2*patch-knn+0.5*defect",
         "augment": "flips+light",
         "patience": 60,
     },

@@ -130,10 +130,16 @@ def check_names(config: RunConfig) -> None:
     scorers = find_scorers(str(config.scorer), config.top_fraction)
     find_augmentations(config.augment)
     objectives = [name for _, name in parse_objective(str(config.objective))]
-    if DefectProbability in scorers and "repair" not in objectives:
+    if (config.autoencoder == "feature-conv") != (objectives == ["features"]):
         raise UsageError(
-            f"scorer defect reads what objective repair teaches, and the objective is {config.objective}; leave "
-            f"{setting('objective')} out, or name repair with it, as in repair+ssim"
+            f"autoencoder feature-conv and objective features go together alone, and {config.autoencoder} and "
+            f"{config.objective} were given; leave {setting('objective')} out"
+        )
+    if DefectProbability in scorers and not {"repair", "features"} & {*objectives}:
+        raise UsageError(
+            "scorer defect reads what objectives repair and features teach, and the objective is "
+            f"{config.objective}; take {setting('autoencoder', 'repair')} or feature-conv with the objective of its "
+            "own, or name repair with others, as in repair+ssim"
         )
     if RestorationError in scorers and RESTORE not in objectives:
         raise UsageError(
@@ -148,11 +154,6 @@ def check_names(config: RunConfig) -> None:
     if "repair" in objectives and not config.defects:
         raise UsageError(
             f"objective repair needs defects to repair, and defects is 0; leave {setting('defects')} out"
-        )
-    if (config.autoencoder == "feature-conv") != (objectives == ["features"]):
-        raise UsageError(
-            f"autoencoder feature-conv and objective features go together alone, and {config.autoencoder} and "
-            f"{config.objective} were given; leave {setting('objective')} out"
         )
     if config.folds and config.guarantee != CROSS:
         raise UsageError(f"folds are those of the guarantee cross; name {setting('guarantee', CROSS)}, too")

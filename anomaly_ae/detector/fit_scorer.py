@@ -39,6 +39,8 @@ def fit_scorer(
         fit_images = take_rows(fit_images, _usual(scorer, network, fit_images, validation, config))
         prepared = None
     varied, seen, seen_validation, _ = prepared or _perceived(network, fit_images, validation, config)
+    if network.perceived_shape:  # without what only the training goes by
+        seen, seen_validation = (each[:, : network.perceived_shape[0]] for each in (seen, seen_validation))
     learners, parts = network.learners(len(varied)), scorer.parts if isinstance(scorer, FoldScorer) else [scorer]
     for (own, rows), part in zip(learners, parts, strict=True):
         # no name for a fold's images, which would keep them until those of the next are taken

@@ -16,7 +16,7 @@ from anomaly_ae.errors import UsageError
 from anomaly_ae.objectives.aligned import aligned
 from anomaly_ae.objectives.elbo import elbo
 from anomaly_ae.objectives.perceptual import Features, perceptual
-from anomaly_ae.objectives.planted_defects import repair
+from anomaly_ae.objectives.planted_defects import localise, repair
 from anomaly_ae.objectives.ssim import ssim_map
 from anomaly_ae.runtime.spelling import setting
 
@@ -45,7 +45,8 @@ def negative_elbo(images: Tensor, outputs: Outputs) -> Tensor:
 
 
 def features(images: Tensor, outputs: Outputs) -> Tensor:
-    """Mean squared error of the features that a network gives back, and of the small picture beside them.
+    """Mean squared error of the features that a network gives back, and of the small picture beside them, and
+    binary cross-entropy of where defects are.
 
     Raises `UsageError` when the network gives none back.
     """
@@ -55,7 +56,8 @@ def features(images: Tensor, outputs: Outputs) -> Tensor:
             "objective features needs a network that gives features back; take "
             f"{setting('autoencoder', 'feature-conv')}"
         )
-    return functional.mse_loss(heads[RESTORED], heads[SEEN]) + functional.mse_loss(heads[PAINTED], heads[SMALL])
+    given_back = functional.mse_loss(heads[RESTORED], heads[SEEN])
+    return given_back + functional.mse_loss(heads[PAINTED], heads[SMALL]) + localise(outputs)
 
 
 def restore(images: Tensor, outputs: Outputs) -> Tensor:
@@ -80,7 +82,9 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
     "elbo": ObjectiveEntry("negative evidence lower bound, for autoencoder vae", negative_elbo),
     "repair": ObjectiveEntry("planted defects found and repaired, for autoencoder repair", repair),
     "restore": ObjectiveEntry("absolute error of images given back from gray and turned copies", restore),
-    "features": ObjectiveEntry("squared error of features given back, for autoencoder feature-conv", features),
+    "features": ObjectiveEntry(
+        "features given back, and planted defects found, for autoencoder feature-conv", features
+    ),
     PERCEPTUAL: ObjectiveEntry("squared distance of features of the network named by setting perceptual", None),
 }
 

@@ -1,15 +1,14 @@
-"""The objective of a network that repairs planted defects and says where they are."""
+"""Objectives of networks that say where planted defects are, and repair them."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.autoencoders.repair import DEFECT
+from anomaly_ae.autoencoders.repair import DEFECT, PLANTED
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
 
-PLANTED = "planted"  # the head that a training adds: where defects were planted, 0 or 1, (N, 1, H, W)
 RARE = 3.0  # how much more a defective pixel counts, for there are few
 REPAIRED = 10.0  # weight of the mean squared error of what was repaired
 
@@ -24,8 +23,12 @@ def repair(images: Tensor, outputs: Outputs) -> Tensor:
         raise UsageError(
             f"objective repair needs a network that says where defects are; take {setting('autoencoder', 'repair')}"
         )
+    return localise(outputs) + REPAIRED * functional.mse_loss(outputs.reconstruction, images)
+
+
+def localise(outputs: Outputs) -> Tensor:
+    """Binary cross-entropy of the head that says where defects are, where they were planted."""
     logits = outputs.heads[DEFECT]
     planted = outputs.heads.get(PLANTED, torch.zeros_like(logits))
     weight = torch.full_like(logits[:1, :, :1, :1], RARE)
-    localisation = functional.binary_cross_entropy_with_logits(logits, planted, pos_weight=weight)
-    return localisation + REPAIRED * functional.mse_loss(outputs.reconstruction, images)
+    return functional.binary_cross_entropy_with_logits(logits, planted, pos_weight=weight)

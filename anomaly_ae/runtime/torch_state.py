@@ -26,6 +26,11 @@ class Run(Protocol):
         """As `map` does."""
 
 
+def one_by_one(do: Callable[..., Result], /, *parts: Iterable[Any]) -> Iterator[Result]:
+    """The `Run` of a single thread."""
+    return map(do, *parts)
+
+
 def tame_threads() -> None:
     """Let torch's threads spin only briefly while they wait: as fast alone, and not many times slower beside another
     program. What a user has set stays; where torch is loaded already, nothing can be done any more.
@@ -87,7 +92,7 @@ def thread_map(most: int) -> Iterator[Run]:
     threads = torch.get_num_threads()
     workers = min(most, threads)
     if workers <= 1:
-        yield lambda do, *parts: map(do, *parts)
+        yield one_by_one
         return
     with ThreadPoolExecutor(workers, "torch", torch.set_num_threads, (threads // workers,)) as pool:
         try:

@@ -36,7 +36,9 @@ SCORERS: dict[str, ScorerEntry] = {
         "reconstruction error after contrast normalisation about each pixel; worst 1 %", ContrastError
     ),
     "gradient": ScorerEntry("reconstruction error of the gradients; worst 1 %", GradientError),
-    "defect": ScorerEntry("what autoencoder repair holds for a defect; worst 0.1 %", DefectProbability),
+    "defect": ScorerEntry(
+        "what autoencoder repair or feature-conv holds for a defect; worst 0.1 %", DefectProbability
+    ),
     "restoration": ScorerEntry(
         "relative error of images given back from gray and turned copies, for objective restore", RestorationError
     ),

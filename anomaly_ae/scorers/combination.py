@@ -52,13 +52,14 @@ class Combination(Parts[Scorer]):
 class PlaceCombination(Parts[PlaceScorer], PlaceScorer):
     """`a+b` of scorers that go by places: the sum of their values of each place, divided by what each scores the
     validation normals on the average, and set off against what lies about the place (`peaks`). So the heat map is
-    that of the score, and few validation images are enough.
+    that of the score, and few validation images are enough. The score is the mean of as large a share of the
+    highest places as that of the first part.
     """
 
     def __init__(self, parts: Sequence[PlaceScorer], weights: Sequence[float]) -> None:
         super().__init__(parts)
         self.weights = weights
-        self.top_fraction = min(part.top_fraction for part in parts)
+        self.top_fraction = parts[0].top_fraction
 
     def check(self, outputs: Outputs) -> None:
         for part in self.parts:
@@ -90,5 +91,10 @@ def peaks(maps: Tensor) -> Tensor:
     a peak, and what is high all over the image counts still, but less.
     """
     reach = max(1, round(AROUND * min(maps.shape[1:])))
-    about = functional.avg_pool2d(maps[:, None], 2 * reach + 1, 1, reach, count_include_pad=False)[:, 0]
-    return maps / about.clamp_min(LEAST_SCORE).sqrt()
+    about = maps[:, None]
+    for box, pad in (
+        ((2 * reach + 1, 1), (reach, 0)),
+        ((1, 2 * reach + 1), (0, reach)),
+    ):  # far less work than a square
+        about = functional.avg_pool2d(about, box, 1, pad, count_include_pad=False)
+    return maps / about[:, 0].clamp_min(LEAST_SCORE).sqrt()

@@ -20,8 +20,10 @@ LEAST_ERROR = 1e-6  # of a feature, on the average
 SMOOTH = 1 / 128  # σ of the Gaussian that takes single pixels back, of the smaller side
 
 
-class DefectProbability(MapScorer):
-    """`defect`: -log of the segmentation head's probability that a pixel is sound; mean of the highest 0.1 %."""
+class DefectProbability(PlaceScorer):
+    """`defect`: -log of the segmentation head's probability that a place, or pixel, is sound; mean of the highest
+    0.1 %.
+    """
 
     reads_reconstruction = False
     top_fraction = TOP
@@ -29,10 +31,11 @@ class DefectProbability(MapScorer):
     def check(self, outputs: Outputs) -> None:
         if DEFECT not in outputs.heads:
             raise UsageError(
-                f"scorer defect needs a network that says where defects are; take {setting('autoencoder', 'repair')}"
+                "scorer defect needs a network that says where defects are; take "
+                f"{setting('autoencoder', 'repair')} or feature-conv"
             )
 
-    def anomaly_map(self, images: Tensor, outputs: Outputs) -> Tensor:
+    def places(self, outputs: Outputs) -> Tensor:
         return functional.softplus(outputs.heads[DEFECT]).squeeze(1)
 
 

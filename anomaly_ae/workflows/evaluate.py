@@ -235,7 +235,8 @@ def _suits(detector: Detector, name: str) -> bool:
     """Whether the detector's network has what a scorer needs."""
     image = torch.zeros(1, *detector.preprocessing.shape, device=next(detector.network.parameters()).device)
     try:
-        build_scorer(name).check(detector.network(image))
+        outputs = detector.network(image)
+        build_scorer(name).check(outputs.members[0] if outputs.members else outputs)
     except UsageError:
         return False
     return True

@@ -14,7 +14,6 @@ from anomaly_ae.autoencoders import (
     image_size,
     parameter_count,
 )
-from anomaly_ae.autoencoders.feature_conv import HIDDEN
 from anomaly_ae.autoencoders.summary import list_layers, summarise
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
@@ -84,7 +83,7 @@ def test_images_come_back_in_range_and_parts_fit(name: str, channels: int, optio
     has_norm = any("BatchNorm" in type(module).__name__ for module in own)
     assert has_norm == (options.batch_norm if options.batch_norm is not None else name not in ANCESTORS)
     shares = {module.p for module in own if isinstance(module, torch.nn.Dropout)}
-    assert shares == ({options.dropout} if options.dropout else {HIDDEN} if name == "feature-conv" else set())
+    assert shares == ({options.dropout} if options.dropout else set())
 
 
 @pytest.mark.parametrize("name", [name for name in ANCESTORS if name != "wide-kernel"])

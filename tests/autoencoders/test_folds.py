@@ -52,6 +52,26 @@ def test_what_a_network_has_learned_does_not_depend_on_its_own_fold() -> None:
     assert same == [False, True, False]
 
 
+def test_folds_learn_side_by_side_what_they_learn_one_after_another() -> None:
+    config = dataclasses.replace(CONFIG, batch_size=32, epochs=1)
+    images = torch.rand(96, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    trained, before = [], torch.get_num_threads()
+    for threads in (1, 3):
+        torch.manual_seed(0)
+        folds = build_autoencoder("conv", (1, 32, 32), config)
+        folds.cheap_folds = True
+        training = Training(folds, config, build_objective("mse"), lambda batch: batch)
+        torch.set_num_threads(threads)
+        try:
+            list(train_epochs(training, images, images[:4]))
+        finally:
+            torch.set_num_threads(before)
+        trained.append((training.history[0].train_loss, training.best))
+    (one_loss, one), (other_loss, other) = trained
+    assert one_loss == pytest.approx(other_loss, rel=1e-6)
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
 def test_without_decoding_all_but_the_reconstruction_is_the_same() -> None:
     folds, images = network().eval(), torch.rand(3, 1, 8, 8)
     with torch.inference_mode():

@@ -50,7 +50,7 @@ def test_what_was_not_said_is_the_presets_then_the_autoencoders_own() -> None:
     assert (config.autoencoder, config.objective, config.scorer) == (
         "feature-conv",
         "features",
-        "feature-error+2*patch-knn",
+        "feature-error+2*patch-knn+0.5*defect",
     )
     assert (config.batch_size, config.steps) == (8, 75)
     assert fill_defaults(RunConfig(defects=0.25)).defects == 0.25

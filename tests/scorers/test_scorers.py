@@ -308,6 +308,11 @@ def test_scorers_that_go_by_places_are_added_place_by_place() -> None:
     assert both.state().keys() == both.specs(images, outputs).keys()
 
 
+def test_the_first_part_of_a_sum_by_places_says_how_many_places_decide() -> None:
+    fractions = [build_scorer(name) for name in ("patch-knn+feature-error", "feature-error+2*patch-knn+0.5*defect")]
+    assert [each.top_fraction for each in fractions if isinstance(each, MapScorer)] == [0.01, 0.003]
+
+
 def test_a_place_is_set_off_against_what_lies_about_it() -> None:
     maps = torch.rand(2, 20, 16, generator=torch.Generator().manual_seed(0)) + 0.5
     near, corner = maps[1, 4:11, 7:14].mean(), maps[1, :4, -4:].mean()  # three places each way, where there are any

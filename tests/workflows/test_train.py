@@ -198,5 +198,5 @@ def test_a_checkpoint_of_another_network_is_refused_in_words(home: RunStore, who
     shutil.rmtree(run.path / "detector")
     other = anomaly_ae.train(dataclasses.replace(SHORT, latent=3), home=home, tracking=False)
     shutil.copy(home.find_run(other.run_id).checkpoint, run.checkpoint)
-    with pytest.raises(ModelError, match="is not of this run; train anew"):
+    with pytest.raises(ModelError, match="is of another run, or of an earlier anomaly-ae; train anew"):
         resume(run.path.name, home=home)
