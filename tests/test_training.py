@@ -151,7 +151,7 @@ def test_a_loss_that_is_no_number_is_an_error_that_says_what_to_do(tmp_path: Pat
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     list(epochs(begin(), tmp_path / "c"))
-    with pytest.raises(ModelError, match="not of this run"):
+    with pytest.raises(ModelError, match="is of another run"):
         begin(RunConfig(normal="0", latent=5)).load(tmp_path / "c")
     assert not begin().load(tmp_path / "none")
 
