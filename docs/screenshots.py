@@ -214,7 +214,7 @@ def take_review(shown: Shown) -> None:
             before = page.locator("#name").text_content() or ""
             while page.locator("#name").text_content() == before:  # a picture that is not there yet is not marked
                 page.keyboard.press("g" if before.startswith("good") else "b")
-                page.wait_for_timeout(500)
+                page.wait_for_timeout(2000)  # long enough that none is marked by the key of the one before
         while not (page.locator("#name").text_content() or "").startswith("cracked"):
             page.keyboard.press("ArrowRight")
             page.wait_for_timeout(500)
