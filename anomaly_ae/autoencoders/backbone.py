@@ -35,7 +35,8 @@ class Backbone(nn.Module):
     nothing.
 
     Each map is the mean over 3×3 places, and all are side by side at an eighth of the picture's size, as in
-    PatchCore, Roth et al. 2022, https://arxiv.org/abs/2106.08265.
+    PatchCore, Roth et al. 2022, https://arxiv.org/abs/2106.08265. And each is the mean of what is seen of the picture
+    as it is and turned by half, for a network that halves meets the same thing otherwise at another place.
     """
 
     mean: Tensor
@@ -57,10 +58,14 @@ class Backbone(nn.Module):
         colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         normal = ((colour - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         at_once = AT_ONCE if images.device.type == "cpu" else len(images)
-        parts = [self.stages(part) for part in split_batches(normal, at_once)]
+        parts = [self._seen_both_ways(part) for part in split_batches(normal, at_once)]
         maps = [functional.avg_pool2d(torch.cat(each), 3, 1, 1) for each in zip(*parts, strict=True)]
         size = maps[STAGE_REDUCTIONS.index(PLACE)].shape[2:]
         return torch.cat([functional.interpolate(each, size, mode="bilinear") for each in maps], dim=1)
+
+    def _seen_both_ways(self, pictures: Tensor) -> list[Tensor]:
+        turned = self.stages(pictures.flip(2, 3))
+        return [(each + other.flip(2, 3)) / 2 for each, other in zip(self.stages(pictures), turned, strict=True)]
 
     def load_pretrained(self, file: str | None = None, download: bool = False) -> None:
         """Take over weights: from a safetensors file with timm's names, else those that come with a package, else

@@ -43,7 +43,7 @@ from anomaly_ae.storage.schema import (
     read_json,
 )
 
-DETECTOR_FORMAT = 13
+DETECTOR_FORMAT = 14
 JSON_FILE, WEIGHTS_FILE = "detector.json", "weights.safetensors"
 ESTIMATOR_FILE = "estimator.json"  # what the scikit-learn estimator has to say beside them
 OWN_FILES = {JSON_FILE, WEIGHTS_FILE, ESTIMATOR_FILE}

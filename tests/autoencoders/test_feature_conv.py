@@ -106,7 +106,8 @@ def test_features_are_means_of_3x3_places_side_by_side(flower: torch.Tensor) -> 
     backbone = Backbone(PACKAGED)
     backbone.load_pretrained()
     with torch.inference_mode():
-        finest, fine, coarse = backbone.stages(2 * flower - 1)
+        upright, turned = (backbone.stages(2 * each - 1) for each in (flower, flower.flip(2, 3)))
+        finest, fine, coarse = ((each + other.flip(2, 3)) / 2 for each, other in zip(upright, turned, strict=True))
         seen = backbone.train()(flower)  # which changes nothing in it
     assert seen.shape == (1, 24 + 40 + 112, 40, 60)
     assert torch.allclose(seen[0, 24:64, 7, 9], fine[0, :, 6:9, 8:11].mean(dim=(1, 2)), atol=1e-5)
@@ -117,6 +118,15 @@ def test_features_are_means_of_3x3_places_side_by_side(flower: torch.Tensor) -> 
     torch.testing.assert_close(seen[:, 64:], enlarged, rtol=1e-4, atol=1e-4)
     gray = flower[:, :1]
     assert torch.equal(backbone(gray), backbone(gray.expand(-1, 3, -1, -1)))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (65, 90)])
+def test_a_picture_turned_by_half_has_the_same_features_turned(flower: torch.Tensor, size: tuple[int, int]) -> None:
+    backbone = Backbone(PACKAGED)
+    backbone.load_pretrained()
+    picture = flower[:, :, : size[0], : size[1]]
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone(picture.flip(2, 3)), backbone(picture).flip(2, 3), rtol=1e-4, atol=1e-4)
 
 
 def test_weights_of_another_network_are_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
