@@ -63,11 +63,12 @@ def _shapes(images: Tensor) -> Tensor:
 def _fillings(images: Tensor, others: Tensor | None) -> Tensor:
     """What fills a defect, (N, C, H, W): part of another image, another brightness, noise, or one flat value."""
     kinds = torch.randint(4, (len(images),))
-    filled = images[torch.randperm(len(images)).to(images.device)] if others is None else others.clone()
-    for kind, filling in enumerate((_moved, _tinted, _grainy, _flat)):
+    parts = images[torch.randperm(len(images)).to(images.device)] if others is None else others
+    filled = torch.empty_like(images)
+    for kind, (filling, of) in enumerate(((_moved, parts), (_tinted, images), (_grainy, images), (_flat, images))):
         rows = torch.nonzero(kinds == kind).flatten().to(images.device)
         if len(rows):
-            filled[rows] = filling(filled[rows] if filling is _moved else images[rows])
+            filled[rows] = filling(of[rows])
     return filled.clamp(0, 1)
 
 

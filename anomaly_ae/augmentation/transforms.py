@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.errors import UnknownName
+from anomaly_ae.runtime.torch_state import drawn_by
 from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.storage.pixel_values import as_bytes, as_float
 
@@ -90,8 +91,7 @@ def varied_copies(images: Tensor, augment: Augment, copies: int, seed: int) -> T
     if copies == 1:
         return images
     varied = take_rows(images, torch.arange(len(images)).repeat(copies))
-    with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(seed)  # the CPU's alone
+    with drawn_by(seed):
         for part in torch.split(varied[len(images) :], VARIED_AT_ONCE):
             changed = augment(part)
             part.copy_(as_bytes(changed) if part.dtype == torch.uint8 else changed)

@@ -18,6 +18,7 @@ from anomaly_ae.autoencoders.repair import DEFECT, PLANTED
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.errors import UsageError
 from anomaly_ae.runtime.spelling import setting
+from anomaly_ae.runtime.torch_state import drawn_by
 from anomaly_ae.storage.pixel_values import as_bytes, as_float
 
 SEEN, RESTORED = (
@@ -127,8 +128,7 @@ class FeatureAutoencoder(Autoencoder):
         assert isinstance(look, Look)
         unvaried = len(fit) // self.copies
         look.rescale(as_float(fit[: min(PERCEIVED_AT_ONCE, unvaried)]))
-        with torch.random.fork_rng([]):
-            torch.default_generator.manual_seed(self.seed)  # the CPU's alone, where defects are planted
+        with drawn_by(self.seed):
             seen, seen_validation = (
                 perceive_all(self, images, self.perceive_spoiled) for images in (fit, validation)
             )

@@ -102,6 +102,16 @@ def thread_map(most: int) -> Iterator[Run]:
 
 
 @contextmanager
+def drawn_by(seed: int) -> Iterator[None]:
+    """What is drawn on the CPU goes by this seed alone, and what is drawn afterwards is as if that had not been."""
+    import torch
+
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would begin those of a GPU anew, too
+        yield
+
+
+@contextmanager
 def left_as_found() -> Iterator[None]:
     """Leaves torch's random numbers as if nothing had been drawn, and its threads as many as they were."""
     import torch

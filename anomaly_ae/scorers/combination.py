@@ -92,9 +92,7 @@ def peaks(maps: Tensor) -> Tensor:
     """
     reach = max(1, round(AROUND * min(maps.shape[1:])))
     about = maps[:, None]
-    for box, pad in (
-        ((2 * reach + 1, 1), (reach, 0)),
-        ((1, 2 * reach + 1), (0, reach)),
-    ):  # far less work than a square
-        about = functional.avg_pool2d(about, box, 1, pad, count_include_pad=False)
+    for down, right in ((reach, 0), (0, reach)):  # one after the other, which is far less work than a square
+        box = 2 * down + 1, 2 * right + 1
+        about = functional.avg_pool2d(about, box, 1, (down, right), count_include_pad=False)
     return maps / about[:, 0].clamp_min(LEAST_SCORE).sqrt()

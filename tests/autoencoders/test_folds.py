@@ -52,8 +52,9 @@ def test_what_a_network_has_learned_does_not_depend_on_its_own_fold() -> None:
     assert same == [False, True, False]
 
 
-def test_folds_learn_side_by_side_what_they_learn_one_after_another() -> None:
-    config = dataclasses.replace(CONFIG, batch_size=32, epochs=1)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_folds_learn_with_threads_what_they_learn_one_after_another(dropout: float) -> None:
+    config = dataclasses.replace(CONFIG, batch_size=32, epochs=1, dropout=dropout)
     images = torch.rand(96, 1, 32, 32, generator=torch.Generator().manual_seed(1))
     trained, before = [], torch.get_num_threads()
     for threads in (1, 3):
@@ -68,8 +69,9 @@ def test_folds_learn_side_by_side_what_they_learn_one_after_another() -> None:
             torch.set_num_threads(before)
         trained.append((training.history[0].train_loss, training.best))
     (one_loss, one), (other_loss, other) = trained
-    assert one_loss == pytest.approx(other_loss, rel=1e-6)
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    # Those that draw take turns, each with all threads, whose sums are of another order; others' draws would show.
+    assert one_loss == pytest.approx(other_loss, rel=1e-4 if dropout else 1e-6)
+    assert dropout or all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_without_decoding_all_but_the_reconstruction_is_the_same() -> None:
