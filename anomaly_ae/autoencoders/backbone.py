@@ -35,8 +35,9 @@ class Backbone(nn.Module):
     nothing.
 
     Each map is the mean over 3×3 places, and all are side by side at an eighth of the picture's size, as in
-    PatchCore, Roth et al. 2022, https://arxiv.org/abs/2106.08265. And each is the mean of what is seen of the picture
-    as it is and turned by half, for a network that halves meets the same thing otherwise at another place.
+    PatchCore, Roth et al. 2022, https://arxiv.org/abs/2106.08265. And each is the mean over the picture and, rotated
+    back, the picture rotated by 180 degrees, for a network with strides sees the same thing differently at another
+    offset.
     """
 
     mean: Tensor
@@ -58,14 +59,14 @@ class Backbone(nn.Module):
         colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         normal = ((colour - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         at_once = AT_ONCE if images.device.type == "cpu" else len(images)
-        parts = [self._seen_both_ways(part) for part in split_batches(normal, at_once)]
+        parts = [self._both_ways(part) for part in split_batches(normal, at_once)]
         maps = [functional.avg_pool2d(torch.cat(each), 3, 1, 1) for each in zip(*parts, strict=True)]
         size = maps[STAGE_REDUCTIONS.index(PLACE)].shape[2:]
         return torch.cat([functional.interpolate(each, size, mode="bilinear") for each in maps], dim=1)
 
-    def _seen_both_ways(self, pictures: Tensor) -> list[Tensor]:
-        turned = self.stages(pictures.flip(2, 3))
-        return [(each + other.flip(2, 3)) / 2 for each, other in zip(self.stages(pictures), turned, strict=True)]
+    def _both_ways(self, pictures: Tensor) -> list[Tensor]:
+        rotated = self.stages(pictures.flip(2, 3))
+        return [(each + other.flip(2, 3)) / 2 for each, other in zip(self.stages(pictures), rotated, strict=True)]
 
     def load_pretrained(self, file: str | None = None, download: bool = False) -> None:
         """Take over weights: from a safetensors file with timm's names, else those that come with a package, else
@@ -99,6 +100,11 @@ def _timm_stages(name: str) -> tuple[nn.Module, int, Moments, Moments]:
     with torch.device("meta"):
         whole: Any = timm.create_model(name, features_only=True)
         reductions = whole.feature_info.reduction()
+    if getattr(whole, "output_fmt", "NCHW") != "NCHW":
+        raise UsageError(
+            f"backbone {name} has its feature maps with the channels last; name another, such as "
+            f"{setting('backbone', PACKAGED)}"
+        )
     if missing := [each for each in STAGE_REDUCTIONS if each not in reductions]:
         raise UsageError(
             f"backbone {name} has no feature maps of 1/{missing[0]} of the picture's size; name another, such as "

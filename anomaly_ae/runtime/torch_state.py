@@ -102,12 +102,12 @@ def thread_map(most: int) -> Iterator[Run]:
 
 
 @contextmanager
-def drawn_by(seed: int) -> Iterator[None]:
+def drawn_by(number: int) -> Iterator[None]:
     """What is drawn on the CPU goes by this seed alone, and what is drawn afterwards is as if that had not been."""
     import torch
 
     with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would begin those of a GPU anew, too
+        torch.default_generator.manual_seed(number)  # `torch.manual_seed` would begin those of a GPU anew, too
         yield
 
 

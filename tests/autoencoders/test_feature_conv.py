@@ -16,7 +16,7 @@ import anomaly_ae
 from anomaly_ae.augmentation.transforms import flips, varied_copies
 from anomaly_ae.autoencoders import Autoencoder, build_autoencoder
 from anomaly_ae.autoencoders import backbone as backbones
-from anomaly_ae.autoencoders.backbone import PACKAGED, Backbone
+from anomaly_ae.autoencoders.backbone import AT_ONCE, PACKAGED, Backbone
 from anomaly_ae.autoencoders.feature_conv import (
     CROP_PLACES,
     PAINTED,
@@ -102,7 +102,7 @@ def test_the_packaged_network_takes_weights_by_timm_s_names(flower: torch.Tensor
     assert torch.equal(ours(flower), theirs(flower))
 
 
-def test_features_are_means_of_3x3_places_side_by_side(flower: torch.Tensor) -> None:
+def test_features_are_means_of_both_ways_and_3x3_places_side_by_side(flower: torch.Tensor) -> None:
     backbone = Backbone(PACKAGED)
     backbone.load_pretrained()
     with torch.inference_mode():
@@ -121,17 +121,25 @@ def test_features_are_means_of_3x3_places_side_by_side(flower: torch.Tensor) -> 
 
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 90)])
-def test_a_picture_turned_by_half_has_the_same_features_turned(flower: torch.Tensor, size: tuple[int, int]) -> None:
+def test_a_picture_rotated_by_180_degrees_has_the_same_features_rotated(
+    flower: torch.Tensor, size: tuple[int, int]
+) -> None:
     backbone = Backbone(PACKAGED)
     backbone.load_pretrained()
-    picture = flower[:, :, : size[0], : size[1]]
+    pictures = torch.cat([flower[:, :, i : i + size[0], : size[1]] for i in range(AT_ONCE + 1)])
     with torch.inference_mode():
-        torch.testing.assert_close(backbone(picture.flip(2, 3)), backbone(picture).flip(2, 3), rtol=1e-4, atol=1e-4)
+        seen = backbone(pictures)
+        torch.testing.assert_close(backbone(pictures.flip(2, 3)), seen.flip(2, 3), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(backbone(pictures[-1:]), seen[-1:], rtol=1e-4, atol=1e-4)
 
 
 def test_weights_of_another_network_are_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownName, match="unknown backbone 'resnet19'"):
         Backbone("resnet19")
+    with pytest.raises(
+        UsageError, match="swin_tiny_patch4_window7_224 has its feature maps with the channels last; name"
+    ):
+        Backbone("swin_tiny_patch4_window7_224")
     with pytest.raises(
         UsageError, match="do not come with this tool; name a safetensors file of them with backbone_w"
     ):
