@@ -7,7 +7,6 @@ of MLflow, made anew of MNIST, of the bundled digits, and of photos of cookies.
 import io
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,7 +111,7 @@ def served(shown: Shown, said: str, *words: str) -> Iterator[str]:
     try:
         yield next(line for line in server.stderr if said in line).split(" at ")[1].split()[0]
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()
         server.wait()
 
 
