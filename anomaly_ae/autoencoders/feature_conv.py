@@ -154,9 +154,12 @@ class FeatureAutoencoder(Autoencoder):
         # What is planted in an image is made of itself, for its fold may not know another.
         each = [plant(image, PLANTED_SHARE, light(light(turns(image)))) for image in torch.split(images.cpu(), 1)]
         spoiled, planted = (torch.cat(parts) for parts in zip(*each, strict=True))
-        seen = self.encoder[0](as_float(as_bytes(spoiled)).to(images.device))
         where = functional.adaptive_max_pool2d(planted, self.places).to(images.device)
-        return torch.cat([self.perceive(images), seen, where], dim=1)
+        perceived, changed = self.perceive(images), (spoiled != images.cpu()).flatten(1).any(dim=1)
+        seen = perceived[:, : self.depths[0]].clone()
+        if changed.any():  # the others were looked at already
+            seen[changed.to(seen.device)] = self.encoder[0](as_float(as_bytes(spoiled[changed])).to(images.device))
+        return torch.cat([perceived, seen, where], dim=1)
 
     def _crop(self, seen: Tensor) -> Tensor:
         """The same random part of maps (N, D', h, w), and after it which of their features may be seen, 0 or a little

@@ -90,12 +90,16 @@ class FoldAutoencoders(Autoencoder):
         return [(member, torch.nonzero(drawn != fold).flatten()) for fold, member in enumerate(self)]
 
     def forward(self, images: Tensor) -> Outputs:
-        seen = self.perceive(images)
+        """images: or what was perceived of them"""
+        seen = self._perceived(images)
         return _as_one([member(seen) for member in self])
 
     def undecoded(self, images: Tensor) -> Outputs:
-        seen = self.perceive(images)
+        seen = self._perceived(images)
         return _as_one([member.undecoded(seen) for member in self])
+
+    def _perceived(self, images: Tensor) -> Tensor:
+        return images if images.shape[1:] == self.perceived_shape else self.perceive(images)
 
     def outline(self, shape: Shape) -> Outputs:
         return _as_one([self.first.outline(shape)] * len(self.members))
@@ -107,7 +111,9 @@ def latent_size(network: Autoencoder) -> int:
 
 
 def _as_one(outputs: Sequence[Outputs]) -> Outputs:
-    reconstruction = torch.stack([each.reconstruction for each in outputs]).mean(dim=0)
+    reconstruction = outputs[0].reconstruction
+    if not reconstruction.is_meta:  # which has no values, and a mean of such ones takes seconds of imports
+        reconstruction = torch.stack([each.reconstruction for each in outputs]).mean(dim=0)
     return Outputs(reconstruction, torch.cat([each.latent for each in outputs], dim=1), members=tuple(outputs))
 
 

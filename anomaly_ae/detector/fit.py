@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.augmentation.transforms import varied_copies
-from anomaly_ae.autoencoders import Autoencoder
+from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.folds import FoldAutoencoders
+from anomaly_ae.autoencoders.inference import map_images
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.calibration.group import alarms_allowed, p_value_levels
 from anomaly_ae.calibration.rates import can_hold, require_enough
@@ -28,7 +29,7 @@ from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.statistics import Profile
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.scorers import Scorer
-from anomaly_ae.scorers.fold_scorer import FoldScorer, map_part
+from anomaly_ae.scorers.fold_scorer import FoldScorer, map_part, score_and_map
 from anomaly_ae.scorers.scorer import sample
 from anomaly_ae.training import Epoch, Training, train_epochs
 
@@ -133,11 +134,10 @@ def make_detector(
 
     prepared: what `prepare` gave of the fit and validation images, where it is at hand
     """
-    config, calibrating = experiment.config, images["calibration"]
+    config = experiment.config
     trained_on = images["fit"].images, images["validation"].images
     scorer = fit_scorer(experiment.scorer, network, *trained_on, config, prepared)
-    pairs = held_out(network, scorer, calibrating)
-    calibration = _calibrate(config, network, scorer, images)
+    calibration, peaks = _calibrate(config, network, scorer, images)
     anywhere = {name: getattr(RunConfig(), name) for name in LOCATION_FIELDS}
     detector = Detector(
         config=dataclasses.replace(config, **anywhere),
@@ -150,7 +150,7 @@ def make_detector(
         split=split,
         profile=Profile.of(images["fit"].images),
     )
-    if (peaks := _heat_peaks(pairs)) is None:
+    if peaks is None:
         return detector
     rank = max(1, alarms_allowed(p_value_levels(len(peaks)), config.target_fpr))
     return dataclasses.replace(detector, heat_level=float(peaks[-rank]), heat_peaks=peaks)
@@ -174,15 +174,17 @@ def held_out(network: Autoencoder, scorer: Scorer, calibrating: ImageSet) -> lis
 
 def _calibrate(
     config: RunConfig, network: Autoencoder, scorer: Scorer, images: Mapping[str, ImageSet]
-) -> Calibration:
+) -> tuple[Calibration, Tensor | None]:
     """By the scores of images that have not been learned from, in groups where some of them are marked normal, so
-    that the rate is held for images like those of any.
+    that the rate is held for images like those of any. And the highest values of the heat maps of some of the first
+    group, float32 (M,), ascending, where there are maps.
     """
     guarantee, groups = config.guarantee or MARGINAL, threshold_groups(images, config)
     if rounds := _marked(images):
         require_enough(len(images["calibration"]), config.target_fpr, guarantee)
         _say_pooled(rounds, config)
-    scores, names = zip(*(_judge(held_out(network, scorer, group)) for group in groups), strict=True)
+    scores, highest, names = zip(*(_judge(held_out(network, scorer, group)) for group in groups), strict=True)
+    peaks = None if highest[0] is None else highest[0][sample(len(highest[0]), REFERENCES)].sort().values
     calibrate = partial(
         Calibration,
         torch.cat(scores),
@@ -198,10 +200,10 @@ def _calibrate(
         if len(groups) == 1:
             raise
         logger.info(f"no threshold by groups, for {error}; {POOLED}")
-        return calibrate()
+        return calibrate(), peaks
     if len(groups) > 1:
         _say_thresholds(calibration)
-    return calibration
+    return calibration, peaks
 
 
 def threshold_groups(images: Mapping[str, ImageSet], config: RunConfig) -> list[ImageSet]:
@@ -263,25 +265,28 @@ def _say_thresholds(calibration: Calibration) -> None:
     )
 
 
-def _judge(pairs: Sequence[Judged]) -> tuple[Tensor, tuple[bytes, ...] | None]:
-    """The scores of images, and the names of their files, if they come from any."""
-    scores = torch.cat([scorer.score_all(network, part.images) for network, scorer, part in pairs])
-    return scores, tuple(name for _, _, part in pairs for name in part.names or ()) or None
+def _judge(pairs: Sequence[Judged]) -> tuple[Tensor, Tensor | None, tuple[bytes, ...] | None]:
+    """The scores of images, the highest values of their heat maps, if they have any, and the names of their files, if
+    they come from any.
+    """
+    names = tuple(name for _, _, part in pairs for name in part.names or ()) or None
+    if map_part(pairs[0][1]) is None:
+        return torch.cat([scorer.score_all(network, part.images) for network, scorer, part in pairs]), None, names
+    both = [
+        map_images(network, part.images, partial(_score_and_peak, scorer), (2,), decoded=scorer.reads_reconstruction)
+        for network, scorer, part in pairs
+    ]
+    scores, peaks = torch.cat(both).unbind(dim=1)
+    return scores, peaks, names
+
+
+def _score_and_peak(scorer: Scorer, images: Tensor, outputs: Outputs) -> Tensor:
+    """Scores and the highest values of the heat maps, (N, 2), which have their work in common."""
+    scores, maps = score_and_map(scorer, images, outputs)
+    return torch.stack([scores, maps.flatten(1).amax(dim=1)], dim=1)
 
 
 def in_folds(images: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
     """Images by part of a split, as they are for the guarantee cross: those of fit and calibration are both."""
     both = images["fit"].joined(images["calibration"])
     return {**images, "fit": both, "calibration": both}
-
-
-def _heat_peaks(pairs: Sequence[Judged]) -> Tensor | None:
-    """The highest values of the heat maps of calibration images, float32 (M,), ascending; None without maps."""
-    highest = list[Tensor]()
-    for network, scorer, calibrating in pairs:
-        if (mapping := map_part(scorer)) is None:
-            return None
-        images = calibrating.images[sample(len(calibrating), REFERENCES // len(pairs))]
-        maps = mapping.map_all(network, images)
-        highest.append(maps.flatten(1).amax(dim=1))
-    return torch.cat(highest).sort().values

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections import deque
 from functools import partial
 
 import torch
@@ -12,11 +13,13 @@ from anomaly_ae.autoencoders import Autoencoder
 from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.inference import exact_float32, forward_batches, map_latents, perceive_all
 from anomaly_ae.config.run_config import RunConfig
+from anomaly_ae.runtime.torch_state import thread_map
 from anomaly_ae.scorers import Scorer
 from anomaly_ae.scorers.fold_scorer import FoldScorer
 from anomaly_ae.scorers.scorer import ImageBatches, sample
 from anomaly_ae.storage.memmap import take_rows
 
+FOLDS_AT_ONCE = 2  # on the CPU, for each has a copy of what it learns from
 REFERENCES = 500  # images by which it is told which others are unusual
 
 
@@ -42,11 +45,16 @@ def fit_scorer(
     if network.perceived_shape:  # without what only the training goes by
         seen, seen_validation = (each[:, : network.perceived_shape[0]] for each in (seen, seen_validation))
     learners, parts = network.learners(len(varied)), scorer.parts if isinstance(scorer, FoldScorer) else [scorer]
-    for (own, rows), part in zip(learners, parts, strict=True):
+
+    def learn(learner: tuple[Autoencoder, Tensor], part: Scorer) -> None:
         # no name for a fold's images, which would keep them until those of the next are taken
-        decoded = part.reads_reconstruction
+        (own, rows), decoded = learner, part.reads_reconstruction
         fit_set = _batches(own, *_take(varied, seen, rows), decoded)
         _fit_one(part, own, fit_set, _batches(own, validation, seen_validation, decoded))
+
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    with thread_map(min(len(parts), FOLDS_AT_ONCE) if on_cpu else 1) as run:
+        deque(run(learn, learners, parts), maxlen=0)
     return scorer
 
 

@@ -25,9 +25,11 @@ from anomaly_ae.metrics.ranking import Bools, Floats, compare_auroc, ranking, re
 from anomaly_ae.runtime.printed import Columns
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.scorers.reconstruction import SquaredError
+from anomaly_ae.scorers.scorer import sample
 
 MSE = "mse"
 PLAIN = (MSE, "relative")  # reconstruction errors without learning, to see what the scorer adds to them
+MOST_REMADE = 4_096  # images of which it is measured how well they are reconstructed
 MOST_MAP_PIXELS = 2**28  # of the heat maps that are measured against masks
 
 
@@ -43,6 +45,18 @@ class Mapped:
     indices: Tensor
     maps: Tensor
     masks: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Remade:
+    """What a network makes of M images.
+
+    mse:     mean squared error of their reconstructions, in [0, 1]
+    latents: float32 (M, D)
+    """
+
+    mse: float
+    latents: Tensor
 
 
 def map_defects(detector: Detector, test: ImageSet, masks: Tensor, is_labelled: Tensor) -> Mapped | None:
@@ -232,10 +246,15 @@ def _scorer_row(
     )
 
 
-def reconstruction_mse(detector: Detector, images: Tensor) -> float:
-    """Mean squared reconstruction error of images (N, C, H, W), taken in [0, 1]."""
-    errors = SquaredError().score_all(detector.network, images)
-    return float(errors.double().mean())
+def remake(detector: Detector, images: Tensor) -> Remade:
+    """What a detector's network makes of an even sample of images (N, C, H, W), taken in [0, 1]."""
+    network, chosen = detector.network, images[sample(len(images), MOST_REMADE)]
+
+    def read(batch: Tensor, outputs: Outputs) -> Tensor:
+        return torch.cat([SquaredError().score(batch, outputs)[:, None], outputs.latent], dim=1)
+
+    errors, latents = map_images(network, chosen, read, (1 + network.latent_size,)).tensor_split([1], dim=1)
+    return Remade(float(errors.double().mean()), latents)
 
 
 def _measure_class(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder
-from anomaly_ae.autoencoders.inference import draw_latents, interpolate_latents, map_images
+from anomaly_ae.autoencoders.inference import draw_latents, forward_batches, interpolate_latents, perceive_all
 from anomaly_ae.calibration.odd import odd_counts
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
@@ -29,7 +29,6 @@ from anomaly_ae.training import Epoch
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DRAWN_FROM = 4_096  # training images whose latents the samples are drawn after
 SAMPLE_ROWS = 4  # of samples, and of interpolations at the most
 USUAL_BESIDE = 3  # images beside odd ones
 FEWEST_MAPPED, MAPPED = 3, 1_000  # latents that a plane can be laid through, and in a map at most
@@ -48,17 +47,14 @@ def _spread(count: int, most: int) -> Tensor:
 def draw_training(
     history: Sequence[Epoch], detector: Detector, images: Mapping[str, ImageSet], untrained: Array
 ) -> dict[str, Drawing]:
-    """The figures of a training, to be drawn, by name.
+    """The figures of a training but for `draw_samples`, to be drawn, by name.
 
     untrained: what the network made of `shown_images` before training, float32 (N, C, H, W)
     """
-    validation, fit = images["validation"], images["fit"].images
+    validation = images["validation"]
     examples = shown_images(validation)
     original, after = as_float(examples).numpy(), detector.reconstruct(Preprocessed(examples)).numpy()
     pairs = [("original", original), ("before\ntraining", untrained), ("after\ntraining", after)]
-    latents = detector.encode(Preprocessed(fit[_spread(len(fit), DRAWN_FROM)]))
-    drawn = draw_latents(latents, SAMPLE_ROWS * SHOWN, detector.config.seed)
-    samples = [("", part.numpy()) for part in torch.split(detector.decode(drawn), SHOWN)]
     losses = [epoch.train_loss for epoch in history], [epoch.validation_loss for epoch in history]
     return draw_odd_normals(detector, calibration_images(images, detector)) | {
         "loss_curves": Drawing.of("curves.loss_curves", *losses),
@@ -71,10 +67,15 @@ def draw_training(
             _interpolations(detector, validation),
             "From image to image: the two themselves at the ends, decoded latents between them",
         ),
-        "samples": _rows(
-            samples, "Decoded from latents drawn from a Gaussian fitted to those of the training images"
-        ),
     }
+
+
+def draw_samples(detector: Detector, latents: Tensor) -> dict[str, Drawing]:
+    """What the decoder makes of latents that are drawn as those of training images, float32 (M, D), may be."""
+    drawn = draw_latents(latents, SAMPLE_ROWS * SHOWN, detector.config.seed)
+    samples = [("", part.numpy()) for part in torch.split(detector.decode(drawn), SHOWN)]
+    heading = "Decoded from latents drawn from a Gaussian fitted to those of the training images"
+    return {"samples": _rows(samples, heading)}
 
 
 def draw_odd_normals(detector: Detector, calibrating: Sequence[ImageSet]) -> dict[str, Drawing]:
@@ -139,20 +140,35 @@ def first_of_each_class(images: ImageSet) -> Tensor:
 def save_training_figures(
     run: RunFolder, detector: Detector, images: Mapping[str, ImageSet], untrained: Array
 ) -> None:
-    """Draw the figures of a training into its run folder."""
+    """Draw the figures of a training, see `draw_training`, into its run folder."""
     drawn = draw_training(run.history(), detector, images, untrained)
     save_figures(run.path / FIGURES, drawn, run.record.name)
 
 
-def reconstruct(network: Autoencoder, images: Tensor) -> Array:
-    """What a network makes of images now, float32 (N, C, H, W)."""
-    return map_images(network, images, lambda _, outputs: outputs.reconstruction, tuple(images.shape[1:])).numpy()
+def save_samples(run: RunFolder, detector: Detector, latents: Tensor) -> None:
+    """Draw `draw_samples` into a run folder."""
+    save_figures(run.path / FIGURES, draw_samples(detector, latents), run.record.name)
 
 
-def reconstruction_grid(network: Autoencoder, validation: Tensor) -> Array:
-    """Some validation images above what the network makes of them now, uint8 (H, W) or (H, W, 3)."""
-    examples = validation[_spread(len(validation), GRID_IMAGES)]
-    return grid(as_float(examples).numpy(), reconstruct(network, examples))
+def reconstruct(network: Autoencoder, images: Tensor, perceived: Tensor | None = None) -> Array:
+    """What a network makes of images now, float32 (N, C, H, W).
+
+    perceived: what `perceive_all` gave of them, where it is at hand
+    """
+    parts = [outputs.reconstruction.cpu() for _, outputs in forward_batches(network, images, perceived)]
+    return torch.cat(parts).numpy()
+
+
+class ReconstructionGrid:
+    """Some validation images above what a network makes of them, again and again while it is trained."""
+
+    def __init__(self, network: Autoencoder, validation: Tensor) -> None:
+        self.network, self.examples = network, validation[_spread(len(validation), GRID_IMAGES)]
+        self.perceived = perceive_all(network, self.examples)  # once, for the training does not change it
+
+    def draw(self) -> Array:
+        """The grid as it is now, uint8 (H, W) or (H, W, 3)."""
+        return grid(as_float(self.examples).numpy(), reconstruct(self.network, self.examples, self.perceived))
 
 
 def draw_evaluation(

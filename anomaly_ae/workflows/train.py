@@ -20,14 +20,13 @@ from anomaly_ae.datasets.catalogue import whole_name
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.detector.fit import fit
-from anomaly_ae.detector.measuring import reconstruction_mse
+from anomaly_ae.detector.measuring import remake
 from anomaly_ae.detector.serialization import check_target
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import short_name
-from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.reporting.figures.painter import finish_figures
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
-from anomaly_ae.reporting.run_figures import reconstruct, save_training_figures, shown_images
+from anomaly_ae.reporting.run_figures import reconstruct, save_samples, save_training_figures, shown_images
 from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.record import FINISHED, RUNNING, TRAINING, RunRecord
 from anomaly_ae.runs.run_folder import CALIBRATION_SCORES, EXAMPLE, RunFolder, conflicts
@@ -244,10 +243,12 @@ def _train(
         with stage("drawing the figures"):
             save_training_figures(run, detector, images, untrained)
     with stage("measuring the reconstructions of the training images"):
-        result = _result(detector, experiment, images, run)
+        remade, held_back = (remake(detector, images[part].images) for part in ("fit", "validation"))
     if figures:
         with stage("drawing the figures"):
+            save_samples(run, detector, remade.latents)
             finish_figures()
+    result = _result(detector, experiment, run, remade.mse, held_back.mse)
     write_json(run.path / "result.json", result.to_dict())
     finish_run(run, run_logger, behind=behind)
     if save_to:
@@ -256,10 +257,7 @@ def _train(
 
 
 def _result(
-    detector: Detector,
-    experiment: Experiment,
-    images: Mapping[str, ImageSet],
-    run: RunFolder,
+    detector: Detector, experiment: Experiment, run: RunFolder, train_mse: float, validation_mse: float
 ) -> TrainResult:
     history, odd = run.history(), odd_normals(detector.calibration)
     best = min(history, key=lambda epoch: epoch.validation_loss)
@@ -273,8 +271,8 @@ def _result(
         images_per_second=sum(epoch.images_per_second * epoch.seconds for epoch in history) / seconds,
         final_loss=history[-1].train_loss,
         validation_loss=best.validation_loss,
-        train_mse=reconstruction_mse(detector, images["fit"].images),
-        validation_mse=reconstruction_mse(detector, images["validation"].images),
+        train_mse=train_mse,
+        validation_mse=validation_mse,
         parameters=encoder + decoder,
         encoder_parameters=encoder,
         decoder_parameters=decoder,

@@ -10,7 +10,7 @@ from anomaly_ae.detector.fit import Callback
 from anomaly_ae.escaping import counted, printable, short_name
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.reporting.figures.saving import save_image
-from anomaly_ae.reporting.run_figures import reconstruction_grid
+from anomaly_ae.reporting.run_figures import ReconstructionGrid
 from anomaly_ae.runs.run_folder import RunFolder
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import Display, Silent, display, stage
@@ -37,8 +37,9 @@ class RunRecorder(Callback):
         if training.load(self.run.checkpoint):
             self.run.write_history(training.history)
             logger.info(f"run {self.run.record.id} goes on after epoch {len(training.history)}")
-        else:
-            save_image(self.run.grid(0), reconstruction_grid(training.network, self.validation))
+        self.grid = ReconstructionGrid(training.network, self.validation)
+        if not training.history:
+            save_image(self.run.grid(0), self.grid.draw())
         self.snapshot = training.snapshot()
 
     def on_epoch(self, training: Training, epoch: Epoch) -> None:
@@ -46,7 +47,7 @@ class RunRecorder(Callback):
         if time.monotonic() - self.kept_at >= KEEP_EVERY:
             self._keep(self.snapshot)
         if epoch.epoch == 1 or epoch.epoch % self.grid_every == 0:
-            save_image(self.run.grid(epoch.epoch), reconstruction_grid(training.network, self.validation))
+            save_image(self.run.grid(epoch.epoch), self.grid.draw())
 
     def on_end(self, training: Training, error: BaseException | None) -> None:
         if self.snapshot and self.snapshot.history:

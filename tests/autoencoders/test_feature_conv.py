@@ -75,10 +75,12 @@ def test_defects_are_planted_in_what_is_prepared_and_nothing_of_another_image() 
     network, torch_state = ready(), torch.get_rng_state()
     images = torch.rand(24, *SHAPE)
     changed = torch.cat([1 - images[:1], images[1:]])
-    seen = []
+    seen, looked_at = [], list[int]()
+    hook = network.encoder[0].register_forward_pre_hook(lambda _, given: looked_at.append(len(given[0])))
     for each in (images, changed):
         torch.manual_seed(1)
         seen.append(network.perceive_spoiled(each))
+    hook.remove()
     torch.set_rng_state(torch_state)
     clean, small, spoiled, where = torch.split(seen[0], [176, 48, 176, 1], dim=1)
     assert torch.equal(torch.cat([clean, small], dim=1), network.perceive(images))
@@ -86,6 +88,10 @@ def test_defects_are_planted_in_what_is_prepared_and_nothing_of_another_image() 
     sound = where.amax(dim=(1, 2, 3)) == 0
     assert 0 < sound.sum() < 12
     assert (clean - spoiled).abs().amax(dim=(1, 2, 3))[~sound].min() > 0.1
+    same = (clean == spoiled).flatten(1).all(dim=1)
+    assert 0 < same.sum() <= sound.sum()
+    assert bool(sound[same].all())
+    assert sum(looked_at) == 2 * (24 + 24 - int(same.sum()))  # what was left as it is is looked at once
     assert torch.equal(seen[0][1:], seen[1][1:])
     assert not torch.equal(seen[0][0], seen[1][0])
 
@@ -109,6 +115,7 @@ def test_networks_of_folds_share_what_learns_nothing_and_whiten_by_their_own_ima
     with torch.inference_mode():
         given = as_float(images)
         together = folds.eval()(given)
+        assert torch.equal(folds(folds.perceive(given)).reconstruction, together.reconstruction)
         for member, outputs in zip(folds, together.members, strict=True):
             assert torch.allclose(member(given).latent, outputs.latent, atol=1e-4)
 

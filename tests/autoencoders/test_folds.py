@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -80,9 +82,25 @@ def test_without_decoding_all_but_the_reconstruction_is_the_same() -> None:
     with torch.inference_mode():
         whole, undecoded = folds(images), folds.undecoded(images)
     assert torch.equal(undecoded.latent, whole.latent)
+    assert undecoded.reconstruction.is_meta
+    assert undecoded.reconstruction.shape == whole.reconstruction.shape
     for member, own in zip(undecoded.members, whole.members, strict=True):
         assert all(map(torch.equal, member.features, own.features))
         assert member.reconstruction.is_meta
+
+
+def test_without_decoding_nothing_is_loaded_that_takes_seconds() -> None:
+    code = """if True:
+        import sys, torch
+        from anomaly_ae.autoencoders import build_autoencoder
+        from anomaly_ae.config.run_config import RunConfig
+        network = build_autoencoder("conv", (1, 8, 8), RunConfig(normal="0", folds=3, guarantee="cross").filled())
+        before = {*sys.modules}
+        with torch.inference_mode():
+            network.eval().undecoded(torch.zeros(2, 1, 8, 8)).first(1)
+        assert len({*sys.modules} - before) < 10, {*sys.modules} - before
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_its_outputs_are_those_of_its_members() -> None:

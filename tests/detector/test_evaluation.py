@@ -10,6 +10,7 @@ import anomaly_ae
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
+from anomaly_ae.detector.measuring import remake
 from anomaly_ae.errors import UnknownName
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.printed import to_dict
@@ -119,6 +120,20 @@ def test_the_reconstruction_mse_is_that_of_the_normal_test_images(trained: Train
     normal = test.images[torch.isin(test.labels, torch.tensor([0, 1, 2]))]
     expected = (detector.reconstruct(normal) - normal / 255).square().mean().item()
     assert trained.evaluation.reconstruction_mse == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_is_made_of_many_images_is_measured_of_an_even_sample(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = trained.detector()
+    images = detector.split.test.take(load_dataset("digits")).images[:9]
+    whole = remake(detector, images)
+    monkeypatch.setattr("anomaly_ae.detector.measuring.MOST_REMADE", 3)
+    some, every_fourth = remake(detector, images), images[::4]
+    assert whole.latents.shape == (9, detector.network.latent_size)
+    assert torch.allclose(some.latents, whole.latents[::4], atol=1e-5)
+    error = (detector.reconstruct(every_fourth) - every_fourth / 255).square().mean().item()
+    assert some.mse == pytest.approx(error, rel=1e-5)
 
 
 def test_another_guarantee_is_printed_and_leaves_the_run_alone(trained: Trained) -> None:
