@@ -44,7 +44,8 @@ DataPlace = tuple[str, str | None]  # a data set's name, and where data sets lie
 REUSED = ("scorer", "top_fraction", "target_fpr")  # settings that need no other network
 NAMED: dict[str, Callable[[str], object]] = {"autoencoder": find_autoencoder, "scorer": build_scorer}
 MOST_CELLS, MOST_NESTED = 2_000, 8  # cells, and files that name one another
-OWN_KEYS = ("name", "about", "systems", "matrix", "compare_scorers", "published")
+COMPARED = "compare_scorers"
+OWN_KEYS = ("name", "about", "systems", "matrix", COMPARED, "published")
 MATRIX, PUBLISHED = "matrix.", "published."
 # What can be measured of a cell: errors on [0, 1] or on the system's own scale, losses at an epoch, sizes
 MEASURES = (
@@ -104,12 +105,16 @@ class PipelineFile:
 
 
 def read_pipeline_file(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> PipelineFile:
-    """Read a pipeline file. `overrides` are settings as key and text; one that is in the matrix replaces it there.
+    """Read a pipeline file. `overrides` are settings as key and text; one that is in the matrix replaces it there,
+    and `compare_scorers` that of every file.
 
     Raises `StorageError`, and `UsageError` or `UnknownName` naming the file, the line and the right key.
     """
     path = expand(path)
     lines = [Line(key, _parse(key, text), setting("overrides", f"{key}={text}")) for key, text in overrides]
+    for line in lines:
+        if line.key in OWN_KEYS and line.key != COMPARED:
+            raise UsageError(f"{line.where}: {line.key} is of the file itself; change it there")
     name, about, cells = _read(path, lines, ())
     names = [cell.name for cell in cells]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -125,7 +130,8 @@ def _read(path: Path, overrides: Sequence[Line], parents: tuple[Path, ...]) -> t
         if key in lines:
             raise UsageError(f"{lines[key].where}: under {key} must stand lines of 'key: value'")
     systems, name, about = (lines.pop(key, None) for key in ("systems", "name", "about"))
-    compared = lines.pop("compare_scorers", None)
+    compared, asked = lines.pop(COMPARED, None), [line for line in overrides if line.key == COMPARED]
+    overrides = [line for line in overrides if line.key != COMPARED]
     published = [lines.pop(key) for key in list(lines) if key.startswith(PUBLISHED)]
     settings = _override(lines.values(), overrides)
     title = str(name.value) if name else path.stem
@@ -133,11 +139,11 @@ def _read(path: Path, overrides: Sequence[Line], parents: tuple[Path, ...]) -> t
         figures = _published(published)
         if any(_meaning(line) not in LOCATION_FIELDS for line in overrides):
             figures = {}  # they are of something else
-        cells = _cells(title, settings, figures, _scorers(compared))
+        cells = _cells(title, settings, figures, _scorers(asked[-1] if asked else compared))
     elif misplaced := [*published, *([compared] if compared else [])]:
         raise UsageError(f"{misplaced[0].where}: {misplaced[0].key} stands in the files of the systems")
     else:
-        cells = _systems(path, systems, list(settings.values()), parents)
+        cells = _systems(path, systems, [*settings.values(), *asked], parents)
     return title, str(about.value) if about else "", cells
 
 
@@ -280,8 +286,8 @@ def _published(lines: Iterable[Line]) -> dict[str, float]:
 
 
 def _parse(key: str, text: str) -> Value:
-    """A value from the command line: as in a file for the matrix, else text, which becomes the field's type."""
-    if not key.startswith(MATRIX):
+    """A value from the command line: as in a file where it is a list, else text, which becomes the field's type."""
+    if not key.startswith(MATRIX) and key != COMPARED:
         return text
     try:
         return read_value(text, setting("overrides", key))

@@ -116,7 +116,8 @@ class PrincipalNeighbors(FeatureNeighbors):
         sketch = random_projection(width, MOST_DIMENSIONS) if width > MOST_DIMENSIONS else torch.eye(width)
         sketch = sketch.to(features.device)
         seen = torch.cat([self._unit(part) @ sketch for part in torch.split(features, FEATURES_AT_ONCE)])
-        axes = torch.linalg.eigh(torch.cov(seen.T.double())).eigenvectors[:, -self.most_dimensions :]
+        covariance = torch.cov(seen.T.double(), correction=min(1, len(seen) - 1))  # a single one has none
+        axes = torch.linalg.eigh(covariance).eigenvectors[:, -self.most_dimensions :]
         self.learned["projection"] = sketch @ axes.float()
 
 

@@ -120,6 +120,16 @@ def test_where_a_setting_is_overridden_the_source_s_figures_are_left_out(tmp_pat
     assert read_pipeline_file(file, [("epochs", "1")]).cells[0].published == {}
 
 
+def test_the_scorers_to_compare_can_be_overridden_in_every_file(tmp_path: Path) -> None:
+    file = write(tmp_path, SYSTEM + "compare_scorers: [mse, pca]\n")
+    asked = read_pipeline_file(file, [("compare_scorers", "[pixel-knn]"), ("seed", "3")])
+    assert {(cell.compare_scorers, cell.config.seed) for cell in asked.cells} == {(("pixel-knn",), 3)}
+    assert read_pipeline_file(file, [("compare_scorers", "[]")]).cells[0].compare_scorers == ()
+    both = write(tmp_path, f"systems: [{file.name}]\n", "both.yaml")
+    assert read_pipeline_file(both, [("compare_scorers", "[mse]")]).cells[0].compare_scorers == ("mse",)
+    assert read_pipeline_file(both).cells[0].compare_scorers == ("mse", "pca")
+
+
 def test_the_place_of_the_data_is_no_part_of_what_was_asked(tmp_path: Path) -> None:
     file = write(tmp_path, SYSTEM)
     assert read_pipeline_file(file).digest() == read_pipeline_file(file, [("data_dir", "elsewhere")]).digest()
@@ -129,6 +139,10 @@ def test_wrong_overrides_are_named(tmp_path: Path) -> None:
     file = write(tmp_path, SYSTEM)
     with pytest.raises(UsageError, match=r'overrides="training.epoch=1": .*did you mean .training.epochs.'):
         read_pipeline_file(file, [("training.epoch", "1")])
+    with pytest.raises(UsageError, match='overrides="about=1": about is of the file itself; change it there'):
+        read_pipeline_file(file, [("about", "1")])
+    with pytest.raises(UsageError, match="must be a list of scorers"):
+        read_pipeline_file(file, [("compare_scorers", "mse")])
     with pytest.raises(UsageError, match="takes a list"):
         read_pipeline_file(file, [("matrix.seed", "[")])
     with pytest.raises(StorageError, match="cannot read the file"):

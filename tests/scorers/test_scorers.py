@@ -1,3 +1,4 @@
+import warnings
 from operator import itemgetter
 
 import numpy as np
@@ -107,6 +108,14 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     scorer.fit(batches(memory), batches(memory))
     assert scorer.state()["memory"].shape == (100, 3)
     assert len(scorer.state()["memory"].unique(dim=0)) == 100
+
+
+def test_a_single_image_can_be_remembered_by_principal_axes() -> None:
+    nearest = neighbors.PrincipalNeighbors()
+    with warnings.catch_warnings(action="error"):
+        nearest.learn(torch.rand(1, 40))
+    assert nearest.state().keys() == {"centre", "projection", "memory"}
+    assert all(bool(value.isfinite().all()) for value in nearest.state().values())
 
 
 def test_a_combination_is_the_mean_of_standardised_logs() -> None:
