@@ -192,12 +192,14 @@ def drawing() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _only_figures_that_are_looked_at() -> Iterator[None]:
     """Figures take most of the time of a short training, so there are none but within `drawing()`."""
-    draw, save = evaluate.draw_evaluation, train.save_training_figures
+    draw = evaluate.draw_evaluation
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             evaluate, "draw_evaluation", lambda *args, **options: draw(*args, **options) if _drawing else {}
         )
-        patch.setattr(train, "save_training_figures", lambda *args: save(*args) if _drawing else None)
+        for name in ("save_training_figures", "save_samples"):
+            save = getattr(train, name)
+            patch.setattr(train, name, lambda *args, save=save: save(*args) if _drawing else None)
         patch.setattr(painter, "start", lambda *_: None)  # and no process is started for what is done within this one
         patch.setattr(run_logger, "start", lambda *_: None)
         yield

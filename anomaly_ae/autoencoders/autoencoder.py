@@ -106,7 +106,7 @@ class Autoencoder(nn.Module, ABC):
 
     def perceive(self, images: Tensor) -> Tensor:
         """What it makes of a batch, float (N, C, H, W) in [0, 1], before all that it learns, (N, *perceived_shape);
-        a network that is not several as one takes it in place of images.
+        it takes this in place of images.
         """
         return images
 

@@ -152,10 +152,11 @@ class FeatureAutoencoder(Autoencoder):
         are, 0 or 1, (N, D + C·16 + D + 1, h, w).
         """
         # What is planted in an image is made of itself, for its fold may not know another.
-        each = [plant(image, PLANTED_SHARE, light(light(turns(image)))) for image in torch.split(images.cpu(), 1)]
+        sound = images.cpu()
+        each = [plant(image, PLANTED_SHARE, light(light(turns(image)))) for image in torch.split(sound, 1)]
         spoiled, planted = (torch.cat(parts) for parts in zip(*each, strict=True))
         where = functional.adaptive_max_pool2d(planted, self.places).to(images.device)
-        perceived, changed = self.perceive(images), (spoiled != images.cpu()).flatten(1).any(dim=1)
+        perceived, changed = self.perceive(images), (spoiled != sound).flatten(1).any(dim=1)
         seen = perceived[:, : self.depths[0]].clone()
         if changed.any():  # the others were looked at already
             seen[changed.to(seen.device)] = self.encoder[0](as_float(as_bytes(spoiled[changed])).to(images.device))

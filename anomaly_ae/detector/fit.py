@@ -176,15 +176,18 @@ def _calibrate(
     config: RunConfig, network: Autoencoder, scorer: Scorer, images: Mapping[str, ImageSet]
 ) -> tuple[Calibration, Tensor | None]:
     """By the scores of images that have not been learned from, in groups where some of them are marked normal, so
-    that the rate is held for images like those of any. And the highest values of the heat maps of some of the first
-    group, float32 (M,), ascending, where there are maps.
+    that the rate is held for images like those of any. And the highest values of the heat maps of some that are not
+    marked, float32 (M,), ascending, where there are maps.
     """
     guarantee, groups = config.guarantee or MARGINAL, threshold_groups(images, config)
     if rounds := _marked(images):
         require_enough(len(images["calibration"]), config.target_fpr, guarantee)
         _say_pooled(rounds, config)
     scores, highest, names = zip(*(_judge(held_out(network, scorer, group)) for group in groups), strict=True)
-    peaks = None if highest[0] is None else highest[0][sample(len(highest[0]), REFERENCES)].sort().values
+    peaks = None
+    if highest[0] is not None:
+        own = highest[0][: len(images["calibration"])]  # marked ones may come after these
+        peaks = own[sample(len(own), REFERENCES)].sort().values
     calibrate = partial(
         Calibration,
         torch.cat(scores),

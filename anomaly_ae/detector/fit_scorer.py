@@ -17,9 +17,9 @@ from anomaly_ae.runtime.torch_state import thread_map
 from anomaly_ae.scorers import Scorer
 from anomaly_ae.scorers.fold_scorer import FoldScorer
 from anomaly_ae.scorers.scorer import ImageBatches, sample
-from anomaly_ae.storage.memmap import take_rows
+from anomaly_ae.storage.memmap import fits_in_memory, take_rows
 
-FOLDS_AT_ONCE = 2  # on the CPU, for each has a copy of what it learns from
+FOLDS_AT_ONCE = 2  # on the CPU, for each takes a copy of what it learns from
 REFERENCES = 500  # images by which it is told which others are unusual
 
 
@@ -47,14 +47,15 @@ def fit_scorer(
     learners, parts = network.learners(len(varied)), scorer.parts if isinstance(scorer, FoldScorer) else [scorer]
 
     def learn(learner: tuple[Autoencoder, Tensor], part: Scorer) -> None:
-        # no name for a fold's images, which would keep them until those of the next are taken
         (own, rows), decoded = learner, part.reads_reconstruction
         fit_set = _batches(own, *_take(varied, seen, rows), decoded)
         _fit_one(part, own, fit_set, _batches(own, validation, seen_validation, decoded))
 
+    pairs = [*zip(learners, parts, strict=True)]
     on_cpu = next(network.parameters()).device.type == "cpu"
-    with thread_map(min(len(parts), FOLDS_AT_ONCE) if on_cpu else 1) as run:
-        deque(run(learn, learners, parts), maxlen=0)
+    room = fits_in_memory((FOLDS_AT_ONCE, varied.nbytes + seen.nbytes))  # for what each takes of them
+    with thread_map(min(len(pairs), FOLDS_AT_ONCE) if on_cpu and room else 1) as run:
+        deque(run(lambda pair: learn(*pair), pairs), maxlen=0)
     return scorer
 
 

@@ -26,10 +26,10 @@ from anomaly_ae.runtime.printed import Columns
 from anomaly_ae.scorers import SCORERS, build_scorer
 from anomaly_ae.scorers.reconstruction import SquaredError
 from anomaly_ae.scorers.scorer import sample
+from anomaly_ae.storage.memmap import take_rows
 
 MSE = "mse"
 PLAIN = (MSE, "relative")  # reconstruction errors without learning, to see what the scorer adds to them
-MOST_REMADE = 4_096  # images of which it is measured how well they are reconstructed
 MOST_MAP_PIXELS = 2**28  # of the heat maps that are measured against masks
 
 
@@ -45,18 +45,6 @@ class Mapped:
     indices: Tensor
     maps: Tensor
     masks: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Remade:
-    """What a network makes of M images.
-
-    mse:     mean squared error of their reconstructions, in [0, 1]
-    latents: float32 (M, D)
-    """
-
-    mse: float
-    latents: Tensor
 
 
 def map_defects(detector: Detector, test: ImageSet, masks: Tensor, is_labelled: Tensor) -> Mapped | None:
@@ -246,15 +234,26 @@ def _scorer_row(
     )
 
 
-def remake(detector: Detector, images: Tensor) -> Remade:
-    """What a detector's network makes of an even sample of images (N, C, H, W), taken in [0, 1]."""
-    network, chosen = detector.network, images[sample(len(images), MOST_REMADE)]
+def reconstruction_mse(detector: Detector, images: Tensor) -> float:
+    """Mean squared reconstruction error of images (N, C, H, W), taken in [0, 1]."""
+    errors = SquaredError().score_all(detector.network, images)
+    return float(errors.double().mean())
+
+
+def mse_and_latents(detector: Detector, images: Tensor, most: int) -> tuple[float, Tensor]:
+    """`reconstruction_mse`, and the latents, float32 (M, D), of at most so many of the images, evenly spread; in one
+    pass where these are all.
+    """
+    if len(images) > most:
+        latents = detector.encode(Preprocessed(take_rows(images, sample(len(images), most))))
+        return reconstruction_mse(detector, images), latents
 
     def read(batch: Tensor, outputs: Outputs) -> Tensor:
         return torch.cat([SquaredError().score(batch, outputs)[:, None], outputs.latent], dim=1)
 
-    errors, latents = map_images(network, chosen, read, (1 + network.latent_size,)).tensor_split([1], dim=1)
-    return Remade(float(errors.double().mean()), latents)
+    shape = (1 + detector.network.latent_size,)
+    errors, latents = map_images(detector.network, images, read, shape).tensor_split([1], dim=1)
+    return float(errors.double().mean()), latents
 
 
 def _measure_class(

@@ -29,6 +29,7 @@ from anomaly_ae.training import Epoch
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DRAWN_FROM = 4_096  # training images whose latents the samples are drawn after
 SAMPLE_ROWS = 4  # of samples, and of interpolations at the most
 USUAL_BESIDE = 3  # images beside odd ones
 FEWEST_MAPPED, MAPPED = 3, 1_000  # latents that a plane can be laid through, and in a map at most

@@ -11,7 +11,7 @@ from anomaly_ae.scorers.scorer import MapScorer, Parts, Scorer
 
 class FoldScorer(Parts[Scorer]):
     """The lowest of the scores that K scorers give an image, each by the network of its fold: what is anomalous is so
-    whichever normal images were learned from. They learn one by one, each without its fold (`fit_scorer`).
+    whichever normal images were learned from. Each learns by itself, without its fold (`fit_scorer`).
 
     Of jackknife-minmax, Barber et al. 2021, https://doi.org/10.1214/20-AOS1965, which has a proven guarantee.
     """

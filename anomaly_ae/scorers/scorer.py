@@ -19,7 +19,8 @@ MOST_MEMORIES = 20_000  # images of which something is kept, an even sample wher
 
 def sample(count: int, most: int | None = None) -> Tensor:
     """Even indices among `count` images, int64, as many as may be remembered unless another number is given."""
-    return torch.linspace(0, count - 1, min(count, most or MOST_MEMORIES), dtype=torch.float64).long()
+    most = MOST_MEMORIES if most is None else most
+    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).long()
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,19 @@ from anomaly_ae.datasets.catalogue import whole_name
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.detector.fit import fit
-from anomaly_ae.detector.measuring import remake
+from anomaly_ae.detector.measuring import mse_and_latents, reconstruction_mse
 from anomaly_ae.detector.serialization import check_target
 from anomaly_ae.errors import DataChanged, UsageError
 from anomaly_ae.escaping import short_name
 from anomaly_ae.reporting.figures.painter import finish_figures
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
-from anomaly_ae.reporting.run_figures import reconstruct, save_samples, save_training_figures, shown_images
+from anomaly_ae.reporting.run_figures import (
+    DRAWN_FROM,
+    reconstruct,
+    save_samples,
+    save_training_figures,
+    shown_images,
+)
 from anomaly_ae.runs.lifecycle import finish_run, run_status, start_run
 from anomaly_ae.runs.record import FINISHED, RUNNING, TRAINING, RunRecord
 from anomaly_ae.runs.run_folder import CALIBRATION_SCORES, EXAMPLE, RunFolder, conflicts
@@ -243,12 +249,13 @@ def _train(
         with stage("drawing the figures"):
             save_training_figures(run, detector, images, untrained)
     with stage("measuring the reconstructions of the training images"):
-        remade, held_back = (remake(detector, images[part].images) for part in ("fit", "validation"))
+        train_mse, latents = mse_and_latents(detector, images["fit"].images, DRAWN_FROM if figures else 0)
+        validation_mse = reconstruction_mse(detector, images["validation"].images)
     if figures:
         with stage("drawing the figures"):
-            save_samples(run, detector, remade.latents)
+            save_samples(run, detector, latents)
             finish_figures()
-    result = _result(detector, experiment, run, remade.mse, held_back.mse)
+    result = _result(detector, experiment, run, train_mse, validation_mse)
     write_json(run.path / "result.json", result.to_dict())
     finish_run(run, run_logger, behind=behind)
     if save_to:

@@ -37,9 +37,9 @@ class RunRecorder(Callback):
         if training.load(self.run.checkpoint):
             self.run.write_history(training.history)
             logger.info(f"run {self.run.record.id} goes on after epoch {len(training.history)}")
-        self.grid = ReconstructionGrid(training.network, self.validation)
+        self.pictures = ReconstructionGrid(training.network, self.validation)
         if not training.history:
-            save_image(self.run.grid(0), self.grid.draw())
+            save_image(self.run.grid(0), self.pictures.draw())
         self.snapshot = training.snapshot()
 
     def on_epoch(self, training: Training, epoch: Epoch) -> None:
@@ -47,7 +47,7 @@ class RunRecorder(Callback):
         if time.monotonic() - self.kept_at >= KEEP_EVERY:
             self._keep(self.snapshot)
         if epoch.epoch == 1 or epoch.epoch % self.grid_every == 0:
-            save_image(self.run.grid(epoch.epoch), self.grid.draw())
+            save_image(self.run.grid(epoch.epoch), self.pictures.draw())
 
     def on_end(self, training: Training, error: BaseException | None) -> None:
         if self.snapshot and self.snapshot.history:

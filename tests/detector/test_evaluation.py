@@ -10,7 +10,7 @@ import anomaly_ae
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.detector.measuring import remake
+from anomaly_ae.detector.measuring import mse_and_latents
 from anomaly_ae.errors import UnknownName
 from anomaly_ae.runs.store import RunStore
 from anomaly_ae.runtime.printed import to_dict
@@ -122,18 +122,17 @@ def test_the_reconstruction_mse_is_that_of_the_normal_test_images(trained: Train
     assert trained.evaluation.reconstruction_mse == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_is_made_of_many_images_is_measured_of_an_even_sample(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_and_latents_of_one_pass_are_those_of_two(trained: Trained) -> None:
     detector = trained.detector()
     images = detector.split.test.take(load_dataset("digits")).images[:9]
-    whole = remake(detector, images)
-    monkeypatch.setattr("anomaly_ae.detector.measuring.MOST_REMADE", 3)
-    some, every_fourth = remake(detector, images), images[::4]
-    assert whole.latents.shape == (9, detector.network.latent_size)
-    assert torch.allclose(some.latents, whole.latents[::4], atol=1e-5)
-    error = (detector.reconstruct(every_fourth) - every_fourth / 255).square().mean().item()
-    assert some.mse == pytest.approx(error, rel=1e-5)
+    mse, latents = mse_and_latents(detector, images, 9)
+    same, some = mse_and_latents(detector, images, 3)
+    assert latents.shape == (9, detector.network.latent_size)
+    assert torch.allclose(some, latents[::4], atol=1e-5)
+    error = (detector.reconstruct(images) - images / 255).square().mean().item()
+    assert (mse, same) == (pytest.approx(error, rel=1e-5), pytest.approx(error, rel=1e-5))
+    without, nothing = mse_and_latents(detector, images, 0)
+    assert (without, len(nothing)) == (same, 0)
 
 
 def test_another_guarantee_is_printed_and_leaves_the_run_alone(trained: Trained) -> None:

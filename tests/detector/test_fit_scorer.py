@@ -27,6 +27,25 @@ def test_who_writes_a_scorer_is_told_what_it_lacks() -> None:
         fit_scorer(Wide(), network, images, images, RunConfig())
 
 
+@pytest.mark.parametrize("name", ["mse", "relative+latent-knn", "feature-knn"])
+def test_scorers_of_folds_learn_side_by_side_what_they_learn_one_after_another(name: str) -> None:
+    config = RunConfig(folds=3, guarantee="cross")
+    images = torch.randint(0, 256, (9, 1, 8, 8), dtype=torch.uint8)
+    torch.manual_seed(0)
+    network, learned = build_autoencoder("conv", (1, 8, 8), config), []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            learned.append(fit_scorer(build_scorer(name, folds=3), network, images, images, config).state())
+        finally:
+            torch.set_num_threads(before)
+    one, other = learned
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(value, other[key], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("folds", "copied"), [(None, 0), (3, 3)])
 def test_a_scorer_learns_from_no_more_copies_of_images_than_there_are_folds(
     folds: int | None, copied: int, monkeypatch: pytest.MonkeyPatch

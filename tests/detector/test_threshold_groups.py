@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from anomaly_ae.config.run_config import TAIL, RunConfig
-from anomaly_ae.datasets.splits import SPLIT_PARTS
+from anomaly_ae.datasets.splits import SPLIT_PARTS, Split
 from anomaly_ae.datasets.splitting import split_dataset
 from anomaly_ae.detector.experiment import Experiment
 from anomaly_ae.detector.fit import calibration_images, make_detector, marked_part, threshold_groups
@@ -14,6 +14,14 @@ from anomaly_ae.images.preprocessing import Preprocessing
 
 def images(count: int, value: int) -> ImageSet:
     return ImageSet(torch.full((count, 1, 1, 1), value, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
+
+
+def noise() -> tuple[dict[str, ImageSet], Split]:
+    """400 images by part of their split."""
+    drawn = torch.randint(0, 256, (400, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = Dataset("x", ("good",), {"train": ImageSet(drawn, torch.zeros(400, dtype=torch.int64))})
+    split = split_dataset(data, [0], seed=0, needed=100)
+    return {name: getattr(split, name).take(data) for name in SPLIT_PARTS}, split
 
 
 @pytest.mark.parametrize(
@@ -43,10 +51,7 @@ def test_what_is_enough_but_has_no_tail_is_pooled_for_that_reason_and_not_as_too
 ) -> None:
     config = RunConfig(dataset="x", guarantee=TAIL, scorer="mse", device="cpu")
     experiment = Experiment.build(config, Preprocessing(1, 8, 8), ("good",), ("good",))
-    noise = torch.randint(0, 256, (400, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    data = Dataset("x", ("good",), {"train": ImageSet(noise, torch.zeros(400, dtype=torch.int64))})
-    split = split_dataset(data, [0], seed=0, needed=100)
-    parts = {name: getattr(split, name).take(data) for name in SPLIT_PARTS}
+    parts, split = noise()
     equal = parts["test"].take(torch.zeros(60, dtype=torch.int64))
     made = make_detector(experiment, experiment.network.eval(), parts | {marked_part(1): equal}, split)
     said = capsys.readouterr().err
@@ -54,3 +59,19 @@ def test_what_is_enough_but_has_no_tail_is_pooled_for_that_reason_and_not_as_too
     assert "too few" not in said
     assert len(made.calibration.scores) == len(parts["calibration"]) + 60
     assert [len(each) for each in calibration_images(parts | {marked_part(1): equal}, made)] == [160]
+
+
+def test_regions_go_by_the_heat_maps_of_images_that_were_not_marked() -> None:
+    config = RunConfig(dataset="x", scorer="mse", device="cpu")
+    experiment = Experiment.build(config, Preprocessing(1, 8, 8), ("good",), ("good",))
+    parts, split = noise()
+    few = parts["test"].take(torch.arange(5))  # too few for a group of their own
+    network = experiment.network.eval()
+    without, joined = (
+        make_detector(experiment, network, parts | marked, split) for marked in ({}, {marked_part(1): few})
+    )
+    assert len(joined.calibration.scores) == len(without.calibration.scores) + 5
+    assert without.heat_peaks is not None
+    assert joined.heat_peaks is not None
+    torch.testing.assert_close(joined.heat_peaks, without.heat_peaks)
+    assert joined.heat_level == pytest.approx(without.heat_level)

@@ -7,10 +7,13 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
+from anomaly_ae.autoencoders import build_autoencoder
 from anomaly_ae.calibration.conformal import Calibration
+from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.reporting.figures import curves, distributions, image_grids
 from anomaly_ae.reporting.figures.distributions import class_colors
 from anomaly_ae.reporting.figures.saving import grid, write_figures
+from anomaly_ae.reporting.run_figures import ReconstructionGrid
 from anomaly_ae.training import Epoch
 
 RNG = np.random.default_rng(0)
@@ -186,3 +189,20 @@ def test_an_overlay_has_thin_boxes_just_around_regions_and_at_the_edge() -> None
     assert np.array_equal(np.argwhere(white[:, 400]).ravel(), [0, 56])
     assert np.array_equal(np.argwhere(white[20]).ravel(), [335, 447])
     assert np.array_equal(drawn[~white], plain[~white])
+
+
+def test_the_grid_of_reconstructions_follows_the_training_and_perceives_once() -> None:
+    config = RunConfig(autoencoder="feature-conv")
+    network = build_autoencoder("feature-conv", (1, 32, 32), config)
+    network.begin(config)
+    looks = list[int]()
+    network.encoder[0].register_forward_pre_hook(lambda _, given: looks.append(len(given[0])))
+    grid = ReconstructionGrid(network, torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8))
+    before, again = grid.draw(), grid.draw()
+    with torch.no_grad():
+        for parameter in network.decoder.parameters():
+            parameter.neg_()
+    after = grid.draw()
+    assert looks == [2]
+    assert np.array_equal(before, again)
+    assert not np.array_equal(before, after)
