@@ -54,7 +54,7 @@ def works(shape: tuple[int, int, int], names: Sequence[str]) -> dict[str, Callab
     network = run_training(experiment, prepare(experiment, fit[:1_000], validation)).finished_network()
     scorers = {name: fit_scorer(build_scorer(name), network, fit, validation, experiment.config) for name in names}
     measured: dict[str, Callable[[], object]] = {
-        "network alone": partial(map_images, network, queries, lambda _, outputs: outputs.latent[:, 0], ()),
+        "network alone": partial(map_images, network, queries, lambda _, outputs: outputs.latent[:, 0]),
         **{name: partial(scorer.score_all, network, queries) for name, scorer in scorers.items()},
     }
     if "aligned-knn" in scorers:

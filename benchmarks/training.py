@@ -250,7 +250,7 @@ def _textbook_to_quality(number: int, fit: Tensor, tested: Tensor, novel: Tensor
     )
     while seconds < MOST_SECONDS and (not areas or areas[-1][1] < REACHED[-1]):
         seconds += textbook(made, Files(fit), 0, BATCH)
-        scores = map_images(made.network, tested, _squared_error, ())
+        scores = map_images(made.network, tested, _squared_error)
         areas.append((seconds, ranking(scores.numpy(), novel.numpy()).auroc))
     return _reached("textbook, strided-32, MSE", number, areas)
 

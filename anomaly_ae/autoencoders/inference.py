@@ -1,5 +1,6 @@
 """Running a trained network over images, exactly and in batches of few sizes, so that the same ones give the same."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,6 +19,7 @@ BATCH_IMAGES, BATCH_PIXELS = 256, 2**21  # of a batch
 PERCEIVED_AT_ONCE = 16  # images
 BATCHES_AT_ONCE = 4  # on the CPU: as much memory as they need, and no more, on machines of many cores
 Read = Callable[[Tensor, Outputs], Tensor]  # images (B, C, H, W) and outputs -> a tensor (B, …)
+JointRead = Callable[[Tensor, Outputs], Sequence[Tensor]]  # the same, several tensors
 
 
 def batch_size(height: int, width: int) -> int:
@@ -35,21 +37,36 @@ def padded_count(count: int, height: int, width: int) -> int:
     return min(padded, batch_size(height, width))
 
 
+def part_counts(count: int, height: int, width: int) -> list[int]:
+    """How many of so many images each batch has: whole ones, and then not one that would be padded to twice as many
+    or more, but several smaller ones; one of none, which has the shapes of what is made of it, where there are none.
+    """
+    size = batch_size(height, width)
+    counts, rest = [size] * (count // size), count % size
+    while rest:
+        is_full = 2 * rest > padded_count(rest, height, width)
+        counts.append(rest if is_full else padded_count(math.ceil(rest / 4), height, width))
+        rest -= counts[-1]
+    return counts or [0]
+
+
 def split_batches(values: Tensor, size: int) -> Sequence[Tensor]:
     """Rows of a tensor, `size` at a time; all at once in a graph that is being exported, for any number of them."""
     return [values] if torch.compiler.is_exporting() else torch.split(values, size)
 
 
 def map_images(
-    network: Autoencoder,
-    images: Tensor,
-    read: Read,
-    shape: tuple[int, ...],
-    *,
-    whole: bool = False,
-    decoded: bool = True,
+    network: Autoencoder, images: Tensor, read: Read, *, whole: bool = False, decoded: bool = True
 ) -> Tensor:
-    """What `read` makes of each batch, float32 (N, *shape), on the CPU; `read` sees padded batches too.
+    """What `read` makes of each batch, (N, …), on the CPU; see `map_jointly`."""
+    [values] = map_jointly(network, images, lambda *batch: [read(*batch)], whole=whole, decoded=decoded)
+    return values
+
+
+def map_jointly(
+    network: Autoencoder, images: Tensor, read: JointRead, *, whole: bool = False, decoded: bool = True
+) -> list[Tensor]:
+    """What `read` makes of each batch, several tensors, (N, …) each, on the CPU; `read` sees padded batches too.
 
     images: uint8 or float in [0, 1], (N, C, H, W). In whole batches an image's value depends on its place in one
     alone; how many images the last one has changes no value by more than 1e-5 of it, and with `whole`, which pads it
@@ -60,17 +77,17 @@ def map_images(
     device, size = _made_ready(network, images.shape)
 
     @torch.inference_mode()
-    def values(part: Tensor) -> Tensor:
+    def values(part: Tensor) -> list[Tensor]:
         batch = _padded(part.to(device), size if whole else padded_count(len(part), *images.shape[-2:]))
         with exact_float32(device.type):
-            return read(batch, look(batch))[: len(part)].cpu()
+            return [each[: len(part)].cpu() for each in read(batch, look(batch))]
 
-    batches = torch.split(images, size) if len(images) else ()
+    batches = torch.split(images, size if whole else part_counts(len(images), *images.shape[-2:]))
     at_once = max(1, min(BATCHES_AT_ONCE, torch.get_num_threads())) if device.type == "cpu" else 1
     side_by_side = len(images) // size // at_once * at_once  # the others have all threads, which would wait for them
     with thread_map(at_once) as run:
         many = list(run(values, batches[:side_by_side]))
-    return torch.cat([torch.zeros(0, *shape), *many, *map(values, batches[side_by_side:])])
+    return [torch.cat(parts) for parts in zip(*many, *map(values, batches[side_by_side:]), strict=True)]
 
 
 @torch.inference_mode()
@@ -128,9 +145,10 @@ def forward_batches(
     decoded:   whether anybody reads reconstructions, see `Autoencoder.undecoded`
     """
     look = network if decoded else network.undecoded
-    device, size = _made_ready(network, images.shape)
+    device, _ = _made_ready(network, images.shape)
     given = [images] if perceived is None or perceived is images else [images, perceived]
-    for parts in zip(*(torch.split(each, size) for each in given), strict=True) if len(images) else ():
+    counts = part_counts(len(images), *images.shape[-2:])
+    for parts in zip(*(torch.split(each, counts) for each in given), strict=True) if len(images) else ():
         count = padded_count(len(parts[0]), *images.shape[-2:])
         batches = [_padded(part.to(device), count) for part in parts]
         with exact_float32(device.type):  # ends before the batch is handed out: who has it does as he likes

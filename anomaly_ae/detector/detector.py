@@ -3,16 +3,16 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Autoencoder, Outputs
-from anomaly_ae.autoencoders.inference import Read, map_images, map_latents, pick_device
+from anomaly_ae.autoencoders.inference import Read, map_images, map_jointly, map_latents, pick_device
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.calibration.discoveries import Discoveries
 from anomaly_ae.calibration.drift import Drift, measure_drift
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from anomaly_ae import FolderScores
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -168,11 +170,11 @@ class Detector:
 
     def reconstruct(self, images: Images) -> Tensor:
         """Reconstructions, float32 (N, C, H, W), in [0, 1]."""
-        return self._each(images, lambda _, outputs: outputs.reconstruction, self.preprocessing.shape)
+        return self._each(images, lambda _, outputs: outputs.reconstruction)
 
     def encode(self, images: Images) -> Tensor:
         """Latents, float32 (N, D)."""
-        return self._each(images, lambda _, outputs: outputs.latent, (self.network.latent_size,), decoded=False)
+        return self._each(images, lambda _, outputs: outputs.latent, decoded=False)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images, float32 (N, C, H, W) in [0, 1], of latents, float32 (N, D)."""
@@ -190,26 +192,20 @@ class Detector:
         """`score`, bit for bit, and `anomaly_map` in one pass of the network."""
         if self.map_scorer is None:
             return self.score(images), None
-
-        def read(pixels: Tensor, outputs: Outputs) -> Tensor:
-            scores, maps = score_and_map(self.scorer, pixels, outputs)
-            return torch.cat([scores[:, None], maps.flatten(1)], dim=1)
-
-        height, width = self.preprocessing.shape[1:]
-        both = self._each(images, read, (1 + height * width,), self.scorer.reads_reconstruction)
-        return both[:, 0].contiguous(), both[:, 1:].reshape(-1, height, width)
+        read, decoded = partial(score_and_map, self.scorer), self.scorer.reads_reconstruction
+        scores, maps = self._all(images, partial(map_jointly, read=read, decoded=decoded))
+        return scores, maps
 
     def reconstruct_and_map(self, images: Images) -> tuple[Tensor, Tensor | None]:
         """`reconstruct`, and `anomaly_map`, in one pass of the network."""
         if (scorer := self.map_scorer) is None:
             return self.reconstruct(images), None
 
-        def read(pixels: Tensor, outputs: Outputs) -> Tensor:
-            return torch.cat([outputs.reconstruction, scorer.anomaly_map(pixels, outputs)[:, None]], dim=1)
+        def read(pixels: Tensor, outputs: Outputs) -> list[Tensor]:
+            return [outputs.reconstruction, scorer.anomaly_map(pixels, outputs)]
 
-        channels, *size = self.preprocessing.shape
-        both = self._each(images, read, (channels + 1, *size))
-        return both[:, :-1], both[:, -1]
+        rebuilt, maps = self._all(images, partial(map_jointly, read=read))
+        return rebuilt, maps
 
     def regions(self, images: Images) -> list[list[Region]]:
         """For each image its anomalous regions: the connected parts of its anomaly map above the level that normal
@@ -239,13 +235,13 @@ class Detector:
         """The scorer, or its first part, that has a heat map, if there is one."""
         return map_part(self.scorer)
 
-    def _all(self, images: Images, read: Callable[[Autoencoder, Tensor], Tensor]) -> Tensor:
+    def _all(self, images: Images, read: Callable[[Autoencoder, Tensor], Made]) -> Made:
         """What `read` makes of all images; as many calls from the caller, whom warnings name, as by `_each`."""
         return read(self.network, self.preprocessing.prepare(images))
 
-    def _each(self, images: Images, read: Read, shape: tuple[int, ...], decoded: bool = True) -> Tensor:
-        """What `read` makes of every image, (N, *shape)."""
-        return map_images(self.network, self.preprocessing.prepare(images), read, shape, decoded=decoded)
+    def _each(self, images: Images, read: Read, decoded: bool = True) -> Tensor:
+        """What `read` makes of every image, (N, …)."""
+        return map_images(self.network, self.preprocessing.prepare(images), read, decoded=decoded)
 
     def take(self, part: str, data: Data) -> ImageSet:
         """The images of a part of the split it was made with, as it sees them: no whole pictures any more, so that

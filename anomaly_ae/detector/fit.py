@@ -14,7 +14,7 @@ from anomaly_ae.augmentation.transforms import varied_copies
 from anomaly_ae.autoencoders import Autoencoder, Outputs
 from anomaly_ae.autoencoders.autoencoder import Prepared
 from anomaly_ae.autoencoders.folds import FoldAutoencoders
-from anomaly_ae.autoencoders.inference import map_images
+from anomaly_ae.autoencoders.inference import map_jointly
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.calibration.group import alarms_allowed, p_value_levels
 from anomaly_ae.calibration.rates import can_hold, require_enough
@@ -276,17 +276,17 @@ def _judge(pairs: Sequence[Judged]) -> tuple[Tensor, Tensor | None, tuple[bytes,
     if map_part(pairs[0][1]) is None:
         return torch.cat([scorer.score_all(network, part.images) for network, scorer, part in pairs]), None, names
     both = [
-        map_images(network, part.images, partial(_score_and_peak, scorer), (2,), decoded=scorer.reads_reconstruction)
+        map_jointly(network, part.images, partial(_score_and_peak, scorer), decoded=scorer.reads_reconstruction)
         for network, scorer, part in pairs
     ]
-    scores, peaks = torch.cat(both).unbind(dim=1)
+    scores, peaks = (torch.cat(parts) for parts in zip(*both, strict=True))
     return scores, peaks, names
 
 
-def _score_and_peak(scorer: Scorer, images: Tensor, outputs: Outputs) -> Tensor:
-    """Scores and the highest values of the heat maps, (N, 2), which have their work in common."""
+def _score_and_peak(scorer: Scorer, images: Tensor, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    """Scores and the highest values of the heat maps, (N,) each, which have their work in common."""
     scores, maps = score_and_map(scorer, images, outputs)
-    return torch.stack([scores, maps.flatten(1).amax(dim=1)], dim=1)
+    return scores, maps.flatten(1).amax(dim=1)
 
 
 def in_folds(images: Mapping[str, ImageSet]) -> dict[str, ImageSet]:

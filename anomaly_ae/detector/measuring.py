@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.autoencoders import Outputs
-from anomaly_ae.autoencoders.inference import map_images
+from anomaly_ae.autoencoders.inference import map_jointly
 from anomaly_ae.calibration.odd import odd_normals
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import CLASS_AUROC, ClassRow, ErrorRow, Evaluation, FoundTogether, ScorerRow
 from anomaly_ae.detector.fit_scorer import fit_scorer
 from anomaly_ae.detector.missed import find_missed
+from anomaly_ae.detector.outputs import MSE, DetectorOutputs
 from anomaly_ae.errors import UsageError
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Preprocessed
@@ -28,8 +29,6 @@ from anomaly_ae.scorers.reconstruction import SquaredError
 from anomaly_ae.scorers.scorer import sample
 from anomaly_ae.storage.memmap import take_rows
 
-MSE = "mse"
-PLAIN = (MSE, "relative")  # reconstruction errors without learning, to see what the scorer adds to them
 MOST_MAP_PIXELS = 2**28  # of the heat maps that are measured against masks
 
 
@@ -47,42 +46,21 @@ class Mapped:
     masks: Tensor
 
 
-def map_defects(detector: Detector, test: ImageSet, masks: Tensor, is_labelled: Tensor) -> Mapped | None:
+def map_defects(outputs: DetectorOutputs, test: ImageSet, masks: Tensor, is_labelled: Tensor) -> Mapped | None:
     """The heat maps of test images with masks, bool (N, H, W), where `is_labelled`, bool (N,), and of normal ones.
 
     They are evenly chosen if they are too many for the memory. None when the scorer has no heat map.
     """
-    indices = torch.nonzero(is_labelled | torch.from_numpy(~novelty(detector, test))).flatten()
+    indices = torch.nonzero(is_labelled | torch.from_numpy(~novelty(outputs.detector, test))).flatten()
     most = max(1, MOST_MAP_PIXELS // masks[0].numel())
     indices = indices[torch.linspace(0, len(indices) - 1, min(most, len(indices))).long()]
-    maps = detector.anomaly_map(Preprocessed(test.images[indices]))
+    maps = outputs.anomaly_map(indices)
     return None if maps is None else Mapped(indices, maps, masks[indices])
 
 
-def score_and_errors(detector: Detector, images: Tensor) -> tuple[Tensor, dict[str, Floats]]:
-    """The scores of images at the detector's size, (N, C, H, W), float32 (N,), bit for bit those of `Detector.score`,
-    and their plain reconstruction errors, (N,), by the names of their scorers, in one pass of the network.
-    """
-    scorers = [detector.scorer, *(SCORERS[name].build() for name in PLAIN)]
-
-    def read(pixels: Tensor, outputs: Outputs) -> Tensor:
-        return torch.stack([scorer.score(pixels, outputs) for scorer in scorers], dim=1)
-
-    scores, *errors = map_images(detector.network, images, read, (len(scorers),)).T.contiguous()
-    return scores, {name: error.numpy() for name, error in zip(PLAIN, errors, strict=True)}
-
-
-def measure(
-    detector: Detector,
-    test: ImageSet,
-    scores: Tensor,
-    errors: Mapping[str, Floats],
-    run_id: str | None,
-    mapped: Mapped | None = None,
-) -> Evaluation:
-    """Measure scores, float32 (N,), and plain errors of the labelled test images, as `score_and_errors` has them, and
-    heat maps where defects are known.
-    """
+def measure(outputs: DetectorOutputs, test: ImageSet, run_id: str | None, mapped: Mapped | None = None) -> Evaluation:
+    """Measure what a detector makes of the labelled test images, and heat maps where defects are known."""
+    detector, scores, errors = outputs.detector, outputs.scores, outputs.errors
     novel, values = novelty(detector, test), scores.numpy()
     require_numbers(values)
     alarms = (scores > detector.threshold).numpy()
@@ -186,7 +164,9 @@ def measure_scorers(
     novel, reference = novelty(detector, test), scores.numpy()
     if not novel.any() or novel.all():
         raise UsageError("scorers are compared by their AUROC, which takes normal and novel test images")
-    rows = [_scorer_row(detector, test, str(detector.config.scorer), reference, reference, None, mapped)]
+    everything = np.ones(len(test), bool)
+    pixels = {} if mapped is None else _measure_pixels(mapped, everything)
+    rows = [_scorer_row(detector, test, str(detector.config.scorer), reference, reference, None, pixels)]
     for name in names:
         started = time.perf_counter()
         both = trained_on["fit"].images, trained_on["validation"].images
@@ -194,8 +174,11 @@ def measure_scorers(
         scorer = fit_scorer(unfitted, detector.network, *both, detector.config)
         values = scorer.score_all(detector.network, test.images).numpy()
         seconds = time.perf_counter() - started
-        other = dataclasses.replace(detector, scorer=scorer)
-        rows.append(_scorer_row(other, test, name, values, reference, seconds, mapped))
+        if mapped is not None:
+            other = dataclasses.replace(detector, scorer=scorer)
+            maps = other.anomaly_map(Preprocessed(test.images[mapped.indices]))
+            pixels = _measure_pixels(None if maps is None else dataclasses.replace(mapped, maps=maps), everything)
+        rows.append(_scorer_row(detector, test, name, values, reference, seconds, pixels))
     return rows
 
 
@@ -206,14 +189,10 @@ def _scorer_row(
     scores: Floats,
     reference: Floats,
     seconds: float | None,
-    mapped: Mapped | None,
+    pixels: Mapping[str, Any],
 ) -> ScorerRow:
     novel = novelty(detector, test)
-    ranked, compared, pixels = ranking(scores, novel), compare_auroc(scores, reference, novel), dict[str, Any]()
-    if mapped is not None:
-        maps = detector.anomaly_map(Preprocessed(test.images[mapped.indices]))
-        mapped = None if maps is None else dataclasses.replace(mapped, maps=maps)
-        pixels = _measure_pixels(mapped, np.ones(len(test), bool))
+    ranked, compared = ranking(scores, novel), compare_auroc(scores, reference, novel)
     classes = {
         f"{CLASS_AUROC}{name}": ranking(scores[against], chosen[against]).auroc
         for label, name in enumerate(detector.classes)
@@ -240,19 +219,20 @@ def reconstruction_mse(detector: Detector, images: Tensor) -> float:
     return float(errors.double().mean())
 
 
+def sample_latents(detector: Detector, images: Tensor, most: int) -> Tensor:
+    """The latents, float32 (M, D), of at most so many of the images (N, C, H, W), evenly spread."""
+    return detector.encode(Preprocessed(take_rows(images, sample(len(images), most))))
+
+
 def mse_and_latents(detector: Detector, images: Tensor, most: int) -> tuple[float, Tensor]:
-    """`reconstruction_mse`, and the latents, float32 (M, D), of at most so many of the images, evenly spread; in one
-    pass where these are all.
-    """
+    """`reconstruction_mse` and `sample_latents`, in one pass where the sample is all."""
     if len(images) > most:
-        latents = detector.encode(Preprocessed(take_rows(images, sample(len(images), most))))
-        return reconstruction_mse(detector, images), latents
+        return reconstruction_mse(detector, images), sample_latents(detector, images, most)
 
-    def read(batch: Tensor, outputs: Outputs) -> Tensor:
-        return torch.cat([SquaredError().score(batch, outputs)[:, None], outputs.latent], dim=1)
+    def read(batch: Tensor, outputs: Outputs) -> list[Tensor]:
+        return [SquaredError().score(batch, outputs), outputs.latent]
 
-    shape = (1 + detector.network.latent_size,)
-    errors, latents = map_images(detector.network, images, read, shape).tensor_split([1], dim=1)
+    errors, latents = map_jointly(detector.network, images, read)
     return float(errors.double().mean()), latents
 
 

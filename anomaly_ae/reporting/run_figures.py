@@ -16,6 +16,7 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
 from anomaly_ae.detector.fit import calibration_images, held_out
 from anomaly_ae.detector.measuring import Mapped, class_names, novelty
+from anomaly_ae.detector.outputs import DetectorOutputs
 from anomaly_ae.errors import DataError
 from anomaly_ae.escaping import shown
 from anomaly_ae.images.image_set import ImageSet
@@ -173,10 +174,11 @@ class ReconstructionGrid:
 
 
 def draw_evaluation(
-    detector: Detector, test: ImageSet, scores: Tensor, evaluation: Evaluation, mapped: Mapped | None = None
+    outputs: DetectorOutputs, test: ImageSet, evaluation: Evaluation, mapped: Mapped | None = None
 ) -> dict[str, Drawing]:
     """The figures of an evaluation, to be drawn, by name."""
-    novel, values = novelty(detector, test), scores.numpy()
+    detector = outputs.detector
+    novel, values = novelty(detector, test), outputs.scores.numpy()
     names, threshold = [label(name) for name in class_names(detector, test)], detector.threshold
     drawn = {
         "score_histogram": Drawing.of(
@@ -186,7 +188,7 @@ def draw_evaluation(
     }
     chosen = _spread(len(test), MAPPED)
     if len(chosen) >= FEWEST_MAPPED:
-        latents = detector.encode(Preprocessed(test.images[chosen])).numpy()
+        latents = outputs.encode(chosen).numpy()
         mapped_names = [names[i] for i in chosen.tolist()]
         drawn["latent_map"] = Drawing.of("distributions.latent_map", latents, mapped_names, novel[chosen.numpy()])
     if evaluation.auroc is not None and evaluation.average_precision is not None:
@@ -197,13 +199,14 @@ def draw_evaluation(
         )
     if mapped is not None and bool(mapped.masks.any()):
         drawn["defects"] = _defects(detector, test, mapped)
-    return drawn | _extremes(detector, test, scores, torch.from_numpy(novel))
+    return drawn | _extremes(outputs, test, torch.from_numpy(novel))
 
 
-def _extremes(detector: Detector, test: ImageSet, scores: Tensor, novel: Tensor) -> dict[str, Drawing]:
+def _extremes(outputs: DetectorOutputs, test: ImageSet, novel: Tensor) -> dict[str, Drawing]:
     """The images that score highest and lowest, the normal ones that come nearest to an alarm or raise one, and the
     novel ones nearest to being missed, with the name of its file, if it is one, class and score above each.
     """
+    detector, scores = outputs.detector, outputs.scores
     alarms, order = scores > detector.threshold, scores.argsort(descending=True, stable=True)
     wrong, missed = int((alarms & ~novel).sum()), int((~alarms & novel).sum())
     normal_first, novel_last = order[~novel[order]], order.flip(0)[novel[order.flip(0)]]
@@ -215,7 +218,8 @@ def _extremes(detector: Detector, test: ImageSet, scores: Tensor, novel: Tensor)
     }
     chosen = {name: (rows[:SHOWN], heading) for name, (rows, heading) in orders.items() if len(rows)}
     shown_once, positions = torch.unique(torch.cat([rows for rows, _ in chosen.values()]), return_inverse=True)
-    seen, taken = _Seen.by(detector, test.images[shown_once]), test.take(shown_once)
+    taken = test.take(shown_once)
+    seen = _Seen.of(detector, taken.images, *outputs.reconstruct_and_map(shown_once))
     titles = [
         f"{label(name, 14)}\nscore {score:.2f}"
         for name, score in zip(class_names(detector, taken), scores[shown_once].tolist(), strict=True)
@@ -238,9 +242,8 @@ class _Seen:
     level: float | None
 
     @classmethod
-    def by(cls, detector: Detector, images: Tensor) -> "_Seen":
-        """As a detector sees images of its size, uint8 or float in [0, 1]."""
-        rebuilt, heat = detector.reconstruct_and_map(Preprocessed(images))
+    def of(cls, detector: Detector, images: Tensor, rebuilt: Tensor, heat: Tensor | None) -> "_Seen":
+        """Images of a detector's size, uint8 or float in [0, 1], with what its `reconstruct_and_map` gave of them."""
         maps = None if heat is None else heat.numpy()
         return cls(as_float(images).numpy(), rebuilt.numpy(), maps, detector.heat_level)
 
@@ -255,7 +258,8 @@ class _Seen:
 
 def _detections(detector: Detector, images: Tensor, titles: Sequence[str], heading: str) -> Drawing:
     """Images at the detector's size, (N, C, H, W), and below them what it makes of them, a few words above each."""
-    return _Seen.by(detector, images).drawing(torch.arange(len(images)), titles, heading)
+    seen = _Seen.of(detector, images, *detector.reconstruct_and_map(Preprocessed(images)))
+    return seen.drawing(torch.arange(len(images)), titles, heading)
 
 
 def _defects(detector: Detector, test: ImageSet, mapped: Mapped) -> Drawing:

@@ -82,7 +82,7 @@ class Scorer(ABC):
 
         whole: see `map_images`
         """
-        return map_images(network, images, self.score, (), whole=whole, decoded=self.reads_reconstruction)
+        return map_images(network, images, self.score, whole=whole, decoded=self.reads_reconstruction)
 
     def iter_parts(self) -> "Iterator[Scorer]":
         """This scorer, or for a combination each of its parts."""
@@ -110,8 +110,7 @@ class MapScorer(Scorer):
 
     def map_all(self, network: Autoencoder, images: Tensor) -> Tensor:
         """`anomaly_map`, on the CPU, of images, (N, C, H, W) uint8 or float in [0, 1], that a network sees."""
-        shape = tuple(images.shape[2:])
-        return map_images(network, images, self.anomaly_map, shape, decoded=self.reads_reconstruction)
+        return map_images(network, images, self.anomaly_map, decoded=self.reads_reconstruction)
 
     def deciding(self, images: Tensor, outputs: Outputs) -> Tensor:
         """The values whose highest are the score, float32 (N, h, w)."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from anomaly_ae.autoencoders.inference import batch_size, padded_count
+from anomaly_ae.autoencoders.inference import batch_size
 from anomaly_ae.calibration.conformal import Calibration
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.regions import regions_text
@@ -92,8 +92,7 @@ def read_batches(
     parts = split_by_batch(wanted, size)
     for part, records in zip(parts, decoders.map(map(listing.at, parts)), strict=True):
         slots = part % size
-        whole = padded_count(int(slots[-1]) + 1, *detector.preprocessing.shape[1:]) if few else size
-        images = np.zeros((whole, *detector.preprocessing.shape), np.uint8)
+        images = np.zeros((int(slots[-1]) + 1 if few else size, *detector.preprocessing.shape), np.uint8)
         images[slots] = records["pixels"]
         yield Batch(part, records, torch.from_numpy(images), slots)
 

@@ -1,7 +1,7 @@
 """Drawing the figures of a run again, from what it keeps and its data."""
 
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.detector.measuring import mse_and_latents
+from anomaly_ae.detector.measuring import sample_latents
 from anomaly_ae.errors import DataChanged
 from anomaly_ae.reporting.figures.painter import finish_figures
 from anomaly_ae.reporting.run_figures import (
@@ -40,7 +40,7 @@ def draw_again(name: str = LATEST, *, home: RunStore | None = None) -> list[str]
         with stage("drawing the figures"):
             untrained = reconstruct(experiment.network, shown_images(data.images["validation"]))
             save_training_figures(run, detector, data.images, untrained)
-            save_samples(run, detector, mse_and_latents(detector, data.images["fit"].images, DRAWN_FROM)[1])
+            save_samples(run, detector, sample_latents(detector, data.images["fit"].images, DRAWN_FROM))
             finish_figures()
         run_logger = RunLogger(home, run.record.mlflow_run_id)
         run_logger.tell(calls.log_folder, run, FIGURES)

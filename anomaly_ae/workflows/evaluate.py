@@ -26,9 +26,9 @@ from anomaly_ae.detector.measuring import (
     measure_discoveries,
     measure_scorers,
     novelty,
-    score_and_errors,
 )
 from anomaly_ae.detector.missed import ENOUGH_FOUND
+from anomaly_ae.detector.outputs import DetectorOutputs
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.escaping import short_name, shown
 from anomaly_ae.images.image_set import ImageSet
@@ -140,10 +140,10 @@ def evaluate(
         calibration.check_discoveries(fdr)
     detector = dataclasses.replace(detector, calibration=calibration)
     with stage(f"scoring {len(test.images):,} test images"):
-        scores, errors = score_and_errors(detector, test.images)
+        outputs = DetectorOutputs.of(detector, test.images)
     masks = data.masks(test.names or (), detector.preprocessing) if data else None
-    mapped = None if masks is None else map_defects(detector, test, *masks)
-    evaluation = measure(detector, test, scores, errors, run.record.id if run else None, mapped)
+    mapped = None if masks is None else map_defects(outputs, test, *masks)
+    evaluation = measure(outputs, test, run.record.id if run else None, mapped)
     if evaluation.missed:
         name, again = run.path.name[:8] if run else model, {"guarantee": guarantee, "confidence": confidence}
         known: dict[str, object] = {"marks": marks} if marks else {"anomaly_folder": "FOLDER"}
@@ -153,15 +153,15 @@ def evaluate(
         names = _others(detector, others)
         say_what_prototypes_lack(names, str(detector.config.autoencoder))
         with stage("measuring the other scorers"):
-            rows = measure_scorers(detector, names, parts, test, scores, mapped)
+            rows = measure_scorers(detector, names, parts, test, outputs.scores, mapped)
         evaluation = dataclasses.replace(evaluation, beside=rows)
-    found = None if fdr is None else measure_discoveries(detector, test, scores, fdr)
+    found = None if fdr is None else measure_discoveries(detector, test, outputs.scores, fdr)
     whole = dataclasses.replace(evaluation, discoveries=found, marks=marked.used if marked else None)
     tell(whole)
     if run and calibration is own:
         folder = OWN if recorded else Path("evaluations", _kept_name(str(detector.config.dataset)))
-        drawn = partial(draw_evaluation, detector, test, scores, mapped=mapped) if figures else None
-        _keep(home, run, folder, detector, test, scores, evaluation, drawn)
+        drawn = partial(draw_evaluation, outputs, test, mapped=mapped) if figures else None
+        _keep(home, run, folder, detector, test, outputs.scores, evaluation, drawn)
     return whole
 
 

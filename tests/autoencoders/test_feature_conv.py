@@ -136,7 +136,7 @@ def test_no_fold_s_judge_knows_its_images_nor_varied_copies_of_them() -> None:
         judges = held_out(network, scorer, ImageSet(each, torch.zeros(7, dtype=torch.int64)))
         for fold, (own, judge, part) in enumerate(judges):
             assert torch.equal(part.images, each[drawn == fold])
-            scores.append(map_images(own, new, judge.score, ()))
+            scores.append(map_images(own, new, judge.score))
     deviations = [
         float((before / after - 1).abs().max()) for before, after in zip(scores[:3], scores[3:], strict=True)
     ]

@@ -13,7 +13,9 @@ from anomaly_ae.autoencoders.inference import (
     forward_batches,
     interpolate_latents,
     map_images,
+    map_jointly,
     padded_count,
+    part_counts,
     perceive_all,
     pick_device,
 )
@@ -29,7 +31,7 @@ from anomaly_ae.scorers import build_scorer
 def test_large_images_are_mapped_whole(generator: torch.Generator) -> None:
     network = build_autoencoder("conv", (1, 700, 700), RunConfig(latent=4))
     images = torch.randint(0, 256, (9, 1, 700, 700), dtype=torch.uint8, generator=generator)
-    assert map_images(network, images, lambda _, outputs: outputs.latent, (4,)).shape == (9, 4)
+    assert map_images(network, images, lambda _, outputs: outputs.latent).shape == (9, 4)
 
 
 def test_few_images_are_seen_in_a_batch_that_is_not_much_larger() -> None:
@@ -38,6 +40,26 @@ def test_few_images_are_seen_in_a_batch_that_is_not_much_larger() -> None:
     ]
     assert [padded_count(count, 128, 171) for count in (1, 64, 65, 95)] == [1, 64, 95, 95]
     assert padded_count(1, 5000, 5000) == 1
+
+
+@pytest.mark.parametrize("size", [(28, 28), (256, 341), (256, 160), (700, 700), (5000, 5000)])
+def test_less_than_twice_as_many_images_are_seen_as_there_are(size: tuple[int, int]) -> None:
+    for count in range(1, 2 * batch_size(*size) + 1):
+        counts = part_counts(count, *size)
+        assert sum(counts) == count
+        assert sum(padded_count(part, *size) for part in counts) < 2 * count
+    assert part_counts(0, *size) == [0]
+    assert part_counts(54, 256, 341) == [24, 24, 4, 1, 1]
+
+
+def test_several_tensors_are_made_in_one_pass(generator: torch.Generator) -> None:
+    network = build_autoencoder("conv", (1, 12, 12), RunConfig(latent=4))
+    images = torch.rand(270, 1, 12, 12, generator=generator)
+    latents, rebuilt = map_jointly(network, images, lambda _, outputs: [outputs.latent, outputs.reconstruction])
+    assert torch.equal(latents, map_images(network, images, lambda _, outputs: outputs.latent))
+    assert torch.equal(rebuilt, map_images(network, images, lambda _, outputs: outputs.reconstruction))
+    none, nothing = map_jointly(network, images[:0], lambda _, outputs: [outputs.latent, outputs.reconstruction])
+    assert (none.shape, nothing.shape) == ((0, 4), (0, 1, 12, 12))
 
 
 @pytest.mark.parametrize(
@@ -62,12 +84,12 @@ def test_how_many_images_come_together_changes_no_score_by_more_than_a_hundred_t
     network = build_autoencoder("conv", (1, 20, 20), config)
     fitted = fit_scorer(build_scorer(scorer), network, images[50:95], images[95:], config)  # which remembers some
     images = images[:70]
-    whole = map_images(network, images, fitted.score, ())
+    whole = map_images(network, images, fitted.score)
     slack = 1e-5 * float(whole.std())  # of combinations, which are logarithms and may be about zero
     for count in (1, 3, 17, 64, 65):
-        few = map_images(network, images[:count], fitted.score, ())
+        few = map_images(network, images[:count], fitted.score)
         torch.testing.assert_close(few, whole[:count], rtol=1e-5, atol=slack)
-        assert torch.equal(few, map_images(network, images[:count], fitted.score, ()))
+        assert torch.equal(few, map_images(network, images[:count], fitted.score))
         assert torch.equal(few[: count // 64 * 64], whole[: count // 64 * 64])
 
 
@@ -82,8 +104,8 @@ def test_batches_that_are_too_few_for_all_threads_have_them_one_after_another(ge
     images = torch.rand(3 * 256, 1, 12, 12, generator=generator)
     with left_as_found():
         torch.set_num_threads(2)
-        map_images(network, images, read, (4,))
-        map_images(network, images[:256], read, (4,))
+        map_images(network, images, read)
+        map_images(network, images[:256], read)
     assert threads == [1, 1, 2, 2]
 
 

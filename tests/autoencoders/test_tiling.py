@@ -248,8 +248,8 @@ def test_gradients_are_those_of_the_blended_image() -> None:
 def test_it_is_mapped_over_images_and_latents_as_any_other() -> None:
     network = tiled("conv", (33, 40))
     images = torch.randint(0, 256, (3, 1, 33, 40), dtype=torch.uint8)
-    latents = map_images(network, images, lambda _, outputs: outputs.latent, (network.latent_size,))
-    rebuilt = map_images(network, images, lambda _, outputs: outputs.reconstruction, (1, 33, 40))
+    latents = map_images(network, images, lambda _, outputs: outputs.latent)
+    rebuilt = map_images(network, images, lambda _, outputs: outputs.reconstruction)
     torch.testing.assert_close(map_latents(network, latents, (1, 33, 40)), rebuilt, rtol=0, atol=1e-6)
 
 

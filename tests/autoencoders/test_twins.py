@@ -80,7 +80,7 @@ def test_at_a_time_or_one_after_another_the_bits_are_the_same() -> None:
 
 def test_scores_are_the_same_bits_however_many_threads_there_are() -> None:
     images = torch.rand(700, 1, 12, 12, generator=torch.Generator().manual_seed(1))
-    read = partial(map_images, network(), images, lambda _, outputs: outputs.reconstruction, (1, 12, 12))
+    read = partial(map_images, network(), images, lambda _, outputs: outputs.reconstruction)
     with left_as_found():
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)

@@ -51,7 +51,7 @@ def test_one_image_costs_about_one_image(trained: Trained) -> None:
     detector.network.encoder[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     for count in (1, 3, 20, 300):
         detector.score(images()[:count])
-    assert seen == [1, 4, 64, 256, 64]
+    assert seen == [1, 4, 16, 4, 256, 64]
 
 
 def test_the_caller_s_autocast_changes_nothing(trained: Trained) -> None:

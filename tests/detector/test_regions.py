@@ -133,9 +133,7 @@ def test_the_peaks_are_those_of_the_calibration_images_and_the_level_is_one_of_t
 def test_scores_with_maps_are_bit_for_bit_those_without(trained: Trained) -> None:
     detector, images = trained.detector(), load_dataset("digits").files["train"].images[:300]
     scores, maps = detector.score_and_map(images)
-    assert (
-        scores.numpy().tobytes() == map_images(detector.network, images, detector.scorer.score, ()).numpy().tobytes()
-    )
+    assert scores.numpy().tobytes() == map_images(detector.network, images, detector.scorer.score).numpy().tobytes()
     alone = detector.anomaly_map(images)
     assert maps is not None
     assert alone is not None
