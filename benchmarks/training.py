@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import anomaly_ae  # isort: skip  # before torch, whose threads it keeps from spinning
@@ -48,7 +48,7 @@ from anomaly_ae.storage.pixel_values import as_float
 from anomaly_ae.training import Training, train_epochs
 
 HERE, RESULTS = Path(__file__).resolve().parents[1], Path(__file__).resolve().parent / "results" / "training"
-BATCH, ROUNDS = 128, 5
+BATCH, ROUNDS, PAIRS = 128, 5, 20
 NORMAL, REACHED = (0, 1, 2), (0.99, 0.995)
 MOST_SECONDS = 120  # that a textbook loop may take to reach a quality
 NETWORKS = {  # the shape of the images, how many there are, and images in a batch
@@ -177,24 +177,28 @@ def steps(device: str, _: Path) -> list[Row]:
         training, stepping = (
             Training(each.network, each.config, each.objective, each.augment) for each in (own, stepped)
         )
-        prepared, repeats = prepare(own, images, images[:batch]), max(1, count // batch)
+        prepared = prepare(own, images, images[:batch])
         seen = as_float(prepare(stepped, images[:batch], images[:batch]).fit[:batch].to(device))
-        seconds = in_turn(
-            {
-                "textbook, 0 workers": partial(textbook, plain[0], Files(images), 0, batch),
-                "textbook, 2 workers": partial(textbook, plain[1], Files(images), 2, batch),
-                "tensors in memory": partial(in_memory, plain[2], images, batch),
-                "anomaly-ae": partial(ours, training, prepared, lambda *_: None),
-                "bare step": partial(bare, stepping, training, seen, repeats),
-            }
-        )
-        counts = dict.fromkeys(seconds, count) | {"anomaly-ae": len(prepared.fit), "bare step": repeats * len(seen)}
+        pair = {
+            "anomaly-ae": partial(ours, training, prepared, lambda *_: None),
+            "bare step": partial(bare, stepping, training, seen, max(1, len(prepared.fit) // batch)),
+        }
+        plainly = {
+            "textbook, 0 workers": partial(textbook, plain[0], Files(images), 0, batch),
+            "textbook, 2 workers": partial(textbook, plain[1], Files(images), 2, batch),
+            "tensors in memory": partial(in_memory, plain[2], images, batch),
+        }
+        seconds, pairs = in_turn(plainly | pair), in_turn(pair, PAIRS)
+        counts = dict.fromkeys(seconds, count) | dict.fromkeys(pair, len(prepared.fit))
         rates = {side: [counts[side] / each for each in taken] for side, taken in seconds.items()}
         best = max(median(rates["textbook, 0 workers"]), median(rates["textbook, 2 workers"]))
         row: Row = {"network": f"{name}, {'×'.join(map(str, shape))}", "anomaly-ae in": training.precision}
         row |= {side: spread(each) for side, each in rates.items()}
         row["to the textbook"] = f"{median(rates['anomaly-ae']) / best:.2f}"
-        row["to the bare step"] = f"{median(rates['anomaly-ae']) / median(rates['bare step']):.2f}"
+        low, middle, high = quantiles(
+            [one / other for one, other in zip(pairs["bare step"], pairs["anomaly-ae"], strict=True)]
+        )
+        row["to the bare step"] = f"{middle:.2f} ({low:.2f} to {high:.2f})"
         rows.append(row)
     return rows
 
