@@ -179,9 +179,10 @@ def steps(device: str, _: Path) -> list[Row]:
         )
         prepared = prepare(own, images, images[:batch])
         seen = as_float(prepare(stepped, images[:batch], images[:batch]).fit[:batch].to(device))
+        repeats = max(1, len(prepared.fit) // batch)
         pair = {
             "anomaly-ae": partial(ours, training, prepared, lambda *_: None),
-            "bare step": partial(bare, stepping, training, seen, max(1, len(prepared.fit) // batch)),
+            "bare step": partial(bare, stepping, training, seen, repeats),
         }
         plainly = {
             "textbook, 0 workers": partial(textbook, plain[0], Files(images), 0, batch),
@@ -189,7 +190,7 @@ def steps(device: str, _: Path) -> list[Row]:
             "tensors in memory": partial(in_memory, plain[2], images, batch),
         }
         seconds, pairs = in_turn(plainly | pair), in_turn(pair, PAIRS)
-        counts = dict.fromkeys(seconds, count) | dict.fromkeys(pair, len(prepared.fit))
+        counts = dict.fromkeys(seconds, count) | {"anomaly-ae": len(prepared.fit), "bare step": repeats * len(seen)}
         rates = {side: [counts[side] / each for each in taken] for side, taken in seconds.items()}
         best = max(median(rates["textbook, 0 workers"]), median(rates["textbook, 2 workers"]))
         row: Row = {"network": f"{name}, {'×'.join(map(str, shape))}", "anomaly-ae in": training.precision}

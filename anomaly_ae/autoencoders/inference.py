@@ -69,8 +69,8 @@ def map_jointly(
     """What `read` makes of each batch, several tensors, (N, …) each, on the CPU; `read` sees padded batches too.
 
     images: uint8 or float in [0, 1], (N, C, H, W). In whole batches an image's value depends on its place in one
-    alone; how many images the last one has changes no value by more than 1e-5 of it, and with `whole`, which pads it
-    as well to a whole batch, by nothing.
+    alone; how many images come after the last whole one changes no value by more than 1e-5 of it, or of how much such
+    values differ, and with `whole`, which pads these as well to a whole batch, by nothing.
     decoded: whether `read` reads reconstructions, see `Autoencoder.undecoded`
     """
     look = network if decoded else network.undecoded
@@ -145,10 +145,9 @@ def forward_batches(
     decoded:   whether anybody reads reconstructions, see `Autoencoder.undecoded`
     """
     look = network if decoded else network.undecoded
-    device, _ = _made_ready(network, images.shape)
+    device, size = _made_ready(network, images.shape)
     given = [images] if perceived is None or perceived is images else [images, perceived]
-    counts = part_counts(len(images), *images.shape[-2:])
-    for parts in zip(*(torch.split(each, counts) for each in given), strict=True) if len(images) else ():
+    for parts in zip(*(torch.split(each, size) for each in given), strict=True) if len(images) else ():
         count = padded_count(len(parts[0]), *images.shape[-2:])
         batches = [_padded(part.to(device), count) for part in parts]
         with exact_float32(device.type):  # ends before the batch is handed out: who has it does as he likes

@@ -15,7 +15,7 @@ from anomaly_ae.scorers.fold_scorer import score_and_map
 
 MSE = "mse"
 PLAIN = (MSE, "relative")  # reconstruction errors without learning, to see what the scorer adds to them
-KEPT_IMAGES, KEPT_VALUES = 500, 2**26  # the most images that all is kept of, and values of their pixels
+KEPT_IMAGES, KEPT_VALUES = 500, 2**25  # the most images that all is kept of, and values in these, of 4 bytes each
 
 
 class AllOutputs(NamedTuple):
@@ -26,13 +26,13 @@ class AllOutputs(NamedTuple):
     maps: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DetectorOutputs:
     """What a detector makes of images at its size, (N, C, H, W), uint8 or float in [0, 1].
 
     scores: float32 (N,), bit for bit those of `Detector.score`
     errors: plain reconstruction errors, float32 (N,), by the names of their scorers
-    kept:   all else, of a few images; many are looked at again for what is asked of some
+    kept:   all else, of a few images where that is wanted; of others it is made anew when it is asked for
     """
 
     detector: Detector
@@ -42,10 +42,10 @@ class DetectorOutputs:
     kept: AllOutputs | None
 
     @classmethod
-    def of(cls, detector: Detector, images: Tensor) -> "DetectorOutputs":
-        """Look at images."""
+    def of(cls, detector: Detector, images: Tensor, keep: bool = True) -> "DetectorOutputs":
+        """Look at images. keep: whether more than scores and errors will be asked for"""
         scorer, plain = detector.scorer, [SCORERS[name].build() for name in PLAIN]
-        is_kept = len(images) <= KEPT_IMAGES and images.numel() <= KEPT_VALUES
+        is_kept = keep and len(images) <= KEPT_IMAGES and images.numel() <= KEPT_VALUES
         is_mapped = is_kept and detector.map_scorer is not None
 
         def read(pixels: Tensor, outputs: Outputs) -> list[Tensor]:

@@ -80,7 +80,7 @@ class Scorer(ABC):
     def score_all(self, network: Autoencoder, images: Tensor, whole: bool = False) -> Tensor:
         """Scores, float32 (N,), on the CPU, of images, (N, C, H, W) uint8 or float in [0, 1], that a network sees.
 
-        whole: see `map_images`
+        whole: see `map_jointly`
         """
         return map_images(network, images, self.score, whole=whole, decoded=self.reads_reconstruction)
 

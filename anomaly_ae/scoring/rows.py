@@ -64,7 +64,7 @@ class Batch:
 
     positions: in the listing, (M,), ascending
     records:   what became of each when it was decoded, (M,)
-    images:    uint8 (B, C, H, W), a whole batch, each at its place in it, zeros elsewhere
+    images:    uint8 (B, C, H, W), each at its place in the batch, zeros elsewhere; whole, or up to the last file
     slots:     of the M files in the batch
     """
 

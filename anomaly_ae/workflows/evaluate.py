@@ -139,9 +139,9 @@ def evaluate(
     if fdr is not None:
         calibration.check_discoveries(fdr)
     detector = dataclasses.replace(detector, calibration=calibration)
-    with stage(f"scoring {len(test.images):,} test images"):
-        outputs = DetectorOutputs.of(detector, test.images)
     masks = data.masks(test.names or (), detector.preprocessing) if data else None
+    with stage(f"scoring {len(test.images):,} test images"):
+        outputs = DetectorOutputs.of(detector, test.images, keep=figures or masks is not None)
     mapped = None if masks is None else map_defects(outputs, test, *masks)
     evaluation = measure(outputs, test, run.record.id if run else None, mapped)
     if evaluation.missed:

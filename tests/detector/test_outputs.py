@@ -1,12 +1,15 @@
 """What a detector makes of test images, looked at once."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.detector import outputs
+from anomaly_ae.detector.fit_scorer import fit_scorer
 from anomaly_ae.detector.outputs import DetectorOutputs
-from anomaly_ae.scorers import SCORERS
+from anomaly_ae.scorers import SCORERS, build_scorer
 from tests.conftest import Trained
 
 
@@ -28,6 +31,20 @@ def test_they_are_the_detector_s_own(trained: Trained, most: int, monkeypatch: p
     torch.testing.assert_close(maps, expected_maps, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(made.anomaly_map(rows), expected_maps, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(made.encode(rows), detector.encode(images[rows]))
+
+
+def test_a_scorer_without_a_map_has_none_here_either(trained: Trained) -> None:
+    detector = trained.detector()
+    images = detector.split.test.take(load_dataset("digits")).images[:20]
+    scorer = fit_scorer(build_scorer("latent-knn"), detector.network, images, images, detector.config)
+    other, rows = dataclasses.replace(detector, scorer=scorer), torch.tensor([3, 17, 4])
+    for keep in (True, False):
+        made = DetectorOutputs.of(other, images, keep)
+        assert torch.equal(made.scores, other.score(images))
+        assert (made.kept is not None, made.anomaly_map(rows)) == (keep, None)
+        rebuilt, maps = made.reconstruct_and_map(rows)
+        torch.testing.assert_close(rebuilt, other.reconstruct(images[rows]))
+        assert maps is None
 
 
 def test_few_images_go_through_the_network_once(trained: Trained) -> None:
