@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+from anomaly_ae import Detector, RunConfig, train, train_from  # isort: skip  # before torch, whose threads it keeps from spinning
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -30,7 +31,6 @@ from scipy.stats import t
 from torch import Tensor
 from torch.nn import functional
 
-from anomaly_ae import Detector, RunConfig, train, train_from
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.metrics.ranking import proportion_interval, ranking

@@ -26,6 +26,7 @@ from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 
+from anomaly_ae import AutoencoderDetector, Detector, RunConfig  # isort: skip  # before torch, whose threads it keeps from spinning
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -33,7 +34,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
-from anomaly_ae import AutoencoderDetector, Detector, RunConfig
 from anomaly_ae.calibration.rates import smallest_rate
 from anomaly_ae.config.run_config import CROSS
 from anomaly_ae.datasets.builtin import load_dataset
