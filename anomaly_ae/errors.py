@@ -29,6 +29,8 @@ from difflib import get_close_matches
 
 from anomaly_ae.escaping import printable
 
+MOST_LISTED = 100  # names of a catalogue, of which timm's has a thousand
+
 
 class AnomalyAEError(Exception):
     """The root of all errors raised on purpose; `exit_code` is what the command line ends with.
@@ -64,7 +66,8 @@ class UnknownName(UsageError):
         close = get_close_matches(given.lower(), [name.lower() for name in known], n=1, cutoff=0.5)
         self.near = next((name for name in known if close and name.lower() == close[0]), None)
         hint = f"did you mean {self.near!r}? " if self.near else ""
-        self.text = printable(f"unknown {kind} {given!r}; {hint}known: {', '.join(known)}")
+        more = f" and {len(known) - MOST_LISTED:,} more" if len(known) > MOST_LISTED else ""
+        self.text = printable(f"unknown {kind} {given!r}; {hint}known: {', '.join(known[:MOST_LISTED])}{more}")
 
     def __str__(self) -> str:
         return self.text

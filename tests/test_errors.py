@@ -15,6 +15,10 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
     assert str(error) == "unknown data set 'mnst'; did you mean 'mnist'? known: digits, mnist, kmnist"
 
 
+def test_of_a_long_catalogue_the_first_names_are_listed_and_the_others_counted() -> None:
+    assert str(UnknownName("backbone", "?", map(str, range(1_200)))).endswith("98, 99 and 1,100 more")
+
+
 def test_a_name_like_none_gets_no_suggestion() -> None:
     assert "did you mean" not in str(UnknownName("scorer", "xyz", ["mse", "latent-knn"]))
 

@@ -70,7 +70,8 @@ class Copies:
 
 def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     """Copies among the normal pictures of a data set, of which one is to be used; pictures that are in normal classes
-    and in others, of which none is; and test pictures that are training pictures, too.
+    and in others, to learn from or to measure with, of which none is; and test pictures that are training pictures,
+    too.
 
     Data sets that are not made of files are taken as they were published.
     """
@@ -84,16 +85,15 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     is_copy = first[:count] < torch.arange(count)
     originals = dict(zip(indices[0][is_copy].tolist(), indices[0][first[:count][is_copy]].tolist(), strict=True))
     copies = {copy: f"a copy of {shown(train.names[original])}" for copy, original in originals.items()}
-    hashes, is_normal = train.hashes(), torch.isin(train.labels, classes)
-    both = torch.isin(hashes, hashes[is_normal]) & torch.isin(hashes, hashes[~is_normal])
-    unclear = dict.fromkeys(torch.nonzero(both).flatten().tolist(), "in a normal class and in another")
-    trained = set[int]()
+    unclear, unclear_test, trained = _unclear(train, classes), dict[int, str](), set[int]()
     if test:
+        unclear_test = _unclear(test, classes)
         trained |= set(indices[1][first[count:] < count].tolist())
-        trained |= set(torch.nonzero(torch.isin(test.hashes(), hashes[is_normal])).flatten().tolist())
+        normal_hashes = train.hashes()[torch.isin(train.labels, classes)]
+        trained |= set(torch.nonzero(torch.isin(test.hashes(), normal_hashes)).flatten().tolist())
     trained_too = dict.fromkeys(sorted(trained), "a training picture, too")
     return Copies(
-        {"train": copies | unclear, "test": trained_too},
+        {"train": copies | unclear, "test": unclear_test | trained_too},
         originals,
         (
             *_said(
@@ -111,6 +111,12 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
                 train,
             ),
             *_said(
+                "left out: {} test picture that is both normal and not",
+                "left out: {} test pictures that are both normal and not",
+                unclear_test,
+                test or train,
+            ),
+            *_said(
                 "left out: {} test picture that is a training picture, too",
                 "left out: {} test pictures that are training pictures, too",
                 trained_too,
@@ -118,6 +124,13 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
             ),
         ),
     )
+
+
+def _unclear(images: ImageSet, normal: Tensor) -> dict[int, str]:
+    """The indices of equal images of which one is in a normal class and one is not, each with the reason."""
+    hashes, is_normal = images.hashes(), torch.isin(images.labels, normal)
+    both = torch.isin(hashes, hashes[is_normal]) & torch.isin(hashes, hashes[~is_normal])
+    return dict.fromkeys(torch.nonzero(both).flatten().tolist(), "in a normal class and in another")
 
 
 def _said(one: str, many: str, reasons: Mapping[int, str], images: ImageSet) -> list[str]:

@@ -18,7 +18,7 @@ from anomaly_ae.detector.fit import calibration_images, held_out
 from anomaly_ae.detector.measuring import Mapped, class_names, novelty
 from anomaly_ae.detector.outputs import DetectorOutputs
 from anomaly_ae.errors import DataError
-from anomaly_ae.escaping import shown
+from anomaly_ae.escaping import counted, shown
 from anomaly_ae.images.image_set import ImageSet
 from anomaly_ae.images.preprocessing import Images, Preprocessed
 from anomaly_ae.reporting.figures.painter import save_figures
@@ -58,18 +58,18 @@ def draw_training(
     original, after = as_float(examples).numpy(), detector.reconstruct(Preprocessed(examples)).numpy()
     pairs = [("original", original), ("before\ntraining", untrained), ("after\ntraining", after)]
     losses = [epoch.train_loss for epoch in history], [epoch.validation_loss for epoch in history]
-    return draw_odd_normals(detector, calibration_images(images, detector)) | {
+    drawn = draw_odd_normals(detector, calibration_images(images, detector)) | {
         "loss_curves": Drawing.of("curves.loss_curves", *losses),
         "reconstructions": Drawing.of(
             "image_grids.image_rows",
             *(original, after, None, (), "Normal validation images and their reconstructions"),
         ),
         "before_and_after_training": _rows(pairs, "What training did to the reconstructions"),
-        "interpolation": _rows(
-            _interpolations(detector, validation),
-            "From image to image: the two themselves at the ends, decoded latents between them",
-        ),
     }
+    if len(validation) > 1:  # there is another one to go to
+        heading = "From image to image: the two themselves at the ends, decoded latents between them"
+        drawn["interpolation"] = _rows(_interpolations(detector, validation), heading)
+    return drawn
 
 
 def draw_samples(detector: Detector, latents: Tensor) -> dict[str, Drawing]:
@@ -213,8 +213,8 @@ def _extremes(outputs: DetectorOutputs, test: ImageSet, novel: Tensor) -> dict[s
     orders = {
         "most_anomalous": (order, "The most anomalous test images"),
         "least_anomalous": (order.flip(0), "The least anomalous test images"),
-        "false_alarms": (normal_first, f"Normal test images that score highest: {wrong:,} are false alarms"),
-        "missed": (novel_last, f"Novel test images that score lowest: {missed:,} are missed"),
+        "false_alarms": (normal_first, f"Normal test images that score highest: {counted(wrong, 'false alarm')}"),
+        "missed": (novel_last, f"Novel test images that score lowest: {missed:,} missed"),
     }
     chosen = {name: (rows[:SHOWN], heading) for name, (rows, heading) in orders.items() if len(rows)}
     shown_once, positions = torch.unique(torch.cat([rows for rows, _ in chosen.values()]), return_inverse=True)

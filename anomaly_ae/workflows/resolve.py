@@ -111,12 +111,18 @@ def _with_preset(config: RunConfig, data: Data, roi: RegionOfInterest | None) ->
     """The config with the preset that suits the images, where it is to be found; it is said which, for photos."""
     if config.preset != AUTO:
         return config
-    choices = ("autoencoder", "scorer", "objective", "tile", "defects", "noise", "masked", "latent")
-    if not isinstance(data, PictureData) or any(getattr(config, name) for name in choices):
+    if not isinstance(data, PictureData):
         return dataclasses.replace(config, preset=DEFAULT)
     learned = data.learning(normal_classes(config.normal or data.normal or "", data), roi)
     side = min(config.size or learned.shape[1:])
     if side < PHOTO_SIDE or len(learned.listing) > MOST_PHOTOS:
+        return dataclasses.replace(config, preset=DEFAULT)
+    choices = ("autoencoder", "scorer", "objective", "tile", "defects", "noise", "masked", "latent")
+    if chosen := [setting(name, value) for name in choices if (value := getattr(config, name))]:
+        logger.info(
+            f"preset default, which learns from the pixels alone, since {' and '.join(chosen)} was asked; "
+            f"{setting('preset', SURFACE)} is for photos, and takes over what a network trained on photographs sees"
+        )
         return dataclasses.replace(config, preset=DEFAULT)
     logger.info(
         f"preset surface, for photos of {PHOTO_SIDE} pixels a side or more: an autoencoder of what a network trained "

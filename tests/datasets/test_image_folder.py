@@ -139,6 +139,9 @@ def test_size_and_colour_of_the_pictures_are_said(
     for i in range(3):
         save(tmp_path / f"colour/good/{i}.png", np.stack([gray(i), gray(9), gray(10)], axis=-1))
     assert said(tmp_path / "colour") == "pictures: 20×30, in colour; seen at 8×12"
+    save(tmp_path / "turned/good/0.png", np.zeros((40, 20), np.uint8))
+    save(tmp_path / "turned/good/1.png", np.zeros((10, 30), np.uint8))
+    assert said(tmp_path / "turned").startswith("pictures: 10×30 to 40×20, gray")  # no picture is 40×30
     monkeypatch.setattr(image_folder, "LOOKED_AT", 2)
     assert said(tmp_path / "colour") == "pictures: 20×30, in colour (2 of 3 looked at); seen at 8×12"
 
