@@ -85,12 +85,14 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     is_copy = first[:count] < torch.arange(count)
     originals = dict(zip(indices[0][is_copy].tolist(), indices[0][first[:count][is_copy]].tolist(), strict=True))
     copies = {copy: f"a copy of {shown(train.names[original])}" for copy, original in originals.items()}
-    unclear, unclear_test, trained = _unclear(train, classes), dict[int, str](), set[int]()
+    hashes, is_normal = train.hashes(), torch.isin(train.labels, classes)
+    unclear, unclear_test, trained = _unclear(hashes, is_normal), dict[int, str](), set[int]()
     if test:
-        unclear_test = _unclear(test, classes)
+        test_hashes = test.hashes()
         trained |= set(indices[1][first[count:] < count].tolist())
-        normal_hashes = train.hashes()[torch.isin(train.labels, classes)]
-        trained |= set(torch.nonzero(torch.isin(test.hashes(), normal_hashes)).flatten().tolist())
+        trained |= set(torch.nonzero(torch.isin(test_hashes, hashes[is_normal])).flatten().tolist())
+        unclear_test = _unclear(test_hashes, torch.isin(test.labels, classes))
+        unclear_test = {i: why for i, why in unclear_test.items() if i not in trained}  # which are told already
     trained_too = dict.fromkeys(sorted(trained), "a training picture, too")
     return Copies(
         {"train": copies | unclear, "test": unclear_test | trained_too},
@@ -126,9 +128,12 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     )
 
 
-def _unclear(images: ImageSet, normal: Tensor) -> dict[int, str]:
-    """The indices of equal images of which one is in a normal class and one is not, each with the reason."""
-    hashes, is_normal = images.hashes(), torch.isin(images.labels, normal)
+def _unclear(hashes: Tensor, is_normal: Tensor) -> dict[int, str]:
+    """The indices of equal images of which one is normal and one is not, each with the reason.
+
+    hashes: of the images, int64 (N,)
+    is_normal: which of them lie in a normal class, bool (N,)
+    """
     both = torch.isin(hashes, hashes[is_normal]) & torch.isin(hashes, hashes[~is_normal])
     return dict.fromkeys(torch.nonzero(both).flatten().tolist(), "in a normal class and in another")
 

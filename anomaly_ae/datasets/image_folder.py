@@ -199,7 +199,7 @@ class PictureData:
         heights, widths = (self._looked_at[name].astype(np.int64) for name in ("height", "width"))
         count, colour = len(self._learned), "in colour" if self.shape[0] == 3 else "gray"
         sample = f" ({LOOKED_AT} of {count:,} looked at)" if count > LOOKED_AT else ""
-        by_area = (heights * widths).argsort(kind="stable")
+        by_area = np.lexsort((heights, heights * widths))  # upright ones after others as large
         low, high = (times((int(heights[i]), int(widths[i]))) for i in by_area[[0, -1]])
         sizes = low if low == high else f"{low} to {high}"
         looks = f"pictures: {sizes}, {colour}{sample}; seen at {times(seen)}"

@@ -59,6 +59,10 @@ def split_dataset(
     test = torch.cat([test, novel]).sort().values
     if official:
         test = torch.nonzero(copies.used("test", len(dataset.files["test"]))).flatten()
+        if len(dataset.files["test"]) > len(test) == 0:
+            raise DataError(
+                f"all {len(dataset.files['test']):,} test images are left out; give others to measure with"
+            )
     if min(map(len, (fit, validation, calibration, test))) == 0:
         cut_singly = max(inexact, len(normal) / 2)  # inexact, when all classes are large enough for that
         enough = max(len(SPLIT_PARTS), math.ceil((needed + cut_singly) / MOST_CALIBRATION))

@@ -119,9 +119,10 @@ def _with_preset(config: RunConfig, data: Data, roi: RegionOfInterest | None) ->
         return dataclasses.replace(config, preset=DEFAULT)
     choices = ("autoencoder", "scorer", "objective", "tile", "defects", "noise", "masked", "latent")
     if chosen := [setting(name, value) for name in choices if (value := getattr(config, name))]:
+        asked = f"{' and '.join(chosen)} {'is' if len(chosen) == 1 else 'are'} asked"
         logger.info(
-            f"preset default, which learns from the pixels alone, since {' and '.join(chosen)} was asked; "
-            f"{setting('preset', SURFACE)} is for photos, and takes over what a network trained on photographs sees"
+            f"preset default, since {asked}; without, photos get preset surface, an autoencoder of what a network "
+            "trained on photographs sees in them"
         )
         return dataclasses.replace(config, preset=DEFAULT)
     logger.info(

@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from anomaly_ae.datasets.builtin import load_dataset
 from anomaly_ae.datasets.copies import find_copies, first_alike
+from anomaly_ae.datasets.splitting import split_dataset
+from anomaly_ae.errors import DataError
 from anomaly_ae.images.image_set import Dataset, ImageSet
 
 SIDE = 64
@@ -181,3 +183,9 @@ def test_what_was_trained_on_is_no_test_and_what_is_both_is_nothing() -> None:
     }
     assert [line.split(":")[0] for line in copies.about] == ["copies", *["left out"] * 3]
     assert find_copies(made(train[:4], test[:1]), [0]).about == ()
+
+
+def test_a_test_of_pictures_that_are_both_alone_is_refused() -> None:
+    data = made([(seed, "good") for seed in range(40)], [(100, "good"), (100, "bad")])
+    with pytest.raises(DataError, match="all 2 test images are left out; give others"):
+        split_dataset(data, [0], seed=0, contamination=0.0, needed=0, copies=find_copies(data, [0]))

@@ -142,6 +142,9 @@ def test_size_and_colour_of_the_pictures_are_said(
     save(tmp_path / "turned/good/0.png", np.zeros((40, 20), np.uint8))
     save(tmp_path / "turned/good/1.png", np.zeros((10, 30), np.uint8))
     assert said(tmp_path / "turned").startswith("pictures: 10×30 to 40×20, gray")  # no picture is 40×30
+    for i, size in enumerate([(20, 30), (30, 20), (20, 30)]):
+        save(tmp_path / f"both/good/{i}.png", np.zeros(size, np.uint8))
+    assert said(tmp_path / "both").startswith("pictures: 20×30 to 30×20, gray")
     monkeypatch.setattr(image_folder, "LOOKED_AT", 2)
     assert said(tmp_path / "colour") == "pictures: 20×30, in colour (2 of 3 looked at); seen at 8×12"
 

@@ -315,5 +315,5 @@ def test_photos_get_the_preset_for_photos_unless_settings_say_otherwise(
     result = ended.json()
     assert json.loads(Path(result["run_folder"], "config.json").read_text())["preset"] == preset
     assert ("preset surface, for photos" in ended.err) == (preset == "surface")
-    assert ("since --scorer mse was asked; --preset surface is for photos" in ended.err) == ("mse" in settings)
+    assert ("preset default, since --scorer mse is asked" in ended.err) == ("mse" in settings)
     assert result["guarantee"].startswith("cross" if preset == "surface" else "marginal")
