@@ -71,7 +71,7 @@ TESTED_ELSEWHERE = {
     "workflows/test_score.py": "scored_folders progress",
     "integrations/test_sklearn.py": "estimator_file",
     "workflows/test_calibrate.py": "calibration_images",
-    "workflows/test_train.py": "fit find_model resolve division training_callbacks",
+    "workflows/test_train.py": "fit find_model resolve training_callbacks",
     "runtime/test_printed.py": "run_results pipeline_results detectors phrases listings",
 }
 

@@ -60,10 +60,9 @@ class OddNormals:
     @property
     def _without(self) -> str:
         if self.threshold_without is None:
-            possible = f"hold rates from {self.smallest_rate_without:g}"
             are_all = self.fewest_without == self.images - len(self.scores)
             left = f"{self.fewest_without:,}" if are_all else f"the {self.fewest_without:,} of the smallest group"
-            return f"{left} would be too few for this rate, and {possible}"
+            return f"{left} would be too few for this rate, and enough from {self.smallest_rate_without:g} on"
         before, after = f"{self.threshold:.4g}", f"{self.threshold_without:.4g}"
         return f"the threshold would {f'stay {before}' if before == after else f'be {after} instead of {before}'}"
 

@@ -21,11 +21,13 @@ def require_enough(
     confidence: float = USUAL_CONFIDENCE,
     most: int = 0,
     groups: int = 1,
+    enough: int = 0,
 ) -> None:
     """Raise `CalibrationError` when n calibration images cannot hold the rate asked for.
 
     most:   how many there would be for a rate that so many can hold
     groups: of how many groups these images are the smallest
+    enough: normal images, learned from and all, of which so many as are needed would calibrate; 0 where unknown
     """
     if not SMALLEST_RATE <= target_fpr < 1:
         raise CalibrationError(f"a false-alarm rate lies above 0 and below 1, and {target_fpr:g} does not")
@@ -39,9 +41,10 @@ def require_enough(
     how = {CONDITIONAL: f" with {confidence:.0%} confidence", TAIL: " by a tail"}.get(guarantee, "")
     possible = f"; the smallest rate possible is {smallest:g}" if smallest < 1 else ""
     possible += "; beyond that, the guarantee tail of anomaly-ae calibrate extrapolates" if n > FEWEST_IN_TAIL else ""
+    more = f"{enough:,} or more" if enough else "more"
     raise CalibrationError(
         f"a false-alarm rate of {target_fpr:g}{how} needs at least {needed:,} calibration images, "
-        f"and {there}{possible}; use more normal images, or ask for a higher rate"
+        f"and {there}{possible}; use {more} normal images, or ask for a higher rate"
     )
 
 

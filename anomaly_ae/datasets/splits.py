@@ -74,7 +74,8 @@ class Split:
     copies: hashes of pictures in no part that are copies of some in fit, validation or calibration, or were added to
         these from elsewhere, int64 (N,)
     groups: how many classes were taken for parts or patients, each of which is in one part alone
-    most_calibration: how many images the calibration could have, were they needed; this and `groups` are not saved
+    most_calibration: how many images the calibration could have, were they needed
+    enough: how many normal images would do for what it needs; this and the two above are not saved
     """
 
     fit: Part
@@ -84,6 +85,7 @@ class Split:
     copies: Tensor = field(default_factory=lambda: NO_INDICES, kw_only=True)
     groups: int = field(default=0, kw_only=True)
     most_calibration: int = field(default=0, kw_only=True)
+    enough: int = field(default=0, kw_only=True)
 
     def __repr__(self) -> str:
         return f"Split({', '.join(f'{name}={getattr(self, name)}' for name in SPLIT_PARTS)})"
@@ -196,13 +198,15 @@ class Split:
         together = f"; each of {self.groups:,} small folders, as of one part or patient, is in one of these alone"
         learned = f"{parts[0]:,} to learn from, {parts[1]:,} to stop by, {parts[2]:,} for the threshold"
         if folds:
+            some = f"{turns:,} of them " if (turns := self.trainable // folds * folds) < self.trainable else ""
             learned = (
-                f"{self.trainable:,} to learn from, in {folds} folds, each left out once for the threshold, "
+                f"{self.trainable:,} to learn from, {some}in {folds} folds, each left out once for the threshold, "
                 f"{parts[1]:,} to stop by"
             )
+        others = f", beside {counted(number, 'other')}" if (number := len(test) - normals) else ""
         return (
-            f"{sum(parts) + normals:,} normal images: {learned}, {normals:,} to measure with, "
-            f"beside {len(test) - normals:,} others{together if self.groups else ''}"
+            f"{sum(parts) + normals:,} normal images: {learned}, {normals:,} to measure with{others}"
+            f"{together if self.groups else ''}"
         )
 
 

@@ -29,12 +29,14 @@ def split_dataset(
     contamination: float = 0.0,
     needed: int = 0,
     copies: Copies = NO_COPIES,
+    in_folds: int = 0,
 ) -> Split:
     """Divide the normal images, class by class, as the seed says; novel images are for the test alone.
 
     contamination: the share of the fit set, below 1, that is novel all the same, drawn from the training file
     needed: images that the calibration needs
     copies: pictures that are not to be used
+    in_folds: normal images that would be enough in folds, which groups cannot be divided into; it is said of too few
 
     With an official test split: 80/10/10 % of the training file for fit, validation and calibration, and
     the whole test file. Without: 50/10/20/20 %, and all novel images in the test part. Where that is too little for
@@ -47,9 +49,12 @@ def split_dataset(
     labels = dataset.files["train"].labels.where(copies.used("train", len(dataset.files["train"])), NO_CLASS)
     pieces = _pieces(labels, normal)
     count = sum(len(piece.indices) for piece in pieces)
-    usual = WITH_OFFICIAL_TEST if official else WITHOUT_OFFICIAL_TEST
     inexact = sum(piece.inexact for piece in pieces)
-    shares = _shares(usual, (needed + inexact) / max(1, count))
+    groups = sum(len(torch.unique(piece.groups)) for piece in pieces if piece.groups is not None)
+    cut_singly = max(inexact, len(normal) / 2)  # inexact, when all classes are large enough for that
+    enough = max(len(SPLIT_PARTS), math.ceil((needed + cut_singly) / MOST_CALIBRATION))
+    enough = in_folds if in_folds and not groups else enough
+    shares = _shares(_usual(official), (needed + inexact) / max(1, count))
     generator = torch.Generator().manual_seed(seed)
     cut = [piece.cut(shares, generator) for piece in pieces] or [(NO_INDICES,) * len(SPLIT_PARTS)]
     fit, validation, calibration, test = (torch.cat(part).sort().values for part in zip(*cut, strict=True))
@@ -64,8 +69,6 @@ def split_dataset(
                 f"all {len(dataset.files['test']):,} test images are left out; give others to measure with"
             )
     if min(map(len, (fit, validation, calibration, test))) == 0:
-        cut_singly = max(inexact, len(normal) / 2)  # inexact, when all classes are large enough for that
-        enough = max(len(SPLIT_PARTS), math.ceil((needed + cut_singly) / MOST_CALIBRATION))
         raise DataError(
             f"{counted(count, 'normal image is', 'normal images are')} too few for fit, validation, calibration and "
             f"test; with {enough:,} they are enough for this false-alarm rate"
@@ -79,7 +82,8 @@ def split_dataset(
         test=Part.of(dataset, "test" if official else "train", test),
         copies=torch.unique(dataset.files["train"].take(copied).hashes()),
         most_calibration=int(MOST_CALIBRATION * count - inexact),
-        groups=sum(len(torch.unique(piece.groups)) for piece in pieces if piece.groups is not None),
+        enough=enough,
+        groups=groups,
     )
 
 
@@ -103,12 +107,7 @@ class Piece:
         """Its indices, shuffled and cut at the cumulated shares."""
         if self.groups is None:
             shuffled = self.indices[torch.randperm(len(self.indices), generator=generator)]
-            ends = [round(sum(shares[: i + 1]) * len(self.indices)) for i in range(len(shares))]
-            sizes = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-            for i, share in enumerate(shares):  # no part of a few is left out by rounding
-                if share and not sizes[i] and sizes[0] > 1:
-                    sizes[0], sizes[i] = sizes[0] - 1, 1
-            return torch.split(shuffled, sizes)
+            return torch.split(shuffled, _sizes(len(self.indices), shares))
         groups, sizes = torch.unique(self.groups, return_counts=True)
         order = torch.randperm(len(groups), generator=generator)
         middles = sizes[order].cumsum(0) - sizes[order] / 2
@@ -141,6 +140,26 @@ def split_rows(count: int, seed: int, needed: int) -> tuple[Tensor, Tensor, Tens
     sizes = [count - validation - calibration, validation, calibration]
     fit, validating, calibrating = (part.sort().values for part in torch.split(shuffled, sizes))
     return fit, validating, calibrating
+
+
+def trainable(count: int, official: bool) -> int:
+    """How many of that many normal images of one class, with or without an official test, fit and calibrate."""
+    fit, _, calibration, _ = _sizes(count, _usual(official))
+    return fit + calibration
+
+
+def _usual(official: bool) -> tuple[float, ...]:
+    return WITH_OFFICIAL_TEST if official else WITHOUT_OFFICIAL_TEST
+
+
+def _sizes(count: int, shares: Sequence[float]) -> list[int]:
+    """So many images cut at the cumulated shares."""
+    ends = [round(sum(shares[: i + 1]) * count) for i in range(len(shares))]
+    sizes = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    for i, share in enumerate(shares):  # no part of a few is left out by rounding
+        if share and not sizes[i] and sizes[0] > 1:
+            sizes[0], sizes[i] = sizes[0] - 1, 1
+    return sizes
 
 
 def _shares(usual: tuple[float, ...], calibration: float) -> tuple[float, ...]:

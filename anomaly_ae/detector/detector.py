@@ -40,7 +40,7 @@ from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted, printable, short_name, times
 from anomaly_ae.images.image_set import ImageSet, hash_rows
 from anomaly_ae.images.preprocessing import Images, Preprocessed, Preprocessing, size_of, sizes_of
-from anomaly_ae.images.statistics import Profile, size_difference
+from anomaly_ae.images.statistics import Profile, gray_words, is_gray, size_difference
 from anomaly_ae.metrics.ranking import require_numbers
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.renamed import say_renamed
@@ -141,11 +141,14 @@ class Detector:
         return measure_drift(torch.as_tensor(scores), self.calibration.scores_by_group)
 
     def differences(self, images: Images) -> list[str]:
-        """How images look unlike those of the training altogether: inverted, brighter, clipped, of another size."""
+        """How images look unlike those of the training altogether: inverted, brighter, clipped, without
+        colour, of another size.
+        """
         prepared, brightness = self.preprocessing.prepare_and_compare(images)
         size = size_of(images) if isinstance(images, Preprocessed) else self.preprocessing.part_size(size_of(images))
         stretched = size_difference(size, self.preprocessing.shape[1:], self.preprocessing.resize_mode)
-        return [*([stretched] if stretched else []), *brightness, *self.profile.differences(prepared)]
+        unlike = [*self.profile.differences(prepared), *gray_words(is_gray(prepared))]
+        return [*([stretched] if stretched else []), *brightness, *unlike]
 
     def predict(self, images: Images) -> Tensor:
         """Whether each image is anomalous, bool (N,): its score is above the threshold.

@@ -109,6 +109,22 @@ def size_words(
     return words
 
 
+def is_gray(images: Tensor) -> Tensor:
+    """Which images (N, C, H, W) in red, green and blue have no colour, bool (N,): none of any other channels."""
+    if images.shape[1] != 3:  # red, green, blue
+        return torch.zeros(len(images), dtype=torch.bool)
+    red, green, blue = images.flatten(2).unbind(1)
+    return (red == green).all(dim=1) & (green == blue).all(dim=1)
+
+
+def gray_words(gray: Tensor) -> list[str]:
+    """What to say of images for a detector that sees in colour, where most are `gray`, bool (N,)."""
+    count = int(gray.sum())
+    if 2 * count <= len(gray):
+        return []
+    return [f"{count:,} of {counted(len(gray), 'image')} have no colour, and the detector sees in colour"]
+
+
 def brightness_contrast(images: Tensor) -> tuple[Tensor, Tensor]:
     """Brightness and contrast of each image, float64 (N,), in [0, 1]."""
     values = images.flatten(1)

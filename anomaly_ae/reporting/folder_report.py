@@ -5,6 +5,7 @@ What draws is loaded when it is needed, for scoring alone is not to wait for it.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import torch
 
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import StorageError, UsageError, one_line
-from anomaly_ae.escaping import shown
+from anomaly_ae.escaping import counted, shown
 from anomaly_ae.images.decode import put_mask_back
 from anomaly_ae.reporting.figures.saving import as_pixels, save_image
 from anomaly_ae.reporting.html import fill, picture_address, script_json, svg
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 OVERLAY_SIDE, REPORT_SIDE = 512, 160  # pixels of a picture at the most
 LONGEST_OVERLAY_NAME = 200  # bytes
 WISHES = {"heatmaps": "heat maps", "masks": "masks"}  # settings that ask for pictures, and what these are called
-Save = Callable[[Detector, Preview, bytes, Path], None]  # of a file of that path, to a folder
+Save = Callable[[Detector, Preview, bytes, Path], bool]  # of a file of that path, to a folder; whether there is any
 PICTURES = 500  # images in the report, the most anomalous
 PAGE_BYTES = {"pictures": 18_000_000, "rows": 8_000_000, "errors": 2_000_000}  # 30 MB in all
 
@@ -51,9 +52,18 @@ def check_overlays(job: Job, folder: Path, wish: str = "heatmaps") -> None:
         )
 
 
-def write_overlays(job: Job, scores: Scores, folder: Path) -> int:
-    """Write a picture for each anomalous image, called as that is, with .png at the end; how many are missing then,
-    since they could not be written or their images are gone or damaged by now, which is said.
+@dataclass(frozen=True)
+class Written:
+    """How many pictures were written, and how many are missing, since they could not be written or their images are
+    gone or damaged by now.
+    """
+
+    count: int
+    missing: int
+
+
+def write_overlays(job: Job, scores: Scores, folder: Path) -> Written:
+    """Write a picture for each anomalous image, called as that is, with .png at the end; what is missing is said.
 
     The colours go from none to the largest value in the image, or to the detector's heat level if that is more; what
     lies above that has a contour, and each region a box.
@@ -61,43 +71,47 @@ def write_overlays(job: Job, scores: Scores, folder: Path) -> int:
     return _write_each(job, scores, folder, save_overlay, WISHES["heatmaps"])
 
 
-def write_masks(job: Job, scores: Scores, folder: Path) -> int:
+def write_masks(job: Job, scores: Scores, folder: Path) -> Written:
     """The same with a mask for each anomalous image that has regions, of its size: 255 in them, 0 elsewhere."""
     return _write_each(job, scores, folder, save_mask, WISHES["masks"])
 
 
-def _write_each(job: Job, scores: Scores, folder: Path, save: Save, what: str) -> int:
-    indices, written, reasons = scores.anomalous.nonzero()[0], 0, list[str]()
+def _write_each(job: Job, scores: Scores, folder: Path, save: Save, what: str) -> Written:
+    indices, seen, written, reasons = scores.anomalous.nonzero()[0], 0, 0, list[str]()
     previews = load_previews(job.detector, job.source, scores.listing, indices, OVERLAY_SIDE, job.workers)
     with display(len(indices)) as progress:
         for preview in previews:
             try:
-                save(job.detector, preview, scores.listing.paths[preview.position], folder)
-                written += 1
+                written += save(job.detector, preview, scores.listing.paths[preview.position], folder)
+                seen += 1
             except StorageError as error:  # of one odd name, or of all where the disk is full
                 reasons.append(one_line(error))
-            progress.advance(1, f"{written:,} of {len(indices):,} {what}")
-    if lost := len(indices) - written:
+            progress.advance(1, f"{written:,} {what} of {len(indices):,} anomalous images")
+    if lost := len(indices) - seen:
         first = f"; the first {reasons[0]}" if reasons else "; their images are gone or damaged by now"
         logger.info(f"{lost:,} of {len(indices):,} {what} could not be written{first}")
-    return lost
+    return Written(written, lost)
 
 
-def save_overlay(detector: Detector, preview: Preview, path: bytes, folder: Path) -> None:
-    """Write the picture of a file of that path. Raises `StorageError`."""
+def save_overlay(detector: Detector, preview: Preview, path: bytes, folder: Path) -> bool:
+    """Write the picture of a file of that path, if it has heat; whether it has. Raises `StorageError`."""
     from anomaly_ae.reporting.figures.image_grids import overlay
 
-    if preview.heat is not None:
-        boxes = [region.box for region in preview.regions]
-        picture = overlay(preview.picture, preview.heat, level=detector.heat_level, boxes=boxes)
-        save_image(folder / os.fsdecode(overlay_name(path)), picture)
+    if preview.heat is None:
+        return False
+    boxes = [region.box for region in preview.regions]
+    picture = overlay(preview.picture, preview.heat, level=detector.heat_level, boxes=boxes)
+    save_image(folder / os.fsdecode(overlay_name(path)), picture)
+    return True
 
 
-def save_mask(detector: Detector, preview: Preview, path: bytes, folder: Path) -> None:
-    """Write the mask of a file of that path, if it has regions. Raises `StorageError`."""
-    if preview.regions and preview.above is not None:
-        mask = put_mask_back(preview.above, preview.size, detector.preprocessing.target)
-        save_image(folder / os.fsdecode(overlay_name(path)), 255 * mask.astype(np.uint8))
+def save_mask(detector: Detector, preview: Preview, path: bytes, folder: Path) -> bool:
+    """Write the mask of a file of that path, if it has regions; whether it has. Raises `StorageError`."""
+    if not preview.regions or preview.above is None:
+        return False
+    mask = put_mask_back(preview.above, preview.size, detector.preprocessing.target)
+    save_image(folder / os.fsdecode(overlay_name(path)), 255 * mask.astype(np.uint8))
+    return True
 
 
 def overlay_name(path: bytes) -> bytes:
@@ -120,7 +134,8 @@ def write_report(job: Job, scores: Scores, facts: Sequence[tuple[str, str | None
         scores.values[order], calibration.scores.numpy(), calibration.threshold, calibration.target_fpr
     )
     errors = [(shown(scores.listing.paths[i]), text) for i, text in scores.bad]
-    logger.info(f"drawing the {min(PICTURES, len(order)):,} most anomalous images for {path}")
+    drawn = counted(len(order), "image") if len(order) <= PICTURES else f"the {PICTURES:,} most anomalous images"
+    logger.info(f"drawing {drawn} for {path}")
     pictures = _pictures(job, scores, order[:PICTURES])
     title = f"Scores of {shown(os.fsencode(Path(job.source.name).name))}"
     write_text(path, report_page(title, facts, histogram, pictures, _rows(job, scores, order), errors))

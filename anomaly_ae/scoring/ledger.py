@@ -23,7 +23,7 @@ from anomaly_ae.storage.atomic import require_writable, sha256, storage_errors, 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LEDGER_FORMAT = 4
+LEDGER_FORMAT = 5
 SHARD = 4_096  # files at the most
 JOB_FILE, LISTING_FILE, LOCK_FILE = "job.json", "listing", "lock"
 DIGEST = 32  # bytes

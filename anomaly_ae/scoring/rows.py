@@ -24,7 +24,7 @@ from anomaly_ae.images.intensity import intensity_differences
 from anomaly_ae.images.listing import Listing, Source
 from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.images.sources import open_source
-from anomaly_ae.images.statistics import brightness_contrast, size_difference
+from anomaly_ae.images.statistics import brightness_contrast, gray_words, is_gray, size_difference
 from anomaly_ae.runtime.progress import display
 from anomaly_ae.scoring.row_paths import bytes_beside
 
@@ -48,6 +48,7 @@ RESULT = np.dtype(
         ("height", "<i4"),
         ("brightness", "<f4"),  # by which it is told whether a folder looks unlike the training altogether
         ("contrast", "<f4"),
+        ("gray", "<i4"),  # whether it has no colour, where the detector sees in colour
         ("kind", "<i4"),  # of its values, and the share of them beyond black and white
         ("clipped", "<f4"),
         ("further", "<i4"),  # whether there are further pages or frames
@@ -127,6 +128,7 @@ def score_batch(detector: Detector, listing: Listing, batch: Batch) -> Results:
     results["brightness"], results["contrast"] = (
         values[batch.slots].numpy() for values in brightness_contrast(batch.images)
     )
+    results["gray"] = is_gray(batch.images)[batch.slots].numpy()
     results["error"] = [error.decode() or None for error in batch.records["error"]]
     results["error"][batch.good & ~good] = "its score is no finite number"
     results["regions"] = None
@@ -152,6 +154,7 @@ def find_differences(detector: Detector, results: Results) -> list[str]:
         *([stretched] if stretched else []),
         *intensity_differences(preprocessing.intensity, good["kind"], good["clipped"]),
         *detector.profile.compare(brightness, contrast),
+        *gray_words(torch.tensor(good["gray"] > 0)),
         *further_words(int(good["further"].sum())),
     ]
 

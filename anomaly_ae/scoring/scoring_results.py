@@ -25,6 +25,7 @@ class ScoreResult(Printed):
         errors: images that have no score
         skipped: files that are no images
         error_kinds: the most frequent reasons, each with how many files it stands for
+        first_errors: the paths of the first of these files
         left_out: what people may take for pictures that were to be scored, by what it is
         unread_folders: those that could not be looked into, with the reason
         differences: how the images look unlike those of the training
@@ -32,8 +33,10 @@ class ScoreResult(Printed):
         discoveries: at `fdr`
         fewest_discoveries: that are possible
         discoveries_need: the fewest calibration images for any
+        heatmaps_written: heat maps, one of each anomalous image
         heatmaps_missing: heat maps that could not be written
-        masks_missing: masks likewise
+        masks_written: masks, one of each anomalous image with regions
+        masks_missing: masks that could not be written
     """
 
     detector: str
@@ -50,6 +53,7 @@ class ScoreResult(Printed):
     target_fpr: float
     guarantee: str
     error_kinds: dict[str, int]
+    first_errors: list[str]
     left_out: dict[str, int]
     unread_folders: list[str]
     resumed: bool
@@ -63,8 +67,10 @@ class ScoreResult(Printed):
     fewest_discoveries: int | None
     discoveries_need: int | None
     heatmaps: str | None
+    heatmaps_written: int
     heatmaps_missing: int
     masks: str | None
+    masks_written: int
     masks_missing: int
     report: str | None
     score: float | None

@@ -100,7 +100,7 @@ class RunLogger:
 
     def finish(self, run: RunFolder, status: str, behind: bool) -> None:
         """Bring MLflow all that a run came to. behind: whether MLflow lacked something before"""
-        with stage("logging to MLflow"):
+        with stage("trying MLflow once more" if self.failure else "logging to MLflow"):
             self.log_model(run)  # first, for the results are of the model, too
             self.tell(calls.log_results, run)
             self.set_status(status)

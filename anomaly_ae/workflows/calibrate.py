@@ -123,7 +123,8 @@ def calibrate(
     if normals.images is not None:  # with which nothing is to be measured from now on
         new = dataclasses.replace(new, split=detector.split.with_copies(hash_rows(normals.images)))
     found = known.images if known is not None and detect is not None else None
-    doubts = [*_doubts(detector, new, normals, anomalies), *_measured_with(detector, normals.images, found)]
+    of_the_test = _measured_with(detector, normal=normals.images, anomalous=found)
+    doubts = [*_doubts(detector, new, normals, anomalies), *of_the_test]
     normals = dataclasses.replace(normals, differences=(*normals.differences, *doubts))
     return _keep(home, parent, detector, new, normals, anomalies, tracking, marked.used if marked else None)
 
@@ -188,16 +189,16 @@ def _doubts(old: Detector, new: Detector, normals: Normals, anomalies: KnownAnom
     return doubts
 
 
-def _measured_with(detector: Detector, *given: Tensor | None) -> list[str]:
-    """That some of the images that set the threshold, (N, C, H, W) each, are the run's own test images."""
+def _measured_with(detector: Detector, **given: Tensor | None) -> list[str]:
+    """That some of the images that set the threshold, (N, C, H, W) of each kind, are the run's own test images."""
     test = detector.split.test.hashes.cpu()
-    count = sum(int(torch.isin(hash_rows(images), test).sum()) for images in given if images is not None)
-    if not count:
+    counts = {kind: int(torch.isin(hash_rows(each), test).sum()) for kind, each in given.items() if each is not None}
+    if not any(counts.values()):
         return []
-    are = "is" if count == 1 else "are"
+    kinds = " and ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
+    are = "image that set the threshold is" if sum(counts.values()) == 1 else "images that set the threshold are"
     return [
-        f"{count:,} of the images that set the threshold {are} of the run's own test set, whose rates say little of "
-        "new images then; evaluate it with others"
+        f"{kinds} {are} of the run's own test set, whose rates say little of new images then; evaluate it with others"
     ]
 
 

@@ -15,6 +15,7 @@ from anomaly_ae.reporting.comparison import (
 )
 from anomaly_ae.reporting.figures.saving import write_figures
 from anomaly_ae.reporting.text import listings
+from anomaly_ae.reporting.text.phrases import unranked
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
 from anomaly_ae.runs.record import FINISHED, PIPELINE
 from anomaly_ae.runs.run_folder import RunFolder
@@ -70,8 +71,10 @@ def compare(names: Sequence[str], *, home: RunStore | None = None) -> RunCompari
         raise UsageError(f"a comparison needs two runs or more, and {all_one}; see: {home.command('runs')}")
     for run in runs:
         run.detector_folder()  # which an unfinished one has not
-        if not run.evaluation():
+        if not (evaluation := run.evaluation()):
             logger.warning(f"run {run.record.id} has no figures yet: {run.command('evaluate', run.record.id)}")
+        elif evaluation.auroc is None:
+            logger.warning(f"run {run.record.id} has no AUROC: {unranked(evaluation.false_positive_rate)}")
     if not any(run.evaluation() for run in runs):
         raise ModelError("none of these runs was evaluated, so there is nothing to compare")
     tested = [read_scores(run) for run in runs]

@@ -1,6 +1,7 @@
 """How a training sees images, what is normal among them, and which of them go where."""
 
 import dataclasses
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,14 +10,15 @@ from functools import partial
 from typing import Any
 
 from anomaly_ae.autoencoders import Shape, find_autoencoder, image_size
-from anomaly_ae.autoencoders.folds import fold_count
-from anomaly_ae.calibration.rates import images_needed, require_enough, smallest_rate
+from anomaly_ae.autoencoders.folds import MOST_FOLDS, fold_count
+from anomaly_ae.calibration.group import alarms_allowed, p_value_levels
+from anomaly_ae.calibration.rates import cross_bound, images_needed, require_enough, smallest_rate
 from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
 from anomaly_ae.datasets.catalogue import Data, normal_classes
 from anomaly_ae.datasets.copies import find_copies
 from anomaly_ae.datasets.image_folder import PictureData
-from anomaly_ae.datasets.splits import Split
-from anomaly_ae.datasets.splitting import split_dataset
+from anomaly_ae.datasets.splits import SPLIT_PARTS, Split
+from anomaly_ae.datasets.splitting import split_dataset, trainable
 from anomaly_ae.errors import ModelError, UsageError, one_line
 from anomaly_ae.escaping import counted, times
 from anomaly_ae.images.decode import LARGEST_PICTURE
@@ -166,29 +168,36 @@ class Division:
         copies = find_copies(dataset, normal)
         for line in copies.about:
             logger.info(line)
-        divide = partial(split_dataset, dataset, normal, config.seed, config.contamination, copies=copies)
         guarantee, folds = config.guarantee or MARGINAL, None
-        split = divide(0 if guarantee == CROSS else images_needed(config.target_fpr, guarantee))
+        needed = images_needed(config.target_fpr, guarantee)
+        may_fold = guarantee == CROSS or (config.guarantee is None and _has_cheap_folds(config))
+        enough = enough_in_folds(config, needed, "test" in dataset.files) + len(normal) - 1 if may_fold else 0
+        divide = partial(
+            split_dataset, dataset, normal, config.seed, config.contamination, copies=copies, in_folds=enough
+        )
+        split = divide(0 if guarantee == CROSS else needed)
         aside = len(split.calibration.indices)
-        is_few = config.guarantee is None and aside < FEW_SET_ASIDE and _has_cheap_folds(config, split)
-        are_many = split.trainable > MOST_FOLDED and images_needed(config.target_fpr) <= FEW_SET_ASIDE
+        is_few = guarantee != CROSS and may_fold and not split.groups and aside < FEW_SET_ASIDE
+        are_many = split.trainable > MOST_FOLDED and needed <= FEW_SET_ASIDE
         if is_few and are_many:
             split = divide(FEW_SET_ASIDE)
         elif is_few:
             logger.info(
-                f"{counted(aside, 'normal image')} set aside would be few for the threshold: with guarantee cross "
-                f"all are learned from, and scored in turn; {setting('guarantee', MARGINAL)} sets them aside"
+                f"fewer than {FEW_SET_ASIDE} normal images would be set aside for the threshold: with guarantee "
+                f"cross all are learned from, and scored in turn; {setting('guarantee', MARGINAL)} sets them aside"
             )
             guarantee, split = CROSS, divide(0)
         if guarantee == CROSS:
             folds = _folds(config, split)
             count = split.trainable // folds * folds
-            require_enough(count, config.target_fpr, CROSS)
+            require_enough(count, config.target_fpr, CROSS, enough=split.enough)
+            alarms = alarms_allowed(p_value_levels(count, CROSS), config.target_fpr)
+            proven = f" (for {config.target_fpr:g}, at most {cross_bound(count, folds, alarms):.3g} is proven)"
         else:
-            count = len(split.calibration.indices)
-            require_enough(count, config.target_fpr, guarantee, most=split.most_calibration)
-        rate = smallest_rate(count, guarantee)
-        logger.info(f"{split.about(dataset, normal, folds)}; false-alarm rates from {rate:g} on are possible")
+            count, proven = len(split.calibration.indices), ""
+            require_enough(count, config.target_fpr, guarantee, most=split.most_calibration, enough=split.enough)
+        rates = f"false-alarm rates from {smallest_rate(count, guarantee):g} on can be asked for{proven}"
+        logger.info(f"{split.about(dataset, normal, folds)}; {rates}")
         files = len(data.listing) if isinstance(data, PictureData) else 0
         return cls(dataset, view, split, folds, files, (*dataset.left_out, *copies.names(dataset)))
 
@@ -227,10 +236,22 @@ class Division:
         }
 
 
-def _has_cheap_folds(config: RunConfig, split: Split) -> bool:
-    """Whether folds can be made of the images, and would cost little."""
-    plain = not (split.groups or config.trim_training or config.contamination or config.tile)
+def _has_cheap_folds(config: RunConfig) -> bool:
+    """Whether folds of images that are no groups can be made, and would cost little."""
+    plain = not (config.trim_training or config.contamination or config.tile)
     return plain and find_autoencoder(str(config.autoencoder)).cheap_folds
+
+
+def enough_in_folds(config: RunConfig, needed: int, has_test: bool) -> int:
+    """Of so many normal images of one class, or more, as many as are needed are scored in folds."""
+    counts = range(len(SPLIT_PARTS), len(SPLIT_PARTS) + 2 * needed)
+    first = counts[bisect_left(counts, needed, key=lambda count: trainable(count, has_test))]
+    enough = first
+    for count in range(first, first + 2 * (config.folds or MOST_FOLDS) + 1):  # some are over, and in no fold
+        images = trainable(count, has_test)
+        folds = config.folds or fold_count(images)
+        enough = enough if images // folds * folds >= needed else count + 1
+    return enough
 
 
 def _folds(config: RunConfig, split: Split) -> int:

@@ -12,6 +12,7 @@ import torch
 from anomaly_ae.calibration.rates import images_needed
 from anomaly_ae.datasets.layout_texts import first_unread
 from anomaly_ae.errors import AnomalyAEError, DataMissing, StorageError, UnknownName, UsageError
+from anomaly_ae.escaping import shown
 from anomaly_ae.images.listing import Source
 from anomaly_ae.images.sources import open_source
 from anomaly_ae.reporting.folder_report import check_overlays, write_masks, write_overlays, write_report
@@ -26,7 +27,7 @@ from anomaly_ae.storage.atomic import expand, require_writable
 from anomaly_ae.workflows.find_model import load_model
 
 ENGINES = LOCAL, RAY = "local", "ray"
-REASONS = 10  # why files cannot be read, as many as are told
+REASONS, ERRORS_NAMED = 10, 3  # why files cannot be read, and their names, as many as are told
 
 
 def score(
@@ -102,9 +103,11 @@ def score(
     result = _result(job, scores, time.monotonic() - started, overlays, covers, page)
     with _scores_kept(output):
         if overlays:
-            result = dataclasses.replace(result, heatmaps_missing=write_overlays(job, scores, overlays))
+            drawn = write_overlays(job, scores, overlays)
+            result = dataclasses.replace(result, heatmaps_written=drawn.count, heatmaps_missing=drawn.missing)
         if covers:
-            result = dataclasses.replace(result, masks_missing=write_masks(job, scores, covers))
+            drawn = write_masks(job, scores, covers)
+            result = dataclasses.replace(result, masks_written=drawn.count, masks_missing=drawn.missing)
         if page:
             facts = [*scored_folders.scored_rows(result), *scored_folders.unscored_rows(result)]
             write_report(job, scores, facts, page)
@@ -195,6 +198,7 @@ def _result(
         target_fpr=job.calibration.target_fpr,
         guarantee=job.calibration.method,
         error_kinds=_kinds(scores.bad),
+        first_errors=[shown(scores.listing.paths[i]) for i, _ in scores.bad[:ERRORS_NAMED]],
         left_out=scores.listing.left_out,
         unread_folders=first_unread(scores.listing),
         resumed=scores.changes is not None,
@@ -208,8 +212,10 @@ def _result(
         fewest_discoveries=scores.fewest,
         discoveries_need=None if job.fdr is None else images_needed(job.fdr),
         heatmaps=None if overlays is None else str(overlays),
+        heatmaps_written=0,
         heatmaps_missing=0,
         masks=None if covers is None else str(covers),
+        masks_written=0,
         masks_missing=0,
         report=None if page is None else str(page),
         score=None if one is None else one.item(),

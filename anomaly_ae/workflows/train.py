@@ -252,7 +252,7 @@ def _train(
         train_mse, latents = mse_and_latents(detector, images["fit"].images, DRAWN_FROM if figures else 0)
         validation_mse = reconstruction_mse(detector, images["validation"].images)
     if figures:
-        with stage("drawing the figures"):
+        with stage("finishing the figures"):
             save_samples(run, detector, latents)
             finish_figures()
     result = _result(detector, experiment, run, train_mse, validation_mse)

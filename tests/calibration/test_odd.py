@@ -64,7 +64,7 @@ def test_it_is_said_where_too_few_are_left_for_the_rate() -> None:
     odd = odd_normals(calibration(*COOKIES, 1.027, target_fpr=0.095))
     assert odd is not None
     assert odd.threshold_without is None
-    assert "without it, 9 would be too few for this rate, and hold rates from 0.1: look at it" in odd.about
+    assert "without it, 9 would be too few for this rate, and enough from 0.1 on: look at it" in odd.about
     conditional = odd_normals(calibration(*COOKIES, 1.027, target_fpr=0.3, guarantee=CONDITIONAL))
     assert conditional is not None
     assert conditional.smallest_rate_without == pytest.approx(1 - 0.05 ** (1 / 9), abs=1e-4)
@@ -97,7 +97,7 @@ def test_a_group_of_high_scores_is_not_odd_and_what_is_odd_within_a_group_is() -
     assert both is not None
     assert (both.names, both.threshold_without, both.fewest_without) == (["71.png", "59.png"], None, 11)
     assert (
-        "without them, the 11 of the smallest group would be too few for this rate, and hold rates from 0.08334"
+        "without them, the 11 of the smallest group would be too few for this rate, and enough from 0.08334 on"
         in both.about
     )
 

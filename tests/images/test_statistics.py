@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from anomaly_ae.datasets.builtin import load_dataset
-from anomaly_ae.images.statistics import Profile, size_difference, size_words
+from anomaly_ae.images.statistics import Profile, gray_words, is_gray, size_difference, size_words
 
 IMAGES = load_dataset("digits").files["train"].images
 PROFILE = Profile.of(IMAGES[:900])
@@ -74,3 +74,15 @@ def test_a_blank_image_is_said_unless_those_in_training_were_blank() -> None:
     [said] = PROFILE.differences(torch.cat([IMAGES[900:950], blank]))
     assert said.startswith("1 image is blank")
     assert Profile.of(torch.cat([IMAGES[:50], blank, blank])).differences(torch.cat([IMAGES[50:90], blank])) == []
+
+
+@pytest.mark.parametrize("scale", [1, 255.0])
+def test_it_is_said_where_most_images_have_no_colour_for_a_detector_that_sees_in_colour(scale: float) -> None:
+    images = torch.randint(1, 255, (5, 3, 4, 6), dtype=torch.uint8)
+    images[1:4] = images[1:4, :1]
+    gray = is_gray(images / scale if scale > 1 else images)
+    assert gray.tolist() == [False, True, True, True, False]
+    assert gray_words(gray) == ["3 of 5 images have no colour, and the detector sees in colour"]
+    assert gray_words(gray[2:]) == ["2 of 3 images have no colour, and the detector sees in colour"]
+    assert gray_words(gray[3:]) == gray_words(gray[:0]) == []
+    assert not is_gray(images[:, :1]).any()

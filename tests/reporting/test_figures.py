@@ -50,6 +50,13 @@ def test_figures_have_labelled_axes_and_can_be_written(name: str, tmp_path: Path
     assert np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")).std() > 5  # something is drawn
 
 
+def test_a_caption_longer_than_the_figure_is_wide_is_not_cut(tmp_path: Path) -> None:
+    figure = image_grids.labelled_rows([("original", RNG.random((1, 3, 8, 8)))], "What training did")
+    write_figures(tmp_path, {"one": figure}, "cookies good · feature-conv · feature-error+2*patch-knn+0.5*defect")
+    left, right = figure._supxlabel.get_window_extent().intervalx
+    assert 0 <= left < right <= figure.bbox.width
+
+
 def test_calibration_scores_of_each_group_are_drawn_below_the_p_values() -> None:
     groups = torch.tensor([0] * 50 + [1] * 20)
     grouped = Calibration(torch.cat([torch.linspace(0, 1, 50), torch.linspace(0, 2, 20)]), 0.1, groups=groups)

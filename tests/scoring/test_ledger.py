@@ -33,7 +33,7 @@ def test_a_ledger_whose_list_is_damaged_says_so(detector: Detector, pictures: Pa
         run(detector, pictures, tmp_path / "scores.parquet", resume=True)
 
 
-@pytest.mark.parametrize("job", ["", "{}", "[]", "7", '{"format": 4}', "\udcff"])
+@pytest.mark.parametrize("job", ["", "{}", "[]", "7", '{"format": 5}', "\udcff"])
 def test_a_ledger_whose_job_is_damaged_says_so(detector: Detector, pictures: Path, tmp_path: Path, job: str) -> None:
     run(detector, pictures, tmp_path / "scores.parquet")
     (tmp_path / ".scores.parquet.ledger" / "job.json").write_text(job, errors="surrogateescape")

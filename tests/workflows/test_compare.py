@@ -41,7 +41,9 @@ def test_the_run_of_a_pipeline_stands_for_its_cells_and_what_was_not_measured_is
     assert [row.name.partition(" ·")[0] for row in result.runs][2] == "calibration"
     assert [row.auroc is None for row in result.runs] == [False, False, True, True]
     assert [row.p_value is None for row in result.runs] == [True, False, True, True]
-    assert f"run {calibrated.run_id} has no figures yet" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"run {calibrated.run_id} has no figures yet" in said
+    assert f"run {everything.run_id} has no AUROC: no anomalous test image" in said
     assert Path(result.page).exists()
     new = anomaly_ae.train(RunConfig(normal="1", epochs=1), home=home, tracking=False)
     with pytest.raises(ModelError, match="nothing to compare"):

@@ -86,7 +86,7 @@ def test_copies_are_one_picture_and_it_is_kept_which_went_where(
     said = capsys.readouterr().err
     assert "copies: 120 of 180 normal pictures are equal to others, or as alike as if saved anew" in said
     assert "60 normal images: 28 to learn from, 6 to stop by, 20 for the threshold, 6 to measure with" in said
-    assert "beside 0 others; false-alarm rates from 0.04762 on are possible" in said  # 1 / 21
+    assert "6 to measure with; false-alarm rates from 0.04762 on can be asked for" in said  # 1 / 21
     split = run.split
     names = [name for part in split["pictures"].values() for name in part["names"]]
     assert len({name[:3] for name in names}) == len(names) == 60

@@ -75,7 +75,8 @@ def test_it_is_said_how_many_marked_images_measure_the_run(trained: Trained, fol
     for name, index in (("good", 0), ("novel", len(test) - 1)):  # one of each kind
         Image.fromarray(test.images[index, 0].numpy()).save(folder / name / "of the test.png")
         file.append(Mark.of(source, f"{name}/of the test.png".encode(), "good" if name == "good" else "bad"))
-    for detect, count in ((None, "1 of the images that set the threshold is"), (0.9, "2 of the images that set")):
+    both = "1 normal and 1 anomalous images that set the threshold are"
+    for detect, count in ((None, "1 normal image that set the threshold is"), (0.9, both)):
         result = anomaly_ae.calibrate(trained.run.record.id, marks=marks, detect=detect, home=trained.home)
         assert [text for text in result.differences if text.startswith(count)]
 

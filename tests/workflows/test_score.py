@@ -81,9 +81,9 @@ def test_masks_of_regions_have_the_size_of_their_pictures(
         Image.open(path).resize((40, 24), Image.Resampling.NEAREST).save(path)
     place = ("--mlruns", str(trained.home.root), "--output", "rows.parquet")
     ended = cli("score", "in", *place, "--masks", "masks")
-    assert "masks           masks\n" in ended.out
     table = pd.read_parquet(tmp_path / "rows.parquet").set_index("path")
     marked = table[table.is_anomaly.fillna(False) & (table.regions != "[]")]
+    assert f"masks           {len(marked)} in masks\n" in ended.out
     assert {path.name for path in (tmp_path / "masks").iterdir()} == {f"{name}.png" for name in marked.index}
     assert len({tuple(size) for size in marked[["width", "height"]].to_numpy()}) == 2
     for name, row in marked.iterrows():
@@ -178,7 +178,7 @@ def test_heat_maps_that_cannot_be_written_are_counted_and_said(
     assert ended.code == 1
     lost = int(pd.read_parquet(tmp_path / "rows.parquet").is_anomaly.sum())
     assert f"{lost} of {lost} heat maps could not be written; the first cannot write" in ended.err
-    assert f"heat maps       maps; {lost} could not be written" in ended.out
+    assert f"heat maps       0 in maps; {lost} could not be written" in ended.out
 
 
 def test_a_full_disk_costs_heat_maps_and_nothing_else(

@@ -31,13 +31,13 @@ def trained(result: TrainResult) -> str:
     speed = f"{result.train_seconds:.1f} s on {where}, {result.images_per_second:,.0f} images/s"
     best = f"validation {result.validation_loss:.5f} (best, epoch {result.best_epoch})"
     images = counted(result.calibration_images, "normal image")
-    holds = f"from {images}, which hold rates from {result.smallest_rate:g} ({result.scorer})"
+    asked = f"from {images} by {result.scorer}; rates from {result.smallest_rate:g} on can be asked for"
     rate = f"a false-alarm rate of {result.target_fpr:g} ({result.guarantee})"
     rows = [
         ("run", result.run_id),
         ("trained", f"{counted(result.epochs, 'epoch')} in {speed}, {result.parameters:,} parameters"),
         ("loss", f"{result.final_loss:.5f} · {best}"),
-        ("threshold", f"{result.threshold:.4f} for {rate}, {holds}"),
+        ("threshold", f"{result.threshold:.4f} for {rate}, {asked}"),
         ("warning", result.threshold_warning),
         ("kept in", from_here(result.run_folder)),
         ("next", " · ".join(result.next)),

@@ -16,7 +16,10 @@ def encoded(result: Encoded) -> str:
 
 @as_text.register
 def scored(result: ScoreResult) -> str:
-    pictures = [("heat maps", _heatmaps(result)), ("masks", _written(result.masks, result.masks_missing))]
+    pictures = [
+        ("heat maps", _written(result.heatmaps, result.heatmaps_written, result.heatmaps_missing)),
+        ("masks", _written(result.masks, result.masks_written, result.masks_missing)),
+    ]
     return named_lines([*scored_rows(result), *pictures, ("report", result.report)], 16)
 
 
@@ -36,7 +39,7 @@ def watched(result: WatchResult) -> str:
         ("rows", late),
         ("messages", f"{result.unsent:,} not taken yet, which the next time sends" if result.unsent else None),
         ("kept in", result.output),
-        ("heat maps", _heatmaps(result)),
+        ("heat maps", _with_missing(result.heatmaps, result.heatmaps_missing)),
     ]
     return named_lines(lines, 16)
 
@@ -48,7 +51,8 @@ def scored_rows(result: ScoreResult) -> list[NamedText]:
         drifted = f"{moved(result.drift)} one of these images scores above a calibration image"
     rate = f"a false-alarm rate of {result.target_fpr:g} ({result.guarantee})"
     above = f"{result.anomalies:,} of {good:,} are above the threshold {result.threshold:.4f}"
-    seconds = f"{_duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
+    speed = result.images_per_second
+    seconds = f"{_duration(result.seconds)}, {f'{speed:,.0f}' if speed >= 10 else f'{speed:.2g}'} images/s"
     return [
         ("detector", result.detector),
         ("images", f"{result.images:,}{_resumed(result)}"),
@@ -56,7 +60,7 @@ def scored_rows(result: ScoreResult) -> list[NamedText]:
         ("score", None if result.score is None else f"{result.score:.4f}, p-value {result.p_value:.3g}"),
         ("anomalous", f"{above}, for {rate}"),
         *_discoveries(result),
-        ("bad files", f"{result.errors:,} have an error and no score" if result.errors else None),
+        ("bad files", f"{result.errors:,} have an error and no score: {_first(result)}" if result.errors else None),
         *(("", f"{count:,} × {reason}") for reason, count in result.error_kinds.items()),
         ("skipped", f"{result.skipped:,} (no images)" if result.skipped else None),
         *(("warning", text) for text in result.differences),
@@ -72,13 +76,19 @@ def unscored_rows(result: ScoreResult) -> list[NamedText]:
     return [*left_out, *(("warning", text) for text in result.unread_folders)]
 
 
-def _heatmaps(result: ScoreResult | WatchResult) -> str | None:
-    return _written(result.heatmaps, result.heatmaps_missing)
+def _first(result: ScoreResult) -> str:
+    """The names of bad files, and how many more there are."""
+    more = result.errors - len(result.first_errors)
+    return ", ".join(result.first_errors) + (f" and {more:,} more" if more else "")
 
 
-def _written(folder: str | None, missing: int) -> str | None:
-    """Where pictures lie, and how many do not."""
-    return folder and f"{folder}; {missing:,} could not be written" if missing else folder
+def _written(folder: str | None, count: int, missing: int) -> str | None:
+    """How many pictures were written and where, and how many were not."""
+    return folder and _with_missing(f"{count:,} in {folder}", missing)
+
+
+def _with_missing(written: str | None, missing: int) -> str | None:
+    return written and f"{written}; {missing:,} could not be written" if missing else written
 
 
 def _resumed(result: ScoreResult) -> str:
