@@ -70,8 +70,7 @@ class Copies:
 
 def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     """Copies among the normal pictures of a data set, of which one is to be used; pictures that are in normal classes
-    and in others, to learn from or to measure with, of which none is; and test pictures that are training pictures,
-    too.
+    and in others, wherever, of which none is; and test pictures that are training pictures, too.
 
     Data sets that are not made of files are taken as they were published.
     """
@@ -85,15 +84,18 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     is_copy = first[:count] < torch.arange(count)
     originals = dict(zip(indices[0][is_copy].tolist(), indices[0][first[:count][is_copy]].tolist(), strict=True))
     copies = {copy: f"a copy of {shown(train.names[original])}" for copy, original in originals.items()}
-    hashes, is_normal = train.hashes(), torch.isin(train.labels, classes)
-    unclear, unclear_test, trained = _unclear(hashes, is_normal), dict[int, str](), set[int]()
+    hashes = torch.cat([file.hashes() for file in (train, test) if file])
+    is_normal = torch.cat([torch.isin(file.labels, classes) for file in (train, test) if file])
+    both = _positions(torch.isin(hashes, hashes[is_normal]) & torch.isin(hashes, hashes[~is_normal]))
+    unclear, unclear_test = (
+        dict.fromkeys((i - start for i in both if start <= i < end), "in a normal class and in another")
+        for start, end in ((0, len(train)), (len(train), len(hashes)))
+    )
+    trained = set[int]()
     if test:
-        test_hashes = test.hashes()
-        trained |= set(indices[1][first[count:] < count].tolist())
-        trained |= set(torch.nonzero(torch.isin(test_hashes, hashes[is_normal])).flatten().tolist())
-        unclear_test = _unclear(test_hashes, torch.isin(test.labels, classes))
-        unclear_test = {i: why for i, why in unclear_test.items() if i not in trained}  # which are told already
-    trained_too = dict.fromkeys(sorted(trained), "a training picture, too")
+        of_train, of_test = hashes[: len(train)][is_normal[: len(train)]], hashes[len(train) :]
+        trained = {*indices[1][first[count:] < count].tolist(), *_positions(torch.isin(of_test, of_train))}
+    trained_too = dict.fromkeys(sorted(trained - unclear_test.keys()), "a training picture, too")
     return Copies(
         {"train": copies | unclear, "test": unclear_test | trained_too},
         originals,
@@ -128,14 +130,9 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     )
 
 
-def _unclear(hashes: Tensor, is_normal: Tensor) -> dict[int, str]:
-    """The indices of equal images of which one is normal and one is not, each with the reason.
-
-    hashes: of the images, int64 (N,)
-    is_normal: which of them lie in a normal class, bool (N,)
-    """
-    both = torch.isin(hashes, hashes[is_normal]) & torch.isin(hashes, hashes[~is_normal])
-    return dict.fromkeys(torch.nonzero(both).flatten().tolist(), "in a normal class and in another")
+def _positions(wanted: Tensor) -> list[int]:
+    """Where a mask, bool (N,), is true."""
+    return torch.nonzero(wanted).flatten().tolist()
 
 
 def _said(one: str, many: str, reasons: Mapping[int, str], images: ImageSet) -> list[str]:
