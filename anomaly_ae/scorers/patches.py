@@ -14,7 +14,7 @@ from anomaly_ae.scorers.scorer import ImageBatches, PlaceScorer, sample
 from anomaly_ae.storage.schema import TensorSpec
 
 MAPS, FINEST = 2, 0.3  # feature maps compared: so many, from the first of at most this share of the image's height on
-MOST_PATCHES = 10_000  # looked at to choose those remembered, however many images there were
+MOST_PATCHES = 100_000  # looked at to choose those remembered, however many images there were
 MEMORIES = 1_000  # of these, that are remembered
 DIRECTIONS = 32  # random ones, by which they are chosen
 PATCHES_AT_ONCE = 4_096  # patches compared with all of these, so that their distances fit into memory
