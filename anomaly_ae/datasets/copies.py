@@ -84,17 +84,17 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     is_copy = first[:count] < torch.arange(count)
     originals = dict(zip(indices[0][is_copy].tolist(), indices[0][first[:count][is_copy]].tolist(), strict=True))
     copies = {copy: f"a copy of {shown(train.names[original])}" for copy, original in originals.items()}
-    hashes = torch.cat([file.hashes() for file in (train, test) if file])
-    is_normal = torch.cat([torch.isin(file.labels, classes) for file in (train, test) if file])
-    both = _positions(torch.isin(hashes, hashes[is_normal]) & torch.isin(hashes, hashes[~is_normal]))
-    unclear, unclear_test = (
-        dict.fromkeys((i - start for i in both if start <= i < end), "in a normal class and in another")
-        for start, end in ((0, len(train)), (len(train), len(hashes)))
-    )
+    files = [file for file in (train, test) if file]
+    hashes = torch.cat([file.hashes() for file in files])
+    is_normal = torch.cat([torch.isin(file.labels, classes) for file in files])
+    both = torch.isin(hashes, hashes[is_normal]) & torch.isin(hashes, hashes[~is_normal])
+    parts = torch.tensor_split(both, [len(train)])
+    unclear, unclear_test = (dict.fromkeys(_positions(part), "in a normal class and in another") for part in parts)
     trained = set[int]()
     if test:
-        of_train, of_test = hashes[: len(train)][is_normal[: len(train)]], hashes[len(train) :]
-        trained = {*indices[1][first[count:] < count].tolist(), *_positions(torch.isin(of_test, of_train))}
+        learned = hashes[: len(train)][is_normal[: len(train)]]
+        trained |= set(indices[1][first[count:] < count].tolist())
+        trained |= set(_positions(torch.isin(hashes[len(train) :], learned)))
     trained_too = dict.fromkeys(sorted(trained - unclear_test.keys()), "a training picture, too")
     return Copies(
         {"train": copies | unclear, "test": unclear_test | trained_too},

@@ -32,12 +32,11 @@ from anomaly_ae.images.named_files import NamedFiles
 from anomaly_ae.images.preprocessing import Preprocessing
 from anomaly_ae.images.roi import RegionOfInterest
 from anomaly_ae.images.sources import open_source
-from anomaly_ae.images.statistics import size_words
+from anomaly_ae.images.statistics import COLOURED, size_words
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.spelling import setting
 
 LOOKED_AT = 64  # pictures by which size and colour are found out,
-COLOURED = 16  # of 255, by which the channels of a gray picture may differ, as JPEG makes them
 MASKS_LOOKED_AT = Preprocessing(1, 64, 64)  # where they alone say which pictures are normal
 MOST_BAD = 0.1  # share of the pictures that may be unreadable before training on the others makes no sense
 SAMPLED = 256  # values of a picture by which the intensity is found

@@ -29,14 +29,14 @@ def split_dataset(
     contamination: float = 0.0,
     needed: int = 0,
     copies: Copies = NO_COPIES,
-    in_folds: int = 0,
+    enough_in_folds: int = 0,
 ) -> Split:
     """Divide the normal images, class by class, as the seed says; novel images are for the test alone.
 
     contamination: the share of the fit set, below 1, that is novel all the same, drawn from the training file
     needed: images that the calibration needs
     copies: pictures that are not to be used
-    in_folds: normal images that would be enough in folds, which groups cannot be divided into; it is said of too few
+    enough_in_folds: normal images that would do in folds, into which groups cannot be divided; told where they lack
 
     With an official test split: 80/10/10 % of the training file for fit, validation and calibration, and
     the whole test file. Without: 50/10/20/20 %, and all novel images in the test part. Where that is too little for
@@ -53,7 +53,7 @@ def split_dataset(
     groups = sum(len(torch.unique(piece.groups)) for piece in pieces if piece.groups is not None)
     cut_singly = max(inexact, len(normal) / 2)  # inexact, when all classes are large enough for that
     enough = max(len(SPLIT_PARTS), math.ceil((needed + cut_singly) / MOST_CALIBRATION))
-    enough = in_folds if in_folds and not groups else enough
+    enough = enough_in_folds if enough_in_folds and not groups else enough
     shares = _shares(_usual(official), (needed + inexact) / max(1, count))
     generator = torch.Generator().manual_seed(seed)
     cut = [piece.cut(shares, generator) for piece in pieces] or [(NO_INDICES,) * len(SPLIT_PARTS)]
@@ -142,7 +142,7 @@ def split_rows(count: int, seed: int, needed: int) -> tuple[Tensor, Tensor, Tens
     return fit, validating, calibrating
 
 
-def trainable(count: int, official: bool) -> int:
+def count_trainable(count: int, official: bool) -> int:
     """How many of that many normal images of one class, with or without an official test, fit and calibrate."""
     fit, _, calibration, _ = _sizes(count, _usual(official))
     return fit + calibration

@@ -147,8 +147,12 @@ class Detector:
         prepared, brightness = self.preprocessing.prepare_and_compare(images)
         size = size_of(images) if isinstance(images, Preprocessed) else self.preprocessing.part_size(size_of(images))
         stretched = size_difference(size, self.preprocessing.shape[1:], self.preprocessing.resize_mode)
-        unlike = [*self.profile.differences(prepared), *gray_words(is_gray(prepared))]
+        unlike = [*self.profile.differences(prepared), *self.without_colour(is_gray(prepared))]
         return [*([stretched] if stretched else []), *brightness, *unlike]
+
+    def without_colour(self, gray: Tensor) -> list[str]:
+        """The same of images that are gray or not, bool (N,); nothing where it was asked to see so many channels."""
+        return [] if self.config.channels else gray_words(gray)
 
     def predict(self, images: Images) -> Tensor:
         """Whether each image is anomalous, bool (N,): its score is above the threshold.

@@ -15,6 +15,7 @@ from anomaly_ae.storage.schema import Mismatch, Share
 VALUES_AT_ONCE = 2**24  # looked at together
 USUAL = (0.005, 0.995)  # quantiles between which the middle 99 % of images lie
 GRAY_LEVEL = 1 / 255
+COLOURED = 16  # of 255, by which the channels of a gray picture may differ, as JPEG makes them
 BLANK = 0.1  # of the least contrast that is usual
 MOST_COST = 4  # times what images of the usual size take, before it is worth a word
 MOST_STRETCH = 1.5  # of one side against the other, before it is worth a word
@@ -110,15 +111,15 @@ def size_words(
 
 
 def is_gray(images: Tensor) -> Tensor:
-    """Which images (N, C, H, W) in red, green and blue have no colour, bool (N,): none of any other channels."""
-    if images.shape[1] != 3:  # red, green, blue
+    """Which images, uint8 or float in [0, 1], (N, C, H, W), of several channels have no colour, bool (N,)."""
+    if images.shape[1] == 1:
         return torch.zeros(len(images), dtype=torch.bool)
-    red, green, blue = images.flatten(2).unbind(1)
-    return (red == green).all(dim=1) & (green == blue).all(dim=1)
+    spread = (images.amax(dim=1) - images.amin(dim=1)).flatten(1).amax(dim=1)
+    return (spread if images.dtype == torch.uint8 else 255 * spread) <= COLOURED
 
 
 def gray_words(gray: Tensor) -> list[str]:
-    """What to say of images for a detector that sees in colour, where most are `gray`, bool (N,)."""
+    """What to say of images to a detector that sees in colour, where most are gray, bool (N,)."""
     count = int(gray.sum())
     if 2 * count <= len(gray):
         return []

@@ -53,7 +53,7 @@ def check_overlays(job: Job, folder: Path, wish: str = "heatmaps") -> None:
 
 
 @dataclass(frozen=True)
-class Written:
+class PicturesWritten:
     """How many pictures were written, and how many are missing, since they could not be written or their images are
     gone or damaged by now.
     """
@@ -62,7 +62,7 @@ class Written:
     missing: int
 
 
-def write_overlays(job: Job, scores: Scores, folder: Path) -> Written:
+def write_overlays(job: Job, scores: Scores, folder: Path) -> PicturesWritten:
     """Write a picture for each anomalous image, called as that is, with .png at the end; what is missing is said.
 
     The colours go from none to the largest value in the image, or to the detector's heat level if that is more; what
@@ -71,12 +71,12 @@ def write_overlays(job: Job, scores: Scores, folder: Path) -> Written:
     return _write_each(job, scores, folder, save_overlay, WISHES["heatmaps"])
 
 
-def write_masks(job: Job, scores: Scores, folder: Path) -> Written:
+def write_masks(job: Job, scores: Scores, folder: Path) -> PicturesWritten:
     """The same with a mask for each anomalous image that has regions, of its size: 255 in them, 0 elsewhere."""
     return _write_each(job, scores, folder, save_mask, WISHES["masks"])
 
 
-def _write_each(job: Job, scores: Scores, folder: Path, save: Save, what: str) -> Written:
+def _write_each(job: Job, scores: Scores, folder: Path, save: Save, what: str) -> PicturesWritten:
     indices, seen, written, reasons = scores.anomalous.nonzero()[0], 0, 0, list[str]()
     previews = load_previews(job.detector, job.source, scores.listing, indices, OVERLAY_SIDE, job.workers)
     with display(len(indices)) as progress:
@@ -89,8 +89,8 @@ def _write_each(job: Job, scores: Scores, folder: Path, save: Save, what: str) -
             progress.advance(1, f"{written:,} {what} of {len(indices):,} anomalous images")
     if lost := len(indices) - seen:
         first = f"; the first {reasons[0]}" if reasons else "; their images are gone or damaged by now"
-        logger.info(f"{lost:,} of {len(indices):,} {what} could not be written{first}")
-    return Written(written, lost)
+        logger.info(f"{lost:,} {what} of {len(indices):,} anomalous images could not be written{first}")
+    return PicturesWritten(written, lost)
 
 
 def save_overlay(detector: Detector, preview: Preview, path: bytes, folder: Path) -> bool:

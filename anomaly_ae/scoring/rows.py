@@ -24,7 +24,7 @@ from anomaly_ae.images.intensity import intensity_differences
 from anomaly_ae.images.listing import Listing, Source
 from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.images.sources import open_source
-from anomaly_ae.images.statistics import brightness_contrast, gray_words, is_gray, size_difference
+from anomaly_ae.images.statistics import brightness_contrast, is_gray, size_difference
 from anomaly_ae.runtime.progress import display
 from anomaly_ae.scoring.row_paths import bytes_beside
 
@@ -154,7 +154,7 @@ def find_differences(detector: Detector, results: Results) -> list[str]:
         *([stretched] if stretched else []),
         *intensity_differences(preprocessing.intensity, good["kind"], good["clipped"]),
         *detector.profile.compare(brightness, contrast),
-        *gray_words(torch.tensor(good["gray"] > 0)),
+        *detector.without_colour(torch.tensor(good["gray"] > 0)),
         *further_words(int(good["further"].sum())),
     ]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def calibrate(
     if normals.images is not None:  # with which nothing is to be measured from now on
         new = dataclasses.replace(new, split=detector.split.with_copies(hash_rows(normals.images)))
     found = known.images if known is not None and detect is not None else None
-    of_the_test = _measured_with(detector, normal=normals.images, anomalous=found)
+    of_the_test = _measured_with(detector, {"normal": normals.images, "anomalous": found})
     doubts = [*_doubts(detector, new, normals, anomalies), *of_the_test]
     normals = dataclasses.replace(normals, differences=(*normals.differences, *doubts))
     return _keep(home, parent, detector, new, normals, anomalies, tracking, marked.used if marked else None)
@@ -189,10 +190,10 @@ def _doubts(old: Detector, new: Detector, normals: Normals, anomalies: KnownAnom
     return doubts
 
 
-def _measured_with(detector: Detector, **given: Tensor | None) -> list[str]:
+def _measured_with(detector: Detector, images: Mapping[str, Tensor | None]) -> list[str]:
     """That some of the images that set the threshold, (N, C, H, W) of each kind, are the run's own test images."""
     test = detector.split.test.hashes.cpu()
-    counts = {kind: int(torch.isin(hash_rows(each), test).sum()) for kind, each in given.items() if each is not None}
+    counts = {kind: int(torch.isin(hash_rows(each), test).sum()) for kind, each in images.items() if each is not None}
     if not any(counts.values()):
         return []
     kinds = " and ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)

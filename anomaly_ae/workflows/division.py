@@ -18,7 +18,7 @@ from anomaly_ae.datasets.catalogue import Data, normal_classes
 from anomaly_ae.datasets.copies import find_copies
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.splits import SPLIT_PARTS, Split
-from anomaly_ae.datasets.splitting import split_dataset, trainable
+from anomaly_ae.datasets.splitting import count_trainable, split_dataset
 from anomaly_ae.errors import ModelError, UsageError, one_line
 from anomaly_ae.escaping import counted, times
 from anomaly_ae.images.decode import LARGEST_PICTURE
@@ -171,20 +171,22 @@ class Division:
         guarantee, folds = config.guarantee or MARGINAL, None
         needed = images_needed(config.target_fpr, guarantee)
         may_fold = guarantee == CROSS or (config.guarantee is None and _has_cheap_folds(config))
-        enough = enough_in_folds(config, needed, "test" in dataset.files) + len(normal) - 1 if may_fold else 0
+        enough = 0
+        if may_fold:  # three more for each further class: so much may be lost by rounding
+            enough = enough_in_folds(config, needed, "test" in dataset.files) + 3 * (len(normal) - 1)
         divide = partial(
-            split_dataset, dataset, normal, config.seed, config.contamination, copies=copies, in_folds=enough
+            split_dataset, dataset, normal, config.seed, config.contamination, copies=copies, enough_in_folds=enough
         )
         split = divide(0 if guarantee == CROSS else needed)
         aside = len(split.calibration.indices)
-        is_few = guarantee != CROSS and may_fold and not split.groups and aside < FEW_SET_ASIDE
+        is_few = guarantee != CROSS and may_fold and not split.groups and aside < max(FEW_SET_ASIDE, needed)
         are_many = split.trainable > MOST_FOLDED and needed <= FEW_SET_ASIDE
         if is_few and are_many:
             split = divide(FEW_SET_ASIDE)
         elif is_few:
             logger.info(
-                f"fewer than {FEW_SET_ASIDE} normal images would be set aside for the threshold: with guarantee "
-                f"cross all are learned from, and scored in turn; {setting('guarantee', MARGINAL)} sets them aside"
+                "few normal images would be set aside for the threshold: with guarantee cross all are learned from, "
+                f"and scored in turn; {setting('guarantee', MARGINAL)} sets them aside"
             )
             guarantee, split = CROSS, divide(0)
         if guarantee == CROSS:
@@ -243,15 +245,17 @@ def _has_cheap_folds(config: RunConfig) -> bool:
 
 
 def enough_in_folds(config: RunConfig, needed: int, has_test: bool) -> int:
-    """Of so many normal images of one class, or more, as many as are needed are scored in folds."""
-    counts = range(len(SPLIT_PARTS), len(SPLIT_PARTS) + 2 * needed)
-    first = counts[bisect_left(counts, needed, key=lambda count: trainable(count, has_test))]
-    enough = first
-    for count in range(first, first + 2 * (config.folds or MOST_FOLDS) + 1):  # some are over, and in no fold
-        images = trainable(count, has_test)
+    """The fewest normal images of one class of which, and of any more, as many as are needed are scored in folds."""
+
+    def scored(count: int) -> int:
+        images = count_trainable(count, has_test)
         folds = config.folds or fold_count(images)
-        enough = enough if images // folds * folds >= needed else count + 1
-    return enough
+        return images // folds * folds
+
+    counts = range(len(SPLIT_PARTS), len(SPLIT_PARTS) + 2 * needed)
+    first = counts[bisect_left(counts, needed, key=lambda count: count_trainable(count, has_test))]
+    near = range(first, first + 2 * (config.folds or MOST_FOLDS) + 1)  # where those in no fold may be too many
+    return 1 + max((count for count in near if scored(count) < needed), default=first - 1)
 
 
 def _folds(config: RunConfig, split: Split) -> int:

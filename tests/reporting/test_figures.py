@@ -50,9 +50,10 @@ def test_figures_have_labelled_axes_and_can_be_written(name: str, tmp_path: Path
     assert np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")).std() > 5  # something is drawn
 
 
-def test_a_caption_longer_than_the_figure_is_wide_is_not_cut(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["cookies", "WOOD_MAHAGONY_WOMBAT_MDF_WMM", "i"])
+def test_a_caption_longer_than_the_figure_is_wide_is_not_cut(name: str, tmp_path: Path) -> None:
     figure = image_grids.labelled_rows([("original", RNG.random((1, 3, 8, 8)))], "What training did")
-    write_figures(tmp_path, {"one": figure}, "cookies good · feature-conv · feature-error+2*patch-knn+0.5*defect")
+    write_figures(tmp_path, {"one": figure}, f"{name} good · feature-conv · feature-error+2*patch-knn+0.5*defect")
     left, right = figure._supxlabel.get_window_extent().intervalx
     assert 0 <= left < right <= figure.bbox.width
 

@@ -40,7 +40,22 @@ def test_with_so_many_images_as_are_asked_for_it_works(count: int, guarantee: st
     enough = int(told[0] or told[1])
     assert enough == (39 if guarantee == "marginal" else 22 if official else 29)
     for more in range(12):
-        assert division(enough + more, official, guarantee=guarantee).split.trainable >= 19
+        made = division(enough + more, official, guarantee=guarantee)
+        images = len(made.split.calibration.indices)
+        assert (made.split.trainable // made.folds * made.folds if made.folds else images) >= 19
+
+
+@pytest.mark.parametrize("official", [True, False])
+@pytest.mark.parametrize("count", [100, 290, 320, 500, 700])
+def test_of_many_images_folds_are_made_where_too_few_can_be_set_aside(count: int, official: bool) -> None:
+    enough = 222 if official else 286
+    if count < enough:
+        with pytest.raises(CalibrationError, match=f"use {enough} or more normal images"):
+            division(count, official, target_fpr=0.005)
+    else:
+        made = division(count, official, target_fpr=0.005)
+        assert (made.folds is None) == (len(made.split.calibration.indices) >= 199)
+        assert made.folds is None or made.split.trainable // made.folds * made.folds >= 199
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3])
@@ -49,16 +64,17 @@ def test_with_so_many_images_as_are_asked_for_it_works(count: int, guarantee: st
 def test_so_many_are_enough_in_folds_and_hardly_fewer(classes: int, official: bool, folds: int | None) -> None:
     config = RunConfig(guarantee="cross", folds=folds)
 
-    def scored(count: int) -> int:
-        sizes = [len(part) for part in torch.arange(count).chunk(classes)]
-        images = split_dataset(folders(sizes, official), range(classes), seed=0).trainable
+    def scored(count: int, few: int = 0) -> int:
+        sizes = [few, count - few] if few else [len(part) for part in torch.arange(count).chunk(classes)]
+        images = split_dataset(folders(sizes, official), range(len(sizes)), seed=0).trainable
         each = folds or fold_count(images)
         return images // each * each
 
     for needed in (9, 19, 33):
-        enough = enough_in_folds(config, needed, official) + classes - 1
+        enough = enough_in_folds(config, needed, official) + 3 * (classes - 1)
         assert all(scored(count) >= needed for count in range(enough, enough + 20))
         assert classes > 1 or scored(enough - 1) < needed
+        assert classes != 2 or all(scored(enough, few) >= needed for few in range(1, enough))
 
 
 def test_a_small_rate_is_reckoned_without_counting_up_to_it() -> None:
@@ -66,11 +82,9 @@ def test_a_small_rate_is_reckoned_without_counting_up_to_it() -> None:
 
 
 def test_groups_have_no_folds_and_need_more() -> None:
-    with pytest.raises(DataError, match=r"with (4\d|[5-9]\d) they are enough"):
-        split_dataset(folders([1] * 3, official=False), range(3), seed=0, needed=19)
-    split = split_dataset(folders([2] * 25, official=False), range(25), seed=0, needed=19, in_folds=29)
+    split = split_dataset(folders([2] * 25, official=False), range(25), seed=0, needed=19, enough_in_folds=29)
     assert split.groups == 25
-    assert split.enough > 40
+    assert split.enough == 2 * (19 + 25 / 2)
 
 
 def test_it_is_said_what_is_proven_and_that_some_are_in_no_fold(capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,7 +177,7 @@ def test_heat_maps_that_cannot_be_written_are_counted_and_said(
     ended = cli("score", "in", *place)
     assert ended.code == 1
     lost = int(pd.read_parquet(tmp_path / "rows.parquet").is_anomaly.sum())
-    assert f"{lost} of {lost} heat maps could not be written; the first cannot write" in ended.err
+    assert f"{lost} heat maps of {lost} anomalous images could not be written; the first cannot write" in ended.err
     assert f"heat maps       0 in maps; {lost} could not be written" in ended.out
 
 

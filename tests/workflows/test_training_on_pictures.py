@@ -114,6 +114,24 @@ def test_a_file_gets_the_number_that_the_evaluation_gave(measured: Measured) -> 
         assert detector.score(image).item() == pytest.approx(rows["spot/000.png"]["score"], rel=1e-5)
 
 
+def test_gray_pictures_for_a_detector_in_colour_are_told_and_bad_files_by_name(
+    measured: Measured, tmp_path: Path
+) -> None:
+    home, _, _ = measured
+    detector = Detector.load(home.latest().detector_folder())
+    pictures = [cloth(i, colour=False)[0] for i in range(4)]
+    for i in range(5):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / f"in/bad {i}.png").write_bytes(b"\x89PNG")
+        save(tmp_path / f"in/{i}.png", pictures[i % 4])
+    result = anomaly_ae.score(tmp_path / "in", home=home, output=tmp_path / "s.csv")
+    in_colour = detector.preprocessing.shape[0] == 3
+    assert ("5 of 5 images have no colour, and the detector sees in colour" in result.differences) == in_colour
+    told = detector.differences([Image.fromarray(picture) for picture in pictures])
+    assert ("4 of 4 images have no colour, and the detector sees in colour" in told) == in_colour
+    assert "5 have an error and no score: bad 0.png, bad 1.png, bad 2.png and 2 more" in str(result)
+
+
 def test_heat_maps_lie_over_the_pictures_as_they_are(measured: Measured, tmp_path: Path) -> None:
     home, cloths, _ = measured
     result = anomaly_ae.score(cloths / "test/spot", home=home, output=tmp_path / "s.csv", heatmaps=tmp_path / "maps")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,6 @@ Array = npt.NDArray[Any]
 GRID_PIXELS = 84  # the least height of one image in a grid
 SHOWN = 10  # images in a row at most
 DPI = 130  # of figures
-CAPTION_LETTERS = 15  # of a caption, in an inch
 BAND, GRID_IMAGES = 6, 18  # images side by side in a grid, and in all: MLflow's card for pictures is square
 
 
@@ -71,8 +69,7 @@ def write_figures(folder: Path, figures: "Mapping[str, Figure]", caption: str) -
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     for name, figure in figures.items():
-        lines = wrap(plain(caption), int(CAPTION_LETTERS * figure.get_figwidth()), break_on_hyphens=False)
-        figure.supxlabel("\n".join(lines), fontsize=8, color="0.4", x=0.99, ha="right")
+        figure.supxlabel(plain(caption), fontsize=8, color="0.4", x=0.99, ha="right", wrap=True)
         figure.set_dpi(DPI)
         canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
         canvas.draw()  # once, where `savefig` does it twice

@@ -51,7 +51,7 @@ def scored_rows(result: ScoreResult) -> list[NamedText]:
         drifted = f"{moved(result.drift)} one of these images scores above a calibration image"
     rate = f"a false-alarm rate of {result.target_fpr:g} ({result.guarantee})"
     above = f"{result.anomalies:,} of {good:,} are above the threshold {result.threshold:.4f}"
-    speed = result.images_per_second
+    speed = result.scored / max(result.seconds, 1e-3)
     seconds = f"{_duration(result.seconds)}, {f'{speed:,.0f}' if speed >= 10 else f'{speed:.2g}'} images/s"
     return [
         ("detector", result.detector),
