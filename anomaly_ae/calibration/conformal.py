@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.calibration.discoveries import Discoveries, find_discoveries
-from anomaly_ae.calibration.group import Group, alarms_allowed, p_value_levels
+from anomaly_ae.calibration.group import Group, p_value_levels, proven_in_folds
 from anomaly_ae.calibration.rates import SMALLEST_RATE, cross_bound, exact, require_enough
 from anomaly_ae.calibration.single_precision import as_single, float32_below
 from anomaly_ae.calibration.tail import FEWEST_IN_TAIL, Tail, tail_excesses
@@ -194,8 +194,7 @@ class Calibration:
         one group of them, on average over calibration sets; None where none is.
         """
         if self.guarantee == CROSS:
-            (group,) = self.by_group
-            return cross_bound(len(group), self.folds, alarms_allowed(group.levels, self.target_fpr))
+            return proven_in_folds(len(self.scores), self.folds, self.target_fpr)
         return self.target_fpr if self.guarantee in (MARGINAL, CONDITIONAL) else None
 
     def held_at(self, threshold: float) -> HeldRate:

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anomaly_ae.calibration.rates import cross_bound
 from anomaly_ae.calibration.tail import Floats, Tail
-from anomaly_ae.config.run_config import CONDITIONAL, MARGINAL
+from anomaly_ae.config.run_config import CONDITIONAL, CROSS, MARGINAL
 from anomaly_ae.metrics.ranking import USUAL_CONFIDENCE
 
 
@@ -81,6 +82,11 @@ def p_value_levels(n: int, guarantee: str = MARGINAL, confidence: float = USUAL_
         bounds: Floats = betaincinv(at_least[:-1] + 1, n - at_least[:-1], confidence)
         return np.append(bounds, 1.0)
     return (1 + at_least) / (n + 1)
+
+
+def proven_in_folds(n: int, folds: int, target_fpr: float) -> float:
+    """The false-alarm rate that is proven of n scores in folds at the rate asked for, by `cross_bound`."""
+    return cross_bound(n, folds, alarms_allowed(p_value_levels(n, CROSS), target_fpr))
 
 
 def alarms_allowed(levels: Floats, target_fpr: float) -> int:

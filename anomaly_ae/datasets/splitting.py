@@ -51,9 +51,10 @@ def split_dataset(
     count = sum(len(piece.indices) for piece in pieces)
     inexact = sum(piece.inexact for piece in pieces)
     groups = sum(len(torch.unique(piece.groups)) for piece in pieces if piece.groups is not None)
-    cut_singly = max(inexact, len(normal) / 2)  # inexact, when all classes are large enough for that
-    enough = max(len(SPLIT_PARTS), math.ceil((needed + cut_singly) / MOST_CALIBRATION))
-    enough = enough_in_folds if enough_in_folds and not groups else enough
+    enough = enough_in_folds
+    if groups or not enough_in_folds:
+        cut_singly = max(inexact, len(normal) / 2)  # inexact, when all classes are large enough for that
+        enough = max(len(SPLIT_PARTS), math.ceil((needed + cut_singly) / MOST_CALIBRATION))
     shares = _shares(_usual(official), (needed + inexact) / max(1, count))
     generator = torch.Generator().manual_seed(seed)
     cut = [piece.cut(shares, generator) for piece in pieces] or [(NO_INDICES,) * len(SPLIT_PARTS)]

@@ -11,8 +11,8 @@ from typing import Any
 
 from anomaly_ae.autoencoders import Shape, find_autoencoder, image_size
 from anomaly_ae.autoencoders.folds import MOST_FOLDS, fold_count
-from anomaly_ae.calibration.group import alarms_allowed, p_value_levels
-from anomaly_ae.calibration.rates import cross_bound, images_needed, require_enough, smallest_rate
+from anomaly_ae.calibration.group import proven_in_folds
+from anomaly_ae.calibration.rates import images_needed, require_enough, smallest_rate
 from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
 from anomaly_ae.datasets.catalogue import Data, normal_classes
 from anomaly_ae.datasets.copies import find_copies
@@ -193,8 +193,8 @@ class Division:
             folds = _folds(config, split)
             count = split.trainable // folds * folds
             require_enough(count, config.target_fpr, CROSS, enough=split.enough)
-            alarms = alarms_allowed(p_value_levels(count, CROSS), config.target_fpr)
-            proven = f" (for {config.target_fpr:g}, at most {cross_bound(count, folds, alarms):.3g} is proven)"
+            most = proven_in_folds(count, folds, config.target_fpr)
+            proven = f" (for {config.target_fpr:g}, at most {most:.3g} is proven)"
         else:
             count, proven = len(split.calibration.indices), ""
             require_enough(count, config.target_fpr, guarantee, most=split.most_calibration, enough=split.enough)
