@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from anomaly_ae.errors import DataError
 from anomaly_ae.escaping import counted, shown
 from anomaly_ae.images.decode import MODES
 from anomaly_ae.images.image_set import Dataset, ImageSet, hash_rows
@@ -87,8 +88,7 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
     files = [file for file in (train, test) if file]
     hashes = torch.cat([file.hashes() for file in files])
     is_normal = torch.cat([torch.isin(file.labels, classes) for file in files])
-    both = torch.isin(hashes, hashes[is_normal]) & torch.isin(hashes, hashes[~is_normal])
-    parts = torch.tensor_split(both, [len(train)])
+    parts = torch.tensor_split(_normal_and_not(hashes, is_normal), [len(train)])
     unclear, unclear_test = (dict.fromkeys(_positions(part), "in a normal class and in another") for part in parts)
     trained = set[int]()
     if test:
@@ -128,6 +128,25 @@ def find_copies(dataset: Dataset, normal: Sequence[int]) -> Copies:
             ),
         ),
     )
+
+
+def called_one_way(hashes: Tensor, is_normal: Tensor) -> Tensor:
+    """Of pictures by their hashes, int64 (N,), and whether each is called normal, bool (N,): which are not called the
+    other way, too, bool (N,); how many others there are is said.
+
+    Raises `DataError` where all of either kind are called both.
+    """
+    unclear = _normal_and_not(hashes, is_normal)
+    if both := int(unclear.sum()):
+        logger.info(f"left out: {counted(both, 'picture that is', 'pictures that are')} both normal and not")
+    for name, kind in (("normal", is_normal), ("anomalous", ~is_normal)):
+        if kind.any() and unclear[kind].all():
+            raise DataError(f"all {counted(int(kind.sum()), f'{name} picture')} are both normal and not; name others")
+    return ~unclear
+
+
+def _normal_and_not(hashes: Tensor, is_normal: Tensor) -> Tensor:
+    return torch.isin(hashes, hashes[is_normal]) & torch.isin(hashes, hashes[~is_normal])
 
 
 def _positions(wanted: Tensor) -> list[int]:

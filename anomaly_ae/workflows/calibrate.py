@@ -30,7 +30,7 @@ from anomaly_ae.runtime.spelling import setting
 from anomaly_ae.storage.atomic import write_csv, write_json
 from anomaly_ae.tracking import calls
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs
-from anomaly_ae.workflows.calibration_images import Anomalies, Normals, find_anomalies, find_normals
+from anomaly_ae.workflows.calibration_images import Anomalies, Normals, apart, find_anomalies, find_normals
 from anomaly_ae.workflows.find_model import load_model
 from anomaly_ae.workflows.marked import MarkedImages
 
@@ -109,13 +109,15 @@ def calibrate(
     marked = MarkedImages(marks) if marks else None
     detector, parent = load_model(home, model, device)
     changes = detector.calibration.changes(*asked)
-    if not (dataset or normal_folder or marks):
-        detector.calibration.at(**changes)  # what cannot be held is said before anomalies are scored
     normals = find_normals(detector, dataset, data_dir, normal_folder, marked)
+    # What cannot be held is said before anomalies are scored
+    detector.calibration.at(scores=normals.scores, names=normals.names, **changes)
+    anomalies, known = None, find_anomalies(detector, anomaly_folder, marked)
+    if known is not None:
+        normals, known = apart(normals, known)
     calibration = detector.calibration.at(scores=normals.scores, names=normals.names, **changes)
     if threshold is not None:
         calibration = calibration.at_threshold(threshold)
-    anomalies, known = None, find_anomalies(detector, anomaly_folder, marked)
     if known is not None:
         if detect is not None:
             calibration = calibration.at_threshold(threshold_that_finds(detect, known.scores), DETECT)

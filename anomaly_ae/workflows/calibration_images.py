@@ -1,6 +1,6 @@
 """The images that a threshold is set by: normal ones, and known anomalies."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -8,13 +8,14 @@ from torch import Tensor
 
 from anomaly_ae.datasets.builtin import DATASETS
 from anomaly_ae.datasets.catalogue import normal_there, open_data, whole_name
-from anomaly_ae.datasets.copies import one_of_each
+from anomaly_ae.datasets.copies import called_one_way, one_of_each
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import TO_CALIBRATE, say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import UsageError
 from anomaly_ae.escaping import counted_as
 from anomaly_ae.images.folder_words import sense
+from anomaly_ae.images.image_set import hash_rows
 from anomaly_ae.images.listing import Listing, Source
 from anomaly_ae.images.preprocessing import Preprocessed
 from anomaly_ae.runtime.messages import logger
@@ -56,11 +57,34 @@ def find_anomalies(detector: Detector, folder: str | Path | None, marked: Marked
     """The known anomalies, if there are any. Raises `DataMissing` where the folder has none."""
     if folder is not None:
         scored = score_images(detector, *_anomalous_pictures(str(folder)))
-        return Anomalies(scored.scores, str(expand(folder).resolve()), scored.images, len(scored.errors))
+        source, new = str(expand(folder).resolve()), detector.unseen(scored.images)
+        return Anomalies(scored.scores[new], source, take_rows(scored.images, new), len(scored.errors))
     if marked and marked.used.bad:
         bad = marked.of(detector, BAD)
         return Anomalies(bad.scores, marked.place, bad.images, bad.unreadable)
     return None
+
+
+def apart(normals: Normals, anomalies: Anomalies) -> tuple[Normals, Anomalies]:
+    """Both without the pictures that are in both. Raises `DataError` where those are all of either."""
+    if normals.images is None:
+        return normals, anomalies
+    hashes, count = torch.cat([hash_rows(normals.images), hash_rows(anomalies.images)]), len(normals.images)
+    clear = called_one_way(hashes, torch.arange(len(hashes)) < count)
+    if clear.all():
+        return normals, anomalies
+    new, others = (part.nonzero().flatten() for part in clear.tensor_split([count]))
+    names, left_out = normals.names, normals.left_out + count - len(new)
+    return (
+        replace(
+            normals,
+            scores=normals.scores[new],
+            images=take_rows(normals.images, new),
+            names=names and tuple(names[i] for i in new.tolist()),
+            left_out=left_out,
+        ),
+        replace(anomalies, scores=anomalies.scores[others], images=take_rows(anomalies.images, others)),
+    )
 
 
 def _marked_normals(detector: Detector, marked: MarkedImages) -> Normals:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.datasets.catalogue import Data, normal_there, open_data
-from anomaly_ae.datasets.copies import one_of_each
+from anomaly_ae.datasets.copies import called_one_way, one_of_each
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import TO_MEASURE
 from anomaly_ae.datasets.splits import Part
@@ -31,7 +31,7 @@ from anomaly_ae.detector.missed import ENOUGH_FOUND
 from anomaly_ae.detector.outputs import DetectorOutputs
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.escaping import short_name, shown
-from anomaly_ae.images.image_set import ImageSet
+from anomaly_ae.images.image_set import ImageSet, hash_rows
 from anomaly_ae.reporting.figures.painter import finish_figures, save_figures
 from anomaly_ae.reporting.run_figures import draw_evaluation
 from anomaly_ae.runs.lifecycle import LOCK_WAIT
@@ -217,6 +217,8 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     report_skipped(dataset.left_out)
     if isinstance(data, PictureData):
         is_normal = torch.isin(images.labels[unseen], torch.tensor(there.normal_indices))
+        clear = called_one_way(hash_rows(images.images[unseen]), is_normal)
+        unseen, is_normal = unseen[clear], is_normal[clear]
         unseen = torch.cat([one_of_each(images.images, unseen[is_normal]), unseen[~is_normal]]).sort().values
     test = images.take(unseen)
     part = Part(file, unseen, test.digest(data.classes), test.hashes(), test.names)

@@ -98,11 +98,32 @@ def test_images_of_the_training_and_swapped_folders_are_said(trained: Trained, t
     known, anomalies = write(tmp_path / "known", fit), write(tmp_path / "novel", DIGITS.images[DIGITS.labels == 7])
     with pytest.raises(DataError, match="made with all"):
         anomaly_ae.calibrate(trained.run.record.id, normal_folder=known, home=trained.home, tracking=False)
+    with pytest.raises(DataError, match="made with all"):
+        anomaly_ae.calibrate(trained.run.record.id, anomaly_folder=known, home=trained.home, tracking=False)
+    normal = write(tmp_path / "normal", unseen(trained))
     swapped = anomaly_ae.calibrate(
-        trained.run.record.id, normal_folder=anomalies, anomaly_folder=known, home=trained.home, tracking=False
+        trained.run.record.id, normal_folder=anomalies, anomaly_folder=normal, home=trained.home, tracking=False
     )
     assert any("swapped" in said for said in swapped.differences)
     assert "of the run's own test set" in swapped.differences[-1]
+
+
+def test_pictures_that_are_called_normal_and_anomalous_are_neither(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, anomalies = unseen(trained), DIGITS.images[DIGITS.labels == 7][:20]
+    normal, good = write(tmp_path / "normal", torch.cat([images, anomalies[:2]])), trained.run.record.id
+    bad = write(tmp_path / "bad", torch.cat([anomalies, DIGITS.images[trained.detector().split.fit.indices[:3]]]))
+    asked = {"home": trained.home, "tracking": False}
+    result = anomaly_ae.calibrate(good, normal_folder=normal, anomaly_folder=bad, **asked)
+    assert result.anomalies is not None
+    assert (result.images, result.left_out, result.anomalies.images) == (len(images), 2, 18)
+    said = capsys.readouterr().err
+    assert "left out: 3 pictures that the detector was made with" in said
+    assert "left out: 4 pictures that are both normal and not" in said
+    both = write(tmp_path / "both", torch.cat([images, anomalies]))
+    with pytest.raises(DataError, match="all 20 anomalous pictures are both normal and not"):
+        anomaly_ae.calibrate(good, normal_folder=both, anomaly_folder=bad, **asked)
 
 
 def test_small_and_stretched_files_are_said(trained: Trained, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from anomaly_ae.calibration.conformal import DETECT, MANUAL
 from anomaly_ae.config.run_config import MARGINAL, RunConfig
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import Evaluation
-from anomaly_ae.errors import CalibrationError, UsageError
+from anomaly_ae.errors import CalibrationError, DataError, UsageError
 from anomaly_ae.reporting.text import detectors
 from anomaly_ae.runs.run_results import CalibrateResult
 from anomaly_ae.runs.store import RunStore
@@ -103,6 +104,22 @@ def test_a_folder_of_normal_pictures_alone_has_a_false_alarm_rate(small: Small) 
     assert (evaluation.auroc, evaluation.true_positive_rate) == (None, None)
     assert evaluation.false_positive_rate is not None
     assert "AUROC              none: no anomalous test image" in detectors.evaluated(evaluation)
+
+
+def test_pictures_that_are_called_good_and_bad_are_measured_as_neither(
+    small: Small, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unclear = small.place / "unclear"
+    for folder, count, seed in (("bad", 5, 21), ("good", 6, 22)):
+        write(unclear / folder, count, seed)
+    shutil.copy(unclear / "bad" / "003.png", unclear / "good" / "also bad.png")
+    rows = {row.role: row.images for row in small.evaluate("unclear").per_class}
+    assert rows == {"normal": 6, "novel": 4}
+    assert "left out: 2 pictures that are both normal and not" in capsys.readouterr().err
+    for path in (unclear / "bad").iterdir():
+        shutil.copy(path, unclear / "good" / f"also {path.name}")
+    with pytest.raises(DataError, match="all 5 anomalous pictures are both normal and not; name others"):
+        small.evaluate("unclear")
 
 
 def test_a_data_set_by_name_and_folders_of_its_classes_are_measured_by_a_detector_of_another(small: Small) -> None:
