@@ -163,17 +163,29 @@ def _said(one: str, many: str, reasons: Mapping[int, str], images: ImageSet) -> 
     return [f"{what}: {shown(images.names[i])} is {reason}{' …' if count > 1 else ''}"]
 
 
-def one_of_each(images: Tensor, indices: Tensor, saved_anew: bool = True) -> Tensor:
-    """Those of ascending `indices`, int64 (N,), of images (M, C, H, W) that are copies of no earlier one; how many
-    others there are is said.
+def one_of_each(images: Tensor, indices: Tensor, saved_anew: bool = True, known: Tensor | None = None) -> Tensor:
+    """Those of ascending `indices`, int64 (N,), of images (M, C, H, W) that are copies of no earlier one, nor of any
+    of the known ones, (K, C, H, W); how many others there are is said.
 
     saved_anew: whether those that were saved anew count as copies, too, and not equal ones alone
+
+    Raises `DataError` where all are copies of known ones.
     """
     if not len(indices):
         return indices
-    first = first_alike((images, indices)) if saved_anew else first_of_equals(hash_rows(images[indices]))
-    kept = indices[torch.unique(first)]
-    if copies := len(indices) - len(kept):
+    before = [] if known is None else [(known, torch.arange(len(known)))]
+    first = first_alike(*before, (images, indices)) if saved_anew else first_of_equals(hash_rows(images[indices]))
+    count = len(first) - len(indices)  # of the known ones
+    first = first[count:] - count
+    is_known = first < 0
+    kept = indices[torch.unique(first[~is_known])]
+    if of_known := int(is_known.sum()):
+        which = counted(of_known, "picture is", "pictures are")
+        words = f"{which} as alike to those that the detector was made with as if saved anew"
+        if not len(kept):
+            raise DataError(f"no normal picture is new: {words}; name others")
+        logger.info(f"left out: {words}")
+    if copies := len(indices) - of_known - len(kept):
         which = counted(copies, "picture that is equal to another", "pictures that are equal to others")
         logger.info(f"left out: {which}, or as alike as if saved anew, for each counts once")
     return kept

@@ -25,6 +25,7 @@ from anomaly_ae.scoring.marks import BAD, GOOD
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.workflows.marked import MarkedImages
+from anomaly_ae.workflows.new_pictures import new_normals
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def find_normals(
     if folder:
         scored = score_images(detector, *_normal_pictures(detector, str(folder)))
         source = str(expand(folder).resolve())
-        new = one_of_each(scored.images, detector.unseen(scored.images))
+        new = new_normals(detector, scored.images, detector.unseen(scored.images))
         left_out = len(scored.images) - len(new)
         names = tuple(scored.names[i] for i in new.tolist())
         images, errors = take_rows(scored.images, new), len(scored.errors)
@@ -127,7 +128,8 @@ def find_normals(
         own = detector.calibration
         return Normals(own.scores, "the same images as before", own.names)
     images = _images_of(detector, dataset, data_dir)
-    new = one_of_each(images, detector.unseen(images), dataset not in DATASETS)
+    unseen = detector.unseen(images)
+    new = one_of_each(images, unseen, False) if dataset in DATASETS else new_normals(detector, images, unseen)
     left_out, images = len(images) - len(new), images[new]
     seen = Preprocessed(images)
     differences = tuple(detector.differences(seen))

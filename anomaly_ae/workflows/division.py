@@ -12,7 +12,7 @@ from typing import Any
 from anomaly_ae.autoencoders import Shape, find_autoencoder, image_size
 from anomaly_ae.autoencoders.folds import MOST_FOLDS, fold_count
 from anomaly_ae.calibration.group import proven_in_folds
-from anomaly_ae.calibration.rates import images_needed, require_enough, smallest_rate
+from anomaly_ae.calibration.rates import can_hold, images_needed, require_enough, smallest_rate
 from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
 from anomaly_ae.datasets.catalogue import Data, normal_classes
 from anomaly_ae.datasets.copies import find_copies
@@ -197,7 +197,9 @@ class Division:
             proven = f" (for {config.target_fpr:g}, at most {most:.3g} is proven)"
         else:
             count, proven = len(split.calibration.indices), ""
-            require_enough(count, config.target_fpr, guarantee, most=split.most_calibration, enough=split.enough)
+            out = f"leave {setting('guarantee', guarantee)} out" if _holds_by_itself(config, split) else ""
+            most, enough = split.most_calibration, split.enough
+            require_enough(count, config.target_fpr, guarantee, most=most, enough=enough, instead=out)
         rates = f"false-alarm rates from {smallest_rate(count, guarantee):g} on can be asked for{proven}"
         logger.info(f"{split.about(dataset, normal, folds)}; {rates}")
         files = len(data.listing) if isinstance(data, PictureData) else 0
@@ -242,6 +244,17 @@ def _has_cheap_folds(config: RunConfig) -> bool:
     """Whether folds of images that are no groups can be made, and would cost little."""
     plain = not (config.trim_training or config.contamination or config.tile)
     return plain and find_autoencoder(str(config.autoencoder)).cheap_folds
+
+
+def _holds_by_itself(config: RunConfig, split: Split) -> bool:
+    """Whether the rate can be held where another guarantee than the one asked for is chosen."""
+    if config.guarantee is None:
+        return False
+    counts = {MARGINAL: split.most_calibration}
+    if _has_cheap_folds(config) and not split.groups:
+        folds = config.folds or fold_count(split.trainable)
+        counts[CROSS] = split.trainable // folds * folds
+    return any(can_hold(count, config.target_fpr, name) for name, count in counts.items())
 
 
 def enough_in_folds(config: RunConfig, needed: int, has_test: bool) -> int:

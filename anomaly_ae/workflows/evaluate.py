@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ae.datasets.catalogue import Data, normal_there, open_data
-from anomaly_ae.datasets.copies import called_one_way, one_of_each
+from anomaly_ae.datasets.copies import called_one_way
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import TO_MEASURE
 from anomaly_ae.datasets.splits import Part
@@ -31,6 +31,7 @@ from anomaly_ae.detector.missed import ENOUGH_FOUND
 from anomaly_ae.detector.outputs import DetectorOutputs
 from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.escaping import short_name, shown
+from anomaly_ae.images.folder_words import ANOMALOUS_CLASS, NORMAL_CLASS
 from anomaly_ae.images.image_set import ImageSet, hash_rows
 from anomaly_ae.reporting.figures.painter import finish_figures, save_figures
 from anomaly_ae.reporting.run_figures import draw_evaluation
@@ -48,6 +49,7 @@ from anomaly_ae.tracking import calls
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.find_model import load_model
 from anomaly_ae.workflows.marked import MarkedImages
+from anomaly_ae.workflows.new_pictures import new_normals
 
 if TYPE_CHECKING:
     from anomaly_ae.reporting.figures.saving import Drawing
@@ -206,7 +208,8 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     if isinstance(data, PictureData):
         logger.info(data.describe([data.classes.index(name) for name in normal], TO_MEASURE))
     dataset = data.load(detector.preprocessing)
-    classes = (short_name(data.name),) if is_bad else data.classes
+    is_unnamed = is_bad and data.classes[0] in (NORMAL_CLASS, ANOMALOUS_CLASS)
+    classes = (short_name(data.name),) if is_unnamed else data.classes
     normal = normal or detector.normal
     classes += tuple(name for name in normal if name not in classes)  # where all are anomalous, with no image
     config = dataclasses.replace(detector.config, dataset=data.name)
@@ -219,7 +222,8 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
         is_normal = torch.isin(images.labels[unseen], torch.tensor(there.normal_indices))
         clear = called_one_way(hash_rows(images.images[unseen]), is_normal)
         unseen, is_normal = unseen[clear], is_normal[clear]
-        unseen = torch.cat([one_of_each(images.images, unseen[is_normal]), unseen[~is_normal]]).sort().values
+        normals = new_normals(detector, images.images, unseen[is_normal])
+        unseen = torch.cat([normals, unseen[~is_normal]]).sort().values
     test = images.take(unseen)
     part = Part(file, unseen, test.digest(data.classes), test.hashes(), test.names)
     split = dataclasses.replace(detector.split, test=part)

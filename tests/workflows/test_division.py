@@ -77,6 +77,17 @@ def test_so_many_are_enough_in_folds_and_hardly_fewer(classes: int, official: bo
         assert classes != 2 or all(scored(enough, few) >= needed for few in range(1, enough))
 
 
+@pytest.mark.parametrize("guarantee", ["marginal", "tail", "conditional"])
+@pytest.mark.parametrize(("count", "helps"), [(25, True), (10, False)])
+def test_where_another_guarantee_holds_the_rate_it_is_said(guarantee: str, count: int, helps: bool) -> None:
+    with pytest.raises(CalibrationError) as refused:
+        division(count, True, guarantee=guarantee)
+    assert (f"leave guarantee={guarantee} out" in str(refused.value).replace('"', "")) == helps
+    assert ("ask for a higher rate" in str(refused.value)) == (guarantee != "tail")
+    if helps:
+        assert division(count, True).folds
+
+
 def test_a_small_rate_is_reckoned_without_counting_up_to_it() -> None:
     assert enough_in_folds(RunConfig(), 10**9 - 1, has_test=True) > 10**9
 

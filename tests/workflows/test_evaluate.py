@@ -94,8 +94,9 @@ def test_a_folder_of_anomalies_alone_is_measured_and_never_called_normal(
 ) -> None:
     evaluation = small.evaluate(folder)
     assert (evaluation.images, evaluation.true_positive_rate, evaluation.false_positive_rate) == (images, 1, None)
-    rows = {(row.role, row.images) for row in evaluation.per_class}
-    assert rows == {("novel", images), ("normal", 0)}
+    rows = {(row.class_, row.role, row.images) for row in evaluation.per_class}
+    named = "defects" if folder == "only-bad" else "bad"
+    assert rows == {(named, "novel", images), ("good", "normal", 0)}
     assert "no normal test image" in detectors.evaluated(evaluation)
 
 
