@@ -29,6 +29,7 @@ SMALL, PAINTED = (
     "small picture",
     "painted picture",
 )  # heads: (N, C·16, h, w), 4×4 pixels for each place
+PHOTO_CHANNELS = 1, 3  # of pictures that a network trained on photographs knows what to make of
 CODER_WIDTH = 32  # channels between the features and the latent
 TELLER_WIDTH = 24  # channels of what tells defects
 FEATURE_LATENT_MAPS = 32  # of the latent
@@ -63,6 +64,11 @@ class FeatureAutoencoder(Autoencoder):
     def __init__(self, shape: Shape, config: RunConfig) -> None:
         super().__init__(shape, config)
         require_side(shape, max(STAGE_REDUCTIONS))
+        if shape[0] not in PHOTO_CHANNELS:
+            raise UsageError(
+                "autoencoder feature-conv sees pictures in gray or in colour, with 1 or 3 channels, and these have "
+                f"{shape[0]}; leave the others out, or take {setting('autoencoder', 'conv')}"
+            )
         self.seed = config.seed
         for name in ("defects", "masked", "noise", "tile"):
             if value := getattr(config, name):
@@ -192,6 +198,7 @@ class FeatureAutoencoder(Autoencoder):
         kinds = [*itertools.accumulate(self.depths)].index(seen.shape[1]) + 1
         features, small, *more = torch.split(seen, [*self.depths[:kinds]], dim=1)
         spoiled, planted, kept = [*more, None, None, None][:3]
+        features = features.contiguous(memory_format=torch.channels_last)  # once for all who go through them
         white = self.encoder[1](features)
         maps = self.encoder[2:-1](_hide(white, kept))  # without flattening, for these may be crops
         picture = torch.empty(images.shape[0], *self.shape, device="meta")  # not painted yet

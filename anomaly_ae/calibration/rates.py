@@ -22,12 +22,14 @@ def require_enough(
     most: int = 0,
     groups: int = 1,
     enough: int = 0,
+    instead: str = "",
 ) -> None:
     """Raise `CalibrationError` when n calibration images cannot hold the rate asked for.
 
     most:   how many there would be for a rate that so many can hold
     groups: of how many groups these images are the smallest
     enough: normal images, learned from and all, of which so many as are needed would calibrate; 0 where unknown
+    instead: what to do in place of asking for this guarantee, if anything helps
     """
     if not SMALLEST_RATE <= target_fpr < 1:
         raise CalibrationError(f"a false-alarm rate lies above 0 and below 1, and {target_fpr:g} does not")
@@ -41,10 +43,12 @@ def require_enough(
     how = {CONDITIONAL: f" with {confidence:.0%} confidence", TAIL: " by a tail"}.get(guarantee, "")
     possible = f"; the smallest rate possible is {smallest:g}" if smallest < 1 else ""
     possible += "; beyond that, the guarantee tail of anomaly-ae calibrate extrapolates" if n > FEWEST_IN_TAIL else ""
-    more = f"{enough:,} or more" if enough else "more"
+    use = f"use {enough:,} or more normal images to train with" if enough else "use more normal images"
+    higher = (instead or "take another guarantee",) if guarantee == TAIL else (instead, "ask for a higher rate")
+    *first, last = filter(None, (use, *higher))
     raise CalibrationError(
         f"a false-alarm rate of {target_fpr:g}{how} needs at least {needed:,} calibration images, "
-        f"and {there}{possible}; use {more} normal images, or ask for a higher rate"
+        f"and {there}{possible}; {', '.join(first)}, or {last}"
     )
 
 

@@ -16,6 +16,7 @@ from anomaly_ae.storage.schema import Side
 Rows = npt.NDArray[Any]
 COLOURS = (1, 3, 4)  # gray, RGB, RGBA: how many channels an image has, where they come last
 PICTURE = 8  # pixels a side, from which rows are a picture; below that, each value is a feature by itself
+UNIT_END = 16  # of pictures with values in [0, 1], beyond which others are in another unit
 FARTHEST = 1e3  # from [0, 1], beyond which values make no difference, so that their squares stay finite
 
 
@@ -53,11 +54,15 @@ class RowLayout:
         """Whether it is large enough for convolutions, and all its pixels are of one kind."""
         return min(self.shape[1:]) >= PICTURE
 
+    @property
+    def given(self) -> tuple[int, int, int]:
+        """The shape in the order of a row."""
+        channels, height, width = self.shape
+        return (height, width, channels) if self.channels_last else self.shape
+
     def images(self, rows: Rows) -> Tensor:
         """Rows (N, D) as images (N, C, H, W) of the same type."""
-        channels, height, width = self.shape
-        order = (height, width, channels) if self.channels_last else self.shape
-        images = torch.from_numpy(np.array(rows)).reshape(-1, *order)  # a copy: read-only ones are taken too
+        images = torch.from_numpy(np.array(rows)).reshape(-1, *self.given)  # a copy: read-only ones are taken too
         return images.permute(0, 3, 1, 2).contiguous() if self.channels_last else images
 
 
@@ -90,13 +95,14 @@ class Scale:
     def apply(self, rows: Rows) -> Rows:
         """Rows (N, D) as float32, what they were fitted to in [0, 1]; uint8 stay what they are if 255 means 1.
 
-        A feature that was always the same becomes its difference from that. Raises `DataError` when rows are uint8 or
-        lie in [0, 1] and the others were not so.
+        A feature that was always the same becomes its difference from that. Raises `DataError` when rows are uint8,
+        or lie in [0, 1], and the others were not so, or those of pictures did and these go far beyond.
         """
         is_bytes, is_unit = self._is_between(0, 255), self._is_between(0, 1)
         if is_bytes and rows.dtype == np.uint8:
             return rows
-        if (is_unit and rows.dtype == np.uint8) or (is_bytes and rows.dtype.kind == "f" and 0 < rows.max() <= 1):
+        is_beyond = rows.dtype == np.uint8 or (rows.shape[1] > 1 and rows.max() > UNIT_END)
+        if (is_unit and is_beyond) or (is_bytes and rows.dtype.kind == "f" and 0 < rows.max() <= 1):
             raise DataError(
                 f"these images are {rows.dtype} up to {rows.max():g}, and those to fit had values from 0 to "
                 f"{self.high[0]:g}; give them as in fit"

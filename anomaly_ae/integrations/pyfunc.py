@@ -80,7 +80,8 @@ class DetectorModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
         for batch in read_batches(self.decoders, self.detector, listing, few=True):
             results = score_batch(self.detector, listing, batch)
             rows += make_table([b""] * len(results), results, calibration).select(COLUMNS).to_pylist()
-        return pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # its None becomes null in JSON; NaN and NA do not
+        # Its None becomes null in JSON; NaN and NA do not.
+        return pd.DataFrame(rows, index=model_input.index, columns=COLUMNS, dtype=object)
 
 
 def check_request(files: Sequence[bytes]) -> None:

@@ -304,7 +304,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  #
             layout = self.layout_ if fitted else RowLayout.of(self.image_shape or shape or rows.shape[1:])
             if math.prod(layout.shape) != rows.shape[1] or (shape and RowLayout.of(shape) != layout):
                 what = f"images of {times(shape)}" if shape else f"rows of {rows.shape[1]} values"
-                raise DataError(f"{what} were given, and images of {times(layout.shape)} expected")
+                raise DataError(f"{what} were given, and images of {times(layout.given)} expected")
         return rows, layout
 
     def _config(self, layout: RowLayout) -> RunConfig:

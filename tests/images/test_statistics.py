@@ -26,6 +26,12 @@ def test_inverted_ink_is_said() -> None:
     assert "inverted" in said
 
 
+def test_pictures_of_middling_brightness_that_are_a_little_darker_are_not_called_inverted() -> None:
+    profile = Profile((0.455, 0.564), (0.1, 0.2))
+    [said] = profile.compare(torch.full((8,), 0.44), torch.full((8,), 0.15))
+    assert "another brightness" in said
+
+
 @pytest.mark.parametrize(("change", "word"), [(lambda x: x // 5, "brightness"), (lambda x: x // 8 + 60, "contrast")])
 def test_other_brightness_and_contrast_are_said(change: object, word: str) -> None:
     said = PROFILE.differences(change(IMAGES))

@@ -72,6 +72,13 @@ def test_files_get_the_scores_and_verdicts_of_the_detector(
     assert any(boxes)
 
 
+def test_rows_keep_the_index_of_those_that_were_given(model: Any, digits: torch.Tensor) -> None:
+    files = frame(*map(png, digits[:4])).set_index(pd.Index(["a", "b", "c", "d"])).sort_index(ascending=False)
+    files["score"] = model.predict(files)["score"]
+    expected = model.predict(frame(*map(png, digits[:4])))["score"]
+    assert files.sort_index()["score"].tolist() == expected.tolist()
+
+
 def test_one_file_costs_about_one_image(model: Any, digits: torch.Tensor) -> None:
     seen, network = list[int](), model.unwrap_python_model().detector.network
     hook = network.encoder[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))

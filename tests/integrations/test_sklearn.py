@@ -117,6 +117,9 @@ def test_images_of_another_shape_are_refused(digits: Digits) -> None:
     estimator = quick().fit(pixels(digits))
     with pytest.raises(ValueError, match="images of 4×16 were given, and images of 1×8×8 expected"):
         estimator.predict(pixels(digits).reshape(-1, 4, 16))
+    coloured = np.stack([pixels(digits)] * 3, axis=-1)
+    with pytest.raises(ValueError, match="images of 3×8×8 were given, and images of 8×8×3 expected"):
+        quick().fit(coloured).predict(coloured.transpose(0, 3, 1, 2))
     with pytest.raises(ValueError, match="64 values were given, and images of 1×5×5 expected"):
         quick(image_shape=(5, 5)).fit(digits.fit)
 
@@ -205,6 +208,22 @@ def test_wrong_settings_are_value_errors_when_fitted(digits: Digits, settings: A
     estimator = quick(**settings)
     with pytest.raises(ValueError, match=message):
         estimator.fit(digits.fit[:60])
+
+
+@pytest.mark.parametrize("kind", [np.uint8, int, float])
+def test_pictures_in_another_unit_are_refused(digits: Digits, kind: type) -> None:
+    images = pixels(digits)
+    with pytest.raises(ValueError, match="give them as in fit"):
+        quick().fit(images / 255).predict(images.astype(kind))
+    with pytest.raises(ValueError, match="give them as in fit"):
+        quick().fit(images).predict(images / 255)
+    assert quick().fit(images / 255).predict(1.5 * images / 255).min() == -1
+
+
+def test_a_network_that_knows_photographs_refuses_other_channels_than_theirs() -> None:
+    four = np.random.default_rng(0).integers(0, 255, (40, 16, 16, 4), np.uint8)
+    with pytest.raises(ValueError, match="with 1 or 3 channels, and these have 4"):
+        AutoencoderDetector(autoencoder="feature-conv", scorer="patch-knn").fit(four)
 
 
 def test_calibration_beyond_the_range_seen_in_training_is_no_error() -> None:

@@ -171,6 +171,17 @@ def test_scores_beyond_the_edge_are_marked_in_their_class() -> None:
     assert "higher still, 1" in [text.get_text() for text in legend.get_texts()]
 
 
+def test_the_highest_of_few_scores_is_on_the_axis_and_short_names_are_level() -> None:
+    scores = np.array([1.2, 1.5, 1.6, 1.9, 2.0, 2.6, 2.9, 3.09])
+    novel, names = scores > 1.9, ["good"] * 4 + ["cracked"] * 4
+    axes = distributions.score_by_class(scores, names, novel, 2.1).axes[0]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert not any("higher still" in text.get_text() for text in legend.get_texts())
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {0}
+    assert "beyond" not in distributions.score_histogram(scores, novel, 2.1, 0.1).axes[0].get_xlabel()
+
+
 def test_names_side_by_side_are_without_what_all_have_in_common_and_never_the_same() -> None:
     cells = [f"sizes · normal {n} · latent {d} · scorer mse" for n in ("0,1,2", "all-but:7") for d in range(8)]
     legend = curves.compared_rocs([(name, SCORES, NOVEL) for name in cells]).axes[0].get_legend()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FEWEST_BARS, MOST_BARS = 8, 60
 GROUP_MARKS = ".x+"
+CLASS_WIDTH = 0.85  # share of a figure's width that the axes with the classes take
+FAR_OFF = 1.5  # times as long an axis, for the highest scores to be on it
 LETTER = 0.09  # inches that one takes in a label
 # Of classes by their role, from Paul Tol's bright scheme: cold ones, blue first, and warm ones, red first
 SHADES = {"normal": (NORMAL, "#66ccee", "#228833"), "novel": (NOVEL, "#ccbb44", "#aa3377")}
@@ -80,7 +82,8 @@ def score_by_class(scores: Array, names: Sequence[str], novel: Array, threshold:
     if beyond:
         axes.plot(beyond, [top] * len(beyond), "^", color=LINE, markersize=5, label=f"higher still, {len(beyond):,}")
     axes.set(xlabel="class", ylabel="score (higher is more anomalous)", title="Scores by class")
-    axes.tick_params(axis="x", rotation=30 if max(map(len, order)) > 3 else 0)
+    room = CLASS_WIDTH * figure.get_figwidth() / len(order)  # inches for each name
+    axes.tick_params(axis="x", rotation=30 if LETTER * max(map(len, order)) > room else 0)
     axes.legend(title=None)
     return figure
 
@@ -118,9 +121,10 @@ def _score_label(scores: Array, edges: Array) -> str:
 
 
 def _far(scores: Array, threshold: float) -> float:
-    """Where an axis of scores ends: a few outliers do not push all others into one bar."""
-    low = float(scores.min())
-    return float(min(scores.max(), max(2 * threshold - low, np.quantile(scores, 0.995, method="lower"))))
+    """Where an axis of scores ends: a few outliers that lie far off do not push all others into one bar."""
+    low, highest = float(scores.min()), float(scores.max())
+    end = max(2 * threshold - low, float(np.quantile(scores, 0.995, method="lower")))
+    return highest if highest - low <= FAR_OFF * (end - low) else end
 
 
 def heat_table(values: Array, rows: Sequence[str], columns: Sequence[str], heading: str) -> Figure:
