@@ -138,7 +138,8 @@ def random_projection(size: int, dimensions: int) -> Tensor:
 
 def to_nearest(keys: Tensor, memory: Tensor) -> Tensor:
     """Euclidean distance of each key (N, D) to the nearest of the memory (M, D), (N,); never less than `SAME`."""
-    nearest = distances(keys, memory).argmin(dim=1)  # (N, M) -> (N,)
+    squares = torch.addmm(memory.square().sum(dim=1), keys, memory.T, alpha=-2)  # (N, M), without the keys' own
+    nearest = squares.argmin(dim=1)
     # Once more without a matrix product, whose rounding makes small distances depend on the batch.
     exact = (keys - memory[nearest]).square().sum(dim=1).sqrt()
     # What is remembered itself lies at 0 in a batch like that of the training, and near 0 in another one: the same
