@@ -28,6 +28,7 @@ Pictures = tuple[Tensor, Tensor]  # images, uint8 (M, C, H, W), and indices of s
 
 FREQUENCIES = 32  # frequencies each way that are compared, the lowest
 MOST_PICTURES = 2**16  # among more than these, only equal ones are looked for
+MOST_KNOWN = 4096  # pictures that others are compared with
 NEIGHBORS = 4096  # pictures that each is compared with, among more than so many those most like it in one respect
 PICTURES_AT_ONCE = 256
 FLOATS_AT_ONCE = 2**22  # of pictures that are large, fewer at once
@@ -163,32 +164,34 @@ def _said(one: str, many: str, reasons: Mapping[int, str], images: ImageSet) -> 
     return [f"{what}: {shown(images.names[i])} is {reason}{' …' if count > 1 else ''}"]
 
 
-def one_of_each(images: Tensor, indices: Tensor, saved_anew: bool = True, known: Tensor | None = None) -> Tensor:
-    """Those of ascending `indices`, int64 (N,), of images (M, C, H, W) that are copies of no earlier one, nor of any
-    of the known ones, (K, C, H, W); how many others there are is said.
+def one_of_each(images: Tensor, indices: Tensor, saved_anew: bool = True) -> Tensor:
+    """Those of ascending `indices`, int64 (N,), of images (M, C, H, W) that are copies of no earlier one; how many
+    others there are is said.
 
     saved_anew: whether those that were saved anew count as copies, too, and not equal ones alone
-
-    Raises `DataError` where all are copies of known ones.
     """
     if not len(indices):
         return indices
-    before = [] if known is None else [(known, torch.arange(len(known)))]
-    first = first_alike(*before, (images, indices)) if saved_anew else first_of_equals(hash_rows(images[indices]))
-    count = len(first) - len(indices)  # of the known ones
-    first = first[count:] - count
-    is_known = first < 0
-    kept = indices[torch.unique(first[~is_known])]
-    if of_known := int(is_known.sum()):
-        which = counted(of_known, "picture is", "pictures are")
-        words = f"{which} as alike to those that the detector was made with as if saved anew"
-        if not len(kept):
-            raise DataError(f"no normal picture is new: {words}; name others")
-        logger.info(f"left out: {words}")
-    if copies := len(indices) - of_known - len(kept):
+    first = first_alike((images, indices)) if saved_anew else first_of_equals(hash_rows(images[indices]))
+    kept = indices[torch.unique(first)]
+    if copies := len(indices) - len(kept):
         which = counted(copies, "picture that is equal to another", "pictures that are equal to others")
         logger.info(f"left out: {which}, or as alike as if saved anew, for each counts once")
     return kept
+
+
+def alike_known_ones(known: Pictures, pictures: Pictures) -> Tensor:
+    """Which of N pictures are as alike to any of the known ones as if saved anew, bool (N,). Of the known ones,
+    `MOST_KNOWN` at the most, memory is taken for what tells each from the others.
+
+    What tells the known ones from each other decides: what all the others have in common makes them no copies.
+    """
+    looks, (images, indices) = _Looks([known]), pictures
+    if looks.count < 2 or images.shape[1] not in MODES:
+        return torch.zeros(len(indices), dtype=torch.bool)
+    least, those = _least_likeness(looks), looks.at(torch.arange(looks.count))
+    parts = [looks.of(images[part]) @ those.T for part in _parts(indices, images) if len(part)]
+    return torch.cat([torch.zeros(0, dtype=torch.bool), *((part >= least).any(dim=1) for part in parts)])
 
 
 def first_alike(*sets: Pictures) -> Tensor:
@@ -231,11 +234,15 @@ def _parts(indices: Tensor, images: Tensor) -> Sequence[Tensor]:
 def _first_saved_anew(sets: Sequence[Pictures]) -> Tensor:
     """As `first_alike`, of pictures no two of which are equal."""
     looks = _Looks(sets)
+    return _first_joined(_pairs(looks, _least_likeness(looks)), looks.count)
+
+
+def _least_likeness(looks: "_Looks") -> float:
+    """The correlation from which on pictures are copies: one that only copies have, and most of them."""
     sample = looks.at(torch.arange(0, looks.count, max(1, looks.count // LIKENESS_SAMPLE)))
     likeness = (sample @ sample.T)[torch.ones(len(sample), len(sample), dtype=torch.bool).triu(diagonal=1)]
     deviation = 1.4826 * (likeness - likeness.median()).abs().median()  # of a normal law, whatever copies have
-    least = max(LEAST, float(likeness.median() + DEVIATIONS * deviation), _likeness_of_copies(looks))
-    return _first_joined(_pairs(looks, least), looks.count)
+    return max(LEAST, float(likeness.median() + DEVIATIONS * deviation), _likeness_of_copies(looks))
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,7 +101,7 @@ class Scale:
         is_bytes, is_unit = self._is_between(0, 255), self._is_between(0, 1)
         if is_bytes and rows.dtype == np.uint8:
             return rows
-        is_beyond = rows.dtype == np.uint8 or (rows.shape[1] > 1 and rows.max() > UNIT_END)
+        is_beyond = rows.dtype == np.uint8 or (rows.shape[1] > 1 and np.median(rows.max(axis=1)) > UNIT_END)
         if (is_unit and is_beyond) or (is_bytes and rows.dtype.kind == "f" and 0 < rows.max() <= 1):
             raise DataError(
                 f"these images are {rows.dtype} up to {rows.max():g}, and those to fit had values from 0 to "

@@ -124,14 +124,18 @@ class Split:
                 raise Mismatch("the parts of the split have images in common")
         return cls(*parts, copies=tensors.get("copies", NO_INDICES))
 
+    @property
+    def made_with(self) -> "tuple[Part, Part, Part]":
+        """The parts that a detector is made with."""
+        return self.fit, self.validation, self.calibration
+
     def known(self, hashes: Tensor) -> tuple[Tensor, Tensor]:
         """Of images with these hashes, int64 (N,): which a detector was made with, and which are copies of such ones,
         bool (N,). Of equal ones the first counts, and the others are its copies.
 
         What was measured with is neither, though some detectors of before have it among the copies.
         """
-        made_with = torch.cat([part.hashes.cpu() for part in (self.fit, self.validation, self.calibration)])
-        is_made = torch.isin(hashes, made_with)
+        is_made = torch.isin(hashes, torch.cat([part.hashes.cpu() for part in self.made_with]))
         is_copy = torch.isin(hashes, self.copies.cpu()) & ~torch.isin(hashes, self.test.hashes.cpu())
         is_first = first_of_equals(hashes) == torch.arange(len(hashes))
         return is_made & is_first, (is_made & ~is_first) | (is_copy & ~is_made)

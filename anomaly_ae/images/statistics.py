@@ -61,8 +61,9 @@ class Profile:
                 f"{counted(count, 'image is', 'images are')} blank, with less than a tenth of the contrast of those "
                 "in training: a score that is not high does not make them normal"
             )
-        is_dark_or_bright = self.brightness[1] < 0.5 or self.brightness[0] > 0.5  # else turned round, it is the same
-        if is_dark_or_bright and _within(1 - brightness, self.brightness):
+        low, high = self.brightness
+        is_far = abs(brightness - (low + high) / 2) > high - low  # else it may just as well be a little darker
+        if is_far and not _within(brightness, self.brightness) and _within(1 - brightness, self.brightness):
             inverted = (
                 f"the images look inverted: their median brightness is {brightness:.3f}, and in training it was "
                 f"{_words(self.brightness)}; swap dark and light"

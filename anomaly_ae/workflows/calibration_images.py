@@ -12,7 +12,7 @@ from anomaly_ae.datasets.copies import called_one_way, one_of_each
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import TO_CALIBRATE, say_left_out_of
 from anomaly_ae.detector.detector import Detector
-from anomaly_ae.errors import UsageError
+from anomaly_ae.errors import DataError, UsageError
 from anomaly_ae.escaping import counted_as
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import hash_rows
@@ -58,7 +58,11 @@ def find_anomalies(detector: Detector, folder: str | Path | None, marked: Marked
     """The known anomalies, if there are any. Raises `DataMissing` where the folder has none."""
     if folder is not None:
         scored = score_images(detector, *_anomalous_pictures(str(folder)))
-        source, new = str(expand(folder).resolve()), detector.unseen(scored.images)
+        source = str(expand(folder).resolve())
+        try:
+            new = detector.unseen(scored.images)
+        except DataError as error:
+            raise DataError(f"{error}: those in {source}, of anomalies") from error
         return Anomalies(scored.scores[new], source, take_rows(scored.images, new), len(scored.errors))
     if marked and marked.used.bad:
         bad = marked.of(detector, BAD)
@@ -119,7 +123,7 @@ def find_normals(
     if folder:
         scored = score_images(detector, *_normal_pictures(detector, str(folder)))
         source = str(expand(folder).resolve())
-        new = new_normals(detector, scored.images, detector.unseen(scored.images))
+        new = _new_ones(detector, scored.images)
         left_out = len(scored.images) - len(new)
         names = tuple(scored.names[i] for i in new.tolist())
         images, errors = take_rows(scored.images, new), len(scored.errors)
@@ -128,12 +132,22 @@ def find_normals(
         own = detector.calibration
         return Normals(own.scores, "the same images as before", own.names)
     images = _images_of(detector, dataset, data_dir)
-    unseen = detector.unseen(images)
-    new = one_of_each(images, unseen, False) if dataset in DATASETS else new_normals(detector, images, unseen)
+    is_named = dataset in DATASETS
+    new = one_of_each(images, detector.unseen(images), False) if is_named else _new_ones(detector, images)
     left_out, images = len(images) - len(new), images[new]
     seen = Preprocessed(images)
     differences = tuple(detector.differences(seen))
     return Normals(detector.score(seen), dataset, images=images, left_out=left_out, differences=differences)
+
+
+def _new_ones(detector: Detector, images: Tensor) -> Tensor:
+    """Positions of the images that it was not made with, nor with what they are copies of. Raises `DataError` when
+    none is left.
+    """
+    new = new_normals(detector, images, detector.unseen(images))
+    if not len(new):
+        raise DataError("the detector was made with what these pictures are copies of; name others")
+    return new
 
 
 def _normal_pictures(detector: Detector, folder: str) -> tuple[Source, Listing]:

@@ -208,8 +208,8 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     if isinstance(data, PictureData):
         logger.info(data.describe([data.classes.index(name) for name in normal], TO_MEASURE))
     dataset = data.load(detector.preprocessing)
-    is_unnamed = is_bad and data.classes[0] in (NORMAL_CLASS, ANOMALOUS_CLASS)
-    classes = (short_name(data.name),) if is_unnamed else data.classes
+    taken = {NORMAL_CLASS, ANOMALOUS_CLASS, *detector.normal}  # names that say nothing of it, or the contrary
+    classes = (short_name(data.name),) if is_bad and taken & {*data.classes} else data.classes
     normal = normal or detector.normal
     classes += tuple(name for name in normal if name not in classes)  # where all are anomalous, with no image
     config = dataclasses.replace(detector.config, dataset=data.name)

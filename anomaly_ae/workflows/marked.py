@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly_ae.datasets.copies import one_of_each
+from anomaly_ae.datasets.copies import called_one_way, one_of_each
 from anomaly_ae.datasets.splits import Part
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.detector.evaluation import MarksUsed
@@ -24,7 +24,6 @@ from anomaly_ae.reporting.text.detectors import marks_words
 from anomaly_ae.scoring.encode import score_images
 from anomaly_ae.scoring.marks import BAD, GOOD, UNDECIDED, Mark, MarkFile, contradicting, read_marks
 from anomaly_ae.storage.atomic import expand
-from anomaly_ae.workflows.new_pictures import new_normals
 
 MOST_TOLD = 5  # contradictions, by name
 
@@ -82,8 +81,7 @@ class MarkedImages:
             return Marked(torch.zeros(0, *detector.preprocessing.shape, dtype=torch.uint8), torch.zeros(0), ())
         images = torch.cat([each.images for each in found])
         try:
-            unseen = detector.unseen(images)
-            new = new_normals(detector, images, unseen) if mark == GOOD else one_of_each(images, unseen)
+            new = one_of_each(images, detector.unseen(images))
         except DataError as error:
             raise DataError(f"{error}: those marked {mark} in {self.place}") from error
         names = [name for each in found for name in each.names]
@@ -108,6 +106,7 @@ class MarkedImages:
         good, bad = (self.of(detector, mark) for mark in (GOOD, BAD))
         labels = torch.tensor([0] * len(good) + [1] * len(bad))
         test = ImageSet(torch.cat([good.images, bad.images]), labels, good.names + bad.names)
+        test = test.take(called_one_way(test.hashes(), labels == 0).nonzero().flatten())
         config = dataclasses.replace(detector.config, dataset=self.place)
         part = Part.of(Dataset(self.place, (GOOD, BAD), {"test": test}), "test", torch.arange(len(test)))
         split = dataclasses.replace(detector.split, test=part)

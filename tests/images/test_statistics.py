@@ -26,10 +26,16 @@ def test_inverted_ink_is_said() -> None:
     assert "inverted" in said
 
 
-def test_pictures_of_middling_brightness_that_are_a_little_darker_are_not_called_inverted() -> None:
-    profile = Profile((0.455, 0.564), (0.1, 0.2))
-    [said] = profile.compare(torch.full((8,), 0.44), torch.full((8,), 0.15))
+@pytest.mark.parametrize(("usual", "seen"), [((0.455, 0.564), 0.44), ((0.4, 0.49), 0.52), ((0.51, 0.6), 0.48)])
+def test_pictures_of_middling_brightness_that_are_a_little_darker_are_not_called_inverted(
+    usual: tuple[float, float], seen: float
+) -> None:
+    [said] = Profile(usual, (0.1, 0.2)).compare(torch.full((8,), seen), torch.full((8,), 0.15))
     assert "another brightness" in said
+
+
+def test_what_is_within_the_usual_brightness_is_not_called_inverted() -> None:
+    assert Profile((0.49, 0.499), (0.1, 0.2)).compare(torch.full((8,), 0.498), torch.full((8,), 0.15)) == []
 
 
 @pytest.mark.parametrize(("change", "word"), [(lambda x: x // 5, "brightness"), (lambda x: x // 8 + 60, "contrast")])

@@ -69,6 +69,21 @@ def test_marked_images_set_the_threshold_and_are_found(trained: Trained, folder:
     assert "to the names of their folders: good/" in text
 
 
+def test_one_picture_in_two_files_that_is_marked_good_and_bad_is_measured_as_neither(
+    trained: Trained, folder: Path, marks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {
+        row.class_: row.images
+        for row in anomaly_ae.evaluate(trained.run.record.id, marks=marks, home=trained.home).per_class
+    }
+    one = min((folder / "novel").iterdir())
+    Image.open(one).save(folder / "good" / "the same.bmp")
+    MarkFile(marks).append(Mark.of(open_source(folder), b"good/the same.bmp", "good"))
+    after = anomaly_ae.evaluate(trained.run.record.id, marks=marks, home=trained.home)
+    assert {row.class_: row.images for row in after.per_class} == before | {"bad": before["bad"] - 1}
+    assert "left out: 2 pictures that are both normal and not" in capsys.readouterr().err
+
+
 def test_it_is_said_how_many_marked_images_measure_the_run(trained: Trained, folder: Path, marks: Path) -> None:
     test = trained.detector().split.test.take(load_dataset("digits"))
     file, source = MarkFile(marks), open_source(folder)
