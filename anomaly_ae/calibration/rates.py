@@ -6,10 +6,11 @@ from fractions import Fraction
 from itertools import count
 
 from anomaly_ae.calibration.tail import FEWEST_IN_TAIL
-from anomaly_ae.config.run_config import CONDITIONAL, CROSS, MARGINAL, TAIL
+from anomaly_ae.config.run_config import CONDITIONAL, CROSS, MARGINAL, TAIL, USUAL_RATE
 from anomaly_ae.errors import CalibrationError
 from anomaly_ae.metrics.ranking import USUAL_CONFIDENCE
 
+LARGEST_UNASKED = 1 / 8  # what ten normal images, some of which are to measure with, can hold
 SMALLEST_RATE = 1e-9  # nobody has that many images
 UP = Context(prec=4, rounding=ROUND_CEILING)  # a smallest rate is told in so many digits, and can be asked for so
 
@@ -62,6 +63,14 @@ def smallest_rate(n: int, guarantee: str = MARGINAL, confidence: float = USUAL_C
     printed can be asked for; 1 where they can hold none.
     """
     return float(UP.create_decimal(repr(_lowest_p_value(n, guarantee, confidence))))
+
+
+def default_rate(n: int, guarantee: str = MARGINAL) -> float:
+    """The usual false-alarm rate, or where n calibration images cannot hold it the smallest that they can, if that is
+    one that people would want.
+    """
+    smallest = smallest_rate(n, guarantee)
+    return smallest if USUAL_RATE < smallest <= LARGEST_UNASKED else USUAL_RATE
 
 
 def _lowest_p_value(n: int, guarantee: str, confidence: float) -> float:

@@ -77,7 +77,7 @@ def train(
         option("NAME", "mse, bce, ssim, elbo, repair, restore, perceptual, mse+0.5*ssim … [its own].", "objective"),
     ] = None,
     scorer: Annotated[str | None, option("NAME", "See: anomaly-ae scorers [the preset's own].", "scorer")] = None,
-    target_fpr: Annotated[str | None, option("F", "False-alarm rate to hold [0.05].")] = None,
+    target_fpr: Annotated[str | None, option("F", "False-alarm rate [0.05; of few images up to 0.125].")] = None,
     guarantee: Annotated[
         str | None,
         option(

@@ -28,6 +28,7 @@ JOINED = {"image_size": "x", "tile": "x", "intensity": ":"} | dict.fromkeys(SUMS
 LONGEST_SHOWN = 60  # letters of a value in a message
 MARGINAL, CONDITIONAL, TAIL, CROSS = "marginal", "conditional", "tail", "cross"
 GUARANTEES = (MARGINAL, CONDITIONAL, TAIL, CROSS)  # how a threshold holds a rate, see calibration/conformal.py
+USUAL_RATE = 0.05  # of false alarms
 ONE_CYCLE, CONSTANT = "one-cycle", "constant"
 
 
@@ -76,7 +77,8 @@ class RunConfig:
             from 0 to 0.5
         contamination: share of novel images smuggled into the fit set, to see what they do to a detector, from 0
             to 0.5
-        target_fpr: the false-alarm rate to hold, above 0 and below 1
+        target_fpr: the false-alarm rate to hold, above 0 and below 1; None: 0.05, or where the normal images are
+            too few for that the smallest that they can hold, up to 0.125
         from_run: the run whose weights and data are gone on from
         add_marks: with it the file of marks whose good images are normal, too
         guarantee: how the threshold holds the rate: marginal, conditional, tail or cross; None: marginal, or cross
@@ -137,7 +139,7 @@ class RunConfig:
     top_fraction: float | None = field(default=None, metadata=_number(1e-6, 1, text="above 0 and at most 1"))
     trim_training: float = field(default=0.0, metadata=_number(0, 0.5, text="from 0 to 0.5"))
     contamination: float = field(default=0.0, metadata=_number(0, 0.5, text="from 0 to 0.5"))
-    target_fpr: float = field(default=0.05, metadata=_number(1e-9, 0.999, text="above 0 and below 1"))
+    target_fpr: float | None = field(default=None, metadata=_number(1e-9, 0.999, text="above 0 and below 1"))
     from_run: str | None = None
     add_marks: str | None = None
     guarantee: str | None = field(default=None, metadata={"choices": (None, *GUARANTEES)})
@@ -170,6 +172,11 @@ class RunConfig:
     def __repr__(self) -> str:
         said = [f"{f.name}={value!r}" for f in fields(self) if (value := getattr(self, f.name)) != f.default]
         return f"RunConfig({', '.join(said)})"
+
+    @property
+    def rate(self) -> float:
+        """The false-alarm rate to hold: the usual one where none is asked."""
+        return USUAL_RATE if self.target_fpr is None else self.target_fpr
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -152,7 +152,7 @@ def make_detector(
     )
     if peaks is None:
         return detector
-    rank = max(1, alarms_allowed(p_value_levels(len(peaks)), config.target_fpr))
+    rank = max(1, alarms_allowed(p_value_levels(len(peaks)), config.rate))
     return dataclasses.replace(detector, heat_level=float(peaks[-rank]), heat_peaks=peaks)
 
 
@@ -181,7 +181,7 @@ def _calibrate(
     """
     guarantee, groups = config.guarantee or MARGINAL, threshold_groups(images, config)
     if rounds := _marked(images):
-        require_enough(len(images["calibration"]), config.target_fpr, guarantee)
+        require_enough(len(images["calibration"]), config.rate, guarantee)
         _say_pooled(rounds, config)
     scores, highest, names = zip(*(_judge(held_out(network, scorer, group)) for group in groups), strict=True)
     peaks = None
@@ -191,7 +191,7 @@ def _calibrate(
     calibrate = partial(
         Calibration,
         torch.cat(scores),
-        config.target_fpr,
+        config.rate,
         guarantee,
         names=sum(names, ()) if all(names) else None,
         folds=config.folds or 0,
@@ -240,7 +240,7 @@ def _marked(images: Mapping[str, ImageSet]) -> list[ImageSet]:
 
 def _holds(count: int, config: RunConfig) -> bool:
     """Whether so many images hold the rate by themselves."""
-    return can_hold(count, config.target_fpr, config.guarantee or MARGINAL)
+    return can_hold(count, config.rate, config.guarantee or MARGINAL)
 
 
 def _say_pooled(rounds: Sequence[ImageSet], config: RunConfig) -> None:
@@ -248,7 +248,7 @@ def _say_pooled(rounds: Sequence[ImageSet], config: RunConfig) -> None:
     small = [len(each) for each in rounds if not _holds(len(each), config)]
     if not small:
         return
-    too_few = f"too few to hold the rate {config.target_fpr:g} by themselves"
+    too_few = f"too few to hold the rate {config.rate:g} by themselves"
     if _holds(sum(small), config):
         sizes = " and ".join(f"{count:,}" for count in small)
         logger.info(f"rounds of {sizes} images marked normal are each {too_few}, and one group; {POOLED}")

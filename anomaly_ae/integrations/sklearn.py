@@ -180,8 +180,8 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  #
         rows, layout = self._read(X)
         with _value_errors(), left_as_found():
             config = self._config(layout)
-            parts = split_rows(len(rows), config.seed, images_needed(config.target_fpr / SPARE_SCORES))
-            rate = _possible_rate(config.target_fpr, len(parts[2]), len(rows))
+            parts = split_rows(len(rows), config.seed, images_needed(config.rate / SPARE_SCORES))
+            rate = _possible_rate(config.rate, len(parts[2]), len(rows))
             config = dataclasses.replace(config, target_fpr=rate)
             if pick_device(config.device).type == "cpu" and (reason := spinning()):
                 warnings.warn(reason, RuntimeWarning, stacklevel=2)  # whoever called this

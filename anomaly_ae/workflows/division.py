@@ -12,7 +12,7 @@ from typing import Any
 from anomaly_ae.autoencoders import Shape, find_autoencoder, image_size
 from anomaly_ae.autoencoders.folds import MOST_FOLDS, fold_count
 from anomaly_ae.calibration.group import proven_in_folds
-from anomaly_ae.calibration.rates import can_hold, images_needed, require_enough, smallest_rate
+from anomaly_ae.calibration.rates import can_hold, default_rate, images_needed, require_enough, smallest_rate
 from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
 from anomaly_ae.datasets.catalogue import Data, normal_classes
 from anomaly_ae.datasets.copies import find_copies
@@ -147,6 +147,7 @@ def _shape(config: RunConfig, data: Data) -> Shape:
 class Division:
     """The images of a training, and which of them go where.
 
+    rate:     of false alarms, to hold
     folds:    of the guarantee cross, which is taken then
     files:    how many there were
     left_out: what is used for nothing, each with the reason
@@ -155,6 +156,7 @@ class Division:
     dataset: Dataset
     view: View
     split: Split
+    rate: float
     folds: int | None = None
     files: int = 0
     left_out: tuple[str, ...] = ()
@@ -169,7 +171,7 @@ class Division:
         for line in copies.about:
             logger.info(line)
         guarantee, folds = config.guarantee or MARGINAL, None
-        needed = images_needed(config.target_fpr, guarantee)
+        needed = images_needed(config.rate, guarantee)
         may_fold = guarantee == CROSS or (config.guarantee is None and _has_cheap_folds(config))
         enough = 0
         if may_fold:  # three more for each further class: so much may be lost by rounding
@@ -192,28 +194,30 @@ class Division:
         if guarantee == CROSS:
             folds = _folds(config, split)
             count = split.trainable // folds * folds
-            require_enough(count, config.target_fpr, CROSS, enough=split.enough)
-            most = proven_in_folds(count, folds, config.target_fpr)
-            proven = f" (for {config.target_fpr:g}, at most {most:.3g} is proven)"
+            rate = _rate(config, count, guarantee)
+            require_enough(count, rate, CROSS, enough=split.enough)
+            proven = f" (for {rate:g}, at most {proven_in_folds(count, folds, rate):.3g} is proven)"
         else:
+            rate = _rate(config, split.most_calibration, guarantee)
+            split = split if rate == config.rate else divide(images_needed(rate, guarantee))
             count, proven = len(split.calibration.indices), ""
             out = f"leave {setting('guarantee', guarantee)} out" if _holds_by_itself(config, split) else ""
             most, enough = split.most_calibration, split.enough
-            require_enough(count, config.target_fpr, guarantee, most=most, enough=enough, instead=out)
+            require_enough(count, rate, guarantee, most=most, enough=enough, instead=out)
         rates = f"false-alarm rates from {smallest_rate(count, guarantee):g} on can be asked for{proven}"
         logger.info(f"{split.about(dataset, normal, folds)}; {rates}")
         files = len(data.listing) if isinstance(data, PictureData) else 0
-        return cls(dataset, view, split, folds, files, (*dataset.left_out, *copies.names(dataset)))
+        return cls(dataset, view, split, rate, folds, files, (*dataset.left_out, *copies.names(dataset)))
 
     @classmethod
-    def of_record(cls, record: Mapping[str, Any], data: Data, view: View, folds: int | None = None) -> "Division":
+    def of_record(cls, config: RunConfig, data: Data, view: View, record: Mapping[str, Any]) -> "Division":
         """The one that `record` made a record of, with its own pictures alone. Raises `ModelError`."""
         with _of_record():
             split = Split.of_pictures(record["parts"], record["pictures"], record["copies"])
             before = int(record["files"])
         if isinstance(data, PictureData) and (more := len(data.listing) - before) > 0:
             logger.info(f"{counted(more, 'file')} more than when this training began in {data.name}: not used")
-        return cls(data.load(view.preprocessing, split.names()), view, split, folds)
+        return cls(data.load(view.preprocessing, split.names()), view, split, config.rate, config.folds)
 
     def take(self, part: str) -> ImageSet:
         """The images of a part as the detector sees them. Raises `DataChanged`."""
@@ -240,6 +244,17 @@ class Division:
         }
 
 
+def _rate(config: RunConfig, count: int, guarantee: str) -> float:
+    """The false-alarm rate asked; where none is, one that so many calibration images can hold, and that is said."""
+    if config.target_fpr is not None or (rate := default_rate(count, guarantee)) == config.rate:
+        return config.rate
+    logger.info(
+        f"too few normal images for a false-alarm rate of {config.rate:g}, the usual one: {rate:g} is taken, the "
+        f"smallest that {count} for the threshold can hold; {setting('target_fpr')} asks for another"
+    )
+    return rate
+
+
 def _has_cheap_folds(config: RunConfig) -> bool:
     """Whether folds of images that are no groups can be made, and would cost little."""
     plain = not (config.trim_training or config.contamination or config.tile)
@@ -254,7 +269,7 @@ def _holds_by_itself(config: RunConfig, split: Split) -> bool:
     if _has_cheap_folds(config) and not split.groups:
         folds = config.folds or fold_count(split.trainable)
         counts[CROSS] = split.trainable // folds * folds
-    return any(can_hold(count, config.target_fpr, name) for name, count in counts.items())
+    return any(can_hold(count, config.rate, name) for name, count in counts.items())
 
 
 def enough_in_folds(config: RunConfig, needed: int, has_test: bool) -> int:

@@ -78,7 +78,7 @@ def resolve(
     seen = view.preprocessing, view.classes, view.normal, features
     experiment = Experiment.build(config, *seen)  # what does not go together is said before the images are read
     say_what_prototypes_lack([str(config.scorer)], str(config.autoencoder))
-    division = Division.of_record(begun, data, view, config.folds) if is_begun else Division.draw(config, data, view)
+    division = Division.of_record(config, data, view, begun) if is_begun else Division.draw(config, data, view)
     guarantee = CROSS if division.folds else config.guarantee or MARGINAL
     if division.folds:
         config = dataclasses.replace(config, guarantee=guarantee, folds=division.folds)
@@ -101,6 +101,7 @@ def resolve(
     config = dataclasses.replace(
         experiment.config,
         guarantee=guarantee,
+        target_fpr=division.rate,
         intensity=None if intensity is None else intensity.setting,
         epochs=epoch_count(experiment.config, len(trained_on)),
     )

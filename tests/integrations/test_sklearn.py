@@ -192,7 +192,6 @@ def test_features_of_other_units_count_alike() -> None:
     [
         ({"latent": 0}, "latent must be from 1"),
         ({"target_fpr": 1.5}, "target_fpr must be above 0 and below 1"),
-        ({"target_fpr": None}, "target_fpr needs a value"),
         ({"autoencoder": "con"}, "did you mean 'conv'"),
         ({"scorer": "nonsense"}, "unknown scorer"),
         ({"objective": "nonsense"}, "unknown objective"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from anomaly_ae.autoencoders.folds import fold_count
+from anomaly_ae.calibration.rates import require_enough
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.splitting import split_dataset
 from anomaly_ae.errors import CalibrationError, DataError
@@ -35,14 +36,51 @@ def division(count: int, official: bool, **settings: object) -> Division:
 @pytest.mark.parametrize("count", [1, 3, 4, 7, 15, 20])
 def test_with_so_many_images_as_are_asked_for_it_works(count: int, guarantee: str | None, official: bool) -> None:
     with pytest.raises((DataError, CalibrationError)) as refused:
-        division(count, official, guarantee=guarantee)
+        division(count, official, guarantee=guarantee, target_fpr=0.05)
     (told,) = re.findall(r"with (\d+) they are enough|use (\d+) or more normal images", str(refused.value))
     enough = int(told[0] or told[1])
     assert enough == (39 if guarantee == "marginal" else 22 if official else 29)
     for more in range(12):
-        made = division(enough + more, official, guarantee=guarantee)
+        made = division(enough + more, official, guarantee=guarantee, target_fpr=0.05)
         images = len(made.split.calibration.indices)
         assert (made.split.trainable // made.folds * made.folds if made.folds else images) >= 19
+
+
+@pytest.mark.parametrize(
+    ("count", "official", "guarantee", "rate"),
+    [
+        (22, True, None, 0.05),
+        (21, True, None, 0.05264),
+        (10, True, None, 0.1),
+        (29, False, None, 0.05),
+        (10, False, None, 0.125),
+        (38, True, "marginal", 0.05264),
+        (18, False, "marginal", 0.1112),
+    ],
+)
+def test_where_no_rate_is_asked_few_images_get_the_smallest_that_they_can_hold(
+    capsys: pytest.CaptureFixture[str], count: int, official: bool, guarantee: str | None, rate: float
+) -> None:
+    made = division(count, official, guarantee=guarantee)
+    assert made.rate == rate
+    assert (f"rate of 0.05, the usual one: {rate:g} is taken, the smallest" in capsys.readouterr().err) == (
+        rate > 0.05
+    )
+    calibrating = (
+        made.split.trainable // made.folds * made.folds if made.folds else len(made.split.calibration.indices)
+    )
+    require_enough(calibrating, rate)
+    if rate > 0.05:
+        with pytest.raises(CalibrationError, match="needs at least 19 calibration images"):
+            division(count, official, guarantee=guarantee, target_fpr=0.05)
+
+
+@pytest.mark.parametrize(
+    ("count", "official", "guarantee"), [(7, True, None), (9, False, None), (13, True, "marginal")]
+)
+def test_no_rate_that_nobody_would_want_is_taken(count: int, official: bool, guarantee: str | None) -> None:
+    with pytest.raises(CalibrationError, match=r"0\.05 needs at least 19 .* the smallest rate possible is 0\.1"):
+        division(count, official, guarantee=guarantee)
 
 
 @pytest.mark.parametrize("official", [True, False])
@@ -81,11 +119,11 @@ def test_so_many_are_enough_in_folds_and_hardly_fewer(classes: int, official: bo
 @pytest.mark.parametrize(("count", "helps"), [(25, True), (10, False)])
 def test_where_another_guarantee_holds_the_rate_it_is_said(guarantee: str, count: int, helps: bool) -> None:
     with pytest.raises(CalibrationError) as refused:
-        division(count, True, guarantee=guarantee)
+        division(count, True, guarantee=guarantee, target_fpr=0.05)
     assert (f"leave guarantee={guarantee} out" in str(refused.value).replace('"', "")) == helps
     assert ("ask for a higher rate" in str(refused.value)) == (guarantee != "tail")
     if helps:
-        assert division(count, True).folds
+        assert division(count, True, target_fpr=0.05).folds
 
 
 def test_a_small_rate_is_reckoned_without_counting_up_to_it() -> None:
