@@ -45,11 +45,13 @@ def require_enough(
     possible = f"; the smallest rate possible is {smallest:g}" if smallest < 1 else ""
     possible += "; beyond that, the guarantee tail of anomaly-ae calibrate extrapolates" if n > FEWEST_IN_TAIL else ""
     use = f"use {enough:,} or more normal images to train with" if enough else "use more normal images"
-    higher = (instead or "take another guarantee",) if guarantee == TAIL else (instead, "ask for a higher rate")
-    *first, last = filter(None, (use, *higher))
+    ways = [use, instead, "ask for a higher rate"]
+    if guarantee == TAIL:  # for which a higher rate needs no fewer
+        ways = [use, instead or ("take another guarantee" if can_hold(available, target_fpr) else "")]
+    *first, last = filter(None, ways)
     raise CalibrationError(
         f"a false-alarm rate of {target_fpr:g}{how} needs at least {needed:,} calibration images, "
-        f"and {there}{possible}; {', '.join(first)}, or {last}"
+        f"and {there}{possible}; {', '.join(first)}{', or ' if first else ''}{last}"
     )
 
 

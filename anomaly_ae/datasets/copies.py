@@ -38,6 +38,7 @@ JPEG_CHANGES = 6.0  # by about so much saving as JPEG changes a frequency, of 25
 TRIED, QUALITY, FOUND = 64, 75, 0.9  # pictures that are saved anew to see how alike copies are, and the share to find
 # The least correlation of copies, and in standard deviations of that of any two pictures; that of others stays below
 LEAST, DEVIATIONS = 0.35, 8.0
+MUCH_NEARER = 0.8  # times as far as from any other, in squared distance, a copy lies from its original at the most
 LIKENESS_SAMPLE = 1000  # pictures by which these deviations are found
 
 
@@ -184,14 +185,24 @@ def alike_known_ones(known: Pictures, pictures: Pictures) -> Tensor:
     """Which of N pictures are as alike to any of the known ones as if saved anew, bool (N,). Of the known ones,
     `MOST_KNOWN` at the most, memory is taken for what tells each from the others.
 
-    What tells the known ones from each other decides: what all the others have in common makes them no copies.
+    What tells the known ones from each other decides: what all the others have in common makes them no copies. And a
+    copy is far more alike to one picture than to any other, and than any other is to that; what are not are of a kind
+    of which few are known.
     """
     looks, (images, indices) = _Looks([known]), pictures
-    if looks.count < 2 or images.shape[1] not in MODES:
+    if looks.count < 2 or images.shape[1] not in MODES or not len(indices):
         return torch.zeros(len(indices), dtype=torch.bool)
     least, those = _least_likeness(looks), looks.at(torch.arange(looks.count))
-    parts = [looks.of(images[part]) @ those.T for part in _parts(indices, images) if len(part)]
-    return torch.cat([torch.zeros(0, dtype=torch.bool), *((part >= least).any(dim=1) for part in parts)])
+    found, nearest = [], torch.full((2, looks.count), -1.0)  # of each known one the likeness of the two next to it
+    for part in _parts(indices, images):
+        likeness = looks.of(images[part]) @ those.T
+        found.append(likeness.topk(2, dim=1))
+        nearest = torch.cat([nearest, likeness]).topk(2, dim=0).values
+    values, positions = (torch.cat(each) for each in zip(*found, strict=True))
+    first, second = nearest[:, positions[:, 0]]
+    likest = values[:, 0]
+    other = torch.maximum(values[:, 1], torch.where(likest >= first, second, first))
+    return (likest >= least) & (1 - likest <= MUCH_NEARER * (1 - other))
 
 
 def first_alike(*sets: Pictures) -> Tensor:
@@ -242,7 +253,13 @@ def _least_likeness(looks: "_Looks") -> float:
     sample = looks.at(torch.arange(0, looks.count, max(1, looks.count // LIKENESS_SAMPLE)))
     likeness = (sample @ sample.T)[torch.ones(len(sample), len(sample), dtype=torch.bool).triu(diagonal=1)]
     deviation = 1.4826 * (likeness - likeness.median()).abs().median()  # of a normal law, whatever copies have
-    return max(LEAST, float(likeness.median() + DEVIATIONS * deviation), _likeness_of_copies(looks))
+    beyond_others, of_copies = float(likeness.median() + DEVIATIONS * deviation), _likeness_of_copies(looks)
+    if beyond_others > max(LEAST, of_copies):
+        logger.info(
+            "copies: equal pictures are found, and hardly any that were saved anew, for pictures of one kind are as "
+            "alike here as copies"
+        )
+    return max(LEAST, beyond_others, of_copies)
 
 
 @dataclass(frozen=True, eq=False)

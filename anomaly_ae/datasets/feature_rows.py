@@ -16,7 +16,8 @@ from anomaly_ae.storage.schema import Side
 Rows = npt.NDArray[Any]
 COLOURS = (1, 3, 4)  # gray, RGB, RGBA: how many channels an image has, where they come last
 PICTURE = 8  # pixels a side, from which rows are a picture; below that, each value is a feature by itself
-UNIT_END = 16  # of pictures with values in [0, 1], beyond which others are in another unit
+UNIT_END = 16  # beyond which the middle value of a picture is none of a picture with values in [0, 1]
+LIT = 0.05  # of the values of a picture of whole numbers, above 1, with which it is none of these
 FARTHEST = 1e3  # from [0, 1], beyond which values make no difference, so that their squares stay finite
 
 
@@ -101,8 +102,8 @@ class Scale:
         is_bytes, is_unit = self._is_between(0, 255), self._is_between(0, 1)
         if is_bytes and rows.dtype == np.uint8:
             return rows
-        is_beyond = rows.dtype == np.uint8 or (rows.shape[1] > 1 and np.median(rows.max(axis=1)) > UNIT_END)
-        if (is_unit and is_beyond) or (is_bytes and rows.dtype.kind == "f" and 0 < rows.max() <= 1):
+        is_beyond = is_unit and (rows.dtype == np.uint8 or (rows.shape[1] > 1 and _are_brighter(rows)))
+        if is_beyond or (is_bytes and rows.dtype.kind == "f" and 0 < rows.max() <= 1):
             raise DataError(
                 f"these images are {rows.dtype} up to {rows.max():g}, and those to fit had values from 0 to "
                 f"{self.high[0]:g}; give them as in fit"
@@ -114,3 +115,9 @@ class Scale:
     def _is_between(self, low: float, high: float) -> bool:
         """Whether it goes from `low` to `high` for all values alike."""
         return (self.low.tolist(), self.high.tolist()) == ([low], [high])
+
+
+def _are_brighter(rows: Rows) -> bool:
+    """Whether most of rows (N, D) look like pictures of another unit than [0, 1], and not like unusual ones of it."""
+    whole = (rows == np.floor(rows)).all(axis=1) & ((rows > 1).mean(axis=1) > LIT)
+    return bool(np.mean(whole | (np.median(rows, axis=1) > UNIT_END)) > 0.5)

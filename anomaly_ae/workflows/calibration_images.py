@@ -3,12 +3,14 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from anomaly_ae.datasets.builtin import DATASETS
 from anomaly_ae.datasets.catalogue import normal_there, open_data, whole_name
 from anomaly_ae.datasets.copies import called_one_way, one_of_each
+from anomaly_ae.datasets.decoded import decode_pictures
 from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import TO_CALIBRATE, say_left_out_of
 from anomaly_ae.detector.detector import Detector
@@ -25,7 +27,7 @@ from anomaly_ae.scoring.marks import BAD, GOOD
 from anomaly_ae.storage.atomic import expand
 from anomaly_ae.storage.memmap import take_rows
 from anomaly_ae.workflows.marked import MarkedImages
-from anomaly_ae.workflows.new_pictures import new_normals
+from anomaly_ae.workflows.new_pictures import ALL_KNOWN, new_normals
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,11 @@ def find_normals(
             f"normal images come from {setting('dataset')} or from {setting('normal_folder')}, and both were given"
         )
     if folder:
-        scored = score_images(detector, *_normal_pictures(detector, str(folder)))
+        files, normal, others = _normal_pictures(detector, str(folder))
+        scored = score_images(detector, files, normal)
         source = str(expand(folder).resolve())
-        new = _new_ones(detector, scored.images)
+        anomalous = decode_pictures(files, others, np.arange(len(others.paths)), detector.preprocessing).pixels
+        new = _new_ones(detector, scored.images, hash_rows(anomalous))
         left_out = len(scored.images) - len(new)
         names = tuple(scored.names[i] for i in new.tolist())
         images, errors = take_rows(scored.images, new), len(scored.errors)
@@ -131,27 +135,31 @@ def find_normals(
     if not dataset:
         own = detector.calibration
         return Normals(own.scores, "the same images as before", own.names)
-    images = _images_of(detector, dataset, data_dir)
+    images, of_others = _images_of(detector, dataset, data_dir)
     is_named = dataset in DATASETS
-    new = one_of_each(images, detector.unseen(images), False) if is_named else _new_ones(detector, images)
+    new = one_of_each(images, detector.unseen(images), False) if is_named else _new_ones(detector, images, of_others)
     left_out, images = len(images) - len(new), images[new]
     seen = Preprocessed(images)
     differences = tuple(detector.differences(seen))
     return Normals(detector.score(seen), dataset, images=images, left_out=left_out, differences=differences)
 
 
-def _new_ones(detector: Detector, images: Tensor) -> Tensor:
-    """Positions of the images that it was not made with, nor with what they are copies of. Raises `DataError` when
-    none is left.
+def _new_ones(detector: Detector, images: Tensor, others: Tensor) -> Tensor:
+    """Positions of the images that it was not made with, nor with what they are copies of, and that are not called
+    anomalous, too. Raises `DataError` when none is left.
+
+    others: the hashes of those that are called so, int64 (N,)
     """
-    new = new_normals(detector, images, detector.unseen(images))
+    hashes, unseen = torch.cat([hash_rows(images), others]), detector.unseen(images)
+    clear = called_one_way(hashes, torch.arange(len(hashes)) < len(images))
+    new = new_normals(detector, images, unseen[clear[unseen]])
     if not len(new):
-        raise DataError("the detector was made with what these pictures are copies of; name others")
+        raise DataError(ALL_KNOWN)
     return new
 
 
-def _normal_pictures(detector: Detector, folder: str) -> tuple[Source, Listing]:
-    """The normal ones of the pictures below a folder. Raises `UsageError` where none is known to be."""
+def _normal_pictures(detector: Detector, folder: str) -> tuple[Source, Listing, Listing]:
+    """The normal ones of the pictures below a folder, and the others. Raises `UsageError` where none is normal."""
     data = PictureData.open(folder).as_one()
     alone = len(data.classes) == 1 and sense(data.classes[0]) >= 0  # the user says that it is normal
     normal = data.classes if alone else normal_there(detector.normal, detector.classes, data)
@@ -164,7 +172,8 @@ def _normal_pictures(detector: Detector, folder: str) -> tuple[Source, Listing]:
         )
     positions = [data.classes.index(name) for name in normal]
     logger.info(data.describe(positions, TO_CALIBRATE))
-    return data.source, data.of_classes(positions)
+    others = {*range(len(data.classes))} - {*positions}
+    return data.source, data.of_classes(positions), data.of_classes(others)
 
 
 def _anomalous_pictures(folder: str) -> tuple[Source, Listing]:
@@ -175,8 +184,8 @@ def _anomalous_pictures(folder: str) -> tuple[Source, Listing]:
     return data.source, data.of_classes(classes)
 
 
-def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
-    """The images of another data set whose classes are normal, at the detector's size."""
+def _images_of(detector: Detector, name: str, data_dir: str | None) -> tuple[Tensor, Tensor]:
+    """The images of another data set whose classes are normal, at the detector's size, and the others' hashes."""
     if whole_name(name, data_dir) == detector.config.dataset:
         raise UsageError(
             f"the detector was trained on {name}; name images that it has not seen, or leave {setting('dataset')} "
@@ -194,4 +203,6 @@ def _images_of(detector: Detector, name: str, data_dir: str | None) -> Tensor:
         logger.info(data.describe(wanted.tolist(), TO_CALIBRATE))
     dataset = data.load(detector.preprocessing)
     files = [detector.preprocessing.prepare_set(file, dataset) for file in dataset.files.values()]
-    return torch.cat([file.images[torch.isin(file.labels, wanted)] for file in files])
+    normals = [torch.isin(file.labels, wanted) for file in files]
+    images = torch.cat([file.images[those] for file, those in zip(files, normals, strict=True)])
+    return images, torch.cat([file.hashes()[~those] for file, those in zip(files, normals, strict=True)])

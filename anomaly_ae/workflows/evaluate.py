@@ -29,9 +29,9 @@ from anomaly_ae.detector.measuring import (
 )
 from anomaly_ae.detector.missed import ENOUGH_FOUND
 from anomaly_ae.detector.outputs import DetectorOutputs
-from anomaly_ae.errors import DataChanged, ModelError, RunBusy, StorageError, UsageError, one_line
+from anomaly_ae.errors import DataChanged, DataError, ModelError, RunBusy, StorageError, UsageError, one_line
 from anomaly_ae.escaping import short_name, shown
-from anomaly_ae.images.folder_words import ANOMALOUS_CLASS, NORMAL_CLASS
+from anomaly_ae.images.folder_words import ANOMALOUS_CLASS, NORMAL_CLASS, same_class, sense
 from anomaly_ae.images.image_set import ImageSet, hash_rows
 from anomaly_ae.reporting.figures.painter import finish_figures, save_figures
 from anomaly_ae.reporting.run_figures import draw_evaluation
@@ -49,7 +49,7 @@ from anomaly_ae.tracking import calls
 from anomaly_ae.tracking.run_logger import RunLogger, mark_dead_runs, sync_pending
 from anomaly_ae.workflows.find_model import load_model
 from anomaly_ae.workflows.marked import MarkedImages
-from anomaly_ae.workflows.new_pictures import new_normals
+from anomaly_ae.workflows.new_pictures import ALL_KNOWN, new_normals
 
 if TYPE_CHECKING:
     from anomaly_ae.reporting.figures.saving import Drawing
@@ -208,8 +208,11 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     if isinstance(data, PictureData):
         logger.info(data.describe([data.classes.index(name) for name in normal], TO_MEASURE))
     dataset = data.load(detector.preprocessing)
-    taken = {NORMAL_CLASS, ANOMALOUS_CLASS, *detector.normal}  # names that say nothing of it, or the contrary
-    classes = (short_name(data.name),) if is_bad and taken & {*data.classes} else data.classes
+    taken = {same_class(name) for name in (NORMAL_CLASS, ANOMALOUS_CLASS, *detector.normal)}
+    is_misleading = any(
+        sense(name) > 0 or same_class(name) in taken for name in data.classes
+    )  # or says nothing of it
+    classes = (short_name(data.name),) if is_bad and is_misleading else data.classes
     normal = normal or detector.normal
     classes += tuple(name for name in normal if name not in classes)  # where all are anomalous, with no image
     config = dataclasses.replace(detector.config, dataset=data.name)
@@ -220,10 +223,12 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
     report_skipped(dataset.left_out)
     if isinstance(data, PictureData):
         is_normal = torch.isin(images.labels[unseen], torch.tensor(there.normal_indices))
-        clear = called_one_way(hash_rows(images.images[unseen]), is_normal)
+        clear = called_one_way(hash_rows(images.images)[unseen], is_normal)
         unseen, is_normal = unseen[clear], is_normal[clear]
         normals = new_normals(detector, images.images, unseen[is_normal])
         unseen = torch.cat([normals, unseen[~is_normal]]).sort().values
+        if not len(unseen):
+            raise DataError(ALL_KNOWN)
     test = images.take(unseen)
     part = Part(file, unseen, test.digest(data.classes), test.hashes(), test.names)
     split = dataclasses.replace(detector.split, test=part)

@@ -24,6 +24,7 @@ from anomaly_ae.reporting.text.detectors import marks_words
 from anomaly_ae.scoring.encode import score_images
 from anomaly_ae.scoring.marks import BAD, GOOD, UNDECIDED, Mark, MarkFile, contradicting, read_marks
 from anomaly_ae.storage.atomic import expand
+from anomaly_ae.workflows.new_pictures import ALL_KNOWN, new_normals
 
 MOST_TOLD = 5  # contradictions, by name
 
@@ -81,7 +82,10 @@ class MarkedImages:
             return Marked(torch.zeros(0, *detector.preprocessing.shape, dtype=torch.uint8), torch.zeros(0), ())
         images = torch.cat([each.images for each in found])
         try:
-            new = one_of_each(images, detector.unseen(images))
+            unseen = detector.unseen(images)
+            new = new_normals(detector, images, unseen) if mark == GOOD else one_of_each(images, unseen)
+            if not len(new):
+                raise DataError(ALL_KNOWN)
         except DataError as error:
             raise DataError(f"{error}: those marked {mark} in {self.place}") from error
         names = [name for each in found for name in each.names]

@@ -1,6 +1,6 @@
 """Which normal pictures a detector has not been made with."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,10 +12,12 @@ from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import AnomalyAEError
 from anomaly_ae.escaping import counted
 from anomaly_ae.images.image_set import hash_rows
-from anomaly_ae.images.listing import NOT_KNOWN, Listing
-from anomaly_ae.images.sources import open_source
+from anomaly_ae.images.listing import Listing
+from anomaly_ae.images.sources import Folder, open_source
 from anomaly_ae.runtime.messages import logger
 from anomaly_ae.runtime.progress import stage
+
+ALL_KNOWN = "the detector was made with what these pictures are copies of; name others"
 
 
 def new_normals(detector: Detector, images: Tensor, unseen: Tensor) -> Tensor:
@@ -24,16 +26,20 @@ def new_normals(detector: Detector, images: Tensor, unseen: Tensor) -> Tensor:
     said, and of how many copies could not be looked for.
     """
     new = one_of_each(images, unseen)
-    names = [name for part in detector.split.made_with for name in part.names or ()]
+    names = sorted(name for part in detector.split.made_with for name in part.names or ())
     if not (len(new) and names):  # equal ones of no files are known by their hashes
         return new
+    some = [names[i] for i in np.linspace(0, len(names) - 1, min(MOST_KNOWN, len(names))).astype(int)]
     with stage("looking for copies of the pictures that the detector was made with"):
-        known = _still_there(detector, names)
+        known = _still_there(detector, some)
         is_copy = alike_known_ones(known, (images, new))
     if (there := len(known[1])) < len(names):
+        lost = len(some) - there
+        gone = f"{lost:,} are not in a folder at hand as they were then" if lost else ""
+        why = " and ".join(filter(None, ["an even sample is taken" if len(some) < len(names) else "", gone]))
         logger.info(
             f"copies, saved anew, are looked for of {there:,} of the {counted(len(names), 'picture')} that the "
-            "detector was made with: the others are too many, or no longer in a folder at hand"
+            f"detector was made with: {why}"
         )
     if copies := int(is_copy.sum()):
         which = counted(copies, "picture is", "pictures are")
@@ -41,20 +47,20 @@ def new_normals(detector: Detector, images: Tensor, unseen: Tensor) -> Tensor:
     return new[~is_copy]
 
 
-def _still_there(detector: Detector, names: list[bytes]) -> Pictures:
+def _still_there(detector: Detector, names: Sequence[bytes]) -> Pictures:
     """Those of the files with these names, relative to the folder that a detector was trained on, that hold what they
-    held then; of many, an even sample. No address is opened, for nobody has named it now.
+    held then. No address is opened, for nobody has named it now.
     """
     nothing = torch.zeros(0, *detector.preprocessing.shape, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
-    place, some = Path(detector.config.dataset), sorted(names)[:: -(-len(names) // MOST_KNOWN)]
-    if not place.is_dir():
-        return nothing
-    unknown = np.full(len(some), NOT_KNOWN)
     try:
-        decoded = decode_pictures(
-            open_source(place), Listing(some, unknown, unknown), np.arange(len(some)), detector.preprocessing
-        )
-    except AnomalyAEError:
+        source = open_source(detector.config.dataset)
+        if not isinstance(source, Folder):
+            return nothing
+        about = {name: found for name in names if (found := source.about(name))}
+        sizes, times = np.array([*about.values()], np.int64).reshape(-1, 2).T
+        listing = Listing([*about], sizes, times)
+        decoded = decode_pictures(source, listing, np.arange(len(about)), detector.preprocessing)
+    except (AnomalyAEError, OSError):
         return nothing
     hashes = torch.cat([part.hashes for part in detector.split.made_with]).cpu()
     return decoded.pixels, torch.isin(hash_rows(decoded.pixels), hashes).nonzero().flatten()

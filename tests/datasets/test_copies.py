@@ -86,6 +86,16 @@ def test_handwritten_digits_are_no_copies_of_each_other() -> None:
         assert torch.equal(first_alike((images, torch.arange(600))), torch.arange(600))
 
 
+def test_it_is_said_where_pictures_of_two_kinds_hide_their_copies(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [np.kron(rng.integers(0, 120, (8, 8, 1), np.uint8), np.ones((8, 8, 1), np.uint8)) for _ in range(2)]
+    pictures = [shapes[i % 3 // 2] + rng.integers(0, 20, (SIDE, SIDE, 1), np.uint8) for i in range(90)]
+    assert len(first_alike(together([*pictures, as_jpeg(pictures[0], 90)])).unique()) == 91
+    assert "hardly any that were saved anew" in capsys.readouterr().err
+    assert len(first_alike(together([*pictures[::3], as_jpeg(pictures[0], 90)])).unique()) == 30
+    assert not capsys.readouterr().err
+
+
 def test_copies_are_found_far_apart_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_ae.datasets.copies.NEIGHBORS", 200)
     images = torch.from_numpy(np.random.default_rng(0).normal(128, 40, (900, 1, 20, 20)).clip(0, 255)).to(torch.uint8)

@@ -66,6 +66,19 @@ def test_units_other_than_those_to_fit_are_refused() -> None:
         Scale.of(floats, picture=True).apply(pixels)
 
 
+def test_unusual_pictures_are_taken_for_no_other_unit() -> None:
+    rng = np.random.default_rng(0)
+    pictures = rng.random((20, 64))
+    unit = Scale.of(pictures, picture=True)
+    hot = pictures.copy()
+    hot[:, 3] = 100.0
+    assert unit.apply(hot[:1]).max() == unit.apply(hot).max() == 100
+    for other in (np.floor(17 * pictures), 255 * pictures, np.floor(255 * pictures)):
+        for count in (1, 20):
+            with pytest.raises(DataError, match="give them as in fit"):
+                unit.apply(other[:count])
+
+
 def test_values_far_outside_stay_finite_and_in_order() -> None:
     scale = Scale.of(np.array([[0.0], [2.0]]), picture=False)
     assert scale.apply(np.array([[4.0], [-2e300], [1e300]])).tolist() == [[2], [-FARTHEST], [FARTHEST]]

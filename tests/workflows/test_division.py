@@ -122,6 +122,7 @@ def test_where_another_guarantee_holds_the_rate_it_is_said(guarantee: str, count
         division(count, True, guarantee=guarantee, target_fpr=0.05)
     assert (f"leave guarantee={guarantee} out" in str(refused.value).replace('"', "")) == helps
     assert ("ask for a higher rate" in str(refused.value)) == (guarantee != "tail")
+    assert "take another guarantee" not in str(refused.value)
     if helps:
         assert division(count, True, target_fpr=0.05).folds
 

@@ -65,6 +65,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     write(place / "only-good" / "good", 9, 3)
     write(place / "bad", 7, 4, contrast=1)
     write(place / "defects" / "good", 6, 9, contrast=1)
+    write(place / "faulty" / "OK parts", 5, 9, contrast=1)
     write(place / "both" / "bad", 9, 5, contrast=0.25)
     write(place / "both" / "good", 9, 6)
     home = RunStore.find(str(place / "mlruns"))
@@ -89,14 +90,14 @@ def test_without_normal_test_pictures_there_is_a_detection_rate_and_no_auroc(sma
     assert "AUROC none: no normal test image; detection rate 100.00% of 12 test images." in describe(run)
 
 
-@pytest.mark.parametrize(("folder", "images"), [("only-bad", 9), ("bad", 7), ("defects", 6)])
+@pytest.mark.parametrize(("folder", "images"), [("only-bad", 9), ("bad", 7), ("defects", 6), ("faulty", 5)])
 def test_a_folder_of_anomalies_alone_is_measured_and_never_called_normal(
     small: Small, folder: str, images: int
 ) -> None:
     evaluation = small.evaluate(folder)
     assert (evaluation.images, evaluation.true_positive_rate, evaluation.false_positive_rate) == (images, 1, None)
     rows = {(row.class_, row.role, row.images) for row in evaluation.per_class}
-    named = {"only-bad": "defects", "defects": "defects", "bad": "bad"}[folder]  # never as a normal class is
+    named = {"only-bad": "defects"}.get(folder, folder)  # never as a normal class is
     assert rows == {(named, "novel", images), ("good", "normal", 0)}
     assert "no normal test image" in detectors.evaluated(evaluation)
 
