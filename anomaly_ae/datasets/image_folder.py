@@ -129,6 +129,10 @@ class PictureData:
         """See `Layout.as_one`."""
         return replace(self, layout=self.layout.as_one())
 
+    def renamed(self, name: str) -> "PictureData":
+        """The same, its only class being called `name`."""
+        return replace(self, layout=replace(self.layout, classes=(name,)))
+
     def undecided(self, settable: bool = True) -> UsageError:
         """What to say where nothing tells which classes are normal; `settable` where `normal` may tell it."""
         if isinstance(self.source, NamedFiles):

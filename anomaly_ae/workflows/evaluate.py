@@ -200,21 +200,19 @@ def _others_test(detector: Detector, data: Data) -> tuple[Detector, ImageSet]:
 
     Raises `UsageError` when it cannot be known what is normal in it.
     """
-    called_bad = isinstance(data, PictureData) and data.says_bad
-    if isinstance(data, PictureData) and called_bad:
+    is_bad = False
+    if isinstance(data, PictureData) and data.says_bad:
         data = data.as_one()
-    is_bad = called_bad and len(data.classes) == 1
+        name, is_bad = data.classes[0], len(data.classes) == 1
+        taken = {same_class(each) for each in (NORMAL_CLASS, ANOMALOUS_CLASS, *detector.normal)}
+        if is_bad and (sense(name) > 0 or same_class(name) in taken):  # which says nothing of them, or the contrary
+            data = data.renamed(short_name(data.name))
     normal = () if is_bad else normal_there(detector.normal, detector.classes, data)
     if isinstance(data, PictureData):
         logger.info(data.describe([data.classes.index(name) for name in normal], TO_MEASURE))
     dataset = data.load(detector.preprocessing)
-    taken = {same_class(name) for name in (NORMAL_CLASS, ANOMALOUS_CLASS, *detector.normal)}
-    is_misleading = any(
-        sense(name) > 0 or same_class(name) in taken for name in data.classes
-    )  # or says nothing of it
-    classes = (short_name(data.name),) if is_bad and is_misleading else data.classes
-    normal = normal or detector.normal
-    classes += tuple(name for name in normal if name not in classes)  # where all are anomalous, with no image
+    normal = normal or detector.normal  # without any image, where all are anomalous
+    classes = data.classes + tuple(name for name in normal if name not in data.classes)
     config = dataclasses.replace(detector.config, dataset=data.name)
     there = dataclasses.replace(detector, config=config, classes=classes, normal=normal)
     file = "test" if "test" in dataset.files else "train"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,9 +93,12 @@ def test_without_normal_test_pictures_there_is_a_detection_rate_and_no_auroc(sma
 
 @pytest.mark.parametrize(("folder", "images"), [("only-bad", 9), ("bad", 7), ("defects", 6), ("faulty", 5)])
 def test_a_folder_of_anomalies_alone_is_measured_and_never_called_normal(
-    small: Small, folder: str, images: int
+    small: Small, folder: str, images: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluation = small.evaluate(folder)
+    assert re.search(
+        rf"  {folder if folder != 'only-bad' else 'defects'}  {images}  anomalous", capsys.readouterr().err
+    )
     assert (evaluation.images, evaluation.true_positive_rate, evaluation.false_positive_rate) == (images, 1, None)
     rows = {(row.class_, row.role, row.images) for row in evaluation.per_class}
     named = {"only-bad": "defects"}.get(folder, folder)  # never as a normal class is
