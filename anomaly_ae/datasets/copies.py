@@ -256,8 +256,7 @@ def _least_likeness(looks: "_Looks") -> float:
     beyond_others, of_copies = float(likeness.median() + DEVIATIONS * deviation), _likeness_of_copies(looks)
     if beyond_others > max(LEAST, of_copies):
         logger.info(
-            "copies: equal pictures are found, and hardly any that were saved anew, for pictures of one kind are as "
-            "alike here as copies"
+            "copies: equal pictures are found, but hardly any that were saved anew, for these are too much alike"
         )
     return max(LEAST, beyond_others, of_copies)
 
