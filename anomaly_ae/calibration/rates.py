@@ -68,11 +68,10 @@ def smallest_rate(n: int, guarantee: str = MARGINAL, confidence: float = USUAL_C
 
 
 def default_rate(n: int, guarantee: str = MARGINAL) -> float:
-    """The usual false-alarm rate, or where n calibration images cannot hold it the smallest that they can, if that is
-    one that people would want.
+    """The usual false-alarm rate, or where n calibration images cannot hold it the smallest that they can, or the
+    largest that people would want without asking for it.
     """
-    smallest = smallest_rate(n, guarantee)
-    return smallest if USUAL_RATE < smallest <= LARGEST_UNASKED else USUAL_RATE
+    return min(max(USUAL_RATE, smallest_rate(n, guarantee)), LARGEST_UNASKED)
 
 
 def _lowest_p_value(n: int, guarantee: str, confidence: float) -> float:

@@ -143,7 +143,10 @@ def called_one_way(hashes: Tensor, is_normal: Tensor) -> Tensor:
         logger.info(f"left out: {counted(both, 'picture that is', 'pictures that are')} both normal and not")
     for name, kind in (("normal", is_normal), ("anomalous", ~is_normal)):
         if kind.any() and unclear[kind].all():
-            raise DataError(f"all {counted(int(kind.sum()), f'{name} picture')} are both normal and not; name others")
+            all_are = (
+                f"all {count:,} {name} pictures are" if (count := int(kind.sum())) > 1 else f"the {name} picture is"
+            )
+            raise DataError(f"{all_are} both normal and not; name others")
     return ~unclear
 
 

@@ -16,8 +16,8 @@ from anomaly_ae.storage.schema import Side
 Rows = npt.NDArray[Any]
 COLOURS = (1, 3, 4)  # gray, RGB, RGBA: how many channels an image has, where they come last
 PICTURE = 8  # pixels a side, from which rows are a picture; below that, each value is a feature by itself
-UNIT_END = 16  # beyond which the middle value of a picture is none of a picture with values in [0, 1]
-LIT = 0.05  # of the values of a picture of whole numbers, above 1, with which it is none of these
+UNIT_END = 16  # a value that is none of a picture with values in [0, 1]
+LIT = 0.05  # of the values of a picture of whole numbers, above 1, with which it is none of these either
 FARTHEST = 1e3  # from [0, 1], beyond which values make no difference, so that their squares stay finite
 
 
@@ -119,5 +119,5 @@ class Scale:
 
 def _are_brighter(rows: Rows) -> bool:
     """Whether most of rows (N, D) look like pictures of another unit than [0, 1], and not like unusual ones of it."""
-    whole = (rows == np.floor(rows)).all(axis=1) & ((rows > 1).mean(axis=1) > LIT)
+    whole = (rows == np.floor(rows)).all(axis=1) & (rows.max(axis=1) >= UNIT_END) & ((rows > 1).mean(axis=1) > LIT)
     return bool(np.mean(whole | (np.median(rows, axis=1) > UNIT_END)) > 0.5)

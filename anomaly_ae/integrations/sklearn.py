@@ -74,7 +74,8 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  #
         How a score is made, one of those that `anomaly-ae scorers` lists, or several joined by "+"; None:
         "aligned-knn" for pictures, "mse+latent-knn" for features.
     target_fpr : float, default=0.05
-        The false-alarm rate: the share of normal samples, above 0 and below 1, that `predict` may call outliers.
+        The false-alarm rate: the share of normal samples, above 0 and below 1, that `predict` may call outliers;
+        None: 0.05.
     epochs : int, default=None
         Passes over the training samples at the most; None: as many as come nearest to 1500 steps, at most 200.
     batch_size : int, default=None

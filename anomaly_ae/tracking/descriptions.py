@@ -65,7 +65,7 @@ def describe(run: RunFolder, uri: str | None = None) -> str:
     config, result, evaluation = run.config, run.read("result.json"), run.evaluation()
     lines = [
         f"Normal: **{markdown(config.normal)}** of **{markdown(short_name(config.dataset))}** · autoencoder "
-        f"`{config.autoencoder}` · scorer `{config.scorer}` · false-alarm rate asked: {config.rate:g}"
+        f"`{config.autoencoder}` · scorer `{config.scorer}` · false-alarm rate to hold: {config.rate:g}"
     ]
     lines += ["", *_headline(evaluation)] if evaluation else []
     if result:

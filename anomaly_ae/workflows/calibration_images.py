@@ -15,7 +15,7 @@ from anomaly_ae.datasets.image_folder import PictureData
 from anomaly_ae.datasets.layout_texts import TO_CALIBRATE, say_left_out_of
 from anomaly_ae.detector.detector import Detector
 from anomaly_ae.errors import DataError, UsageError
-from anomaly_ae.escaping import counted_as
+from anomaly_ae.escaping import counted, counted_as
 from anomaly_ae.images.folder_words import sense
 from anomaly_ae.images.image_set import hash_rows
 from anomaly_ae.images.listing import Listing, Source
@@ -150,9 +150,12 @@ def _new_ones(detector: Detector, images: Tensor, others: Tensor) -> Tensor:
 
     others: the hashes of those that are called so, int64 (N,)
     """
-    hashes, unseen = torch.cat([hash_rows(images), others]), detector.unseen(images)
-    clear = called_one_way(hashes, torch.arange(len(hashes)) < len(images))
-    new = new_normals(detector, images, unseen[clear[unseen]])
+    both, unseen = torch.isin(hash_rows(images), others), detector.unseen(images)
+    if count := int(both.sum()):
+        logger.info(f"left out: {counted(count, 'picture that is', 'pictures that are')} both normal and not")
+    if both.all():
+        raise DataError("all of these pictures are called anomalous, too; name others")
+    new = new_normals(detector, images, unseen[~both[unseen]])
     if not len(new):
         raise DataError(ALL_KNOWN)
     return new

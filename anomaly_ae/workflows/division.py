@@ -12,7 +12,14 @@ from typing import Any
 from anomaly_ae.autoencoders import Shape, find_autoencoder, image_size
 from anomaly_ae.autoencoders.folds import MOST_FOLDS, fold_count
 from anomaly_ae.calibration.group import proven_in_folds
-from anomaly_ae.calibration.rates import can_hold, default_rate, images_needed, require_enough, smallest_rate
+from anomaly_ae.calibration.rates import (
+    LARGEST_UNASKED,
+    can_hold,
+    default_rate,
+    images_needed,
+    require_enough,
+    smallest_rate,
+)
 from anomaly_ae.config.run_config import CROSS, MARGINAL, RunConfig
 from anomaly_ae.datasets.catalogue import Data, normal_classes
 from anomaly_ae.datasets.copies import find_copies
@@ -175,7 +182,8 @@ class Division:
         may_fold = guarantee == CROSS or (config.guarantee is None and _has_cheap_folds(config))
         enough = 0
         if may_fold:  # three more for each further class: so much may be lost by rounding
-            enough = enough_in_folds(config, needed, "test" in dataset.files) + 3 * (len(normal) - 1)
+            fewest = images_needed(config.target_fpr or LARGEST_UNASKED, guarantee)
+            enough = enough_in_folds(config, fewest, "test" in dataset.files) + 3 * (len(normal) - 1)
         divide = partial(
             split_dataset, dataset, normal, config.seed, config.contamination, copies=copies, enough_in_folds=enough
         )
@@ -198,10 +206,11 @@ class Division:
             require_enough(count, rate, CROSS, enough=split.enough)
             proven = f" (for {rate:g}, at most {proven_in_folds(count, folds, rate):.3g} is proven)"
         else:
-            rate = _rate(config, split.most_calibration, guarantee)
-            split = split if rate == config.rate else divide(images_needed(rate, guarantee))
+            if config.target_fpr is None and not can_hold(len(split.calibration.indices), config.rate, guarantee):
+                split = divide(images_needed(default_rate(split.most_calibration, guarantee), guarantee))
             count, proven = len(split.calibration.indices), ""
-            out = f"leave {setting('guarantee', guarantee)} out" if _holds_by_itself(config, split) else ""
+            rate = _rate(config, count, guarantee)
+            out = f"leave {setting('guarantee', guarantee)} out" if _holds_by_itself(config, split, rate) else ""
             most, enough = split.most_calibration, split.enough
             require_enough(count, rate, guarantee, most=most, enough=enough, instead=out)
         rates = f"false-alarm rates from {smallest_rate(count, guarantee):g} on can be asked for{proven}"
@@ -217,7 +226,13 @@ class Division:
             before = int(record["files"])
         if isinstance(data, PictureData) and (more := len(data.listing) - before) > 0:
             logger.info(f"{counted(more, 'file')} more than when this training began in {data.name}: not used")
-        return cls(data.load(view.preprocessing, split.names()), view, split, config.rate, config.folds)
+        folds = config.folds
+        rate = _rate(
+            config,
+            split.trainable // folds * folds if folds else len(split.calibration.indices),
+            config.guarantee or MARGINAL,
+        )
+        return cls(data.load(view.preprocessing, split.names()), view, split, rate, folds)
 
     def take(self, part: str) -> ImageSet:
         """The images of a part as the detector sees them. Raises `DataChanged`."""
@@ -246,12 +261,14 @@ class Division:
 
 def _rate(config: RunConfig, count: int, guarantee: str) -> float:
     """The false-alarm rate asked; where none is, one that so many calibration images can hold, and that is said."""
-    if config.target_fpr is not None or (rate := default_rate(count, guarantee)) == config.rate:
-        return config.rate
-    logger.info(
-        f"too few normal images for a false-alarm rate of {config.rate:g}, the usual one: {rate:g} is taken, the "
-        f"smallest that {count} for the threshold can hold; {setting('target_fpr')} asks for another"
-    )
+    if config.target_fpr is not None:
+        return config.target_fpr
+    rate = default_rate(count, guarantee)
+    if rate > config.rate and can_hold(count, rate, guarantee):
+        logger.info(
+            f"too few normal images for a false-alarm rate of {config.rate:g}, the usual one: {rate:g} is taken, the "
+            f"smallest that {count} for the threshold can hold; {setting('target_fpr')} asks for another"
+        )
     return rate
 
 
@@ -261,7 +278,7 @@ def _has_cheap_folds(config: RunConfig) -> bool:
     return plain and find_autoencoder(str(config.autoencoder)).cheap_folds
 
 
-def _holds_by_itself(config: RunConfig, split: Split) -> bool:
+def _holds_by_itself(config: RunConfig, split: Split, rate: float) -> bool:
     """Whether the rate can be held where another guarantee than the one asked for is chosen."""
     if config.guarantee is None:
         return False
@@ -269,7 +286,7 @@ def _holds_by_itself(config: RunConfig, split: Split) -> bool:
     if _has_cheap_folds(config) and not split.groups:
         folds = config.folds or fold_count(split.trainable)
         counts[CROSS] = split.trainable // folds * folds
-    return any(can_hold(count, config.rate, name) for name, count in counts.items())
+    return any(can_hold(count, rate, name) for name, count in counts.items())
 
 
 def enough_in_folds(config: RunConfig, needed: int, has_test: bool) -> int:

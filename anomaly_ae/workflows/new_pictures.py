@@ -35,7 +35,7 @@ def new_normals(detector: Detector, images: Tensor, unseen: Tensor) -> Tensor:
         is_copy = alike_known_ones(known, (images, new))
     if (there := len(known[1])) < len(names):
         lost = len(some) - there
-        gone = f"{lost:,} are not in a folder at hand as they were then" if lost else ""
+        gone = f"{counted(lost, 'is', 'are')} not in a folder at hand any more as it was" if lost else ""
         why = " and ".join(filter(None, ["an even sample is taken" if len(some) < len(names) else "", gone]))
         logger.info(
             f"copies, saved anew, are looked for of {there:,} of the {counted(len(names), 'picture')} that the "

@@ -73,7 +73,9 @@ def test_unusual_pictures_are_taken_for_no_other_unit() -> None:
     hot = pictures.copy()
     hot[:, 3] = 100.0
     assert unit.apply(hot[:1]).max() == unit.apply(hot).max() == 100
-    for other in (np.floor(17 * pictures), 255 * pictures, np.floor(255 * pictures)):
+    assert unit.apply(np.full((1, 64), 2.0)).max() == 2
+    assert unit.apply(rng.integers(0, 4, (5, 64)).astype(float)).max() == 3
+    for other in (np.floor(17 * pictures).clip(0, 16), 255 * pictures, np.floor(255 * pictures)):
         for count in (1, 20):
             with pytest.raises(DataError, match="give them as in fit"):
                 unit.apply(other[:count])

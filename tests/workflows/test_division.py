@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from anomaly_ae.autoencoders.folds import fold_count
-from anomaly_ae.calibration.rates import require_enough
+from anomaly_ae.calibration.rates import default_rate, require_enough
 from anomaly_ae.config.run_config import RunConfig
 from anomaly_ae.datasets.splitting import split_dataset
 from anomaly_ae.errors import CalibrationError, DataError
@@ -79,8 +79,27 @@ def test_where_no_rate_is_asked_few_images_get_the_smallest_that_they_can_hold(
     ("count", "official", "guarantee"), [(7, True, None), (9, False, None), (13, True, "marginal")]
 )
 def test_no_rate_that_nobody_would_want_is_taken(count: int, official: bool, guarantee: str | None) -> None:
-    with pytest.raises(CalibrationError, match=r"0\.05 needs at least 19 .* the smallest rate possible is 0\.1"):
+    with pytest.raises(
+        CalibrationError, match=r"0\.125 needs at least 7 .* the smallest rate possible is 0\.1"
+    ) as refused:
         division(count, official, guarantee=guarantee)
+    (enough,) = re.findall(r"use (\d+) or more normal images", str(refused.value))
+    for more in range(6):
+        assert division(int(enough) + more, official, guarantee=guarantee).rate <= 0.125
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+@pytest.mark.parametrize("official", [True, False])
+@pytest.mark.parametrize("guarantee", [None, "marginal"])
+def test_the_rate_that_is_taken_is_the_smallest(classes: int, official: bool, guarantee: str | None) -> None:
+    for count in range(24, 48):
+        data = Held(folders([len(part) for part in torch.arange(count).chunk(classes)], official))
+        names = tuple(str(i) for i in range(classes))
+        made = Division.draw(
+            RunConfig(autoencoder="feature-conv", guarantee=guarantee), data, View(None, names, names)
+        )
+        images = len(made.split.calibration.indices)
+        assert made.rate == default_rate(made.split.trainable // made.folds * made.folds if made.folds else images)
 
 
 @pytest.mark.parametrize("official", [True, False])

@@ -95,6 +95,18 @@ def test_no_threshold_is_set_by_pictures_that_are_called_good_and_bad(place: Pat
     assert (result.images, result.left_out) == (16, 4)
 
 
+def test_an_anomaly_that_is_called_normal_too_is_no_reason_to_refuse_the_others(place: Path, run_id: str) -> None:
+    home, folder = RunStore.find(str(place / "mlruns")), place / "one"
+    write(folder / "good", range(400, 420))
+    write(folder / "bad", [405])
+    asked = {"home": home, "tracking": False}
+    result = anomaly_ae.calibrate(run_id, normal_folder=folder, **asked)
+    assert (result.images, result.left_out) == (19, 1)
+    write(folder / "bad", range(400, 420))
+    with pytest.raises(DataError, match="called anomalous, too"):
+        anomaly_ae.calibrate(run_id, normal_folder=folder, **asked)
+
+
 def test_pictures_marked_as_good_are_new_ones(place: Path, run_id: str) -> None:
     file, source = MarkFile.beside(place / "scores.parquet"), open_source(place / "other")
     for path in source.pictures().paths:
