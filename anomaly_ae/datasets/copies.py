@@ -189,8 +189,8 @@ def alike_known_ones(known: Pictures, pictures: Pictures) -> Tensor:
     `MOST_KNOWN` at the most, memory is taken for what tells each from the others.
 
     What tells the known ones from each other decides: what all the others have in common makes them no copies. And a
-    copy is far more alike to one picture than to any other, and than any other is to that; what are not are of a kind
-    of which few are known.
+    copy is far more alike to its original than to any other picture, and than any other is to that: pictures of a
+    kind of which few are known are alike to all of these.
     """
     looks, (images, indices) = _Looks([known]), pictures
     if looks.count < 2 or images.shape[1] not in MODES or not len(indices):

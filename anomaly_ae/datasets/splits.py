@@ -194,6 +194,10 @@ class Split:
         """How many images are learned from with the guarantee cross: those of fit and calibration."""
         return len(self.fit.indices) + len(self.calibration.indices)
 
+    def calibrating(self, folds: int | None = None) -> int:
+        """How many images set the threshold: with the guarantee cross those that are in a fold."""
+        return self.trainable // folds * folds if folds else len(self.calibration.indices)
+
     def about(self, dataset: Dataset, normal: Sequence[int], folds: int | None = None) -> str:
         """Which of the images go where, in words."""
         test = dataset.files[self.test.file].labels[self.test.indices]
@@ -202,7 +206,7 @@ class Split:
         together = f"; each of {self.groups:,} small folders, as of one part or patient, is in one of these alone"
         learned = f"{parts[0]:,} to learn from, {parts[1]:,} to stop by, {parts[2]:,} for the threshold"
         if folds:
-            some = f"{turns:,} of them " if (turns := self.trainable // folds * folds) < self.trainable else ""
+            some = f"{turns:,} of them " if (turns := self.calibrating(folds)) < self.trainable else ""
             learned = (
                 f"{self.trainable:,} to learn from, {some}in {folds} folds, each left out once for the threshold, "
                 f"{parts[1]:,} to stop by"

@@ -188,7 +188,7 @@ class Division:
             split_dataset, dataset, normal, config.seed, config.contamination, copies=copies, enough_in_folds=enough
         )
         split = divide(0 if guarantee == CROSS else needed)
-        aside = len(split.calibration.indices)
+        aside = split.calibrating()
         is_few = guarantee != CROSS and may_fold and not split.groups and aside < max(FEW_SET_ASIDE, needed)
         are_many = split.trainable > MOST_FOLDED and needed <= FEW_SET_ASIDE
         if is_few and are_many:
@@ -201,15 +201,13 @@ class Division:
             guarantee, split = CROSS, divide(0)
         if guarantee == CROSS:
             folds = _folds(config, split)
-            count = split.trainable // folds * folds
-            rate = _rate(config, count, guarantee)
+            count, rate = split.calibrating(folds), _rate(config, split, folds)
             require_enough(count, rate, CROSS, enough=split.enough)
             proven = f" (for {rate:g}, at most {proven_in_folds(count, folds, rate):.3g} is proven)"
         else:
-            if config.target_fpr is None and not can_hold(len(split.calibration.indices), config.rate, guarantee):
+            if config.target_fpr is None and not can_hold(split.calibrating(), config.rate, guarantee):
                 split = divide(images_needed(default_rate(split.most_calibration, guarantee), guarantee))
-            count, proven = len(split.calibration.indices), ""
-            rate = _rate(config, count, guarantee)
+            count, rate, proven = split.calibrating(), _rate(config, split), ""
             out = f"leave {setting('guarantee', guarantee)} out" if _holds_by_itself(config, split, rate) else ""
             most, enough = split.most_calibration, split.enough
             require_enough(count, rate, guarantee, most=most, enough=enough, instead=out)
@@ -226,13 +224,8 @@ class Division:
             before = int(record["files"])
         if isinstance(data, PictureData) and (more := len(data.listing) - before) > 0:
             logger.info(f"{counted(more, 'file')} more than when this training began in {data.name}: not used")
-        folds = config.folds
-        rate = _rate(
-            config,
-            split.trainable // folds * folds if folds else len(split.calibration.indices),
-            config.guarantee or MARGINAL,
-        )
-        return cls(data.load(view.preprocessing, split.names()), view, split, rate, folds)
+        rate = _rate(config, split, config.folds)
+        return cls(data.load(view.preprocessing, split.names()), view, split, rate, config.folds)
 
     def take(self, part: str) -> ImageSet:
         """The images of a part as the detector sees them. Raises `DataChanged`."""
@@ -259,10 +252,11 @@ class Division:
         }
 
 
-def _rate(config: RunConfig, count: int, guarantee: str) -> float:
-    """The false-alarm rate asked; where none is, one that so many calibration images can hold, and that is said."""
+def _rate(config: RunConfig, split: Split, folds: int | None = None) -> float:
+    """The false-alarm rate asked; where none is, one that the images for the threshold can hold, and that is said."""
     if config.target_fpr is not None:
         return config.target_fpr
+    guarantee, count = CROSS if folds else config.guarantee or MARGINAL, split.calibrating(folds)
     rate = default_rate(count, guarantee)
     if rate > config.rate and can_hold(count, rate, guarantee):
         logger.info(
@@ -284,8 +278,7 @@ def _holds_by_itself(config: RunConfig, split: Split, rate: float) -> bool:
         return False
     counts = {MARGINAL: split.most_calibration}
     if _has_cheap_folds(config) and not split.groups:
-        folds = config.folds or fold_count(split.trainable)
-        counts[CROSS] = split.trainable // folds * folds
+        counts[CROSS] = split.calibrating(config.folds or fold_count(split.trainable))
     return any(can_hold(count, rate, name) for name, count in counts.items())
 
 

@@ -51,7 +51,7 @@ def calibrated(result: CalibrateResult) -> str:
     rates += ["tail for less, as an extrapolation"] if "tail" in result.smallest_rates else []
     bad = f"; {counted(result.unreadable, 'file')} could not be read" if result.unreadable else ""
     left_out = counted(result.left_out, "is", "are")
-    bad += f"; {left_out} left out, known to the detector, there twice or called both" if result.left_out else ""
+    bad += f"; {left_out} left out, known to the detector, there twice, or normal and not" if result.left_out else ""
     rate = f"a false-alarm rate of {result.target_fpr:g} ({result.guarantee})"
     rows = [
         ("run", result.run_id),
